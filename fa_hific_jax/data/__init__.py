@@ -1,0 +1,1 @@
+"""Images from files, packages and procedures to batches, through Grain."""

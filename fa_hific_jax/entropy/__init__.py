@@ -1,0 +1,1 @@
+"""Probability models of the latents and the integer tables made from them."""

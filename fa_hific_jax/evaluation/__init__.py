@@ -1,0 +1,1 @@
+"""Rate and quality of a trained model, beside classical codecs, as JSON and as a page."""

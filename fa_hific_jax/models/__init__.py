@@ -1,0 +1,1 @@
+"""The networks: encoder, hyperprior, generator with FCM, discriminator."""

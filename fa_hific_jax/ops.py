@@ -1,0 +1,56 @@
+"""Rounding, gradient-bounded maximum and padding: the array operations that everything shares."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Image = Float[Array, "b h w c"]
+
+
+def round_half_up(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Nearest integers, halves upwards: floor(x + 0.5).
+
+    The only rounding of the project, on the device and in the codec alike. It is that of HiFiC
+    (`_ste_quantize` in tensorflow/compression), not the half-to-even of `jnp.round`.
+    """
+    return jnp.floor(x + 0.5)
+
+
+def straight_through_round(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """`round_half_up` forwards, the identity backwards."""
+    return x + jax.lax.stop_gradient(round_half_up(x) - x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def lower_bound(x: Float[Array, "*s"], bound: float) -> Float[Array, "*s"]:
+    """max(x, bound), whose gradient still pulls values below the bound upwards.
+
+    The gradient passes where x >= bound or where gradient descent would raise x (a negative
+    incoming gradient); elsewhere it is 0. Same rule as `lower_bound` of TensorFlow Compression.
+    """
+    return jnp.maximum(x, jnp.asarray(bound, x.dtype))
+
+
+def _lower_bound_forward(x, bound):
+    return lower_bound(x, bound), x
+
+
+def _lower_bound_backward(bound, x, grad):
+    return (jnp.where((x >= bound) | (grad < 0), grad, jnp.zeros_like(grad)),)
+
+
+lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
+
+
+def at_least_float32(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """x in float32, or unchanged where it is float64: the precision of losses, rates and FFTs."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def pad_to_multiple(x: Image, multiple: int) -> Image:
+    """x reflected at its bottom and right edges until both sides are multiples of `multiple`."""
+    _, height, width, _ = x.shape
+    bottom, right = -height % multiple, -width % multiple
+    return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="reflect")

@@ -15,9 +15,10 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# A folder with data/ and golden/: reference numbers and images that are not part of the repository.
-SHARED = Path(
-    os.environ.get("FA_HIFIC_SHARED") or Path(__file__).resolve().parents[2] / "shared"
+# A folder with kodak/, train/ and lpips/, beside a folder golden/ of reference numbers: neither is
+# part of the repository, and what needs them skips without.
+DATA = Path(
+    os.environ.get("FA_HIFIC_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
 )
 
 
@@ -29,10 +30,23 @@ def x64():
         yield
 
 
-def golden(name: str) -> dict[str, np.ndarray]:
-    """Arrays of a reference file, or a skipped test where the reference folder is absent."""
-    path = SHARED / "golden" / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"no reference numbers at {path}: set FA_HIFIC_SHARED")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files if key != "meta_json"}
+@pytest.fixture(scope="session")
+def golden():
+    """name -> dict of reference arrays; skips where the reference folder is absent."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = DATA.parent / "golden" / f"{name}.npz"
+        if not path.exists():
+            pytest.skip(f"no reference numbers at {path}: set FA_HIFIC_DATA")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files if key != "meta_json"}
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of photographs and LPIPS weights; skips where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"no data at {DATA}: set FA_HIFIC_DATA")
+    return DATA

@@ -1,0 +1,173 @@
+"""Where images come from: procedures, packaged photographs, folders; all random access.
+
+Every source has a length, items uint8 (h, w, 3) in [0, 255] and `names`, one unique name per item.
+"""
+
+import glob
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from fa_hific_jax.data.dead_leaves import DeadLeaves
+from fa_hific_jax.errors import UserError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff"})
+DEAD_LEAVES_COUNT = 512  # of the spec "dead_leaves": 100 MB when kept in memory
+
+# The colour photographs of scikit-image's wheel; the two motorcycles are a stereo pair. Its other
+# images are graphics, microscopy, astronomy or greyscale. "camera" is held out to have one grey.
+_PHOTOGRAPHS = {
+    "train": ("astronaut.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png"),
+    "held_out": ("camera.png", "chelsea.png", "rocket.jpg"),
+}
+
+
+class Source(Protocol):
+    """Images by number."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]: ...
+
+
+class Files:
+    """The given image files, decoded anew each time by `read_image`."""
+
+    def __init__(self, paths: Iterable[Path]):
+        self._paths = list(paths)
+        self.names = _unique(path.stem for path in self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        return read_image(self._paths[index])
+
+
+class ImageFiles(Files):
+    """Images of a folder and the folders below it, or those that a glob matches, sorted by path.
+
+    Only files with a suffix in `SUFFIXES` count, and hidden ones do not. `~` stands for the home
+    folder. Raises UserError where there are none.
+    """
+
+    def __init__(self, pattern: str):
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            found = glob.glob(f"{glob.escape(str(path))}/**/*", recursive=True)
+        elif path.is_file():
+            found = [str(path)]
+        else:
+            found = glob.glob(str(path), recursive=True)
+        files = [Path(name) for name in sorted(found) if Path(name).suffix.lower() in SUFFIXES]
+        files = [file for file in files if file.is_file()]
+        if not files:
+            suffixes = " ".join(sorted(SUFFIXES))
+            raise UserError(f"{pattern}: no images here; expected a folder or glob with {suffixes}")
+        super().__init__(files)
+
+
+class Photographs(Files):
+    """Photographs from scikit-image's wheel: split "train" (4) or "held_out" (3), never shared.
+
+    Raises UserError for another split, and where scikit-image is not installed.
+    """
+
+    def __init__(self, split: str):
+        if split not in _PHOTOGRAPHS:
+            raise UserError(f"photographs:{split}: the split must be one of {list(_PHOTOGRAPHS)}")
+        spec = importlib.util.find_spec("skimage")
+        if spec is None or spec.origin is None:
+            raise UserError(
+                f"photographs:{split}: these lie in scikit-image, which is not installed; "
+                "run pip install 'fa-hific-jax[train]'"
+            )
+        folder = Path(spec.origin).parent / "data"
+        super().__init__(folder / name for name in _PHOTOGRAPHS[split])
+
+
+class Cached:
+    """Keeps each image of `source` in memory, read-only, from its first use on.
+
+    Safe under threads: two that ask for the same new image at once both make it, and one is kept.
+    """
+
+    def __init__(self, source: Source):
+        self.names = source.names
+        self._source = source
+        self._images: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        if index not in self._images:
+            image = self._source[index]
+            image.setflags(write=False)
+            self._images.setdefault(index, image)
+        return self._images[index]
+
+
+def open_source(spec: str) -> Source:
+    """The source that `spec` names.
+
+    "dead_leaves" or "dead_leaves:COUNT" is procedural, "photographs:train" and
+    "photographs:held_out" come with scikit-image, anything else is a folder or glob of images.
+    Raises UserError where there is nothing to open.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "photographs":
+        return Photographs(rest)
+    if kind != "dead_leaves":
+        return ImageFiles(spec)
+    if rest and not (rest.isascii() and rest.isdigit() and int(rest) > 0):
+        raise UserError(f"{spec}: the part after the colon must be a positive number of images")
+    return DeadLeaves(int(rest or DEAD_LEAVES_COUNT))
+
+
+def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
+    """The image of a file as RGB in [0, 255], turned upright as its EXIF orientation says.
+
+    Grey is repeated, palettes are looked up, CMYK is converted, transparency is laid on white, and
+    16 bits become 8. Raises UserError with the file's name where it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Pillow raises errors of many types on broken files
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits: "I;16", or "I" for PNG in older Pillow
+        grey = np.clip(np.asarray(image, np.float64) / 257.0, 0.0, 255.0)
+        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _unique(stems: Iterable[str]) -> list[str]:
+    """The stems, with -2, -3, ... appended to those that came before, whatever their case."""
+    names, taken = [], set()
+    for stem in stems:
+        name, number = stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names

@@ -29,7 +29,7 @@ class Container(NamedTuple):
 
 
 def pack(container: Container) -> bytes:
-    """The file of a container: at most 30 bytes more than its streams below 2 Mpixel a side.
+    """The bytes of the file: some 25 more than the two streams, at most 37.
 
     Raises:
         BitstreamError: the image is empty or larger than any decoder accepts.

@@ -4,6 +4,7 @@ The layout of a stream is in docs/bitstream.md. The coder works on integers alon
 and decoder have the same tables and indexes, they agree on every machine.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import constriction
@@ -77,7 +78,7 @@ def _row_order(indexes: np.ndarray) -> np.ndarray:
 def _runs(sorted_indexes: np.ndarray) -> Iterator[tuple[int, slice]]:
     """Each row that occurs, with the positions of its symbols."""
     starts = np.flatnonzero(np.diff(sorted_indexes, prepend=-1)).tolist()
-    for start, stop in zip(starts, [*starts[1:], len(sorted_indexes)], strict=True):
+    for start, stop in itertools.pairwise([*starts, len(sorted_indexes)]):
         yield int(sorted_indexes[start]), slice(start, stop)
 
 

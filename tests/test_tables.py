@@ -1,0 +1,192 @@
+"""Integer tables: sums, ranges, tails, the reference's numbers, and the code length they imply."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import ndtr
+
+from fa_hific_jax.entropy import tables
+from fa_hific_jax.errors import UserError
+
+SCALE_TABLE = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).astype(np.float32)
+
+
+def assert_valid(t: tables.Tables):
+    """Every row starts at 0, gives each bin a count or more, ends at 2**16, then is zero."""
+    for row, length in zip(t.cdf, t.length, strict=True):
+        assert row[0] == 0 and row[length - 1] == 2**16
+        assert np.diff(row[:length]).min() >= 1
+        assert not row[length:].any()
+
+
+def logistic(centre, spread):
+    """The cumulative logits of one logistic distribution per channel."""
+    return lambda v: (v - np.asarray(centre)[:, None]) / np.asarray(spread)[:, None]
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=300).filter(lambda p: sum(p) > 1e-6))
+def test_quantized_pmf_sums_exactly_and_leaves_no_bin_empty(pmf):
+    cdf = tables.quantize_pmf(np.array(pmf))
+    assert cdf[0] == 0 and cdf[-1] == 2**16
+    assert np.diff(cdf).min() >= 1
+
+
+def test_counts_are_taken_one_by_one_from_the_smallest_bin_that_can_give():
+    pmf = np.array([3, 2, 0, 0, 0, 3, 248]) / 256
+    # Three empty bins: 2 gives one, then the first 3 gives two.
+    assert np.diff(tables.quantize_pmf(pmf, precision=8)).tolist() == [1, 1, 1, 1, 1, 3, 248]
+
+
+def test_as_many_bins_as_counts_leaves_one_each():
+    counts = np.diff(tables.quantize_pmf(np.eye(1, 256)[0], precision=8))
+    np.testing.assert_array_equal(counts, 1)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_quantized_pmf_equals_the_reference(golden, case):
+    data = golden("likelihoods")
+    cdf = tables.quantize_pmf(data[f"quantcdf_pmf{case}"].astype(np.float64))
+    np.testing.assert_array_equal(cdf, data[f"quantcdf_out{case}"])
+
+
+def test_gaussian_tables_match_the_reference(golden):
+    data = golden("likelihoods")
+    t = tables.gaussian_tables(data["scale_table"], tail_mass=2.0**-8)
+    np.testing.assert_array_equal(t.offset, data["prior_cdf_offset"])
+    np.testing.assert_array_equal(t.length, data["prior_cdf_length"])
+    # The reference works in float32: its cumulative sums may round to the other neighbour.
+    error = np.abs(t.cdf - data["prior_cdf"])
+    assert error.max() <= 1
+    assert np.count_nonzero(error) <= 20  # of 13014
+
+
+def reference_parameters(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal draws by the seed rule of the reference numbers."""
+    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+
+
+def reference_density(values: np.ndarray) -> np.ndarray:
+    """The 16-channel factorised density of the reference numbers, written out in NumPy."""
+    filters = (1, 3, 3, 3, 1)
+    v = values[:, None, :]
+    for k in range(4):
+        h, a, b = (
+            reference_parameters(f"density16.{name}_{k}", (16, filters[k + 1], columns))
+            for name, columns in (("H", filters[k]), ("a", 1), ("b", 1))
+        )
+        h = np.log(np.expm1(1 / 10**0.25 / filters[k + 1])) + 0.1 * h.astype(np.float64)
+        v = np.log1p(np.exp(h)) @ v + 0.1 * b
+        v = v + np.tanh(0.1 * a) * np.tanh(v)
+    return v[:, 0]
+
+
+def test_factorized_tables_match_the_reference(golden):
+    data = golden("likelihoods")
+    t = tables.factorized_tables(reference_density, 16, tail_mass=2.0**-8)
+    # The reference searches its ranges by gradient descent: one symbol more or less on each side.
+    assert np.abs(t.offset - data["density16_cdf_offset"]).max() <= 1
+    assert np.abs(t.length - data["density16_cdf_length"]).max() <= 2
+    same = (t.offset == data["density16_cdf_offset"]) & (t.length == data["density16_cdf_length"])
+    assert same.sum() >= 8
+    width = min(t.cdf.shape[1], data["density16_cdf"].shape[1])
+    assert np.abs(t.cdf[same, :width] - data["density16_cdf"][same, :width]).max() <= 1
+
+
+def test_scale_indexes_equal_the_reference(golden):
+    data = golden("likelihoods")
+    indexes = tables.scale_indexes(data["index_scales"], data["scale_table"])
+    np.testing.assert_array_equal(indexes, data["index_out"])
+
+
+def test_a_scale_on_a_table_entry_belongs_to_it():
+    np.testing.assert_array_equal(tables.scale_indexes(SCALE_TABLE, SCALE_TABLE), np.arange(64))
+
+
+@pytest.mark.parametrize("tail_mass", [2.0**-4, tables.TAIL_MASS, 2.0**-20])
+def test_gaussian_tables_are_valid_and_centred(tail_mass):
+    t = tables.gaussian_tables(SCALE_TABLE, tail_mass)
+    assert_valid(t)
+    np.testing.assert_array_equal(t.length, 3 - 2 * t.offset)  # -c..c, the escape bin, one entry
+
+
+def test_gaussian_escape_bin_holds_the_mass_outside():
+    t = tables.gaussian_tables(np.array([20.0]), tail_mass=2.0**-6)
+    edge = 0.5 - t.offset[0]
+    escape = 2**16 - t.cdf[0, t.length[0] - 2]
+    assert abs(escape - 2**17 * ndtr(-edge / 20.0)) <= 1
+
+
+def expected_excess(scale: float, row_scale: float) -> float:
+    """Expected code length of round(N(0, scale**2)) over its entropy, less 1."""
+    t = tables.gaussian_tables(np.array([row_scale]))
+    x = np.arange(-int(12 * scale) - 20, int(12 * scale) + 21, dtype=np.int32)
+    pmf = ndtr((0.5 - np.abs(x)) / scale) - ndtr((-0.5 - np.abs(x)) / scale)
+    zeros = np.zeros(1, np.int32)
+    bits = np.array([tables.ideal_bits(x[i : i + 1], zeros, t) for i in range(len(x))])
+    return np.sum(pmf * bits) / -np.sum(pmf[pmf > 0] * np.log2(pmf[pmf > 0])) - 1
+
+
+@pytest.mark.parametrize("scale", [0.5, 5.0, 50.0])
+def test_gaussian_rows_cost_no_more_than_their_entropy(scale):
+    assert 0 <= expected_excess(scale, scale) < 2e-4  # measured: at most 1.2e-4
+
+
+def test_rows_at_the_middle_cost_less_than_rows_at_the_top_of_their_scales():
+    middle = tables.middle_scales(SCALE_TABLE)
+    assert middle[0] == SCALE_TABLE[0]
+    scales = np.exp(np.linspace(np.log(0.6), np.log(20), 12))
+    rows = tables.scale_indexes(scales, SCALE_TABLE)
+    at_middle = np.mean(
+        [expected_excess(s, float(middle[r])) for s, r in zip(scales, rows, strict=True)]
+    )
+    at_top = np.mean(
+        [expected_excess(s, float(SCALE_TABLE[r])) for s, r in zip(scales, rows, strict=True)]
+    )
+    assert at_middle < 0.001 < at_top
+
+
+def test_factorized_rows_follow_the_density_and_leave_the_tail_mass_outside():
+    centre, spread = [0.3, -70.2, 1000.0], [0.05, 3.0, 40.0]
+    t = tables.factorized_tables(logistic(centre, spread), 3, tail_mass=2.0**-8)
+    assert_valid(t)
+    for r in range(3):
+        first, last = int(t.offset[r]), int(t.offset[r] + t.length[r] - 3)
+        tails = [(centre[r] - first) / spread[r], (last - centre[r]) / spread[r]]
+        inner = [(centre[r] - first - 1) / spread[r], (last - 1 - centre[r]) / spread[r]]
+        assert min(tails) >= np.log(511) > max(inner)
+        edges = np.arange(first, last + 2) - 0.5
+        pmf = np.diff(1 / (1 + np.exp(-(edges - centre[r]) / spread[r])))
+        counts = np.diff(t.cdf[r, : t.length[r] - 1])
+        # One count of rounding; the narrow row also gives one to each bin that would be empty.
+        assert np.abs(counts - 2**16 * pmf).max() <= 1 + len(pmf) * (spread[r] < 1)
+
+
+def test_a_prior_without_bounds_gives_rows_of_bounded_width():
+    t = tables.factorized_tables(lambda v: 1e-9 * (v - 10.0), 2)
+    assert_valid(t)
+    assert np.all(t.length == tables.MAX_SYMBOLS + 2)
+
+
+def test_a_step_far_from_zero_gives_a_row_of_few_symbols():
+    t = tables.factorized_tables(logistic([123456.0], [1e-6]), 1)
+    assert_valid(t)
+    assert t.length[0] <= 6
+    assert t.offset[0] <= 123456 < t.offset[0] + t.length[0] - 2
+
+
+def test_a_prior_that_is_not_finite_is_the_users_to_mend():
+    with pytest.raises(UserError, match="logits that are not finite: take a checkpoint from"):
+        tables.factorized_tables(lambda v: np.full_like(v, np.nan), 2)
+
+
+def test_ideal_bits_of_symbols_and_escapes_by_hand():
+    cdf = np.array([[0, 2**15, 3 * 2**14, 2**16]], np.int32)  # symbols 7, 8 and the escape bin
+    t = tables.Tables(cdf, np.array([7], np.int32), np.array([4], np.int32))
+    bits = {7: 1, 8: 2, 9: 2 + 1, 6: 2 + 3, 10: 2 + 3, 5: 2 + 5, 11: 2 + 5, 4: 2 + 5, 12: 2 + 5}
+    for symbol, expected in bits.items():
+        one = np.array([symbol], np.int32)
+        assert tables.ideal_bits(one, np.zeros(1, np.int32), t) == expected

@@ -59,7 +59,7 @@ def summarize(rows: Iterable[Row]) -> Summary:
     by_codec: dict[str, list[Row]] = {}
     for row in rows:
         by_codec.setdefault(row.codec, []).append(row)
-    return {codec: _means(by_codec[codec]) for codec in sorted(by_codec, key=_rank)}
+    return {codec: _means(by_codec[codec]) for codec in sorted(by_codec, key=rank)}
 
 
 def _means(rows: list[Row]) -> dict[str, Any]:
@@ -70,7 +70,8 @@ def _means(rows: list[Row]) -> dict[str, Any]:
     return {"images": len(rows), "measured": {m: len(v) for m, v in values.items()}, **means}
 
 
-def _rank(codec: str) -> tuple[int, str]:
+def rank(codec: str) -> tuple[int, str]:
+    """Sort key: ours first, then `ORDER`, then by name."""
     return (ORDER.index(codec) if codec in ORDER else len(ORDER)), codec
 
 

@@ -1,0 +1,83 @@
+"""Focal frequency loss: a spectral distance that weights each frequency by its own error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.ops import Image, at_least_float32
+
+Patches = Float[Array, "_ _ _ _ _"]  # image, patch, channel, height, width
+HalfSpectrum = Float[Array, "b p c h w_half"]
+
+
+def focal_frequency_loss(
+    prediction: Image,
+    target: Image,
+    *,
+    alpha: float = 1.0,
+    patch_factor: int = 1,
+    ave_spectrum: bool = False,
+    log_matrix: bool = False,
+    batch_matrix: bool = False,
+) -> Float[Array, ""]:
+    """Mean over images, channels and frequencies of w |F(target) - F(prediction)|^2.
+
+    F is the orthonormal 2-D Fourier transform. The weight w = |F(target) - F(prediction)|^alpha,
+    scaled to a maximum of 1, is a constant to differentiation. Jiang et al., "Focal Frequency Loss
+    for Image Reconstruction and Synthesis", ICCV 2021, equations 8 to 10, with the options of the
+    package `focal-frequency-loss`.
+
+    Args:
+      prediction, target: images or feature maps of one shape, any range; the loss grows with the
+        square of the range. Computed in float32, in float64 for float64 inputs.
+      alpha: how strongly the loss favours the frequencies that are furthest off.
+      patch_factor: the sides are cut into so many parts, and each patch has its own spectrum.
+      ave_spectrum: compare the spectra averaged over the batch.
+      log_matrix: use log(1 + w), before scaling.
+      batch_matrix: scale by the maximum over the whole batch, else by that of each channel of each
+        patch.
+
+    Raises:
+      UserError: a side is not divisible by patch_factor.
+    """
+    # The transform is linear: one of the difference instead of one of each image.
+    difference = at_least_float32(prediction) - at_least_float32(target)
+    if ave_spectrum:
+        difference = jnp.mean(difference, axis=0, keepdims=True)
+    patches = _split(difference, patch_factor)
+    # The other half of a real image's spectrum mirrors this one.
+    spectrum = jnp.fft.rfft2(patches, norm="ortho")
+    distance = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    # Without this stop the square root at equal spectra would turn the gradient into NaN.
+    weight = _weight(jax.lax.stop_gradient(distance), alpha, log_matrix, batch_matrix)
+    multiplicity = jnp.asarray(_multiplicity(patches.shape[-1]), distance.dtype)
+    return jnp.sum(weight * distance * multiplicity[None, None, None, None]) / difference.size
+
+
+def _split(x: Image, patch_factor: int) -> Patches:
+    b, h, w, c = x.shape
+    if h % patch_factor or w % patch_factor:
+        raise UserError(
+            f"patch_factor {patch_factor} does not divide the sides of a {h} x {w} input: "
+            "choose a common divisor of both"
+        )
+    x = x.reshape(b, patch_factor, h // patch_factor, patch_factor, w // patch_factor, c)
+    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, -1, c, *x.shape[2:5:2])
+
+
+def _weight(
+    distance: HalfSpectrum, alpha: float, log_matrix: bool, batch_matrix: bool
+) -> HalfSpectrum:
+    weight = jnp.sqrt(distance) ** alpha
+    if log_matrix:
+        weight = jnp.log1p(weight)
+    peak = jnp.max(weight, axis=None if batch_matrix else (-2, -1), keepdims=True)
+    return jnp.where(peak > 0, weight / jnp.where(peak > 0, peak, jnp.ones_like(peak)), 0.0)
+
+
+def _multiplicity(width: int) -> np.ndarray:
+    """How often each column of the half spectrum occurs in the full one."""
+    column = np.arange(width // 2 + 1)
+    return np.where((column == 0) | (2 * column == width), 1, 2)

@@ -1,0 +1,52 @@
+"""Adversarial losses of the discriminator and of the generator, from logits."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.ops import at_least_float32
+
+KINDS = ("non_saturating", "least_squares")
+
+
+def discriminator_loss(
+    logits_real: Float[Array, "*r"], logits_fake: Float[Array, "*f"], kind: str
+) -> Float[Array, ""]:
+    """What the discriminator minimises; p = sigmoid(logits), means over all logits.
+
+    "non_saturating": mean(-log p_real) + mean(-log(1 - p_fake)) (Goodfellow et al. 2014), the sum
+    of both terms as in HiFiC, not their average.
+    "least_squares": (mean((p_real - 1)^2) + mean(p_fake^2)) / 2, on the probabilities as in the
+    PyTorch HiFiC of J. Tan; Mao et al. 2017 apply it to the logits.
+
+    Raises:
+      UserError: kind is neither of the two.
+    """
+    _check(kind)
+    logits_real, logits_fake = at_least_float32(logits_real), at_least_float32(logits_fake)
+    if kind == "non_saturating":
+        return jnp.mean(jax.nn.softplus(-logits_real)) + jnp.mean(jax.nn.softplus(logits_fake))
+    off_real = jnp.mean(jnp.square(jax.nn.sigmoid(logits_real) - 1.0))
+    off_fake = jnp.mean(jnp.square(jax.nn.sigmoid(logits_fake)))
+    return 0.5 * (off_real + off_fake)
+
+
+def generator_loss(logits_fake: Float[Array, "*f"], kind: str) -> Float[Array, ""]:
+    """What the generator minimises; p = sigmoid(logits), mean over all logits.
+
+    "non_saturating": mean(-log p_fake). "least_squares": mean((p_fake - 1)^2) / 2.
+
+    Raises:
+      UserError: kind is neither of the two.
+    """
+    _check(kind)
+    logits_fake = at_least_float32(logits_fake)
+    if kind == "non_saturating":
+        return jnp.mean(jax.nn.softplus(-logits_fake))
+    return 0.5 * jnp.mean(jnp.square(jax.nn.sigmoid(logits_fake) - 1.0))
+
+
+def _check(kind: str) -> None:
+    if kind not in KINDS:
+        raise UserError(f"GAN loss {kind!r} is unknown: choose {' or '.join(KINDS)}")

@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+
+# Reference numbers: package focal-frequency-loss 0.3.0, NCHW.
+OPTIONS = ("alpha", "patch_factor", "ave_spectrum", "log_matrix", "batch_matrix")
+
+
+def nhwc(x, dtype):
+    return jnp.asarray(np.moveaxis(x, 1, -1), dtype)
+
+
+def value_and_gradient(prediction, target, row, dtype):
+    alpha, patch_factor, *flags = row
+    options = dict(zip(OPTIONS, (float(alpha), int(patch_factor), *map(bool, flags)), strict=True))
+    value, grad = jax.value_and_grad(lambda p, t: focal_frequency_loss(p, t, **options))(
+        nhwc(prediction, dtype), nhwc(target, dtype)
+    )
+    assert value.dtype == grad.dtype == dtype
+    return float(value), np.moveaxis(np.asarray(grad, np.float64), -1, 1)
+
+
+def relative_error(x, reference):
+    return np.max(np.abs(x - reference)) / np.max(np.abs(reference))
+
+
+def check_all_configurations(arrays, dtype, tolerance):
+    full = dict(zip(arrays["grad_full_index"].tolist(), arrays["grad_full"], strict=True))
+    assert len(arrays["configs"]) == 48 and len(full) == 16
+    for i, row in enumerate(arrays["configs"]):
+        value, grad = value_and_gradient(arrays["pred"], arrays["target"], row, dtype)
+        assert relative_error(value, arrays["values"][i]) < tolerance, row
+        assert relative_error(grad[:, :, ::4, ::4], arrays["grad_slice_all"][i]) < tolerance, row
+        assert relative_error(np.sum(grad**2), arrays["grad_sumsq_all"][i]) < tolerance, row
+        if i in full:
+            assert relative_error(grad, full[i]) < tolerance, row
+
+
+def test_all_options_agree_with_the_reference_in_float64(golden, x64):
+    check_all_configurations(golden("ffl"), jnp.float64, 1e-10)
+
+
+def test_all_options_agree_with_the_reference_in_float32(golden):
+    check_all_configurations(golden("ffl"), jnp.float32, 1e-5)
+
+
+def test_a_channel_without_error_adds_nothing_and_no_nan(golden, x64):
+    arrays = golden("ffl")
+    for i, row in enumerate(arrays["nan_configs"]):
+        value, grad = value_and_gradient(arrays["pred"], arrays["nan_target"], row, jnp.float64)
+        assert relative_error(value, arrays["nan_values"][i]) < 1e-10
+        assert relative_error(grad, arrays["nan_grads"][i]) < 1e-10
+        assert not np.any(grad[0, 1])
+
+
+def test_gradient_of_the_target_agrees_with_the_reference(golden, x64):
+    arrays = golden("ffl")
+    grad = jax.grad(focal_frequency_loss, argnums=1)(
+        nhwc(arrays["pred"], jnp.float64), nhwc(arrays["target"], jnp.float64)
+    )
+    sliced = np.moveaxis(np.asarray(grad), -1, 1)[:, :, ::4, ::4]
+    assert relative_error(sliced, arrays["grad_target_default_slice"]) < 1e-10
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 9), (8, 1), (2, 2)])
+def test_half_spectrum_gives_the_mean_over_the_full_one(height, width, x64):
+    p, t = np.random.default_rng(0).random((2, 2, height, width, 3))
+    spectrum = np.abs(np.fft.fft2(t - p, axes=(1, 2), norm="ortho"))
+    weight = spectrum / spectrum.max(axis=(1, 2), keepdims=True)
+    expected = np.mean(weight * spectrum**2)
+    np.testing.assert_allclose(
+        focal_frequency_loss(jnp.asarray(p), jnp.asarray(t)), expected, 1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"log_matrix": True}, {"batch_matrix": True}, {"alpha": 0.5, "ave_spectrum": True}],
+)
+def test_equal_inputs_have_zero_loss_and_zero_gradient(dtype, options):
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 12, 3)).astype(dtype)
+    value, grads = jax.value_and_grad(
+        lambda p, t: focal_frequency_loss(p, t, **options), argnums=(0, 1)
+    )(x, x)
+    assert value == 0 and value.dtype == jnp.float32
+    assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
+
+
+def test_bfloat16_inputs_are_transformed_in_float32():
+    p, t = jax.random.uniform(jax.random.key(1), (2, 2, 8, 12, 3)).astype(jnp.bfloat16)
+    wide = focal_frequency_loss(p.astype(jnp.float32), t.astype(jnp.float32))
+    assert focal_frequency_loss(p, t) == wide
+
+
+def test_prediction_and_target_may_be_swapped():
+    p, t = jax.random.uniform(jax.random.key(2), (2, 2, 8, 12, 3))
+    assert focal_frequency_loss(p, t) == focal_frequency_loss(t, p)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_loss_grows_with_the_square_of_the_range(alpha):
+    p, t = jax.random.uniform(jax.random.key(3), (2, 2, 8, 12, 3))
+    one, many = (focal_frequency_loss(255 * s * p, 255 * s * t, alpha=alpha) for s in (1.0, 4.0))
+    np.testing.assert_allclose(many, 16 * one, rtol=1e-6)
+
+
+def test_error_of_one_frequency_alone_costs_its_mean_square():
+    t = jnp.zeros((1, 8, 16, 1))
+    wave = jnp.cos(2 * jnp.pi * 3 * jnp.arange(16.0) / 16)[None, None, :, None]
+    p = jnp.broadcast_to(wave, t.shape)
+    # Both entries of the pair +-3 have weight 1, so by Parseval the loss is mean(p^2) = 1/2.
+    np.testing.assert_allclose(focal_frequency_loss(p, t), 0.5, rtol=1e-6)
+
+
+def test_weight_carries_no_gradient():
+    p, t = jax.random.uniform(jax.random.key(4), (2, 1, 8, 8, 1))
+    value, grad = jax.value_and_grad(focal_frequency_loss)(p, t)
+    # With a constant weight the loss is quadratic: <gradient, p - t> = 2 loss, else 3 loss.
+    np.testing.assert_allclose(jnp.sum(grad * (p - t)), 2 * value, rtol=1e-5)
+
+
+def test_patch_factor_that_does_not_divide_is_the_users_to_mend():
+    x = jnp.zeros((1, 8, 9, 3))
+    with pytest.raises(UserError, match="patch_factor 2 does not divide the sides of a 8 x 9"):
+        focal_frequency_loss(x, x, patch_factor=2)

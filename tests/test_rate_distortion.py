@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fa_hific_jax.losses.rate_distortion import mse_255, weighted_rate
+
+LAMBDAS = {"lambda_above": 2.0, "lambda_below": 0.0625}
+
+
+def test_distortion_agrees_with_the_reference(golden, x64):
+    arrays = golden("losses")  # the PyTorch HiFiC of J. Tan, NCHW
+    real, fake = (
+        jnp.asarray(np.moveaxis(arrays[key], 1, -1), jnp.float64) for key in ("x_real", "x_gen")
+    )
+    np.testing.assert_allclose(mse_255(real, fake), arrays["distortion"], rtol=1e-12)
+    np.testing.assert_allclose(mse_255(real, fake) / 255, arrays["distortion_fork"], rtol=1e-12)
+
+
+def test_rates_agree_with_the_reference_and_its_schedules(golden, x64):
+    arrays = golden("losses")
+    assert len(arrays["rate_in"]) == 360
+    for (regime, bpp_noisy, bpp_rounded, step, no_schedule), expected in zip(
+        arrays["rate_in"], arrays["rate_out"], strict=True
+    ):
+        early = step < 50_000 and not no_schedule
+        lambda_factor, target_factor = (2.0, 0.20 / 0.14) if early else (1.0, 1.0)
+        rate, lmbda = weighted_rate(
+            jnp.asarray(bpp_noisy),
+            jnp.asarray(bpp_rounded),
+            target=float(arrays["target_rate"][int(regime)] * target_factor),
+            lambda_above=float(arrays["lambda_A"][int(regime)] * lambda_factor),
+            lambda_below=float(arrays["lambda_B"] * lambda_factor),
+        )
+        np.testing.assert_allclose([rate, lmbda], expected, rtol=1e-12)
+
+
+def test_one_grey_level_of_error_costs_one():
+    x = jnp.full((2, 4, 4, 3), 0.5)
+    np.testing.assert_allclose(mse_255(x, x + 1 / 255), 1.0, rtol=1e-4)
+    grad = jax.grad(mse_255)(x, x + 1 / 255)
+    np.testing.assert_allclose(grad, -2 * 255 / x.size, rtol=1e-4)
+
+
+def test_distortion_of_bfloat16_images_is_float32():
+    x = jnp.full((1, 4, 4, 3), 0.75, jnp.bfloat16)
+    assert mse_255(x, jnp.zeros_like(x)) == np.float32(191.25) ** 2
+
+
+@pytest.mark.parametrize(("bpp_rounded", "lmbda"), [(0.2, 0.0625), (0.25, 0.0625), (0.26, 2.0)])
+def test_weight_is_large_strictly_above_the_target(bpp_rounded, lmbda):
+    rate, used = weighted_rate(jnp.asarray(0.5), jnp.asarray(bpp_rounded), target=0.25, **LAMBDAS)
+    assert used == lmbda and rate == 0.5 * lmbda
+
+
+def test_gradient_reaches_the_noisy_rate_alone():
+    grads = jax.grad(lambda n, r: weighted_rate(n, r, target=0.25, **LAMBDAS)[0], argnums=(0, 1))(
+        jnp.asarray(0.5), jnp.asarray(0.3)
+    )
+    assert grads == (2.0, 0.0)
+
+
+def test_target_and_lambdas_may_be_traced():
+    @jax.jit
+    def rate(bpp, target, above, below):
+        return weighted_rate(bpp, bpp, target=target, lambda_above=above, lambda_below=below)[0]
+
+    values = [jnp.asarray(v) for v in (0.5, 0.25, 2.0, 0.0625)]
+    assert rate(*values) == 1.0

@@ -9,12 +9,17 @@ spectrum of photographs. Colours and textures are drawn per shape from a palette
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, UInt8
 
-_OVERSAMPLING = 2  # each pixel averages 2 x 2 points: smooth outlines
+_OVERSAMPLING = 2  # a pixel averages 2 x 2 points: smooth outlines
+_POINTS = [(i, j) for i in range(_OVERSAMPLING) for j in range(_OVERSAMPLING)]
+_SMALLEST_RADIUS = (1.0, 8.0)  # pixels; each image draws its own between these
 _LAYERS = 2.5  # mean number of shapes over a point; the ground shows through where there is none
-_MAX_LOOPED = 24  # shapes with a wider half-box are painted one by one, the others all at once
-_NOISE_SIDE = 256  # side of the periodic noise fields that textures are cut from
+_FILL = 2.0  # mean area of a shape of radius 1
+_PAINTED_AT_ONCE = (3, 5, 7, 9, 12, 17, 24)  # half-widths that share a box, in points
+_PIECE = 1 << 15  # points painted together, few enough to stay in the processor's cache
+_NOISE_SIDE = 256  # side of the periodic noise fields that textures are cut from, pixels
+_NOISE_POWERS = (0.3, 0.9, 1.5)
 
 # Directions of colour in logit space: light, yellow-blue, red-green. Natural colours spread along
 # them in about these proportions (Ruderman, Cronin & Chiao, JOSA A 15, 1998).
@@ -44,183 +49,191 @@ class DeadLeaves:
 class _Leaves(NamedTuple):
     """Outlines of n shapes, in points (pixels times the oversampling); the last lies on top."""
 
-    reach: Float[np.ndarray, " n"]  # half-width of a square around the shape
-    x: Float[np.ndarray, " n"]
-    y: Float[np.ndarray, " n"]
-    along: Float[np.ndarray, "n 2"]  # maps an offset from the centre to the shape's own axes,
-    across: Float[np.ndarray, "n 2"]  # where it measures 1
-    box: Float[np.ndarray, " n"]  # 1 for parallelograms, 0 for rounded shapes
-    bend: Float[np.ndarray, " n"]  # from an ellipse (0) to a rounded triangle
-    cut: Float[np.ndarray, " n"]  # a chord takes off what lies beyond
+    centre: Float[np.ndarray, "... 2"]  # x, y
+    reach: Float[np.ndarray, "... 2"]  # half the width and height of a box around the shape
+    along: Float[np.ndarray, "... 2"]  # these two map an offset from the centre to the shape's own
+    across: Float[np.ndarray, "... 2"]  # coordinates (u, v), in which it measures about 1
+    box: Bool[np.ndarray, "..."]  # parallelograms, where the others are rounded
+    bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.7 for eggs
+    chord: Float[np.ndarray, "... 2"]  # what lies beyond this line is cut off the rounded shapes
+
+
+class _Textures(NamedTuple):
+    """Textures of n shapes, in pixels."""
+
+    u: Float[np.ndarray, "3 ..."]  # own coordinates of a pixel: u[0] x + u[1] y + u[2],
+    v: Float[np.ndarray, "3 ..."]  # turned, and 0 at the shape's centre
+    slope: Float[np.ndarray, "..."]  # change of light along u
+    stripes: Float[np.ndarray, "..."]  # amplitude of a sinusoid along u
+    frequency: Float[np.ndarray, "..."]  # radians per pixel
+    noise: Float[np.ndarray, "..."]  # standard deviation of 1/f^k noise
+    zoom: Float[np.ndarray, "2 ..."]  # of the noise, along u and v
+    start: Float[np.ndarray, "..."]  # where in the noise fields the centre looks
 
 
 def render(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """One image in [0, 255], drawn with `rng`."""
-    side = size * _OVERSAMPLING
-    leaves = _draw_leaves(rng, side)
-    labels = _paint(leaves, side)
-    logits = _colour(rng, labels, len(leaves.x) + 1)
-    shape = (size, _OVERSAMPLING, size, _OVERSAMPLING, 3)
-    logits = logits.reshape(shape).mean(axis=(1, 3))
+    leaves = _draw_leaves(rng, size * _OVERSAMPLING)
+    labels = _paint(leaves, size * _OVERSAMPLING)
+    n = len(leaves.box) + 1
+    # Outlines are averaged over the points of a pixel; textures, being smooth, need one point.
+    points = _palette(rng, n)[labels]
+    logits = sum(points[i::_OVERSAMPLING, j::_OVERSAMPLING] for i, j in _POINTS) / len(_POINTS)
+    textures = _draw_textures(rng, leaves, size)
+    logits = logits + _texture(rng, textures, labels[::_OVERSAMPLING, ::_OVERSAMPLING])[:, :, None]
     return np.rint(255.0 / (1.0 + np.exp(-logits))).astype(np.uint8)
 
 
 def _draw_leaves(rng: np.random.Generator, side: int) -> _Leaves:
-    smallest = rng.uniform(2.0, 5.0) * _OVERSAMPLING
-    grid = np.geomspace(smallest, max(0.4 * side, 2 * smallest), 256)
-    # Centres lie up to one reach outside the image, hence the growing square; r^-3 dr is
-    # r^-2 dlog(r), and the grid is even in log(r).
-    density = grid**-2 * (side + 3.0 * grid) ** 2
-    covered = np.sum(density * 0.6 * np.pi * grid**2 / (side + 3.0 * grid) ** 2) / np.sum(density)
-    n = int(np.ceil(_LAYERS / covered))
-    cdf = np.cumsum(density) / np.sum(density)
-    radius = np.interp(rng.random(n), cdf, grid)
+    smallest = np.exp(rng.uniform(*np.log(_SMALLEST_RADIUS))) * _OVERSAMPLING
+    radius = _draw_radii(rng, smallest, max(0.6 * side, 2.0 * smallest), side)
+    n = len(radius)
     aspect = np.exp(-np.abs(rng.normal(0.0, 0.5, n)))  # short axis / long axis
     angle = rng.uniform(0.0, np.pi, n)
     box = rng.random(n) < rng.uniform(0.1, 0.5)
-    reach = radius * np.where(box, np.sqrt(2.0), 1.25)
+    shear = np.where(box, rng.normal(0.0, 0.3, n), 0.0)
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    shear = np.where(box, rng.normal(0.0, 0.3, n), 0.0)[:, None]
     normal = np.stack([-direction[:, 1], direction[:, 0]], axis=1)
-    f32 = np.float32
-    return _Leaves(
-        reach=reach.astype(f32),
-        x=rng.uniform(-reach, side + reach).astype(f32),
-        y=rng.uniform(-reach, side + reach).astype(f32),
-        along=((direction + shear * normal) / radius[:, None]).astype(f32),
-        across=(normal / (radius * aspect)[:, None]).astype(f32),
-        box=box.astype(f32),
-        bend=rng.uniform(0.0, 0.3, n).astype(f32),
-        cut=rng.uniform(0.2, 2.5, n).astype(f32),
-    )
+    # The axes in the image are u = (1, 0) and v = (0, 1) mapped back by the inverse of the frame.
+    u_axis = radius[:, None] * direction
+    v_axis = (radius * aspect)[:, None] * (normal - shear[:, None] * direction)
+    # An egg of bend 0.7 is 1.08 times as wide as the ellipse.
+    reach = np.where(box[:, None], np.abs(u_axis) + np.abs(v_axis), 1.08 * np.hypot(u_axis, v_axis))
+    facing = rng.uniform(0.0, 2.0 * np.pi, n)
+    fields = {
+        "centre": rng.uniform(-reach, side + reach),
+        "reach": reach,
+        "along": (direction + shear[:, None] * normal) / radius[:, None],
+        "across": normal / (radius * aspect)[:, None],
+        "bend": rng.uniform(0.0, 0.7, n),
+        "chord": np.stack([np.cos(facing), np.sin(facing)], axis=1)
+        / (radius * rng.uniform(0.2, 2.5, n))[:, None],
+    }
+    return _Leaves(box=box, **{name: value.astype(np.float32) for name, value in fields.items()})
 
 
-def _inside(leaves: _Leaves, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+def _draw_radii(
+    rng: np.random.Generator, smallest: float, largest: float, side: int
+) -> Float[np.ndarray, " n"]:
+    """Radii of density r^-3, as many as cover the image about `_LAYERS` times."""
+    radius = np.geomspace(smallest, largest, 256)
+    # Evenly spaced logarithms turn r^-3 dr into r^-2. A centre may lie one reach outside the
+    # image, so the shapes that can touch it grow in number with that larger square.
+    number = radius**-2 * (1.0 + 1.5 * radius / side) ** 2
+    covered = np.sum(number * _FILL * (radius / (side + 1.5 * radius)) ** 2) / np.sum(number)
+    n = int(np.ceil(_LAYERS / covered))
+    return np.interp(rng.random(n), np.cumsum(number) / np.sum(number), radius)
+
+
+def _inside(leaves: _Leaves, dx: np.ndarray, dy: np.ndarray) -> Bool[np.ndarray, "..."]:
     """Whether offsets (dx, dy) from the centre lie in the shape; all arguments broadcast."""
     u = leaves.along[..., 0] * dx + leaves.along[..., 1] * dy
     v = leaves.across[..., 0] * dx + leaves.across[..., 1] * dy
-    uu, vv = u * u, v * v
-    rounded = uu + vv + leaves.bend * u * (uu - 3.0 * vv)
-    extent = np.where(leaves.box > 0, np.maximum(uu, vv), rounded)
-    return (extent <= 1.0) & (u + 0.5 * v <= leaves.cut)
+    if leaves.box.all():
+        return np.maximum(np.abs(u), np.abs(v)) <= 1.0
+    egg = u * u + v * v * (1.0 + leaves.bend * u) <= 1.0
+    chord = leaves.chord[..., 0] * dx + leaves.chord[..., 1] * dy <= 1.0
+    return egg & chord
 
 
 def _paint(leaves: _Leaves, side: int) -> Int32[np.ndarray, "side side"]:
     """Number of the topmost shape at each point, counted from 1; 0 is the ground."""
-    labels = np.zeros((side, side), np.int32)
-    half = np.ceil(leaves.reach).astype(np.int32)
+    margin = 2 * _PAINTED_AT_ONCE[-1] + 2  # so that small shapes need no clipping
+    canvas = np.zeros((side + 2 * margin, side + 2 * margin), np.int32)
+    leaves = leaves._replace(centre=leaves.centre + np.float32(margin))
+    half = np.ceil(leaves.reach.max(axis=1)).astype(np.int32)
     lower = 0
-    for upper in (6, 9, 12, 17, _MAX_LOOPED):
-        _paint_at_once(leaves, np.flatnonzero((half > lower) & (half <= upper)), upper, labels)
+    for upper in _PAINTED_AT_ONCE:
+        for box in (False, True):
+            chosen = np.flatnonzero((half > lower) & (half <= upper) & (leaves.box == box))
+            pieces = 1 + len(chosen) * (2 * upper + 2) ** 2 // _PIECE
+            for piece in np.array_split(chosen, pieces):
+                _paint_at_once(leaves, piece, upper, canvas)
         lower = upper
-    for i in np.flatnonzero(half > _MAX_LOOPED):
-        x0, x1 = _clip(leaves.x[i], half[i], side)
-        y0, y1 = _clip(leaves.y[i], half[i], side)
-        dx = np.arange(x0, x1, dtype=np.float32)[None, :] - leaves.x[i]
-        dy = np.arange(y0, y1, dtype=np.float32)[:, None] - leaves.y[i]
-        window = labels[y0:y1, x0:x1]
-        one = _Leaves(*(field[i] for field in leaves))
-        np.copyto(window, np.int32(i + 1), where=_inside(one, dx, dy) & (window <= i))
+    labels = canvas[margin:-margin, margin:-margin]
+    leaves = leaves._replace(centre=leaves.centre - np.float32(margin))
+    for i in np.flatnonzero(half > lower).tolist():
+        _paint_one(_Leaves(*(field[i] for field in leaves)), i + 1, labels)
     return labels
 
 
-def _clip(centre: float, half: int, side: int) -> tuple[int, int]:
-    return max(0, int(centre) - half), max(0, min(side, int(centre) + half + 2))
-
-
-def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, labels: np.ndarray) -> None:
-    """Paints the chosen small shapes, each in a square of 2 half + 2 points, into `labels`."""
-    side = labels.shape[0]
+def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, canvas: np.ndarray) -> None:
+    """Paints the chosen small shapes, each in a square of 2 half + 2 points."""
     few = _Leaves(*(field[chosen, None, None] for field in leaves))
     steps = np.arange(-half, half + 2, dtype=np.int32)
-    x = few.x.astype(np.int32) + steps[None, None, :]
-    y = few.y.astype(np.int32) + steps[None, :, None]
-    within = (x >= 0) & (x < side) & (y >= 0) & (y < side)
-    shape, row, column = np.nonzero(_inside(few, x - few.x, y - few.y) & within)
-    # Shapes come in rising order, and of several values for one point NumPy keeps the last.
-    layer = np.zeros(side * side, np.int32)
-    layer[y[shape, row, 0] * side + x[shape, 0, column]] = chosen[shape] + 1
-    np.maximum(labels, layer.reshape(side, side), out=labels)
+    x = few.centre[..., 0].astype(np.int32) + steps[None, None, :]
+    y = few.centre[..., 1].astype(np.int32) + steps[None, :, None]
+    inside = _inside(few, x - few.centre[..., 0], y - few.centre[..., 1])
+    points = (y * np.int32(canvas.shape[1]) + x)[inside]
+    numbers = np.repeat((chosen + 1).astype(np.int32), np.count_nonzero(inside, axis=(1, 2)))
+    np.maximum.at(canvas.reshape(-1), points, numbers)
 
 
-def _colour(
-    rng: np.random.Generator, labels: Int32[np.ndarray, "side side"], n: int
-) -> Float[np.ndarray, "side side 3"]:
-    """Colour of each point as logits: 0 is mid grey."""
+def _paint_one(leaf: _Leaves, number: int, labels: np.ndarray) -> None:
     side = labels.shape[0]
-    flat = labels.reshape(-1)
-    y, x = np.divmod(np.arange(side * side, dtype=np.int32), side)
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    light = _light(rng, n, side)[flat]  # shading and stripes, per point
-    wave = np.sin(light[:, 0] * x + light[:, 1] * y + light[:, 2]) * light[:, 3]
-    wave += light[:, 4] * x + light[:, 5] * y + light[:, 6]
-    wave += _noise(rng, n, flat, x, y)
-    base = _palette(rng, n)[flat]
-    return (base + wave[:, None]).reshape(side, side, 3)
+    low = np.clip(np.floor(leaf.centre - leaf.reach).astype(int), 0, side)
+    high = np.clip(np.ceil(leaf.centre + leaf.reach).astype(int) + 1, 0, side)
+    dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.centre[0]
+    dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.centre[1]
+    window = labels[low[1] : high[1], low[0] : high[0]]
+    np.maximum(window, np.int32(number) * _inside(leaf, dx, dy), out=window)
 
 
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
-    """Colour per shape: a few hues per image, each shape near one of them."""
-    spread = _COLOUR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)], np.float32)
-    mean = rng.normal(0.0, 0.5, 3).astype(np.float32) * spread + np.float32([-0.4, 0.1, 0.0])
-    hues = mean + rng.normal(0.0, 1.0, (rng.integers(3, 9), 3)).astype(np.float32) * spread
-    own = rng.normal(0.0, 0.35, (n, 3)).astype(np.float32) * spread
-    return (hues[rng.integers(0, len(hues), n)] + own) @ _COLOUR_AXES
+    """Colour per shape as logits, 0 for mid grey: a few hues per image, each shape near one."""
+    spread = _COLOUR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)])
+    mean = np.array([-0.4, 0.1, 0.0]) + rng.normal(0.0, 0.5, 3) * spread
+    hues = mean + rng.normal(0.0, 1.0, (rng.integers(3, 9), 3)) * spread
+    own = rng.normal(0.0, 0.35, (n, 3)) * spread
+    colours = (hues[rng.integers(0, len(hues), n)] + own) @ _COLOUR_AXES
+    return colours.astype(np.float32)
 
 
-def _light(rng: np.random.Generator, n: int, side: int) -> Float[np.ndarray, "n 7"]:
-    """Per shape: stripes (2 frequencies, phase, amplitude) and a linear slope (2 and offset)."""
+def _draw_textures(rng: np.random.Generator, leaves: _Leaves, size: int) -> _Textures:
+    """A texture for the ground, then one for each shape."""
+    n = len(leaves.box) + 1
     angle = rng.uniform(0.0, 2.0 * np.pi, n)
-    period = np.exp(rng.uniform(np.log(4.0), np.log(64.0), n)) * _OVERSAMPLING
-    striped = (rng.random(n) < 0.2) * np.abs(rng.normal(0.0, 0.3, n))
-    slope = rng.normal(0.0, 1.0, (n, 2)) * (rng.random(n) < 0.6)[:, None] / side
-    return np.stack(
-        [
-            2.0 * np.pi * np.cos(angle) / period,
-            2.0 * np.pi * np.sin(angle) / period,
-            rng.uniform(0.0, 2.0 * np.pi, n),
-            striped,
-            slope[:, 0],
-            slope[:, 1],
-            -0.5 * side * slope.sum(axis=1),
-        ],
-        axis=1,
-    ).astype(np.float32)
+    centre = np.concatenate([np.full((1, 2), size / 2), leaves.centre / _OVERSAMPLING])
+    radius = np.append(size / 2, leaves.reach.max(axis=1) / _OVERSAMPLING)
+    axis = np.stack([np.cos(angle), np.sin(angle)])
+    period = np.exp(rng.uniform(np.log(4.0), np.log(64.0), n))
+    zoom = np.exp(rng.uniform(-0.7, 0.7, n))
+    fields = {
+        "u": (*axis, -(axis * centre.T).sum(axis=0)),
+        "v": (-axis[1], axis[0], axis[1] * centre[:, 0] - axis[0] * centre[:, 1]),
+        "slope": rng.normal(0.0, 0.3, n) / radius,
+        "stripes": (rng.random(n) < 0.2) * np.abs(rng.normal(0.0, 0.3, n)),
+        "frequency": 2.0 * np.pi / period,
+        "noise": (rng.random(n) < 0.8) * np.abs(rng.normal(0.0, 0.3, n)),
+        "zoom": (zoom, zoom * np.exp(-np.abs(rng.normal(0.0, 0.6, n)))),
+        "start": rng.uniform(0.0, len(_NOISE_POWERS) * _NOISE_SIDE**2, n),
+    }
+    return _Textures(**{name: np.array(value, np.float32) for name, value in fields.items()})
 
 
-def _noise(
-    rng: np.random.Generator, n: int, flat: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> Float[np.ndarray, " points"]:
-    """1/f^k noise per point; each shape sees a field through its own turned, stretched frame."""
-    fields = np.stack([_filtered_noise(rng, power) for power in (0.5, 1.0, 1.5)])
-    angle = rng.uniform(0.0, 2.0 * np.pi, n)
-    stretch = np.exp(np.abs(rng.normal(0.0, 0.6, n)))
-    zoom = np.exp(rng.uniform(-0.7, 0.7, n)) / _OVERSAMPLING
-    amplitude = np.abs(rng.normal(0.0, 0.25, n)) * (rng.random(n) < 0.75)
-    frame = np.stack(
-        [
-            zoom * np.cos(angle),
-            zoom * np.sin(angle),
-            rng.uniform(0, _NOISE_SIDE, n) + 8 * _NOISE_SIDE,  # keeps the coordinates positive
-            -zoom * np.sin(angle) / stretch,
-            zoom * np.cos(angle) / stretch,
-            rng.uniform(0, _NOISE_SIDE, n) + 8 * _NOISE_SIDE,
-            amplitude,
-        ],
-        axis=1,
-    ).astype(np.float32)[flat]
-    which = rng.integers(0, len(fields), n).astype(np.int32)[flat]
-    u = (frame[:, 0] * x + frame[:, 1] * y + frame[:, 2]).astype(np.int32) % _NOISE_SIDE
-    v = (frame[:, 3] * x + frame[:, 4] * y + frame[:, 5]).astype(np.int32) % _NOISE_SIDE
-    return fields.reshape(-1)[(which * _NOISE_SIDE + v) * _NOISE_SIDE + u] * frame[:, 6]
+def _texture(
+    rng: np.random.Generator, textures: _Textures, labels: Int32[np.ndarray, "size size"]
+) -> Float[np.ndarray, "size size"]:
+    """What each pixel adds to the logits of its shape's colour."""
+    own = _Textures(*(field[..., labels] for field in textures))
+    x = np.arange(labels.shape[1], dtype=np.float32)[None, :]
+    y = np.arange(labels.shape[0], dtype=np.float32)[:, None]
+    u = own.u[0] * x + own.u[1] * y + own.u[2]
+    v = own.v[0] * x + own.v[1] * y + own.v[2]
+    # Fields are periodic, one below the other, and read from a place of each shape's own.
+    column, row = (own.zoom[0] * u).astype(np.int32), (own.zoom[1] * v).astype(np.int32)
+    fields = _noise_fields(rng)
+    place = (own.start.astype(np.int32) + row * _NOISE_SIDE + column) % fields.size
+    noise = own.noise * fields.reshape(-1)[place]
+    return own.slope * u + own.stripes * np.sin(own.frequency * u) + noise
 
 
-def _filtered_noise(rng: np.random.Generator, power: float) -> Float[np.ndarray, "side side"]:
-    """Periodic noise of amplitude spectrum 1/f^power, mean 0, standard deviation 1."""
-    frequency = np.hypot(
-        np.fft.fftfreq(_NOISE_SIDE)[:, None], np.fft.rfftfreq(_NOISE_SIDE)[None, :]
-    )
+def _noise_fields(rng: np.random.Generator) -> Float[np.ndarray, "fields side side"]:
+    """Periodic noise of amplitude spectrum 1/f^k, mean 0, standard deviation 1, for several k."""
+    rows, columns = np.fft.fftfreq(_NOISE_SIDE)[:, None], np.fft.rfftfreq(_NOISE_SIDE)[None, :]
+    frequency = np.hypot(rows, columns)
     frequency[0, 0] = np.inf
     white = np.fft.rfft2(rng.standard_normal((_NOISE_SIDE, _NOISE_SIDE)))
-    field = np.fft.irfft2(white / frequency**power)
-    return (field / field.std()).astype(np.float32)
+    spectra = white / frequency ** np.array(_NOISE_POWERS)[:, None, None]
+    fields = np.fft.irfft2(spectra)
+    return (fields / fields.std(axis=(1, 2), keepdims=True)).astype(np.float32)

@@ -1,14 +1,16 @@
 """Grain pipelines: endless training batches, and whole images for evaluation."""
 
 import dataclasses
+import functools
 import math
+import sys
 from collections.abc import Iterator
 
 import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data.sources import Cached, open_source
+from fa_hific_jax.data.sources import Cached, Source, open_source
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 
@@ -61,12 +63,14 @@ def train_batches(
     Batch k depends on the sources, the settings, `batch_size`, `seed` and k alone: neither on the
     number of threads nor on where the iteration began. Sources take turns in fixed proportions;
     each goes through all its images in a new order before any of them comes again. Raises UserError
-    where a source is empty, and while iterating where an image cannot be read.
+    for a negative seed, where there are no images, and while iterating where an image cannot be read.
     """
+    if seed < 0:
+        raise UserError(f"the seed must not be negative, not {seed}")
     children = np.random.SeedSequence(seed).generate_state(len(config.train) + 1)
     crop_seed, *shuffle_seeds = (int(child) for child in children)
     datasets = [
-        _images(spec, config.cache).shuffle(shuffle_seed).repeat()
+        _endless(open_source(spec), config.cache, shuffle_seed)
         for spec, shuffle_seed in zip(config.train, shuffle_seeds, strict=True)
     ]
     crop = RandomCrop(config.crop, config.scale_min, config.scale_max)
@@ -76,9 +80,23 @@ def train_batches(
     return iter(batches.slice(slice(start_step, None)).to_iter_dataset(options))
 
 
-def _images(spec: str, cache: bool) -> grain.MapDataset:
-    source = open_source(spec)
-    return grain.MapDataset.source(Cached(source) if cache else source)
+def _endless(source: Source, cache: bool, seed: int) -> grain.MapDataset:
+    """The images over and over, each time all of them in a new order.
+
+    Not Grain's own shuffle: its time per image grows as a source shrinks, to milliseconds for a
+    handful of photographs.
+    """
+    source = Cached(source) if cache else source
+
+    @functools.lru_cache(maxsize=4)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(len(source))
+
+    def image(position: int) -> np.ndarray:
+        epoch, place = divmod(position, len(source))
+        return source[int(order(epoch)[place])]
+
+    return grain.MapDataset.range(sys.maxsize).map(image)
 
 
 def evaluation_images(spec: str) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:

@@ -212,6 +212,8 @@ def test_reports_that_cannot_be_written_say_what_to_do(tmp_path, monkeypatch):
         write_report(results, tmp_path)
     with pytest.raises(UserError, match="no 'fa-hific' row for a: evaluate it again"):
         write_report(results | {"rows": [row(codec="jpeg")._asdict()]}, tmp_path)
+    with pytest.raises(UserError, match="hold a twice: give every image its own name"):
+        write_report(results | {"rows": [row()._asdict()] * 2}, tmp_path)
     with pytest.raises(UserError, match="cannot read .*a.png: run the evaluation again"):
         rows = [row()]
         write_report({"meta": {}, "mean": summarize(rows), "rows": [rows[0]._asdict()]}, tmp_path)

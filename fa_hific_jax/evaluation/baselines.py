@@ -33,10 +33,10 @@ def encode_nearest(image: Pixels, codec: str, target_bytes: int) -> Coded:
     """The file of `codec` whose size is nearest to `target_bytes`, over all integer qualities.
 
     Where even the lowest quality is larger than the target, that file is the nearest and is what
-    comes back: compare `len(data)` with the target, JPEG in particular cannot go below about
-    0.15 to 0.25 bits per pixel. Of two files equally near the smaller wins. JPEG is 4:2:0 with
-    optimised Huffman tables, progressive or baseline, whichever is smaller; WebP is lossy at
-    method 6. Neither carries metadata.
+    comes back: compare `len(data)` with the target. On the Kodak images the floor is 0.07 to 0.16
+    bits per pixel for JPEG and 0.06 to 0.21 for WebP. Of two files equally near the smaller wins.
+    JPEG is 4:2:0 with optimised Huffman tables, progressive or baseline, whichever is smaller;
+    WebP is lossy at method 6. Neither carries metadata.
 
     Args:
       image: RGB, values 0 to 255.

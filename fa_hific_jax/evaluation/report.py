@@ -80,7 +80,7 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
 
     Raises:
       UserError: matplotlib or Jinja2 is not installed, there are no rows, an image lacks its
-        "fa-hific" row, or a picture is missing.
+        "fa-hific" row or has two of one codec, or a picture is missing.
     """
     try:
         import jinja2
@@ -122,6 +122,8 @@ def _rows_by_image(rows: Iterable[dict[str, Any]]) -> list[list[res.Row]]:
         of_image.sort(key=lambda row: res.rank(row.codec))
         if of_image[0].codec != res.OURS:
             raise UserError(f"the results hold no {res.OURS!r} row for {name}: evaluate it again")
+        if len({row.codec for row in of_image}) < len(of_image):
+            raise UserError(f"the results hold {name} twice: give every image its own name")
     return list(images.values())
 
 

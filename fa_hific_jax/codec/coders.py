@@ -15,7 +15,7 @@ from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.entropy.tables import Tables, bins_to_symbols, bit_length, symbols_to_bins
 
 # Binary digits of the largest excess + 1: an int32 symbol at the far side of an int32 row.
-_MAX_DIGITS = 34
+_MAX_DIGITS = 33
 _STREAM = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]: set by the extension
 _BIT = _STREAM.model.Uniform(2)
 _DAMAGED = "the coded data are damaged or belong to another model: fetch the file again"

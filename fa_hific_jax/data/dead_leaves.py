@@ -54,7 +54,7 @@ class _Leaves(NamedTuple):
     along: Float[np.ndarray, "... 2"]  # these two map an offset from the centre to the shape's own
     across: Float[np.ndarray, "... 2"]  # coordinates (u, v), in which it measures about 1
     box: Bool[np.ndarray, "..."]  # parallelograms, where the others are rounded
-    bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.7 for eggs
+    bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
     chord: Float[np.ndarray, "... 2"]  # what lies beyond this line is cut off the rounded shapes
 
 
@@ -97,15 +97,15 @@ def _draw_leaves(rng: np.random.Generator, side: int) -> _Leaves:
     # The axes in the image are u = (1, 0) and v = (0, 1) mapped back by the inverse of the frame.
     u_axis = radius[:, None] * direction
     v_axis = (radius * aspect)[:, None] * (normal - shear[:, None] * direction)
-    # An egg of bend 0.7 is 1.08 times as wide as the ellipse.
-    reach = np.where(box[:, None], np.abs(u_axis) + np.abs(v_axis), 1.08 * np.hypot(u_axis, v_axis))
+    # An egg of bend 0.5 reaches up to 1.131 times as far as the ellipse.
+    reach = np.where(box[:, None], np.abs(u_axis) + np.abs(v_axis), 1.14 * np.hypot(u_axis, v_axis))
     facing = rng.uniform(0.0, 2.0 * np.pi, n)
     fields = {
         "centre": rng.uniform(-reach, side + reach),
         "reach": reach,
         "along": (direction + shear[:, None] * normal) / radius[:, None],
         "across": normal / (radius * aspect)[:, None],
-        "bend": rng.uniform(0.0, 0.7, n),
+        "bend": rng.uniform(0.0, 0.5, n),
         "chord": np.stack([np.cos(facing), np.sin(facing)], axis=1)
         / (radius * rng.uniform(0.2, 2.5, n))[:, None],
     }
@@ -131,7 +131,8 @@ def _inside(leaves: _Leaves, dx: np.ndarray, dy: np.ndarray) -> Bool[np.ndarray,
     v = leaves.across[..., 0] * dx + leaves.across[..., 1] * dy
     if leaves.box.all():
         return np.maximum(np.abs(u), np.abs(v)) <= 1.0
-    egg = u * u + v * v * (1.0 + leaves.bend * u) <= 1.0
+    # The bound alters nothing inside, where u >= -1; without it far points would be inside too.
+    egg = u * u + v * v * np.maximum(1.0 + leaves.bend * u, 0.5) <= 1.0
     chord = leaves.chord[..., 0] * dx + leaves.chord[..., 1] * dy <= 1.0
     return egg & chord
 

@@ -62,8 +62,9 @@ def train_batches(
 
     Batch k depends on the sources, the settings, `batch_size`, `seed` and k alone: neither on the
     number of threads nor on where the iteration began. Sources take turns in fixed proportions;
-    each goes through all its images in a new order before any of them comes again. Raises UserError
-    for a negative seed, where there are no images, and while iterating where an image cannot be read.
+    each goes through all its images in a new order before any of them comes again. Raises
+    UserError for a negative seed, where there are no images, and while iterating where an image
+    cannot be read.
     """
     if seed < 0:
         raise UserError(f"the seed must not be negative, not {seed}")

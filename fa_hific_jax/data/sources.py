@@ -7,7 +7,7 @@ import glob
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,6 +27,7 @@ _PHOTOGRAPHS = {
 }
 
 
+@runtime_checkable  # so that tests can check the types of arguments
 class Source(Protocol):
     """Images by number."""
 

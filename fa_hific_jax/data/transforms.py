@@ -40,11 +40,11 @@ class RandomCrop(grain.transforms.RandomMap):
 
     def _interval(self, side: int, scale: float, rng: np.random.Generator) -> tuple[float, float]:
         """Where a crop from a side scaled to ceil(scale * side) starts and ends before scaling."""
-        # A crop as long as the side must stay so: 49 * (1 / 49) * ... may round up to one more.
+        # Where scale = crop / side, the product may come out just above the crop.
         scaled = max(self.crop, math.ceil(scale * side - 1e-6))
         start = int(rng.integers(0, scaled - self.crop + 1))
         step = side / scaled
-        return start * step, min((start + self.crop) * step, side)
+        return start * step, min((start + self.crop) * step, float(side))
 
 
 def resize_box(
@@ -55,8 +55,8 @@ def resize_box(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The part of `image` between fractional `rows` and `columns`, scaled to size x size.
 
-    The same as to scale the whole image and to crop then, without the cost: the filter sees the
-    pixels around the part as well.
+    As if the whole image were scaled and then cropped, but for rounding and without the cost: the
+    filter sees the pixels around the part as well.
     """
     top, bottom = _with_margin(rows, size, image.shape[0])
     left, right = _with_margin(columns, size, image.shape[1])

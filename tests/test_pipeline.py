@@ -1,0 +1,224 @@
+"""Crops follow HiFiC's recipe, and batch k is the same however one comes to it."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fa_hific_jax.data.pipeline import DataConfig, evaluation_images, train_batches
+from fa_hific_jax.data.sources import read_image
+from fa_hific_jax.data.transforms import RandomCrop, resize_box
+from fa_hific_jax.errors import UserError
+
+HIFIC = {"scale_min": 0.75, "scale_max": 0.95}
+
+
+def config(*train, **changes):
+    fields = {
+        "train": train,
+        "weights": (),
+        "crop": 16,
+        **HIFIC,
+        "cache": True,
+        "threads": 2,
+        "prefetch": 4,
+        "evaluation": "photographs:held_out",
+    }
+    return DataConfig(**(fields | changes))
+
+
+def take(n, data, *, batch_size=4, seed=0, start_step=0):
+    batches = train_batches(data, batch_size=batch_size, seed=seed, start_step=start_step)
+    return np.stack(list(itertools.islice(batches, n)))
+
+
+@pytest.fixture
+def flat_images(tmp_path):
+    """A folder of n images of one colour each: image i is all first + i."""
+
+    def make(name, n, first=0):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            image = Image.new("RGB", (20, 24), (first + i,) * 3)
+            image.save(tmp_path / name / f"{i:03d}.png")
+        return str(tmp_path / name)
+
+    return make
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 2**32 - 1))
+def test_images_of_any_size_give_crops_of_one_size(height, width, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(100, 104, (height, width, 3), np.uint8)
+    crop = RandomCrop(16, **HIFIC).random_map(image, rng)
+    assert crop.shape == (16, 16, 3) and crop.dtype == np.uint8
+    # Lanczos overshoots, by less than the contrast; what came from outside the image would be 0.
+    assert 96 <= crop.min() and crop.max() <= 107
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_a_scaled_part_is_the_part_of_the_scaled_image(height, width, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(78, 178, (height, width, 3), np.uint8)
+    size = 8
+    new_height, new_width = rng.integers(size, 2 * max(height, width, size), 2)
+    top, left = rng.integers(0, new_height - size + 1), rng.integers(0, new_width - size + 1)
+    shape = (int(new_width), int(new_height))
+    whole = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS))
+    y, x = height / new_height, width / new_width
+    rows = (float(top * y), float(min((top + size) * y, height)))
+    columns = (float(left * x), float(min((left + size) * x, width)))
+    part = resize_box(image, rows, columns, size)
+    expected = whole[top : top + size, left : left + size].astype(int)
+    # Pillow may filter rows or columns first, which rounds in another place. Contrast is moderate
+    # since overshoot that is clipped in between would differ by more.
+    np.testing.assert_allclose(part.astype(int), expected, atol=2)
+    assert np.mean(np.abs(part - expected)) < 0.5
+
+
+def test_an_image_as_large_as_the_crop_is_only_flipped():
+    rng = np.random.default_rng(0)
+    for size in (7, 16, 49, 255):
+        image = rng.integers(0, 256, (size, size, 3), np.uint8)
+        crops = [RandomCrop(size, **HIFIC).random_map(image, rng) for _ in range(16)]
+        flipped = [np.array_equal(crop, image[:, ::-1]) for crop in crops]
+        assert any(flipped) and not all(flipped)
+        assert all(f or np.array_equal(crop, image) for f, crop in zip(flipped, crops, strict=True))
+
+
+def test_scales_and_places_are_spread_over_their_range():
+    # A ramp of 2 levels per pixel across, 1 per pixel down: its slopes tell the scale.
+    y, x = np.mgrid[:100, :100]
+    image = np.stack([2 * x, y, y], axis=-1).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    crops = np.stack([RandomCrop(24, **HIFIC).random_map(image, rng) for _ in range(400)])
+    across = (crops[:, 12, 23, 0].astype(float) - crops[:, 12, 0, 0]) / 23.0
+    down = (crops[:, 23, 12, 1].astype(float) - crops[:, 0, 12, 1]) / 23.0
+    scale = 1.0 / down
+    # Scaled sides are rounded up and levels to integers, hence 3 % of slack.
+    assert 0.73 < scale.min() < 0.77 and 0.93 < scale.max() < 0.98
+    assert abs(scale.mean() - 0.85) < 0.02
+    np.testing.assert_allclose(np.abs(across) / 2.0, down, atol=0.05)
+    assert 0.4 < np.mean(across < 0) < 0.6  # half are flipped
+    middle = crops[:, 12, 12, 1]  # where the crop was taken, from 0 to 100
+    assert middle.min() < 25 and middle.max() > 75 and 45 < middle.mean() < 55
+
+
+def test_batches_have_their_shape():
+    batches = take(3, config("dead_leaves:2", crop=48), batch_size=5)
+    assert batches.shape == (3, 5, 48, 48, 3) and batches.dtype == np.uint8
+
+
+def test_a_resumed_run_sees_the_same_batches(flat_images):
+    data = config(flat_images("a", 7), "dead_leaves:3", weights=(2, 1), crop=18)
+    unbroken = take(9, data)
+    for start in (1, 4, 8):
+        np.testing.assert_array_equal(take(9 - start, data, start_step=start), unbroken[start:])
+
+
+def test_threads_and_caching_do_not_alter_batches(flat_images):
+    data = config(flat_images("a", 7), "dead_leaves:3")
+    expected = take(8, data)
+    for changes in (
+        {"threads": 0, "prefetch": 0},
+        {"threads": 1, "prefetch": 1},
+        {"threads": 5, "prefetch": 9},
+        {"cache": False},
+    ):
+        np.testing.assert_array_equal(take(8, dataclasses.replace(data, **changes)), expected)
+
+
+def test_seeds_give_other_batches():
+    data = config("dead_leaves:3")
+    assert not np.array_equal(take(1, data, seed=0), take(1, data, seed=1))
+
+
+def test_equal_crops_do_not_come_twice():
+    batches = take(16, config("dead_leaves:1"))
+    assert len({crop.tobytes() for crop in batches.reshape(-1, 16, 16, 3)}) == 64
+
+
+def test_each_image_comes_once_per_round_in_a_new_order(flat_images):
+    order = take(10, config(flat_images("a", 10)))[..., 0, 0, 0].reshape(4, 10)
+    for round_ in order:
+        assert sorted(round_) == list(range(10))
+    assert len({tuple(round_) for round_ in order}) == 4
+
+
+@pytest.mark.parametrize("weights,shares", [((), (4, 4)), ((3.0, 1.0), (6, 2)), ((1, 7), (1, 7))])
+def test_sources_are_mixed_in_proportion(flat_images, weights, shares):
+    data = config(flat_images("a", 3), flat_images("b", 50, first=100), weights=weights)
+    for batch in take(5, data, batch_size=8):
+        from_b = np.count_nonzero(batch[:, 0, 0, 0] >= 100)
+        assert (8 - from_b, from_b) == shares
+
+
+def test_sources_of_equal_length_are_not_in_step(flat_images):
+    data = config(flat_images("a", 20), flat_images("b", 20, first=100))
+    levels = take(5, data, batch_size=8)[..., 0, 0, 0].reshape(-1)
+    assert list(levels[levels < 100]) != list(levels[levels >= 100] - 100)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_broken_file_is_named_from_within_threads(tmp_path, threads):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match=r"broken\.png: cannot be read as an image"):
+        take(1, config(str(tmp_path), threads=threads))
+
+
+def test_an_absent_folder_is_named_before_iterating(tmp_path):
+    with pytest.raises(UserError, match="absent: no images here"):
+        train_batches(config(str(tmp_path / "absent")), batch_size=1, seed=0)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(UserError, match="the seed must not be negative, not -1"):
+        train_batches(config("dead_leaves:1"), batch_size=1, seed=-1)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"train": ()}, "data.train must name at least one source"),
+        ({"weights": (1.0, 2.0)}, "data.weights must be empty or hold one share .* 1 sources"),
+        ({"weights": (0.0,)}, r"data.weights must all be positive, not \(0.0,\)"),
+        ({"weights": (float("nan"),)}, "data.weights must all be positive"),
+        ({"crop": 0}, "data.crop must be at least 1, not 0"),
+        ({"scale_min": 0.0}, "data.scale_min must satisfy 0 < scale_min <= scale_max, not 0.0"),
+        ({"scale_max": 0.5}, "data.scale_min must satisfy .* not 0.75, 0.5"),
+        ({"scale_max": float("inf")}, "data.scale_min must satisfy"),
+        ({"threads": -1}, "data.threads must not be negative"),
+        ({"prefetch": -2}, "data.prefetch must not be negative, not -2"),
+        ({"evaluation": ""}, "data.evaluation must name a source"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        config("dead_leaves:1", **changes)
+
+
+def test_evaluation_gives_whole_images_with_their_names(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
+    for name, image in zip("ab", pixels, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    names, images = zip(*evaluation_images(str(tmp_path)), strict=True)
+    assert names == ("a", "b")
+    np.testing.assert_array_equal(np.stack(images), pixels)
+
+
+def test_evaluation_names_an_absent_folder_at_once(tmp_path):
+    with pytest.raises(UserError, match="absent: no images here"):
+        evaluation_images(str(tmp_path / "absent"))
+
+
+def test_photographs_of_the_data_folder_are_read(data_folder):
+    paths = sorted((data_folder / "kodak").glob("*"))
+    names = [name for name, _ in evaluation_images(str(data_folder / "kodak"))]
+    assert len(names) >= 1 and set(names) <= {path.stem for path in paths}
+    assert read_image(next(p for p in paths if p.stem == names[0])).ndim == 3

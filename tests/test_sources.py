@@ -1,0 +1,237 @@
+"""Every kind of image file becomes 8-bit RGB, and what cannot says so in one sentence."""
+
+import importlib.util
+import os
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fa_hific_jax.data.dead_leaves import DeadLeaves
+from fa_hific_jax.data.sources import Cached, ImageFiles, Photographs, open_source, read_image
+from fa_hific_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def write(path, pixels=COLOURS, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "ppm", "bmp", "tif", "tiff", "PNG"])
+def test_lossless_files_come_back_exactly(tmp_path, suffix):
+    np.testing.assert_array_equal(read_image(write(tmp_path / f"a.{suffix}")), COLOURS)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
+def test_lossy_files_come_back_nearly(tmp_path, suffix):
+    flat = np.full((16, 24, 3), (200, 100, 50), np.uint8)
+    image = read_image(write(tmp_path / f"a.{suffix}", flat, quality=95))
+    assert image.dtype == np.uint8
+    np.testing.assert_allclose(image.astype(int), flat, atol=3)
+
+
+def test_grey_is_repeated(tmp_path):
+    grey = COLOURS[..., 0]
+    image = read_image(write(tmp_path / "a.png", grey))
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=-1))
+
+
+def test_one_bit_becomes_black_and_white(tmp_path):
+    Image.fromarray(COLOURS[..., 0] > 127).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.png")[..., 1], np.where(COLOURS[..., 0] > 127, 255, 0)
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_become_eight_by_scaling(tmp_path, suffix):
+    deep = np.array([[0, 257, 128, 129, 32896, 65535]], np.uint16)
+    image = read_image(write(tmp_path / f"a.{suffix}", deep))
+    np.testing.assert_array_equal(image[..., 0], [[0, 1, 0, 1, 128, 255]])
+
+
+def test_palettes_are_looked_up(tmp_path):
+    few = np.array([[0, 1], [2, 1]], np.uint8)
+    image = Image.frombytes("P", (2, 2), few.tobytes())
+    colours = np.array([[255, 0, 0], [0, 200, 0], [1, 2, 3]], np.uint8)
+    image.putpalette(colours.tobytes())
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colours[few])
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
+    image = read_image(write(tmp_path / "a.png", pixels))
+    np.testing.assert_array_equal(image, [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
+
+
+def test_cmyk_is_converted(tmp_path):
+    image = Image.fromarray(np.full((8, 8, 3), (255, 0, 0), np.uint8)).convert("CMYK")
+    image.save(tmp_path / "a.jpg", quality=100)
+    np.testing.assert_allclose(
+        read_image(tmp_path / "a.jpg").astype(int), np.full((8, 8, 3), (255, 0, 0)), atol=4
+    )
+
+
+def test_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    path = write(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(path), np.rot90(COLOURS, -1))
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    path = write(tmp_path / "a.tif", np.zeros((2, 2), np.float32))
+    with pytest.raises(UserError, match=r"a\.tif: cannot be read .*save it with 8 or 16 bits"):
+        read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, on the way to its error
+@pytest.mark.parametrize("kept", [0, 10, 60])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "ppm"])
+def test_a_truncated_file_is_named(tmp_path, suffix, kept):
+    path = write(tmp_path / f"half.{suffix}", RNG.integers(0, 256, (40, 40, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=rf"half\.{suffix}: cannot be read as an image \(.+\)"):
+        read_image(path)
+
+
+def test_a_large_image_warns_and_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert read_image(write(tmp_path / "a.png")).shape == COLOURS.shape
+
+
+def test_a_huge_image_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"a\.png: cannot be read as an image \(.*exceeds limit"):
+        read_image(write(tmp_path / "a.png"))
+
+
+def test_folders_are_searched_below_in_sorted_order(tmp_path):
+    for name in ("b.png", "sub/a.JPG", "sub/deeper/c.webp", "a.bmp", ".hidden.png", "._b.png"):
+        write(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "folder.png").mkdir()
+    assert ImageFiles(str(tmp_path)).names == ["a", "b", "a-2", "c"]
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write(tmp_path / "real" / "a.png")
+    (tmp_path / "set").mkdir()
+    os.symlink(tmp_path / "real", tmp_path / "set" / "link")
+    assert ImageFiles(str(tmp_path / "set")).names == ["a"]
+
+
+def test_globs_and_single_files_are_found(tmp_path):
+    for name in ("a1.png", "a2.png", "b.png", "sub/a3.png", "odd[1].png"):
+        write(tmp_path / name)
+    assert ImageFiles(f"{tmp_path}/a*.png").names == ["a1", "a2"]
+    assert ImageFiles(f"{tmp_path}/**/a*.png").names == ["a1", "a2", "a3"]
+    assert ImageFiles(f"{tmp_path}/odd[1].png").names == ["odd[1]"]
+    np.testing.assert_array_equal(ImageFiles(f"{tmp_path}/b.png")[0], COLOURS)
+
+
+def test_home_is_found_and_variables_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "pictures" / "a.png")
+    assert len(ImageFiles("~/pictures")) == 1
+    with pytest.raises(UserError, match=r"\$HOME/pictures: no images here"):
+        ImageFiles("$HOME/pictures")
+
+
+def test_names_are_unique_whatever_their_case(tmp_path):
+    for name in ("a.png", "a.bmp", "s/A.png", "s/a-2.png"):
+        write(tmp_path / name)
+    names = ImageFiles(str(tmp_path)).names
+    assert len({name.lower() for name in names}) == 4
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}/nothing-*.png", "{}/absent", "{}/notes.txt"])
+def test_finding_nothing_names_the_pattern(tmp_path, pattern):
+    (tmp_path / "notes.txt").write_text("not an image")
+    pattern = pattern.format(tmp_path)
+    with pytest.raises(UserError) as error:
+        ImageFiles(pattern)
+    assert str(error.value).startswith(f"{pattern}: no images here; expected a folder or glob")
+
+
+def test_photographs_are_colourful_and_never_shared():
+    pytest.importorskip("skimage")
+    train, held_out = Photographs("train"), Photographs("held_out")
+    assert not set(train.names) & set(held_out.names)
+    # The two views of a stereo pair count as one photograph.
+    assert not {n.split("_")[0] for n in train.names} & {n.split("_")[0] for n in held_out.names}
+    for source in (train, held_out):
+        for i in range(len(source)):
+            assert source[i].dtype == np.uint8 and min(source[i].shape[:2]) >= 300
+            assert source[i].std() > 20
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(UserError, match="photographs:test: the split must be one of .*held_out"):
+        open_source("photographs:test")
+
+
+def test_missing_photographs_name_the_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'fa-hific-jax\[train\]'"):
+        open_source("photographs:train")
+
+
+def test_specs_open_their_source(tmp_path):
+    assert len(open_source("dead_leaves:7")) == 7
+    assert len(open_source("dead_leaves")) >= 256
+    np.testing.assert_array_equal(open_source("dead_leaves:7")[3], DeadLeaves(4)[3])
+    write(tmp_path / "a.png")
+    np.testing.assert_array_equal(open_source(str(tmp_path))[0], COLOURS)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1.5", "²"])
+def test_a_wrong_count_is_named(count):
+    with pytest.raises(UserError, match=f"dead_leaves:{count}: .* positive number of images"):
+        open_source(f"dead_leaves:{count}")
+
+
+class Counting:
+    """Ten tiny images that count how often each is made."""
+
+    names = [str(i) for i in range(10)]
+
+    def __init__(self):
+        self.made = [0] * 10
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.made[index] += 1
+        return np.full((1, 1, 3), index, np.uint8)
+
+
+def test_cached_images_are_made_once_and_cannot_be_altered():
+    source = Counting()
+    cached = Cached(source)
+    assert cached[3] is cached[3] and source.made[3] == 1 and sum(source.made) == 1
+    assert len(cached) == 10 and cached.names == source.names
+    with pytest.raises(ValueError, match="read-only"):
+        cached[3][0] = 0
+
+
+def test_threads_share_one_image():
+    cached = Cached(Counting())
+    seen = [[] for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda own=own: own.extend(cached[i] for i in range(10)))
+        for own in seen
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(own[i] is seen[0][i] for own in seen for i in range(10))

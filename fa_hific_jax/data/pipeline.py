@@ -28,7 +28,7 @@ class DataConfig:
     scale_min: float  # bounds of the random scale before cropping, see RandomCrop
     scale_max: float
     cache: bool  # keep decoded training images in memory
-    threads: int  # that make batches; 0 makes them on demand in the caller's
+    threads: int  # that make batches; 0 leaves it to the caller's, without prefetch
     prefetch: int  # batches made ahead
     evaluation: str  # spec of the images to evaluate on
 
@@ -75,7 +75,8 @@ def train_batches(
         for spec, shuffle_seed in zip(config.train, shuffle_seeds, strict=True)
     ]
     crop = RandomCrop(config.crop, config.scale_min, config.scale_max)
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.prefetch)
+    ahead = config.prefetch if config.threads else 0  # old Grain takes no threads only so
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
     mixed = grain.MapDataset.mix(datasets, config.weights or None)
     batches = mixed.random_map(crop, seed=crop_seed).batch(batch_size, drop_remainder=True)
     return iter(batches.slice(slice(start_step, None)).to_iter_dataset(options))

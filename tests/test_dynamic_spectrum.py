@@ -26,25 +26,26 @@ def nchw(x):
 
 
 def random(*shape, seed=0):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("size", [3, 5, 9, 15])
-def test_blur_agrees_with_the_reference(golden, x64, size, sigma):
+def test_blur_agrees_with_the_reference(golden, x64, size):
     arrays = golden("favae_blur")
-    tag = f"k{size}_s{sigma}"
 
     def energy(x, sigma):
         blurred = gaussian_blur(x, sigma, size)
         return jnp.sum(jnp.square(blurred)), blurred
 
-    x, sigma = nhwc(arrays["x"]), jnp.asarray(sigma)
-    (dx, dsigma), blurred = jax.jit(jax.grad(energy, argnums=(0, 1), has_aux=True))(x, sigma)
-    np.testing.assert_allclose(gaussian_kernel(size, sigma), arrays[f"{tag}_kernel2d"], rtol=1e-10)
-    np.testing.assert_allclose(nchw(blurred), arrays[f"{tag}_out"], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(nchw(dx), arrays[f"{tag}_dx"], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(dsigma, arrays[f"{tag}_dsigma"][0], rtol=1e-9)
+    gradients = jax.jit(jax.grad(energy, argnums=(0, 1), has_aux=True))
+    for sigma in arrays["sigmas"].tolist():
+        kernel = gaussian_kernel(size, jnp.asarray(sigma))
+        (dx, dsigma), blurred = gradients(nhwc(arrays["x"]), jnp.asarray(sigma))
+        tag = f"k{size}_s{sigma}"
+        np.testing.assert_allclose(kernel, arrays[f"{tag}_kernel2d"], rtol=1e-10)
+        np.testing.assert_allclose(nchw(blurred), arrays[f"{tag}_out"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(nchw(dx), arrays[f"{tag}_dx"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(dsigma, arrays[f"{tag}_dsigma"][0], rtol=1e-10)
 
 
 def favae_losses(encoder, decoder, encoder_sigmas=None, decoder_sigmas=None):
@@ -96,7 +97,7 @@ def test_levels_agree_with_the_fa_hific_authors_up_to_their_division_by_channels
     arrays = golden("dsl_authors")
     for level, channels in ((1, 60), (2, 120)):
         a, c = nhwc(arrays[f"A{level}"]), nhwc(arrays[f"C{level}"])
-        value, grad = jax.value_and_grad(lambda c, a=a: focal_frequency_loss(c, a))(c)
+        value, grad = jax.jit(jax.value_and_grad(focal_frequency_loss))(c, a)
         np.testing.assert_allclose(value / channels, arrays[f"dsl{level}"], rtol=1e-10)
         np.testing.assert_allclose(
             nchw(grad) / channels, arrays[f"grad_C{level}"], rtol=0, atol=1e-14

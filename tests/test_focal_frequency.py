@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,18 +12,30 @@ from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
 OPTIONS = ("alpha", "patch_factor", "ave_spectrum", "log_matrix", "batch_matrix")
 
 
+def random_pair(seed=0, shape=(2, 8, 12, 3)):
+    return jnp.asarray(np.random.default_rng(seed).random((2, *shape)), jnp.float32)
+
+
 def nhwc(x, dtype):
     return jnp.asarray(np.moveaxis(x, 1, -1), dtype)
 
 
-def value_and_gradient(prediction, target, row, dtype):
-    alpha, patch_factor, *flags = row
-    options = dict(zip(OPTIONS, (float(alpha), int(patch_factor), *map(bool, flags)), strict=True))
-    value, grad = jax.value_and_grad(lambda p, t: focal_frequency_loss(p, t, **options))(
-        nhwc(prediction, dtype), nhwc(target, dtype)
-    )
-    assert value.dtype == grad.dtype == dtype
-    return float(value), np.moveaxis(np.asarray(grad, np.float64), -1, 1)
+def values_and_gradients(prediction, target, rows, dtype):
+    """For each row of options the loss and its gradient in NCHW, from one compiled program."""
+
+    @jax.jit
+    def evaluate(p, t):
+        results = []
+        for alpha, patch_factor, *flags in rows:
+            values = (float(alpha), int(patch_factor), *map(bool, flags))
+            options = dict(zip(OPTIONS, values, strict=True))
+            loss = functools.partial(focal_frequency_loss, **options)
+            results.append(jax.value_and_grad(loss)(p, t))
+        return results
+
+    for value, grad in evaluate(nhwc(prediction, dtype), nhwc(target, dtype)):
+        assert value.dtype == grad.dtype == dtype
+        yield float(value), np.moveaxis(np.asarray(grad, np.float64), -1, 1)
 
 
 def relative_error(x, reference):
@@ -29,15 +43,19 @@ def relative_error(x, reference):
 
 
 def check_all_configurations(arrays, dtype, tolerance):
+    rows = arrays["configs"]
     full = dict(zip(arrays["grad_full_index"].tolist(), arrays["grad_full"], strict=True))
-    assert len(arrays["configs"]) == 48 and len(full) == 16
-    for i, row in enumerate(arrays["configs"]):
-        value, grad = value_and_gradient(arrays["pred"], arrays["target"], row, dtype)
-        assert relative_error(value, arrays["values"][i]) < tolerance, row
-        assert relative_error(grad[:, :, ::4, ::4], arrays["grad_slice_all"][i]) < tolerance, row
-        assert relative_error(np.sum(grad**2), arrays["grad_sumsq_all"][i]) < tolerance, row
+    assert len(rows) == 48 and len(full) == 16
+    found = values_and_gradients(arrays["pred"], arrays["target"], rows, dtype)
+    for i, (value, grad) in enumerate(found):
+        assert relative_error(value, arrays["values"][i]) < tolerance, rows[i]
+        assert relative_error(grad[:, :, ::4, ::4], arrays["grad_slice_all"][i]) < tolerance, rows[
+            i
+        ]
+        assert relative_error(np.sum(grad**2), arrays["grad_sumsq_all"][i]) < tolerance, rows[i]
         if i in full:
-            assert relative_error(grad, full[i]) < tolerance, row
+            assert relative_error(grad, full[i]) < tolerance, rows[i]
+    assert i == 47
 
 
 def test_all_options_agree_with_the_reference_in_float64(golden, x64):
@@ -50,16 +68,20 @@ def test_all_options_agree_with_the_reference_in_float32(golden):
 
 def test_a_channel_without_error_adds_nothing_and_no_nan(golden, x64):
     arrays = golden("ffl")
-    for i, row in enumerate(arrays["nan_configs"]):
-        value, grad = value_and_gradient(arrays["pred"], arrays["nan_target"], row, jnp.float64)
-        assert relative_error(value, arrays["nan_values"][i]) < 1e-10
-        assert relative_error(grad, arrays["nan_grads"][i]) < 1e-10
+    found = values_and_gradients(
+        arrays["pred"], arrays["nan_target"], arrays["nan_configs"], jnp.float64
+    )
+    for (value, grad), nan_value, nan_grad in zip(
+        found, arrays["nan_values"], arrays["nan_grads"], strict=True
+    ):
+        assert relative_error(value, nan_value) < 1e-10
+        assert relative_error(grad, nan_grad) < 1e-10
         assert not np.any(grad[0, 1])
 
 
 def test_gradient_of_the_target_agrees_with_the_reference(golden, x64):
     arrays = golden("ffl")
-    grad = jax.grad(focal_frequency_loss, argnums=1)(
+    grad = jax.jit(jax.grad(focal_frequency_loss, argnums=1))(
         nhwc(arrays["pred"], jnp.float64), nhwc(arrays["target"], jnp.float64)
     )
     sliced = np.moveaxis(np.asarray(grad), -1, 1)[:, :, ::4, ::4]
@@ -83,28 +105,27 @@ def test_half_spectrum_gives_the_mean_over_the_full_one(height, width, x64):
     [{}, {"log_matrix": True}, {"batch_matrix": True}, {"alpha": 0.5, "ave_spectrum": True}],
 )
 def test_equal_inputs_have_zero_loss_and_zero_gradient(dtype, options):
-    x = jax.random.uniform(jax.random.key(0), (2, 8, 12, 3)).astype(dtype)
-    value, grads = jax.value_and_grad(
-        lambda p, t: focal_frequency_loss(p, t, **options), argnums=(0, 1)
-    )(x, x)
+    x = random_pair()[0].astype(dtype)
+    loss = functools.partial(focal_frequency_loss, **options)
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, x)
     assert value == 0 and value.dtype == jnp.float32
     assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
 
 
 def test_bfloat16_inputs_are_transformed_in_float32():
-    p, t = jax.random.uniform(jax.random.key(1), (2, 2, 8, 12, 3)).astype(jnp.bfloat16)
+    p, t = random_pair(seed=1).astype(jnp.bfloat16)
     wide = focal_frequency_loss(p.astype(jnp.float32), t.astype(jnp.float32))
     assert focal_frequency_loss(p, t) == wide
 
 
 def test_prediction_and_target_may_be_swapped():
-    p, t = jax.random.uniform(jax.random.key(2), (2, 2, 8, 12, 3))
+    p, t = random_pair(seed=2)
     assert focal_frequency_loss(p, t) == focal_frequency_loss(t, p)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 def test_loss_grows_with_the_square_of_the_range(alpha):
-    p, t = jax.random.uniform(jax.random.key(3), (2, 2, 8, 12, 3))
+    p, t = random_pair(seed=3)
     one, many = (focal_frequency_loss(255 * s * p, 255 * s * t, alpha=alpha) for s in (1.0, 4.0))
     np.testing.assert_allclose(many, 16 * one, rtol=1e-6)
 
@@ -118,8 +139,8 @@ def test_error_of_one_frequency_alone_costs_its_mean_square():
 
 
 def test_weight_carries_no_gradient():
-    p, t = jax.random.uniform(jax.random.key(4), (2, 1, 8, 8, 1))
-    value, grad = jax.value_and_grad(focal_frequency_loss)(p, t)
+    p, t = random_pair(seed=4)
+    value, grad = jax.jit(jax.value_and_grad(focal_frequency_loss))(p, t)
     # With a constant weight the loss is quadratic: <gradient, p - t> = 2 loss, else 3 loss.
     np.testing.assert_allclose(jnp.sum(grad * (p - t)), 2 * value, rtol=1e-5)
 

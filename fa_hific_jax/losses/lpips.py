@@ -87,10 +87,11 @@ def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
 
 
 def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
-    """LPIPS distance of each pair of RGB images in [0, 1], 0 for equal ones; float32.
+    """LPIPS distance of each pair of RGB images in [0, 1], float32; 0 for equal ones.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
-    2018, version 0.1 with AlexNet. The gradient with respect to equal images is 0.
+    2018, version 0.1 with AlexNet. Between equal images the gradient is 0 too (both up to rounding
+    where a compiler rounds the two sides differently).
 
     Raises:
       UserError: a side is shorter than 31 pixels.
@@ -101,11 +102,11 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
             f"LPIPS needs images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, "
             f"not {height} x {width}: use larger images or crops"
         )
-    both = jnp.concatenate([x.astype(jnp.float32), x_hat.astype(jnp.float32)])
+    # Not as one batch: to join two batches that lie across devices would send images between them.
+    taps, taps_hat = _features(params, x), _features(params, x_hat)
     distance = jnp.zeros(x.shape[0], jnp.float32)
-    for features, linear in zip(_features(params, both), params.linear, strict=True):
-        a, b = jnp.split(_unit(features), 2)
-        difference = jnp.square(a - b) * linear[None, None, None]
+    for a, b, linear in zip(taps, taps_hat, params.linear, strict=True):
+        difference = jnp.square(_unit(a) - _unit(b)) * linear[None, None, None]
         distance += jnp.mean(jnp.sum(difference, axis=-1), axis=(1, 2))
     return distance
 
@@ -113,7 +114,7 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
 def _features(params: LpipsParams, x: Image) -> list[Features]:
     """The outputs of the five convolutions, after ReLU."""
     shift, scale = jnp.asarray(SHIFT, jnp.float32), jnp.asarray(SCALE, jnp.float32)
-    h = (2.0 * x - 1.0 - shift[None, None, None]) / scale[None, None, None]
+    h = (2.0 * x.astype(jnp.float32) - 1.0 - shift[None, None, None]) / scale[None, None, None]
     taps = []
     for layer, kernel, bias in zip(ALEXNET, params.kernels, params.biases, strict=True):
         if layer.pool_before:

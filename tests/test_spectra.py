@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fa_hific_jax.evaluation.spectra import decibels, log_spectrum, radial_power_spectrum
+from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
 
 
 def wave(height: int, width: int, ky: int, kx: int, amplitude: float = 1.0) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import results as res
-from fa_hific_jax.evaluation.spectra import decibels, log_spectrum, radial_power_spectrum
+from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,127 @@
+"""Every field of a config: default, unit and source. The defaults are HiFiC's (lowest rate).
+
+The other configs import this one and change what they must. Sources: "HiFiC" is Mentzer et al.
+2020 with models/hific of tensorflow/compression, "FA-HiFiC" the authors' poster and repository
+(aa35037123/frequency-augmented-high-fidelity-generative-compression), "FA-VAE" Lin et al., CVPR
+2023, "FFL" Jiang et al., ICCV 2021.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    config.model = ConfigDict()
+    # Channels of the encoder's five levels, finest first (HiFiC).
+    config.model.encoder_widths = (60, 120, 240, 480, 960)
+    # Channels of the generator: its head at 1/16 of the size, then the four upsamplings (HiFiC).
+    config.model.generator_widths = (960, 480, 240, 120, 60)
+    # Channels of the latents y (HiFiC).
+    config.model.latent_channels = 220
+    # Channels of the hyper-latents z and of the networks around them (HiFiC).
+    config.model.hyper_channels = 320
+    # Residual blocks of the generator (HiFiC).
+    config.model.residual_blocks = 9
+    # Channels inside the frequency complement modules, 0 for none (FA-HiFiC: 64).
+    config.model.fcm_width = 0
+    # What the hyper-synthesis sees in training: z with "noise" (HiFiC), or z rounded, with
+    # "straight_through" gradients, as the decoder will see it.
+    config.model.hyper_rounding = "noise"
+    # Of the convolutions; norms, rates and losses are float32 always. "float32" or "bfloat16".
+    config.model.dtype = "float32"
+
+    config.discriminator = ConfigDict()
+    # Channels of its 4x4 convolutions, all but the last of stride 2 (HiFiC).
+    config.discriminator.widths = (64, 128, 256, 512)
+    # Channels into which the latents are condensed as its condition (HiFiC).
+    config.discriminator.context_channels = 12
+
+    config.data = ConfigDict()
+    # Images to train on: folders, globs, "dead_leaves[:COUNT]" (procedural) or
+    # "photographs:train" (those in the scikit-image wheel).
+    config.data.train = ("dead_leaves", "photographs:train")
+    # Share of each of them, () for equal shares.
+    config.data.weights = ()
+    # Side of a training crop, pixels (HiFiC).
+    config.data.crop = 256
+    # Images are shrunk by a random factor between these before cropping (HiFiC), never below crop.
+    config.data.scale_min = 0.75
+    config.data.scale_max = 0.95
+    # Keep decoded images in memory; only for sets that fit.
+    config.data.cache = False
+    # Threads that read and crop, 0 for none beside the training loop; batches made ahead.
+    config.data.threads = 8
+    config.data.prefetch = 32
+    # Images that eval.py compresses; same forms as `train`, and "photographs:held_out".
+    config.data.evaluation = "photographs:held_out"
+
+    config.loss = ConfigDict()
+    # Rate to aim at, bits per pixel (HiFiC: 0.14, 0.30, 0.45).
+    config.loss.target_bpp = 0.14
+    # Weight of the rate while the rounded rate is above the target (HiFiC: 2, 1, 0.5 for the three
+    # targets) and while it is not (HiFiC: 1/16).
+    config.loss.lambda_above = 2.0
+    config.loss.lambda_below = 2.0**-4
+    # For so many first steps, lambdas and target are multiplied by the two factors (HiFiC).
+    config.loss.warmup_steps = 50_000
+    config.loss.warmup_lambda = 2.0
+    config.loss.warmup_target = 0.20 / 0.14
+    # Weight of the mean squared error of 0..255 images (HiFiC: k_M).
+    config.loss.mse = 0.075 * 2.0**-5
+    # Weight of LPIPS (HiFiC: k_P = 1), and its AlexNet weights, an .npz (docs/lpips.md).
+    config.loss.lpips = 0.0
+    config.loss.lpips_file = ""
+    # Weight of the generator's adversarial term (HiFiC: beta = 0.15), 0 for no discriminator, and
+    # its kind: "non_saturating" (HiFiC) or "least_squares".
+    config.loss.gan = 0.0
+    config.loss.gan_kind = "non_saturating"
+    # Weight of the focal frequency loss on pixels in [0, 1] (FA-HiFiC: 0.5, FA-VAE: 1).
+    config.loss.ffl = 0.0
+    # Its options: exponent of the spectrum weight; split into patches per side; average spectra
+    # over the batch; logarithm of the weights; normalise them over the whole batch (FFL).
+    config.loss.ffl_alpha = 1.0
+    config.loss.ffl_patch_factor = 1
+    config.loss.ffl_ave_spectrum = False
+    config.loss.ffl_log_matrix = False
+    config.loss.ffl_batch_matrix = False
+    # Weight of the dynamic spectrum loss (FA-HiFiC: 0.25, FA-VAE: 0.01); needs fcm_width.
+    config.loss.dsl = 0.0
+    # Exponent of its spectrum weight; side of its blurs, odd, 3 to 15 (FA-VAE: 9).
+    config.loss.dsl_alpha = 1.0
+    config.loss.dsl_kernel_size = 9
+    # Standard deviation of the blurs in pixels, initially (FA-VAE: 3); learned (DSL) or fixed (SL).
+    config.loss.dsl_sigma = 3.0
+    config.loss.dsl_sigma_learned = True
+    # One sigma for encoder and generator of a level, or one for each.
+    config.loss.dsl_sigma_pairwise = False
+
+    config.optimizer = ConfigDict()
+    # Adam (HiFiC: 1e-4 for both).
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.discriminator_learning_rate = 1e-4
+    # Steps at which both are multiplied by the factor (HiFiC: 0.1 at half of 1M steps).
+    config.optimizer.drop_steps = (500_000,)
+    config.optimizer.drop_factor = 0.1
+
+    config.train = ConfigDict()
+    # Steps in all, and images in one, over all devices (HiFiC: 1M, 8).
+    config.train.steps = 1_000_000
+    config.train.batch_size = 8
+    # Of parameters, noise and the order of data.
+    config.train.seed = 0
+    # Steps between log lines, example images and checkpoints; checkpoints kept.
+    config.train.log_every = 100
+    config.train.summary_every = 5_000
+    config.train.checkpoint_every = 5_000
+    config.train.checkpoints_kept = 3
+
+    config.evaluation = ConfigDict()
+    # AlexNet weights of the LPIPS metric, an .npz (docs/lpips.md); without, LPIPS is left out.
+    config.evaluation.lpips_file = ""
+    # Classical codecs to run at the nearest size: "jpeg", "webp".
+    config.evaluation.baselines = ("jpeg", "webp")
+    # Also evaluate the model as it was before the first step.
+    config.evaluation.untrained_control = False
+
+    return config.lock()

@@ -1,0 +1,110 @@
+"""Save and restore pytrees with Orbax, and the parameters of a trained model for inference."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import init_parameters
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """Checkpoints of one run, `workdir/checkpoints/STEP/`, written in the background.
+
+    Each holds three items: "autoencoder" (the model's parameters, all that inference needs),
+    "training" (any pytree that only a resumed run needs) and "settings" (the config as JSON).
+    Orbax writes to a temporary name and renames, so a folder under its final name is whole.
+    """
+
+    def __init__(self, workdir: epath.Path, kept: int | None):
+        options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True)
+        self._manager = ocp.CheckpointManager(workdir / FOLDER, options=options)
+
+    def latest_step(self) -> int | None:
+        """Step of the newest whole checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, autoencoder, training, settings: settings_lib.Settings) -> None:
+        """Starts writing a checkpoint; the arrays may be donated as soon as this returns."""
+        args = ocp.args.Composite(
+            autoencoder=ocp.args.StandardSave(autoencoder),
+            training=ocp.args.StandardSave(training),
+            settings=ocp.args.JsonSave(settings_lib.to_mapping(settings)),
+        )
+        self._manager.save(step, args=args)
+
+    def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
+        """Both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments."""
+        args = ocp.args.Composite(
+            autoencoder=ocp.args.StandardRestore(autoencoder),
+            training=ocp.args.StandardRestore(training),
+        )
+        restored = self._manager.restore(step, args=args)
+        return restored["autoencoder"], restored["training"]
+
+    def restore_autoencoder(self, step: int, autoencoder) -> Any:
+        """The model's parameters alone."""
+        args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(autoencoder))
+        return self._manager.restore(step, args=args)["autoencoder"]
+
+    def settings(self, step: int) -> settings_lib.Settings:
+        """Settings of the run that wrote a checkpoint."""
+        args = ocp.args.Composite(settings=ocp.args.JsonRestore())
+        return settings_lib.from_mapping(self._manager.restore(step, args=args)["settings"])
+
+    def check_settings(
+        self, step: int, given: settings_lib.Settings, groups: Sequence[str]
+    ) -> None:
+        """Raises a UserError unless a checkpoint was made with the same `groups` of settings."""
+        stored = self.settings(step)
+        for group in groups:
+            old, new = getattr(stored, group), getattr(given, group)
+            for field in dataclasses.fields(new):
+                was, wanted = getattr(old, field.name), getattr(new, field.name)
+                if was != wanted:
+                    raise UserError(
+                        f"the checkpoint of step {step} was made with {group}.{field.name}={was}, "
+                        f"the config says {wanted}: use that run's config or another --workdir"
+                    )
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple[Any, int]:
+    """(parameters of the autoencoder on one device, step) of a run's newest checkpoint.
+
+    Raises:
+      UserError: the folder or its checkpoints are missing, or the model of `given` is another one
+        than the checkpoint's.
+    """
+    if not (workdir / FOLDER).exists():
+        raise UserError(f"--workdir {workdir} holds no {FOLDER} folder: train there with train.py")
+    checkpoints = Checkpoints(workdir, kept=None)
+    step = checkpoints.latest_step()
+    if step is None:
+        raise UserError(f"{workdir / FOLDER} holds no whole checkpoint: train there with train.py")
+    checkpoints.check_settings(step, given, ["model"])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        jax.eval_shape(functools.partial(init_parameters, given.model), jax.random.key(0)),
+    )
+    params = checkpoints.restore_autoencoder(step, abstract)
+    checkpoints.close()
+    return params, step
+
+
+def workdir_path(workdir: str) -> epath.Path:
+    """An absolute path, as Orbax wants it, of a local or cloud folder."""
+    return epath.Path(workdir) if "://" in workdir else epath.Path(workdir).expanduser().resolve()

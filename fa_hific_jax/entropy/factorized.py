@@ -1,0 +1,74 @@
+"""Learned factorised prior of the hyper-latents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fa_hific_jax import ops
+from fa_hific_jax.entropy.gaussian import LIKELIHOOD_MIN
+
+FILTERS = (1, 3, 3, 3, 1)
+"""Width of each layer of the cumulative's network: three hidden layers of three."""
+
+INIT_SCALE = 10.0
+"""Spread of the initial density."""
+
+
+Layer = tuple[Any, Any, Any]
+"""H (channels, out, in), b and a (channels, out, 1) of one layer."""
+
+
+def cdf_logits(layers: Sequence[Layer], values, xp: Any = jnp):
+    """Logit of the cumulative of each channel at its own values, (channels, n) to (channels, n).
+
+    Balle et al. 2018, section 6.1: f_K o ... o f_1 with f_k(v) = g(softplus(H_k) v + b_k) and
+    g(v) = v + tanh(a_k) tanh(v), monotone in v. As in the PyTorch HiFiC the last layer has its g
+    too. `xp` is jax.numpy, or numpy for coding tables in float64.
+    """
+    v = values[:, None, :]
+    for h, b, a in layers:
+        v = xp.matmul(xp.logaddexp(h, xp.zeros_like(h)), v) + b
+        v = v + xp.tanh(a) * xp.tanh(v)
+    return v[:, 0, :]
+
+
+def layers_of(params: Mapping[str, Any]) -> list[Layer]:
+    """The layers in the parameters of a FactorizedPrior."""
+    return [(params[f"h{k}"], params[f"b{k}"], params[f"a{k}"]) for k in range(len(FILTERS) - 1)]
+
+
+class FactorizedPrior(nn.Module):
+    """Learned density of z, one per channel, through its cumulative: see `cdf_logits`."""
+
+    channels: int
+
+    def setup(self):
+        scale = INIT_SCALE ** (1 / (len(FILTERS) - 1))
+        params = {}
+        for k, (fan_in, fan_out) in enumerate(zip(FILTERS[:-1], FILTERS[1:], strict=True)):
+            h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))
+            params[f"h{k}"] = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
+            params[f"b{k}"] = self.param(f"b{k}", _centred_uniform, (self.channels, fan_out, 1))
+            params[f"a{k}"] = self.param(
+                f"a{k}", nn.initializers.zeros, (self.channels, fan_out, 1)
+            )
+        self.layers = layers_of(params)
+
+    def __call__(self, z: Float[Array, "b hz wz c"]) -> Float[Array, "b hz wz c"]:
+        """P(z - 1/2 < Z < z + 1/2), in float32, at least 1e-9."""
+        z = ops.at_least_float32(z)
+        values = z.reshape(-1, self.channels).T
+        lower, upper = cdf_logits(self.layers, values - 0.5), cdf_logits(self.layers, values + 0.5)
+        # Where both sigmoids are near 1 their difference would cancel: take it in the other tail.
+        sign = jax.lax.stop_gradient(-jnp.sign(lower + upper))
+        likelihood = jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))
+        return ops.lower_bound(likelihood.T.reshape(z.shape), LIKELIHOOD_MIN)
+
+
+def _centred_uniform(key, shape):
+    return jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)

@@ -1,0 +1,42 @@
+"""Conditional Gaussian model of the latents, and code lengths of likelihoods."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fa_hific_jax import ops
+
+SCALE_MIN = 0.11
+"""Smallest standard deviation; below it a rounded symbol is 0 with near certainty."""
+
+SCALE_TABLE = np.exp(np.linspace(np.log(SCALE_MIN), np.log(256.0), 64)).astype(np.float32)
+"""The 64 standard deviations for which coding tables exist (HiFiC, models/hific/archs.py)."""
+
+LIKELIHOOD_MIN = 1e-9
+
+
+def gaussian_likelihood(
+    y: Float[Array, "*s"], mean: Float[Array, "*s"], scale: Float[Array, "*s"]
+) -> Float[Array, "*s"]:
+    """P(y - 1/2 < Y < y + 1/2) of Y ~ N(mean, scale^2), in float32, at least 1e-9.
+
+    Minnen et al. 2018, eq. 3: a Gaussian convolved with the unit box. `scale` is raised to
+    SCALE_MIN. Both bounds let gradients through that would raise what is below them. The
+    difference is taken in the lower tail, where it does not cancel.
+    """
+    y, mean, scale = (ops.at_least_float32(array) for array in (y, mean, scale))
+    scale = ops.lower_bound(scale, SCALE_MIN)
+    distance = jnp.abs(y - mean)
+    upper = _normal_cdf((0.5 - distance) / scale)
+    lower = _normal_cdf((-0.5 - distance) / scale)
+    return ops.lower_bound(upper - lower, LIKELIHOOD_MIN)
+
+
+def bits(likelihood: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Code length in bits, -log2(likelihood + 1e-9), the offset being that of the PyTorch HiFiC."""
+    return -jnp.log2(likelihood + LIKELIHOOD_MIN)
+
+
+def _normal_cdf(x):
+    return 0.5 * jax.scipy.special.erfc(-x / jnp.asarray(np.sqrt(2.0), x.dtype))

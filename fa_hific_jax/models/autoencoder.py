@@ -1,0 +1,165 @@
+"""Encoder, hyperprior and generator joined: the model that is trained and that codes images."""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from fa_hific_jax import ops
+from fa_hific_jax.entropy.gaussian import bits, gaussian_likelihood
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.encoder import Encoder
+from fa_hific_jax.models.generator import Generator
+from fa_hific_jax.models.hyperprior import Hyperprior
+
+STRIDE = 64
+"""Pixels to one hyper-latent: images are padded to a multiple of it."""
+
+Images = Float[Array, "b h w 3"]
+Latents = Float[Array, "b hy wy cy"]
+HyperLatents = Float[Array, "b hz wz cz"]
+PerImage = Float[Array, " b"]
+Key = PRNGKeyArray | UInt32[Array, "2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the model: group `model` of the configs, where every field is explained."""
+
+    encoder_widths: tuple[int, ...]
+    generator_widths: tuple[int, ...]
+    latent_channels: int
+    hyper_channels: int
+    residual_blocks: int
+    fcm_width: int
+    hyper_rounding: Literal["noise", "straight_through"]
+    dtype: Literal["float32", "bfloat16"]
+
+    def __post_init__(self):
+        for field in ("encoder_widths", "generator_widths"):
+            if len(getattr(self, field)) != 5:
+                raise UserError(
+                    f"model.{field} is {getattr(self, field)}: give five widths, "
+                    "one for each of the levels from 1 to 1/16 of the image's size"
+                )
+        for field, choices in (
+            ("hyper_rounding", ("noise", "straight_through")),
+            ("dtype", ("float32", "bfloat16")),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"model.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}"
+                )
+
+
+class Rates(NamedTuple):
+    """Bits per pixel of the original image, one value per image.
+
+    `noisy` is the differentiable surrogate (additive uniform noise), `rounded` what the symbols
+    would cost under the model's own probabilities; neither is the size of a file. In evaluation
+    both are the rounded rate. `rounded_y` and `rounded_z` add up to `rounded`.
+    """
+
+    noisy: PerImage
+    rounded: PerImage
+    rounded_y: PerImage
+    rounded_z: PerImage
+
+
+class AutoencoderOutput(NamedTuple):
+    """Everything that a loss may want.
+
+    `encoder_features` are A_1, A_2 (finest first), `fcm_features` C_1, C_2 or empty without FCM;
+    both belong to the padded image, x_hat has the size of the input and is not clipped.
+    """
+
+    y: Latents
+    y_hat: Latents
+    z_hat: HyperLatents
+    x_hat: Images
+    encoder_features: tuple[Float[Array, "b _ _ _"], ...]
+    fcm_features: tuple[Float[Array, "b _ _ _"], ...]
+    rates: Rates
+
+
+class Autoencoder(nn.Module):
+    """The codec as a network: images in [0, 1], NHWC, of any size."""
+
+    config: ModelConfig
+
+    def setup(self):
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        self.encoder = Encoder(config.encoder_widths, config.latent_channels, dtype)
+        self.hyperprior = Hyperprior(config.hyper_channels, config.latent_channels, dtype)
+        self.generator = Generator(
+            config.generator_widths, config.residual_blocks, config.fcm_width, dtype
+        )
+
+    def __call__(self, x: Images, key: Key | None = None) -> AutoencoderOutput:
+        """Codes and decodes x; with a key as in training, without one as the codec does.
+
+        In training y is rounded around its mean with straight-through gradients for the generator,
+        and carries uniform noise for the rate (Minnen & Singh 2020). z is coded with noise too;
+        `config.hyper_rounding` says whether its synthesis sees that noise (HiFiC) or the rounded
+        z, as the decoder will.
+        """
+        y, z, encoder_features = self.analyse(x)
+        z_rounded = ops.straight_through_round(z)
+        if key is None:
+            z_noisy = z_hat = ops.round_half_up(z)
+        else:
+            key_z, key_y = jax.random.split(key)
+            z_noisy = z + jax.random.uniform(key_z, z.shape, z.dtype, -0.5, 0.5)
+            z_hat = z_noisy if self.config.hyper_rounding == "noise" else z_rounded
+        mean, scale = self.synthesise_parameters(z_hat)
+        y_hat = mean + ops.straight_through_round(y - mean)
+        y_noisy = (
+            y_hat if key is None else y + jax.random.uniform(key_y, y.shape, y.dtype, -0.5, 0.5)
+        )
+
+        pixels = x.shape[1] * x.shape[2]
+        bpp_y = _bpp(gaussian_likelihood(y_noisy, mean, scale), pixels)
+        bpp_z = _bpp(self.prior_likelihood(z_noisy), pixels)
+        rounded_y = _bpp(gaussian_likelihood(y_hat, mean, scale), pixels)
+        rounded_z = _bpp(self.prior_likelihood(z_rounded), pixels)
+
+        x_hat, fcm_features = self.generator(y_hat)
+        return AutoencoderOutput(
+            y=y,
+            y_hat=y_hat,
+            z_hat=z_rounded,
+            x_hat=x_hat[:, : x.shape[1], : x.shape[2]],
+            encoder_features=encoder_features,
+            fcm_features=fcm_features,
+            rates=Rates(bpp_y + bpp_z, rounded_y + rounded_z, rounded_y, rounded_z),
+        )
+
+    def analyse(self, x: Images):
+        """y, z before rounding, and A_1, A_2 of images that are padded to a multiple of STRIDE."""
+        y, encoder_features = self.encoder(ops.pad_to_multiple(x, STRIDE))
+        y = ops.at_least_float32(y)
+        return y, self.hyperprior.analysis(y), encoder_features
+
+    def synthesise_parameters(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
+        """Mean and scale of y under the decoded hyper-latents."""
+        return self.hyperprior.synthesis(z_hat)
+
+    def prior_likelihood(self, z: HyperLatents) -> HyperLatents:
+        """Probability of each hyper-latent under its prior."""
+        return self.hyperprior.prior(z)
+
+    def generate(self, y_hat: Latents) -> Images:
+        """The image of the padded size that y_hat stands for, not clipped."""
+        return self.generator(y_hat)[0]
+
+
+def init_parameters(config: ModelConfig, key: Key) -> Any:
+    """Random parameters of an autoencoder, all following from `key`."""
+    return Autoencoder(config).init(key, jnp.zeros((1, STRIDE, STRIDE, 3)))["params"]
+
+
+def _bpp(likelihood: Float[Array, "b h w c"], pixels: int) -> PerImage:
+    return jnp.sum(bits(likelihood), axis=(1, 2, 3)) / pixels

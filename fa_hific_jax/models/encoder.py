@@ -1,0 +1,45 @@
+"""Encoder: image to latents y, at a sixteenth of the size."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fa_hific_jax.models.layers import DOWN_3X3, ChannelNorm, Conv
+
+
+class Encoder(nn.Module):
+    """E of HiFiC (Mentzer et al. 2020, fig. 2): 7x7 convolution, four stride-2 3x3 ones, 3x3 to y.
+
+    Attributes:
+      widths: channels of the five blocks, finest first (paper: 60, 120, 240, 480, 960).
+      latent_channels: channels of y (paper: 220).
+      dtype: in which convolutions are computed.
+    """
+
+    widths: tuple[int, ...]
+    latent_channels: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b hy wy cy"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """y of images in [0, 1] with sides that are multiples of 16, and the features A_1, A_2.
+
+        A_1 and A_2 are what the two finest blocks put out, after ReLU; the dynamic spectrum loss
+        compares them with the generator's FCM features of the same size.
+        """
+        features = []
+        x = x.astype(self.dtype)
+        for level, width in enumerate(self.widths):
+            x = (
+                Conv(width, 7, dtype=self.dtype, name="conv0")(x)
+                if level == 0
+                else Conv(
+                    width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}"
+                )(x)
+            )
+            x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
+            features.append(x)
+        y = Conv(self.latent_channels, 3, dtype=self.dtype, name="conv_out")(x)
+        return y, tuple(features[:2])

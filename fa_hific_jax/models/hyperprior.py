@@ -1,0 +1,69 @@
+"""Hyperprior: y to z, and z_hat to the mean and scale with which y is coded."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fa_hific_jax import ops
+from fa_hific_jax.entropy.factorized import FactorizedPrior
+from fa_hific_jax.entropy.gaussian import SCALE_MIN
+from fa_hific_jax.models.layers import Conv, Upsample
+
+Latents = Float[Array, "b hy wy cy"]
+HyperLatents = Float[Array, "b hz wz cz"]
+
+
+class HyperAnalysis(nn.Module):
+    """z of y, at a quarter of its size: 3x3, then two stride-2 5x5 convolutions, ReLU between."""
+
+    channels: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, y: Latents) -> HyperLatents:
+        x = y.astype(self.dtype)
+        x = nn.relu(Conv(self.channels, 3, mode="constant", dtype=self.dtype, name="conv0")(x))
+        x = nn.relu(Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv1")(x))
+        z = Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv2")(x)
+        return ops.at_least_float32(z)
+
+
+class HyperSynthesis(nn.Module):
+    """One parameter of the coding distribution, of the size of y: mirror of HyperAnalysis."""
+
+    channels: int
+    latent_channels: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, z_hat: HyperLatents) -> Latents:
+        x = z_hat.astype(self.dtype)
+        x = nn.relu(Upsample(self.channels, 5, dtype=self.dtype, name="up0")(x))
+        x = nn.relu(Upsample(self.channels, 5, dtype=self.dtype, name="up1")(x))
+        x = Conv(self.latent_channels, 3, mode="constant", dtype=self.dtype, name="conv2")(x)
+        return ops.at_least_float32(x)
+
+
+class Hyperprior(nn.Module):
+    """Mean-scale hyperprior of HiFiC (Minnen et al. 2018; two separate synthesis networks).
+
+    Attributes:
+      channels: of z and inside the networks (paper: 320).
+      latent_channels: of y (paper: 220).
+      dtype: in which convolutions are computed.
+    """
+
+    channels: int
+    latent_channels: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    def setup(self):
+        self.analysis = HyperAnalysis(self.channels, self.dtype)
+        self.synthesis_mean = HyperSynthesis(self.channels, self.latent_channels, self.dtype)
+        self.synthesis_scale = HyperSynthesis(self.channels, self.latent_channels, self.dtype)
+        self.prior = FactorizedPrior(self.channels)
+
+    def synthesis(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
+        """Mean and scale (at least SCALE_MIN) of y."""
+        scale = ops.lower_bound(self.synthesis_scale(z_hat), SCALE_MIN)
+        return self.synthesis_mean(z_hat), scale

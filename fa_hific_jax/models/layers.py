@@ -1,0 +1,144 @@
+"""Convolutions with the paddings of the references, ChannelNorm and the residual block."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fa_hific_jax import ops
+
+Features = Float[Array, "b h w c"]
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+# Rows above and below, columns left and right. Of a stride-2 convolution the PyTorch HiFiC
+# (Justin-Tan/high-fidelity-generative-compression, src/network/encoder.py) pads above and right.
+DOWN_3X3: Padding = ((1, 0), (0, 1))
+# What a stride-1 4x4 convolution needs to keep the size, as "SAME" of TensorFlow splits it.
+SAME_4X4: Padding = ((1, 2), (1, 2))
+
+
+def same_padding(kernel: int) -> Padding:
+    """Padding of an odd kernel that is centred on its output pixel."""
+    return ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2))
+
+
+def pad(x: Features, padding: Padding, mode: Literal["reflect", "constant"]) -> Features:
+    """x with rows and columns added: reflected without repeating the edge, or zeros."""
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)), mode=mode)
+
+
+class Conv(nn.Module):
+    """Convolution of a padded input.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the square kernel.
+      stride: step in both directions.
+      padding: rows and columns to add; by default those that centre the kernel.
+      mode: "reflect" or "constant" (zeros).
+      kernel_init: initial kernel; Glorot uniform as in the Keras layers of the original HiFiC.
+      dtype: in which the convolution is computed; parameters are float32.
+    """
+
+    features: int
+    kernel: int
+    stride: int = 1
+    padding: Padding | None = None
+    mode: Literal["reflect", "constant"] = "reflect"
+    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        padding = same_padding(self.kernel) if self.padding is None else self.padding
+        return nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            strides=self.stride,
+            padding="VALID",
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+        )(pad(x, padding, self.mode))
+
+
+class Upsample(nn.Module):
+    """Transposed convolution that exactly doubles the size.
+
+    The adjoint of a zero-padded stride-2 convolution that is centred on its output pixel:
+    `padding=kernel // 2, output_padding=1` of PyTorch's ConvTranspose2d. The kernel is stored as
+    the one that correlates with the zero-dilated input (PyTorch's flipped in both spatial axes,
+    input and output channels swapped). It is computed as one convolution of the small input that
+    puts out the four phases of the large one, interleaved afterwards: XLA's gradients of dilated
+    convolutions are an order of magnitude slower on a CPU.
+    """
+
+    features: int
+    kernel: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
+        # tap of the kernel once it has been padded to an even side.
+        reach = (self.kernel - 1) // 4
+        odd_centre = (self.kernel // 2) % 2
+        widen = (1 - odd_centre, odd_centre)
+        taps = (self.kernel + 1) // 2
+        phases = jnp.pad(kernel, (widen, widen, (0, 0), (0, 0)))
+        phases = phases.reshape(taps, 2, taps, 2, *shape[2:])[:, ::-1, :, ::-1]
+        phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, x.shape[-1], -1)
+        edges = (reach, taps - 1 - reach)
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            phases.astype(self.dtype),
+            (1, 1),
+            (edges, edges),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        batch, height, width, _ = y.shape
+        y = y.reshape(batch, height, width, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
+        y = y.reshape(batch, 2 * height, 2 * width, self.features)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+class ChannelNorm(nn.Module):
+    """Normalisation of each pixel over its channels, with a gain and an offset per channel.
+
+    (x - mean) / sqrt(var + 1e-3) * gamma + beta, var being the unbiased variance (division by
+    C - 1) as in HiFiC (tensorflow/compression, models/hific/archs.py). It has no statistics of its
+    own, mixes no positions, and so behaves the same in training, in tiles and at every size.
+    Computed in float32, returned in the dtype of its input.
+    """
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        channels = x.shape[-1]
+        gamma = self.param("gamma", nn.initializers.ones, (channels,))
+        beta = self.param("beta", nn.initializers.zeros, (channels,))
+        wide = ops.at_least_float32(x)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / max(channels - 1, 1)
+        shape = (1, 1, 1, channels)
+        normalised = centred * jax.lax.rsqrt(variance + 1e-3)
+        return (normalised * gamma.reshape(shape) + beta.reshape(shape)).astype(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), without an activation after the sum."""
+
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        channels = x.shape[-1]
+        inner = nn.relu(
+            ChannelNorm(name="norm1")(Conv(channels, 3, dtype=self.dtype, name="conv1")(x))
+        )
+        return x + ChannelNorm(name="norm2")(
+            Conv(channels, 3, dtype=self.dtype, name="conv2")(inner)
+        )

@@ -1,0 +1,160 @@
+"""Every setting of a run, typed: what a config file turns into before anything starts.
+
+Each group of `configs/base.py` is one frozen dataclass whose fields are exactly the keys of the
+group, so a key that is misspelt, missing or read by nothing ends the run by name.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fa_hific_jax.data.pipeline import DataConfig
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.models.discriminator import DiscriminatorConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights, targets and options of the losses: group `loss`, explained in configs/base.py."""
+
+    target_bpp: float
+    lambda_above: float
+    lambda_below: float
+    warmup_steps: int
+    warmup_lambda: float
+    warmup_target: float
+    mse: float
+    lpips: float
+    lpips_file: str
+    gan: float
+    gan_kind: Literal["non_saturating", "least_squares"]
+    ffl: float
+    ffl_alpha: float
+    ffl_patch_factor: int
+    ffl_ave_spectrum: bool
+    ffl_log_matrix: bool
+    ffl_batch_matrix: bool
+    dsl: float
+    dsl_alpha: float
+    dsl_kernel_size: int
+    dsl_sigma: float
+    dsl_sigma_learned: bool
+    dsl_sigma_pairwise: bool
+
+    def __post_init__(self):
+        if self.lpips and not self.lpips_file:
+            raise UserError(
+                f"loss.lpips is {self.lpips} but loss.lpips_file names no weights: get them as "
+                "docs/lpips.md says, or turn the term off with --config.loss.lpips=0"
+            )
+        if self.gan_kind not in ("non_saturating", "least_squares"):
+            raise UserError(
+                f"loss.gan_kind is {self.gan_kind!r}: choose non_saturating or least_squares"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its learning rate: group `optimizer`."""
+
+    learning_rate: float
+    discriminator_learning_rate: float
+    drop_steps: tuple[int, ...]
+    drop_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length and rhythm of the training run: group `train`."""
+
+    steps: int
+    batch_size: int
+    seed: int
+    log_every: int
+    summary_every: int
+    checkpoint_every: int
+    checkpoints_kept: int
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.name != "seed" and getattr(self, field.name) < 1:
+                raise UserError(
+                    f"train.{field.name} is {getattr(self, field.name)}: it must be at least 1"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What eval.py measures and beside what: group `evaluation`."""
+
+    lpips_file: str
+    baselines: tuple[str, ...]
+    untrained_control: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All groups of a config."""
+
+    model: ModelConfig
+    discriminator: DiscriminatorConfig
+    data: DataConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    evaluation: EvaluationConfig
+
+    def __post_init__(self):
+        model = self.model
+        if self.loss.dsl and not model.fcm_width:
+            raise UserError(
+                f"loss.dsl is {self.loss.dsl} but model.fcm_width is 0: the dynamic spectrum loss "
+                "needs the FCM features, so set a width or --config.loss.dsl=0"
+            )
+        if self.loss.dsl and model.encoder_widths[:2] != model.generator_widths[:-3:-1]:
+            raise UserError(
+                "loss.dsl compares encoder and generator features of equal width, but "
+                f"model.encoder_widths begins with {model.encoder_widths[:2]} and "
+                f"model.generator_widths ends with {model.generator_widths[-2:]}: mirror them"
+            )
+
+
+def from_mapping(config: Mapping[str, Any]) -> Settings:
+    """Settings of a config as nested mappings (`ConfigDict.to_dict()`, or parsed JSON).
+
+    Raises:
+      UserError: names the first key that is unknown or missing, or whose value makes no sense.
+    """
+    groups = {field.name: field.type for field in dataclasses.fields(Settings)}
+    _check_keys(config, groups, prefix="")
+    return Settings(**{name: _group(kind, config[name], name) for name, kind in groups.items()})
+
+
+def to_mapping(settings: Settings) -> dict[str, Any]:
+    """Nested plain dicts, ready for JSON; `from_mapping` reads them back."""
+    return dataclasses.asdict(settings)
+
+
+def _group(kind, values, name: str):
+    if not isinstance(values, Mapping):
+        raise UserError(f"config key {name!r} is {values!r}: it must be a group of keys")
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    _check_keys(values, fields, prefix=f"{name}.")
+    return kind(**{key: _tuples(values[key]) for key in fields})
+
+
+def _check_keys(config: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    for key in config:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
+            raise UserError(f"unknown config key {prefix}{key}: {hint}")
+    for key in known:
+        if key not in config:
+            raise UserError(f"config key {prefix}{key} is missing: configs/base.py explains it")
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

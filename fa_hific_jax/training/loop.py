@@ -1,0 +1,125 @@
+"""Training from settings to checkpoints."""
+
+import functools
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from fa_hific_jax.checkpoints import Checkpoints
+from fa_hific_jax.data.pipeline import train_batches
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.lpips import load_lpips
+from fa_hific_jax.settings import Settings
+from fa_hific_jax.training import sharding
+from fa_hific_jax.training.progress import Progress
+from fa_hific_jax.training.state import TrainState, create
+from fa_hific_jax.training.step import train_step
+from fa_hific_jax.training.summaries import describe, example_images, metric_writer
+
+
+def train(settings: Settings, workdir: epath.Path) -> TrainState:
+    """State after `settings.train.steps` steps; checkpoints and TensorBoard logs in `workdir`.
+
+    Where parameters come from, the first that applies:
+      1. the newest whole checkpoint in `workdir`: the run goes on as if it had not stopped;
+      2. random initialisation from `settings.train.seed`.
+
+    Raises:
+      UserError: a setting that this machine or this `workdir` cannot serve, unreadable data, or a
+        loss that is no longer finite (checkpoints then end before that step).
+    """
+    config = settings.train
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(config.batch_size, mesh)
+    lpips_params = load_lpips(settings.loss.lpips_file) if settings.loss.lpips else None
+    init_key, noise_key = jax.random.split(jax.random.key(config.seed))
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir, config.checkpoints_kept)
+    state = jax.jit(functools.partial(create, settings), out_shardings=sharding.replicated(mesh))(
+        init_key
+    )
+    state = resume(state, settings, checkpoints)
+    first = int(state.step)
+    logging.info("Parameters:\n%s", describe(state))
+
+    step_fn = jax.jit(
+        functools.partial(train_step, settings=settings),
+        in_shardings=(
+            sharding.replicated(mesh),
+            sharding.split(mesh),
+            sharding.replicated(mesh),
+            sharding.replicated(mesh),
+        ),
+        out_shardings=sharding.replicated(mesh),
+        donate_argnums=0,
+    )
+    batches = train_batches(
+        settings.data, batch_size=config.batch_size, seed=config.seed, start_step=first
+    )
+    progress = Progress(first, config.steps)
+    with metric_writer(workdir) as writer:
+        pending = []
+        for step, batch in zip(range(first + 1, config.steps + 1), batches, strict=False):
+            images = jax.make_array_from_process_local_data(sharding.split(mesh), batch)
+            state, metrics = step_fn(state, images, noise_key, lpips_params)
+            pending.append(metrics)
+            last = step == config.steps
+            if step % config.log_every == 0 or step % config.checkpoint_every == 0 or last:
+                means = check_and_average(pending, step)
+                pending = []
+                writer.write_scalars(step, means)
+                progress.report(step, means)
+            if step % config.checkpoint_every == 0 or last:
+                save(state, settings, checkpoints)
+            if step % config.summary_every == 0 or last:
+                writer.write_images(step, example_images(state, batch, settings))
+    checkpoints.close()
+    return state
+
+
+def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> TrainState:
+    """`state`, or the newest checkpoint where there is one, laid out as `state` is."""
+    step = checkpoints.latest_step()
+    if step is None:
+        return state
+    checkpoints.check_settings(step, settings, ["model", "discriminator"])
+    if step >= settings.train.steps:
+        logging.info("Step %d of %d is reached already.", step, settings.train.steps)
+    autoencoder, rest = checkpoints.restore(step, *_items(state))
+    return rest.replace(params={**rest.params, "autoencoder": autoencoder})
+
+
+def save(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> None:
+    """Starts writing `state` as the checkpoint of its step."""
+    checkpoints.save(int(state.step), *_items(state), settings)
+
+
+def check_and_average(metrics: list[dict], last_step: int) -> dict[str, float]:
+    """Means of the metrics of consecutive steps, the last being `last_step`.
+
+    Raises:
+      UserError: names the first step and the metrics that are not finite there.
+    """
+    columns = {
+        name: np.asarray(jax.device_get([values[name] for values in metrics]))
+        for name in metrics[0]
+    }
+    bad = {name: np.flatnonzero(~np.isfinite(column)) for name, column in columns.items()}
+    bad = {name: where[0] for name, where in bad.items() if where.size}
+    if bad:
+        offset = min(bad.values())
+        names = ", ".join(sorted(name for name, where in bad.items() if where == offset))
+        raise UserError(
+            f"training stopped: not finite at step {last_step - len(metrics) + 1 + offset}: "
+            f"{names}; lower optimizer.learning_rate and start again from the last checkpoint"
+        )
+    return {name: float(np.mean(column)) for name, column in columns.items()}
+
+
+def _items(state: TrainState):
+    params = dict(state.params)
+    autoencoder = params.pop("autoencoder")
+    return autoencoder, state.replace(params=params)

@@ -1,0 +1,78 @@
+"""Everything that training changes, as one pytree."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
+from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
+from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
+from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
+from fa_hific_jax.training.schedules import learning_rate
+
+
+class DiscriminatorState(flax.struct.PyTreeNode):
+    """Parameters, power-iteration vectors and optimizer state of the discriminator."""
+
+    params: Any
+    spectral: Any
+    optimizer: optax.OptState
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """State between two steps.
+
+    `params` holds "autoencoder" (the model) and "dsl_sigma" (raw blur widths of the DSL, see
+    `sigma_from_raw`); `discriminator` is None in a run without adversarial term.
+    """
+
+    step: Int[Array, ""]
+    params: dict[str, Any]
+    optimizer: optax.OptState
+    discriminator: DiscriminatorState | None
+
+
+def optimizers(
+    config: OptimizerConfig,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Adam for the autoencoder with the DSL's sigmas, and for the discriminator."""
+    generator, discriminator = (
+        optax.adam(learning_rate(rate, config.drop_steps, config.drop_factor))
+        for rate in (config.learning_rate, config.discriminator_learning_rate)
+    )
+    return generator, discriminator
+
+
+def create(settings: Settings, key: Key) -> TrainState:
+    """State before the first step; every parameter follows from `key`."""
+    key_g, key_d = jax.random.split(key)
+    x = jnp.zeros((1, STRIDE, STRIDE, 3))
+    params = {
+        "autoencoder": init_parameters(settings.model, key_g),
+        "dsl_sigma": _raw_sigmas(settings.loss),
+    }
+    optimizer_g, optimizer_d = optimizers(settings.optimizer)
+    discriminator = None
+    if settings.loss.gan:
+        y_hat = jnp.zeros((1, STRIDE // 16, STRIDE // 16, settings.model.latent_channels))
+        variables = Discriminator(settings.discriminator).init(key_d, x, y_hat)
+        discriminator = DiscriminatorState(
+            params=variables["params"],
+            spectral=variables[SPECTRAL],
+            optimizer=optimizer_d.init(variables["params"]),
+        )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=optimizer_g.init(params),
+        discriminator=discriminator,
+    )
+
+
+def _raw_sigmas(config: LossConfig) -> Array:
+    rows = 1 if config.dsl_sigma_pairwise else 2
+    return raw_from_sigma(jnp.full((rows, 2), config.dsl_sigma, jnp.float32))

@@ -1,0 +1,114 @@
+"""One step of training: discriminator first, then everything else, from a single forward pass."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, UInt8
+
+from fa_hific_jax.losses.gan import discriminator_loss
+from fa_hific_jax.models.autoencoder import Autoencoder, AutoencoderOutput, Key
+from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
+from fa_hific_jax.settings import Settings
+from fa_hific_jax.training.objective import objective
+from fa_hific_jax.training.state import DiscriminatorState, TrainState, optimizers
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+def train_step(
+    state: TrainState,
+    images: UInt8[Array, "b h w 3"],
+    key: Key,
+    lpips_params,
+    *,
+    settings: Settings,
+) -> tuple[TrainState, Metrics]:
+    """State after one step on `images` in 0..255, and the values that led there.
+
+    The discriminator takes its step first, then judges the same x_hat for the generator; the
+    autoencoder runs forward once. Noise follows from `key` and `state.step` alone, so a resumed
+    run sees what an unbroken one would.
+    """
+    x = images.astype(jnp.float32) / 255.0
+    noise_key = jax.random.fold_in(key, state.step)
+    autoencoder = Autoencoder(settings.model)
+    outputs, pullback = jax.vjp(
+        lambda params: autoencoder.apply({"params": params}, x, noise_key),
+        state.params["autoencoder"],
+    )
+    discriminator, metrics_d = state.discriminator, {}
+    if discriminator is not None:
+        discriminator, metrics_d = update_discriminator(discriminator, x, outputs, settings)
+
+    def loss_of_outputs(outputs: AutoencoderOutput, raw_sigmas):
+        logits_fake = None
+        if discriminator is not None:
+            logits_fake = judge(discriminator, outputs.x_hat, outputs.y_hat, settings)
+        return objective(
+            outputs, raw_sigmas, x, logits_fake, lpips_params, state.step, settings.loss
+        )
+
+    (grad_outputs, grad_sigmas), metrics_g = jax.grad(
+        loss_of_outputs, argnums=(0, 1), has_aux=True
+    )(outputs, state.params["dsl_sigma"])
+    grads = {"autoencoder": pullback(grad_outputs)[0], "dsl_sigma": grad_sigmas}
+    updates, optimizer = optimizers(settings.optimizer)[0].update(
+        grads, state.optimizer, state.params
+    )
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        optimizer=optimizer,
+        discriminator=discriminator,
+    )
+    return new_state, metrics_d | metrics_g | {"grad_norm": optax.global_norm(grads)}
+
+
+def judge(
+    discriminator: DiscriminatorState,
+    x_hat: Float[Array, "b h w 3"],
+    y_hat: Float[Array, "b hy wy cy"],
+    settings: Settings,
+) -> Float[Array, "b hd wd 1"]:
+    """Logits of x_hat; the latents are a fixed condition, the discriminator's state is untouched."""
+    variables = {"params": discriminator.params, SPECTRAL: discriminator.spectral}
+    return Discriminator(settings.discriminator).apply(
+        variables, x_hat, jax.lax.stop_gradient(y_hat)
+    )
+
+
+def update_discriminator(
+    discriminator: DiscriminatorState,
+    x: Float[Array, "b h w 3"],
+    outputs: AutoencoderOutput,
+    settings: Settings,
+) -> tuple[DiscriminatorState, Metrics]:
+    """One Adam step of the discriminator on real and reconstructed images.
+
+    Both halves go through one call, each image beside its own latents: [x, x_hat] with
+    [y_hat, y_hat]. (Repeating each latent twice in a row, as the PyTorch HiFiC does, would judge
+    most images of a batch under another image's latents.)
+    """
+    images = jnp.concatenate([x, jax.lax.stop_gradient(outputs.x_hat)])
+    latents = jax.lax.stop_gradient(jnp.concatenate([outputs.y_hat, outputs.y_hat]))
+
+    def loss_of_params(params):
+        logits, mutated = Discriminator(settings.discriminator).apply(
+            {"params": params, SPECTRAL: discriminator.spectral},
+            images,
+            latents,
+            mutable=[SPECTRAL],
+        )
+        real, fake = jnp.split(logits, 2)
+        loss = discriminator_loss(real, fake, settings.loss.gan_kind)
+        return loss, (mutated[SPECTRAL], jnp.mean(real), jnp.mean(fake))
+
+    (loss, (spectral, real, fake)), grads = jax.value_and_grad(loss_of_params, has_aux=True)(
+        discriminator.params
+    )
+    updates, optimizer = optimizers(settings.optimizer)[1].update(
+        grads, discriminator.optimizer, discriminator.params
+    )
+    params = optax.apply_updates(discriminator.params, updates)
+    metrics = {"gan_discriminator": loss, "logits_real": real, "logits_fake": fake}
+    return DiscriminatorState(params, spectral, optimizer), metrics

@@ -26,8 +26,8 @@ def focal_frequency_loss(
 
     F is the orthonormal 2-D Fourier transform. The weight w = |F(target) - F(prediction)|^alpha,
     scaled to a maximum of 1, is a constant to differentiation. Jiang et al., "Focal Frequency Loss
-    for Image Reconstruction and Synthesis", ICCV 2021, equations 8 to 10, with the options of the
-    package `focal-frequency-loss`.
+    for Image Reconstruction and Synthesis", ICCV 2021, with the options of the authors' package
+    `focal-frequency-loss` (there `loss_weight` multiplies the result as well).
 
     Args:
       prediction, target: images or feature maps of one shape, any range; the loss grows with the

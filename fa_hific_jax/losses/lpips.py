@@ -63,8 +63,7 @@ def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
     found = epath.Path(path)
     if not found.is_file():
         raise UserError(
-            f'{path}: no such file; make it with the snippet under "LPIPS weights" in '
-            "docs/lpips.md"
+            f'{path}: no such file; make it with the snippet under "LPIPS weights" in docs/lpips.md'
         )
     arrays = _read_npz(path, found.read_bytes())
     shapes = _expected_shapes()

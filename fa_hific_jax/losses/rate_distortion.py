@@ -26,7 +26,7 @@ def weighted_rate(
 ) -> tuple[Scalar, Scalar]:
     """(lmbda * bpp_noisy, lmbda): lambda_above where bpp_rounded > target, else lambda_below.
 
-    HiFiC (Mentzer et al. 2020), section 3.4: a strong pull while the rate is above the target, a
+    The rate constraint of HiFiC (Mentzer et al. 2020): a strong pull while the rate is above the target, a
     weak one otherwise. The gradient reaches bpp_noisy only: bpp_rounded, the rate that coding
     would come to, merely throws the switch.
 

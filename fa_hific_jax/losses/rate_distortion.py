@@ -26,9 +26,9 @@ def weighted_rate(
 ) -> tuple[Scalar, Scalar]:
     """(lmbda * bpp_noisy, lmbda): lambda_above where bpp_rounded > target, else lambda_below.
 
-    The rate constraint of HiFiC (Mentzer et al. 2020): a strong pull while the rate is above the target, a
-    weak one otherwise. The gradient reaches bpp_noisy only: bpp_rounded, the rate that coding
-    would come to, merely throws the switch.
+    The rate constraint of HiFiC (Mentzer et al. 2020): a strong pull while the rate is above the
+    target, a weak one otherwise. The gradient reaches bpp_noisy only: bpp_rounded, the rate that
+    coding would come to, merely throws the switch.
 
     Args:
       bpp_noisy, bpp_rounded: bits per pixel, estimated with noise and with rounding.

@@ -46,7 +46,7 @@ lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
 
 def at_least_float32(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """x in float32, or unchanged where it is float64: the precision of losses, rates and FFTs."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def pad_to_multiple(x: Image, multiple: int) -> Image:

@@ -25,7 +25,7 @@ DATA = Path(
 @pytest.fixture
 def x64():
     """Runs the test in double precision."""
-    enable = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
+    enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     with enable(True):
         yield
 

@@ -29,9 +29,10 @@ def get_config():
     config.loss.ffl = 0.5
     config.loss.dsl = 0.01
 
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.drop_steps = (2400,)
     config.train.steps = 3000
+    config.train.batch_size = 4
     config.train.summary_every = 3000
     config.train.checkpoint_every = 3000
     config.evaluation.untrained_control = True

@@ -29,16 +29,21 @@ class Encoder(nn.Module):
         A_1 and A_2 are what the two finest blocks put out, after ReLU; the dynamic spectrum loss
         compares them with the generator's FCM features of the same size.
         """
-        features = []
-        x = x.astype(self.dtype)
-        for level, width in enumerate(self.widths):
-            x = (
-                Conv(width, 7, dtype=self.dtype, name="conv0")(x)
-                if level == 0
-                else Conv(
-                    width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}"
-                )(x)
-            )
+        # Brightness scales what a kernel without bias puts out, and ChannelNorm divides scale away:
+        # random biases let the first block see it from the first step.
+        x = Conv(
+            self.widths[0],
+            7,
+            bias_init=nn.initializers.normal(0.5),
+            dtype=self.dtype,
+            name="conv0",
+        )(x.astype(self.dtype))
+        x = nn.relu(ChannelNorm(name="norm0")(x))
+        features = [x]
+        for level, width in enumerate(self.widths[1:], start=1):
+            x = Conv(
+                width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}"
+            )(x)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             features.append(x)
         y = Conv(self.latent_channels, 3, dtype=self.dtype, name="conv_out")(x)

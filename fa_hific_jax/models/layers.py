@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
@@ -39,6 +40,7 @@ class Conv(nn.Module):
       padding: rows and columns to add; by default those that centre the kernel.
       mode: "reflect" or "constant" (zeros).
       kernel_init: initial kernel; Glorot uniform as in the Keras layers of the original HiFiC.
+      bias_init: initial bias.
       dtype: in which the convolution is computed; parameters are float32.
     """
 
@@ -48,6 +50,7 @@ class Conv(nn.Module):
     padding: Padding | None = None
     mode: Literal["reflect", "constant"] = "reflect"
     kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -59,6 +62,7 @@ class Conv(nn.Module):
             strides=self.stride,
             padding="VALID",
             kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
             dtype=self.dtype,
         )(pad(x, padding, self.mode))
 
@@ -81,7 +85,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Features) -> Features:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        kernel = self.param("kernel", _interpolating, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
         # tap of the kernel once it has been padded to an even side.
@@ -104,6 +108,19 @@ class Upsample(nn.Module):
         y = y.reshape(batch, height, width, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
         y = y.reshape(batch, 2 * height, 2 * width, self.features)
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+def _interpolating(key, shape: tuple[int, ...]) -> Array:
+    """A kernel that interpolates between pixels (linearly if 3x3) and mixes channels at random.
+
+    With independent random taps the four phases of the output are four unrelated functions of the
+    input, a checkerboard that training has to undo at every level first; phases that begin alike
+    (Aitken et al. 2017) spare it that.
+    """
+    side = shape[0]
+    taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
+    window = np.outer(taps, taps)[:, :, None, None].astype(np.float32)
+    return window * nn.initializers.glorot_uniform()(key, shape[2:])[None, None]
 
 
 class ChannelNorm(nn.Module):

@@ -49,7 +49,7 @@ def at_least_float32(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def pad_to_multiple(x: Image, multiple: int) -> Image:
+def pad_to_multiple(x: Image, multiple: int) -> Float[Array, "b _ _ c"]:
     """x reflected at its bottom and right edges until both sides are multiples of `multiple`."""
     _, height, width, _ = x.shape
     bottom, right = -height % multiple, -width % multiple

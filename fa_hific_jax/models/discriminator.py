@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.layers import SAME_4X4, Conv, Features, pad
+from fa_hific_jax.models.layers import SAME_4X4, Conv, Features, Resized, pad
 
 SPECTRAL = "spectral"
 """Collection of the power iteration's vectors, the discriminator's only state."""
@@ -34,7 +34,7 @@ class SpectralConv(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> Resized:
         shape = (4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from fa_hific_jax import ops
 
 Features = Float[Array, "b h w c"]
+Resized = Float[Array, "b _ _ _"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 # Rows above and below, columns left and right. Of a stride-2 convolution the PyTorch HiFiC
@@ -25,7 +26,7 @@ def same_padding(kernel: int) -> Padding:
     return ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2))
 
 
-def pad(x: Features, padding: Padding, mode: Literal["reflect", "constant"]) -> Features:
+def pad(x: Features, padding: Padding, mode: Literal["reflect", "constant"]) -> Resized:
     """x with rows and columns added: reflected without repeating the edge, or zeros."""
     return jnp.pad(x, ((0, 0), *padding, (0, 0)), mode=mode)
 
@@ -54,7 +55,7 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> Resized:
         padding = same_padding(self.kernel) if self.padding is None else self.padding
         return nn.Conv(
             self.features,
@@ -83,7 +84,7 @@ class Upsample(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> Resized:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", _interpolating, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

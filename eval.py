@@ -18,14 +18,12 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run")
 OUT = flags.DEFINE_string("out", None, "Folder for the results; WORKDIR/evaluation by default")
-flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
     run_settings = settings.from_mapping(CONFIG.value.to_dict())
-    from fa_hific_jax.evaluation.evaluate import (
-        evaluate,  # Loads slowly: after the config's errors.
-    )
+    # Loads slowly: after the config's own errors.
+    from fa_hific_jax.evaluation.evaluate import evaluate
 
     workdir = checkpoints.workdir_path(WORKDIR.value)
     out = Path(OUT.value) if OUT.value else Path(workdir) / "evaluation"
@@ -34,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, required=["config", "workdir"])

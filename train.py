@@ -18,7 +18,6 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant behind a colon: configs/fa_hific.py:lo"
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and logs of this run")
-flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
@@ -30,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, required=["config", "workdir"])

@@ -106,5 +106,12 @@ def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple
 
 
 def workdir_path(workdir: str) -> epath.Path:
-    """An absolute path, as Orbax wants it, of a local or cloud folder."""
-    return epath.Path(workdir) if "://" in workdir else epath.Path(workdir).expanduser().resolve()
+    """An absolute path, as Orbax wants it, of a local or cloud folder.
+
+    Raises:
+      UserError: it is a file.
+    """
+    path = epath.Path(workdir) if "://" in workdir else epath.Path(workdir).expanduser().resolve()
+    if path.is_file():
+        raise UserError(f"--workdir {workdir} is a file: name a folder")
+    return path

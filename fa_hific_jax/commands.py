@@ -1,28 +1,36 @@
 """How a command starts and how it ends: flags, and one sentence for a user's mistake."""
 
+import os
+import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 
+from fa_hific_jax import settings
 from fa_hific_jax.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], required: Sequence[str]) -> None:
     """Parses the command line, runs `main`, and exits with 2 after a mistake of the user.
 
-    Flags are parsed first; --config evaluates a Python file, whose mistakes (no such file, a key
-    that does not exist, a value of another type) are reported like any other.
+    --config evaluates a Python file: whatever goes wrong there (no such file, a variant or key
+    that does not exist, a value of another type, a mistake in its code) is reported in one
+    sentence as well. `required` names the flags that have no default.
     """
 
     def parse(argv: list[str]) -> list[str]:
         try:
+            _check_config_arguments(argv)
             rest = flags.FLAGS(argv)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-            fail(" ".join(str(error.args[-1] if error.args else error).split()))
-        if len(rest) > 1:
-            fail(f"unexpected argument {rest[1]!r}: see --help")
-        return rest
+            _check_given(rest, required)
+            return rest
+        except SystemExit:
+            sys.exit(0)  # absl ends a --help that succeeded with 1
+        except Exception as error:  # a config is code and may raise anything
+            fail(_sentence(error, argv))
 
     def guarded(_: list[str]) -> None:
         try:
@@ -33,7 +41,73 @@ def run(main: Callable[[], None]) -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def fail(sentence: str) -> None:
-    """Prints the sentence to standard error and exits with code 2."""
-    print(f"error: {sentence}", file=sys.stderr)
+def fail(sentence: str) -> NoReturn:
+    """Prints the sentence as one line to standard error and exits with code 2."""
+    print("error:", *sentence.split(), file=sys.stderr)
     sys.exit(2)
+
+
+def _check_config_arguments(argv: Sequence[str]) -> None:
+    """Raises a UserError for a config file or an overridden key that does not exist.
+
+    Before absl parses, whose complaints would name neither the group of the key nor the file.
+    """
+    path = _config(argv).partition(":")[0]
+    if path and not os.path.isfile(path):
+        raise UserError(f"--config {path}: no such file, choose one of those in configs/")
+    for argument in argv[1:]:
+        if match := re.match(r"--?(?:no)?config\.([\w.]+)", argument):
+            settings.check_key(match[1])
+
+
+def _check_given(arguments: Sequence[str], required: Sequence[str]) -> None:
+    """Raises a UserError for a flag without value, and for an argument that is no flag."""
+    for name in required:
+        if flags.FLAGS[name].value is None:
+            raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
+    if len(arguments) > 1:
+        raise UserError(f"unexpected argument {arguments[1]!r}: see --help")
+
+
+def _config(argv: Sequence[str]) -> str:
+    """The value of --config, "" without."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
+            return following if match[1] is None else match[1]
+    return ""
+
+
+def _sentence(error: Exception, argv: Sequence[str]) -> str:
+    """What to tell the user of an error while flags were parsed and the config was evaluated."""
+    # Innermost first: ml_collections and absl raise another error around the telling one.
+    chain: list[BaseException] = [error]
+    while chain[0].__context__ is not None:
+        chain.insert(0, chain[0].__context__)
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return str(cause)
+    origin = chain[0]
+    reason = getattr(origin, "msg", None) or ": ".join(map(str, origin.args))
+    spec = _config(argv)
+    if place := _place(chain, spec.partition(":")[0]):
+        return f"{place}: {type(origin).__name__}: {reason}: mend the config"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname.startswith("config."):
+            return f"--config is missing, so there is no {error.flagname} to change: see --help"
+        return f"{error} See --help"
+    if isinstance(error, flags.Error) and origin is not error:
+        flag = str(error).partition(": ")[0].removeprefix("flag ")
+        hint = " (configs/base.py explains the key)" if flag.startswith("--config.") else ""
+        return f"{flag}: {reason}{hint}"
+    return f"--config {spec}: {error}" if spec else f"{error} See --help"
+
+
+def _place(chain: Sequence[BaseException], path: str) -> str:
+    """Where in the config file errors came from, "" if from elsewhere."""
+    for error in chain:
+        if isinstance(error, SyntaxError):
+            return f"{error.filename}, line {error.lineno}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if os.path.abspath(frame.filename) == os.path.abspath(path):
+                return f"{path}, line {frame.lineno}"
+    return ""

@@ -127,7 +127,7 @@ def from_mapping(config: Mapping[str, Any]) -> Settings:
     Raises:
       UserError: names the first key that is unknown or missing, or whose value makes no sense.
     """
-    groups = {field.name: field.type for field in dataclasses.fields(Settings)}
+    groups = _fields(Settings)
     _check_keys(config, groups, prefix="")
     return Settings(**{name: _group(kind, config[name], name) for name, kind in groups.items()})
 
@@ -137,23 +137,40 @@ def to_mapping(settings: Settings) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
+def check_key(path: str) -> None:
+    """Raises a UserError unless a config has the group or key `path`, as in "loss.mse"."""
+    group, _, key = path.partition(".")
+    groups = _fields(Settings)
+    _check_known(group, groups, prefix="")
+    if key:
+        _check_known(key, _fields(groups[group]), prefix=f"{group}.")
+
+
 def _group(kind, values, name: str):
     if not isinstance(values, Mapping):
         raise UserError(f"config key {name!r} is {values!r}: it must be a group of keys")
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    fields = _fields(kind)
     _check_keys(values, fields, prefix=f"{name}.")
     return kind(**{key: _tuples(values[key]) for key in fields})
 
 
+def _fields(kind) -> dict[str, Any]:
+    return {field.name: field.type for field in dataclasses.fields(kind)}
+
+
 def _check_keys(config: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
     for key in config:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
-            raise UserError(f"unknown config key {prefix}{key}: {hint}")
+        _check_known(key, known, prefix)
     for key in known:
         if key not in config:
             raise UserError(f"config key {prefix}{key} is missing: configs/base.py explains it")
+
+
+def _check_known(key: str, known: Mapping[str, Any], prefix: str) -> None:
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
+        raise UserError(f"unknown config key {prefix}{key}: {hint}")
 
 
 def _tuples(value):

@@ -1,0 +1,109 @@
+"""Layers against reference numbers, flax's own transposed convolution and closed forms."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_weights
+
+from fa_hific_jax.models.layers import ChannelNorm, ResidualBlock, Upsample
+
+
+def random_array(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def relative_error(x, reference) -> float:
+    return np.max(np.abs(np.asarray(x, np.float64) - reference)) / np.max(np.abs(reference))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def output_and_gradients(module, parameters, x, w):
+    """The output, and the gradients of sum(output * w) by parameters and x."""
+    out, pull_back = jax.vjp(lambda p, x: module.apply({"params": p}, x), parameters, x)
+    return out, pull_back(w)
+
+
+def check_channel_norm(data, tag, dtype, tolerance):
+    x, w = (reference_weights.nhwc(data[f"{tag}_{key}"]).astype(dtype) for key in "xw")
+    parameters = {
+        key: jnp.asarray(data[f"{tag}_{key}"].ravel(), dtype) for key in ("gamma", "beta")
+    }
+    out, (grads, grad_x) = output_and_gradients(ChannelNorm(), parameters, x, w)
+    assert out.dtype == dtype
+    for array, key in [(out, "out"), (grad_x, "grad_x")]:
+        stored = data[f"{tag}_{key}_f64"].transpose(0, 2, 3, 1)
+        assert relative_error(array, stored) < tolerance, key
+    for key, grad in grads.items():
+        assert relative_error(grad, data[f"{tag}_grad_{key}_f64"].ravel()) < tolerance, key
+
+
+# Channels that differ by 0.03 around 5 lose digits with the mean: the reference is off by 1.1e-5.
+@pytest.mark.parametrize("tag, tolerance", [("c7", 1e-5), ("c960", 1e-5), ("small_var", 5e-5)])
+def test_channel_norm_and_its_gradients_equal_the_reference(golden, tag, tolerance):
+    check_channel_norm(golden("channel_norm"), tag, jnp.float32, tolerance)
+
+
+@pytest.mark.parametrize("tag", ["c7", "c960", "small_var"])
+def test_channel_norm_and_its_gradients_equal_the_reference_in_float64(golden, x64, tag):
+    check_channel_norm(golden("channel_norm"), tag, jnp.float64, 1e-9)
+
+
+def test_channel_norm_of_one_channel_is_its_offset():
+    parameters = {"gamma": jnp.array([2.0]), "beta": jnp.array([0.25])}
+    out = ChannelNorm().apply({"params": parameters}, random_array(0, 1, 2, 3, 1))
+    np.testing.assert_array_equal(out, np.full((1, 2, 3, 1), 0.25))
+
+
+def test_channel_norm_of_bfloat16_is_computed_in_float32_and_rounded_once():
+    # Channels far from 0: a variance taken in bfloat16 would be off by many per cent.
+    x = (40 + random_array(1, 1, 3, 4, 16)).astype(jnp.bfloat16)
+    parameters = {"gamma": jnp.ones(16), "beta": jnp.zeros(16)}
+    wide = ChannelNorm().apply({"params": parameters}, x.astype(jnp.float32))
+    narrow = ChannelNorm().apply({"params": parameters}, x)
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(narrow, wide.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_upsample_and_its_gradients_equal_the_transposed_convolution_of_flax(kernel):
+    x, w = random_array(0, 2, 4, 5, 3), random_array(1, 2, 8, 10, 2)
+    parameters = {"kernel": random_array(2, kernel, kernel, 3, 2), "bias": random_array(3, 2)}
+    edges = (kernel // 2, kernel // 2 + 1)
+    theirs = nn.ConvTranspose(2, (kernel, kernel), strides=(2, 2), padding=(edges, edges))
+
+    found = output_and_gradients(Upsample(2, kernel), parameters, x, w)
+    expected = output_and_gradients(theirs, parameters, x, w)
+    for array, reference in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert array.shape == reference.shape
+        assert relative_error(array, np.asarray(reference)) < 1e-6
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_upsample_begins_by_keeping_what_is_constant(kernel):
+    module, pixel = Upsample(4, kernel), random_array(0, 6)
+    x = jnp.broadcast_to(pixel, (1, 6, 7, 6))
+    out, _ = jax.jit(module.init_with_output)(jax.random.key(0), x)
+    inner = np.asarray(out)[0, kernel // 2 : -(kernel // 2), kernel // 2 : -(kernel // 2)]
+    assert np.ptp(inner, axis=(0, 1)).max() < 1e-6
+    assert np.abs(inner).max() > 0.1
+
+
+def test_upsample_by_three_taps_begins_by_interpolating_linearly():
+    x = jnp.arange(5.0).reshape(1, 1, 5, 1) * jnp.ones((1, 4, 1, 1))
+    out, variables = jax.jit(Upsample(1, 3).init_with_output)(jax.random.key(0), x)
+    gain = variables["params"]["kernel"][1, 1, 0, 0]
+    ramp = np.broadcast_to(np.arange(9) / 2, (7, 9)) * gain
+    np.testing.assert_allclose(out[0, :-1, :-1, 0], ramp, rtol=1e-6, atol=1e-6)
+
+
+def test_residual_block_adds_to_its_input_without_an_activation():
+    block, x = ResidualBlock(), random_array(0, 1, 4, 4, 3)
+    shapes = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
+    parameters = jax.tree.map(lambda s: random_array(1, *s.shape), shapes)
+    parameters["norm2"] = {"gamma": jnp.zeros(3), "beta": jnp.array([-0.5, 0.0, 0.5])}
+    out = jax.jit(block.apply)({"params": parameters}, x)
+    np.testing.assert_allclose(out, x + jnp.array([-0.5, 0.0, 0.5]).reshape(1, 1, 1, 3), rtol=1e-6)

@@ -65,7 +65,8 @@ class FactorizedPrior(nn.Module):
         values = z.reshape(-1, self.channels).T
         lower, upper = cdf_logits(self.layers, values - 0.5), cdf_logits(self.layers, values + 0.5)
         # Where both sigmoids are near 1 their difference would cancel: take it in the other tail.
-        sign = jax.lax.stop_gradient(-jnp.sign(lower + upper))
+        # `jnp.sign` would be 0 at the exact median and with it the likelihood.
+        sign = jnp.where(lower + upper > 0, -1.0, 1.0)
         likelihood = jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))
         return ops.lower_bound(likelihood.T.reshape(z.shape), LIKELIHOOD_MIN)
 

@@ -16,7 +16,7 @@ from fa_hific_jax import checkpoints, commands, settings
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file with which the model was trained: configs/fa_hific.py:lo"
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run")
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the training run")
 OUT = flags.DEFINE_string("out", None, "Folder for the results; WORKDIR/evaluation by default")
 
 

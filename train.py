@@ -9,7 +9,7 @@ Any key of the config can be changed: --config.train.batch_size=16. A run that w
 where its last checkpoint in --workdir was written.
 """
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from fa_hific_jax import checkpoints, commands, settings
@@ -17,14 +17,13 @@ from fa_hific_jax import checkpoints, commands, settings
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant behind a colon: configs/fa_hific.py:lo"
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and logs of this run")
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder for checkpoints and logs of this run")
 
 
 def main() -> None:
     run_settings = settings.from_mapping(CONFIG.value.to_dict())
     from fa_hific_jax.training.loop import train  # After the config's own errors: it loads slowly.
 
-    logging.set_verbosity(logging.WARNING)
     train(run_settings, checkpoints.workdir_path(WORKDIR.value))
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from fa_hific_jax import settings
 from fa_hific_jax.errors import UserError
@@ -33,6 +33,7 @@ def run(main: Callable[[], None], required: Sequence[str]) -> None:
             fail(_sentence(error, argv))
 
     def guarded(_: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells much that is of no use here.
         try:
             main()
         except UserError as error:
@@ -63,7 +64,7 @@ def _check_config_arguments(argv: Sequence[str]) -> None:
 def _check_given(arguments: Sequence[str], required: Sequence[str]) -> None:
     """Raises a UserError for a flag without value, and for an argument that is no flag."""
     for name in required:
-        if flags.FLAGS[name].value is None:
+        if flags.FLAGS[name].value in (None, ""):
             raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}: see --help")

@@ -41,9 +41,7 @@ class Encoder(nn.Module):
         x = nn.relu(ChannelNorm(name="norm0")(x))
         features = [x]
         for level, width in enumerate(self.widths[1:], start=1):
-            x = Conv(
-                width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}"
-            )(x)
+            x = Conv(width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}")(x)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             features.append(x)
         y = Conv(self.latent_channels, 3, dtype=self.dtype, name="conv_out")(x)

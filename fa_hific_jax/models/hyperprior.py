@@ -29,18 +29,38 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperSynthesis(nn.Module):
-    """One parameter of the coding distribution, of the size of y: mirror of HyperAnalysis."""
+    """One parameter of the coding distribution, of the size of y: mirror of HyperAnalysis.
+
+    Attributes:
+      channels: inside the network.
+      latent_channels: of y.
+      initial: what it puts out, about, before training.
+      dtype: in which convolutions are computed.
+    """
 
     channels: int
     latent_channels: int
+    initial: float
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, z_hat: HyperLatents) -> Latents:
+        # Rounded z begins as all zeros: without biases no ReLU would be open to its gradient.
+        random_bias = nn.initializers.normal(0.1)
         x = z_hat.astype(self.dtype)
-        x = nn.relu(Upsample(self.channels, 5, dtype=self.dtype, name="up0")(x))
-        x = nn.relu(Upsample(self.channels, 5, dtype=self.dtype, name="up1")(x))
-        x = Conv(self.latent_channels, 3, mode="constant", dtype=self.dtype, name="conv2")(x)
+        for layer in range(2):
+            x = Upsample(
+                self.channels, 5, bias_init=random_bias, dtype=self.dtype, name=f"up{layer}"
+            )(x)
+            x = nn.relu(x)
+        x = Conv(
+            self.latent_channels,
+            3,
+            mode="constant",
+            bias_init=nn.initializers.constant(self.initial),
+            dtype=self.dtype,
+            name="conv2",
+        )(x)
         return ops.at_least_float32(x)
 
 
@@ -59,8 +79,8 @@ class Hyperprior(nn.Module):
 
     def setup(self):
         self.analysis = HyperAnalysis(self.channels, self.dtype)
-        self.synthesis_mean = HyperSynthesis(self.channels, self.latent_channels, self.dtype)
-        self.synthesis_scale = HyperSynthesis(self.channels, self.latent_channels, self.dtype)
+        self.synthesis_mean = HyperSynthesis(self.channels, self.latent_channels, 0.0, self.dtype)
+        self.synthesis_scale = HyperSynthesis(self.channels, self.latent_channels, 1.0, self.dtype)
         self.prior = FactorizedPrior(self.channels)
 
     def synthesis(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:

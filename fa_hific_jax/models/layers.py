@@ -87,7 +87,7 @@ class Upsample(nn.Module):
     def __call__(self, x: Features) -> Resized:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", _interpolating, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", self.bias_init, (self.features,))
         # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
         # tap of the kernel once it has been padded to an even side.
         reach = (self.kernel - 1) // 4

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
@@ -24,13 +24,13 @@ class DiscriminatorState(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """State between two steps.
+    """State between two steps; as abstract shapes, the layout of a checkpoint.
 
-    `params` holds "autoencoder" (the model) and "dsl_sigma" (raw blur widths of the DSL, see
+    `step` is an int32 scalar. `params` holds "autoencoder" (the model) and "dsl_sigma" (raw blur widths of the DSL, see
     `sigma_from_raw`); `discriminator` is None in a run without adversarial term.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: dict[str, Any]
     optimizer: optax.OptState
     discriminator: DiscriminatorState | None

@@ -61,7 +61,12 @@ def train_step(
         optimizer=optimizer,
         discriminator=discriminator,
     )
-    return new_state, metrics_d | metrics_g | {"grad_norm": optax.global_norm(grads)}
+    return new_state, metrics_d | metrics_g | {"grad_norm": norm(grads)}
+
+
+def norm(tree) -> Float[Array, ""]:
+    """Euclidean norm of all leaves together."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def judge(
@@ -70,7 +75,7 @@ def judge(
     y_hat: Float[Array, "b hy wy cy"],
     settings: Settings,
 ) -> Float[Array, "b hd wd 1"]:
-    """Logits of x_hat; the latents are a fixed condition, the discriminator's state is untouched."""
+    """Logits of x_hat; the latents are a fixed condition, its state is untouched."""
     variables = {"params": discriminator.params, SPECTRAL: discriminator.spectral}
     return Discriminator(settings.discriminator).apply(
         variables, x_hat, jax.lax.stop_gradient(y_hat)

@@ -1,0 +1,107 @@
+"""The loop as a whole: it resumes exactly, stops on what is not finite, and keeps its checkpoints."""
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.training.loop import check_and_average, train
+from fa_hific_jax.training.progress import Progress, duration
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard_promotion():
+    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def leaves(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    workdir = epath.Path(tmp_path_factory.mktemp("unbroken"))
+    return train(tiny_settings(), workdir), workdir
+
+
+def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(unbroken, tmp_path):
+    workdir = epath.Path(tmp_path)
+    train(tiny_settings(train__steps=3), workdir)
+    resumed = train(tiny_settings(), workdir)
+    for ours, theirs in zip(leaves(resumed), leaves(unbroken[0]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken):
+    state, workdir = unbroken
+    again = train(tiny_settings(), workdir)
+    for ours, theirs in zip(leaves(again), leaves(state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_checkpoints_hold_the_model_and_its_settings(unbroken):
+    state, workdir = unbroken
+    params, step = load_autoencoder(workdir, tiny_settings())
+    assert step == 6
+    for ours, theirs in zip(leaves(params), leaves(state.params["autoencoder"]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    checkpoints = Checkpoints(workdir, kept=None)
+    assert checkpoints.settings(6) == tiny_settings()
+    checkpoints.close()
+
+
+def test_logs_hold_scalars_images_and_spectra(unbroken):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = EventAccumulator(str(unbroken[1]))
+    logs.Reload()
+    tensors = set(logs.Tags()["tensors"])
+    assert tensors >= {"loss", "bpp_rounded", "psnr", "ffl", "dsl", "grad_norm"}
+    assert tensors >= {"original", "reconstruction", "original_spectrum", "reconstruction_spectrum"}
+
+
+def test_resuming_another_model_is_refused_by_key(unbroken):
+    with pytest.raises(
+        UserError, match=r"step 6 was made with model.latent_channels=4, the config says 8: use"
+    ):
+        train(tiny_settings(model__latent_channels=8), unbroken[1])
+
+
+def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_path):
+    workdir = epath.Path(tmp_path)
+    train(tiny_settings(train__steps=3), workdir)
+    with pytest.raises(UserError, match=r"not finite at step [45678]: .*loss"):
+        train(tiny_settings(optimizer__learning_rate=1e30, train__steps=9), workdir)
+    _, step = load_autoencoder(workdir, tiny_settings())
+    assert step == 3
+
+
+def test_the_first_bad_step_and_every_bad_metric_of_it_are_named():
+    steps = [
+        {"loss": 1.0, "ffl": 2.0},
+        {"loss": np.nan, "ffl": np.inf},
+        {"loss": np.nan, "ffl": 1.0},
+    ]
+    with pytest.raises(UserError, match=r"at step 41: ffl, loss; lower optimizer.learning_rate"):
+        check_and_average(steps, last_step=42)
+    assert check_and_average(steps[:1], last_step=1) == {"loss": 1.0, "ffl": 2.0}
+
+
+def test_progress_tells_how_far_how_fast_and_how_long(capsys):
+    progress = Progress(first_step=10, last_step=30)
+    progress.report(20, {"loss": 1.2345678, "psnr": 20.0, "unshown": 1.0})
+    line = capsys.readouterr().out
+    assert line.startswith("step 20/30  ")
+    assert "steps/s" in line and "left" in line and "loss 1.235  psnr 20" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (185, "3 min 05 s"), (7260, "2 h 01 min")]
+)
+def test_durations_read_as_people_write_them(seconds, text):
+    assert duration(seconds) == text

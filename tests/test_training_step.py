@@ -1,0 +1,202 @@
+"""One step of training: what it changes, what it minimises, and that devices do not matter."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.models.autoencoder import Autoencoder
+from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
+from fa_hific_jax.training import sharding
+from fa_hific_jax.training.objective import objective
+from fa_hific_jax.training.state import create
+from fa_hific_jax.training.step import judge, norm, train_step, update_discriminator
+
+SETTINGS = tiny_settings()
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard_promotion():
+    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return jax.jit(functools.partial(create, SETTINGS))(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def stepped(state, images):
+    step = jax.jit(functools.partial(train_step, settings=SETTINGS))
+    return step(state, images, KEY, None)
+
+
+def test_every_parameter_moves_but_those_behind_a_zero_kernel(state, stepped):
+    new_state, _ = stepped
+    moved = jax.tree_util.tree_map(
+        lambda a, b: bool(jnp.any(a != b)),
+        (state.params, state.discriminator.params),
+        (new_state.params, new_state.discriminator.params),
+    )
+    still = {
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(moved)
+        if not leaf
+    }
+    # FCM's last convolution starts at zero, so what lies before it moves from the second step on.
+    assert {name for name in still if "fcm" not in name} == set()
+    assert int(new_state.step) == 1
+
+
+def test_metrics_are_finite_and_complete(stepped):
+    _, metrics = stepped
+    assert set(metrics) >= {"loss", "bpp_noisy", "bpp_rounded", "mse", "ffl", "dsl", "grad_norm"}
+    assert all(np.isfinite(value) and value.dtype == jnp.float32 for value in metrics.values())
+
+
+def test_gradient_is_that_of_the_whole_objective(state, stepped, images):
+    """The step's split into forward pass, loss of outputs and pullback is exact."""
+    new_state, metrics = stepped
+    x = images.astype(np.float32) / 255.0
+    key = jax.random.fold_in(KEY, 0)
+
+    @jax.jit
+    def reference(params):
+        outputs = Autoencoder(SETTINGS.model).apply({"params": params["autoencoder"]}, x, key)
+        logits = judge(new_state.discriminator, outputs.x_hat, outputs.y_hat, SETTINGS)
+        step = jnp.zeros((), jnp.int32)
+        return objective(outputs, params["dsl_sigma"], x, logits, None, step, SETTINGS.loss)[0]
+
+    loss, grads = jax.value_and_grad(reference)(state.params)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], norm(grads), rtol=1e-4)
+
+
+def test_loss_is_the_weighted_sum_of_its_reported_parts(stepped):
+    _, metrics = stepped
+    weights = SETTINGS.loss
+    parts = (
+        metrics["lambda_rate"] * metrics["bpp_noisy"]
+        + weights.mse * metrics["mse"]
+        + weights.gan * metrics["gan_generator"]
+        + weights.ffl * metrics["ffl"]
+        + weights.dsl * metrics["dsl"]
+    )
+    np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
+
+
+def test_discriminator_judges_each_image_under_its_own_latents(state, images):
+    """[real, fake] beside [y, y]; repeating each latent in turn would give other logits."""
+    x = jnp.asarray(images, jnp.float32) / 255.0
+    outputs = Autoencoder(SETTINGS.model).apply(
+        {"params": state.params["autoencoder"]}, x, jax.random.key(1)
+    )
+    outputs = outputs._replace(y_hat=jax.random.normal(jax.random.key(2), outputs.y_hat.shape) * 9)
+    updated, metrics = jax.jit(functools.partial(update_discriminator, settings=SETTINGS))(
+        state.discriminator, x, outputs
+    )
+    variables = {"params": state.discriminator.params, SPECTRAL: updated.spectral}
+    apply = jax.jit(Discriminator(SETTINGS.discriminator).apply)
+    own = jnp.concatenate(
+        [apply(variables, x[i : i + 1], outputs.y_hat[i : i + 1]) for i in (0, 1)]
+    )
+    np.testing.assert_allclose(metrics["logits_real"], jnp.mean(own), rtol=1e-5, atol=1e-6)
+    first_twice = apply(variables, x, outputs.y_hat[jnp.array([0, 0])])
+    assert abs(float(jnp.mean(first_twice) - metrics["logits_real"])) > 1e-4
+
+
+def test_generator_step_leaves_the_power_iteration_alone(state, images):
+    x = jnp.asarray(images, jnp.float32) / 255.0
+    y_hat = jnp.zeros((2, 4, 4, 4))
+    first = judge(state.discriminator, x, y_hat, SETTINGS)
+    np.testing.assert_array_equal(first, judge(state.discriminator, x, y_hat, SETTINGS))
+
+
+def test_noise_depends_on_key_and_step_alone(state, images, stepped):
+    step = jax.jit(functools.partial(train_step, settings=SETTINGS))
+    _, again = step(state, images, KEY, None)
+    _, later = step(state.replace(step=state.step + 1), images, KEY, None)
+    assert float(again["bpp_noisy"]) == float(stepped[1]["bpp_noisy"])
+    assert float(later["bpp_noisy"]) != float(stepped[1]["bpp_noisy"])
+
+
+def test_two_devices_train_as_one(state, images, stepped):
+    mesh = sharding.data_mesh()
+    assert mesh.size == 2
+    copies, halves = sharding.replicated(mesh), sharding.split(mesh)
+    step = jax.jit(
+        functools.partial(train_step, settings=SETTINGS),
+        in_shardings=(copies, halves, copies, copies),
+        out_shardings=copies,
+    )
+    new_state, metrics = step(
+        jax.device_put(state, copies), jax.device_put(images, halves), KEY, None
+    )
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, stepped[1][name], rtol=1e-5, atol=1e-6, err_msg=name)
+    for spread, single in zip(
+        jax.tree.leaves(new_state.discriminator.spectral),
+        jax.tree.leaves(stepped[0].discriminator.spectral),
+        strict=True,
+    ):
+        np.testing.assert_allclose(spread, single, atol=1e-5)
+
+
+def test_batch_that_devices_cannot_share_is_refused():
+    mesh = Mesh(np.asarray(jax.devices()), ("data",))
+    with pytest.raises(ValueError, match=r"train.batch_size is 3, .* choose a multiple of 2"):
+        sharding.check_batch_size(3, mesh)
+
+
+def test_terms_of_weight_zero_are_not_computed(images):
+    settings = tiny_settings(loss__gan=0.0, loss__ffl=0.0, loss__dsl=0.0, model__fcm_width=0)
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    assert state.discriminator is None
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    _, metrics = step(state, images, KEY, None)
+    assert not {"ffl", "dsl", "gan_generator", "gan_discriminator", "lpips"} & set(metrics)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.parametrize("learned", [True, False])
+def test_sigmas_are_learned_only_by_the_dynamic_loss(images, pairwise, learned):
+    settings = tiny_settings(
+        loss__dsl_sigma_pairwise=pairwise,
+        loss__dsl_sigma_learned=learned,
+        loss__gan=0.0,
+        loss__dsl=1.0,
+    )
+    state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
+    assert state.params["dsl_sigma"].shape == ((1, 2) if pairwise else (2, 2))
+    a = [jax.random.normal(jax.random.key(i), (1, 64 // i, 64 // i, 4)) for i in (1, 2)]
+    outputs = jax.eval_shape(
+        lambda: Autoencoder(settings.model).init_with_output(
+            jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jax.random.key(1)
+        )[0]
+    )
+    outputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs)
+    outputs = outputs._replace(encoder_features=tuple(a), fcm_features=tuple(0.5 * f for f in a))
+    grad = jax.grad(
+        lambda raw: objective(
+            outputs,
+            raw,
+            jnp.zeros((1, 64, 64, 3)),
+            None,
+            None,
+            jnp.zeros((), jnp.int32),
+            settings.loss,
+        )[0]
+    )(jnp.full(state.params["dsl_sigma"].shape, 2.0))
+    assert bool(jnp.all(grad != 0)) is learned

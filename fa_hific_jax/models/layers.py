@@ -81,6 +81,7 @@ class Upsample(nn.Module):
 
     features: int
     kernel: int
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact

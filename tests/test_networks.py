@@ -31,7 +31,7 @@ def plain_generator(residual_blocks: int) -> Generator:
         (ENCODER, [(1, 64, 64, 3)], 7_423_420),
         (plain_generator(9), [(1, 4, 4, 220)], 156_774_683),
         (HyperAnalysis(320), [(1, 4, 4, 220)], 5_754_560),
-        (HyperSynthesis(320, 220), [(1, 1, 1, 320)], 5_754_460),
+        (HyperSynthesis(320, 220, 0.0), [(1, 1, 1, 320)], 5_754_460),
         (DISCRIMINATOR, [(1, 64, 64, 3), (1, 4, 4, 220)], 2_793_117),
     ],
     ids=["encoder", "generator", "hyper-analysis", "hyper-synthesis", "discriminator"],

@@ -44,11 +44,6 @@ class LossConfig:
     dsl_sigma_pairwise: bool
 
     def __post_init__(self):
-        if self.lpips and not self.lpips_file:
-            raise UserError(
-                f"loss.lpips is {self.lpips} but loss.lpips_file names no weights: get them as "
-                "docs/lpips.md says, or turn the term off with --config.loss.lpips=0"
-            )
         if self.gan_kind not in ("non_saturating", "least_squares"):
             raise UserError(
                 f"loss.gan_kind is {self.gan_kind!r}: choose non_saturating or least_squares"

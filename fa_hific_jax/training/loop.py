@@ -10,8 +10,8 @@ from etils import epath
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import load_lpips
-from fa_hific_jax.settings import Settings
+from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
+from fa_hific_jax.settings import LossConfig, Settings
 from fa_hific_jax.training import sharding
 from fa_hific_jax.training.progress import Progress
 from fa_hific_jax.training.state import TrainState, create
@@ -33,7 +33,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     config = settings.train
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
-    lpips_params = load_lpips(settings.loss.lpips_file) if settings.loss.lpips else None
+    lpips_params = _load_lpips(settings.loss)
     init_key, noise_key = jax.random.split(jax.random.key(config.seed))
 
     workdir.mkdir(parents=True, exist_ok=True)
@@ -117,6 +117,17 @@ def check_and_average(metrics: list[dict], last_step: int) -> dict[str, float]:
             f"{names}; lower optimizer.learning_rate and start again from the last checkpoint"
         )
     return {name: float(np.mean(column)) for name, column in columns.items()}
+
+
+def _load_lpips(config: LossConfig) -> LpipsParams | None:
+    if not config.lpips:
+        return None
+    if not config.lpips_file:
+        raise UserError(
+            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: get them as "
+            "docs/lpips.md says, or turn the term off with --config.loss.lpips=0"
+        )
+    return load_lpips(config.lpips_file)
 
 
 def _items(state: TrainState):

@@ -37,15 +37,23 @@ def model_config() -> ModelConfig:
 
 
 @functools.cache
-def random_params(seed: int = 0):
-    """Random parameters, louder than at initialisation so that symbols other than 0 occur."""
-    params = init_parameters(model_config(), jax.random.key(seed))
-    params["encoder"] = jax.tree.map(lambda leaf: 1.6 * leaf, params["encoder"])
+def random_params(seed: int = 1):
+    """Parameters under which symbols spread, mostly within what their scales predict."""
+    params = jax.jit(functools.partial(init_parameters, model_config()))(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    noisy = [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    params = jax.tree.unflatten(tree, noisy)
+    params["encoder"]["conv_out"] = jax.tree.map(
+        lambda leaf: 3.0 * leaf, params["encoder"]["conv_out"]
+    )
+    last = params["hyperprior"]["synthesis_scale"]["conv2"]["Conv_0"]
+    last["bias"] = last["bias"] + 4.0
     return params
 
 
 @functools.cache
-def codec(seed: int = 0) -> compress.Codec:
+def codec(seed: int = 1) -> compress.Codec:
     return compress.make_codec(model_config(), random_params(seed))
 
 
@@ -84,17 +92,17 @@ def test_file_decodes_to_the_forward_pass_of_the_autoencoder(height, width):
     assert estimated == pytest.approx(float(bpp_rounded) * height * width, rel=1e-3)
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (512, 640)])
 def test_file_has_the_estimated_size(height, width):
     quantised = compress.quantise(codec(), image_of(height, width))
     size = len(compress.encode(codec(), quantised, height, width))
     estimated = compress.estimated_bits(codec(), quantised) / 8
-    assert abs(size - HEADER - estimated) <= 0.01 * estimated + 64
+    assert abs(size - HEADER - estimated) <= 0.01 * estimated + 16
 
 
 def test_symbols_of_these_images_are_worth_coding():
     quantised = compress.quantise(codec(), image_of(130, 70))
-    assert len(np.unique(quantised.y)) > 5
+    assert len(np.unique(quantised.y)) > 4
     assert len(np.unique(quantised.z)) > 2
     assert len(np.unique(quantised.scale)) > 100
 
@@ -119,7 +127,7 @@ def test_padding_is_that_of_the_network():
 
 def test_file_of_another_model_is_refused_by_name():
     data = compress.compress(codec(), image_of(1, 7))
-    other = codec(seed=1)
+    other = codec(seed=2)
     sentence = (
         f"^the file was made with model {codec().model_id.hex()}, the model given is "
         f"{other.model_id.hex()}: give the model that compressed it$"

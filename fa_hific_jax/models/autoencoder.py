@@ -1,7 +1,7 @@
 """Encoder, hyperprior and generator joined: the model that is trained and that codes images."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -35,8 +35,8 @@ class ModelConfig:
     hyper_channels: int
     residual_blocks: int
     fcm_width: int
-    hyper_rounding: Literal["noise", "straight_through"]
-    dtype: Literal["float32", "bfloat16"]
+    hyper_rounding: str
+    dtype: str
 
     def __post_init__(self):
         for field in ("encoder_widths", "generator_widths"):

@@ -44,8 +44,11 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
     of the bytes of a file that was decoded again; the model's estimate stands beside it.
 
     Raises:
-      UserError: no checkpoint, one of another model, no images, or an unreadable one.
+      UserError: no checkpoint, one of another model, no images, an unreadable one, or an unknown
+        baseline.
     """
+    for codec in settings.evaluation.baselines:  # Refused now, not after the first image.
+        baselines.encode_nearest(np.zeros((8, 8, 3), np.uint8), codec, 0)
     params, step = load_autoencoder(workdir, settings)
     lpips_params = load_lpips(file) if (file := settings.evaluation.lpips_file) else None
     codecs = {results.OURS: compress.make_codec(settings.model, params)}

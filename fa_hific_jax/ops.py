@@ -23,25 +23,29 @@ def straight_through_round(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return x + jax.lax.stop_gradient(round_half_up(x) - x)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lower_bound(x: Float[Array, "*s"], bound: float) -> Float[Array, "*s"]:
     """max(x, bound), whose gradient still pulls values below the bound upwards.
 
     The gradient passes where x >= bound or where gradient descent would raise x (a negative
     incoming gradient); elsewhere it is 0. Same rule as `lower_bound` of TensorFlow Compression.
     """
+    return _lower_bound(x, bound)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _lower_bound(x, bound):
     return jnp.maximum(x, jnp.asarray(bound, x.dtype))
 
 
 def _lower_bound_forward(x, bound):
-    return lower_bound(x, bound), x
+    return _lower_bound(x, bound), x
 
 
 def _lower_bound_backward(bound, x, grad):
     return (jnp.where((x >= bound) | (grad < 0), grad, jnp.zeros_like(grad)),)
 
 
-lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
+_lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
 
 
 def at_least_float32(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -1,4 +1,4 @@
-"""Each config builds valid settings with the numbers of its source; paper size takes a real step."""
+"""Each config builds valid settings with its source's numbers; paper size takes a real step."""
 
 import functools
 import importlib

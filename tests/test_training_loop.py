@@ -58,7 +58,7 @@ def test_checkpoints_hold_the_model_and_its_settings(unbroken):
 def test_logs_hold_scalars_images_and_spectra(unbroken):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logs = EventAccumulator(str(unbroken[1]))
+    logs = EventAccumulator(str(unbroken[1] / "logs"))
     logs.Reload()
     tensors = set(logs.Tags()["tensors"])
     assert tensors >= {"loss", "bpp_rounded", "psnr", "ffl", "dsl", "grad_norm"}

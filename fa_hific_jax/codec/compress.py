@@ -13,7 +13,8 @@ from fa_hific_jax import ops
 from fa_hific_jax.codec import bitstream, coders
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE, bits, gaussian_likelihood
-from fa_hific_jax.models.autoencoder import STRIDE, Autoencoder, ModelConfig
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -124,29 +125,27 @@ def _model_id(config: ModelConfig, params: Any) -> bytes:
 @functools.partial(jax.jit, static_argnums=0)
 def _analyse_program(config, params, image):
     x = image[None].astype(jnp.float32) / 255.0
-    y, z, _ = Autoencoder(config).apply({"params": params}, x, method="analyse")
+    y, z, _ = autoencoder.apply(config, params, x, method="analyse")
     return y[0], ops.round_half_up(z[0]).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _parameters_program(config, params, z):
     z_hat = z[None].astype(jnp.float32)
-    mean, scale = Autoencoder(config).apply(
-        {"params": params}, z_hat, method="synthesise_parameters"
-    )
+    mean, scale = autoencoder.apply(config, params, z_hat, method="synthesise_parameters")
     return mean[0], scale[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _generate(config, params, y_hat):
-    x_hat = Autoencoder(config).apply({"params": params}, y_hat[None], method="generate")[0]
+    x_hat = autoencoder.apply(config, params, y_hat[None], method="generate")[0]
     return ops.round_half_up(jnp.clip(x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _bits(config, params, z, y, scale):
-    z_likelihood = Autoencoder(config).apply(
-        {"params": params}, z[None].astype(jnp.float32), method="prior_likelihood"
+    z_likelihood = autoencoder.apply(
+        config, params, z[None].astype(jnp.float32), method="prior_likelihood"
     )
     y_likelihood = gaussian_likelihood(y.astype(jnp.float32), jnp.zeros_like(scale), scale)
     return jnp.sum(bits(z_likelihood)) + jnp.sum(bits(y_likelihood))

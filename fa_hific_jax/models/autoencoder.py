@@ -156,6 +156,11 @@ class Autoencoder(nn.Module):
         return self.generator(y_hat)[0]
 
 
+def apply(config: ModelConfig, params: Any, *args: Any, method: str = "__call__") -> Any:
+    """What a method of the `Autoencoder` with these parameters returns for `args`."""
+    return Autoencoder(config).apply({"params": params}, *args, method=method)
+
+
 def init_parameters(config: ModelConfig, key: Key) -> Any:
     """Random parameters of an autoencoder, all following from `key`."""
     return Autoencoder(config).init(key, jnp.zeros((1, STRIDE, STRIDE, 3)))["params"]

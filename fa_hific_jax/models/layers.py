@@ -121,7 +121,7 @@ def _interpolating(key, shape: tuple[int, ...]) -> Array:
     """
     side = shape[0]
     taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
-    window = np.outer(taps, taps)[:, :, None, None].astype(np.float32)
+    window = jnp.asarray(np.outer(taps, taps)[:, :, None, None], jnp.float32)
     return window * nn.initializers.glorot_uniform()(key, shape[2:])[None, None]
 
 

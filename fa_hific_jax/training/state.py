@@ -26,8 +26,9 @@ class DiscriminatorState(flax.struct.PyTreeNode):
 class TrainState(flax.struct.PyTreeNode):
     """State between two steps; as abstract shapes, the layout of a checkpoint.
 
-    `step` is an int32 scalar. `params` holds "autoencoder" (the model) and "dsl_sigma" (raw blur widths of the DSL, see
-    `sigma_from_raw`); `discriminator` is None in a run without adversarial term.
+    `step` is an int32 scalar. `params` holds "autoencoder" (the model) and "dsl_sigma" (raw blur
+    widths of the DSL, see `sigma_from_raw`); `discriminator` is None in a run without adversarial
+    term.
     """
 
     step: Any

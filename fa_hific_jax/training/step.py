@@ -1,12 +1,15 @@
 """One step of training: discriminator first, then everything else, from a single forward pass."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, UInt8
 
 from fa_hific_jax.losses.gan import discriminator_loss
-from fa_hific_jax.models.autoencoder import Autoencoder, AutoencoderOutput, Key
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.autoencoder import AutoencoderOutput, Key
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.training.objective import objective
@@ -31,9 +34,8 @@ def train_step(
     """
     x = images.astype(jnp.float32) / 255.0
     noise_key = jax.random.fold_in(key, state.step)
-    autoencoder = Autoencoder(settings.model)
     outputs, pullback = jax.vjp(
-        lambda params: autoencoder.apply({"params": params}, x, noise_key),
+        lambda params: autoencoder.apply(settings.model, params, x, noise_key),
         state.params["autoencoder"],
     )
     discriminator, metrics_d = state.discriminator, {}
@@ -55,9 +57,10 @@ def train_step(
     updates, optimizer = optimizers(settings.optimizer)[0].update(
         grads, state.optimizer, state.params
     )
+    params: Any = optax.apply_updates(state.params, updates)
     new_state = TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         optimizer=optimizer,
         discriminator=discriminator,
     )
@@ -77,9 +80,10 @@ def judge(
 ) -> Float[Array, "b hd wd 1"]:
     """Logits of x_hat; the latents are a fixed condition, its state is untouched."""
     variables = {"params": discriminator.params, SPECTRAL: discriminator.spectral}
-    return Discriminator(settings.discriminator).apply(
+    logits: Any = Discriminator(settings.discriminator).apply(
         variables, x_hat, jax.lax.stop_gradient(y_hat)
     )
+    return logits
 
 
 def update_discriminator(

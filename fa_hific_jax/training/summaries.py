@@ -9,8 +9,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from fa_hific_jax import ops
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import Autoencoder
+from fa_hific_jax.models import autoencoder
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.spectra import log_spectrum
 from fa_hific_jax.training.state import TrainState
@@ -58,8 +59,8 @@ def example_images(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _reconstruct(config, params, x):
-    x_hat = Autoencoder(config).apply({"params": params}, x).x_hat
-    return jnp.round(jnp.clip(x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+    x_hat = autoencoder.apply(config, params, x).x_hat
+    return ops.round_half_up(jnp.clip(x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 def _picture(decibels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Evaluation from checkpoint to report: rows of real files, controls, and sentences for mistakes."""
+"""Evaluation from checkpoint to report: rows of real files, controls, sentences for mistakes."""
 
 import functools
 import json

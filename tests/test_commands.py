@@ -1,0 +1,190 @@
+"""train.py and eval.py as processes: one sentence and exit code 2 for every mistake of a user."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+
+from configs import demo
+from fa_hific_jax.checkpoints import Checkpoints
+from fa_hific_jax.settings import from_mapping
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = "--config=configs/demo.py"
+SMALL = """
+from configs import demo
+
+def get_config():
+    config = demo.get_config()
+    config.model.encoder_widths = config.model.generator_widths = (4, 4, 4, 4, 4)
+    config.model.latent_channels = config.model.hyper_channels = 4
+    config.model.residual_blocks = 1
+    config.model.fcm_width = 4
+    config.loss.gan = 0.0
+    config.train.batch_size = 2
+    return config
+"""
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    """A finished process of the repository's folder, on one CPU device, compiled in haste."""
+    cache = os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}")
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+    }
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def sentence(*arguments) -> str:
+    """What a command that must fail says after "error: ", all else having been checked."""
+    done = command(*arguments)
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == errors[0]
+    assert done.returncode == 2
+    return errors[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a config file and returns its path."""
+
+    def to_file(text: str) -> Path:
+        path = tmp_path / "config.py"
+        path.write_text(text)
+        return path
+
+    return to_file
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_help_teaches_by_example_and_lists_the_flags(script):
+    done = command(script, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert f"python {script} --config configs/fa_hific.py:lo --workdir runs/" in done.stdout
+    for flag in ("--config:", "--workdir:", *(["--out:"] if script == "eval.py" else [])):
+        assert f"\n  {flag} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--config.loss.taget_bpp=1"],
+            "unknown config key loss.taget_bpp: did you mean loss.target_bpp?",
+        ),
+        (
+            ["--config.train.steps=many"],
+            "--config.train.steps=many: invalid literal for int() with base 10: 'many' "
+            "(configs/base.py explains the key)",
+        ),
+        (
+            ["--config.loss.lpips=1"],
+            "loss.lpips is 1.0 but loss.lpips_file names no weights: get them as docs/lpips.md "
+            "says, or turn the term off with --config.loss.lpips=0",
+        ),
+        (
+            ["--config.loss.gan_kind=wgan"],
+            "loss.gan_kind is 'wgan': choose non_saturating or least_squares",
+        ),
+        (["surplus"], "unexpected argument 'surplus': see --help"),
+        (["--workdir=LICENSE"], "--workdir LICENSE is a file: name a folder"),
+    ],
+)
+def test_bad_argument_of_training_is_named(arguments, expected, tmp_path):
+    assert sentence("train.py", DEMO, f"--workdir={tmp_path}", *arguments) == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_flags_are_named(tmp_path):
+    assert sentence("train.py", f"--workdir={tmp_path}") == (
+        "--config is missing: Config file, with its variant behind a colon: "
+        "configs/fa_hific.py:lo; see --help"
+    )
+    assert sentence("train.py", DEMO) == (
+        "--workdir is missing: Folder for checkpoints and logs of this run; see --help"
+    )
+    assert sentence("train.py", f"--workdir={tmp_path}", "--config.train.steps=3") == (
+        "--config is missing, so there is no config.train.steps to change: see --help"
+    )
+
+
+@pytest.mark.parametrize("override", [[], ["--config.train.steps=3"]])
+def test_config_that_does_not_exist_is_named(override, tmp_path):
+    said = sentence("train.py", "--config", "configs/no.py:lo", f"--workdir={tmp_path}", *override)
+    assert said == "--config configs/no.py: no such file, choose one of those in configs/"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            "with config.unlocked(): config.loss.lpisp = 1.0",
+            "unknown config key loss.lpisp: did you mean loss.lpips?",
+        ),
+        ("config.train.steps = 'many'", "{path}, line 4: TypeError: many is of original type "),
+        ("config.train.stesp = 1", '{path}, line 4: KeyError: Key "stesp" does not exist and '),
+        ("return config return", "{path}, line 4: SyntaxError: invalid syntax: mend the config"),
+        ("import no_such_thing", "{path}, line 4: ModuleNotFoundError: No module named 'no_such"),
+    ],
+)
+def test_mistake_within_a_config_is_placed(code, expected, write, tmp_path):
+    path = write(
+        "from configs import demo\ndef get_config():\n    config = demo.get_config()\n"
+        f"    {code}\n    return config\n"
+    )
+    said = sentence("train.py", "--config", path, f"--workdir={tmp_path / 'run'}")
+    assert said.startswith(expected.format(path=path))
+
+
+def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, tmp_path):
+    config, folder = write(SMALL), tmp_path / "images"
+    folder.mkdir()
+    arguments = (
+        "train.py",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.train={folder}",
+    )
+    assert sentence(*arguments).startswith(f"{folder}: no images here; expected a folder or glob")
+    (folder / "broken.png").write_text("no picture")
+    said = sentence(*arguments)
+    assert said.startswith(f"{folder / 'broken.png'}: cannot be read as an image")
+
+
+def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
+    missing = tmp_path / "missing"
+    said = sentence("eval.py", DEMO, f"--workdir={missing}")
+    assert said == f"--workdir {missing} holds no checkpoints folder: train there with train.py"
+    (tmp_path / "checkpoints").mkdir()
+    said = sentence("eval.py", DEMO, f"--workdir={tmp_path}")
+    assert said == f"{tmp_path}/checkpoints holds no whole checkpoint: train there with train.py"
+
+
+def test_evaluation_with_another_model_than_trained_names_the_key(tmp_path):
+    checkpoints = Checkpoints(epath.Path(tmp_path), kept=1)
+    nothing = {"nothing": np.zeros((), np.float32)}
+    checkpoints.save(5, nothing, nothing, from_mapping(demo.get_config().to_dict()))
+    checkpoints.close()
+    said = sentence("eval.py", DEMO, f"--workdir={tmp_path}", "--config.model.fcm_width=16")
+    assert said == (
+        "the checkpoint of step 5 was made with model.fcm_width=8, the config says 16: "
+        "use that run's config or another --workdir"
+    )

@@ -1,0 +1,193 @@
+"""Discriminator: the reference's logits and power iterations, spectral norm, pairing of latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_weights
+
+from fa_hific_jax.models import discriminator
+from fa_hific_jax.models.discriminator import (
+    SPECTRAL,
+    Discriminator,
+    DiscriminatorConfig,
+    SpectralConv,
+)
+
+PAPER = DiscriminatorConfig(reference_weights.DISCRIMINATOR_WIDTHS, context_channels=12)
+TINY = DiscriminatorConfig((6, 5, 4, 4), context_channels=3)
+LAYERS = range(4)
+# Measured: logits 1e-6, vectors 3e-7, sigma 3e-7 relative.
+NEAR = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def random_array(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.fixture
+def reference_strides(monkeypatch):
+    """Gives the last 4x4 convolution stride 2, as the PyTorch HiFiC has it."""
+    monkeypatch.setattr(
+        discriminator, "SpectralConv", lambda width, stride, name: SpectralConv(width, 2, name=name)
+    )
+
+
+def logits_of(variables, x, y):
+    return jax.jit(Discriminator(PAPER).apply)(variables, x, y)
+
+
+def stored_vectors(data, prefix):
+    return {
+        f"conv{layer}": {
+            "u": jnp.asarray(data[f"{prefix}conv{layer + 1}_u"]),
+            "v": jnp.asarray(reference_weights.right_vector(data[f"{prefix}conv{layer + 1}_v"])),
+        }
+        for layer in LAYERS
+    }
+
+
+def test_logits_and_gradients_with_stored_vectors_equal_the_reference(golden, reference_strides):
+    data = golden("discriminator")
+    x, y = (reference_weights.nhwc(data[key]) for key in "xy")
+    spectral = stored_vectors(data, "")
+
+    def loss(parameters, x, y):
+        logits = Discriminator(PAPER).apply({"params": parameters, SPECTRAL: spectral}, x, y)
+        return jnp.mean(jax.nn.softplus(-logits)), logits
+
+    evaluate = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+    (value, logits), (grads, grad_x, grad_y) = evaluate(reference_weights.discriminator(), x, y)
+    np.testing.assert_allclose(np.ravel(logits), data["eval_logits"][:, 0], **NEAR)
+    np.testing.assert_allclose(value, data["eval_nonsat_G_loss_f64"], rtol=1e-5)
+    pairs = {
+        "eval_grad_x_f64": grad_x.transpose(0, 3, 1, 2)[:, :, ::2, ::2],
+        "eval_grad_y_f64": grad_y.transpose(0, 3, 1, 2)[:, ::5],
+    }
+    for layer in LAYERS:
+        # Through W in sigma as well: without that part these would differ by far.
+        kernel = grads[f"conv{layer}"]["kernel"].transpose(3, 2, 0, 1)
+        pairs[f"eval_grad_conv{layer + 1}_weight_orig_slice_f64"] = kernel[:6, :6]
+    for name, found in pairs.items():
+        error = np.max(np.abs(found - data[name])) / np.max(np.abs(data[name]))
+        assert error < 1e-4, name
+
+
+def test_two_training_steps_equal_the_reference(golden, reference_strides):
+    data = golden("discriminator")
+    x, y = (reference_weights.nhwc(data[key]) for key in "xy")
+    parameters = reference_weights.discriminator()
+    spectral = stored_vectors(data, "")
+    for layer in LAYERS:
+        u = data[f"conv{layer + 1}_rule_u"]
+        spectral[f"conv{layer}"] = {"u": u, "v": jnp.zeros_like(spectral[f"conv{layer}"]["v"])}
+    step = jax.jit(
+        lambda s: Discriminator(PAPER).apply(
+            {"params": parameters, SPECTRAL: s}, x, y, mutable=[SPECTRAL]
+        )
+    )
+    for number in (1, 2):
+        logits, state = step(spectral)
+        spectral = state[SPECTRAL]
+        expected = stored_vectors(data, f"train_step{number}_")
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), spectral, expected)
+        for layer, vectors in expected.items():
+            weights = parameters[layer]["kernel"].reshape(-1, len(vectors["u"]))
+            sigma = spectral[layer]["v"] @ weights @ spectral[layer]["u"]
+            reference = data[f"train_step{number}_conv{int(layer[-1]) + 1}_sigma"]
+            np.testing.assert_allclose(sigma, reference, rtol=1e-5)
+        reference = data[f"train_step{number}_logits"][:, 0]
+        np.testing.assert_allclose(np.ravel(logits), reference, **NEAR)
+
+
+def test_real_and_generated_images_beside_their_own_latents_equal_the_reference(
+    golden, reference_strides
+):
+    data = golden("discriminator")
+    images = np.concatenate([data["pair_x_real"], data["pair_x_gen"]])
+    latents = np.concatenate([data["pair_latents"]] * 2)
+    variables = {
+        "params": reference_weights.discriminator(),
+        SPECTRAL: stored_vectors(data, ""),
+    }
+    logits = logits_of(variables, reference_weights.nhwc(images), reference_weights.nhwc(latents))
+    expected = data["pair_logits_if_latents_were_concatenated"]
+    np.testing.assert_allclose(np.ravel(logits), expected, **NEAR)
+
+
+def spectral_conv():
+    """A layer, its input and its variables."""
+    layer, x = SpectralConv(5, 2), random_array(0, 1, 8, 8, 3)
+    return layer, x, jax.jit(layer.init)(jax.random.key(0), x)
+
+
+def test_vectors_make_one_power_iteration_while_mutable_and_none_otherwise():
+    layer, x, variables = spectral_conv()
+    weights = np.asarray(variables["params"]["kernel"]).reshape(-1, 5)
+    v = weights @ np.asarray(variables[SPECTRAL]["u"])
+    v /= np.linalg.norm(v)
+    u = weights.T @ v
+    u /= np.linalg.norm(u)
+    out, state = layer.apply(variables, x, mutable=[SPECTRAL])
+    np.testing.assert_allclose(state[SPECTRAL]["v"], v, atol=1e-6)
+    np.testing.assert_allclose(state[SPECTRAL]["u"], u, atol=1e-6)
+    # Applied without, the new vectors stay as they are and give the same output.
+    fixed = layer.apply({"params": variables["params"], SPECTRAL: state[SPECTRAL]}, x)
+    np.testing.assert_allclose(fixed, out, rtol=1e-6, atol=1e-6)
+
+
+def test_power_iterations_converge_to_the_largest_singular_value():
+    layer, x, variables = spectral_conv()
+    apply = jax.jit(lambda v: layer.apply(v, x, mutable=[SPECTRAL])[1])
+    for _ in range(100):
+        variables = {"params": variables["params"], **apply(variables)}
+    weights = np.asarray(variables["params"]["kernel"], np.float64).reshape(-1, 5)
+    sigma = variables[SPECTRAL]["v"] @ weights @ variables[SPECTRAL]["u"]
+    largest = np.linalg.svd(weights, compute_uv=False)[0]
+    np.testing.assert_allclose(sigma, largest, rtol=1e-4)
+    # What is convolved with has norm 1: scaling the kernel changes nothing.
+    scaled = {**variables, "params": {**variables["params"]}}
+    scaled["params"]["kernel"] = 3 * scaled["params"]["kernel"]
+    np.testing.assert_allclose(layer.apply(scaled, x), layer.apply(variables, x), atol=1e-5)
+
+
+def test_the_gradient_is_orthogonal_to_the_kernel():
+    # kernel / sigma does not depend on the kernel's length, u and v being fixed: the part of the
+    # gradient through sigma takes out all that points along the kernel.
+    layer, x, variables = spectral_conv()
+
+    def loss(parameters):
+        out = layer.apply({"params": parameters, SPECTRAL: variables[SPECTRAL]}, x)
+        return jnp.sum(jnp.square(out))
+
+    kernel, gradient = variables["params"]["kernel"], jax.grad(loss)(variables["params"])["kernel"]
+    lengths = jnp.linalg.norm(kernel.ravel()) * jnp.linalg.norm(gradient.ravel())
+    assert abs(jnp.sum(kernel * gradient)) < 1e-5 * lengths
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """(x, y) -> logits of a tiny discriminator, and two images with their latents."""
+    x, y = random_array(0, 2, 32, 48, 3), random_array(1, 2, 2, 3, 5)
+    variables = jax.jit(Discriminator(TINY).init)(jax.random.key(0), x, y)
+    return lambda x, y: jax.jit(Discriminator(TINY).apply)(variables, x, y), x, y
+
+
+def test_patches_are_an_eighth_of_the_image_and_permute_with_the_batch(judge):
+    logits, x, y = judge
+    assert logits(x, y).shape == (2, 4, 6, 1)
+    np.testing.assert_allclose(logits(x[::-1], y[::-1]), logits(x, y)[::-1], atol=1e-6)
+
+
+def test_each_image_is_judged_beside_its_own_latents(judge):
+    logits, x, y = judge
+    own, swapped = logits(x, y), logits(x, y[::-1])
+    assert np.all(np.max(np.abs(own - swapped), axis=(1, 2, 3)) > 1e-3)
+    other = logits(x, y.at[1].add(1.0))
+    np.testing.assert_array_equal(other[0], own[0])
+    assert np.max(np.abs(other[1] - own[1])) > 1e-3
+
+
+def test_an_image_cropped_from_its_padded_size_is_judged(judge):
+    logits, x, y = judge
+    assert logits(x[:, :25, :40], y).shape == (2, 3, 5, 1)

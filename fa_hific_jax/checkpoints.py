@@ -42,12 +42,23 @@ class Checkpoints:
         self._manager.save(step, args=args)
 
     def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
-        """Both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments."""
+        """Both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments.
+
+        Raises:
+          UserError: the checkpoint holds other arrays than the arguments.
+        """
         args = ocp.args.Composite(
             autoencoder=ocp.args.StandardRestore(autoencoder),
             training=ocp.args.StandardRestore(training),
         )
-        restored = self._manager.restore(step, args=args)
+        try:
+            restored = self._manager.restore(step, args=args)
+        except (KeyError, TypeError, ValueError) as error:  # Orbax's, of another tree or shape
+            raise UserError(
+                f"the checkpoint of step {step} holds another training state than the config "
+                "needs: leave loss.gan on or off and loss.dsl_sigma_pairwise as that run had "
+                "them, or use another --workdir"
+            ) from error
         return restored["autoencoder"], restored["training"]
 
     def restore_autoencoder(self, step: int, autoencoder) -> Any:

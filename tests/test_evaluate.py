@@ -4,6 +4,7 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -42,8 +43,7 @@ def workdir(tmp_path_factory):
     """A folder with a checkpoint of parameters that are not those of train.seed."""
     path = epath.Path(tmp_path_factory.mktemp("run"))
     checkpoints = Checkpoints(path, kept=1)
-    training = {"step": np.asarray(STEP, np.int32)}
-    checkpoints.save(STEP, parameters(seed=3), training, settings_of())
+    checkpoints.save(STEP, parameters(seed=3), {"sigma": jnp.zeros((1, 2))}, settings_of())
     checkpoints.close()
     return path
 
@@ -163,6 +163,16 @@ def test_checkpoint_of_another_model_is_refused_by_the_field(workdir):
     )
     with pytest.raises(UserError, match=sentence):
         load_autoencoder(workdir, settings_of(model__residual_blocks=2))
+
+
+@pytest.mark.parametrize("rows, more", [(2, {}), (1, {"discriminator": np.zeros(3, np.float32)})])
+def test_training_state_of_another_shape_is_refused(workdir, rows, more):
+    training = {"sigma": jnp.zeros((rows, 2))} | more
+    checkpoints = Checkpoints(workdir, kept=None)
+    sentence = r"^the checkpoint of step 7 holds another training state than the config needs: "
+    with pytest.raises(UserError, match=sentence):
+        checkpoints.restore(STEP, parameters(seed=3), training)
+    checkpoints.close()
 
 
 def test_other_losses_than_in_training_may_be_evaluated(workdir):

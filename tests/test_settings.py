@@ -80,7 +80,6 @@ def test_group_that_is_a_number_is_named():
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ({"loss__lpips": 1.0}, r"^loss\.lpips is 1\.0 but .* docs/lpips\.md says, or .*lpips=0$"),
         ({"model__fcm_width": 0}, r"^loss\.dsl is 0\.01 but model\.fcm_width is 0: .*loss\.dsl=0$"),
         (
             {"model__encoder_widths": (4, 4, 4, 4, 4)},
@@ -89,6 +88,8 @@ def test_group_that_is_a_number_is_named():
         ({"train__steps": 0}, r"^train\.steps is 0: it must be at least 1$"),
         ({"train__checkpoints_kept": -1}, r"^train\.checkpoints_kept is -1: it must be at least"),
         ({"model__generator_widths": (4, 4)}, r"^model\.generator_widths is \(4, 4\): give five"),
+        ({"model__dtype": "half"}, r"^model\.dtype is 'half': choose one of float32, bfloat16$"),
+        ({"model__hyper_rounding": "no"}, r"^model\.hyper_rounding is 'no': choose one of noise"),
         ({"data__train": ()}, r"^data\.train must name at least one source of images$"),
     ],
 )

@@ -7,10 +7,11 @@ group, so a key that is misspelt, missing or read by nothing ends the run by nam
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fa_hific_jax.data.pipeline import DataConfig
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.gan import KINDS
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
@@ -29,7 +30,7 @@ class LossConfig:
     lpips: float
     lpips_file: str
     gan: float
-    gan_kind: Literal["non_saturating", "least_squares"]
+    gan_kind: str
     ffl: float
     ffl_alpha: float
     ffl_patch_factor: int
@@ -44,10 +45,8 @@ class LossConfig:
     dsl_sigma_pairwise: bool
 
     def __post_init__(self):
-        if self.gan_kind not in ("non_saturating", "least_squares"):
-            raise UserError(
-                f"loss.gan_kind is {self.gan_kind!r}: choose non_saturating or least_squares"
-            )
+        if self.gan_kind not in KINDS:
+            raise UserError(f"loss.gan_kind is {self.gan_kind!r}: choose one of {', '.join(KINDS)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,12 @@ def _require(condition: bool, field: str, sentence: str) -> None:
         raise UserError(f"data.{field} {sentence}")
 
 
+def check_sources(config: DataConfig) -> None:
+    """Raises a UserError, before anything slow begins, where `config.train` names no images."""
+    for spec in config.train:
+        open_source(spec)
+
+
 def train_batches(
     config: DataConfig, *, batch_size: int, seed: int, start_step: int = 0
 ) -> Iterator[UInt8[np.ndarray, "b crop crop 3"]]:

@@ -80,7 +80,7 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
             flush=True,
         )
     meta = {
-        "model": _describe(settings),
+        "model": _describe(codecs[results.OURS]),
         "model_id": codecs[results.OURS].model_id.hex(),
         "step": step,
         "target_bpp": settings.loss.target_bpp,
@@ -161,10 +161,6 @@ def _save_png(path: Path, image: Image) -> None:
     results.replace_file(path, buffer.getvalue())
 
 
-def _describe(settings: Settings) -> str:
-    model = settings.model
-    return (
-        f"{'FA-HiFiC' if model.fcm_width else 'HiFiC'}, encoder {model.encoder_widths}, "
-        f"generator {model.generator_widths}, {model.residual_blocks} residual blocks, "
-        f"{model.latent_channels} latent channels"
-    )
+def _describe(codec: compress.Codec) -> str:
+    count = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
+    return f"{count / 1e6:.1f} M parameters" + ("" if codec.config.fcm_width else ", without FCM")

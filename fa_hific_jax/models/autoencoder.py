@@ -45,6 +45,14 @@ class ModelConfig:
                     f"model.{field} is {getattr(self, field)}: give five widths, "
                     "one for each of the levels from 1 to 1/16 of the image's size"
                 )
+        for field in ("encoder_widths", "generator_widths"):
+            if min(getattr(self, field)) < 1:
+                raise UserError(
+                    f"model.{field} is {getattr(self, field)}: every width must be at least 1"
+                )
+        for field in ("latent_channels", "hyper_channels"):
+            if getattr(self, field) < 1:
+                raise UserError(f"model.{field} is {getattr(self, field)}: it must be at least 1")
         for field, choices in (
             ("hyper_rounding", ("noise", "straight_through")),
             ("dtype", ("float32", "bfloat16")),

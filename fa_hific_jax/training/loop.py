@@ -4,11 +4,10 @@ import functools
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 
 from fa_hific_jax.checkpoints import Checkpoints
-from fa_hific_jax.data.pipeline import train_batches
+from fa_hific_jax.data.pipeline import check_sources, train_batches
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
 from fa_hific_jax.settings import LossConfig, Settings
@@ -16,7 +15,7 @@ from fa_hific_jax.training import sharding
 from fa_hific_jax.training.progress import Progress
 from fa_hific_jax.training.state import TrainState, create
 from fa_hific_jax.training.step import train_step
-from fa_hific_jax.training.summaries import describe, example_images, metric_writer
+from fa_hific_jax.training.summaries import count, describe, example_images, metric_writer
 
 
 def train(settings: Settings, workdir: epath.Path) -> TrainState:
@@ -33,17 +32,19 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     config = settings.train
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
+    check_sources(settings.data)
     lpips_params = _load_lpips(settings.loss)
     init_key, noise_key = jax.random.split(jax.random.key(config.seed))
 
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(workdir, config.checkpoints_kept)
-    state = jax.jit(functools.partial(create, settings), out_shardings=sharding.replicated(mesh))(
-        init_key
-    )
+    print("initialising and compiling; the first steps take longer", flush=True)
+    init = functools.partial(create, settings)
+    state = jax.jit(init, out_shardings=sharding.replicated(mesh))(init_key)
     state = resume(state, settings, checkpoints)
     first = int(state.step)
-    logging.info("Parameters:\n%s", describe(state))
+    (workdir / "parameters.txt").write_text(describe(state))
+    print(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}", flush=True)
 
     step_fn = jax.jit(
         functools.partial(train_step, settings=settings),
@@ -87,7 +88,7 @@ def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> T
         return state
     checkpoints.check_settings(step, settings, ["model", "discriminator"])
     if step >= settings.train.steps:
-        logging.info("Step %d of %d is reached already.", step, settings.train.steps)
+        print(f"step {step} of {settings.train.steps} is reached already", flush=True)
     autoencoder, rest = checkpoints.restore(step, *_items(state))
     return rest.replace(params={**rest.params, "autoencoder": autoencoder})
 

@@ -34,13 +34,22 @@ def metric_writer(workdir: epath.Path) -> Any:
 
 
 def describe(state: TrainState) -> str:
-    """Table of all parameters with shapes, and their number."""
+    """Table of all parameters with their shapes."""
     from clu import parameter_overview
 
-    params = {"autoencoder": state.params["autoencoder"]}
+    return parameter_overview.get_parameter_overview(_networks(state), include_stats=False)
+
+
+def count(state: TrainState) -> int:
+    """Number of parameters of all networks."""
+    return sum(leaf.size for leaf in jax.tree.leaves(_networks(state)))
+
+
+def _networks(state: TrainState) -> dict[str, Any]:
+    networks = {"autoencoder": state.params["autoencoder"]}
     if state.discriminator is not None:
-        params["discriminator"] = state.discriminator.params
-    return parameter_overview.get_parameter_overview(params, include_stats=False)
+        networks["discriminator"] = state.discriminator.params
+    return networks
 
 
 def example_images(

@@ -100,6 +100,8 @@ def get_config() -> ConfigDict:
     # Adam (HiFiC: 1e-4 for both).
     config.optimizer.learning_rate = 1e-4
     config.optimizer.discriminator_learning_rate = 1e-4
+    # Steps in which both rise linearly to these values, 0 for none (HiFiC).
+    config.optimizer.warmup_steps = 0
     # Steps at which both are multiplied by the factor (HiFiC: 0.1 at half of 1M steps).
     config.optimizer.drop_steps = (500_000,)
     config.optimizer.drop_factor = 0.1

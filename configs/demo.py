@@ -1,4 +1,11 @@
-"""demo"""
+"""FA-HiFiC small enough to learn something in three minutes on two CPU cores: `make demo`.
+
+  python train.py --config configs/demo.py --workdir runs/demo
+  python eval.py --config configs/demo.py --workdir runs/demo
+
+Trains on procedural images and four photographs of the scikit-image wheel, evaluates on three
+others. Expect 21 dB at 0.22 bpp on them.
+"""
 
 from configs import base
 
@@ -11,29 +18,37 @@ def get_config():
     config.model.hyper_channels = 32
     config.model.residual_blocks = 2
     config.model.fcm_width = 8
+    # With noise the coded rate of a young model is a multiple of the estimated one.
     config.model.hyper_rounding = "straight_through"
 
-    config.discriminator.widths = (16, 32, 48, 64)
-    config.discriminator.context_channels = 8
+    config.discriminator.widths = (8, 16, 32, 32)
+    config.discriminator.context_channels = 4
 
     config.data.train = ("dead_leaves:128", "photographs:train")
-    config.data.crop = 64
+    # Two hyper-latents a side: with one, their synthesis never sees a neighbour, and whole images
+    # cost three times the rate of the crops.
+    config.data.crop = 128
     config.data.cache = True
     config.data.threads = 1
     config.data.prefetch = 8
 
-    config.loss.target_bpp = 0.5
+    config.loss.target_bpp = 0.25
     config.loss.lambda_above = 1.0
     config.loss.warmup_steps = 500
+    # In minutes there is no texture to judge yet: the adversarial and spectrum terms stay small.
     config.loss.gan = 0.01
     config.loss.ffl = 0.5
     config.loss.dsl = 0.01
 
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.drop_steps = (2400,)
-    config.train.steps = 3000
-    config.train.batch_size = 4
-    config.train.summary_every = 3000
-    config.train.checkpoint_every = 3000
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.drop_steps = (1900, 2300)
+    config.optimizer.drop_factor = 0.3
+
+    config.train.steps = 2600
+    config.train.batch_size = 1
+    config.train.log_every = 100
+    config.train.summary_every = 2600
+    config.train.checkpoint_every = 1300
+
     config.evaluation.untrained_control = True
     return config

@@ -55,6 +55,7 @@ class OptimizerConfig:
 
     learning_rate: float
     discriminator_learning_rate: float
+    warmup_steps: int
     drop_steps: tuple[int, ...]
     drop_factor: float
 

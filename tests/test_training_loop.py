@@ -1,4 +1,4 @@
-"""The loop as a whole: it resumes exactly, stops on what is not finite, and keeps its checkpoints."""
+"""The loop as a whole: it resumes exactly, stops on what is not finite, keeps its checkpoints."""
 
 import jax
 import numpy as np

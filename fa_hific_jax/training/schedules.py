@@ -4,16 +4,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from fa_hific_jax.settings import LossConfig
+from fa_hific_jax.settings import LossConfig, OptimizerConfig
 
 Scalar = Float[Array, ""]
 
 
-def learning_rate(
-    initial: float, drop_steps: tuple[int, ...], drop_factor: float
-) -> optax.Schedule:
-    """`initial`, multiplied by `drop_factor` at each of `drop_steps`."""
-    return optax.piecewise_constant_schedule(initial, dict.fromkeys(drop_steps, drop_factor))
+def learning_rate(initial: float, config: OptimizerConfig) -> optax.Schedule:
+    """`initial`, reached linearly, then multiplied by `drop_factor` at each of `drop_steps`.
+
+    The ramp begins at `initial / warmup_steps`, not at 0, and lasts `warmup_steps`.
+    """
+    drops = optax.piecewise_constant_schedule(
+        initial, dict.fromkeys(config.drop_steps, config.drop_factor)
+    )
+    ramp = max(config.warmup_steps, 1)
+    return lambda step: drops(step) * jnp.minimum((step + 1) / ramp, 1.0)
 
 
 def rate_terms(step: Int[Array, ""], config: LossConfig) -> tuple[Scalar, Scalar, Scalar]:

@@ -42,7 +42,7 @@ def optimizers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """Adam for the autoencoder with the DSL's sigmas, and for the discriminator."""
     generator, discriminator = (
-        optax.adam(learning_rate(rate, config.drop_steps, config.drop_factor))
+        optax.adam(learning_rate(rate, config))
         for rate in (config.learning_rate, config.discriminator_learning_rate)
     )
     return generator, discriminator

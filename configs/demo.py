@@ -25,6 +25,7 @@ def get_config():
     config.discriminator.context_channels = 4
 
     config.data.train = ("dead_leaves:128", "photographs:train")
+    config.data.weights = (2.0, 1.0)
     # Two hyper-latents a side: with one, their synthesis never sees a neighbour, and whole images
     # cost three times the rate of the crops.
     config.data.crop = 128
@@ -41,14 +42,14 @@ def get_config():
     config.loss.dsl = 0.01
 
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.drop_steps = (1900, 2300)
+    config.optimizer.drop_steps = (1600, 2000)
     config.optimizer.drop_factor = 0.3
 
-    config.train.steps = 2600
+    config.train.steps = 2200
     config.train.batch_size = 1
     config.train.log_every = 100
-    config.train.summary_every = 2600
-    config.train.checkpoint_every = 1300
+    config.train.summary_every = 2200
+    config.train.checkpoint_every = 1100
 
     config.evaluation.untrained_control = True
     return config

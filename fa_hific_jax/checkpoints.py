@@ -1,7 +1,7 @@
 """Save and restore pytrees with Orbax, and the parameters of a trained model for inference."""
 
-import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,24 +66,26 @@ class Checkpoints:
         args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(autoencoder))
         return self._manager.restore(step, args=args)["autoencoder"]
 
-    def settings(self, step: int) -> settings_lib.Settings:
-        """Settings of the run that wrote a checkpoint."""
+    def settings(self, step: int) -> dict[str, Any]:
+        """Settings of the run that wrote a checkpoint, as that version's nested mapping."""
         args = ocp.args.Composite(settings=ocp.args.JsonRestore())
-        return settings_lib.from_mapping(self._manager.restore(step, args=args)["settings"])
+        return self._manager.restore(step, args=args)["settings"]
 
     def check_settings(
         self, step: int, given: settings_lib.Settings, groups: Sequence[str]
     ) -> None:
-        """Raises a UserError unless a checkpoint was made with the same `groups` of settings."""
-        stored = self.settings(step)
+        """Raises a UserError unless a checkpoint was made with the same `groups` of settings.
+
+        Other groups may differ, in their keys too: a later version still reads the model.
+        """
+        stored, wanted = self.settings(step), json.loads(json.dumps(settings_lib.to_mapping(given)))
         for group in groups:
-            old, new = getattr(stored, group), getattr(given, group)
-            for field in dataclasses.fields(new):
-                was, wanted = getattr(old, field.name), getattr(new, field.name)
-                if was != wanted:
+            for key, value in wanted[group].items():
+                was = stored.get(group, {}).get(key)
+                if was != value:
                     raise UserError(
-                        f"the checkpoint of step {step} was made with {group}.{field.name}={was}, "
-                        f"the config says {wanted}: use that run's config or another --workdir"
+                        f"the checkpoint of step {step} was made with {group}.{key}={was}, "
+                        f"the config says {value}: use that run's config or another --workdir"
                     )
 
     def close(self) -> None:

@@ -102,7 +102,7 @@ def test_help_teaches_by_example_and_lists_the_flags(script):
         ),
         (
             ["--config.loss.gan_kind=wgan"],
-            "loss.gan_kind is 'wgan': choose non_saturating or least_squares",
+            "loss.gan_kind is 'wgan': choose one of non_saturating, least_squares",
         ),
         (["surplus"], "unexpected argument 'surplus': see --help"),
         (["--workdir=LICENSE"], "--workdir LICENSE is a file: name a folder"),

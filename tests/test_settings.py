@@ -51,7 +51,7 @@ def test_unknown_key_is_answered_with_the_nearest_known_one():
 
 
 def test_unknown_key_near_to_none_is_answered_with_all_known_ones():
-    known = "learning_rate, discriminator_learning_rate, drop_steps, drop_factor"
+    known = "learning_rate, discriminator_learning_rate, warmup_steps, drop_steps, drop_factor"
     with pytest.raises(UserError, match=rf"^unknown config key optimizer\.xyz: known: {known}$"):
         from_mapping(mapping(optimizer__xyz=1))
 

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 from tiny_settings import tiny_settings
 
+from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training.loop import check_and_average, train
@@ -51,7 +52,7 @@ def test_checkpoints_hold_the_model_and_its_settings(unbroken):
     for ours, theirs in zip(leaves(params), leaves(state.params["autoencoder"]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     checkpoints = Checkpoints(workdir, kept=None)
-    assert checkpoints.settings(6) == tiny_settings()
+    assert settings_lib.from_mapping(checkpoints.settings(6)) == tiny_settings()
     checkpoints.close()
 
 
@@ -101,7 +102,8 @@ def test_progress_tells_how_far_how_fast_and_how_long(capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (185, "3 min 05 s"), (7260, "2 h 01 min")]
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.0, "59 s"), (185.0, "3 min 05 s"), (7260.0, "2 h 01 min")],
 )
 def test_durations_read_as_people_write_them(seconds, text):
     assert duration(seconds) == text

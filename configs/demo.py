@@ -25,7 +25,6 @@ def get_config():
     config.discriminator.context_channels = 4
 
     config.data.train = ("dead_leaves:128", "photographs:train")
-    config.data.weights = (2.0, 1.0)
     # Two hyper-latents a side: with one, their synthesis never sees a neighbour, and whole images
     # cost three times the rate of the crops.
     config.data.crop = 128
@@ -35,7 +34,11 @@ def get_config():
 
     config.loss.target_bpp = 0.25
     config.loss.lambda_above = 1.0
+    # Almost no rate at first: latents that are pushed to zero before the generator has learned to
+    # use them never come back.
     config.loss.warmup_steps = 500
+    config.loss.warmup_lambda = 0.1
+    config.loss.warmup_target = 4.0
     # In minutes there is no texture to judge yet: the adversarial and spectrum terms stay small.
     config.loss.gan = 0.01
     config.loss.ffl = 0.5

@@ -42,6 +42,14 @@ def test_stages_add_their_losses():
     ]
 
 
+def test_frequency_weights_of_fa_vae_are_a_variant():
+    authors, favae = (build(fa_hific.get_config(name)).loss for name in ("mi", "mi_favae"))
+    assert (favae.ffl, favae.dsl) == (1.0, 0.01)
+    assert (favae.target_bpp, favae.gan) == (authors.target_bpp, authors.gan)
+    with pytest.raises(ValueError, match="'lo_vae' does not exist: choose lo or lo_favae"):
+        fa_hific.get_config("lo_vae")
+
+
 def test_embedded_configs_need_no_files():
     for module in (demo, tiny):
         settings = build(module.get_config())

@@ -182,8 +182,8 @@ def _paint_one(leaf: _Leaves, number: int, labels: np.ndarray) -> None:
 
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
     """Colour per shape as logits, 0 for mid grey: a few hues per image, each shape near one."""
-    spread = _COLOUR_SPREAD * np.array([1.0, *rng.uniform(0.3, 2.8, 2)])
-    mean = np.array([-0.4, 0.1, 0.0]) + rng.normal(0.0, [0.5, 0.9, 0.9]) * spread
+    spread = _COLOUR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)])
+    mean = np.array([-0.4, 0.1, 0.0]) + rng.normal(0.0, 0.5, 3) * spread
     hues = mean + rng.normal(0.0, 1.0, (rng.integers(3, 9), 3)) * spread
     own = rng.normal(0.0, 0.35, (n, 3)) * spread
     colours = (hues[rng.integers(0, len(hues), n)] + own) @ _COLOUR_AXES

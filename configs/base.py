@@ -123,7 +123,7 @@ def get_config() -> ConfigDict:
     config.evaluation.lpips_file = ""
     # Classical codecs to run at the nearest size: "jpeg", "webp".
     config.evaluation.baselines = ("jpeg", "webp")
-    # Also evaluate the model as it was before the first step.
+    # Also evaluate a randomly initialised model, as a control.
     config.evaluation.untrained_control = False
 
     return config.lock()

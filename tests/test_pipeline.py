@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fa_hific_jax.data.pipeline import DataConfig, evaluation_images, train_batches
-from fa_hific_jax.data.sources import read_image
+from fa_hific_jax.data.pipeline import DataConfig, train_batches
+from fa_hific_jax.data.sources import open_source, read_image
 from fa_hific_jax.data.transforms import RandomCrop, resize_box
 from fa_hific_jax.errors import UserError
 
@@ -203,22 +203,22 @@ def test_wrong_settings_are_named(changes, message):
         config("dead_leaves:1", **changes)
 
 
-def test_evaluation_gives_whole_images_with_their_names(tmp_path):
+def test_a_folder_gives_whole_images_with_their_names(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
     for name, image in zip("ab", pixels, strict=True):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-    names, images = zip(*evaluation_images(str(tmp_path)), strict=True)
-    assert names == ("a", "b")
-    np.testing.assert_array_equal(np.stack(images), pixels)
+    source = open_source(str(tmp_path))
+    assert list(source.names) == ["a", "b"]
+    np.testing.assert_array_equal(np.stack([source[0], source[1]]), pixels)
 
 
-def test_evaluation_names_an_absent_folder_at_once(tmp_path):
+def test_an_absent_folder_is_named_at_once(tmp_path):
     with pytest.raises(UserError, match="absent: no images here"):
-        evaluation_images(str(tmp_path / "absent"))
+        open_source(str(tmp_path / "absent"))
 
 
 def test_photographs_of_the_data_folder_are_read(data_folder):
     paths = sorted((data_folder / "kodak").glob("*"))
-    names = [name for name, _ in evaluation_images(str(data_folder / "kodak"))]
+    names = open_source(str(data_folder / "kodak")).names
     assert len(names) >= 1 and set(names) <= {path.stem for path in paths}
     assert read_image(next(p for p in paths if p.stem == names[0])).ndim == 3

@@ -1,4 +1,4 @@
-"""Grain pipelines: endless training batches, and whole images for evaluation."""
+"""Grain pipeline: sources of images to endless training batches."""
 
 import dataclasses
 import functools
@@ -105,9 +105,3 @@ def _endless(source: Source, cache: bool, seed: int) -> grain.MapDataset:
         return source[int(order(epoch)[place])]
 
     return grain.MapDataset.range(sys.maxsize).map(image)
-
-
-def evaluation_images(spec: str) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    """Name and whole image in [0, 255] of each image that `spec` names, decoded when asked for."""
-    source = open_source(spec)
-    return ((name, source[i]) for i, name in enumerate(source.names))

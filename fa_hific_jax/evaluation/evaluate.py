@@ -16,7 +16,7 @@ from PIL import Image as PilImage
 from fa_hific_jax import __version__, metrics
 from fa_hific_jax.checkpoints import load_autoencoder
 from fa_hific_jax.codec import compress
-from fa_hific_jax.data.pipeline import evaluation_images
+from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.evaluation import baselines, results
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.losses.lpips import LpipsParams, load_lpips, lpips
@@ -57,10 +57,11 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
         codecs["untrained"] = compress.make_codec(settings.model, initial)
 
     rows = []
-    images = list(evaluation_images(settings.data.evaluation))
+    source = open_source(settings.data.evaluation)
     seen: set[tuple[int, int]] = set()
     start = time.monotonic()
-    for count, (name, image) in enumerate(images, start=1):
+    for index, name in enumerate(source.names):
+        image = source[index]
         padded = (-(-image.shape[0] // STRIDE), -(-image.shape[1] // STRIDE))
         if padded not in seen:  # Compilation is not coding time.
             seen.add(padded)
@@ -73,9 +74,10 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
         for codec, result in measured.items():
             rows.append(_row(name, image, codec, result, lpips_params, out))
         ours = next(row for row in reversed(rows) if row.codec == results.OURS)
-        left = (time.monotonic() - start) / count * (len(images) - count)
+        count = index + 1
+        left = (time.monotonic() - start) / count * (len(source) - count)
         print(
-            f"image {count}/{len(images)}  {name}  {ours.bpp:.3f} bpp  {ours.psnr:.2f} dB  "
+            f"image {count}/{len(source)}  {name}  {ours.bpp:.3f} bpp  {ours.psnr:.2f} dB  "
             f"{left:.0f} s left",
             flush=True,
         )

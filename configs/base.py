@@ -105,6 +105,9 @@ def get_config() -> ConfigDict:
     # Steps at which both are multiplied by the factor (HiFiC: 0.1 at half of 1M steps).
     config.optimizer.drop_steps = (500_000,)
     config.optimizer.drop_factor = 0.1
+    # Longest gradient, as Euclidean norm over all parameters; longer ones are scaled down to it.
+    # 0 for no limit (HiFiC).
+    config.optimizer.clip_norm = 0.0
 
     config.train = ConfigDict()
     # Steps in all, and images in one, over all devices (HiFiC: 1M, 8).

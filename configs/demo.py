@@ -33,10 +33,10 @@ def get_config():
     config.data.prefetch = 8
 
     config.loss.target_bpp = 0.25
-    config.loss.lambda_above = 1.0
+    config.loss.lambda_above = 0.5
     # Almost no rate at first: latents that are pushed to zero before the generator has learned to
     # use them never come back.
-    config.loss.warmup_steps = 500
+    config.loss.warmup_steps = 1000
     config.loss.warmup_lambda = 0.1
     config.loss.warmup_target = 4.0
     # In minutes there is no texture to judge yet: the adversarial and spectrum terms stay small.
@@ -45,6 +45,8 @@ def get_config():
     config.loss.dsl = 0.01
 
     config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 100
+    config.optimizer.clip_norm = 100.0
     config.optimizer.drop_steps = (1600, 2000)
     config.optimizer.drop_factor = 0.3
 

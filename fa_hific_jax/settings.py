@@ -58,6 +58,7 @@ class OptimizerConfig:
     warmup_steps: int
     drop_steps: tuple[int, ...]
     drop_factor: float
+    clip_norm: float
 
 
 @dataclasses.dataclass(frozen=True)

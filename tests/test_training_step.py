@@ -13,7 +13,7 @@ from fa_hific_jax.models.autoencoder import Autoencoder
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.training import sharding
 from fa_hific_jax.training.objective import objective
-from fa_hific_jax.training.state import create
+from fa_hific_jax.training.state import create, optimizers
 from fa_hific_jax.training.step import judge, norm, train_step, update_discriminator
 
 SETTINGS = tiny_settings()
@@ -169,6 +169,19 @@ def test_terms_of_weight_zero_are_not_computed(images):
     step = jax.jit(functools.partial(train_step, settings=settings))
     _, metrics = step(state, images, KEY, None)
     assert not {"ffl", "dsl", "gan_generator", "gan_discriminator", "lpips"} & set(metrics)
+
+
+def test_only_gradients_longer_than_the_limit_are_scaled_down():
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array(12.0)}  # of norm 13
+
+    def first_moment(clip_norm):
+        optimizer = optimizers(tiny_settings(optimizer__clip_norm=clip_norm).optimizer)[0]
+        _, state = optimizer.update(grads, optimizer.init(params), params)
+        return state[1][0].mu["b"]
+
+    for clip_norm, expected in [(0.0, 12.0), (26.0, 12.0), (1.3, 1.2)]:
+        np.testing.assert_allclose(first_moment(clip_norm), 0.1 * expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("pairwise", [True, False])

@@ -41,8 +41,9 @@ def optimizers(
     config: OptimizerConfig,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """Adam for the autoencoder with the DSL's sigmas, and for the discriminator."""
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     generator, discriminator = (
-        optax.adam(learning_rate(rate, config))
+        optax.chain(clip, optax.adam(learning_rate(rate, config)))
         for rate in (config.learning_rate, config.discriminator_learning_rate)
     )
     return generator, discriminator

@@ -76,7 +76,7 @@ class Upsample(nn.Module):
     the one that correlates with the zero-dilated input (PyTorch's flipped in both spatial axes,
     input and output channels swapped). It is computed as one convolution of the small input that
     puts out the four phases of the large one, interleaved afterwards: XLA's gradients of dilated
-    convolutions are an order of magnitude slower on a CPU.
+    convolutions are several times slower on a CPU.
     """
 
     features: int

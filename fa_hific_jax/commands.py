@@ -5,12 +5,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from absl import app, flags, logging
 
 from fa_hific_jax import settings
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, fail
 
 
 def run(main: Callable[[], None], required: Sequence[str]) -> None:
@@ -40,12 +39,6 @@ def run(main: Callable[[], None], required: Sequence[str]) -> None:
             fail(str(error))
 
     app.run(guarded, flags_parser=parse)
-
-
-def fail(sentence: str) -> NoReturn:
-    """Prints the sentence as one line to standard error and exits with code 2."""
-    print("error:", *sentence.split(), file=sys.stderr)
-    sys.exit(2)
 
 
 def _check_config_arguments(argv: Sequence[str]) -> None:

@@ -16,9 +16,9 @@ ORDER = (
     ("entropy", "losses", "data"),
     ("models", "metrics"),
     ("settings", "spectra", "codec", "checkpoints"),
-    ("training", "evaluation"),
-    ("commands",),
-    ("train", "eval"),
+    ("training", "evaluation", "convert"),
+    ("commands", "cli"),
+    ("train", "eval", "__main__"),
 )
 SIDEWAYS = {("codec", "settings"), ("checkpoints", "settings")}
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}

@@ -1,0 +1,1 @@
+"""The commands of `fa-hific`, one module each, and `main` which dispatches to them."""

@@ -1,0 +1,45 @@
+"""`fa-hific COMMAND`: finds the command, runs it, and turns a user's mistake into one sentence.
+
+Each command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`. Its
+heavy imports stand within `run`, so that `--help` and mistakes answer at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fa_hific_jax import __version__
+from fa_hific_jax.errors import UserError, fail
+
+COMMANDS = {}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; exits with 2 after a user's mistake, with 130 after an interrupt."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands; the chosen one's `run` is stored as `run`."""
+    top = argparse.ArgumentParser(
+        prog="fa-hific", description="FA-HiFiC, a learned image codec: images to bytes and back."
+    )
+    top.add_argument("--version", action="version", version=f"fa-hific {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        summary = module.__doc__.partition("\n")[0]
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top

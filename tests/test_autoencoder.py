@@ -177,7 +177,7 @@ class GivenLatents(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, size=None):
         shape = (1, x.shape[1] // 16, x.shape[2] // 16, self.latent_channels)
         return self.param("y", nn.initializers.zeros, shape), ()
 
@@ -190,7 +190,7 @@ class NoImage(nn.Module):
     fcm_width: int
     dtype: jnp.dtype
 
-    def __call__(self, y_hat):
+    def __call__(self, y_hat, size=None):
         batch, height, width, _ = y_hat.shape
         return jnp.zeros((batch, 16 * height, 16 * width, 3)), ()
 
@@ -264,3 +264,26 @@ def test_rates_decoded_latents_and_gradients_of_training_equal_the_reference(ref
     for name, found in pairs.items():
         error = np.max(np.abs(found - data[name])) / np.max(np.abs(data[name]))
         assert error < 1e-4, name  # measured: 1e-5 for y, 1e-6 to 9e-6 for parameters
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (128, 192), (192, 64)])
+def test_an_image_within_a_larger_array_gives_what_it_gives_alone(height, width, request):
+    config = dataclasses.replace(TINY, residual_blocks=1)
+    params = init_parameters(config, jax.random.key(0))
+    request.getfixturevalue("x64")
+    # FCM begin at zero and would hide what they do.
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + 0.01, params)
+    rng = np.random.default_rng(0)
+    canvas = jnp.asarray(rng.random((1, 192, 256, 3)))
+    run = functools.partial(autoencoder.apply, config, params, dtype="float64")
+    size = (jnp.int32(height), jnp.int32(width))
+    y, z, _ = run(canvas, size, method="analyse")
+    alone_y, alone_z, _ = run(canvas[:, :height, :width], method="analyse")
+    np.testing.assert_allclose(y[:, : height // 16, : width // 16], alone_y, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(z[:, : height // 64, : width // 64], alone_z, rtol=0, atol=1e-12)
+
+    latents = jnp.asarray(rng.normal(size=(1, 12, 16, config.latent_channels)))
+    latent_size = (jnp.int32(height // 16), jnp.int32(width // 16))
+    image = run(latents, latent_size, method="generate")
+    alone = run(latents[:, : height // 16, : width // 16], method="generate")
+    np.testing.assert_allclose(image[:, :height, :width], alone, rtol=0, atol=1e-12)

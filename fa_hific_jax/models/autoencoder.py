@@ -14,6 +14,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.encoder import Encoder
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
+from fa_hific_jax.models.layers import Size
 
 STRIDE = 64
 """Pixels to one hyper-latent: images are padded to a multiple of it."""
@@ -94,12 +95,19 @@ class AutoencoderOutput(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """The codec as a network: images in [0, 1], NHWC, of any size."""
+    """The codec as a network: images in [0, 1], NHWC, of any size.
+
+    Attributes:
+      config: shape of the networks.
+      dtype: in which convolutions are computed, instead of the config's ("float64" gives the same
+        latents on every device and needs JAX's 64-bit mode).
+    """
 
     config: ModelConfig
+    dtype: str | None = None
 
     def setup(self):
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        config, dtype = self.config, jnp.dtype(self.dtype or self.config.dtype)
         self.encoder = Encoder(config.encoder_widths, config.latent_channels, dtype)
         self.hyperprior = Hyperprior(config.hyper_channels, config.latent_channels, dtype)
         self.generator = Generator(
@@ -145,11 +153,15 @@ class Autoencoder(nn.Module):
             rates=Rates(bpp_y + bpp_z, rounded_y + rounded_z, rounded_y, rounded_z),
         )
 
-    def analyse(self, x: Images):
-        """y, z before rounding, and A_1, A_2 of images that are padded to a multiple of STRIDE."""
-        y, encoder_features = self.encoder(ops.pad_to_multiple(x, STRIDE))
+    def analyse(self, x: Images, size: Size | None = None):
+        """y, z before rounding, and A_1, A_2 of images that are padded to a multiple of STRIDE.
+
+        With a `size`, a multiple of STRIDE too, those of the part of x at its top left.
+        """
+        y, encoder_features = self.encoder(ops.pad_to_multiple(x, STRIDE), size)
         y = ops.at_least_float32(y)
-        return y, self.hyperprior.analysis(y), encoder_features
+        latent_size = None if size is None else (size[0] // 16, size[1] // 16)
+        return y, self.hyperprior.analysis(y, latent_size), encoder_features
 
     def synthesise_parameters(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
         """Mean and scale of y under the decoded hyper-latents."""
@@ -159,14 +171,23 @@ class Autoencoder(nn.Module):
         """Probability of each hyper-latent under its prior."""
         return self.hyperprior.prior(z)
 
-    def generate(self, y_hat: Latents) -> Images:
-        """The image of the padded size that y_hat stands for, not clipped."""
-        return self.generator(y_hat)[0]
+    def generate(self, y_hat: Latents, size: Size | None = None) -> Images:
+        """The image of the padded size that y_hat stands for, not clipped.
+
+        With a `size`, that of the latents of this size at the top left of y_hat.
+        """
+        return self.generator(y_hat, size)[0]
 
 
-def apply(config: ModelConfig, params: Any, *args: Any, method: str = "__call__") -> Any:
+def apply(
+    config: ModelConfig,
+    params: Any,
+    *args: Any,
+    method: str = "__call__",
+    dtype: str | None = None,
+) -> Any:
     """What a method of the `Autoencoder` with these parameters returns for `args`."""
-    return Autoencoder(config).apply({"params": params}, *args, method=method)
+    return Autoencoder(config, dtype).apply({"params": params}, *args, method=method)
 
 
 def init_parameters(config: ModelConfig, key: Key) -> Any:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fa_hific_jax.models.layers import DOWN_3X3, ChannelNorm, Conv
+from fa_hific_jax.models.layers import DOWN_3X3, ChannelNorm, Conv, Size, halved
 
 
 class Encoder(nn.Module):
@@ -22,7 +22,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w 3"]
+        self, x: Float[Array, "b h w 3"], size: Size | None = None
     ) -> tuple[Float[Array, "b hy wy cy"], tuple[Float[Array, "b _ _ _"], ...]]:
         """y of images in [0, 1] with sides that are multiples of 16, and the features A_1, A_2.
 
@@ -37,12 +37,13 @@ class Encoder(nn.Module):
             bias_init=nn.initializers.normal(0.5),
             dtype=self.dtype,
             name="conv0",
-        )(x.astype(self.dtype))
+        )(x.astype(self.dtype), size)
         x = nn.relu(ChannelNorm(name="norm0")(x))
         features = [x]
         for level, width in enumerate(self.widths[1:], start=1):
-            x = Conv(width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}")(x)
+            down = Conv(width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}")
+            x, size = down(x, size), halved(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             features.append(x)
-        y = Conv(self.latent_channels, 3, dtype=self.dtype, name="conv_out")(x)
+        y = Conv(self.latent_channels, 3, dtype=self.dtype, name="conv_out")(x, size)
         return y, tuple(features[:2])

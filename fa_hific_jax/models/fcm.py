@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fa_hific_jax.models.layers import ChannelNorm, Conv, Features
+from fa_hific_jax.models.layers import ChannelNorm, Conv, Features, Size
 
 
 class FrequencyComplement(nn.Module):
@@ -24,11 +24,11 @@ class FrequencyComplement(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, b: Features) -> Features:
+    def __call__(self, b: Features, size: Size | None = None) -> Features:
         x = b
         for layer in range(2):
             x = nn.relu(ChannelNorm(name=f"norm{layer}")(x))
-            x = Conv(self.width, 3, mode="constant", dtype=self.dtype, name=f"conv{layer}")(x)
+            x = Conv(self.width, 3, mode="constant", dtype=self.dtype, name=f"conv{layer}")(x, size)
         x = nn.relu(ChannelNorm(name="norm2")(x))
         return Conv(
             b.shape[-1],
@@ -37,4 +37,4 @@ class FrequencyComplement(nn.Module):
             kernel_init=nn.initializers.zeros,
             dtype=self.dtype,
             name="conv2",
-        )(x)
+        )(x, size)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.factorized import FactorizedPrior
 from fa_hific_jax.entropy.gaussian import SCALE_MIN
-from fa_hific_jax.models.layers import Conv, Upsample
+from fa_hific_jax.models.layers import Conv, Size, Upsample, halved
 
 Latents = Float[Array, "b hy wy cy"]
 HyperLatents = Float[Array, "b hz wz cz"]
@@ -20,11 +20,13 @@ class HyperAnalysis(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, y: Latents) -> HyperLatents:
+    def __call__(self, y: Latents, size: Size | None = None) -> HyperLatents:
         x = y.astype(self.dtype)
-        x = nn.relu(Conv(self.channels, 3, mode="constant", dtype=self.dtype, name="conv0")(x))
-        x = nn.relu(Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv1")(x))
-        z = Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv2")(x)
+        conv = Conv(self.channels, 3, mode="constant", dtype=self.dtype, name="conv0")
+        x = nn.relu(conv(x, size))
+        conv = Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv1")
+        x, size = nn.relu(conv(x, size)), halved(size)
+        z = Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv2")(x, size)
         return ops.at_least_float32(z)
 
 

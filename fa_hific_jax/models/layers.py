@@ -6,13 +6,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fa_hific_jax import ops
 
 Features = Float[Array, "b h w c"]
 Resized = Float[Array, "b _ _ _"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
+Size = tuple[Int[Array, ""], Int[Array, ""]]
+"""Height and width of the true image within an array: rows and columns beyond are of no meaning.
+
+With it one compiled program serves images of many sizes, and each comes out as if its array had
+had its size. Convolutions reflect, or see zeros, at the true border.
+"""
 
 # Rows above and below, columns left and right. Of a stride-2 convolution the PyTorch HiFiC
 # (Justin-Tan/high-fidelity-generative-compression, src/network/encoder.py) pads above and right.
@@ -26,9 +32,43 @@ def same_padding(kernel: int) -> Padding:
     return ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2))
 
 
-def pad(x: Features, padding: Padding, mode: Literal["reflect", "constant"]) -> Resized:
-    """x with rows and columns added: reflected without repeating the edge, or zeros."""
-    return jnp.pad(x, ((0, 0), *padding, (0, 0)), mode=mode)
+def pad(
+    x: Features,
+    padding: Padding,
+    mode: Literal["reflect", "constant"],
+    size: Size | None = None,
+) -> Resized:
+    """x with rows and columns added: reflected without repeating the edge, or zeros.
+
+    With a size the added values begin at the true border, on top of what lies beyond it.
+    """
+    if size is None:
+        return jnp.pad(x, ((0, 0), *padding, (0, 0)), mode=mode)
+    for axis, (before, after), extent in zip((1, 2), padding, size, strict=True):
+        position = jnp.arange(-before, x.shape[axis] + after, dtype=jnp.int32)
+        period = jnp.maximum(2 * (extent - 1), 1)
+        phase = position % period
+        source = jnp.where(phase < extent, phase, period - phase)
+        x = jnp.take(x, source, axis=axis, mode="clip")
+        if mode == "constant":
+            x = _zero_outside(x, axis, (position >= 0) & (position < extent))
+    return x
+
+
+def halved(size: Size | None) -> Size | None:
+    """The true size after a stride of 2, of an even size."""
+    return None if size is None else (size[0] // 2, size[1] // 2)
+
+
+def doubled(size: Size | None) -> Size | None:
+    """The true size after an upsampling."""
+    return None if size is None else (2 * size[0], 2 * size[1])
+
+
+def _zero_outside(x: Array, axis: int, inside: Array) -> Array:
+    shape = [1] * x.ndim
+    shape[axis] = x.shape[axis]
+    return jnp.where(inside.reshape(shape), x, jnp.zeros_like(x))
 
 
 class Conv(nn.Module):
@@ -55,7 +95,7 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, x: Features) -> Resized:
+    def __call__(self, x: Features, size: Size | None = None) -> Resized:
         padding = same_padding(self.kernel) if self.padding is None else self.padding
         return nn.Conv(
             self.features,
@@ -65,7 +105,7 @@ class Conv(nn.Module):
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             dtype=self.dtype,
-        )(pad(x, padding, self.mode))
+        )(pad(x, padding, self.mode, size))
 
 
 class Upsample(nn.Module):
@@ -85,7 +125,7 @@ class Upsample(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, x: Features) -> Resized:
+    def __call__(self, x: Features, size: Size | None = None) -> Resized:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", _interpolating, shape)
         bias = self.param("bias", self.bias_init, (self.features,))
@@ -99,6 +139,7 @@ class Upsample(nn.Module):
         phases = phases.reshape(taps, 2, taps, 2, *shape[2:])[:, ::-1, :, ::-1]
         phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, x.shape[-1], -1)
         edges = (reach, taps - 1 - reach)
+        x = pad(x, ((0, 0), (0, 0)), "constant", size)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             phases.astype(self.dtype),
@@ -122,7 +163,7 @@ def _interpolating(key, shape: tuple[int, ...]) -> Array:
     side = shape[0]
     taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
     window = jnp.asarray(np.outer(taps, taps)[:, :, None, None], jnp.float32)
-    return window * nn.initializers.glorot_uniform()(key, shape[2:])[None, None]
+    return window * nn.initializers.glorot_uniform()(key, shape[2:], jnp.float32)[None, None]
 
 
 class ChannelNorm(nn.Module):
@@ -153,11 +194,9 @@ class ResidualBlock(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features, size: Size | None = None) -> Features:
         channels = x.shape[-1]
-        inner = nn.relu(
-            ChannelNorm(name="norm1")(Conv(channels, 3, dtype=self.dtype, name="conv1")(x))
-        )
-        return x + ChannelNorm(name="norm2")(
-            Conv(channels, 3, dtype=self.dtype, name="conv2")(inner)
-        )
+        inner = Conv(channels, 3, dtype=self.dtype, name="conv1")(x, size)
+        inner = nn.relu(ChannelNorm(name="norm1")(inner))
+        inner = Conv(channels, 3, dtype=self.dtype, name="conv2")(inner, size)
+        return x + ChannelNorm(name="norm2")(inner)

@@ -147,9 +147,7 @@ class _Machine:
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
         if isinstance(target, Record):
-            if not isinstance(state, dict):
-                raise TypeError("a state that is no dict")
-            target.state.update(state)
+            target.state.update(state if isinstance(state, dict) else {"": state})
         # A state dict of torch carries `_metadata` like this, which says nothing of the weights.
         elif not isinstance(target, dict):
             raise TypeError("a state of what has none")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fa_hific_jax.convert.inert_pickle import Global, Names, load
+from fa_hific_jax.convert.inert_pickle import Global, Names, Record, load
 from fa_hific_jax.errors import UserError
 
 INDEX_LIMIT = 1 << 24
@@ -39,6 +39,7 @@ _STORAGES = {
     for module in ("torch", "torch.cuda")
 }
 _TORCH_DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+_NUMBERS = "f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1 b1".split()
 _INERT = {"argparse.Namespace", "types.SimpleNamespace", "src.helpers.utils.Struct"}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
@@ -79,7 +80,8 @@ def read_torch_file(path: str | Path) -> Any:
         raise UserError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short: fetch it again") from error
-    raise UserError(f"{path} is no file of torch.save{_kind(raw[:64].tobytes())}")
+    kind = _kind(raw[:64].tobytes()) or ": name a checkpoint, mostly .pt or .pth"
+    raise UserError(f"{path} is no file of torch.save{kind}")
 
 
 def _bytes_of(path: str | Path) -> np.ndarray:
@@ -230,6 +232,10 @@ def _functions(rebuild: Callable[..., Any]) -> Mapping[str, Callable[..., Any]]:
         "torch._utils._rebuild_parameter_with_state": lambda data, grad, hooks, state: data,
         "torch.Size": lambda size: tuple(size),
         "torch.device": lambda *parts: ":".join(str(part) for part in parts),
+        "_codecs.encode": _latin1,
+        "numpy.dtype": lambda *arguments: Record("numpy.dtype", arguments),
+        "numpy.core.multiarray.scalar": _scalar,
+        "numpy._core.multiarray.scalar": _scalar,
     }
 
 
@@ -245,6 +251,19 @@ def _ordered(pairs: Any = ()) -> dict:
     if any(not isinstance(key, str) for key, _ in pairs):
         raise TypeError("a key that is no text")
     return dict(pairs)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How protocol 2 spells bytes."""
+    if encoding != "latin1":
+        raise ValueError("another encoding")
+    return text.encode("latin1")
+
+
+def _scalar(dtype: Record, data: bytes) -> int | float | bool:
+    if dtype.kind != "numpy.dtype" or dtype.arguments[0] not in _NUMBERS:
+        raise ValueError("a scalar that is no number")
+    return np.frombuffer(data, dtype.arguments[0], count=1).item()
 
 
 def _tensor(

@@ -16,8 +16,8 @@ from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.models.autoencoder import STRIDE, Autoencoder, ModelConfig, init_parameters
 
 SIZES = [(1, 1), (1, 7), (63, 65), (64, 64), (130, 70)]  # height, width
-# The header of docs/bitstream.md at these sizes: 4 + 1 + 4 + 8 and four varints of 1 or 2 bytes.
-HEADER = 17 + 4 * 2
+# The header of docs/bitstream.md at these sizes: 22 bytes and four varints of 1 or 2 bytes.
+HEADER = 22 + 4 * 2
 
 
 def model_config() -> ModelConfig:

@@ -1,17 +1,30 @@
-"""The container of a compressed image: sizes, model, two streams, checksum (docs/bitstream.md)."""
+"""The container of a compressed image: model, coder, sizes, streams, checksums (docs/bitstream.md).
+
+Reading allocates copies of the streams and nothing else, whatever the header claims, and refuses
+every file that `pack` would not have written.
+"""
 
 import zlib
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Integer
+
 from fa_hific_jax.errors import UserError
 
 MAGIC = b"FAHJ"
-VERSION = 1  # raised whenever a file would decode differently
+VERSION = 2  # raised whenever a file would decode differently
 MAX_PIXELS = 512 * 2**20
+CODERS = ("constriction", "tfc")  # by id: names are added at the end, never moved
 
 _CRC = slice(5, 9)
 _MODEL_ID = slice(9, 17)
+_FLAGS = 17  # bits 0 to 3 the coder, bit 4 whether there is an alpha stream
+_SYMBOLS_CRC = slice(18, 22)
+_ALPHA_FLAG = 1 << 4
 _VARINT_BYTES = 5
+_MAX_STREAM = 2**31 - 1  # bytes
+_CRC_BLOCK = 2**20  # symbols
 
 
 class BitstreamError(UserError):
@@ -19,17 +32,24 @@ class BitstreamError(UserError):
 
 
 class Container(NamedTuple):
-    """What a file holds: the 8-byte model id, the image size in pixels, the two coded streams."""
+    """What a file holds: an 8-byte model id, the image size in pixels, the coded streams.
+
+    `coder` is a name of CODERS, `symbols_crc` what `symbols_crc(z, y)` gives of the coded symbols,
+    `alpha_stream` empty for an image without transparency.
+    """
 
     model_id: bytes
+    coder: str
     width: int
     height: int
     z_stream: bytes
     y_stream: bytes
+    alpha_stream: bytes
+    symbols_crc: int
 
 
 def pack(container: Container) -> bytes:
-    """The bytes of the file: some 25 more than the two streams, at most 37.
+    """The bytes of the file: 26 to 47 more than the streams, 32 at 4096 x 4096 pixels.
 
     Raises:
         BitstreamError: the image is empty or larger than any decoder accepts.
@@ -37,15 +57,19 @@ def pack(container: Container) -> bytes:
     if len(container.model_id) != 8:
         raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
     _check_size(container.width, container.height, MAX_PIXELS)
-    sizes = (
-        container.width,
-        container.height,
-        len(container.z_stream),
-        len(container.y_stream),
-    )
+    alpha = [container.alpha_stream] if container.alpha_stream else []
+    streams = [container.z_stream, container.y_stream, *alpha]
+    lengths = [_check_length(len(stream)) for stream in streams]
+    flags = CODERS.index(container.coder) | (_ALPHA_FLAG if alpha else 0)
     start = MAGIC + bytes([VERSION])
     rest = b"".join(
-        (container.model_id, *map(_varint, sizes), container.z_stream, container.y_stream)
+        (
+            container.model_id,
+            bytes([flags]),
+            container.symbols_crc.to_bytes(4, "little"),
+            *map(_varint, (container.width, container.height, *lengths)),
+            *streams,
+        )
     )
     return start + _checksum(start, rest) + rest
 
@@ -53,36 +77,41 @@ def pack(container: Container) -> bytes:
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
     """The container in the bytes of a file, verified against its checksum.
 
-    Nothing is allocated beyond copies of the two streams, whatever the header claims.
-
     Raises:
-        BitstreamError: wrong magic, unknown version, impossible size, truncated, trailing bytes,
-            or a checksum that does not match.
+        BitstreamError: wrong magic, unknown version, coder or flags, impossible size or length,
+            truncated, trailing bytes, or a checksum that does not match.
     """
-    if data[:4] != MAGIC:
-        raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
-    if len(data) > 4 and data[4] != VERSION:
-        raise BitstreamError(
-            f"the file has bitstream version {data[4]}, this build reads version {VERSION}: "
-            "install the release of fa-hific-jax that wrote it"
-        )
-    position = _MODEL_ID.stop
+    _check_kind(data)
+    coder, has_alpha = _read_flags(data)
+    position = _SYMBOLS_CRC.stop
     width, position = _read_varint(data, position)
     height, position = _read_varint(data, position)
-    z_length, position = _read_varint(data, position)
-    y_length, position = _read_varint(data, position)
     _check_size(width, height, max_pixels)
-    y_start = position + z_length
-    end = y_start + y_length
-    if len(data) < end:
-        raise _truncated(f"it has {len(data)} of {end} bytes")
-    if len(data) > end:
+    lengths = []
+    for _ in range(3 if has_alpha else 2):
+        length, position = _read_varint(data, position)
+        lengths.append(_check_length(length))
+    if has_alpha and lengths[2] == 0:
         raise BitstreamError(
-            f"{len(data) - end} bytes follow the end of the compressed image: fetch the file again"
+            "the file announces transparency of 0 bytes, which is impossible: fetch it again"
         )
+    _check_end(len(data), position + sum(lengths))
     if data[_CRC] != _checksum(data[: _CRC.start], data[_CRC.stop :]):
         raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
-    return Container(data[_MODEL_ID], width, height, data[position:y_start], data[y_start:end])
+    streams = []
+    for length in lengths:
+        streams.append(data[position : position + length])
+        position += length
+    return Container(
+        model_id=data[_MODEL_ID],
+        coder=coder,
+        width=width,
+        height=height,
+        z_stream=streams[0],
+        y_stream=streams[1],
+        alpha_stream=streams[2] if has_alpha else b"",
+        symbols_crc=int.from_bytes(data[_SYMBOLS_CRC], "little"),
+    )
 
 
 def check_model(container: Container, model_id: bytes) -> None:
@@ -94,8 +123,66 @@ def check_model(container: Container, model_id: bytes) -> None:
         )
 
 
+def symbols_crc(z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]) -> int:
+    """CRC-32 of all symbols as little-endian int32: those of z, then those of y, in C order."""
+    crc = 0
+    for symbols in (z.ravel(), y.ravel()):
+        for start in range(0, symbols.size, _CRC_BLOCK):
+            crc = zlib.crc32(symbols[start : start + _CRC_BLOCK].astype("<i4").tobytes(), crc)
+    return crc
+
+
+def check_symbols(
+    container: Container, z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]
+) -> None:
+    """Raises BitstreamError unless these are the symbols that were coded.
+
+    They are not where this device computes other table rows from z than the encoder's did: without
+    this check the image would be noise.
+    """
+    if container.symbols_crc != symbols_crc(z, y):
+        raise BitstreamError(
+            "the symbols decoded here are not those that were coded, this device computes the "
+            "model differently: decode on the kind of device that compressed the image"
+        )
+
+
 def _checksum(start: bytes, rest: bytes) -> bytes:
     return zlib.crc32(rest, zlib.crc32(start)).to_bytes(4, "little")
+
+
+def _check_kind(data: bytes) -> None:
+    if data[:4] != MAGIC:
+        raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
+    version = data[4] if len(data) > 4 else VERSION
+    if version == 1:
+        raise BitstreamError(
+            "the file has bitstream version 1, made by a pre-release that no release reads: "
+            "compress the image again"
+        )
+    if version != VERSION:
+        raise BitstreamError(
+            f"the file has bitstream version {version}, this build reads version {VERSION}: "
+            "install the release of fa-hific-jax that wrote it"
+        )
+
+
+def _read_flags(data: bytes) -> tuple[str, bool]:
+    """Name of the coder, and whether there is an alpha stream."""
+    if len(data) < _SYMBOLS_CRC.stop:
+        raise _truncated("it ends within its header")
+    coder, flags = data[_FLAGS] & 15, data[_FLAGS] & ~15
+    if coder >= len(CODERS):
+        raise BitstreamError(
+            f"the file was coded by coder {coder}, this build knows 0 to {len(CODERS) - 1}: "
+            "install a newer fa-hific-jax"
+        )
+    if flags & ~_ALPHA_FLAG:
+        raise BitstreamError(
+            f"the file has flags {flags:#04x}, which this build does not know: "
+            "install a newer fa-hific-jax"
+        )
+    return CODERS[coder], bool(flags)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -107,6 +194,24 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise BitstreamError(
             f"an image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
             "cut it into parts"
+        )
+
+
+def _check_length(length: int) -> int:
+    if length > _MAX_STREAM:
+        raise BitstreamError(
+            f"a stream of {length} bytes is impossible, the format ends at {_MAX_STREAM}: "
+            "fetch the file again"
+        )
+    return length
+
+
+def _check_end(size: int, end: int) -> None:
+    if size < end:
+        raise _truncated(f"it has {size} of {end} bytes")
+    if size > end:
+        raise BitstreamError(
+            f"{size - end} bytes follow the end of the compressed image: fetch the file again"
         )
 
 
@@ -133,5 +238,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position + i]
         value |= (byte & 127) << 7 * i
         if byte < 128:
+            if byte == 0 and i > 0:  # only the shortest form, so that a file has one spelling
+                break
             return value, position + i + 1
     raise BitstreamError("a number in the header is too long, the file is damaged: fetch it again")

@@ -53,26 +53,30 @@ def make_codec(config: ModelConfig, params: Any) -> Codec:
     )
 
 
-def compress(codec: Codec, image: Image) -> bytes:
+def compress(codec: Codec, image: Image, coder: str = "constriction") -> bytes:
     """The file of an RGB image, as specified in docs/bitstream.md."""
-    return encode(codec, quantise(codec, image), image.shape[0], image.shape[1])
+    return encode(codec, quantise(codec, image), image.shape[0], image.shape[1], coder)
 
 
 def decompress(codec: Codec, data: bytes) -> Image:
     """The RGB image that a file of `compress` stands for.
 
     Raises:
-      BitstreamError: the file is damaged, or was made with another model.
+      BitstreamError: the file is damaged, was made with another model, or this device computes
+        other scales than the one that made it.
     """
     container = bitstream.unpack(data)
     bitstream.check_model(container, codec.model_id)
     height, width = container.height, container.width
     z_shape = (-(-height // STRIDE), -(-width // STRIDE), codec.config.hyper_channels)
     z_indexes = _channel_indexes(z_shape)
-    z = coders.decode(container.z_stream, z_indexes, codec.z_tables).reshape(z_shape)
+    z = coders.decode(container.z_stream, z_indexes, codec.z_tables, container.coder)
+    z = z.reshape(z_shape)
     mean, scale = _parameters(codec.config, codec.params, z)
     indexes = tables.scale_indexes(scale.ravel(), SCALE_TABLE)
-    y = coders.decode(container.y_stream, indexes, codec.y_tables).reshape(mean.shape)
+    y = coders.decode(container.y_stream, indexes, codec.y_tables, container.coder)
+    y = y.reshape(mean.shape)
+    bitstream.check_symbols(container, z, y)
     y_hat = mean + y.astype(np.float32)
     return np.asarray(_generate(codec.config, codec.params, y_hat))[:height, :width]
 
@@ -88,17 +92,22 @@ def quantise(codec: Codec, image: Image) -> Quantised:
     return Quantised(z=z, y=symbols, scale=scale)
 
 
-def encode(codec: Codec, quantised: Quantised, height: int, width: int) -> bytes:
+def encode(
+    codec: Codec, quantised: Quantised, height: int, width: int, coder: str = "constriction"
+) -> bytes:
     """The file of the symbols of an image of this size in pixels."""
     z, y, scale = quantised
     indexes = tables.scale_indexes(scale.ravel(), SCALE_TABLE)
     return bitstream.pack(
         bitstream.Container(
             model_id=codec.model_id,
+            coder=coder,
             width=width,
             height=height,
-            z_stream=coders.encode(z.ravel(), _channel_indexes(z.shape), codec.z_tables),
-            y_stream=coders.encode(y.ravel(), indexes, codec.y_tables),
+            z_stream=coders.encode(z.ravel(), _channel_indexes(z.shape), codec.z_tables, coder),
+            y_stream=coders.encode(y.ravel(), indexes, codec.y_tables, coder),
+            alpha_stream=b"",
+            symbols_crc=bitstream.symbols_crc(z, y),
         )
     )
 

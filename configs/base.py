@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
     config.loss.ffl_batch_matrix = False
     # Weight of the dynamic spectrum loss (FA-HiFiC: 0.25, FA-VAE: 0.01); needs fcm_width.
     config.loss.dsl = 0.0
-    # Exponent of its spectrum weight; side of its blurs, odd, 3 to 15 (FA-VAE: 9).
+    # Exponent of its spectrum weight; side of its blurs, 3 to 15, odd unless legacy (FA-VAE: 9).
     config.loss.dsl_alpha = 1.0
     config.loss.dsl_kernel_size = 9
     # Standard deviation of the blurs in pixels, initially (FA-VAE: 3); learned (DSL) or fixed (SL).
@@ -98,6 +98,12 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     # Adam (HiFiC: 1e-4 for both).
+    # Blur as the FA-HiFiC authors' code does: the sum of all channels, with zeros around. Otherwise
+    # each channel for itself, borders reflected (FA-VAE).
+    config.loss.dsl_legacy_kernel = False
+    # Weight of its levels: "mean", one over their number (FA-VAE), or "authors", one over each
+    # level's channels (FA-HiFiC: 1/60 and 1/120).
+    config.loss.dsl_weighting = "mean"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.discriminator_learning_rate = 1e-4
     # Steps in which both rise linearly to these values, 0 for none (HiFiC).

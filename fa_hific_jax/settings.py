@@ -11,6 +11,7 @@ from typing import Any
 
 from fa_hific_jax.data.pipeline import DataConfig
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.dynamic_spectrum import WEIGHTINGS
 from fa_hific_jax.losses.gan import KINDS
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
@@ -40,13 +41,18 @@ class LossConfig:
     dsl: float
     dsl_alpha: float
     dsl_kernel_size: int
+    dsl_legacy_kernel: bool
+    dsl_weighting: str
     dsl_sigma: float
     dsl_sigma_learned: bool
     dsl_sigma_pairwise: bool
 
     def __post_init__(self):
-        if self.gan_kind not in KINDS:
-            raise UserError(f"loss.gan_kind is {self.gan_kind!r}: choose one of {', '.join(KINDS)}")
+        for field, choices in (("gan_kind", KINDS), ("dsl_weighting", WEIGHTINGS)):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"loss.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

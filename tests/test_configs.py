@@ -44,7 +44,9 @@ def test_stages_add_their_losses():
 
 def test_frequency_weights_of_fa_vae_are_a_variant():
     authors, favae = (build(fa_hific.get_config(name)).loss for name in ("mi", "mi_favae"))
-    assert (favae.ffl, favae.dsl) == (1.0, 0.01)
+    assert (favae.ffl, favae.dsl, favae.dsl_weighting) == (1.0, 0.01, "mean")
+    assert (authors.ffl, authors.dsl, authors.dsl_weighting) == (0.5, 0.25, "authors")
+    assert not (favae.dsl_legacy_kernel or authors.dsl_legacy_kernel)
     assert (favae.target_bpp, favae.gan) == (authors.target_bpp, authors.gan)
     with pytest.raises(ValueError, match="'lo_vae' does not exist: choose lo or lo_favae"):
         fa_hific.get_config("lo_vae")

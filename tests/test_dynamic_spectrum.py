@@ -7,11 +7,13 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.dynamic_spectrum import (
     gaussian_blur,
     gaussian_kernel,
+    legacy_gaussian_blur,
     raw_from_sigma,
     sigma_from_raw,
     spectrum_loss,
 )
 from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+from fa_hific_jax.losses.rate_distortion import mse_255, weighted_rate
 
 # Reference numbers: the code of FA-VAE and of the FA-HiFiC authors, NCHW, float64.
 FAVAE_LOSS_WEIGHT = 0.01  # FA-VAE keeps the weight inside its focal frequency loss
@@ -29,23 +31,106 @@ def random(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+def arrays_of_size(arrays, size):
+    """Those named after a kernel size, to be taken out one by one, with the sigmas they have."""
+    taken = {key: value for key, value in arrays.items() if key.startswith(f"k{size}_")}
+    return taken, sorted({float(key.split("_")[1][1:]) for key in taken})
+
+
 @pytest.mark.parametrize("size", [3, 5, 9, 15])
 def test_blur_agrees_with_the_reference(golden, x64, size):
     arrays = golden("favae_blur")
+    assert size in arrays["kernel_sizes"]
+    taken, sigmas = arrays_of_size(arrays, size)
+    assert sigmas == arrays["sigmas"].tolist()
 
     def energy(x, sigma):
         blurred = gaussian_blur(x, sigma, size)
         return jnp.sum(jnp.square(blurred)), blurred
 
     gradients = jax.jit(jax.grad(energy, argnums=(0, 1), has_aux=True))
-    for sigma in arrays["sigmas"].tolist():
+    for sigma in sigmas:
+        tag = f"k{size}_s{sigma}"
         kernel = gaussian_kernel(size, jnp.asarray(sigma))
         (dx, dsigma), blurred = gradients(nhwc(arrays["x"]), jnp.asarray(sigma))
+        np.testing.assert_allclose(kernel, taken.pop(f"{tag}_kernel2d"), rtol=1e-10)
+        np.testing.assert_allclose(nchw(blurred), taken.pop(f"{tag}_out"), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(nchw(dx), taken.pop(f"{tag}_dx"), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(dsigma, taken.pop(f"{tag}_dsigma")[0], rtol=1e-10)
+        single = gaussian_blur(nhwc(arrays["x"]).astype(jnp.float32), jnp.asarray(sigma), size)
+        assert single.dtype == jnp.float32
+        np.testing.assert_allclose(nchw(single), taken.pop(f"{tag}_out_f32"), rtol=0, atol=2e-6)
+    assert not taken
+
+
+# The authors' kernel; measured: 2e-15 for values up to 8, and 2e-13 relative for gradients.
+@pytest.mark.parametrize("size", [3, 8, 9, 15])
+def test_legacy_blur_agrees_with_the_fa_hific_authors(golden, x64, size):
+    arrays = golden("authors_gaussian_kernel")
+    taken, sigmas = arrays_of_size(arrays, size)
+    assert len(sigmas) == 3 and set(arrays) - {"x"} == {
+        key for k in (3, 8, 9, 15) for key in arrays_of_size(arrays, k)[0]
+    }
+    x = nhwc(arrays["x"])
+
+    def energy(sigma):
+        blurred = legacy_gaussian_blur(x, sigma, size)
+        return 4 * jnp.sum(jnp.square(blurred)), blurred  # of all four equal channels
+
+    gradient = jax.jit(jax.grad(energy, has_aux=True))
+    for sigma in sigmas:
         tag = f"k{size}_s{sigma}"
-        np.testing.assert_allclose(kernel, arrays[f"{tag}_kernel2d"], rtol=1e-10)
-        np.testing.assert_allclose(nchw(blurred), arrays[f"{tag}_out"], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(nchw(dx), arrays[f"{tag}_dx"], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(dsigma, arrays[f"{tag}_dsigma"][0], rtol=1e-10)
+        kernel = gaussian_kernel(size, jnp.asarray(sigma))
+        dsigma, blurred = gradient(jnp.asarray(sigma))
+        np.testing.assert_allclose(kernel, taken.pop(f"{tag}_kernel_f64"), rtol=1e-10, atol=1e-300)
+        assert blurred.shape == ((1, 21, 25, 1) if size == 8 else (1, 20, 24, 1))
+        np.testing.assert_allclose(blurred[..., 0], taken.pop(f"{tag}_out_f64"), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(dsigma, taken.pop(f"{tag}_dsumsq_dsigma_f64")[0], rtol=1e-10)
+        single = legacy_gaussian_blur(x.astype(jnp.float32), jnp.asarray(sigma), size)
+        np.testing.assert_allclose(single[..., 0], taken.pop(f"{tag}_out"), rtol=0, atol=5e-6)
+    assert not taken
+
+
+@pytest.mark.parametrize("blur", [gaussian_blur, legacy_gaussian_blur])
+def test_every_odd_size_has_the_gradient_of_its_sigma(x64, blur):
+    x, sigma = jnp.asarray(random(1, 9, 10, 2), jnp.float64), jnp.asarray(1.5)
+
+    def energies(sigma):
+        return jnp.stack([jnp.sum(jnp.square(blur(x, sigma, k))) for k in range(3, 16, 2)])
+
+    found = jax.jit(jax.jacfwd(energies))(sigma)
+    above, below = jax.jit(lambda s: (energies(s + 1e-5), energies(s - 1e-5)))(sigma)
+    np.testing.assert_allclose(found, (above - below) / 2e-5, rtol=1e-6)
+
+
+def test_our_blur_keeps_channels_apart_where_the_legacy_blur_sums_them():
+    """A fault of the FA-HiFiC authors' kernel that the default does not have."""
+    x = random(1, 12, 12, 3)
+    other = x.at[..., 1].add(1.0)
+    sigma = jnp.asarray(2.0)
+    ours, theirs = (
+        np.asarray(blur(other, sigma, 9) - blur(x, sigma, 9))
+        for blur in (gaussian_blur, legacy_gaussian_blur)
+    )
+    np.testing.assert_allclose(ours, np.broadcast_to([0.0, 1.0, 0.0], ours.shape), atol=1e-6)
+    assert theirs.shape[-1] == 1 and theirs[0, 6, 6, 0] > 0.9
+    # Errors that cancel in the sum over channels cost nothing there.
+    c = x + jnp.asarray([1.0, -1.0, 0.0])[None, None, None] * random(1, 12, 12, 1, seed=1)
+    losses = [
+        spectrum_loss([x], [c], sigmas=jnp.ones((2, 1)), legacy_kernel=legacy)
+        for legacy in (False, True)
+    ]
+    assert losses[0] > 1e-3 and losses[1] < 1e-9
+
+
+def test_legacy_blur_darkens_borders_where_ours_does_not():
+    x = jnp.ones((1, 9, 9, 1))
+    ours, theirs = (
+        blur(x, jnp.asarray(3.0), 9)[0, 0, 0, 0] for blur in (gaussian_blur, legacy_gaussian_blur)
+    )
+    kernel = gaussian_kernel(9, jnp.asarray(3.0))
+    np.testing.assert_allclose(ours, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(theirs, jnp.sum(kernel[4:, 4:]), rtol=1e-6)
 
 
 def favae_losses(encoder, decoder, encoder_sigmas=None, decoder_sigmas=None):
@@ -64,8 +149,19 @@ def favae(golden, x64):
     return arrays, encoder, decoder
 
 
+def check_terms(reference, encoder, decoder, encoder_sigmas=None, decoder_sigmas=None):
+    """The levels one by one: FA-VAE's terms in the order of its encoder."""
+    for i, (a, c) in enumerate(zip(encoder, decoder[::-1], strict=True)):
+        sigmas = None
+        if encoder_sigmas is not None:
+            sigmas = jnp.stack([encoder_sigmas[i], decoder_sigmas[3 - i]])[:, None]
+        value = FAVAE_LOSS_WEIGHT * spectrum_loss([a], [c], sigmas=sigmas)
+        np.testing.assert_allclose(value, reference[i], rtol=1e-10)
+
+
 def test_loss_without_blur_agrees_with_favae(favae):
     arrays, encoder, decoder = favae
+    check_terms(arrays["losses"], encoder, decoder)
     value, grads = jax.jit(jax.value_and_grad(favae_losses, argnums=1))(encoder, decoder)
     np.testing.assert_allclose(value, arrays["loss"][0], rtol=1e-10)
     for i, grad in enumerate(grads):
@@ -76,6 +172,8 @@ def test_loss_without_blur_agrees_with_favae(favae):
 def test_one_sigma_for_list_positions_agrees_with_favae(favae):
     arrays, encoder, decoder = favae
     sigmas = jnp.asarray(arrays["pair_sigmas"])
+    assert arrays["pair_kernel_size"] == 9  # our default
+    check_terms(arrays["pair_losses"], encoder, decoder, sigmas, sigmas)
     # A "pair" there is a position in both lists, not a level: encoder i and decoder i share sigma.
     both = jax.jit(jax.value_and_grad(lambda s: favae_losses(encoder, decoder, s, s)))
     value, grad = both(sigmas)
@@ -86,6 +184,7 @@ def test_one_sigma_for_list_positions_agrees_with_favae(favae):
 def test_separate_sigmas_agree_with_favae(favae):
     arrays, encoder, decoder = favae
     sigmas = jnp.asarray(arrays["pair_sigmas"]), jnp.asarray(arrays["nonpair_dec_sigmas"])
+    check_terms(arrays["nonpair_losses"], encoder, decoder, *sigmas)
     both = jax.jit(jax.value_and_grad(favae_losses, argnums=(2, 3)))
     value, grads = both(encoder, decoder, *sigmas)
     np.testing.assert_allclose(value, arrays["nonpair_loss"][0], rtol=1e-9)
@@ -93,15 +192,56 @@ def test_separate_sigmas_agree_with_favae(favae):
     np.testing.assert_allclose(grads[1], arrays["nonpair_ddec_sigma"], rtol=1e-8)
 
 
-def test_levels_agree_with_the_fa_hific_authors_up_to_their_division_by_channels(golden, x64):
+@pytest.fixture
+def authors(golden, x64):
+    """(reference numbers, A_1 and A_2, C_1 and C_2): features of a tenth of the paper's width."""
     arrays = golden("dsl_authors")
-    for level, channels in ((1, 60), (2, 120)):
-        a, c = nhwc(arrays[f"A{level}"]), nhwc(arrays[f"C{level}"])
-        value, grad = jax.jit(jax.value_and_grad(focal_frequency_loss))(c, a)
-        np.testing.assert_allclose(value / channels, arrays[f"dsl{level}"], rtol=1e-10)
-        np.testing.assert_allclose(
-            nchw(grad) / channels, arrays[f"grad_C{level}"], rtol=0, atol=1e-14
-        )
+    a, c = ([nhwc(arrays[f"{letter}{level}"]) for level in (1, 2)] for letter in "AC")
+    return arrays, a, c
+
+
+def authors_loss(a, c, sigmas=None):
+    # The authors divide by 60 and 120 whatever the width, we by the 6 and 12 channels there are.
+    return 0.1 * spectrum_loss(a, c, sigmas=sigmas, legacy_kernel=True, weighting="authors")
+
+
+def test_weighting_of_levels_agrees_with_the_fa_hific_authors(authors):
+    arrays, a, c = authors
+    value, grads = jax.jit(jax.value_and_grad(authors_loss, argnums=(0, 1)))(a, c)
+    np.testing.assert_allclose(value, arrays["dsl"], rtol=1e-10)
+    for level in (1, 2):
+        alone = authors_loss(a[level - 1 : level], c[level - 1 : level])
+        np.testing.assert_allclose(alone, arrays[f"dsl{level}"], rtol=1e-10)
+        for letter, grad in zip("AC", grads, strict=True):
+            reference = arrays[f"grad_{letter}{level}"]
+            atol = 1e-10 * abs(reference).max()
+            np.testing.assert_allclose(nchw(grad[level - 1]), reference, rtol=0, atol=atol)
+
+
+def test_loss_behind_the_four_legacy_kernels_agrees_with_the_fa_hific_authors(authors):
+    arrays, a, c = authors
+    # A1, A2; C1, C2. The authors' parameters are float32, so the last is not quite 0.8.
+    sigmas = jnp.asarray(arrays["chain_sigmas"].reshape(2, 2).astype(np.float32), jnp.float64)
+    value, grad = jax.jit(jax.value_and_grad(authors_loss, argnums=2))(a, c, sigmas)
+    np.testing.assert_allclose(value, arrays["chain_dsl"], rtol=1e-10)
+    np.testing.assert_allclose(np.ravel(grad), arrays["chain_dsigma"], rtol=1e-9)
+
+
+def test_ours_does_not_silently_divide_the_mse_by_255(authors):
+    """The authors' whole loss comes out only with the division that ours does not have."""
+    arrays, a, c = authors
+    real, generated = nhwc(arrays["x_real"]), nhwc(arrays["x_gen"])
+    mse, ffl = mse_255(real, generated), focal_frequency_loss(generated, real)
+    np.testing.assert_allclose(mse, 255 * arrays["fork_distortion"], rtol=1e-12)
+    np.testing.assert_allclose(ffl, arrays["fork_ffl_pixel"], rtol=1e-10)
+    rate, _ = weighted_rate(
+        jnp.asarray(0.31), jnp.asarray(0.33), target=0.3, lambda_above=1.0, lambda_below=0.0625
+    )
+    k_m, k_p, k_ffl, k_dsl = (float(arrays[key]) for key in ("k_M", "k_P", "k_ffl", "k_dsl"))
+    others = rate + k_p * 0.25 + k_ffl * ffl + k_dsl * authors_loss(a, c)
+    theirs, ours = others + k_m * mse / 255, others + k_m * mse
+    np.testing.assert_allclose(theirs, arrays["fork_compression_loss"], rtol=1e-10)
+    assert ours > 40 * theirs
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 7), (2, 3), (5, 16)])
@@ -165,10 +305,21 @@ def test_levels_that_do_not_match_are_refused():
         spectrum_loss([x], [x], sigmas=jnp.ones((2, 2)))
 
 
-@pytest.mark.parametrize("size", [1, 4, 17])
-def test_kernel_sizes_other_than_odd_3_to_15_are_the_users_to_mend(size):
-    with pytest.raises(UserError, match=f"kernel size {size}: choose an odd number from 3 to 15"):
-        gaussian_kernel(size, jnp.asarray(1.0))
+def test_unknown_weighting_is_refused():
+    x = random(1, 8, 8, 2)
+    with pytest.raises(ValueError, match="weighting 'sum': choose one of mean, authors"):
+        spectrum_loss([x], [x], weighting="sum")
+
+
+def test_kernel_sizes_other_than_3_to_15_odd_for_our_blur_are_the_users_to_mend():
+    x, sigma = random(1, 8, 8, 2), jnp.asarray(1.0)
+    with pytest.raises(UserError, match="kernel size 4: choose an odd number from 3 to 15"):
+        gaussian_blur(x, sigma, 4)
+    for size in (1, 2, 16, 17):
+        with pytest.raises(UserError, match=f"kernel size {size}: choose a number from 3 to 15"):
+            legacy_gaussian_blur(x, sigma, size)
+        with pytest.raises(UserError, match=f"kernel size {size}: choose a"):
+            gaussian_blur(x, sigma, size)
 
 
 def test_sigma_and_raw_are_inverse():

@@ -13,6 +13,9 @@ from fa_hific_jax.ops import Image, at_least_float32
 
 Features = Float[Array, "_ _ _ _"]  # as Image, but of a size and width of its own
 
+WEIGHTINGS = ("mean", "authors")
+"""How `spectrum_loss` weights its levels."""
+
 
 def spectrum_loss(
     encoder_features: Sequence[Features],
@@ -20,31 +23,33 @@ def spectrum_loss(
     *,
     sigmas: Float[Array, "2 _"] | None = None,
     kernel_size: int = 9,
+    legacy_kernel: bool = False,
+    weighting: str = "mean",
     **ffl_options: Any,
 ) -> Float[Array, ""]:
-    """Mean over levels i of FFL(blur(C_i, sigmas[1, i]), blur(A_i, sigmas[0, i])).
+    """Weighted sum over levels i of FFL(blur(C_i, sigmas[1, i]), blur(A_i, sigmas[0, i])).
 
     With constant sigmas this is the spectrum loss (SL), with trained ones the dynamic spectrum
     loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al.,
     "Catch Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder",
-    CVPR 2023.
-
-    The code of the FA-HiFiC authors blurs otherwise: its kernel also sums over the channels, so
-    that all output channels are the same, and it pads with zeros. This is the depthwise blur of
-    the paper, with the reflected borders of the FA-VAE code. The authors further divide each
-    level's loss by its channel count, although FFL is a mean over channels already.
+    CVPR 2023. By default that paper's blur, depthwise with the reflected borders of the FA-VAE
+    code, and its mean over levels; kernel and weights of the FA-HiFiC authors are options.
 
     Args:
       encoder_features: A_i, finest level first, any range.
       generator_features: C_i, of the shapes of A_i.
       sigmas: positive standard deviations in pixels of each level; row 0 of the encoder, row 1 of
-        the generator.
-      kernel_size: side of the Gaussian kernel, odd, 3 to 15.
+        the generator. The four of the FA-HiFiC authors are [[A1, A2], [C1, C2]].
+      kernel_size: side of the Gaussian kernel, 3 to 15, odd unless legacy.
+      legacy_kernel: blur with `legacy_gaussian_blur`.
+      weighting: one of WEIGHTINGS. "mean" (FA-VAE): one over the number of levels; "authors"
+        (FA-HiFiC): one over the level's channels, 1/60 and 1/120 at the paper's widths, though FFL
+        is a mean over channels already.
       **ffl_options: passed to `focal_frequency_loss`.
 
     Raises:
-      UserError: kernel_size is even or out of range.
-      ValueError: the numbers of levels differ.
+      UserError: kernel_size is out of range, or even.
+      ValueError: the numbers of levels differ, or the weighting is unknown.
     """
     levels = len(encoder_features)
     if len(generator_features) != levels or (sigmas is not None and sigmas.shape != (2, levels)):
@@ -52,13 +57,16 @@ def spectrum_loss(
             f"{levels} encoder levels, {len(generator_features)} generator levels and sigmas of "
             f"shape {None if sigmas is None else sigmas.shape} do not go together"
         )
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting {weighting!r}: choose one of {', '.join(WEIGHTINGS)}")
+    blur = legacy_gaussian_blur if legacy_kernel else gaussian_blur
     losses = []
     for i, (a, c) in enumerate(zip(encoder_features, generator_features, strict=True)):
+        divisor = levels if weighting == "mean" else a.shape[-1]
         if sigmas is not None:
-            a = gaussian_blur(a, sigmas[0, i], kernel_size)
-            c = gaussian_blur(c, sigmas[1, i], kernel_size)
-        losses.append(focal_frequency_loss(c, a, **ffl_options))
-    return jnp.mean(jnp.stack(losses))
+            a, c = blur(a, sigmas[0, i], kernel_size), blur(c, sigmas[1, i], kernel_size)
+        losses.append(focal_frequency_loss(c, a, **ffl_options) / divisor)
+    return jnp.sum(jnp.stack(losses))
 
 
 def gaussian_blur(x: Image, sigma: Float[Array, ""], size: int) -> Image:
@@ -66,25 +74,40 @@ def gaussian_blur(x: Image, sigma: Float[Array, ""], size: int) -> Image:
 
     The shape stays, whatever the sides. Differentiable in x and sigma; computed in float32, in
     float64 for float64 x.
+
+    Raises:
+      UserError: size is even or not in 3 to 15.
     """
-    x = at_least_float32(x)
-    kernel = _gaussian_1d(size, sigma.astype(x.dtype))
-    # The kernel is separable. For value and gradient on CPU, products with a banded matrix along
-    # each side take a third of the time of sums of shifted images at (8, 64, 64, 16), two thirds at
-    # (2, 256, 256, 60), and about a tenth of that of grouped convolutions.
-    rows, columns = (_blur_matrix(kernel, side) for side in x.shape[1:3])
-    precision = jax.lax.Precision.HIGHEST
-    x = jnp.einsum("ij,bjwc->biwc", rows, x, precision=precision)
-    return jnp.einsum("ij,bhjc->bhic", columns, x, precision=precision)
+    if size % 2 == 0:
+        raise UserError(f"kernel size {size}: choose an odd number from 3 to 15")
+    return _convolve(at_least_float32(x), sigma, size, "reflect")
+
+
+def legacy_gaussian_blur(
+    x: Image, sigma: Float[Array, ""], size: int
+) -> Float[Array, "b blurred_h blurred_w 1"]:
+    """The FA-HiFiC authors' blur: the sum of all channels, blurred with zeros around.
+
+    Their code (src/network/gaussian_kernel.py) repeats the kernel over output and input channels,
+    so that each output channel is the blur of the sum over input channels; all are the same and
+    one is given here, of which focal frequency loss has the same mean. Borders darken. With an
+    even size the result has a row and a column more than x. Precision as in `gaussian_blur`.
+
+    Raises:
+      UserError: size is not in 3 to 15.
+    """
+    x = jnp.sum(at_least_float32(x), axis=-1, keepdims=True)
+    return _convolve(x, sigma, size, "constant")
 
 
 def gaussian_kernel(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
-    """exp(-(u^2 + v^2) / (2 sigma^2)) on the pixel grid around the centre, with sum 1.
+    """exp(-(u^2 + v^2) / (2 sigma^2)), with sum 1, for u and v from -(size // 2) on.
 
-    Differentiable in sigma, which must be positive.
+    Differentiable in sigma, which must be positive. An even size, of use in the legacy blur alone,
+    has its peak below and right of the centre.
 
     Raises:
-      UserError: size is not odd and in 3 to 15.
+      UserError: size is not in 3 to 15.
     """
     kernel = _gaussian_1d(size, sigma)
     return kernel[:, None] * kernel[None, :]
@@ -100,17 +123,29 @@ def raw_from_sigma(sigma: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return sigma + jnp.log(-jnp.expm1(-sigma))
 
 
+def _convolve(x: Image, sigma: Float[Array, ""], size: int, mode: str) -> Features:
+    kernel = _gaussian_1d(size, sigma.astype(x.dtype))
+    # The kernel is separable. For value and gradient on CPU, products with a banded matrix along
+    # each side take a third of the time of sums of shifted images at (8, 64, 64, 16), two thirds at
+    # (2, 256, 256, 60), and about a tenth of that of grouped convolutions.
+    rows, columns = (_blur_matrix(kernel, side, mode) for side in x.shape[1:3])
+    precision = jax.lax.Precision.HIGHEST
+    x = jnp.einsum("ij,bjwc->biwc", rows, x, precision=precision)
+    return jnp.einsum("ij,bhjc->bhic", columns, x, precision=precision)
+
+
 def _gaussian_1d(size: int, sigma: Float[Array, ""]) -> Float[Array, " size"]:
-    if size % 2 == 0 or not 3 <= size <= 15:
-        raise UserError(f"kernel size {size}: choose an odd number from 3 to 15")
+    if not 3 <= size <= 15:
+        raise UserError(f"kernel size {size}: choose a number from 3 to 15")
     distance = jnp.arange(size, dtype=sigma.dtype) - size // 2
     return jax.nn.softmax(-0.5 * jnp.square(distance / sigma))
 
 
-def _blur_matrix(kernel: Float[Array, " size"], side: int) -> Float[Array, "side side"]:
-    """M with M @ column = the column, reflected at its ends, convolved with the kernel."""
+def _blur_matrix(kernel: Float[Array, " size"], side: int, mode: str) -> Float[Array, "_ side"]:
+    """M with M @ column = the column, continued past its ends, correlated with the kernel."""
     (size,) = kernel.shape
     identity = jnp.eye(side, dtype=kernel.dtype)
-    padded = jnp.pad(identity, ((size // 2, size // 2), (0, 0)), mode="reflect")
-    shifted = jnp.stack([padded[k : k + side] for k in range(size)])
+    padded: Array = jnp.pad(identity, ((size // 2, size // 2), (0, 0)), mode=mode)
+    rows = padded.shape[0] - size + 1
+    shifted = jnp.stack([padded[k : k + rows] for k in range(size)])
     return jnp.einsum("k,kij->ij", kernel, shifted, precision=jax.lax.Precision.HIGHEST)

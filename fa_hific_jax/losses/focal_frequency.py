@@ -10,6 +10,7 @@ from fa_hific_jax.ops import Image, at_least_float32
 
 Patches = Float[Array, "_ _ _ _ _"]  # image, patch, channel, height, width
 HalfSpectrum = Float[Array, "b p c h w_half"]
+Matrix = Float[Array, "_ _ _ _ _"]  # image, patch, height, width, channel
 
 
 def focal_frequency_loss(
@@ -21,6 +22,7 @@ def focal_frequency_loss(
     ave_spectrum: bool = False,
     log_matrix: bool = False,
     batch_matrix: bool = False,
+    matrix: Matrix | None = None,
 ) -> Float[Array, ""]:
     """Mean over images, channels and frequencies of w |F(target) - F(prediction)|^2.
 
@@ -38,9 +40,14 @@ def focal_frequency_loss(
       log_matrix: use log(1 + w), before scaling.
       batch_matrix: scale by the maximum over the whole batch, else by that of each channel of each
         patch.
+      matrix: weights to use instead of w, nominally in [0, 1], by image (1 under ave_spectrum),
+        patch (row by row), vertical and horizontal frequency (in the order of a full FFT of the
+        patch) and channel; sides of 1 are repeated. It gets no gradient, and alpha, log_matrix and
+        batch_matrix have no say in it.
 
     Raises:
       UserError: a side is not divisible by patch_factor.
+      ValueError: the matrix does not fit the spectra.
     """
     # The transform is linear: one of the difference instead of one of each image.
     difference = at_least_float32(prediction) - at_least_float32(target)
@@ -51,7 +58,11 @@ def focal_frequency_loss(
     spectrum = jnp.fft.rfft2(patches, norm="ortho")
     distance = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     # Without this stop the square root at equal spectra would turn the gradient into NaN.
-    weight = _weight(jax.lax.stop_gradient(distance), alpha, log_matrix, batch_matrix)
+    constant = jax.lax.stop_gradient(distance)
+    if matrix is None:
+        weight = _weight(constant, alpha, log_matrix, batch_matrix)
+    else:
+        weight = _half_of(jax.lax.stop_gradient(matrix.astype(distance.dtype)), patches.shape)
     multiplicity = jnp.asarray(_multiplicity(patches.shape[-1]), distance.dtype)
     return jnp.sum(weight * distance * multiplicity[None, None, None, None]) / difference.size
 
@@ -75,6 +86,19 @@ def _weight(
         weight = jnp.log1p(weight)
     peak = jnp.max(weight, axis=None if batch_matrix else (-2, -1), keepdims=True)
     return jnp.where(peak > 0, weight / jnp.where(peak > 0, peak, jnp.ones_like(peak)), 0.0)
+
+
+def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
+    """The matrix on the half spectrum of patches of this shape: means of mirrored frequencies."""
+    matrix = matrix.transpose(0, 1, 4, 2, 3)
+    if any(side not in (1, whole) for side, whole in zip(matrix.shape, shape, strict=True)):
+        raise ValueError(
+            f"a matrix of shape {matrix.shape} does not go with spectra of shape {shape} "
+            "(image, patch, channel, height, width)"
+        )
+    matrix = jnp.broadcast_to(matrix, (*matrix.shape[:3], *shape[3:]))
+    mirrored = jnp.roll(jnp.flip(matrix, (3, 4)), 1, (3, 4))
+    return 0.5 * (matrix + mirrored)[..., : shape[4] // 2 + 1]
 
 
 def _multiplicity(width: int) -> np.ndarray:

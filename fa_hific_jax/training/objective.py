@@ -77,6 +77,8 @@ def objective(
             sigmas=jnp.broadcast_to(sigmas, (2, sigmas.shape[1])),
             kernel_size=config.dsl_kernel_size,
             alpha=config.dsl_alpha,
+            legacy_kernel=config.dsl_legacy_kernel,
+            weighting=config.dsl_weighting,
         )
         metrics["dsl_sigma"] = jnp.mean(sigmas)
         loss += config.dsl * metrics["dsl"]

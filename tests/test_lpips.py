@@ -1,82 +1,212 @@
+import dataclasses
 import io
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import LpipsParams, load_lpips, lpips
+from fa_hific_jax.losses.lpips import LpipsParams, expected_shapes, load_lpips, lpips, lpips_params
 
-SHAPES = [(64, 3, 11, 11), (192, 64, 5, 5), (384, 192, 3, 3), (256, 384, 3, 3), (256, 256, 3, 3)]
-LAYERS = (0, 3, 6, 8, 10)
+NETS = ("alex", "squeeze", "vgg")
+SMALLEST = {"alex": 31, "squeeze": 17, "vgg": 16}
+PAIRS = [("ex_ref", "ex_p0", "ex_p0"), ("ex_ref", "ex_p1", "ex_p1")]
+PAIRS += [(f"rand{i}_a", f"rand{i}_b", f"rand{i}") for i in range(4)]
 distances = jax.jit(lpips)
 gradients = jax.jit(jax.grad(lambda p, a, b: jnp.sum(lpips(p, a, b)), argnums=(1, 2)))
 
 
-@pytest.fixture(scope="module")
-def arrays() -> dict[str, np.ndarray]:
-    """Random weights of AlexNet's shapes."""
+def random_arrays(net: str) -> dict[str, np.ndarray]:
+    """Random weights of a network's shapes, whose features neither vanish nor explode."""
     rng = np.random.default_rng(0)
     found = {}
-    for i, (layer, shape) in enumerate(zip(LAYERS, SHAPES, strict=True)):
-        scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        found[f"features.{layer}.weight"] = scale * rng.standard_normal(shape, np.float32)
-        found[f"features.{layer}.bias"] = np.full(shape[0], -0.1, np.float32)
-        found[f"lin{i}.weight"] = rng.random((1, shape[0], 1, 1), np.float32)
+    for name, shape in expected_shapes(net).items():
+        if name.startswith("lin"):
+            found[name] = rng.random(shape, np.float32)
+        elif name.endswith("bias"):
+            found[name] = rng.uniform(-0.1, 0.1, shape).astype(np.float32)
+        else:
+            scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
+            found[name] = scale * rng.standard_normal(shape, np.float32)
     return found
 
 
+@pytest.fixture(scope="module", params=NETS)
+def net(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def params(arrays, tmp_path_factory) -> LpipsParams:
-    path = tmp_path_factory.mktemp("lpips") / "random.npz"
+def arrays(net) -> dict[str, np.ndarray]:
+    return random_arrays(net)
+
+
+@pytest.fixture(scope="module")
+def params(net, arrays, tmp_path_factory) -> LpipsParams:
+    path = tmp_path_factory.mktemp("lpips") / f"{net}.npz"
     np.savez(path, **arrays)
     return load_lpips(path)
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[jax.Array, jax.Array]:
-    x, x_hat = np.random.default_rng(0).random((2, 2, 40, 48, 3), np.float32)
+def pair(net) -> tuple[jax.Array, jax.Array]:
+    """Two batches of two images as low as the network allows."""
+    side = SMALLEST[net]
+    x, x_hat = np.random.default_rng(0).random((2, 2, side, side + 5, 3), np.float32)
     return jnp.asarray(x), jnp.asarray(x_hat)
 
 
-@pytest.mark.parametrize(
-    ("x", "x_hat", "distance"),
-    [("ex_ref", "ex_p0", "ex_p0"), ("ex_ref", "ex_p1", "ex_p1")]
-    + [(f"rand{i}_a", f"rand{i}_b", f"rand{i}") for i in range(4)],
-)
-def test_distances_agree_with_the_reference(data_folder, x, x_hat, distance):
+@pytest.mark.parametrize("trained", ["alex", "squeeze"])
+def test_distances_agree_with_the_reference(data_folder, trained):
     # Reference numbers: LPIPS v0.1, computed in float64.
-    trained = load_lpips(data_folder / "lpips" / "lpips_alex.npz")
-    with np.load(data_folder / "lpips" / "lpips_alex_golden.npz") as stored:
-        images = [jnp.asarray(stored[key] / np.float32(255))[None] for key in (x, x_hat)]
-        expected = stored[f"dist_{distance}"]
-    found = distances(trained, *images)
-    assert found.shape == (1,) and found.dtype == jnp.float32
-    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5)
+    params = load_lpips(data_folder / "lpips" / f"lpips_{trained}.npz")
+    assert params.net == trained
+    with np.load(data_folder / "lpips" / f"lpips_{trained}_golden.npz") as stored:
+        for x, x_hat, distance in PAIRS:
+            images = [jnp.asarray(stored[key] / np.float32(255))[None] for key in (x, x_hat)]
+            found = distances(params, *images)
+            assert found.shape == (1,) and found.dtype == jnp.float32
+            np.testing.assert_allclose(found[0], stored[f"dist_{distance}"], rtol=0, atol=1e-5)
+
+
+# An independent LPIPS: one image as (channels, height, width), float64, NumPy alone.
+
+
+def conv(arrays, name, x, stride=1, padding=0):
+    kernels, biases = (arrays[f"{name}.{kind}"].astype(float) for kind in ("weight", "bias"))
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+    windows = sliding_window_view(x, kernels.shape[2:], (1, 2))[:, ::stride, ::stride]
+    maps = np.tensordot(kernels, windows, axes=((1, 2, 3), (0, 3, 4)))
+    return np.maximum(maps + biases[:, None, None], 0)
+
+
+def pool(x, window, round_up):
+    # Windows of an image that goes on at -infinity: round_up has as many as touch it.
+    rounded = np.ceil if round_up else np.floor
+    rows, columns = (int(rounded((side - window) / 2)) + 1 for side in x.shape[1:])
+    beyond = np.pad(x, ((0, 0), (0, window), (0, window)), constant_values=-np.inf)
+    windows = sliding_window_view(beyond, (window, window), (1, 2))[:, ::2, ::2]
+    return windows[:, :rows, :columns].max((3, 4))
+
+
+def expected_taps(net, arrays, x):
+    h, taps = x, []
+    if net == "vgg":
+        # torchvision's configuration D: number of kernels or "M" for a pooling, ReLUs unsaid.
+        layer = 0
+        for item in "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512".split():
+            if item == "M":
+                taps.append(h)
+                h, layer = pool(h, 2, False), layer + 1
+            else:
+                h, layer = conv(arrays, f"features.{layer}", h, padding=1), layer + 2
+        return [*taps, h]
+    if net == "alex":
+        for layer, stride, padding in ((0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1)):
+            h = pool(h, 3, False) if layer in (3, 6) else h
+            h = conv(arrays, f"features.{layer}", h, stride, padding)
+            taps.append(h)
+        return taps
+    h = conv(arrays, "features.0", h, stride=2)
+    taps.append(h)
+    for layer in range(2, 13):
+        if layer in (2, 5, 8):
+            h = pool(h, 3, True)
+            continue
+        h = conv(arrays, f"features.{layer}.squeeze", h)
+        sides = [conv(arrays, f"features.{layer}.expand{k}x{k}", h, 1, k // 2) for k in (1, 3)]
+        h = np.concatenate(sides)
+        if layer in (4, 7, 9, 10, 11, 12):
+            taps.append(h)
+    return taps
+
+
+def expected_distance(net, arrays, x, x_hat):
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    shift, scale = np.round(2 * mean - 1, 3), np.round(2 * std, 3)
+    taps = [
+        expected_taps(net, arrays, ((2 * image - 1 - shift) / scale).transpose(2, 0, 1))
+        for image in (np.asarray(x, float), np.asarray(x_hat, float))
+    ]
+    total = 0.0
+    for i, (a, b) in enumerate(zip(*taps, strict=True)):
+        a, b = (side / (np.linalg.norm(side, axis=0) + 1e-10) for side in (a, b))
+        total += np.mean(np.einsum("c,chw->hw", arrays[f"lin{i}.weight"][0, :, 0, 0], (a - b) ** 2))
+    return total
+
+
+def test_distances_agree_with_an_independent_implementation(net, arrays, params, pair):
+    # SqueezeNet's poolings meet whole and partial windows in images of this size.
+    expected = [expected_distance(net, arrays, x, x_hat) for x, x_hat in zip(*pair, strict=True)]
+    np.testing.assert_allclose(distances(params, *pair), expected, rtol=1e-5)
+
+
+def test_vgg_agrees_with_torch():
+    torch = pytest.importorskip("torch")
+    from torch.nn import functional as F
+
+    pair = np.random.default_rng(2).random((2, 1, 32, 37, 3), np.float32)
+    arrays = random_arrays("vgg")
+    weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    shift, scale = ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450))
+
+    def taps(image):
+        h = torch.from_numpy(image).permute(0, 3, 1, 2) * 2 - 1
+        h = (h - torch.tensor(shift)[None, :, None, None]) / torch.tensor(scale)[
+            None, :, None, None
+        ]
+        found, layer = [], 0
+        for count in (2, 2, 3, 3, 3):
+            for _ in range(count):
+                name = f"features.{layer}"
+                h = F.relu(
+                    F.conv2d(h, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+                )
+                layer += 2
+            found.append(h)
+            h, layer = F.max_pool2d(h, 2), layer + 1
+        return found
+
+    expected = 0.0
+    for i, (a, b) in enumerate(zip(*map(taps, pair), strict=True)):
+        a, b = (side / (side.norm(dim=1, keepdim=True) + 1e-10) for side in (a, b))
+        expected += F.conv2d((a - b) ** 2, weights[f"lin{i}.weight"]).mean(dim=(1, 2, 3))
+    params = lpips_params("vgg", arrays, "random weights")
+    np.testing.assert_allclose(distances(params, *pair), expected.numpy(), rtol=1e-5)
 
 
 def test_kernels_are_stored_with_outputs_last(arrays, params):
-    assert params.kernels[1].shape == (5, 5, 64, 192)
-    stored = arrays["features.3.weight"]
-    assert params.kernels[1][1, 2, 3, 4] == stored[4, 3, 1, 2]
-    assert params.linear[4].shape == (256,)
+    for name in ("features.0.weight", "features.10.weight", "features.10.expand3x3.weight"):
+        if name in arrays:
+            np.testing.assert_array_equal(
+                params.weights[name][1, 2, 0, 4], arrays[name][4, 0, 1, 2]
+            )
+    assert [w.size for w in params.linear] == [
+        arrays[f"lin{i}.weight"].size for i in range(len(params.linear))
+    ]
 
 
 def test_equal_images_have_zero_distance_and_zero_gradient(params, pair):
     # Black and white leave some pixels of some layers with only zeros after ReLU.
-    x = pair[0].at[0].set(0.0).at[1, :20].set(1.0)
+    x = pair[0].at[0].set(0.0).at[1, :12].set(1.0)
     assert np.max(distances(params, x, x)) < 1e-12
     usual = np.max(np.abs(gradients(params, *pair)))
+    assert usual > 0
     for grad in gradients(params, x, x):
         np.testing.assert_allclose(grad, 0.0, rtol=0, atol=1e-6 * usual)
 
 
-def test_gradient_stays_finite_where_all_features_are_zero(params, pair):
-    dead = params._replace(biases=tuple(b - 1e4 for b in params.biases))
+def with_biases_lowered(params: LpipsParams, by: float) -> LpipsParams:
+    weights = {name: w - by if name.endswith("bias") else w for name, w in params.weights.items()}
+    return dataclasses.replace(params, weights=weights)
+
+
+def test_gradient_stays_finite_where_features_are_zero(params, pair):
+    dead, sparse = with_biases_lowered(params, 1e4), with_biases_lowered(params, 0.5)
     assert not np.any(distances(dead, *pair))
-    sparse = params._replace(biases=tuple(b - 1.0 for b in params.biases))
-    assert np.any(distances(sparse, *pair))
+    assert np.all(distances(sparse, *pair) > 0)
     for weights in (dead, sparse):
         assert all(np.all(np.isfinite(grad)) for grad in gradients(weights, *pair))
 
@@ -84,7 +214,7 @@ def test_gradient_stays_finite_where_all_features_are_zero(params, pair):
 def test_distance_is_symmetric_positive_and_of_each_pair_alone(params, pair):
     x, x_hat = pair
     distance = distances(params, x, x_hat)
-    assert np.all(distance > 0.01)
+    assert np.all(distance > 0.001)
     np.testing.assert_allclose(distance, distances(params, x_hat, x), rtol=1e-5)
     np.testing.assert_allclose(distance[::-1], distances(params, x[::-1], x_hat[::-1]), rtol=1e-5)
 
@@ -94,17 +224,19 @@ def test_bfloat16_images_give_float32_distances(params, pair):
     assert jax.eval_shape(lpips, params, x, x_hat).dtype == jnp.float32
 
 
-def test_the_smallest_image_has_31_pixels_a_side(params):
-    x = jnp.asarray(np.random.default_rng(1).random((1, 31, 31, 3), np.float32))
-    assert np.isfinite(distances(params, x, 1 - x)[0])
-    with pytest.raises(UserError, match="at least 31 x 31 pixels, not 30 x 64"):
-        lpips(params, jnp.zeros((1, 30, 64, 3)), jnp.zeros((1, 30, 64, 3)))
+def test_smaller_images_are_refused(net, params):
+    side = SMALLEST[net]
+    x = jnp.zeros((1, side - 1, 64, 3))
+    expected = (
+        f"{params.title} needs images of at least {side} x {side} pixels, not {side - 1} x 64"
+    )
+    with pytest.raises(UserError, match=expected):
+        lpips(params, x, x)
 
 
-def test_a_missing_file_is_named_with_the_way_to_make_it(tmp_path):
-    path = tmp_path / "absent.npz"
-    with pytest.raises(UserError, match=r'absent.npz: no such file; .*"LPIPS weights" in docs'):
-        load_lpips(path)
+def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"absent.npz: no such file; `fa-hific get-lpips` makes it"):
+        load_lpips(tmp_path / "absent.npz")
 
 
 def npy() -> bytes:
@@ -113,36 +245,51 @@ def npy() -> bytes:
     return buffer.getvalue()
 
 
-def cut_short() -> bytes:
+def npz(**arrays) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, a=np.arange(1000.0))
-    return buffer.getvalue()[:-200]
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
-def damaged() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, a=np.arange(1000.0))
-    content = bytearray(buffer.getvalue())
-    content[2000] ^= 1
+def damaged(position: int) -> bytes:
+    content = bytearray(npz(a=np.arange(1000.0)))
+    content[position] ^= 0xFF
     return bytes(content)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no archive", npy(), cut_short(), damaged()], ids=range(5)
+    "content",
+    [b"", b"no archive", npy(), npz(a=np.arange(1000.0))[:-200]]
+    + [damaged(position) for position in (0, 60, 70, 2000)],
+    ids=range(8),
 )
 def test_a_file_that_is_no_npz_is_named(tmp_path, content):
     path = tmp_path / "weights.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="weights.npz: not a readable .npz file"):
+    with pytest.raises(UserError, match="weights.npz: not a readable .npz file, perhaps cut short"):
         load_lpips(path)
 
 
-def test_missing_and_misshapen_arrays_are_named(tmp_path, arrays):
-    wrong = arrays | {"features.0.weight": np.zeros((64, 3, 3, 3), np.float32)}
+def test_missing_and_misshapen_arrays_are_named(tmp_path):
+    wrong = random_arrays("alex")
+    wrong["features.0.weight"] = np.zeros((64, 3, 3, 3), np.float32)
     wrong["features.8.bias"] = wrong["features.8.bias"].astype(np.int32)
-    del wrong["lin4.weight"]
+    wrong["features.10.bias"][5] = np.nan
+    del wrong["lin3.weight"], wrong["lin4.weight"]
     path = tmp_path / "other.npz"
     np.savez(path, **wrong)
-    sentence = "wrong shape: features.0.weight, features.8.bias, lin4.weight; docs/lpips.md"
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError) as raised:
+        load_lpips(path)
+    assert str(raised.value) == (
+        f"{path}: not the LPIPS weights of AlexNet: features.0.weight has shape (64, 3, 3, 3) "
+        "instead of (64, 3, 11, 11), features.8.bias is of type int32 instead of float32, "
+        "features.10.bias has values that are not finite and 2 more; make the file with "
+        "`fa-hific get-lpips --net alex`"
+    )
+
+
+def test_an_npz_of_something_else_is_named(tmp_path):
+    path = tmp_path / "else.npz"
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(UserError, match="else.npz: not LPIPS weights, no array fits AlexNet, Sq"):
         load_lpips(path)

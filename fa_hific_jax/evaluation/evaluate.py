@@ -87,7 +87,7 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
         "step": step,
         "target_bpp": settings.loss.target_bpp,
         "images": settings.data.evaluation,
-        "lpips": "AlexNet v0.1" if lpips_params is not None else "not measured: no weight file",
+        "lpips": f"{lpips_params.title} v0.1" if lpips_params else "not measured: no weight file",
         "versions": {
             "fa_hific_jax": __version__,
             "jax": jax.__version__,

@@ -1,108 +1,115 @@
-"""LPIPS v0.1 on AlexNet: a perceptual distance in the features of a frozen network."""
+"""LPIPS v0.1: a perceptual distance in the features of a frozen network."""
 
+import dataclasses
 import io
 import os
-import zipfile
-import zlib
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax import lax
 from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.lpips_backbones import BACKBONES, Backbone, Features, Weights
 from fa_hific_jax.ops import Image
-
-Features = Float[Array, "_ _ _ _"]
 
 # Of the ImageNet standardisation, applied to images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
-class Convolution(NamedTuple):
-    """A convolution of AlexNet: its name in torchvision, geometry, and a pooling before it."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LpipsParams:
+    """Weights of a network by torchvision's names (kernels HWIO) and of the taps' channels."""
 
-    name: str
-    kernel: int
-    inputs: int
-    outputs: int
-    stride: int
-    padding: int
-    pool_before: bool
-
-
-ALEXNET = (
-    Convolution("features.0", 11, 3, 64, stride=4, padding=2, pool_before=False),
-    Convolution("features.3", 5, 64, 192, stride=1, padding=2, pool_before=True),
-    Convolution("features.6", 3, 192, 384, stride=1, padding=1, pool_before=True),
-    Convolution("features.8", 3, 384, 256, stride=1, padding=1, pool_before=False),
-    Convolution("features.10", 3, 256, 256, stride=1, padding=1, pool_before=False),
-)
-# One pixel less, and the second pooling has no window left.
-SMALLEST_SIDE = 31
-
-
-class LpipsParams(NamedTuple):
-    """Five convolutions (kernels HWIO) and, per tap, a weight for each channel; float32."""
-
-    kernels: tuple[Float[Array, "_ _ _ _"], ...]
-    biases: tuple[Float[Array, " _"], ...]
+    net: str = dataclasses.field(metadata={"static": True})  # key of BACKBONES
+    weights: Weights
     linear: tuple[Float[Array, " _"], ...]
+
+    @property
+    def title(self) -> str:
+        """The network as people call it."""
+        return BACKBONES[self.net].title
 
 
 def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
-    """The parameters from an .npz that docs/lpips.md describes; local or cloud path.
+    """The parameters, float32, from an .npz that docs/lpips.md describes; local or cloud path.
+
+    Which network it is, AlexNet, SqueezeNet 1.1 or VGG16, its arrays tell.
 
     Raises:
       UserError: the file is missing, is no .npz, or lacks arrays of the right shape.
     """
     found = epath.Path(path)
     if not found.is_file():
-        raise UserError(
-            f'{path}: no such file; make it with the snippet under "LPIPS weights" in docs/lpips.md'
-        )
+        raise UserError(f"{path}: no such file; `fa-hific get-lpips` makes it (docs/lpips.md)")
     arrays = _read_npz(path, found.read_bytes())
-    shapes = _expected_shapes()
-    wrong = [
-        name
-        for name, shape in shapes.items()
-        if name not in arrays or arrays[name].shape != shape or arrays[name].dtype.kind != "f"
-    ]
-    if wrong:
+    net = _recognise(arrays)
+    if net is None:
         raise UserError(
-            f"{path}: not the LPIPS weights of AlexNet, arrays missing or of a wrong shape: "
-            f"{', '.join(wrong)}; docs/lpips.md shows how to make the file"
+            f"{path}: not LPIPS weights, no array fits AlexNet, SqueezeNet or VGG16; "
+            "`fa-hific get-lpips` makes such a file (docs/lpips.md)"
         )
-    arrays = {name: jnp.asarray(arrays[name], jnp.float32) for name in shapes}
+    return lpips_params(net, arrays, path)
+
+
+def lpips_params(
+    net: str, arrays: Mapping[str, np.ndarray], source: str | os.PathLike[str]
+) -> LpipsParams:
+    """The parameters of `net`, a key of BACKBONES, from arrays as torchvision keeps them.
+
+    Raises:
+      UserError: an array is missing, has another shape or no real numbers; names it and `source`.
+    """
+    shapes = expected_shapes(net)
+    wrong = [mistake for name in shapes if (mistake := _mistake(arrays, name, shapes[name]))]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(
+            f"{source}: not the LPIPS weights of {BACKBONES[net].title}: "
+            f"{', '.join(wrong[:3])}{more}; make the file with `fa-hific get-lpips --net {net}`"
+        )
+    ours = {name: jnp.asarray(arrays[name], jnp.float32) for name in shapes}
+    linear = [ours.pop(name) for name in shapes if name.startswith("lin")]
     return LpipsParams(
-        kernels=tuple(arrays[f"{c.name}.weight"].transpose(2, 3, 1, 0) for c in ALEXNET),
-        biases=tuple(arrays[f"{c.name}.bias"] for c in ALEXNET),
-        linear=tuple(arrays[f"lin{i}.weight"].reshape(-1) for i in range(len(ALEXNET))),
+        net=net,
+        weights={
+            name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+            for name, array in ours.items()
+        },
+        linear=tuple(array.reshape(-1) for array in linear),
     )
+
+
+def expected_shapes(net: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array of `net` in an .npz: network, then linear weights."""
+    backbone = BACKBONES[net]
+    shapes = {}
+    for name, shape in backbone.shapes.items():
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+    linear = {f"lin{i}.weight": (1, c, 1, 1) for i, c in enumerate(backbone.channels)}
+    return shapes | linear
 
 
 def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
     """LPIPS distance of each pair of RGB images in [0, 1], float32; 0 for equal ones.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
-    2018, version 0.1 with AlexNet. Between equal images the gradient is 0 too (both up to rounding
-    where a compiler rounds the two sides differently).
+    2018, version 0.1. Between equal images the gradient is 0 too (both up to rounding where a
+    compiler rounds the two sides differently).
 
     Raises:
-      UserError: a side is shorter than 31 pixels.
+      UserError: a side is too short for the network: under 31 pixels for AlexNet, 17 for
+        SqueezeNet, 16 for VGG16.
     """
-    _, height, width, _ = x.shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(
-            f"LPIPS needs images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, "
-            f"not {height} x {width}: use larger images or crops"
-        )
+    backbone = BACKBONES[params.net]
+    _check_size(backbone, x)
     # Not as one batch: to join two batches that lie across devices would send images between them.
-    taps, taps_hat = _features(params, x), _features(params, x_hat)
+    taps, taps_hat = (backbone.features(params.weights, _standardised(i)) for i in (x, x_hat))
     distance = jnp.zeros(x.shape[0], jnp.float32)
     for a, b, linear in zip(taps, taps_hat, params.linear, strict=True):
         difference = jnp.square(_unit(a) - _unit(b)) * linear[None, None, None]
@@ -110,25 +117,19 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
     return distance
 
 
-def _features(params: LpipsParams, x: Image) -> list[Features]:
-    """The outputs of the five convolutions, after ReLU."""
-    shift, scale = jnp.asarray(SHIFT, jnp.float32), jnp.asarray(SCALE, jnp.float32)
-    h = (2.0 * x.astype(jnp.float32) - 1.0 - shift[None, None, None]) / scale[None, None, None]
-    taps = []
-    for layer, kernel, bias in zip(ALEXNET, params.kernels, params.biases, strict=True):
-        if layer.pool_before:
-            h = lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
-        h = lax.conv_general_dilated(
-            h,
-            kernel,
-            (layer.stride,) * 2,
-            [(layer.padding, layer.padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=lax.Precision.HIGHEST,  # accelerators would else round to 8 or 11 bits
+def _check_size(backbone: Backbone, x: Image) -> None:
+    _, height, width, _ = x.shape
+    smallest = backbone.smallest_side
+    if min(height, width) < smallest:
+        raise UserError(
+            f"LPIPS with {backbone.title} needs images of at least {smallest} x {smallest} pixels, "
+            f"not {height} x {width}: use larger images or crops"
         )
-        h = jax.nn.relu(h + bias[None, None, None])
-        taps.append(h)
-    return taps
+
+
+def _standardised(x: Image) -> Features:
+    shift, scale = jnp.asarray(SHIFT, jnp.float32), jnp.asarray(SCALE, jnp.float32)
+    return (2.0 * x.astype(jnp.float32) - 1.0 - shift[None, None, None]) / scale[None, None, None]
 
 
 def _unit(features: Features) -> Features:
@@ -141,21 +142,37 @@ def _unit(features: Features) -> Features:
     return features / (norm + 1e-10)
 
 
-def _expected_shapes() -> dict[str, tuple[int, ...]]:
-    shapes = {}
-    for i, layer in enumerate(ALEXNET):
-        shapes[f"{layer.name}.weight"] = (layer.outputs, layer.inputs, layer.kernel, layer.kernel)
-        shapes[f"{layer.name}.bias"] = (layer.outputs,)
-        shapes[f"lin{i}.weight"] = (1, layer.outputs, 1, 1)
-    return shapes
+def _recognise(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The network whose kernels most of the arrays are, None where none is one."""
+
+    def fitting(net: str) -> int:
+        shapes = expected_shapes(net)
+        kernels = {name: shape for name, shape in shapes.items() if len(shape) == 4}
+        return sum(name in arrays and arrays[name].shape == kernels[name] for name in kernels)
+
+    best = max(BACKBONES, key=fitting)
+    return best if fitting(best) else None
+
+
+def _mistake(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> str:
+    """What is wrong with the array of that name, "" where nothing is."""
+    if name not in arrays:
+        return f"{name} is missing"
+    if arrays[name].shape != shape:
+        return f"{name} has shape {arrays[name].shape} instead of {shape}"
+    if arrays[name].dtype.kind != "f":
+        return f"{name} is of type {arrays[name].dtype} instead of float32"
+    return "" if np.all(np.isfinite(arrays[name])) else f"{name} has values that are not finite"
 
 
 def _read_npz(path: str | os.PathLike[str], content: bytes) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
-    # A TypeError where the file is an .npy: np.load gives an array, which `with` does not take.
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    # Anything: zipfile, zlib and NumPy's header each fail in their own ways, and an .npy gives a
+    # TypeError, since it is an array, which `with` does not take.
+    except Exception as error:
         raise UserError(
-            f"{path}: not a readable .npz file; make it anew as docs/lpips.md shows"
+            f"{path}: not a readable .npz file, perhaps cut short; make it anew with "
+            "`fa-hific get-lpips` (docs/lpips.md)"
         ) from error

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 
+from fa_hific_jax.data import images
 from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.errors import UserError
 
@@ -135,30 +135,11 @@ def open_source(spec: str) -> Source:
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
-    """The image of a file as RGB in [0, 255], turned upright as its EXIF orientation says.
+    """The image of a file as upright sRGB in [0, 255], transparency laid on white.
 
-    Grey is repeated, palettes are looked up, CMYK is converted, transparency is laid on white, and
-    16 bits become 8. Raises UserError with the file's name where it cannot be decoded.
+    Raises UserError with the file's name where it cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
-    except Exception as error:  # Pillow raises errors of many types on broken files
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason})") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits: "I;16", or "I" for PNG in older Pillow
-        grey = np.clip(np.asarray(image, np.float64) / 257.0, 0.0, 255.0)
-        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return images.on_white(images.read_image(path))
 
 
 def _unique(stems: Iterable[str]) -> list[str]:

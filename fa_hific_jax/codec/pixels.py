@@ -1,0 +1,152 @@
+"""Pictures in and out: image files of any kind, lossless transparency, files written whole."""
+
+import contextlib
+import itertools
+import lzma
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from fa_hific_jax.codec.bitstream import BitstreamError
+from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
+from fa_hific_jax.errors import UserError
+
+__all__ = [
+    "Picture",
+    "atomically",
+    "check_image_name",
+    "image_size",
+    "on_white",
+    "pack_alpha",
+    "read_image",
+    "unpack_alpha",
+    "write_image",
+]
+
+Alpha = UInt8[np.ndarray, "h w"]
+
+# Lossless where the format can: a decoded image should not lose more than the codec took.
+_JPEG = ("JPEG", {"quality": 95, "subsampling": 0})
+_TIFF = ("TIFF", {"compression": "tiff_deflate"})
+_FORMATS = {
+    ".png": ("PNG", {}),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": ("WEBP", {"lossless": True, "exact": True}),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+}
+
+_LEFT, _UP = 1, 2  # bits of a stream's first byte: in which directions differences were taken
+_FILTERS = (0, _LEFT, _LEFT | _UP)
+_LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**20, "pb": 0}]
+_SAMPLE = 2**19  # pixels on which the filters are compared
+_DAMAGED = "the transparency in the file is damaged: fetch it again"
+
+
+def pack_alpha(alpha: Alpha) -> bytes:
+    """The transparency as bytes for the alpha stream of docs/bitstream.md, lossless.
+
+    Nothing at all, b"", where every pixel is opaque (255).
+    """
+    if alpha.min() == 255:
+        return b""
+    rows = max(1, _SAMPLE // alpha.shape[1])
+    start = max(0, (alpha.shape[0] - rows) // 2)
+    sample = alpha[start : start + rows]
+    method = min(_FILTERS, key=lambda method: len(_compressed(sample, method)))
+    return bytes([method]) + _compressed(alpha, method)
+
+
+def unpack_alpha(data: bytes, height: int, width: int) -> Alpha:
+    """The transparency that `pack_alpha` was given, of an image of this size.
+
+    Allocates in proportion to height times width, whatever the bytes are.
+
+    Raises:
+      BitstreamError: the bytes do not hold exactly that many pixels.
+    """
+    if not data:
+        return np.full((height, width), 255, np.uint8)
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA)
+    try:
+        pixels = decoder.decompress(data[1:], max_length=height * width)
+        pixels += decoder.decompress(b"", max_length=1) if not decoder.eof else b""
+    except (lzma.LZMAError, EOFError) as error:
+        raise BitstreamError(_DAMAGED) from error
+    known = data[0] in _FILTERS
+    whole = decoder.eof and not decoder.unused_data and len(pixels) == height * width
+    if not (known and whole):
+        raise BitstreamError(_DAMAGED)
+    alpha = np.frombuffer(bytearray(pixels), np.uint8).reshape(height, width)
+    for bit, axis in ((_UP, 0), (_LEFT, 1)):
+        if data[0] & bit:
+            np.add.accumulate(alpha, axis=axis, dtype=np.uint8, out=alpha)
+    return alpha
+
+
+def write_image(
+    path: Path | str, rgb: UInt8[np.ndarray, "h w 3"], alpha: Alpha | None = None
+) -> None:
+    """Writes the picture, values 0 to 255, in the format of the path's suffix, whole or not at all.
+
+    PNG, WebP and TIFF are lossless, JPEG has quality 95 at full colour resolution.
+
+    Raises:
+      UserError: another suffix, transparency in JPEG, or a size that the format cannot hold.
+    """
+    path = Path(path)
+    check_image_name(path)
+    kind, options = _FORMATS[path.suffix.lower()]
+    if alpha is not None and kind == "JPEG":
+        raise UserError(f"{path}: JPEG cannot hold transparency: write PNG, WebP or TIFF")
+    pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
+    with atomically(path) as temporary, temporary.open("wb") as file:
+        try:
+            Image.fromarray(pixels).save(file, kind, **options)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's complaint, not the format's
+            height, width, _ = rgb.shape
+            raise UserError(
+                f"{path}: {kind} cannot hold {width} x {height} pixels ({error}): write PNG"
+            ) from error
+
+
+def check_image_name(path: Path) -> None:
+    """Raises UserError unless `write_image` knows the suffix."""
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(
+            f"{path}: images are written as {' '.join(_FORMATS)}: choose a name that ends so"
+        )
+
+
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A name in the path's folder, made if need be, to write to; it becomes the path at the end.
+
+    What stood at the path stays until then, and stays where the writing fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not derived from the path's name, which may already be as long as names can be.
+    temporary = path.parent / f".fa-hific-{os.getpid()}-{next(_numbers)}.tmp"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _compressed(alpha: Alpha, method: int) -> bytes:
+    for bit, axis in ((_LEFT, 1), (_UP, 0)):
+        if method & bit:
+            first = np.zeros_like(alpha[:1] if axis == 0 else alpha[:, :1])
+            alpha = np.diff(alpha, axis=axis, prepend=first)
+    return lzma.compress(alpha.tobytes(), lzma.FORMAT_RAW, filters=_LZMA)

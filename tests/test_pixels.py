@@ -1,0 +1,440 @@
+"""Any image becomes upright sRGB in 8 bits; transparency comes back exactly; writing is whole."""
+
+import io
+import struct
+import threading
+import tracemalloc
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image, ImageCms
+
+from fa_hific_jax.codec.bitstream import BitstreamError
+from fa_hific_jax.codec.pixels import (
+    Picture,
+    image_size,
+    on_white,
+    pack_alpha,
+    read_image,
+    unpack_alpha,
+    write_image,
+)
+from fa_hific_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+ALPHA = RNG.integers(0, 256, (5, 7), np.uint8)
+SIZES = st.integers(1, 40)
+# Shown to a viewer, an image stored as `stored(x)` with this EXIF orientation looks like x.
+STORED = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, 1),
+    7: lambda x: np.rot90(x[::-1], 1),
+    8: lambda x: np.rot90(x, -1),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(width: int, height: int, bits: int, colour_type: int, rows: list[bytes], *chunks) -> bytes:
+    """A PNG of kinds that Pillow reads but does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    middle = b"".join(chunk(*c) for c in chunks)
+    ends = chunk(b"IHDR", header), chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + ends[0] + middle + ends[1]
+
+
+def check(picture: Picture, rgb, alpha=None, notes=()) -> None:
+    assert picture.rgb.dtype == np.uint8 and picture.rgb.flags.writeable
+    np.testing.assert_array_equal(picture.rgb, rgb)
+    assert (picture.alpha is None) == (alpha is None)
+    if alpha is not None:
+        np.testing.assert_array_equal(picture.alpha, alpha)
+    assert picture.notes == notes
+
+
+def grey(levels) -> np.ndarray:
+    return np.repeat(np.asarray(levels, np.uint8)[..., None], 3, axis=-1)
+
+
+@given(SIZES, SIZES, st.sampled_from(["1", "L", "P", "LA", "RGB", "RGBA", "I;16"]), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_every_size_and_mode_is_read_as_pillow_reads_it(width, height, mode, random):
+    row = {"1": (width + 7) // 8, "I;16": 2 * width}.get(mode, width * len(mode))
+    image = Image.frombytes(mode, (width, height), random.randbytes(height * row))
+    if mode == "P":
+        image.putpalette(random.randbytes(768))
+    data = saved(image)
+    rgba = np.asarray(image.convert("RGBA")) if mode != "I;16" else None
+    if rgba is None:
+        check(read_image(data), grey(np.rint(np.asarray(image) / 257)))
+    else:
+        opaque = rgba[..., 3].min() == 255
+        check(read_image(data), rgba[..., :3], None if opaque else rgba[..., 3])
+    assert image_size(data) == (height, width)
+
+
+@pytest.mark.parametrize("as_file", [io.BytesIO, bytes])
+def test_bytes_and_open_files_are_read(as_file):
+    check(read_image(as_file(saved(COLOURS))), COLOURS)
+
+
+def test_palettes_with_transparency_by_index_and_by_table():
+    image = Image.frombytes("P", (3, 1), b"\0\1\2")
+    image.putpalette(COLOURS[0, :3].tobytes())
+    check(read_image(saved(image, transparency=1)), COLOURS[:1, :3], [[255, 0, 255]])
+    table = saved(image, transparency=b"\x07\xff\x80")
+    check(read_image(table), COLOURS[:1, :3], [[7, 255, 128]])
+
+
+def test_palettes_with_an_alpha_band():
+    image = Image.frombytes("PA", (2, 1), b"\0\x05\1\xff")
+    image.putpalette(COLOURS[0, :2].tobytes())
+    check(read_image(saved(image, "TIFF")), COLOURS[:1, :2], [[5, 255]])
+
+
+def test_a_clear_grey_level_of_sixteen_bits():
+    levels = np.array([[0x1234, 0x1235, 65535]], ">u2")
+    data = png(3, 1, 16, 0, [levels.tobytes()], (b"tRNS", b"\x12\x34"))
+    check(read_image(data), grey([[18, 18, 255]]), [[0, 255, 255]])
+
+
+def test_sixteen_bits_of_colour_keep_their_upper_byte():
+    levels = np.array([[0x1234, 0xFFFF, 0x00FF]], ">u2")
+    check(read_image(png(1, 1, 16, 2, [levels.tobytes()])), [[[0x12, 0xFF, 0]]])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_of_grey_are_scaled_in_either_byte_order(order):
+    image = Image.frombytes("I;16" if order == "<" else "I;16B", (256, 256), bytes(2**17))
+    every = np.arange(65536, dtype=f"{order}u2").reshape(256, 256)
+    image.frombytes(every.tobytes())
+    check(read_image(saved(image, "TIFF")), grey(np.rint(every / 257)))
+
+
+FLOATS = [
+    ([0.0, 0.5, 1.0], [0, 128, 255], (0, 1)),
+    ([0.0, 1.5, 255.0], [0, 2, 255], (0, 255)),
+    ([257.0, 0.0, 65535.0], [1, 0, 255], (0, 65535)),
+    ([-1.0, 0.0, 1.0], [0, 128, 255], (-1, 1)),
+    ([np.nan, 1.0, np.inf], [0, 255, 255], (0, 1)),
+    ([np.nan, np.nan, np.nan], [0, 0, 0], (0, 1)),
+    ([3e38, 0.0, -3e38], [255, 128, 0], (-3e38, 3e38)),
+]
+
+
+@pytest.mark.parametrize("values, levels, span", FLOATS)
+def test_floating_point_pixels_are_scaled_and_noted(values, levels, span):
+    data = saved(np.array([values], np.float32), "TIFF")
+    note = f"of its grey levels {span[0]:g} became black and {span[1]:g} white"
+    check(read_image(data), grey([levels]), notes=(note,))
+
+
+def test_wide_integers_are_scaled_and_noted():
+    check(read_image(saved(np.array([[0, 257, 65535]], np.int32), "TIFF")), grey([[0, 1, 255]]))
+    wide = read_image(saved(np.array([[-100, 0, 155]], np.int32), "TIFF"))
+    check(
+        wide, grey([[0, 100, 255]]), notes=("of its grey levels -100 became black and 155 white",)
+    )
+
+
+@pytest.mark.parametrize("marker", [True, False])
+def test_cmyk_jpegs_with_and_without_adobes_inversion(marker):
+    cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
+    data = saved(cmyk, "JPEG", quality=100)
+    if not marker:  # without it the levels are ink; as stored they are its complement
+        start = data.index(b"\xff\xee")
+        length = 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        data = data[:start] + data[start + length :]
+    red = np.full((8, 8, 3), (255, 0, 0))
+    expected = red if marker else np.zeros_like(red)  # stored 255, 0, 0, 255: K is full
+    np.testing.assert_allclose(read_image(data).rgb.astype(int), expected, atol=4)
+    check(read_image(saved(cmyk, "TIFF")), red)
+
+
+def test_ycbcr_and_lab_are_converted():
+    tiff = read_image(saved(Image.new("YCbCr", (2, 2), (76, 85, 255)), "TIFF"))
+    np.testing.assert_allclose(tiff.rgb.astype(int), np.full((2, 2, 3), (255, 0, 0)), atol=2)
+    lab = read_image(saved(Image.new("LAB", (2, 2), (128, 128, 128)), "TIFF"))  # L* = 50.2
+    np.testing.assert_allclose(lab.rgb.astype(int), np.full((2, 2, 3), 120), atol=3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_orientation_is_applied_and_foreseen(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rgba = np.concatenate([COLOURS, ALPHA[..., None]], axis=-1)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    stored = np.ascontiguousarray(STORED[orientation](rgba))
+    data = saved(stored, kind, exif=exif, **options)
+    check(read_image(data), COLOURS, ALPHA)
+    assert image_size(data) == (5, 7)
+
+
+@pytest.mark.parametrize("damage", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"junk"])
+def test_damaged_exif_does_not_keep_an_image_from_being_read(damage):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own
+        assert read_image(saved(COLOURS, "JPEG", exif=damage)).rgb.shape == COLOURS.shape
+        assert image_size(saved(COLOURS, exif=damage)) == (5, 7)
+
+
+def profile(image: str = "sRGB", swap: bool = False) -> bytes:
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile(image)).tobytes())
+    if swap:  # red's and green's primaries change places in the table of tags
+        red, green = data.index(b"rXYZ", 128), data.index(b"gXYZ", 128)
+        data[red : red + 4], data[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_a_profile_that_swaps_red_and_green_is_applied(kind):
+    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    data = saved(flat, kind, icc_profile=profile(swap=True), quality=100)
+    picture = read_image(data)
+    np.testing.assert_allclose(picture.rgb.astype(int), flat[..., [1, 0, 2]], atol=4)
+    assert picture.notes == ()
+
+
+def test_profiles_apply_beneath_transparency_and_palettes():
+    rgba = np.concatenate([COLOURS, ALPHA[..., None]], axis=-1)
+    picture = read_image(saved(rgba, icc_profile=profile(swap=True)))
+    np.testing.assert_allclose(picture.rgb.astype(int), COLOURS[..., [1, 0, 2]], atol=2)
+    np.testing.assert_array_equal(picture.alpha, ALPHA)
+    image = Image.frombytes("P", (1, 1), b"\0")
+    image.putpalette([200, 100, 50])
+    picture = read_image(saved(image, icc_profile=profile(swap=True)))
+    np.testing.assert_allclose(picture.rgb.astype(int), [[[100, 200, 50]]], atol=2)
+
+
+def test_srgbs_own_profile_touches_nothing():
+    check(read_image(saved(COLOURS, icc_profile=profile())), COLOURS)
+    check(read_image(saved(ALPHA, icc_profile=profile(swap=True))), grey(ALPHA))
+
+
+@pytest.mark.parametrize("broken", [b"junk", profile()[:200], profile("LAB")])
+def test_a_profile_that_does_not_fit_is_ignored_and_noted(broken):
+    note = "its colour profile is damaged or of another kind and was ignored"
+    check(read_image(saved(COLOURS, icc_profile=broken)), COLOURS, notes=(note,))
+    cmyk = read_image(saved(Image.new("CMYK", (2, 2)), "TIFF", icc_profile=profile()))
+    check(cmyk, np.full((2, 2, 3), 255), notes=(note,))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_an_animation_the_first_frame_is_kept(kind):
+    first, second = (Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = saved(first, kind, save_all=True, append_images=[second], **lossless)
+    note = "of its several frames or pages only the first is kept"
+    check(read_image(data), np.full((3, 4, 3), (255, 0, 0)), notes=(note,))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+@given(share=st.floats(0, 0.9))
+@settings(max_examples=12, deadline=None)
+def test_a_truncated_image_is_one_sentence(kind, share):
+    data = saved(RNG.integers(0, 256, (40, 40, 3), np.uint8), kind)
+    with pytest.raises(UserError, match=r"^the image: cannot be read as an image \(.+\): give a"):
+        read_image(data[: int(share * len(data))])
+
+
+@given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
+@settings(max_examples=60, deadline=None)
+def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
+    data = bytearray(saved(COLOURS, kind))
+    at = len(junk) * 7 % len(data)
+    data[at : at + len(junk)] = junk
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own on its way to an error
+        try:
+            assert read_image(bytes(data), max_pixels=2**20).rgb.dtype == np.uint8
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("not an image")
+    for read in (read_image, image_size):
+        with pytest.raises(UserError, match=r"a\.png: .* \(not of a kind that Pillow knows\)"):
+            read(tmp_path / "a.png")
+        with pytest.raises(UserError, match=r"b\.png: .* \(No such file or directory\)"):
+            read(tmp_path / "b.png")
+        with pytest.raises(UserError, match=r"\(Is a directory\)"):
+            read(str(tmp_path))
+    with pytest.raises(UserError, match="vector graphics; draw it as PNG first"):
+        read_image(saved(COLOURS, "EPS"))
+
+
+def test_only_the_given_limit_counts(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for kind in ("PNG", "TIFF", "WEBP", "GIF"):
+        data = saved(COLOURS, kind)
+        assert read_image(data, max_pixels=35).rgb.shape == COLOURS.shape
+        with pytest.raises(UserError, match="the image: 7 x 5 pixels are over the limit of 34 pix"):
+            read_image(data, max_pixels=34)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_threads_leave_pillows_limit_as_it_was():
+    before, data = Image.MAX_IMAGE_PIXELS, saved(COLOURS)
+    threads = [
+        threading.Thread(target=lambda: [read_image(data) for _ in range(30)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Image.MAX_IMAGE_PIXELS == before
+
+
+@pytest.mark.slow
+def test_a_hundred_megapixels_are_read():
+    data = saved(Image.new("RGBA", (10_000, 10_000), (1, 2, 3, 4)), compress_level=1)
+    picture = read_image(data)
+    assert picture.rgb.shape == (10_000, 10_000, 3) and picture.alpha is not None
+    packed = pack_alpha(picture.alpha)
+    assert len(packed) < 50_000
+    assert unpack_alpha(packed, 10_000, 10_000).max() == 4
+
+
+def test_on_white_is_pillows_composition():
+    rgba = Image.fromarray(np.concatenate([COLOURS, ALPHA[..., None]], axis=-1))
+    white = Image.new("RGBA", rgba.size, "white")
+    expected = np.asarray(Image.alpha_composite(white, rgba))[..., :3].astype(int)
+    np.testing.assert_allclose(on_white(Picture(COLOURS, ALPHA)).astype(int), expected, atol=1)
+
+
+SHAPES = st.tuples(SIZES, SIZES)
+MASKS = st.one_of(
+    arrays.arrays(np.uint8, SHAPES),
+    arrays.arrays(np.uint8, SHAPES, elements=st.sampled_from([0, 255])),
+    SHAPES.map(lambda s: np.add.outer(np.arange(s[0]), np.arange(s[1])).astype(np.uint8)),
+)
+
+
+@given(MASKS)
+@settings(max_examples=60, deadline=None)
+def test_transparency_comes_back_exactly(alpha):
+    packed = pack_alpha(alpha)
+    assert len(packed) <= alpha.size + 16
+    np.testing.assert_array_equal(unpack_alpha(packed, *alpha.shape), alpha)
+
+
+def test_opaque_takes_no_bytes():
+    assert pack_alpha(np.full((3, 4), 255, np.uint8)) == b""
+    np.testing.assert_array_equal(unpack_alpha(b"", 3, 4), np.full((3, 4), 255))
+
+
+def test_soft_masks_take_less_than_png():
+    rows, columns = np.mgrid[:200, :300]
+    disc = np.clip(1400 - 10 * np.hypot(rows - 100, columns - 150), 0, 255).astype(np.uint8)
+    ramp = (rows + columns).astype(np.uint8)
+    for mask in (disc, ramp):
+        assert len(pack_alpha(mask)) < 0.8 * len(saved(mask, optimize=True))
+    assert len(pack_alpha(ramp)) < 200
+
+
+@given(MASKS.filter(lambda mask: mask.min() < 255), st.data())
+@settings(max_examples=60, deadline=None)
+def test_damaged_transparency_never_has_another_size(alpha, data):
+    packed = bytearray(pack_alpha(alpha))
+    at = data.draw(st.integers(0, len(packed) - 1))
+    packed[at] ^= data.draw(st.integers(1, 255))
+    try:
+        assert unpack_alpha(bytes(packed), *alpha.shape).shape == alpha.shape
+    except BitstreamError as error:
+        assert "the transparency in the file is damaged" in str(error)
+
+
+def test_transparency_of_another_size_or_with_remains_is_refused():
+    packed = pack_alpha(ALPHA)
+    wrong = [packed[:-1], packed + b"\0", bytes([9]) + packed[1:], packed[:1], b"\0"]
+    cases = [(data, 5, 7) for data in wrong] + [(packed, 5, 6), (packed, 6, 7)]
+    for case in cases:
+        with pytest.raises(BitstreamError, match="transparency in the file is damaged: fetch it"):
+            unpack_alpha(*case)
+
+
+def test_a_bomb_takes_no_more_memory_than_the_image():
+    bomb = pack_alpha(np.zeros((8000, 8000), np.uint8))
+    tracemalloc.start()
+    with pytest.raises(BitstreamError):
+        unpack_alpha(bomb, 10, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # one of them the decoder's window
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".tiff", ".PNG"])
+@pytest.mark.parametrize("alpha", [None, ALPHA])
+def test_lossless_formats_come_back_exactly(tmp_path, suffix, alpha):
+    path = tmp_path / "new" / f"a{suffix}"
+    write_image(path, COLOURS, alpha)
+    check(read_image(path), COLOURS, alpha)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_jpeg_comes_back_nearly_and_without_transparency(tmp_path):
+    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    write_image(tmp_path / "a.jpg", flat)
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg").rgb.astype(int), flat, atol=3)
+    with pytest.raises(UserError, match=r"b\.jpg: JPEG cannot hold transparency: write PNG"):
+        write_image(tmp_path / "b.jpg", COLOURS, ALPHA)
+    with pytest.raises(UserError, match=r"b\.gif: images are written as \.png .*: choose a name"):
+        write_image(tmp_path / "b.gif", COLOURS)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("suffix, side", [("jpg", 65536), ("webp", 16384)])
+def test_sizes_that_a_format_cannot_hold_leave_nothing(tmp_path, suffix, side):
+    for shape in ((1, side, 3), (side, 1, 3)):
+        with pytest.raises(UserError, match=rf"a\.{suffix}: \w+ cannot hold .* pixels .*write PNG"):
+            write_image(tmp_path / f"a.{suffix}", np.zeros(shape, np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"before")
+
+    def full(self, file, *args, **kwargs):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_image(path, COLOURS)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
+
+
+def test_names_as_long_as_names_can_be_are_written(tmp_path):
+    write_image(tmp_path / ("a" * 251 + ".png"), COLOURS)
+    assert len(list(tmp_path.iterdir())) == 1

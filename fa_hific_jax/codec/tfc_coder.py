@@ -73,13 +73,14 @@ def _lookup(tables: Tables) -> Int32[np.ndarray, " entries"]:
 def _operations() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # half a page about missing accelerators
     try:
-        import tensorflow as tf
         import tensorflow_compression_ops as operations  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
             f"the coder tfc needs {error.name}: make an environment of requirements-tfc.txt, "
             "or pip install 'fa-hific-jax[tfc]'"
         ) from error
+    import tensorflow as tf
+
     try:
         tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory JAX needs.
     except RuntimeError:

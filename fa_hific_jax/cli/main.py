@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from fa_hific_jax import __version__
+from fa_hific_jax.cli import get_lpips
 from fa_hific_jax.errors import UserError, fail
 
-COMMANDS = {}
+COMMANDS = {"get-lpips": get_lpips}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,51 @@
+"""Get the weights that the LPIPS loss and metric need.
+
+Downloads the published weights, checks their SHA-256, converts them to one .npz and
+prints its path. It stays in the cache folder ($XDG_CACHE_HOME/fa-hific or
+~/.cache/fa-hific), so that a second call is instant.
+
+  fa-hific get-lpips                       AlexNet: the usual metric, and HiFiC's loss
+  fa-hific get-lpips --net vgg -o vgg.npz  VGG16, to a place of your own
+  python train.py --config configs/hific.py:lo --workdir runs/hific \\
+      --config.loss.lpips_file=$(fa-hific get-lpips) --config.data.train="('images/',)"
+
+An interrupted download goes on when the command is given again. Without a network, the
+command says what to download elsewhere; --from then converts it:
+
+  fa-hific get-lpips --from Downloads/
+"""
+
+import argparse
+import pathlib
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "--net",
+        choices=("alex", "squeeze", "vgg"),
+        default="alex",
+        help="network: AlexNet (the default; downloads 244 MB, keeps 10), SqueezeNet 1.1 "
+        "(5 MB, keeps 3) or VGG16 (553 MB, keeps 59)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=pathlib.Path,
+        help="where to put the .npz; without, it stays in the cache folder",
+    )
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        metavar="FOLDER",
+        type=pathlib.Path,
+        help="convert the published files in this folder instead of downloading them",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the path of the .npz; raises a UserError where there is none to be had."""
+    from fa_hific_jax.convert.lpips_weights import get_lpips
+
+    print(get_lpips(args.net, args.output, args.folder))

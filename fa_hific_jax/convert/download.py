@@ -1,0 +1,181 @@
+"""Files from the network: resumed where a connection broke, checked, kept in the user's cache."""
+
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from fa_hific_jax.errors import UserError
+
+_CHUNK = 1 << 16
+
+
+class Unreachable(UserError):
+    """The server cannot be reached or does not give the file."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept; it need not exist yet.
+
+    `fa-hific` in $XDG_CACHE_HOME, else in the system's usual place: ~/.cache, ~/Library/Caches on
+    macOS, %LOCALAPPDATA% on Windows.
+
+    Raises:
+      UserError: there is no home folder.
+    """
+    # The XDG specification has relative paths ignored.
+    for name in ("XDG_CACHE_HOME", *(["LOCALAPPDATA"] if sys.platform == "win32" else [])):
+        if os.path.isabs(folder := os.environ.get(name, "")):
+            return Path(folder) / "fa-hific"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise UserError("no home folder to keep downloads in: set XDG_CACHE_HOME") from error
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "fa-hific"
+
+
+def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> None:
+    """Brings the file at `url` to `path`, unless it is there already.
+
+    It grows under the name `path` + ".part", which a later call continues, and gets its own name
+    only once its hash is right. Progress goes to standard error.
+
+    Args:
+      url: http or https.
+      path: its folder is made.
+      sha256: of the whole file, in hexadecimal.
+      timeout: seconds of silence after which a server counts as gone.
+
+    Raises:
+      Unreachable: the server does not answer, or with an error.
+      UserError: the connection broke off (what came is kept), the hash is wrong (what came is
+        removed), or the folder cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        if path.is_file() and _sha256(path) == sha256:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part, timeout)
+        found = _sha256(part)
+        if found == sha256:
+            os.replace(part, path)
+            return
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written: {error.strerror or error}") from error
+    raise UserError(
+        f"{url}: what came has the SHA-256 {found} instead of {sha256}, so it is damaged or "
+        f"another file: {part} was removed, run again"
+    )
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises a UserError where a file cannot be read or has another hash."""
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if found != sha256:
+        raise UserError(
+            f"{path}: has the SHA-256 {found} instead of {sha256}, so it is damaged or another "
+            "file: download it again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(url: str, part: Path, timeout: float) -> None:
+    """Appends to `part` what it lacks; from the start where the server knows no ranges."""
+    have = part.stat().st_size if part.is_file() else 0
+    response = _open(url, have, timeout)
+    if response is None:
+        return
+    with response:
+        resumed = response.status == http.client.PARTIAL_CONTENT
+        done = have if resumed else 0
+        length = response.headers.get("Content-Length", "")
+        total = done + int(length) if length.isdigit() else None
+        progress = _Progress(url.rpartition("/")[2], done, total)
+        with open(part, "ab" if resumed else "wb") as file:
+            while chunk := _read(response, url, part):
+                file.write(chunk)
+                done += len(chunk)
+                progress.report(done)
+        progress.end(done)
+    if total is not None and done < total:
+        raise _broken_off(url, part, f"{_size(done)} of {_size(total)} came")
+
+
+def _open(url: str, have: int, timeout: float) -> http.client.HTTPResponse | None:
+    """The answer to a request for all after `have` bytes; None where nothing is left to send."""
+    headers = {"User-Agent": "fa-hific", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return None  # all is here, or another file: the hash tells
+        raise Unreachable(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise Unreachable(f"{url}: cannot be reached ({reason})") from error
+
+
+def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _broken_off(url, part, str(error)) from error
+
+
+def _broken_off(url: str, part: Path, reason: str) -> UserError:
+    return UserError(
+        f"{url}: the connection broke off ({reason}): run again to resume, {part} keeps what came"
+    )
+
+
+class _Progress:
+    """One line that is rewritten on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, name: str, start: int, total: int | None):
+        self._name, self._start, self._total = name, start, total
+        self._terminal = sys.stderr.isatty()
+        self._begun = self._shown = time.monotonic()
+
+    def report(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._shown >= (0.2 if self._terminal else 10.0):
+            self._shown = now
+            self._print(done, end="" if self._terminal else "\n")
+
+    def end(self, done: int) -> None:
+        self._print(done, end="\n")
+
+    def _print(self, done: int, end: str) -> None:
+        seconds = time.monotonic() - self._begun
+        line = progress_line(self._name, done, self._total, (done - self._start) / (seconds + 1e-9))
+        print(f"\r{line}\x1b[K" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def progress_line(name: str, done: int, total: int | None, rate: float) -> str:
+    """E.g. "a.pth  12.0 of 244.4 MB  8.1 MB/s  29 s left"; sizes in bytes, rate in bytes/s."""
+    line = f"{name}  {_size(done)}"
+    if total is not None and done < total:
+        line += f" of {_size(total)}"
+    line += f"  {_size(round(rate))}/s"
+    if total is not None and done < total and rate > 0:
+        minutes, seconds = divmod(round((total - done) / rate), 60)
+        line += f"  {minutes} min {seconds:02d} s left" if minutes else f"  {seconds} s left"
+    return line
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

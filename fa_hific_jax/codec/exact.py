@@ -36,9 +36,8 @@ LATENT_MAX = 2**15 - 1  # where |z| saturates
 BIAS_BITS = 48
 MAX_EXPONENT = 44  # of sums: the thresholds, up to 256 * 2**44, are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
-STRIP = 2**22  # activations of one layer that are held at a time, 32 MiB
-
 MAX_SHIFT = 64  # beyond which a mean might not be a finite float32
+STRIP = 2**22  # activations of one layer that are held at a time, 32 MiB
 
 KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
 """Side of the kernel of each layer."""
@@ -97,7 +96,7 @@ def parameters(
 
 
 def quantise_synthesis(
-    params_hyperprior: Mapping[str, Any], calibration: Iterable[HyperLatents]
+    params_hyperprior: Mapping[str, Any], calibration: Iterable[Int32[np.ndarray, "_ _ _"]]
 ) -> ExactSynthesis:
     """The networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`, in integers.
 
@@ -107,9 +106,11 @@ def quantise_synthesis(
     give the same integers on every machine on which SCALE_TABLE is the same.
 
     Raises:
-      UserError: a weight is not finite, or too large for the sums to stay exact.
+      UserError: there is no calibration, or a weight is not finite or too large.
     """
     latents = [_clip_latents(z) for z in calibration]
+    if not latents:
+        raise UserError("the calibration holds no hyper-latents: give those of one image or more")
     mean = _quantise_network(params_hyperprior["synthesis_mean"], latents)
     scale = _quantise_network(params_hyperprior["synthesis_scale"], latents)
     # Scales above entry j belong to row j + 1 or later; the last row has no upper end.
@@ -228,7 +229,7 @@ def _table_rows(
     return np.stack(rows, axis=-1).astype(np.uint8).reshape(sums.shape)
 
 
-def _clip_latents(z: Int32[np.ndarray, "_ _ cz"]) -> Values:
+def _clip_latents(z: HyperLatents) -> Values:
     return np.clip(z, -LATENT_MAX, LATENT_MAX).astype(np.float64)
 
 
@@ -244,9 +245,9 @@ def _quantise_network(params: Mapping[str, Any], latents: list[Values]) -> Netwo
         if name != "conv2":
             sums = [_upsample(layer, _window(each, 0, -1, len(each) + 1, len(each))) for each in x]
             peak = max(float(np.max(each * _power(-layer.shift))) for each in sums)
-            exponent = min(ACTIVATION_BITS - _digits(max(peak, 0.0)), MAX_ACTIVATION_EXPONENT)
-            shift = layer.shift - np.int32(exponent)
-            half = np.where(shift > 0, _power(shift - np.int32(1)), 0.0).astype(np.int64)
+            exponent = int(min(ACTIVATION_BITS - _digits(max(peak, 0.0)), MAX_ACTIVATION_EXPONENT))
+            shift = layer.shift - exponent
+            half = np.where(shift > 0, _power(shift - 1), 0.0).astype(np.int64)
             layer = Layer(layer.kernel, layer.bias + half, shift)
             x = [_activations(each + half, shift) for each in sums]
         layers[name] = layer
@@ -265,7 +266,7 @@ def _quantise_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> L
     peak = np.max(np.abs(kernel), axis=(0, 1, 2))
     shift = np.minimum(WEIGHT_BITS - _digits(peak) + exponent_in, BIAS_BITS - _digits(bias))
     shift = np.minimum(shift, MAX_EXPONENT).astype(np.int32)
-    weights = np.rint(kernel * _power(shift - np.int32(exponent_in)))
+    weights = np.rint(kernel * _power(shift - exponent_in))
     limit = 2**WEIGHT_BITS - 1
     return Layer(
         np.clip(weights, -limit, limit).astype(np.int16),
@@ -275,7 +276,7 @@ def _quantise_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> L
 
 
 def _digits(values):
-    """The smallest exponents with |values| < 2**exponent."""
+    """The smallest exponent with |value| < 2**exponent, of each value."""
     return np.frexp(np.abs(values))[1]
 
 
@@ -319,4 +320,7 @@ def _read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, shape: tuple
 
 
 def _unusable(reason: str) -> UserError:
-    return UserError(f"the integer hyper-synthesis is unusable, {reason}: export the model again")
+    return UserError(
+        f"the integer hyper-synthesis is unusable, {reason}: "
+        "export it again from a sound checkpoint"
+    )

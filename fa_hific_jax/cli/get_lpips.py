@@ -2,7 +2,7 @@
 
 Downloads the published weights, checks their SHA-256, converts them to one .npz and
 prints its path. It stays in the cache folder ($XDG_CACHE_HOME/fa-hific or
-~/.cache/fa-hific), so that a second call is instant.
+~/.cache/fa-hific), and a second call downloads nothing.
 
   fa-hific get-lpips                       AlexNet: the usual metric, and HiFiC's loss
   fa-hific get-lpips --net vgg -o vgg.npz  VGG16, to a place of your own

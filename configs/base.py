@@ -12,7 +12,24 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
+    # Folder of an earlier stage, or of imported weights, whose parameters a new run begins with;
+    # "" for random ones. A run that has checkpoints of its own goes on from those.
+    config.init_from = ""
+    # Parts of the names of the parameters that train, as parameters.txt lists them: ("fcm",
+    # "sigma"), ("discriminator",), ("autoencoder/encoder/",). The others stay as they are. () for
+    # all.
+    config.trainable = ()
+
     config.model = ConfigDict()
+    # Whose networks, "pytorch" (Justin-Tan's, on which FA-HiFiC was built: edges reflected) or
+    # "tensorflow" (the original: zeros around, another discriminator); docs/fidelity.md lists all.
+    config.model.variant = "pytorch"
+    # Of the images that the networks see and make: "unit" for 0 to 1, "symmetric" for -1 to 1 with
+    # tanh at the end, as PyTorch HiFiC's published low and high models.
+    config.model.input_range = "unit"
+    # Shape of the conditional distribution of y: "gaussian", or "logistic" as PyTorch HiFiC's
+    # published medium model.
+    config.model.likelihood = "gaussian"
     # Channels of the encoder's five levels, finest first (HiFiC).
     config.model.encoder_widths = (60, 120, 240, 480, 960)
     # Channels of the generator: its head at 1/16 of the size, then the four upsamplings (HiFiC).
@@ -25,6 +42,14 @@ def get_config() -> ConfigDict:
     config.model.residual_blocks = 9
     # Channels inside the frequency complement modules, 0 for none (FA-HiFiC: 64).
     config.model.fcm_width = 0
+    # Their kind: "hific" (three times ChannelNorm, ReLU, convolution), FA-VAE's "conv", "residual"
+    # and "attention" (at half the image's size; its time grows with the square of the pixels), or
+    # "legacy" (the FA-HiFiC authors' own, for images of 256x256 alone). "hific" is the only one of
+    # which a tile of an image gives what the whole gives.
+    config.model.fcm = "hific"
+    # Share of their activations that is zeroed in training (FA-HiFiC: 0.5; FA-VAE: 0, beside
+    # attention 0.1).
+    config.model.fcm_dropout = 0.0
     # What the hyper-synthesis sees in training: z with "noise" (HiFiC), or z rounded, with
     # "straight_through" gradients, as the decoder will see it.
     config.model.hyper_rounding = "noise"
@@ -69,7 +94,7 @@ def get_config() -> ConfigDict:
     config.loss.warmup_target = 0.20 / 0.14
     # Weight of the mean squared error of 0..255 images (HiFiC: k_M).
     config.loss.mse = 0.075 * 2.0**-5
-    # Weight of LPIPS (HiFiC: k_P = 1), and its AlexNet weights, an .npz (docs/lpips.md).
+    # Weight of LPIPS (HiFiC: k_P = 1), and its weights, the .npz of `fa-hific get-lpips`.
     config.loss.lpips = 0.0
     config.loss.lpips_file = ""
     # Weight of the generator's adversarial term (HiFiC: beta = 0.15), 0 for no discriminator, and
@@ -90,6 +115,12 @@ def get_config() -> ConfigDict:
     # Exponent of its spectrum weight; side of its blurs, 3 to 15, odd unless legacy (FA-VAE: 9).
     config.loss.dsl_alpha = 1.0
     config.loss.dsl_kernel_size = 9
+    # Blur as the FA-HiFiC authors' code does: the sum of all channels, with zeros around. Otherwise
+    # each channel for itself, borders reflected (FA-VAE).
+    config.loss.dsl_legacy_kernel = False
+    # Weight of its levels: "mean", one over their number (FA-VAE), or "authors", one over each
+    # level's channels (FA-HiFiC: 1/60 and 1/120).
+    config.loss.dsl_weighting = "mean"
     # Standard deviation of the blurs in pixels, initially (FA-VAE: 3); learned (DSL) or fixed (SL).
     config.loss.dsl_sigma = 3.0
     config.loss.dsl_sigma_learned = True
@@ -98,12 +129,6 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     # Adam (HiFiC: 1e-4 for both).
-    # Blur as the FA-HiFiC authors' code does: the sum of all channels, with zeros around. Otherwise
-    # each channel for itself, borders reflected (FA-VAE).
-    config.loss.dsl_legacy_kernel = False
-    # Weight of its levels: "mean", one over their number (FA-VAE), or "authors", one over each
-    # level's channels (FA-HiFiC: 1/60 and 1/120).
-    config.loss.dsl_weighting = "mean"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.discriminator_learning_rate = 1e-4
     # Steps in which both rise linearly to these values, 0 for none (HiFiC).
@@ -128,7 +153,7 @@ def get_config() -> ConfigDict:
     config.train.checkpoints_kept = 3
 
     config.evaluation = ConfigDict()
-    # AlexNet weights of the LPIPS metric, an .npz (docs/lpips.md); without, LPIPS is left out.
+    # Weights of the LPIPS metric, the .npz of `fa-hific get-lpips`; without, LPIPS is left out.
     config.evaluation.lpips_file = ""
     # Classical codecs to run at the nearest size: "jpeg", "webp".
     config.evaluation.baselines = ("jpeg", "webp")

@@ -15,6 +15,7 @@ from fa_hific_jax.losses.dynamic_spectrum import WEIGHTINGS
 from fa_hific_jax.losses.gan import KINDS
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
+from fa_hific_jax.models.fcm import LEGACY_SIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All groups of a config."""
+    """All groups of a config, and the keys that stand beside them."""
 
     model: ModelConfig
     discriminator: DiscriminatorConfig
@@ -107,13 +108,28 @@ class Settings:
     optimizer: OptimizerConfig
     train: TrainConfig
     evaluation: EvaluationConfig
+    init_from: str
+    trainable: tuple[str, ...]
 
     def __post_init__(self):
         model = self.model
+        if not isinstance(self.trainable, tuple) or not all(
+            isinstance(part, str) and part for part in self.trainable
+        ):
+            raise UserError(
+                f"trainable is {self.trainable!r}: give parts of parameter names, "
+                "as in ('fcm', 'sigma'), or () to train everything"
+            )
         if self.loss.dsl and not model.fcm_width:
             raise UserError(
                 f"loss.dsl is {self.loss.dsl} but model.fcm_width is 0: the dynamic spectrum loss "
                 "needs the FCM features, so set a width or --config.loss.dsl=0"
+            )
+        if model.fcm_width and model.fcm == "legacy" and self.data.crop != LEGACY_SIDE:
+            raise UserError(
+                f"data.crop is {self.data.crop} but model.fcm is 'legacy', which takes images of "
+                f"{LEGACY_SIDE} x {LEGACY_SIDE} alone: set data.crop to {LEGACY_SIDE} or choose "
+                "another model.fcm"
             )
         if self.loss.dsl and model.encoder_widths[:2] != model.generator_widths[:-3:-1]:
             raise UserError(
@@ -129,9 +145,9 @@ def from_mapping(config: Mapping[str, Any]) -> Settings:
     Raises:
       UserError: names the first key that is unknown or missing, or whose value makes no sense.
     """
-    groups = _fields(Settings)
-    _check_keys(config, groups, prefix="")
-    return Settings(**{name: _group(kind, config[name], name) for name, kind in groups.items()})
+    fields = _fields(Settings)
+    _check_keys(config, fields, prefix="")
+    return Settings(**{name: _value(kind, config[name], name) for name, kind in fields.items()})
 
 
 def to_mapping(settings: Settings) -> dict[str, Any]:
@@ -142,13 +158,22 @@ def to_mapping(settings: Settings) -> dict[str, Any]:
 def check_key(path: str) -> None:
     """Raises a UserError unless a config has the group or key `path`, as in "loss.mse"."""
     group, _, key = path.partition(".")
-    groups = _fields(Settings)
-    _check_known(group, groups, prefix="")
+    fields = _fields(Settings)
+    _check_known(group, fields, prefix="")
+    if key and not _is_group(fields[group]):
+        raise UserError(f"unknown config key {path}: did you mean {group}?")
     if key:
-        _check_known(key, _fields(groups[group]), prefix=f"{group}.")
+        _check_known(key, _fields(fields[group]), prefix=f"{group}.")
 
 
-def _group(kind, values, name: str):
+def _is_group(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
+
+
+def _value(kind: Any, values: Any, name: str) -> Any:
+    """A group of keys as its dataclass, the value of a single key as it is."""
+    if not _is_group(kind):
+        return _tuples(values)
     if not isinstance(values, Mapping):
         raise UserError(f"config key {name!r} is {values!r}: it must be a group of keys")
     fields = _fields(kind)

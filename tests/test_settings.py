@@ -13,7 +13,12 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import OptimizerConfig, Settings, check_key, from_mapping, to_mapping
 
 PACKAGE = Path(settings_lib.__file__).parent
-GROUPS = {field.name: field.type for field in dataclasses.fields(Settings)}
+GROUPS = {
+    field.name: field.type
+    for field in dataclasses.fields(Settings)
+    if dataclasses.is_dataclass(field.type)
+}
+SINGLE = [field.name for field in dataclasses.fields(Settings) if field.name not in GROUPS]
 FIELDS = [(name, field.name) for name, kind in GROUPS.items() for field in dataclasses.fields(kind)]
 
 

@@ -1,6 +1,7 @@
 """Training from settings to checkpoints."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,8 +11,9 @@ from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.data.pipeline import check_sources, train_batches
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
+from fa_hific_jax.models.autoencoder import Key
 from fa_hific_jax.settings import LossConfig, Settings
-from fa_hific_jax.training import sharding
+from fa_hific_jax.training import sharding, warm_start
 from fa_hific_jax.training.progress import Progress
 from fa_hific_jax.training.state import TrainState, create
 from fa_hific_jax.training.step import train_step
@@ -23,7 +25,9 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
 
     Where parameters come from, the first that applies:
       1. the newest whole checkpoint in `workdir`: the run goes on as if it had not stopped;
-      2. random initialisation from `settings.train.seed`.
+      2. those that the newest checkpoint in `settings.init_from` has, at step 0 and with a fresh
+         optimizer;
+      3. random initialisation from `settings.train.seed`.
 
     Raises:
       UserError: a setting that this machine or this `workdir` cannot serve, unreadable data, or a
@@ -38,10 +42,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
 
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(workdir, config.checkpoints_kept)
-    print("initialising and compiling; the first steps take longer", flush=True)
-    init = functools.partial(create, settings)
-    state = jax.jit(init, out_shardings=sharding.replicated(mesh))(init_key)
-    state = resume(state, settings, checkpoints)
+    state = initial_state(settings, checkpoints, sharding.replicated(mesh), init_key)
     first = int(state.step)
     (workdir / "parameters.txt").write_text(describe(state))
     print(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}", flush=True)
@@ -81,16 +82,31 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     return state
 
 
+def initial_state(
+    settings: Settings, checkpoints: Checkpoints, placement: jax.sharding.Sharding, key: Key
+) -> TrainState:
+    """State before the first step of this process, from where `train` says that it comes."""
+    resuming = checkpoints.latest_step() is not None
+    source = None if resuming or not settings.init_from else warm_start.find(settings)
+    print("initialising and compiling; the first steps take longer", flush=True)
+    state = jax.jit(functools.partial(create, settings), out_shardings=placement)(key)
+    if source is not None:
+        state, summary = warm_start.take(state, source)
+        print(summary, flush=True)
+    return resume(state, settings, checkpoints)
+
+
 def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> TrainState:
     """`state`, or the newest checkpoint where there is one, laid out as `state` is."""
     step = checkpoints.latest_step()
     if step is None:
         return state
-    checkpoints.check_settings(step, settings, ["model", "discriminator"])
+    checkpoints.check_settings(step, settings, ["model", "discriminator", "trainable"])
     if step >= settings.train.steps:
         print(f"step {step} of {settings.train.steps} is reached already", flush=True)
     autoencoder, rest = checkpoints.restore(step, *_items(state))
-    return rest.replace(params={**rest.params, "autoencoder": autoencoder})
+    params = {name: rest.pop(name) for name in state.params if name in rest}
+    return TrainState(params=params | {"autoencoder": autoencoder}, **rest)
 
 
 def save(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> None:
@@ -125,13 +141,13 @@ def _load_lpips(config: LossConfig) -> LpipsParams | None:
         return None
     if not config.lpips_file:
         raise UserError(
-            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: get them as "
-            "docs/lpips.md says, or turn the term off with --config.loss.lpips=0"
+            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: get them with "
+            "`fa-hific get-lpips`, or turn the term off with --config.loss.lpips=0"
         )
     return load_lpips(config.lpips_file)
 
 
-def _items(state: TrainState):
-    params = dict(state.params)
-    autoencoder = params.pop("autoencoder")
-    return autoencoder, state.replace(params=params)
+def _items(state: TrainState) -> tuple[Any, dict[str, Any]]:
+    """The "autoencoder" and "training" of a checkpoint."""
+    training = {"step": state.step, "optimizer": state.optimizer} | state.params
+    return training.pop("autoencoder"), training | {"discriminator": state.discriminator}

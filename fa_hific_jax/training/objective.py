@@ -18,7 +18,7 @@ Scalar = Float[Array, ""]
 
 def objective(
     outputs: AutoencoderOutput,
-    raw_sigmas: Float[Array, "_ levels"],
+    raw_sigmas: Float[Array, "_ levels"] | None,
     x: Float[Array, "b h w 3"],
     logits_fake: Float[Array, "b hd wd 1"] | None,
     lpips_params,
@@ -34,7 +34,7 @@ def objective(
     Args:
       outputs: of the autoencoder in training.
       raw_sigmas: of the DSL's blurs before `sigma_from_raw`, (1, levels) where encoder and
-        generator share them, else (2, levels).
+        generator share them, else (2, levels); None without DSL.
       x: images in [0, 1].
       logits_fake: of the discriminator for x_hat, None without adversarial term.
       lpips_params: of `load_lpips`, None without perceptual term.
@@ -68,6 +68,7 @@ def objective(
         metrics["ffl"] = focal_frequency_loss(outputs.x_hat, x, **_ffl_options(config))
         loss += config.ffl * metrics["ffl"]
     if config.dsl:
+        assert raw_sigmas is not None
         sigmas = sigma_from_raw(raw_sigmas)
         if not config.dsl_sigma_learned:
             sigmas = jax.lax.stop_gradient(sigmas)
@@ -76,9 +77,9 @@ def objective(
             outputs.fcm_features,
             sigmas=jnp.broadcast_to(sigmas, (2, sigmas.shape[1])),
             kernel_size=config.dsl_kernel_size,
-            alpha=config.dsl_alpha,
             legacy_kernel=config.dsl_legacy_kernel,
             weighting=config.dsl_weighting,
+            alpha=config.dsl_alpha,
         )
         metrics["dsl_sigma"] = jnp.mean(sigmas)
         loss += config.dsl * metrics["dsl"]

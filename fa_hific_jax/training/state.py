@@ -12,6 +12,7 @@ from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
+from fa_hific_jax.training import trainable
 from fa_hific_jax.training.schedules import learning_rate
 
 
@@ -26,9 +27,9 @@ class DiscriminatorState(flax.struct.PyTreeNode):
 class TrainState(flax.struct.PyTreeNode):
     """State between two steps; as abstract shapes, the layout of a checkpoint.
 
-    `step` is an int32 scalar. `params` holds "autoencoder" (the model) and "dsl_sigma" (raw blur
-    widths of the DSL, see `sigma_from_raw`); `discriminator` is None in a run without adversarial
-    term.
+    `step` is an int32 scalar. `params` holds "autoencoder" (the model) and, in a run with DSL,
+    "dsl_sigma" (raw widths of its blurs, see `sigma_from_raw`); `discriminator` is None in a run
+    without adversarial term. Optimizers hold nothing of the parameters that do not train.
     """
 
     step: Any
@@ -50,29 +51,53 @@ def optimizers(
 
 
 def create(settings: Settings, key: Key) -> TrainState:
-    """State before the first step; every parameter follows from `key`."""
+    """State before the first step; every parameter follows from `key`.
+
+    Raises:
+      UserError: `settings.trainable` names what no parameter is called.
+    """
     key_g, key_d = jax.random.split(key)
     x = jnp.zeros((1, STRIDE, STRIDE, 3))
-    params = {
-        "autoencoder": init_parameters(settings.model, key_g),
-        "dsl_sigma": _raw_sigmas(settings.loss),
-    }
+    params: dict[str, Any] = {"autoencoder": init_parameters(settings.model, key_g)}
+    if settings.loss.dsl:
+        params["dsl_sigma"] = _raw_sigmas(settings.loss)
     optimizer_g, optimizer_d = optimizers(settings.optimizer)
     discriminator = None
     if settings.loss.gan:
         y_hat = jnp.zeros((1, STRIDE // 16, STRIDE // 16, settings.model.latent_channels))
-        variables = Discriminator(settings.discriminator).init(key_d, x, y_hat)
+        variables = discriminator_network(settings).init(key_d, x, y_hat)
         discriminator = DiscriminatorState(
             params=variables["params"],
             spectral=variables[SPECTRAL],
-            optimizer=optimizer_d.init(variables["params"]),
+            optimizer=optimizer_d.init(split_discriminator(variables["params"], settings)[0]),
         )
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer=optimizer_g.init(params),
+        optimizer=optimizer_g.init(trainable.split(params, settings.trainable)[0]),
         discriminator=discriminator,
     )
+    trainable.check(parameters(state), settings.trainable)
+    return state
+
+
+def discriminator_network(settings: Settings) -> Discriminator:
+    """The discriminator that belongs to the model of `settings`."""
+    model = settings.model
+    return Discriminator(settings.discriminator, model.variant, model.input_range)
+
+
+def parameters(state: TrainState) -> dict[str, Any]:
+    """All parameters under their full names, those of the discriminator under "discriminator"."""
+    if state.discriminator is None:
+        return state.params
+    return state.params | {"discriminator": state.discriminator.params}
+
+
+def split_discriminator(params: Any, settings: Settings) -> tuple[Any, Any]:
+    """(what trains, what does not) of the discriminator's parameters, see `trainable.split`."""
+    trained, frozen = trainable.split({"discriminator": params}, settings.trainable)
+    return trained["discriminator"], frozen["discriminator"]
 
 
 def _raw_sigmas(config: LossConfig) -> Array:

@@ -14,7 +14,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.spectra import log_spectrum
-from fa_hific_jax.training.state import TrainState
+from fa_hific_jax.training.state import TrainState, parameters
 
 EXAMPLES = 4
 
@@ -37,19 +37,12 @@ def describe(state: TrainState) -> str:
     """Table of all parameters with their shapes."""
     from clu import parameter_overview
 
-    return parameter_overview.get_parameter_overview(_networks(state), include_stats=False)
+    return parameter_overview.get_parameter_overview(parameters(state), include_stats=False)
 
 
 def count(state: TrainState) -> int:
-    """Number of parameters of all networks."""
-    return sum(leaf.size for leaf in jax.tree.leaves(_networks(state)))
-
-
-def _networks(state: TrainState) -> dict[str, Any]:
-    networks = {"autoencoder": state.params["autoencoder"]}
-    if state.discriminator is not None:
-        networks["discriminator"] = state.discriminator.params
-    return networks
+    """Number of all parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(parameters(state)))
 
 
 def example_images(

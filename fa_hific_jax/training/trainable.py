@@ -1,0 +1,60 @@
+"""Which parameters train: trees split by the names of their leaves, and put together again."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from fa_hific_jax.errors import UserError
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """Leaves of nested dicts by names such as "autoencoder/generator/fcm1/conv0/Conv_0/kernel"."""
+    flat: Any = flatten_dict(tree, sep="/")
+    return flat
+
+
+def split(params: dict[str, Any], patterns: Sequence[str]) -> tuple[Any, Any]:
+    """(what trains, what does not): `params` twice, None standing for the leaves of the other.
+
+    A parameter trains where its name contains one of `patterns`; all do where there is none.
+    """
+
+    def trains(name: str) -> bool:
+        return not patterns or any(pattern in name for pattern in patterns)
+
+    flat = by_name(params)
+    trained = {name: leaf if trains(name) else None for name, leaf in flat.items()}
+    frozen = {name: None if trains(name) else leaf for name, leaf in flat.items()}
+    return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
+
+
+def merge(trained: Any, frozen: Any) -> Any:
+    """What `split` took apart."""
+    return jax.tree.map(
+        lambda ours, theirs: theirs if ours is None else ours,
+        trained,
+        frozen,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def check(params: Any, patterns: Sequence[str]) -> None:
+    """Raises a UserError for the first of `patterns` that no parameter's name contains."""
+    known = list(by_name(params))
+    for pattern in patterns:
+        if not any(pattern in name for name in known):
+            raise UserError(
+                f"config.trainable names {pattern!r}, but no parameter's name contains it: "
+                f"{_hint(pattern, known)}; parameters.txt of a run lists all of them"
+            )
+
+
+def _hint(pattern: str, known: Iterable[str]) -> str:
+    parts = dict.fromkeys(part for name in known for part in name.split("/"))
+    close = difflib.get_close_matches(pattern, parts, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"they begin with {', '.join(dict.fromkeys(name.split('/')[0] for name in known))}"

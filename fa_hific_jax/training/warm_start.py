@@ -1,0 +1,162 @@
+"""Parameters of an earlier stage, or imported ones, as the beginning of a new run."""
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from flax.traverse_util import unflatten_dict
+
+from fa_hific_jax.checkpoints import Checkpoints, differences, newest, workdir_path
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.settings import Settings
+from fa_hific_jax.training.state import TrainState
+from fa_hific_jax.training.trainable import by_name
+
+FREE = {
+    *("model.encoder_widths", "model.generator_widths", "model.latent_channels"),
+    *("model.hyper_channels", "model.residual_blocks", "model.hyper_rounding", "model.dtype"),
+    *("discriminator.widths", "discriminator.context_channels"),
+}
+"""Settings that need not be those of the source: names and shapes of the parameters show them, or
+they do not change what the parameters mean."""
+
+SPECTRAL = "discriminator/spectral/"
+TAKEN = (
+    "autoencoder/",
+    "training/dsl_sigma",
+    "training/discriminator/params/",
+    f"training/{SPECTRAL}",
+)
+"""Beginnings of the names in a checkpoint under which a new run finds what it can take."""
+
+
+class Source(NamedTuple):
+    """A checkpoint to take parameters from."""
+
+    folder: epath.Path
+    checkpoints: Checkpoints
+    step: int
+
+
+def find(settings: Settings) -> Source:
+    """The newest checkpoint in `settings.init_from`.
+
+    Raises:
+      UserError: there is none, or its parameters mean something else than those of `settings`.
+    """
+    folder = workdir_path(settings.init_from, "config.init_from")
+    source = Source(folder, *newest(folder, "config.init_from"))
+    stored = source.checkpoints.settings(source.step)
+    for key, was, is_now in differences(stored, settings, ["model", "discriminator"]):
+        group, field = key.split(".")
+        fcm = min(stored["model"]["fcm_width"], settings.model.fcm_width)
+        judged = min(stored["loss"]["gan"], settings.loss.gan)
+        new = (field.startswith("fcm") and not fcm) or (group == "discriminator" and not judged)
+        if key not in FREE and not new:
+            raise UserError(
+                f"config.init_from {folder} was trained with {key}={was}, the config says "
+                f"{is_now}: its parameters do not fit, so set --config.{key}={was}"
+            )
+    return source
+
+
+def take(state: TrainState, source: Source) -> tuple[TrainState, str]:
+    """(`state` with every parameter that `source` has, what was taken in one line).
+
+    Spectral vectors come with the parameters of a discriminator. What only `state` has stays as it
+    is, its step and optimizers too. Arrays are read on the host and laid out as those of `state`.
+
+    Raises:
+      UserError: a parameter of both has another shape in `source`.
+    """
+    ours, stored = by_name(_items(state)), _stored(source)
+    common = [name for name in ours if name in stored]
+    for name in common:
+        here, there = tuple(ours[name].shape), tuple(stored[name].shape)
+        if here != there:
+            raise UserError(
+                f"config.init_from {source.folder}: {_parameter(name)} has shape {there} there but "
+                f"{here} in this config: use the sizes of that run"
+            )
+    values = _read(source, common)
+    source.checkpoints.close()
+    taken = {
+        name: jax.device_put(np.asarray(values[name], ours[name].dtype), ours[name].sharding)
+        for name in common
+    }
+    summary = _summary(source, taken, ours, stored)
+    return _replaced(state, unflatten_dict(ours | taken, sep="/")), summary
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """What of `state` can be taken, where a checkpoint has it."""
+    training = dict(state.params)
+    autoencoder = training.pop("autoencoder")
+    if state.discriminator is not None:
+        training["discriminator"] = {
+            "params": state.discriminator.params,
+            "spectral": state.discriminator.spectral,
+        }
+    return {"autoencoder": autoencoder, "training": training}
+
+
+def _replaced(state: TrainState, items: dict[str, Any]) -> TrainState:
+    training = items.get("training", {})
+    discriminator = state.discriminator
+    if discriminator is not None:
+        discriminator = discriminator.replace(**training.pop("discriminator"))
+    params = training | {"autoencoder": items["autoencoder"]}
+    return state.replace(params=params, discriminator=discriminator)
+
+
+def _stored(source: Source) -> dict[str, Any]:
+    """Shapes by name of what a checkpoint has of all that could be taken."""
+    items = {
+        item: source.checkpoints.contents(source.step, item) for item in ("autoencoder", "training")
+    }
+    return {
+        name: leaf
+        for name, leaf in by_name(items).items()
+        if name.startswith(TAKEN) and leaf is not None
+    }
+
+
+def _read(source: Source, names: Collection[str]) -> dict[str, np.ndarray]:
+    wanted = unflatten_dict(dict.fromkeys(names, 0), sep="/")
+    items = {item: source.checkpoints.read(source.step, item, wanted[item]) for item in wanted}
+    return by_name(items)
+
+
+def _summary(
+    source: Source, taken: dict[str, Any], ours: Collection[str], stored: Collection[str]
+) -> str:
+    names = {_parameter(name) for name in taken}
+    here, there = (
+        [_parameter(name) for name in side if SPECTRAL not in name] for side in (ours, stored)
+    )
+    count = sum(leaf.size for name, leaf in taken.items() if SPECTRAL not in name)
+    text = f"warm start from {source.folder} step {source.step}: {count:,} parameters taken"
+    if new := _groups([name for name in here if name not in names], here):
+        text += f"; new: {', '.join(new)}"
+    if unused := _groups([name for name in there if name not in names], there):
+        text += f"; not used: {', '.join(unused)}"
+    return text
+
+
+def _parameter(name: str) -> str:
+    """The name under which the parameters of a run are listed."""
+    return name.removeprefix("training/").replace("discriminator/params/", "discriminator/")
+
+
+def _groups(chosen: Collection[str], names: Collection[str]) -> list[str]:
+    """`chosen`, each by the shortest beginning of its name that nothing else of `names` shares."""
+    others = {beginning for name in names if name not in chosen for beginning in _beginnings(name)}
+    found = [next(part for part in _beginnings(name) if part not in others) for name in chosen]
+    return [name.removeprefix("autoencoder/") for name in dict.fromkeys(found)]
+
+
+def _beginnings(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]

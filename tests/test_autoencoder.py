@@ -22,6 +22,11 @@ TINY = ModelConfig(
     hyper_channels=4,
     residual_blocks=0,
     fcm_width=4,
+    fcm="hific",
+    fcm_dropout=0.0,
+    variant="pytorch",
+    input_range="unit",
+    likelihood="gaussian",
     hyper_rounding="noise",
     dtype="float32",
 )
@@ -34,6 +39,11 @@ PAPER = ModelConfig(
     hyper_channels=reference_weights.HYPER_CHANNELS,
     residual_blocks=9,
     fcm_width=0,
+    fcm="hific",
+    fcm_dropout=0.0,
+    variant="pytorch",
+    input_range="unit",
+    likelihood="gaussian",
     hyper_rounding="noise",
     dtype="float32",
 )
@@ -174,6 +184,7 @@ class GivenLatents(nn.Module):
 
     widths: tuple[int, ...]
     latent_channels: int
+    variant: str
     dtype: jnp.dtype
 
     @nn.compact
@@ -188,9 +199,12 @@ class NoImage(nn.Module):
     widths: tuple[int, ...]
     residual_blocks: int
     fcm_width: int
+    variant: str
     dtype: jnp.dtype
+    fcm: str
+    fcm_dropout: float
 
-    def __call__(self, y_hat, size=None):
+    def __call__(self, y_hat, size=None, key=None):
         batch, height, width, _ = y_hat.shape
         return jnp.zeros((batch, 16 * height, 16 * width, 3)), ()
 

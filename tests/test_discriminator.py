@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import reference_weights
 
-from fa_hific_jax.models import discriminator
 from fa_hific_jax.models.discriminator import (
+    HALVING_4X4,
     SPECTRAL,
     Discriminator,
     DiscriminatorConfig,
@@ -25,16 +25,8 @@ def random_array(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@pytest.fixture
-def reference_strides(monkeypatch):
-    """Gives the last 4x4 convolution stride 2, as the PyTorch HiFiC has it."""
-    monkeypatch.setattr(
-        discriminator, "SpectralConv", lambda width, stride, name: SpectralConv(width, 2, name=name)
-    )
-
-
 def logits_of(variables, x, y):
-    return jax.jit(Discriminator(PAPER).apply)(variables, x, y)
+    return jax.jit(Discriminator(PAPER, "pytorch", "unit").apply)(variables, x, y)
 
 
 def stored_vectors(data, prefix):
@@ -47,13 +39,15 @@ def stored_vectors(data, prefix):
     }
 
 
-def test_logits_and_gradients_with_stored_vectors_equal_the_reference(golden, reference_strides):
+def test_logits_and_gradients_with_stored_vectors_equal_the_reference(golden):
     data = golden("discriminator")
     x, y = (reference_weights.nhwc(data[key]) for key in "xy")
     spectral = stored_vectors(data, "")
 
     def loss(parameters, x, y):
-        logits = Discriminator(PAPER).apply({"params": parameters, SPECTRAL: spectral}, x, y)
+        logits = Discriminator(PAPER, "pytorch", "unit").apply(
+            {"params": parameters, SPECTRAL: spectral}, x, y
+        )
         return jnp.mean(jax.nn.softplus(-logits)), logits
 
     evaluate = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
@@ -73,7 +67,7 @@ def test_logits_and_gradients_with_stored_vectors_equal_the_reference(golden, re
         assert error < 1e-4, name
 
 
-def test_two_training_steps_equal_the_reference(golden, reference_strides):
+def test_two_training_steps_equal_the_reference(golden):
     data = golden("discriminator")
     x, y = (reference_weights.nhwc(data[key]) for key in "xy")
     parameters = reference_weights.discriminator()
@@ -82,7 +76,7 @@ def test_two_training_steps_equal_the_reference(golden, reference_strides):
         u = data[f"conv{layer + 1}_rule_u"]
         spectral[f"conv{layer}"] = {"u": u, "v": jnp.zeros_like(spectral[f"conv{layer}"]["v"])}
     step = jax.jit(
-        lambda s: Discriminator(PAPER).apply(
+        lambda s: Discriminator(PAPER, "pytorch", "unit").apply(
             {"params": parameters, SPECTRAL: s}, x, y, mutable=[SPECTRAL]
         )
     )
@@ -100,9 +94,7 @@ def test_two_training_steps_equal_the_reference(golden, reference_strides):
         np.testing.assert_allclose(np.ravel(logits), reference, **NEAR)
 
 
-def test_real_and_generated_images_beside_their_own_latents_equal_the_reference(
-    golden, reference_strides
-):
+def test_real_and_generated_images_beside_their_own_latents_equal_the_reference(golden):
     data = golden("discriminator")
     images = np.concatenate([data["pair_x_real"], data["pair_x_gen"]])
     latents = np.concatenate([data["pair_latents"]] * 2)
@@ -117,7 +109,7 @@ def test_real_and_generated_images_beside_their_own_latents_equal_the_reference(
 
 def spectral_conv():
     """A layer, its input and its variables."""
-    layer, x = SpectralConv(5, 2), random_array(0, 1, 8, 8, 3)
+    layer, x = SpectralConv(5, 4, 2, HALVING_4X4, "reflect"), random_array(0, 1, 8, 8, 3)
     return layer, x, jax.jit(layer.init)(jax.random.key(0), x)
 
 
@@ -169,13 +161,13 @@ def test_the_gradient_is_orthogonal_to_the_kernel():
 def judge():
     """(x, y) -> logits of a tiny discriminator, and two images with their latents."""
     x, y = random_array(0, 2, 32, 48, 3), random_array(1, 2, 2, 3, 5)
-    variables = jax.jit(Discriminator(TINY).init)(jax.random.key(0), x, y)
-    return lambda x, y: jax.jit(Discriminator(TINY).apply)(variables, x, y), x, y
+    variables = jax.jit(Discriminator(TINY, "pytorch", "unit").init)(jax.random.key(0), x, y)
+    return lambda x, y: jax.jit(Discriminator(TINY, "pytorch", "unit").apply)(variables, x, y), x, y
 
 
-def test_patches_are_an_eighth_of_the_image_and_permute_with_the_batch(judge):
+def test_patches_are_a_sixteenth_of_the_image_and_permute_with_the_batch(judge):
     logits, x, y = judge
-    assert logits(x, y).shape == (2, 4, 6, 1)
+    assert logits(x, y).shape == (2, 2, 3, 1)
     np.testing.assert_allclose(logits(x[::-1], y[::-1]), logits(x, y)[::-1], atol=1e-6)
 
 
@@ -190,4 +182,13 @@ def test_each_image_is_judged_beside_its_own_latents(judge):
 
 def test_an_image_cropped_from_its_padded_size_is_judged(judge):
     logits, x, y = judge
-    assert logits(x[:, :25, :40], y).shape == (2, 3, 5, 1)
+    assert logits(x[:, :24, :40], y).shape == (2, 1, 2, 1)
+
+
+@pytest.mark.parametrize("variant", ["pytorch", "tensorflow"])
+def test_symmetric_input_is_the_image_stretched_to_minus_one_and_one(variant):
+    x, y = jax.nn.sigmoid(random_array(0, 2, 32, 48, 3)), random_array(1, 2, 2, 3, 5)
+    unit, symmetric = (Discriminator(TINY, variant, kind) for kind in ("unit", "symmetric"))
+    variables = jax.jit(unit.init)(jax.random.key(0), x, y)
+    stretched = jax.jit(unit.apply)(variables, 2 * x - 1, y)
+    np.testing.assert_allclose(symmetric.apply(variables, x, y), stretched, rtol=1e-5, atol=1e-6)

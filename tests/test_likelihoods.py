@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from fa_hific_jax.entropy.factorized import FactorizedPrior, cdf_logits, layers_of
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE, bits, gaussian_likelihood
+from fa_hific_jax.entropy.gaussian import LIKELIHOODS, SCALE_TABLE, bits, gaussian_likelihood
 
 CHANNELS = 7  # in the reference numbers
 VALUES = ["ints", "fracs", "extremes"]
@@ -22,14 +22,14 @@ def prior_parameters(data, dtype):
 def prior_likelihoods(parameters, values):
     """(channels, n) likelihoods of the same n values in every channel."""
     z = jnp.broadcast_to(values[None, None, :, None], (1, 1, len(values), CHANNELS))
-    out = jax.jit(FactorizedPrior(CHANNELS).apply)({"params": parameters}, z)
+    out = jax.jit(FactorizedPrior(CHANNELS, "pytorch").apply)({"params": parameters}, z)
     assert out.dtype == values.dtype
     return out[0, 0].T
 
 
-def gaussian_grid(data, dtype):
-    grid = np.meshgrid(*(data[f"cond_{k}"] for k in ("x", "mean", "scale_raw")), indexing="ij")
-    return [jnp.asarray(axis, dtype) for axis in grid]
+def grid(data, dtype):
+    axes = np.meshgrid(*(data[f"cond_{k}"] for k in ("x", "mean", "scale_raw")), indexing="ij")
+    return [jnp.asarray(axis, dtype) for axis in axes]
 
 
 @pytest.mark.parametrize("kind", VALUES)
@@ -63,52 +63,60 @@ def test_prior_likelihoods_equal_the_reference_in_float64(golden, x64, kind):
 
 def test_prior_is_a_distribution_over_the_integers_from_the_start():
     z = jnp.broadcast_to(jnp.arange(-600.0, 601.0).reshape(1, 1, -1, 1), (1, 1, 1201, 5))
-    likelihood, _ = jax.jit(FactorizedPrior(5).init_with_output)(jax.random.key(0), z)
+    likelihood, _ = jax.jit(FactorizedPrior(5, "pytorch").init_with_output)(jax.random.key(0), z)
     np.testing.assert_allclose(jnp.sum(likelihood, axis=(0, 1, 2)), np.ones(5), atol=1e-4)
 
 
 def test_prior_gives_a_symbol_at_the_exact_median_its_probability():
     # Without biases the cumulative is odd: the two logits around 0 are exact opposites.
-    prior, z = FactorizedPrior(1), jnp.arange(-1.0, 2.0).reshape(1, 1, 3, 1)
+    prior, z = FactorizedPrior(1, "pytorch"), jnp.arange(-1.0, 2.0).reshape(1, 1, 3, 1)
     shapes = jax.eval_shape(prior.init, jax.random.key(0), z)
     parameters = jax.tree.map(lambda s: jnp.zeros(s.shape), shapes)
     before, median, after = jax.jit(prior.apply)(parameters, z).ravel()
     assert median > before and median > after
 
 
-def test_gaussian_likelihoods_equal_the_reference(golden):
+@pytest.mark.parametrize("kind", LIKELIHOODS)
+def test_conditional_likelihoods_equal_the_reference(golden, kind):
     data = golden("likelihoods")
-    found = jax.jit(gaussian_likelihood)(*gaussian_grid(data, jnp.float32))
+    found = jax.jit(LIKELIHOODS[kind])(*grid(data, jnp.float32))
     assert found.dtype == jnp.float32
-    # Measured: 6e-8.
-    np.testing.assert_allclose(found, data["cond_gaussian_likelihood_f64"], rtol=1e-4, atol=2e-7)
+    # Measured: 6e-8 (Gaussian), 1.2e-7 (logistic).
+    np.testing.assert_allclose(found, data[f"cond_{kind}_likelihood_f64"], rtol=1e-4, atol=2e-7)
 
 
-def test_gaussian_likelihoods_bits_and_gradients_equal_the_reference_in_float64(golden, x64):
+@pytest.mark.parametrize("kind", LIKELIHOODS)
+def test_conditional_likelihoods_bits_and_gradients_equal_the_reference_in_float64(
+    golden, x64, kind
+):
     data = golden("likelihoods")
 
     @jax.jit
     def evaluate(y, mean, scale):
         def code_length(*parameters):
-            likelihood = gaussian_likelihood(*parameters)
-            return jnp.sum(bits(likelihood)), likelihood
+            likelihood = LIKELIHOODS[kind](*parameters)
+            return jnp.sum(bits(likelihood, "pytorch")), likelihood
 
         return jax.grad(code_length, argnums=(0, 1, 2), has_aux=True)(y, mean, scale)
 
-    gradients, likelihood = evaluate(*gaussian_grid(data, jnp.float64))
+    gradients, likelihood = evaluate(*grid(data, jnp.float64))
     tolerance = {"rtol": 1e-9, "atol": 1e-12}
-    np.testing.assert_allclose(likelihood, data["cond_gaussian_likelihood_f64"], **tolerance)
-    np.testing.assert_allclose(bits(likelihood), data["cond_gaussian_bits_f64"], **tolerance)
+    np.testing.assert_allclose(likelihood, data[f"cond_{kind}_likelihood_f64"], **tolerance)
+    np.testing.assert_allclose(
+        bits(likelihood, "pytorch"), data[f"cond_{kind}_bits_f64"], **tolerance
+    )
     for gradient, name in zip(gradients, ("dx", "dmean", "dscale"), strict=True):
-        stored = data[f"cond_gaussian_dbits_{name}_f64"]
+        stored = data[f"cond_{kind}_dbits_{name}_f64"]
         np.testing.assert_allclose(gradient, stored, **tolerance, err_msg=name)
 
 
-def test_gaussian_is_a_distribution_over_the_integers_at_every_scale_of_the_table():
-    y = jnp.broadcast_to(jnp.arange(-1600.0, 1601.0)[:, None], (3201, 64))
+@pytest.mark.parametrize("kind, reach", [("gaussian", 1600.0), ("logistic", 3000.0)])
+def test_conditionals_are_distributions_over_the_integers_at_every_scale_of_the_table(kind, reach):
+    y = jnp.arange(-reach, reach + 1)
+    y = jnp.broadcast_to(y[:, None], (len(y), 64))
     mean = jnp.full_like(y, 0.3)
     scale = jnp.broadcast_to(jnp.asarray(SCALE_TABLE)[None], y.shape)
-    total = jnp.sum(gaussian_likelihood(y, mean, scale), axis=0)
+    total = jnp.sum(LIKELIHOODS[kind](y, mean, scale), axis=0)
     np.testing.assert_allclose(total, np.ones(64), atol=1e-4)
 
 
@@ -128,4 +136,6 @@ def test_scale_table_equals_the_reference(golden):
 
 def test_the_dearest_symbol_costs_29_bits_and_a_certain_one_nothing():
     likelihood = gaussian_likelihood(jnp.array([1e4, 0.0]), jnp.zeros(2), jnp.full(2, 1e-9))
-    np.testing.assert_allclose(bits(likelihood), [-np.log2(2e-9), 0.0], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(
+        bits(likelihood, "pytorch"), [-np.log2(2e-9), 0.0], rtol=1e-6, atol=1e-5
+    )

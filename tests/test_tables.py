@@ -113,6 +113,19 @@ def test_gaussian_tables_are_valid_and_centred(tail_mass):
     np.testing.assert_array_equal(t.length, 3 - 2 * t.offset)  # -c..c, the escape bin, one entry
 
 
+def test_logistic_tables_equal_the_reference(golden):
+    # The reference's rows are at the table's own scales and have a tail mass of 2**-8.
+    data = golden("likelihoods")
+    t = tables.logistic_tables(data["scale_table"], tail_mass=2.0**-8)
+    assert_valid(t)
+    np.testing.assert_array_equal(t.offset, data["prior_logistic_cdf_offset"])
+    np.testing.assert_array_equal(t.length, data["prior_logistic_cdf_length"])
+    for row, stored in zip((0, 20, 40), data["prior_logistic_cdf_rows_0_20_40"], strict=True):
+        entries = t.length[row]
+        # Sums in float32 there, in float64 here.
+        assert np.max(np.abs(t.cdf[row, :entries] - stored[:entries])) <= 1
+
+
 def test_gaussian_escape_bin_holds_the_mass_outside():
     t = tables.gaussian_tables(np.array([20.0]), tail_mass=2.0**-6)
     edge = 0.5 - t.offset[0]

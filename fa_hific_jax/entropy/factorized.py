@@ -20,32 +20,40 @@ INIT_SCALE = 10.0
 
 
 Layer = tuple[Any, Any, Any]
-"""H (channels, out, in), b and a (channels, out, 1) of one layer."""
+"""H (channels, out, in), b and a (channels, out, 1) of one layer; a is None without its g."""
 
 
 def cdf_logits(layers: Sequence[Layer], values, xp: Any = jnp):
     """Logit of the cumulative of each channel at its own values, (channels, n) to (channels, n).
 
     Balle et al. 2018, section 6.1: f_K o ... o f_1 with f_k(v) = g(softplus(H_k) v + b_k) and
-    g(v) = v + tanh(a_k) tanh(v), monotone in v. As in the PyTorch HiFiC the last layer has its g
-    too. `xp` is jax.numpy, or numpy for coding tables in float64.
+    g(v) = v + tanh(a_k) tanh(v), monotone in v. The last layer of the PyTorch HiFiC has its g too,
+    that of TensorFlow Compression (and of the paper) has none. `xp` is jax.numpy, or numpy for
+    coding tables in float64.
     """
     v = values[:, None, :]
     for h, b, a in layers:
         v = xp.matmul(xp.logaddexp(h, xp.zeros_like(h)), v) + b
-        v = v + xp.tanh(a) * xp.tanh(v)
+        if a is not None:
+            v = v + xp.tanh(a) * xp.tanh(v)
     return v[:, 0, :]
 
 
 def layers_of(params: Mapping[str, Any]) -> list[Layer]:
     """The layers in the parameters of a FactorizedPrior."""
-    return [(params[f"h{k}"], params[f"b{k}"], params[f"a{k}"]) for k in range(len(FILTERS) - 1)]
+    layers = range(len(FILTERS) - 1)
+    return [(params[f"h{k}"], params[f"b{k}"], params.get(f"a{k}")) for k in layers]
 
 
 class FactorizedPrior(nn.Module):
-    """Learned density of z, one per channel, through its cumulative: see `cdf_logits`."""
+    """Learned density of z, one per channel, through its cumulative: see `cdf_logits`.
+
+    `variant` is "pytorch" or "tensorflow". Neither has an offset of the rounding (the PyTorch HiFiC
+    computes medians and does not use them).
+    """
 
     channels: int
+    variant: str
 
     def setup(self):
         scale = INIT_SCALE ** (1 / (len(FILTERS) - 1))
@@ -54,9 +62,9 @@ class FactorizedPrior(nn.Module):
             h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))
             params[f"h{k}"] = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
             params[f"b{k}"] = self.param(f"b{k}", _centred_uniform, (self.channels, fan_out, 1))
-            params[f"a{k}"] = self.param(
-                f"a{k}", nn.initializers.zeros, (self.channels, fan_out, 1)
-            )
+            if self.variant == "pytorch" or k < len(FILTERS) - 2:
+                a_shape = (self.channels, fan_out, 1)
+                params[f"a{k}"] = self.param(f"a{k}", nn.initializers.zeros, a_shape)
         self.layers = layers_of(params)
 
     def __call__(self, z: Float[Array, "b hz wz c"]) -> Float[Array, "b hz wz c"]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 from fa_hific_jax.errors import UserError
 
@@ -69,10 +69,16 @@ def gaussian_tables(scales: Float[np.ndarray, " rows"], tail_mass: float = TAIL_
 
     c = ceil(scale * q) where a standard normal exceeds q in magnitude with probability tail_mass.
     """
-    scales = scales.astype(np.float64)
-    half_widths = np.ceil(scales * -ndtri(tail_mass / 2)).astype(np.int64)
-    rows = map(_gaussian_pmf, scales.tolist(), half_widths.tolist())
-    return _stack(list(rows), -half_widths)
+    return _symmetric_tables(scales, ndtr, -ndtri(tail_mass / 2))
+
+
+def logistic_tables(scales: Float[np.ndarray, " rows"], tail_mass: float = TAIL_MASS) -> Tables:
+    """As `gaussian_tables`, for logistic distributions: F(x) = sigmoid(x / scale)."""
+    return _symmetric_tables(scales, expit, -logit(tail_mass / 2))
+
+
+CONDITIONAL_TABLES = {"gaussian": gaussian_tables, "logistic": logistic_tables}
+"""Tables of the latents by the name of their likelihood."""
 
 
 def factorized_tables(cdf_logits: CdfLogits, channels: int, tail_mass: float = TAIL_MASS) -> Tables:
@@ -162,11 +168,18 @@ def bit_length(values: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     return np.frexp(values.astype(np.float64))[1]
 
 
-def _gaussian_pmf(scale: float, half_width: int) -> np.ndarray:
+def _symmetric_tables(scales: np.ndarray, cdf: Callable, quantile: float) -> Tables:
+    scales = scales.astype(np.float64)
+    half_widths = np.ceil(scales * quantile).astype(np.int64)
+    pairs = zip(scales.tolist(), half_widths.tolist(), strict=True)
+    return _stack([_symmetric_pmf(scale, c, cdf) for scale, c in pairs], -half_widths)
+
+
+def _symmetric_pmf(scale: float, half_width: int, cdf: Callable) -> np.ndarray:
     # Both edges on the left of the mean, where neither cumulative is rounded to 1.
     distance = np.abs(np.arange(-half_width, half_width + 1))
-    pmf = ndtr((0.5 - distance) / scale) - ndtr((-0.5 - distance) / scale)
-    return np.append(pmf, 2 * ndtr((-0.5 - half_width) / scale))
+    pmf = cdf((0.5 - distance) / scale) - cdf((-0.5 - distance) / scale)
+    return np.append(pmf, 2 * cdf((-0.5 - half_width) / scale))
 
 
 def _logits_pmf(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Encoder, hyperprior and generator joined: the model that is trained and that codes images."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from fa_hific_jax import ops
-from fa_hific_jax.entropy.gaussian import bits, gaussian_likelihood
+from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.encoder import Encoder
+from fa_hific_jax.models.fcm import KINDS, LEGACY_SIDE
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
-from fa_hific_jax.models.layers import Size
+from fa_hific_jax.models.layers import VARIANTS, Size
 
 STRIDE = 64
 """Pixels to one hyper-latent: images are padded to a multiple of it."""
@@ -36,6 +38,11 @@ class ModelConfig:
     hyper_channels: int
     residual_blocks: int
     fcm_width: int
+    fcm: str
+    fcm_dropout: float
+    variant: str
+    input_range: str
+    likelihood: str
     hyper_rounding: str
     dtype: str
 
@@ -54,7 +61,15 @@ class ModelConfig:
         for field in ("latent_channels", "hyper_channels"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field} is {getattr(self, field)}: it must be at least 1")
+        if not 0 <= self.fcm_dropout < 1:
+            raise UserError(
+                f"model.fcm_dropout is {self.fcm_dropout}: it must be at least 0 and below 1"
+            )
         for field, choices in (
+            ("fcm", KINDS),
+            ("variant", VARIANTS),
+            ("input_range", ("unit", "symmetric")),
+            ("likelihood", tuple(LIKELIHOODS)),
             ("hyper_rounding", ("noise", "straight_through")),
             ("dtype", ("float32", "bfloat16")),
         ):
@@ -108,10 +123,17 @@ class Autoencoder(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.dtype or self.config.dtype)
-        self.encoder = Encoder(config.encoder_widths, config.latent_channels, dtype)
-        self.hyperprior = Hyperprior(config.hyper_channels, config.latent_channels, dtype)
+        variant = config.variant
+        self.encoder = Encoder(config.encoder_widths, config.latent_channels, variant, dtype)
+        self.hyperprior = Hyperprior(config.hyper_channels, config.latent_channels, variant, dtype)
         self.generator = Generator(
-            config.generator_widths, config.residual_blocks, config.fcm_width, dtype
+            config.generator_widths,
+            config.residual_blocks,
+            config.fcm_width,
+            variant=variant,
+            dtype=dtype,
+            fcm=config.fcm,
+            fcm_dropout=config.fcm_dropout,
         )
 
     def __call__(self, x: Images, key: Key | None = None) -> AutoencoderOutput:
@@ -126,8 +148,10 @@ class Autoencoder(nn.Module):
         z_rounded = ops.straight_through_round(z)
         if key is None:
             z_noisy = z_hat = ops.round_half_up(z)
+            key_dropout = None
         else:
             key_z, key_y = jax.random.split(key)
+            key_dropout = jax.random.fold_in(key, 2)  # 0 and 1 are those of z and y
             z_noisy = z + jax.random.uniform(key_z, z.shape, z.dtype, -0.5, 0.5)
             z_hat = z_noisy if self.config.hyper_rounding == "noise" else z_rounded
         mean, scale = self.synthesise_parameters(z_hat)
@@ -136,13 +160,13 @@ class Autoencoder(nn.Module):
             y_hat if key is None else y + jax.random.uniform(key_y, y.shape, y.dtype, -0.5, 0.5)
         )
 
-        pixels = x.shape[1] * x.shape[2]
-        bpp_y = _bpp(gaussian_likelihood(y_noisy, mean, scale), pixels)
-        bpp_z = _bpp(self.prior_likelihood(z_noisy), pixels)
-        rounded_y = _bpp(gaussian_likelihood(y_hat, mean, scale), pixels)
-        rounded_z = _bpp(self.prior_likelihood(z_rounded), pixels)
+        likelihood = LIKELIHOODS[self.config.likelihood]
+        bpp = functools.partial(_bpp, pixels=x.shape[1] * x.shape[2], variant=self.config.variant)
+        bpp_y, bpp_z = bpp(likelihood(y_noisy, mean, scale)), bpp(self.prior_likelihood(z_noisy))
+        rounded_y = bpp(likelihood(y_hat, mean, scale))
+        rounded_z = bpp(self.prior_likelihood(z_rounded))
 
-        x_hat, fcm_features = self.generator(y_hat)
+        x_hat, fcm_features = self._generate(y_hat, key=key_dropout)
         return AutoencoderOutput(
             y=y,
             y_hat=y_hat,
@@ -158,6 +182,8 @@ class Autoencoder(nn.Module):
 
         With a `size`, a multiple of STRIDE too, those of the part of x at its top left.
         """
+        if self.config.input_range == "symmetric":
+            x = 2.0 * x - 1.0
         y, encoder_features = self.encoder(ops.pad_to_multiple(x, STRIDE), size)
         y = ops.at_least_float32(y)
         latent_size = None if size is None else (size[0] // 16, size[1] // 16)
@@ -176,7 +202,14 @@ class Autoencoder(nn.Module):
 
         With a `size`, that of the latents of this size at the top left of y_hat.
         """
-        return self.generator(y_hat, size)[0]
+        return self._generate(y_hat, size)[0]
+
+    def _generate(self, y_hat: Latents, size: Size | None = None, key: Key | None = None):
+        """Images in [0, 1], nominally, and C_1, C_2."""
+        x_hat, fcm_features = self.generator(y_hat, size, key)
+        if self.config.input_range == "symmetric":
+            x_hat = 0.5 * jnp.tanh(x_hat) + 0.5
+        return x_hat, fcm_features
 
 
 def apply(
@@ -192,8 +225,9 @@ def apply(
 
 def init_parameters(config: ModelConfig, key: Key) -> Any:
     """Random parameters of an autoencoder, all following from `key`."""
-    return Autoencoder(config).init(key, jnp.zeros((1, STRIDE, STRIDE, 3)))["params"]
+    side = LEGACY_SIDE if config.fcm_width and config.fcm == "legacy" else STRIDE
+    return Autoencoder(config).init(key, jnp.zeros((1, side, side, 3)))["params"]
 
 
-def _bpp(likelihood: Float[Array, "b h w c"], pixels: int) -> PerImage:
-    return jnp.sum(bits(likelihood), axis=(1, 2, 3)) / pixels
+def _bpp(likelihood: Float[Array, "b h w c"], pixels: int, variant: str) -> PerImage:
+    return jnp.sum(bits(likelihood, variant), axis=(1, 2, 3)) / pixels

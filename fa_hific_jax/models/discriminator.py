@@ -1,6 +1,7 @@
 """Discriminator: is this patch real, given the latents?"""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.layers import SAME_4X4, Conv, Features, Resized, pad
+from fa_hific_jax.models.layers import (
+    Conv,
+    Features,
+    Padding,
+    Resized,
+    edge_mode,
+    pad,
+    same_padding,
+)
 
 SPECTRAL = "spectral"
 """Collection of the power iteration's vectors, the discriminator's only state."""
@@ -22,8 +31,14 @@ class DiscriminatorConfig:
     context_channels: int
 
 
+# What a 4x4 convolution with stride 2 needs to halve the size exactly, and one with stride 1 to
+# keep it, as TensorFlow's "SAME" splits it.
+HALVING_4X4: Padding = ((1, 1), (1, 1))
+KEEPING_4X4: Padding = ((1, 2), (1, 2))
+
+
 class SpectralConv(nn.Module):
-    """Reflection-padded 4x4 convolution whose kernel is divided by its largest singular value.
+    """Convolution of a padded input whose kernel is divided by its largest singular value.
 
     Miyato et al. 2018: sigma = u^T W v with W of shape (outputs, rest); u and v are explicit state
     in the collection "spectral", one power iteration each time it is applied with the collection
@@ -31,11 +46,14 @@ class SpectralConv(nn.Module):
     """
 
     features: int
+    kernel: int
     stride: int
+    padding: Padding
+    mode: Literal["reflect", "constant"]
 
     @nn.compact
     def __call__(self, x: Features) -> Resized:
-        shape = (4, 4, x.shape[-1], self.features)
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         weights = kernel.reshape(-1, self.features)
@@ -50,9 +68,8 @@ class SpectralConv(nn.Module):
             v.value = _unit(fixed @ u.value)
             u.value = _unit(v.value @ fixed)
         sigma = v.value @ weights @ u.value
-        padding = SAME_4X4 if self.stride == 1 else ((1, 1), (1, 1))
         y = jax.lax.conv_general_dilated(
-            pad(x, padding, "reflect"),
+            pad(x, self.padding, self.mode),
             kernel / sigma,
             (self.stride, self.stride),
             "VALID",
@@ -64,12 +81,23 @@ class SpectralConv(nn.Module):
 class Discriminator(nn.Module):
     """Conditional patch discriminator of HiFiC (Mentzer et al. 2020, fig. 2 and appendix A).
 
-    4x4 spectrally normalised convolutions, stride 2 but for the last, LeakyReLU(0.2), then 1x1 to
-    one logit per patch of 1/8 of the image's size. It sees the image beside a context: y_hat
-    through a 3x3 convolution, enlarged 16 times by nearest neighbours.
+    It sees the image beside a context: y_hat through a 3x3 convolution, enlarged 16 times by
+    nearest neighbours. Then 4x4 convolutions with LeakyReLU(0.2), and one to a logit per patch.
+
+    In the PyTorch HiFiC (src/network/discriminator.py) all of them have stride 2 and a spectral
+    norm, the head is 1x1, and neither head nor context has a spectral norm; edges are reflected.
+    In the original (archs.py) the last of them has stride 1, the head is 4x4, everything has a
+    spectral norm, and there are zeros around. (The paper's figure has stride 1 and a 1x1 head.)
+
+    Attributes:
+      config: widths.
+      variant: "pytorch" or "tensorflow".
+      input_range: of the images it judges, "symmetric" for -1 to 1: those in [0, 1] are mapped.
     """
 
     config: DiscriminatorConfig
+    variant: str
+    input_range: str
 
     @nn.compact
     def __call__(
@@ -79,15 +107,31 @@ class Discriminator(nn.Module):
 
         x may be smaller than 16 times y_hat where the image was padded; the context is cropped.
         """
-        context = nn.leaky_relu(Conv(self.config.context_channels, 3, name="context")(y_hat), 0.2)
+        x = ops.at_least_float32(x)
+        if self.input_range == "symmetric":
+            x = 2.0 * x - 1.0
+        context = nn.leaky_relu(self._context()(y_hat), 0.2)
         context = jnp.repeat(jnp.repeat(context, 16, axis=1), 16, axis=2)
         context = context[:, : x.shape[1], : x.shape[2]]
-        h = jnp.concatenate([ops.at_least_float32(x), context], axis=-1)
+        h = jnp.concatenate([x, context], axis=-1)
         last = len(self.config.widths) - 1
         for layer, width in enumerate(self.config.widths):
-            stride = 1 if layer == last else 2
-            h = nn.leaky_relu(SpectralConv(width, stride, name=f"conv{layer}")(h), 0.2)
-        return Conv(1, 1, name="conv_out")(h)
+            halves = self.variant == "pytorch" or layer < last
+            conv = self._conv4x4(width, halves, name=f"conv{layer}")
+            h = nn.leaky_relu(conv(h), 0.2)
+        if self.variant == "pytorch":
+            return Conv(1, 1, name="conv_out")(h)
+        return self._conv4x4(1, halves=False, name="conv_out")(h)
+
+    def _context(self) -> nn.Module:
+        channels, mode = self.config.context_channels, edge_mode(self.variant)
+        if self.variant == "pytorch":
+            return Conv(channels, 3, mode=mode, name="context")
+        return SpectralConv(channels, 3, 1, same_padding(3), mode, name="context")
+
+    def _conv4x4(self, features: int, halves: bool, name: str) -> nn.Module:
+        stride, padding = (2, HALVING_4X4) if halves else (1, KEEPING_4X4)
+        return SpectralConv(features, 4, stride, padding, edge_mode(self.variant), name=name)
 
 
 def _unit(x):

@@ -1,10 +1,12 @@
 """Encoder: image to latents y, at a sixteenth of the size."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fa_hific_jax.models.layers import DOWN_3X3, ChannelNorm, Conv, Size, halved
+from fa_hific_jax.models.layers import DOWN_3X3, ChannelNorm, Conv, Size, edge_mode, halved
 
 
 class Encoder(nn.Module):
@@ -13,11 +15,13 @@ class Encoder(nn.Module):
     Attributes:
       widths: channels of the five blocks, finest first (paper: 60, 120, 240, 480, 960).
       latent_channels: channels of y (paper: 220).
+      variant: "pytorch" or "tensorflow", which pad differently (layers.VARIANTS).
       dtype: in which convolutions are computed.
     """
 
     widths: tuple[int, ...]
     latent_channels: int
+    variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -29,21 +33,18 @@ class Encoder(nn.Module):
         A_1 and A_2 are what the two finest blocks put out, after ReLU; the dynamic spectrum loss
         compares them with the generator's FCM features of the same size.
         """
+        conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
         # Brightness scales what a kernel without bias puts out, and ChannelNorm divides scale away:
         # random biases let the first block see it from the first step.
-        x = Conv(
-            self.widths[0],
-            7,
-            bias_init=nn.initializers.normal(0.5),
-            dtype=self.dtype,
-            name="conv0",
-        )(x.astype(self.dtype), size)
+        first = conv(self.widths[0], 7, bias_init=nn.initializers.normal(0.5), name="conv0")
+        x = first(x.astype(self.dtype), size)
         x = nn.relu(ChannelNorm(name="norm0")(x))
         features = [x]
         for level, width in enumerate(self.widths[1:], start=1):
-            down = Conv(width, 3, stride=2, padding=DOWN_3X3, dtype=self.dtype, name=f"conv{level}")
+            padding = DOWN_3X3[self.variant]
+            down = conv(width, 3, stride=2, padding=padding, name=f"conv{level}")
             x, size = down(x, size), halved(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             features.append(x)
-        y = Conv(self.latent_channels, 3, dtype=self.dtype, name="conv_out")(x, size)
+        y = conv(self.latent_channels, 3, name="conv_out")(x, size)
         return y, tuple(features[:2])

@@ -1,12 +1,24 @@
 """Generator: quantised latents to image."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.fcm import FrequencyComplement
-from fa_hific_jax.models.layers import ChannelNorm, Conv, ResidualBlock, Size, Upsample, doubled
+from fa_hific_jax.models.fcm import Key, frequency_complement
+from fa_hific_jax.models.layers import (
+    UP_3X3,
+    ChannelNorm,
+    Conv,
+    ResidualBlock,
+    Size,
+    Upsample,
+    doubled,
+    edge_mode,
+)
 
 
 class Generator(nn.Module):
@@ -16,41 +28,52 @@ class Generator(nn.Module):
       widths: channels of the head and of the four upsamplings (paper: 960, 480, 240, 120, 60).
       residual_blocks: blocks at the latents' size (paper: 9).
       fcm_width: channels inside each FCM, or 0 for the plain generator of HiFiC.
+      variant: "pytorch" or "tensorflow", which pad and upsample differently (layers.VARIANTS).
       dtype: in which convolutions are computed.
+      fcm: kind of the FCMs, one of fcm.KINDS.
+      fcm_dropout: share of their activations that is zeroed in training.
     """
 
     widths: tuple[int, ...]
     residual_blocks: int
     fcm_width: int
+    variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
+    fcm: str = "hific"
+    fcm_dropout: float = 0.0
 
     @nn.compact
     def __call__(
-        self, y_hat: Float[Array, "b hy wy cy"], size: Size | None = None
+        self,
+        y_hat: Float[Array, "b hy wy cy"],
+        size: Size | None = None,
+        key: Key | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """The image, 16 times as large, nominally in [0, 1] but not clipped, and C_1, C_2.
 
         C_1 belongs to the finest level (the last upsampling), C_2 to the one before; both are
-        empty without FCM.
+        empty without FCM. With a key, the FCMs drop out as in training.
         """
+        conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
         head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
-        head = ChannelNorm(name="norm_head")(
-            Conv(self.widths[0], 3, dtype=self.dtype, name="conv_head")(head, size)
-        )
+        head = conv(self.widths[0], 3, name="conv_head")(head, size)
+        head = ChannelNorm(name="norm_head")(head)
         x = head
         for block in range(self.residual_blocks):
-            x = ResidualBlock(dtype=self.dtype, name=f"block{block}")(x, size)
+            x = ResidualBlock(self.variant, dtype=self.dtype, name=f"block{block}")(x, size)
         x = x + head
         features = []
         for level in reversed(range(1, len(self.widths))):
-            up = Upsample(self.widths[-level], 3, dtype=self.dtype, name=f"up{level}")
+            centre = UP_3X3[self.variant]
+            up = Upsample(self.widths[-level], 3, centre, dtype=self.dtype, name=f"up{level}")
             x, size = up(x, size), doubled(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             if self.fcm_width and level <= 2:
-                complement = FrequencyComplement(
-                    self.fcm_width, dtype=self.dtype, name=f"fcm{level}"
-                )(x, size)
-                features.insert(0, complement)
-                x = x + complement
-        image = Conv(3, 7, dtype=self.dtype, name="conv_out")(x, size)
+                complement = frequency_complement(
+                    self.fcm, level, self.fcm_width, self.fcm_dropout, self.dtype, f"fcm{level}"
+                )
+                level_key = None if key is None else jax.random.fold_in(key, level)
+                c, x = complement(x, size, level_key)
+                features.insert(0, c)
+        image = conv(3, 7, name="conv_out")(x, size)
         return ops.at_least_float32(image), tuple(features)

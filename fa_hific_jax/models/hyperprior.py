@@ -1,5 +1,7 @@
 """Hyperprior: y to z, and z_hat to the mean and scale with which y is coded."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,16 +9,23 @@ from jaxtyping import Array, Float
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.factorized import FactorizedPrior
 from fa_hific_jax.entropy.gaussian import SCALE_MIN
-from fa_hific_jax.models.layers import Conv, Size, Upsample, halved
+from fa_hific_jax.models.layers import Conv, Size, Upsample, edge_mode, halved
 
 Latents = Float[Array, "b hy wy cy"]
 HyperLatents = Float[Array, "b hz wz cz"]
 
 
 class HyperAnalysis(nn.Module):
-    """z of y, at a quarter of its size: 3x3, then two stride-2 5x5 convolutions, ReLU between."""
+    """z of y, at a quarter of its size: 3x3, then two stride-2 5x5 convolutions, ReLU between.
+
+    Attributes:
+      channels: of z and inside the network (paper: 320).
+      variant: "pytorch" reflects y at the edges of the 5x5 convolutions, "tensorflow" has zeros.
+      dtype: in which convolutions are computed.
+    """
 
     channels: int
+    variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -24,9 +33,11 @@ class HyperAnalysis(nn.Module):
         x = y.astype(self.dtype)
         conv = Conv(self.channels, 3, mode="constant", dtype=self.dtype, name="conv0")
         x = nn.relu(conv(x, size))
-        conv = Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv1")
-        x, size = nn.relu(conv(x, size)), halved(size)
-        z = Conv(self.channels, 5, stride=2, dtype=self.dtype, name="conv2")(x, size)
+        down = functools.partial(
+            Conv, self.channels, 5, stride=2, mode=edge_mode(self.variant), dtype=self.dtype
+        )
+        x, size = nn.relu(down(name="conv1")(x, size)), halved(size)
+        z = down(name="conv2")(x, size)
         return ops.at_least_float32(z)
 
 
@@ -72,18 +83,20 @@ class Hyperprior(nn.Module):
     Attributes:
       channels: of z and inside the networks (paper: 320).
       latent_channels: of y (paper: 220).
+      variant: "pytorch" or "tensorflow".
       dtype: in which convolutions are computed.
     """
 
     channels: int
     latent_channels: int
+    variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
-        self.analysis = HyperAnalysis(self.channels, self.dtype)
+        self.analysis = HyperAnalysis(self.channels, self.variant, self.dtype)
         self.synthesis_mean = HyperSynthesis(self.channels, self.latent_channels, 0.0, self.dtype)
         self.synthesis_scale = HyperSynthesis(self.channels, self.latent_channels, 1.0, self.dtype)
-        self.prior = FactorizedPrior(self.channels)
+        self.prior = FactorizedPrior(self.channels, self.variant)
 
     def synthesis(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
         """Mean and scale (at least SCALE_MIN) of y."""

@@ -1,5 +1,6 @@
 """Convolutions with the paddings of the references, ChannelNorm and the residual block."""
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -20,11 +21,25 @@ With it one compiled program serves images of many sizes, and each comes out as 
 had its size. Convolutions reflect, or see zeros, at the true border.
 """
 
-# Rows above and below, columns left and right. Of a stride-2 convolution the PyTorch HiFiC
-# (Justin-Tan/high-fidelity-generative-compression, src/network/encoder.py) pads above and right.
-DOWN_3X3: Padding = ((1, 0), (0, 1))
-# What a stride-1 4x4 convolution needs to keep the size, as "SAME" of TensorFlow splits it.
-SAME_4X4: Padding = ((1, 2), (1, 2))
+VARIANTS = ("pytorch", "tensorflow")
+"""Whose networks: the PyTorch HiFiC's or the TensorFlow original's (docs/fidelity.md).
+
+"pytorch" is Justin-Tan/high-fidelity-generative-compression, on which FA-HiFiC was built,
+"tensorflow" is tensorflow/compression, models/hific. They have the same layers but for the
+discriminator's; this module's `edge_mode`, `DOWN_3X3` and `UP_3X3` are where convolutions differ.
+"""
+
+# Rows above and below, columns left and right, of a 3x3 convolution with stride 2: the PyTorch
+# HiFiC pads above and right (src/network/encoder.py), TensorFlow's "SAME" below and right.
+DOWN_3X3: dict[str, Padding] = {"pytorch": ((1, 0), (0, 1)), "tensorflow": ((0, 1), (0, 1))}
+# Taps of a 3x3 transposed convolution before the one that falls on its input's own pixel: it is the
+# adjoint of a centred convolution (PyTorch, padding 1) or of one padded below and right (Keras).
+UP_3X3 = {"pytorch": 1, "tensorflow": 2}
+
+
+def edge_mode(variant: str) -> Literal["reflect", "constant"]:
+    """What convolutions see beyond the edges, but where both variants have zeros."""
+    return "reflect" if variant == "pytorch" else "constant"
 
 
 def same_padding(kernel: int) -> Padding:
@@ -111,16 +126,18 @@ class Conv(nn.Module):
 class Upsample(nn.Module):
     """Transposed convolution that exactly doubles the size.
 
-    The adjoint of a zero-padded stride-2 convolution that is centred on its output pixel:
-    `padding=kernel // 2, output_padding=1` of PyTorch's ConvTranspose2d. The kernel is stored as
-    the one that correlates with the zero-dilated input (PyTorch's flipped in both spatial axes,
-    input and output channels swapped). It is computed as one convolution of the small input that
-    puts out the four phases of the large one, interleaved afterwards: XLA's gradients of dilated
-    convolutions are several times slower on a CPU.
+    The adjoint of a zero-padded stride-2 convolution. The kernel is stored as the one that
+    correlates with the zero-dilated input (PyTorch's flipped in both spatial axes, input and output
+    channels swapped); `centre` of its taps lie before the one on the output pixel itself, by
+    default kernel // 2 (`padding=kernel // 2, output_padding=1` of PyTorch's ConvTranspose2d). It
+    is computed as one convolution of the small input that puts out the four phases of the large
+    one, interleaved afterwards: XLA's gradients of dilated convolutions are several times slower on
+    a CPU.
     """
 
     features: int
     kernel: int
+    centre: int | None = None
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
 
@@ -131,10 +148,11 @@ class Upsample(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,))
         # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
         # tap of the kernel once it has been padded to an even side.
-        reach = (self.kernel - 1) // 4
-        odd_centre = (self.kernel // 2) % 2
-        widen = (1 - odd_centre, odd_centre)
-        taps = (self.kernel + 1) // 2
+        centre = self.kernel // 2 if self.centre is None else self.centre
+        before = (centre + 1) % 2
+        widen = (before, (self.kernel + before) % 2)
+        taps = (self.kernel + sum(widen)) // 2
+        reach = (centre + before - 1) // 2
         phases = jnp.pad(kernel, (widen, widen, (0, 0), (0, 0)))
         phases = phases.reshape(taps, 2, taps, 2, *shape[2:])[:, ::-1, :, ::-1]
         phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, x.shape[-1], -1)
@@ -191,12 +209,13 @@ class ChannelNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), without an activation after the sum."""
 
+    variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features, size: Size | None = None) -> Features:
         channels = x.shape[-1]
-        inner = Conv(channels, 3, dtype=self.dtype, name="conv1")(x, size)
-        inner = nn.relu(ChannelNorm(name="norm1")(inner))
-        inner = Conv(channels, 3, dtype=self.dtype, name="conv2")(inner, size)
+        conv = functools.partial(Conv, channels, 3, mode=edge_mode(self.variant), dtype=self.dtype)
+        inner = nn.relu(ChannelNorm(name="norm1")(conv(name="conv1")(x, size)))
+        inner = conv(name="conv2")(inner, size)
         return x + ChannelNorm(name="norm2")(inner)

@@ -97,8 +97,8 @@ def test_help_teaches_by_example_and_lists_the_flags(script):
         ),
         (
             ["--config.loss.lpips=1"],
-            "loss.lpips is 1.0 but loss.lpips_file names no weights: get them as docs/lpips.md "
-            "says, or turn the term off with --config.loss.lpips=0",
+            "loss.lpips is 1.0 but loss.lpips_file names no weights: get them with "
+            "`fa-hific get-lpips`, or turn the term off with --config.loss.lpips=0",
         ),
         (
             ["--config.loss.gan_kind=wgan"],

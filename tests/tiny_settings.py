@@ -5,7 +5,7 @@ from fa_hific_jax import settings as settings_lib
 
 
 def tiny_config(**overrides):
-    """ConfigDict of configs/tiny.py, smaller yet; overrides are "group__key=value"."""
+    """ConfigDict of configs/tiny.py, smaller yet; overrides are "group__key=value" or "key=value"."""
     config = tiny.get_config()
     with config.unlocked():
         config.model.encoder_widths = (4, 4, 4, 4, 4)
@@ -24,8 +24,11 @@ def tiny_config(**overrides):
         config.train.checkpoint_every = 3
         config.train.summary_every = 1000
         for key, value in overrides.items():
-            group, field = key.split("__")
-            config[group][field] = value
+            group, _, field = key.partition("__")
+            if field:
+                config[group][field] = value
+            else:
+                config[key] = value
     return config
 
 

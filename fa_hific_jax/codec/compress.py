@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int32, UInt8
 from fa_hific_jax import ops
 from fa_hific_jax.codec import bitstream, coders
 from fa_hific_jax.entropy import factorized, tables
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE, bits, gaussian_likelihood
+from fa_hific_jax.entropy.gaussian import LIKELIHOODS, SCALE_TABLE, bits
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 
@@ -48,7 +48,7 @@ def make_codec(config: ModelConfig, params: Any) -> Codec:
         z_tables=tables.factorized_tables(
             lambda values: factorized.cdf_logits(layers, values, np), config.hyper_channels
         ),
-        y_tables=tables.gaussian_tables(tables.middle_scales(SCALE_TABLE)),
+        y_tables=tables.CONDITIONAL_TABLES[config.likelihood](tables.middle_scales(SCALE_TABLE)),
         model_id=_model_id(config, params),
     )
 
@@ -156,8 +156,10 @@ def _bits(config, params, z, y, scale):
     z_likelihood = autoencoder.apply(
         config, params, z[None].astype(jnp.float32), method="prior_likelihood"
     )
-    y_likelihood = gaussian_likelihood(y.astype(jnp.float32), jnp.zeros_like(scale), scale)
-    return jnp.sum(bits(z_likelihood)) + jnp.sum(bits(y_likelihood))
+    likelihood = LIKELIHOODS[config.likelihood]
+    y_likelihood = likelihood(y.astype(jnp.float32), jnp.zeros_like(scale), scale)
+    both = (z_likelihood, y_likelihood)
+    return sum(jnp.sum(bits(likelihood, config.variant)) for likelihood in both)
 
 
 def _analyse(config, params, image):

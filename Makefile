@@ -1,11 +1,15 @@
 # `make demo` trains, compresses and reports; `make test` runs the test suite. Both first make a
-# virtual environment in .venv with everything pinned in requirements.txt.
+# virtual environment in .venv with everything pinned in requirements.txt. `make test-tfc` tests
+# TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc (requirements-tfc.txt).
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+VENV_TFC := .venv-tfc
+RUN_TFC := $(VENV_TFC)/bin/python
+INTEROP := $(CURDIR)/runs/interop
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-tfc lint clean
 
 demo: $(VENV)/ready
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo
@@ -13,6 +17,19 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -n 2
+
+# Both environments write files to one folder, and each decodes those of the other.
+test-tfc: $(VENV)/ready $(VENV_TFC)/ready
+	$(RUN_TFC) -m pytest -n 2 tests/test_bitstream.py tests/test_coders.py tests/test_compress.py \
+	    tests/test_exact.py
+	rm -rf $(INTEROP) runs/tfc
+	FA_HIFIC_INTEROP=$(INTEROP) $(RUN) -m pytest tests/test_interop.py -k written
+	FA_HIFIC_INTEROP=$(INTEROP) $(RUN_TFC) -m pytest tests/test_interop.py
+	FA_HIFIC_INTEROP=$(INTEROP) $(RUN) -m pytest tests/test_interop.py
+	$(RUN_TFC) train.py --config configs/tiny.py --workdir runs/tfc --config.train.steps=10 \
+	    --config.train.log_every=5
+	$(RUN_TFC) eval.py --config configs/tiny.py --workdir runs/tfc \
+	    --config.data.evaluation=photographs:held_out
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
@@ -25,5 +42,11 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --editable .
 	touch $@
 
+$(VENV_TFC)/ready: requirements-tfc.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV_TFC)
+	$(RUN_TFC) -m pip install --quiet --requirement requirements-tfc.txt
+	$(RUN_TFC) -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV_TFC) runs

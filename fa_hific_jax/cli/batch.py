@@ -1,0 +1,137 @@
+"""Many files through one model: read ahead and written behind in threads, past the bad ones."""
+
+import argparse
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fa_hific_jax.cli.files import Job
+from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.cli.runtime import MODEL_VARIABLE
+from fa_hific_jax.errors import UserError
+
+# What one file can do to a sound program; JAX reports memory that ran out as a RuntimeError.
+PER_FILE = (UserError, OSError, MemoryError, RuntimeError)
+
+
+def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> None:
+    """Declares the arguments that compressing and decompressing share."""
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=inputs)
+    parser.add_argument("-o", "--output", metavar="OUT", help=output)
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        help=f"the exported model; without, that of the environment variable {MODEL_VARIABLE}",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+    parser.add_argument(
+        "--jobs",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="threads that read and write images beside the network (2); as many images more are "
+        "in memory on either side of it",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("auto", "exact", "blend"),
+        default="auto",
+        help="how large images are cut: exact tiles give the pixels of the whole image, blended "
+        "ones are faster and use less memory; auto (the default) chooses by size",
+    )
+
+
+def run(
+    jobs: list[Job],
+    pixels: dict[Path, int],
+    steps: tuple[Callable[[Job], Any], Callable[[Any], Any], Callable[[Job, Any], None]],
+    threads: int,
+    progress: Progress,
+) -> list[str]:
+    """Reads, works on and writes each job; returns a sentence for each that failed.
+
+    Args:
+      jobs: in the order of work.
+      pixels: of the sources whose size is known, for the progress.
+      steps: read(job), work(what was read), write(job, what work gave). Reading and writing happen
+        in threads, work in this one, in order.
+      threads: how many, and how many images at most wait before and after the work.
+      progress: is told of every job that ended, well or badly.
+    """
+    read, work, write = steps
+    failures = []
+    writing: deque[tuple[Job, Future]] = deque()
+
+    def settle(job: Job, result: Callable[[], Any]) -> Any:
+        try:
+            return result()
+        except PER_FILE as error:
+            failures.append(sentence(job.source, error))
+            return None
+
+    def finish_until(count: int) -> None:
+        while len(writing) > count:
+            job, future = writing.popleft()
+            settle(job, future.result)
+            progress.advance(pixels.get(job.source, 0))
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for job, future in _ahead(pool, read, jobs, threads):
+            done = settle(job, lambda future=future: (work(future.result()),))
+            if done is None:
+                progress.advance(pixels.get(job.source, 0))
+                continue
+            writing.append((job, pool.submit(write, job, *done)))
+            finish_until(threads)
+        finish_until(0)
+    finally:
+        # After an interrupt what is half written is finished, what has not begun is dropped.
+        pool.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def end(failures: Iterable[str]) -> None:
+    """Prints the failures, one line each, and exits with 1 where there are any."""
+    failures = list(failures)
+    for sentence in failures:
+        print("error:", sentence, file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Job], Any], jobs: list[Job], count: int
+) -> Iterator[tuple[Job, Future]]:
+    """The jobs with their reading under way, and that of at most `count` more."""
+    rest = iter(jobs)
+    reading = deque((job, pool.submit(read, job)) for job in islice(rest, count))
+    while reading:
+        this = reading.popleft()
+        reading.extend((job, pool.submit(read, job)) for job in islice(rest, 1))
+        yield this
+
+
+def sentence(path: Path, error: BaseException) -> str:
+    """What went wrong with the file, in one line that begins with its name."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        other = error.filename not in (None, str(path))
+        text = error.strerror + (f" ({error.filename})" if other else "")
+    elif isinstance(error, MemoryError):
+        text = "not enough memory: free some, or cut the image into parts"
+    elif not isinstance(error, UserError):
+        text = f"{type(error).__name__}: {text.partition(chr(10))[0]}"
+    line = " ".join(text.split())
+    return line if line.startswith(str(path)) else f"{path}: {line}"
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value

@@ -1,0 +1,104 @@
+"""Compress images.
+
+  fa-hific compress photo.jpg                  writes photo.fahj beside it
+  fa-hific compress photo.jpg -o small.fahj    the same, under another name
+  fa-hific compress photos/ -o compressed/     all images below photos/, in the same folders
+  fa-hific compress 'photos/**/*.png' --jobs 4
+
+Any image that Pillow reads will do: it is turned upright and converted to sRGB with 8 bits;
+of an animation the first frame counts. Transparency is kept without loss. A file that is there
+is not overwritten without --force. What cannot be compressed is named at the end, after all
+else is done.
+
+exit codes:
+  0  all images were compressed
+  1  some were not, the last lines say which and why
+  2  the command itself was wrong; nothing was written
+"""
+
+import argparse
+from pathlib import Path
+
+from fa_hific_jax.cli import batch, files, runtime
+from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    batch.add_arguments(
+        parser,
+        inputs="image, folder (searched below for images), or glob",
+        output=f"file for a single image, else a folder; without, NAME{files.COMPRESSED} beside "
+        "each image",
+    )
+    parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
+    parser.add_argument(
+        "--coder",
+        choices=("constriction", "tfc"),
+        default="constriction",
+        help="entropy coder; tfc needs the extra fa-hific-jax[tfc], also to decompress",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="predict in floating point on this device: faster, but only the same kind of device "
+        "and version of JAX is sure to decompress the file",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compresses all inputs; exits with 1 after naming those that failed."""
+    found = files.find(args.inputs, files.IMAGE_SUFFIXES)
+    jobs = files.pair(args.inputs, found, args.output, files.COMPRESSED)
+    files.check_targets(jobs, args.force)
+    name = runtime.model_to_use(args.model)
+    with runtime.orderly():
+        from fa_hific_jax import load_model
+        from fa_hific_jax.codec.pixels import atomically, on_white, read_image
+
+        runtime.use_compile_cache()
+        model = load_model(name)
+        sizes = _sizes([job.source for job in jobs])
+        plan = model.plan(list(sizes.values()))
+        pixels = {path: height * width for path, (height, width) in sizes.items()}
+        with Progress(len(jobs), sum(pixels.values())) as progress:
+
+            def read(job):
+                picture = read_image(job.source)
+                for note in picture.notes:
+                    progress.say(f"note: {job.source}: {note}")
+                if args.drop_alpha:
+                    return on_white(picture), None
+                return picture.rgb, picture.alpha
+
+            def work(picture):
+                rgb, alpha = picture
+                return model.compress(
+                    rgb,
+                    alpha=alpha,
+                    coder=args.coder,
+                    reproducible=not args.fast,
+                    mode=args.mode,
+                    plan=plan,
+                )
+
+            def write(job, data):
+                with atomically(job.target) as temporary:
+                    temporary.write_bytes(data)
+
+            failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
+    batch.end(failures)
+
+
+def _sizes(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+    """Height and width of each image; those without a readable header are left to fail later."""
+    from fa_hific_jax.codec.pixels import image_size
+
+    sizes = {}
+    for path in paths:
+        try:
+            sizes[path] = image_size(path)
+        except UserError:
+            continue
+    return sizes

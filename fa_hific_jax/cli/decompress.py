@@ -1,0 +1,81 @@
+"""Decompress files that `fa-hific compress` wrote.
+
+  fa-hific decompress photo.fahj                 writes photo.png beside it
+  fa-hific decompress photo.fahj -o photo.jpg    as JPEG; also .webp and .tif
+  fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
+
+A file that is there is not overwritten without --force. Files that are damaged or were made
+with another model are named at the end, after all else is done.
+
+exit codes:
+  0  all files were decompressed
+  1  some were not, the last lines say which and why
+  2  the command itself was wrong; nothing was written
+"""
+
+import argparse
+from pathlib import Path
+
+from fa_hific_jax.cli import batch, files, runtime
+from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    batch.add_arguments(
+        parser,
+        inputs=f"compressed file, folder (searched below for {files.COMPRESSED}), or glob",
+        output="image (.png, .jpg, .webp, .tif) for a single file, else a folder; without, "
+        "NAME.png beside each file",
+    )
+    parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Decompresses all inputs; exits with 1 after naming those that failed."""
+    found = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
+    jobs = files.pair(args.inputs, found, args.output, ".png")
+    files.check_targets(jobs, args.force)
+    name = runtime.model_to_use(args.model)
+    with runtime.orderly():
+        from fa_hific_jax import load_model
+        from fa_hific_jax.codec.pixels import Picture, check_image_name, on_white, write_image
+
+        for job in jobs:
+            check_image_name(job.target)
+        runtime.use_compile_cache()
+        model = load_model(name)
+        sizes = _sizes([job.source for job in jobs])
+        plan = model.plan(list(sizes.values()))
+        pixels = {path: height * width for path, (height, width) in sizes.items()}
+
+        def read(job):
+            return job.source.read_bytes()
+
+        def work(data):
+            return model.decompress_picture(data, mode=args.mode, plan=plan)
+
+        def write(job, picture):
+            rgb, alpha = picture
+            if args.drop_alpha:
+                rgb, alpha = on_white(Picture(rgb, alpha)), None
+            write_image(job.target, rgb, alpha)
+
+        with Progress(len(jobs), sum(pixels.values())) as progress:
+            failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
+    batch.end(failures)
+
+
+def _sizes(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+    """Height and width of each image; those without a readable header are left to fail later."""
+    from fa_hific_jax.codec.bitstream import unpack
+
+    sizes = {}
+    for path in paths:
+        try:
+            container = unpack(path.read_bytes())
+        except (UserError, OSError):
+            continue
+        sizes[path] = container.height, container.width
+    return sizes

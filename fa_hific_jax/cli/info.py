@@ -1,0 +1,82 @@
+"""Show what compressed files hold, without a model.
+
+  fa-hific info photo.fahj
+  fa-hific info compressed/ --json
+
+Prints image size, bits per pixel, the id of the model that decompresses the file, and the bytes
+of each part. Each file is checked against its checksum.
+
+exit codes:
+  0  all files are whole
+  1  some are not, the last lines say which and why
+  2  the command itself was wrong
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from fa_hific_jax.cli import batch, files
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FILE", help="compressed file, folder, or glob"
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON array of one object per file")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints every whole file; exits with 1 after naming the others."""
+    described, failures = [], []
+    for file in files.find(args.inputs, files.COMPRESSED_SUFFIXES):
+        try:
+            described.append(describe(file.path))
+        except batch.PER_FILE as error:
+            failures.append(batch.sentence(file.path, error))
+            continue
+        if not args.json:
+            print(as_text(described[-1]))
+    if args.json:
+        print(json.dumps(described, indent=2))
+    batch.end(failures)
+
+
+def describe(path: Path) -> dict:
+    """What --json prints of a file. Raises BitstreamError where it is damaged, OSError."""
+    from fa_hific_jax.codec import bitstream
+
+    data = path.read_bytes()
+    held = bitstream.unpack(data)
+    parts = {"z": held.z_stream, "y": held.y_stream, "alpha": held.alpha_stream}
+    sizes = {name: len(stream) for name, stream in parts.items()}
+    return {
+        "file": str(path),
+        "width": held.width,
+        "height": held.height,
+        "alpha": bool(held.alpha_stream),
+        "bpp": 8 * len(data) / (held.width * held.height),
+        "model_id": held.model_id.hex(),
+        "version": bitstream.VERSION,
+        "coder": held.coder,
+        "symbols_crc": f"{held.symbols_crc:08x}",
+        "bytes": {"file": len(data), "header": len(data) - sum(sizes.values()), **sizes},
+    }
+
+
+def as_text(described: dict) -> str:
+    """What is printed of a file without --json."""
+    size = described["bytes"]
+    transparent = ", with transparency" if described["alpha"] else ""
+    lines = {
+        "image": f"{described['width']} x {described['height']} pixels{transparent}",
+        "file": f"{size['file']} bytes, {described['bpp']:.4f} bpp",
+        "model": described["model_id"],
+        "format": f"version {described['version']}, coder {described['coder']}",
+        "symbols": f"CRC-32 {described['symbols_crc']}",
+    }
+    parts = {"header": size["header"], "z": size["z"], "y": size["y"], "alpha": size["alpha"]}
+    for name, count in parts.items():
+        lines[name] = f"{count:>{len(str(size['file']))}} bytes, {count / size['file']:6.2%}"
+    return "\n".join([described["file"], *(f"  {name:<8}{text}" for name, text in lines.items())])

@@ -1,0 +1,63 @@
+"""A model that keeps pixels as they are, in real containers: what the commands do around one.
+
+As a script: the command line with this model, in a process that a test may kill.
+"""
+
+import sys
+import zlib
+
+import numpy as np
+
+import fa_hific_jax
+from fa_hific_jax.codec import bitstream
+from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
+
+MODEL_ID = b"verbatim"
+
+
+class FakeModel:
+    """Notes the options it is called with in `calls`."""
+
+    model_id = MODEL_ID
+
+    def __init__(self, name):
+        self.name, self.calls, self.planned = name, [], None
+
+    def plan(self, sizes):
+        self.planned = sizes
+        return "the plan"
+
+    def compress(self, image, *, alpha=None, **options):
+        self.calls.append(options)
+        if image.shape[0] == 13:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand a long story")
+        return bitstream.pack(
+            bitstream.Container(
+                model_id=MODEL_ID,
+                coder=options.get("coder", "constriction"),
+                width=image.shape[1],
+                height=image.shape[0],
+                z_stream=b"",
+                y_stream=zlib.compress(image.tobytes(), 1),
+                alpha_stream=b"" if alpha is None else pack_alpha(alpha),
+                symbols_crc=0,
+            )
+        )
+
+    def decompress_picture(self, data, **options):
+        self.calls.append(options)
+        held = bitstream.unpack(data)
+        bitstream.check_model(held, self.model_id)
+        pixels = np.frombuffer(zlib.decompress(held.y_stream), np.uint8)
+        alpha = held.alpha_stream and unpack_alpha(held.alpha_stream, held.height, held.width)
+        rgb = pixels.reshape(held.height, held.width, 3)
+        return rgb, alpha if held.alpha_stream else None
+
+
+if __name__ == "__main__":
+    from fa_hific_jax.cli import runtime
+    from fa_hific_jax.cli.main import main
+
+    fa_hific_jax.load_model = FakeModel
+    runtime.use_compile_cache = lambda: None  # it imports JAX, which nothing here needs
+    main(sys.argv[1:])

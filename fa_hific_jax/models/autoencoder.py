@@ -182,12 +182,16 @@ class Autoencoder(nn.Module):
 
         With a `size`, a multiple of STRIDE too, those of the part of x at its top left.
         """
-        if self.config.input_range == "symmetric":
-            x = 2.0 * x - 1.0
-        y, encoder_features = self.encoder(ops.pad_to_multiple(x, STRIDE), size)
-        y = ops.at_least_float32(y)
+        y, encoder_features = self.encode(ops.pad_to_multiple(x, STRIDE), size)
         latent_size = None if size is None else (size[0] // 16, size[1] // 16)
         return y, self.hyperprior.analysis(y, latent_size), encoder_features
+
+    def encode(self, x: Images, size: Size | None = None):
+        """y, and A_1, A_2, of images whose sides are multiples of 16."""
+        if self.config.input_range == "symmetric":
+            x = 2.0 * x - 1.0
+        y, encoder_features = self.encoder(x, size)
+        return ops.at_least_float32(y), encoder_features
 
     def synthesise_parameters(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
         """Mean and scale of y under the decoded hyper-latents."""
@@ -204,12 +208,17 @@ class Autoencoder(nn.Module):
         """
         return self._generate(y_hat, size)[0]
 
-    def _generate(self, y_hat: Latents, size: Size | None = None, key: Key | None = None):
-        """Images in [0, 1], nominally, and C_1, C_2."""
-        x_hat, fcm_features = self.generator(y_hat, size, key)
+    def enlarge(
+        self, features: Latents, size: Size | None = None, key: Key | None = None
+    ) -> tuple[Images, tuple[Float[Array, "b _ _ _"], ...]]:
+        """Images in [0, 1], nominally, and C_1, C_2, of what the generator's trunk puts out."""
+        x_hat, fcm_features = self.generator.enlarge(features, size, key)
         if self.config.input_range == "symmetric":
             x_hat = 0.5 * jnp.tanh(x_hat) + 0.5
         return x_hat, fcm_features
+
+    def _generate(self, y_hat: Latents, size: Size | None = None, key: Key | None = None):
+        return self.enlarge(self.generator.trunk(y_hat, size), size, key)
 
 
 def apply(

@@ -13,12 +13,36 @@ from fa_hific_jax.models.layers import (
     UP_3X3,
     ChannelNorm,
     Conv,
+    Features,
     ResidualBlock,
     Size,
     Upsample,
     doubled,
     edge_mode,
 )
+
+
+class Trunk(nn.Module):
+    """What the generator does at the latents' size: a head, and residual blocks around it.
+
+    It sees far and is cheap per pixel; the rest of the generator is the other way round.
+    """
+
+    width: int
+    residual_blocks: int
+    variant: str
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, y_hat: Features, size: Size | None = None) -> Features:
+        conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
+        head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
+        head = conv(self.width, 3, name="conv_head")(head, size)
+        head = ChannelNorm(name="norm_head")(head)
+        x = head
+        for block in range(self.residual_blocks):
+            x = ResidualBlock(self.variant, dtype=self.dtype, name=f"block{block}")(x, size)
+        return x + head
 
 
 class Generator(nn.Module):
@@ -42,7 +66,10 @@ class Generator(nn.Module):
     fcm: str = "hific"
     fcm_dropout: float = 0.0
 
-    @nn.compact
+    def setup(self):
+        self.trunk = Trunk(self.widths[0], self.residual_blocks, self.variant, self.dtype)
+        nn.share_scope(self, self.trunk)
+
     def __call__(
         self,
         y_hat: Float[Array, "b hy wy cy"],
@@ -54,14 +81,15 @@ class Generator(nn.Module):
         C_1 belongs to the finest level (the last upsampling), C_2 to the one before; both are
         empty without FCM. With a key, the FCMs drop out as in training.
         """
+        return self.enlarge(self.trunk(y_hat, size), size, key)
+
+    @nn.compact
+    def enlarge(
+        self, x: Features, size: Size | None = None, key: Key | None = None
+    ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
+        """As `__call__`, of what the trunk made of y_hat."""
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
-        head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
-        head = conv(self.widths[0], 3, name="conv_head")(head, size)
-        head = ChannelNorm(name="norm_head")(head)
-        x = head
-        for block in range(self.residual_blocks):
-            x = ResidualBlock(self.variant, dtype=self.dtype, name=f"block{block}")(x, size)
-        x = x + head
+        x = x.astype(self.dtype)
         features = []
         for level in reversed(range(1, len(self.widths))):
             centre = UP_3X3[self.variant]

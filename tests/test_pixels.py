@@ -1,6 +1,7 @@
 """Any image becomes upright sRGB in 8 bits; transparency comes back exactly; writing is whole."""
 
 import io
+import lzma
 import struct
 import threading
 import tracemalloc
@@ -346,6 +347,27 @@ def test_transparency_comes_back_exactly(alpha):
     packed = pack_alpha(alpha)
     assert len(packed) <= alpha.size + 16
     np.testing.assert_array_equal(unpack_alpha(packed, *alpha.shape), alpha)
+
+
+def test_the_alpha_stream_is_as_specified():
+    """A decoder written from docs/bitstream.md."""
+    ramp = np.add.outer(np.arange(60), 3 * np.arange(80)).astype(np.uint8)
+    seen = set()
+    walk = np.cumsum(RNG.integers(-1, 2, (60, 80)), axis=1).astype(np.uint8)
+    for alpha in (ramp, walk, np.tile(ALPHA[:1], (40, 9))):
+        packed = pack_alpha(alpha)
+        lzma2 = {"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 3, "lp": 0, "pb": 0}
+        pixels = list(lzma.decompress(packed[1:], lzma.FORMAT_RAW, filters=[lzma2]))
+        rows, columns = alpha.shape
+        if packed[0] == 3:
+            for i in range(columns, rows * columns):
+                pixels[i] = (pixels[i] + pixels[i - columns]) % 256
+        if packed[0] >= 1:
+            for i in range(rows * columns):
+                pixels[i] = (pixels[i] + (pixels[i - 1] if i % columns else 0)) % 256
+        assert pixels == alpha.ravel().tolist()
+        seen.add(packed[0])
+    assert seen == {0, 1, 3}
 
 
 def test_opaque_takes_no_bytes():

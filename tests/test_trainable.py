@@ -1,0 +1,72 @@
+"""Which parameters train: by parts of their names, split and put together without loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.training import trainable
+
+PARAMS = {
+    "autoencoder": {
+        "encoder": {"conv0": {"kernel": np.ones(2), "bias": np.zeros(1)}},
+        "generator": {"fcm1": {"conv0": {"kernel": np.ones(3)}}, "up1": {"kernel": np.ones(4)}},
+    },
+    "dsl_sigma": np.ones((2, 2)),
+}
+
+
+def trained(*patterns) -> set[str]:
+    part = trainable.split(PARAMS, patterns)[0]
+    return {name for name, leaf in trainable.by_name(part).items() if leaf is not None}
+
+
+def test_a_pattern_is_any_part_of_a_name():
+    assert trained("fcm", "sigma") == {"autoencoder/generator/fcm1/conv0/kernel", "dsl_sigma"}
+    assert trained("generator/up") == {"autoencoder/generator/up1/kernel"}
+    assert trained("/encoder/") == {
+        "autoencoder/encoder/conv0/kernel",
+        "autoencoder/encoder/conv0/bias",
+    }
+
+
+def test_everything_trains_without_patterns():
+    whole, nothing = trainable.split(PARAMS, ())
+    assert jax.tree.structure(whole) == jax.tree.structure(PARAMS)
+    assert jax.tree.leaves(nothing) == []
+
+
+@pytest.mark.parametrize("patterns", [(), ("fcm", "sigma"), ("kernel",), ("nothing",)])
+def test_parts_share_no_leaf_and_merge_to_the_whole(patterns):
+    ours, theirs = trainable.split(PARAMS, patterns)
+    assert len(jax.tree.leaves(ours)) + len(jax.tree.leaves(theirs)) == 5
+    merged = trainable.merge(ours, theirs)
+    assert jax.tree.structure(merged) == jax.tree.structure(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, merged, PARAMS)
+
+
+def test_a_tree_differentiates_in_what_trains_alone():
+    ours, theirs = trainable.split(PARAMS, ("bias", "sigma"))
+
+    def loss(part):
+        whole = trainable.merge(part, theirs)
+        return sum(jnp.sum(jnp.exp(leaf)) for leaf in jax.tree.leaves(whole))
+
+    grads = jax.grad(loss)(ours)
+    assert [leaf.size for leaf in jax.tree.leaves(grads)] == [1, 4]
+
+
+def test_a_pattern_that_matches_nothing_is_named_with_near_names():
+    trainable.check(PARAMS, ("fcm", "sigma"))
+    with pytest.raises(
+        UserError,
+        match=r"^config\.trainable names 'fmc', but no parameter's name contains it: "
+        r"did you mean 'fcm1'\?; parameters\.txt of a run lists all of them$",
+    ):
+        trainable.check(PARAMS, ("sigma", "fmc"))
+    with pytest.raises(
+        UserError,
+        match=r"names 'discriminator', .*: they begin with autoencoder, dsl_sigma; parameters",
+    ):
+        trainable.check(PARAMS, ("discriminator",))

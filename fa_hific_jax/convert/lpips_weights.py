@@ -35,8 +35,8 @@ _LINEAR = (
 )
 
 # The hashes of the linear files were computed from the files of that commit. Those of torchvision's
-# files were not computed here: they are those that other projects record, which agree with each
-# other and with the eight digits in the names, all that torchvision itself checks.
+# files are not: other projects record them, in agreement with each other and with the eight digits
+# in the names, which are all that torchvision itself checks.
 SOURCES = {
     "alex": (
         Source(

@@ -71,7 +71,8 @@ def _lookup(tables: Tables) -> Int32[np.ndarray, " entries"]:
 
 
 def _operations() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # half a page about missing accelerators
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # which is what JAX sets
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # Or half a page about missing accelerators.
     try:
         import tensorflow_compression_ops as operations  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -8,6 +8,7 @@ arguments to the caller's own function of that name, or stores them in a `Record
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ _VALUES = set(
     "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_NOTHING = {"PROTO", "FRAME"}
+_NOTHING = {"PROTO", "FRAME", "STOP"}
 _MARK = object()
 
 
@@ -63,11 +64,16 @@ def load(stream: io.BytesIO, names: Names, persistent: Callable[[Any], Any]) -> 
       ValueError, TypeError, LookupError, OverflowError, AttributeError: it is damaged.
     """
     machine = _Machine(names, persistent)
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name == "STOP":
-            return machine.pop()
-        machine.step(opcode.name, argument)
-    raise ValueError("no end")  # genops itself ends only after STOP
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of odd escapes in odd text
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name in _VALUES:
+                machine.stack.append(argument)
+            elif opcode.name in _CONSTANTS:
+                machine.stack.append(_CONSTANTS[opcode.name])
+            elif opcode.name not in _NOTHING:
+                _ACTIONS[opcode.name](machine, argument)
+    return machine.pop()
 
 
 class _Machine:
@@ -76,17 +82,6 @@ class _Machine:
         self.persistent = persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-
-    def step(self, opcode: str, argument: Any) -> None:
-        if opcode in _VALUES:
-            self.stack.append(argument)
-        elif opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode not in _NOTHING:
-            action = _ACTIONS.get(opcode)
-            if action is None:
-                raise ValueError(f"opcode {opcode}")
-            action(self, argument)
 
     def pop(self) -> Any:
         value = self.stack.pop()
@@ -117,11 +112,6 @@ class _Machine:
             if not isinstance(key, str | bytes | int | float | None):
                 raise TypeError("a key that is no plain value")
             target[key] = value
-
-    def store(self, index: int) -> None:
-        if self.stack[-1] is _MARK:
-            raise ValueError("a mark in the memo")
-        self.memo[index] = self.stack[-1]
 
     def name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
@@ -211,6 +201,14 @@ def _persistent(machine: _Machine, _) -> None:
     machine.stack.append(machine.persistent(machine.pop()))
 
 
+def _put(machine, index):
+    machine.memo[index] = machine.stack[-1]
+
+
+def _get(machine, index):
+    machine.stack.append(machine.memo[index])
+
+
 _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "MARK": lambda m, _: m.stack.append(_MARK),
     "POP": lambda m, _: m.stack.pop(),
@@ -228,13 +226,9 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "APPENDS": _appends,
     "SETITEM": _setitem,
     "SETITEMS": lambda m, _: m.set_items(m.items()),
-    "PUT": lambda m, index: m.store(index),
-    "BINPUT": lambda m, index: m.store(index),
-    "LONG_BINPUT": lambda m, index: m.store(index),
-    "MEMOIZE": lambda m, _: m.store(len(m.memo)),
-    "GET": lambda m, index: m.stack.append(m.memo[index]),
-    "BINGET": lambda m, index: m.stack.append(m.memo[index]),
-    "LONG_BINGET": lambda m, index: m.stack.append(m.memo[index]),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
+    "MEMOIZE": lambda m, _: _put(m, len(m.memo)),
     "GLOBAL": _split,
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,

@@ -38,7 +38,8 @@ _STORAGES = {
     for name, dtype in _DTYPES.items()
     for module in ("torch", "torch.cuda")
 }
-_TORCH_DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+_DTYPE_NAMES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+_MENTIONED = _STORAGES | {f"torch.{name}": name for name in _DTYPE_NAMES}
 _NUMBERS = "f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1 b1".split()
 _INERT = {"argparse.Namespace", "types.SimpleNamespace", "src.helpers.utils.Struct"}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -105,6 +106,37 @@ def _kind(start: bytes) -> str:
     return ""
 
 
+class _Storages:
+    """What the tensors of a file are views of: bytes by key, converted once."""
+
+    def __init__(self, places: Mapping[str, np.ndarray], order: str, file_size: int):
+        self.places, self.order, self.file_size = places, order, file_size
+        self.values: dict[tuple[str, str], np.ndarray] = {}
+
+    def storage(self, identifier: Any) -> np.ndarray:
+        dtype, key, count = _identified(identifier)
+        if (key, dtype) not in self.values:
+            self.values[key, dtype] = _values(self.places[key], dtype, count, self.order)
+        return self.values[key, dtype]
+
+    def tensor(self, values, offset, shape, strides, *_) -> np.ndarray:
+        return _tensor(values, offset, shape, strides, self.file_size)
+
+
+class _Dtypes:
+    """Stands in for `_Storages` where these are not known yet, and learns their dtypes."""
+
+    def __init__(self):
+        self.found: dict[str, str] = {}
+
+    def storage(self, identifier: Any) -> None:
+        dtype, key, _ = _identified(identifier)
+        self.found[key] = dtype
+
+    def tensor(self, *_) -> None:
+        return None
+
+
 def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
@@ -115,24 +147,14 @@ def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
         raise UserError("a TorchScript program: save its state_dict() with torch.save instead")
     if sum(info.file_size for info in members.values()) > raw.size:
         raise UserError("the zip archive declares more bytes than it has")
-
-    def member(name: str) -> np.ndarray:
-        return _stored(raw, members[f"{root}/{name}"])
-
-    order = (
-        ">" if f"{root}/byteorder" in members and member("byteorder").tobytes() == b"big" else "<"
-    )
-    index = member("data.pkl")
+    content = {name.removeprefix(f"{root}/"): _stored(raw, members[name]) for name in members}
+    index = content["data.pkl"]
     if index.size > INDEX_LIMIT:
         raise UserError(f"its pickle has {index.size} bytes, more than any index of tensors")
-    storages: dict[tuple[str, str], np.ndarray] = {}
-
-    def storage(dtype: str, key: str, count: int) -> np.ndarray:
-        if (key, dtype) not in storages:
-            storages[key, dtype] = _values(member(f"data/{key}"), dtype, count, order)
-        return storages[key, dtype]
-
-    return _load(io.BytesIO(index.tobytes()), storage, raw.size)
+    big = "byteorder" in content and content["byteorder"].tobytes() == b"big"
+    places = {key.removeprefix("data/"): place for key, place in content.items()}
+    storages = _Storages(places, ">" if big else "<", raw.size)
+    return _load(io.BytesIO(index.tobytes()), storages)
 
 
 def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
@@ -142,45 +164,30 @@ def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     header = raw[info.header_offset : info.header_offset + 30].tobytes()
     name_length, extra_length = struct.unpack("<26xHH", header)
     start = info.header_offset + 30 + name_length + extra_length
-    if start + info.file_size > raw.size:
-        raise ValueError("member beyond the end")
-    return raw[start : start + info.file_size]
+    return _slice(raw, start, info.file_size)
+
+
+def _slice(raw: np.ndarray, start: int, size: int) -> np.ndarray:
+    if size < 0 or start + size > raw.size:
+        raise ValueError("bytes beyond the end")
+    return raw[start : start + size]
 
 
 def _read_legacy(raw: np.ndarray) -> Any:
     head = raw[:INDEX_LIMIT].tobytes()
-    stream = io.BytesIO(head)
+    stream, dtypes = io.BytesIO(head), _Dtypes()
     for _ in range(3):  # magic number, protocol version, the writer's machine
-        _load(stream, _no_storage, raw.size)
-    start, declared = stream.tell(), {}
-
-    def declare(dtype: str, key: str, count: int) -> np.ndarray:
-        declared[key] = dtype
-        return np.zeros(0)
-
+        _load(stream, dtypes)
+    start = stream.tell()
     # The storages follow the pickle that refers to them: read it first for their names alone.
-    _load(stream, declare, raw.size, tensors=False)
-    keys = _load(stream, _no_storage, raw.size)
+    _load(stream, dtypes)
+    keys = _load(stream, dtypes)
     places, position = {}, stream.tell()
     for key in keys:
         (count,) = struct.unpack("<q", raw[position : position + 8].tobytes())
-        size = count * _item_size(declared[key])
-        if count < 0 or position + 8 + size > raw.size:
-            raise ValueError("storage beyond the end")
-        places[key] = raw[position + 8 : position + 8 + size]
-        position += 8 + size
-    storages: dict[tuple[str, str], np.ndarray] = {}
-
-    def storage(dtype: str, key: str, count: int) -> np.ndarray:
-        if (key, dtype) not in storages:
-            storages[key, dtype] = _values(places[key], dtype, count, "<")
-        return storages[key, dtype]
-
-    return _load(io.BytesIO(head[start:]), storage, raw.size)
-
-
-def _no_storage(dtype: str, key: str, count: int) -> np.ndarray:
-    raise ValueError("a storage where none belongs")
+        places[key] = _slice(raw, position + 8, count * _item_size(dtypes.found[key]))
+        position += 8 + places[key].size
+    return _load(io.BytesIO(head[start:]), _Storages(places, "<", raw.size))
 
 
 def _item_size(dtype: str) -> int:
@@ -200,27 +207,20 @@ def _values(data: np.ndarray, dtype: str, count: int, order: str) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def _load(
-    stream: io.BytesIO,
-    storage: Callable[[str, str, int], np.ndarray],
-    file_size: int,
-    *,
-    tensors: bool = True,
-) -> Any:
-    """The next object of a stream; with `tensors` false, its storages are named and no more."""
+def _identified(identifier: Any) -> tuple[str, str, int]:
+    """(dtype, key, number of values) in the persistent id of a storage."""
+    kind, dtype, key, _, count, *view = identifier
+    if kind != "storage" or dtype not in _STORAGES.values() or any(view):
+        raise ValueError("an unknown persistent id")
+    if not isinstance(key, str) or type(count) is not int:
+        raise TypeError("a storage without name or size")
+    return dtype, key, count
 
-    def persistent(identifier: Any) -> np.ndarray:
-        kind, dtype, key, _, count, *view = identifier
-        if kind != "storage" or dtype not in _STORAGES.values() or any(view):
-            raise ValueError("an unknown persistent id")
-        if not isinstance(key, str) or type(count) is not int:
-            raise TypeError("a storage without name or size")
-        return storage(dtype, key, count)
 
-    def rebuild(values: np.ndarray, offset: int, shape: tuple, strides: tuple, *_) -> Any:
-        return _tensor(values, offset, shape, strides, file_size) if tensors else None
-
-    return load(stream, Names(_functions(rebuild), _mentioned(), _is_inert), persistent)
+def _load(stream: io.BytesIO, storages: _Storages | _Dtypes) -> Any:
+    """The next object of a stream, its tensors views of the storages."""
+    names = Names(_functions(storages.tensor), _MENTIONED, _is_inert)
+    return load(stream, names, storages.storage)
 
 
 def _functions(rebuild: Callable[..., Any]) -> Mapping[str, Callable[..., Any]]:
@@ -239,10 +239,6 @@ def _functions(rebuild: Callable[..., Any]) -> Mapping[str, Callable[..., Any]]:
     }
 
 
-def _mentioned() -> Mapping[str, str]:
-    return _STORAGES | {f"torch.{name}": name for name in _TORCH_DTYPES}
-
-
 def _is_inert(name: Global) -> bool:
     return name.module == "default_config" or str(name) in _INERT
 
@@ -253,23 +249,23 @@ def _ordered(pairs: Any = ()) -> dict:
     return dict(pairs)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+def _latin1(text, encoding) -> bytes:
     """How protocol 2 spells bytes."""
     if encoding != "latin1":
         raise ValueError("another encoding")
     return text.encode("latin1")
 
 
-def _scalar(dtype: Record, data: bytes) -> int | float | bool:
+def _scalar(dtype, data):
     if dtype.kind != "numpy.dtype" or dtype.arguments[0] not in _NUMBERS:
         raise ValueError("a scalar that is no number")
     return np.frombuffer(data, dtype.arguments[0], count=1).item()
 
 
-def _tensor(
-    values: np.ndarray, offset: int, shape: tuple, strides: tuple, file_size: int
-) -> np.ndarray:
+def _tensor(values, offset, shape, strides, file_size: int) -> np.ndarray:
     """A view of a storage; strides count values and are not negative, as in PyTorch."""
+    if not isinstance(values, np.ndarray) or not isinstance(shape, tuple):
+        raise TypeError("a tensor without storage or shape")
     numbers = (offset, *shape, *strides)
     if any(type(number) is not int or number < 0 for number in numbers):
         raise TypeError("a shape that is no tuple of sizes")

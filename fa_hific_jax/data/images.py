@@ -18,6 +18,7 @@ from fa_hific_jax.errors import UserError
 MAX_PIXELS = 512 * 2**20  # also the most that a compressed file may announce
 
 _ORIENTATION = 0x0112  # EXIF tag
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -78,10 +79,11 @@ def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
     """
     with _opened(source, None) as image:
         width, height = image.size
-        # Pillow gives the size of a TIFF as it will be once turned.
-        if image.format != "TIFF" and _orientation(image, []) in _SIDEWAYS:
-            return width, height
-        return height, width
+        if image.format == "TIFF":  # some releases of Pillow give the size of it once turned
+            tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
+        sideways = _orientation(image, []) in _SIDEWAYS
+        return (width, height) if sideways else (height, width)
 
 
 def on_white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:

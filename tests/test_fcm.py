@@ -20,7 +20,7 @@ from fa_hific_jax.models.generator import Generator
 
 # Every module there is; the attention kind is the residual one at level 1.
 MODULES = [("hific", 1), ("conv", 1), ("residual", 1), ("attention", 1), ("attention", 2)]
-# Measured against the reference: 1e-6 to 5e-6 for values up to 6.
+# Measured against the reference: 2e-6 to 3e-6 for values up to 6, 3e-5 for blurred ones up to 46.
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
 
 

@@ -57,7 +57,7 @@ def check_all_configurations(arrays, values, dtype, tolerance):
     assert i == 47
 
 
-# Largest relative error measured over the 48 configurations: 1e-13 in float64, 1e-6 in float32.
+# Largest relative error measured over the 48 configurations: 3e-15 in float64, 2e-6 in float32.
 def test_all_options_agree_with_the_reference_in_float64(golden, x64):
     arrays = golden("ffl")
     check_all_configurations(arrays, arrays["values"], jnp.float64, 1e-10)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -18,7 +19,6 @@ import pytest
 from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 
-import fa_hific_jax
 from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.main import COMMANDS, main
 from fa_hific_jax.cli.progress import Progress, _clock
@@ -37,7 +37,8 @@ def models(monkeypatch, tmp_path):
         loaded.append(FakeModel(name))
         return loaded[-1]
 
-    monkeypatch.setattr(fa_hific_jax, "load_model", load_model, raising=False)
+    module = types.SimpleNamespace(load_model=load_model)
+    monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model", module)
     monkeypatch.setenv(runtime.MODEL_VARIABLE, "verbatim")
     monkeypatch.chdir(tmp_path)
     return loaded

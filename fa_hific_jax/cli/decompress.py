@@ -39,11 +39,12 @@ def run(args: argparse.Namespace) -> None:
     files.check_targets(jobs, args.force)
     name = runtime.model_to_use(args.model)
     with runtime.orderly():
-        from fa_hific_jax import load_model
         from fa_hific_jax.codec.pixels import Picture, check_image_name, on_white, write_image
 
         for job in jobs:
             check_image_name(job.target)
+        from fa_hific_jax.codec.model import load_model  # Loads slowly: after the user's mistakes.
+
         runtime.use_compile_cache()
         model = load_model(name)
         sizes = _sizes([job.source for job in jobs])

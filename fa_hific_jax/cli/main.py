@@ -9,10 +9,15 @@ import sys
 from collections.abc import Sequence
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import get_lpips
+from fa_hific_jax.cli import compress, decompress, get_lpips, info
 from fa_hific_jax.errors import UserError, fail
 
-COMMANDS = {"get-lpips": get_lpips}
+COMMANDS = {
+    "compress": compress,
+    "decompress": decompress,
+    "info": info,
+    "get-lpips": get_lpips,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"fa-hific {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
-        summary = module.__doc__.partition("\n")[0]
+        summary = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(
             name,
             help=summary,

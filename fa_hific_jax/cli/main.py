@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import compress, decompress, get_lpips, info
+from fa_hific_jax.cli import compress, decompress, get_lpips, import_torch, info
 from fa_hific_jax.errors import UserError, fail
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "decompress": decompress,
     "info": info,
     "get-lpips": get_lpips,
+    "import-torch": import_torch,
 }
 
 

@@ -1,0 +1,138 @@
+"""Which of our parameters is which of the PyTorch HiFiC's, and how their layouts differ.
+
+References: J. Tan's port (Justin-Tan/high-fidelity-generative-compression, src/network and
+src/compression) and the FA-HiFiC authors' fork of it (src/network/generator.py for FCM1 and FCM2).
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig, init_parameters
+from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator, DiscriminatorConfig
+
+Shape = tuple[int, ...]
+
+LEGACY_SIGMAS = (
+    ("Encoder.gaussian_kernel_for_block1.sigma", "Encoder.gaussian_kernel_for_block2.sigma"),
+    ("Generator.gaussian_kernel_for_fcm1.sigma", "Generator.gaussian_kernel_for_fcm2.sigma"),
+)
+"""The fork's blur widths, each of shape (1,), in the layout of `spectrum_loss`'s sigmas."""
+
+
+class Layout(NamedTuple):
+    """How a kind of parameter is stored: its shape there from ours, its array here from theirs."""
+
+    theirs: Callable[[Shape], Shape]
+    ours: Callable[[np.ndarray], np.ndarray]
+
+
+class Source(NamedTuple):
+    """Where one of our parameters comes from: dotted name and shape in their state dict."""
+
+    key: str
+    shape: Shape
+    layout: Layout
+
+
+SAME = Layout(lambda shape: shape, lambda array: array)
+# (out, in, h, w) there, (h, w, in, out) here.
+CONVOLUTION = Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2, 3, 1, 0))
+# (in, out, h, w) there; we keep the kernel that correlates, which is theirs turned by 180 degrees.
+TRANSPOSED = Layout(
+    lambda s: (s[2], s[3], s[0], s[1]), lambda a: a[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+)
+PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
+# v of a 4x4 kernel's spectral norm counts (in, h, w) there, (h, w, in) here.
+RIGHT_VECTOR = Layout(
+    lambda shape: shape, lambda a: a.reshape(-1, 4, 4).transpose(1, 2, 0).reshape(-1)
+)
+
+# Where a module of ours, a path joined by "/", is found in theirs; numbers count differently.
+_MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
+    (r"encoder/conv(\d)", lambda level: f"Encoder.conv_block{level + 1}.1"),
+    (r"encoder/norm(\d)", lambda level: f"Encoder.conv_block{level + 1}.2"),
+    (r"encoder/conv_out", lambda: "Encoder.conv_block_out.1"),
+    (r"generator/norm_in", lambda: "Generator.conv_block_init.0"),
+    (r"generator/conv_head", lambda: "Generator.conv_block_init.2"),
+    (r"generator/norm_head", lambda: "Generator.conv_block_init.3"),
+    (r"generator/block(\d+)/conv(\d)", lambda b, i: f"Generator.resblock_{b}.conv{i}"),
+    (r"generator/block(\d+)/norm(\d)", lambda b, i: f"Generator.resblock_{b}.norm{i}"),
+    (r"generator/up(\d)", lambda level: f"Generator.upconv_block{5 - level}.0"),
+    (r"generator/norm(\d)", lambda level: f"Generator.upconv_block{5 - level}.1"),
+    (r"generator/fcm(\d)/norm(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i}"),
+    (r"generator/fcm(\d)/conv(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i + 3}"),
+    (r"generator/conv_out", lambda: "Generator.conv_block_out.1"),
+    (r"hyperprior/analysis/conv(\d)", lambda i: f"Hyperprior.analysis_net.conv{i + 1}"),
+    (r"hyperprior/synthesis_mean/(?:up|conv)(\d)", lambda i: _synthesis("mu", i)),
+    (r"hyperprior/synthesis_scale/(?:up|conv)(\d)", lambda i: _synthesis("std", i)),
+    (r"hyperprior/prior", lambda: "Hyperprior.hyperlatent_likelihood"),
+    (r"discriminator/context", lambda: "Discriminator.context_conv"),
+    (r"discriminator/conv(\d)", lambda layer: f"Discriminator.conv{layer + 1}"),
+    (r"discriminator/conv_out", lambda: "Discriminator.conv_out"),
+)
+
+
+def autoencoder_sources(config: ModelConfig) -> dict[str, Any]:
+    """The tree of the model's parameters, each leaf a `Source`; of variant "pytorch"."""
+    init = functools.partial(init_parameters, config)
+    return _sources(jax.eval_shape(init, jax.random.key(0)), ())
+
+
+def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> dict[str, Any]:
+    """{"params", "spectral"} of the discriminator, each leaf a `Source`."""
+    x = jax.ShapeDtypeStruct((1, STRIDE, STRIDE, 3), jnp.float32)
+    side = STRIDE // 16
+    y_hat = jax.ShapeDtypeStruct((1, side, side, model.latent_channels), jnp.float32)
+    network = Discriminator(config, model.variant, model.input_range)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, y_hat)
+    names = {"params": variables["params"], "spectral": variables[SPECTRAL]}
+    return {name: _sources(tree, ("discriminator",)) for name, tree in names.items()}
+
+
+def _sources(tree: Any, prefix: tuple[str, ...]) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _source((*prefix, *(key.key for key in path)), leaf.shape), tree
+    )
+
+
+def _source(path: tuple[str, ...], shape: Shape) -> Source:
+    module = "/".join(part for part in path[:-1] if part != "Conv_0")
+    name, layout = _parameter(module, path[-1])
+    return Source(f"{_module(module)}.{name}", layout.theirs(shape), layout)
+
+
+def _module(path: str) -> str:
+    for pattern, theirs in _MODULES:
+        found = re.fullmatch(pattern, path)
+        if found:
+            return theirs(*map(int, found.groups()))
+    raise ValueError(f"{path} has no counterpart in the PyTorch HiFiC")
+
+
+def _parameter(module: str, name: str) -> tuple[str, Layout]:
+    """(their name, layout) of a parameter of one of our modules."""
+    if name == "kernel" and re.search(r"/up\d$|/synthesis_", module):
+        return "weight", TRANSPOSED
+    if name == "kernel" and re.search(r"^discriminator/conv\d", module):
+        return "weight_orig", CONVOLUTION
+    if module == "hyperprior/prior":
+        return f"{name[0].upper() if name[0] == 'h' else name[0]}_{name[1]}", SAME
+    return {
+        "kernel": ("weight", CONVOLUTION),
+        "bias": ("bias", SAME),
+        "gamma": ("gamma", PER_CHANNEL),
+        "beta": ("beta", PER_CHANNEL),
+        "scale": ("weight", SAME),
+        "u": ("weight_u", SAME),
+        "v": ("weight_v", RIGHT_VECTOR),
+    }[name]
+
+
+def _synthesis(which: str, layer: int) -> str:
+    return f"Hyperprior.synthesis_{which}.conv{layer + 1}"

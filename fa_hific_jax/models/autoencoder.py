@@ -208,17 +208,21 @@ class Autoencoder(nn.Module):
         """
         return self._generate(y_hat, size)[0]
 
-    def enlarge(
-        self, features: Latents, size: Size | None = None, key: Key | None = None
-    ) -> tuple[Images, tuple[Float[Array, "b _ _ _"], ...]]:
-        """Images in [0, 1], nominally, and C_1, C_2, of what the generator's trunk puts out."""
-        x_hat, fcm_features = self.generator.enlarge(features, size, key)
-        if self.config.input_range == "symmetric":
-            x_hat = 0.5 * jnp.tanh(x_hat) + 0.5
-        return x_hat, fcm_features
+    def trunk(self, y_hat: Latents, size: Size | None = None) -> Float[Array, "b hy wy c"]:
+        """The first half of `generate`, at the latents' size."""
+        return self.generator.trunk(y_hat, size)
+
+    def enlarge(self, features: Float[Array, "b hy wy c"], size: Size | None = None) -> Images:
+        """The second half of `generate`, from what `trunk` puts out."""
+        return self._unit(self.generator.enlarge(features, size)[0])
 
     def _generate(self, y_hat: Latents, size: Size | None = None, key: Key | None = None):
-        return self.enlarge(self.generator.trunk(y_hat, size), size, key)
+        """Images in [0, 1], nominally, and C_1, C_2."""
+        x_hat, fcm_features = self.generator(y_hat, size, key)
+        return self._unit(x_hat), fcm_features
+
+    def _unit(self, x_hat: Images) -> Images:
+        return 0.5 * jnp.tanh(x_hat) + 0.5 if self.config.input_range == "symmetric" else x_hat
 
 
 def apply(

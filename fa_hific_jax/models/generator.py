@@ -13,7 +13,6 @@ from fa_hific_jax.models.layers import (
     UP_3X3,
     ChannelNorm,
     Conv,
-    Features,
     ResidualBlock,
     Size,
     Upsample,
@@ -34,7 +33,9 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, y_hat: Features, size: Size | None = None) -> Features:
+    def __call__(
+        self, y_hat: Float[Array, "b hy wy cy"], size: Size | None = None
+    ) -> Float[Array, "b hy wy f"]:
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
         head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
         head = conv(self.width, 3, name="conv_head")(head, size)
@@ -85,7 +86,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def enlarge(
-        self, x: Features, size: Size | None = None, key: Key | None = None
+        self, x: Float[Array, "b hy wy f"], size: Size | None = None, key: Key | None = None
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """As `__call__`, of what the trunk made of y_hat."""
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)

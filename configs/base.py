@@ -88,7 +88,8 @@ def get_config() -> ConfigDict:
     # targets) and while it is not (HiFiC: 1/16).
     config.loss.lambda_above = 2.0
     config.loss.lambda_below = 2.0**-4
-    # For so many first steps, lambdas and target are multiplied by the two factors (HiFiC).
+    # For so many first steps, lambdas and target are multiplied by the two factors (PyTorch HiFiC;
+    # the original's code halves the lambdas and has 1/64 below: docs/training.md).
     config.loss.warmup_steps = 50_000
     config.loss.warmup_lambda = 2.0
     config.loss.warmup_target = 0.20 / 0.14

@@ -3,8 +3,12 @@
   python train.py --config configs/mse_lpips.py:lo --workdir runs/mse_lpips_lo \\
       --config.loss.lpips_file=lpips_alex.npz --config.data.train="('images/',)"
 
-Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. 1M steps of 8 crops of 256x256. Source: HiFiC,
-models/hific/configs.py of tensorflow/compression ("mselpips").
+Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. Source: HiFiC, models/hific/configs.py of
+tensorflow/compression ("mselpips").
+
+1M steps of 8 crops of 256x256. Estimate, not measured: 2.59 TFLOP a step as JAX counts them, 18
+hours at a sustained 40 TFLOP/s (a quarter of an A100's dense TF32). No numbers were published for
+this stage. docs/training.md has the stages that follow.
 """
 
 from configs import base

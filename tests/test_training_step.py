@@ -1,6 +1,7 @@
 """One step of training: what it changes, what it minimises, and that devices do not matter."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,15 @@ import pytest
 from jax.sharding import Mesh
 from tiny_settings import tiny_settings
 
+from fa_hific_jax.losses.gan import discriminator_loss
+from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import Autoencoder
-from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
+from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.training import sharding
 from fa_hific_jax.training.objective import objective
-from fa_hific_jax.training.state import create, optimizers
+from fa_hific_jax.training.state import create, discriminator_network, optimizers, parameters
 from fa_hific_jax.training.step import judge, norm, train_step, update_discriminator
+from fa_hific_jax.training.trainable import by_name
 
 SETTINGS = tiny_settings()
 KEY = jax.random.key(3)
@@ -110,7 +114,7 @@ def test_discriminator_judges_each_image_under_its_own_latents(state, images):
         state.discriminator, x, outputs
     )
     variables = {"params": state.discriminator.params, SPECTRAL: updated.spectral}
-    apply = jax.jit(Discriminator(SETTINGS.discriminator).apply)
+    apply = jax.jit(discriminator_network(SETTINGS).apply)
     own = jnp.concatenate(
         [apply(variables, x[i : i + 1], outputs.y_hat[i : i + 1]) for i in (0, 1)]
     )
@@ -215,3 +219,91 @@ def test_sigmas_are_learned_only_by_the_dynamic_loss(images, pairwise, learned):
         )[0]
     )(jnp.full(state.params["dsl_sigma"].shape, 2.0))
     assert bool(jnp.all(grad != 0)) is learned
+
+
+def test_frozen_parameters_keep_their_bits(state, images):
+    """Ten steps with Adam, clipping and a discriminator of which only the head trains."""
+    names = ("fcm", "sigma", "discriminator/conv_out")
+    settings = tiny_settings(trainable=names, optimizer__clip_norm=1.0)
+    first = fresh = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    for _ in range(10):
+        fresh, metrics = step(fresh, images, KEY, None)
+    before, after = by_name(parameters(first)), by_name(parameters(fresh))
+    trained = {name for name in before if any(part in name for part in names)}
+    changed = {name for name, leaf in before.items() if np.any(leaf != after[name])}
+    assert changed == trained
+    assert np.isfinite(metrics["loss"])
+    # The spectral norm follows a discriminator that trains.
+    u = [state.discriminator.spectral["conv0"]["u"] for state in (first, fresh)]
+    assert np.any(u[0] != u[1])
+
+
+def test_optimizers_hold_two_moments_of_what_trains_and_a_few_counters():
+    def sizes(**overrides):
+        create_tiny = functools.partial(create, tiny_settings(**overrides))
+        state = jax.eval_shape(create_tiny, jax.random.key(0))
+        of = [leaf.size for leaf in jax.tree.leaves(state.optimizer)]
+        judging = [leaf.size for leaf in jax.tree.leaves(state.discriminator.optimizer)]
+        return state, sum(of), sum(judging), len(of)
+
+    state, held, judging, _ = sizes()
+    everything = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert (held, judging > 100) == (2 * everything + 2, True)
+    state, held, judging, arrays = sizes(trainable=("fcm", "sigma"))
+    params = by_name(state.params)
+    trained = [leaf.size for name, leaf in params.items() if "fcm" in name or "sigma" in name]
+    assert (held, arrays) == (2 * sum(trained) + 2, 2 * len(trained) + 2)
+    assert judging == 2
+
+
+def test_a_frozen_encoder_costs_no_gradient(images):
+    """XLA's own count of the step's operations: a third falls to what does not train."""
+
+    def operations(**overrides) -> float:
+        settings = tiny_settings(loss__gan=0.0, loss__dsl=0.0, loss__ffl=0.0, **overrides)
+        state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
+        step = jax.jit(functools.partial(train_step, settings=settings))
+        cost: Any = step.lower(state, images, KEY, None).cost_analysis()
+        return cost["flops"]
+
+    assert operations(trainable=("fcm1",)) < 0.67 * operations()
+
+
+def test_a_frozen_discriminator_judges_as_it_is(images):
+    settings = tiny_settings(trainable=("fcm", "sigma"))
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    after, metrics = step(state, images, KEY, None)
+    jax.tree.map(np.testing.assert_array_equal, after.discriminator, state.discriminator)
+    assert "gan_generator" in metrics and "gan_discriminator" not in metrics
+
+
+def test_the_discriminator_is_updated_by_its_own_loss_alone(images):
+    """Were the generator's gradient left over from the step before, a weight of 1e3 would show."""
+    settings = tiny_settings(trainable=("discriminator",), loss__gan=1e3)
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    x = jnp.asarray(images, jnp.float32) / 255.0
+
+    @jax.jit
+    def own_gradient(state):
+        key = jax.random.fold_in(KEY, state.step)
+        outputs = autoencoder.apply(SETTINGS.model, state.params["autoencoder"], x, key)
+        pair = jnp.concatenate([x, outputs.x_hat]), jnp.concatenate([outputs.y_hat] * 2)
+
+        def loss(params):
+            variables = {"params": params, SPECTRAL: state.discriminator.spectral}
+            logits, _ = discriminator_network(SETTINGS).apply(variables, *pair, mutable=[SPECTRAL])
+            return discriminator_loss(*jnp.split(logits, 2), "non_saturating")
+
+        return jax.grad(loss)(state.discriminator.params)
+
+    moment = jax.tree.map(jnp.zeros_like, state.discriminator.params)
+    for _ in range(2):
+        moment = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moment, own_gradient(state))
+        state, _ = step(state, images, KEY, None)
+        found = state.discriminator.optimizer[1][0].mu
+        jax.tree.map(
+            lambda m, mu: np.testing.assert_allclose(mu, m, rtol=1e-4, atol=1e-7), moment, found
+        )

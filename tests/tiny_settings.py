@@ -5,7 +5,7 @@ from fa_hific_jax import settings as settings_lib
 
 
 def tiny_config(**overrides):
-    """ConfigDict of configs/tiny.py, smaller yet; overrides are "group__key=value" or "key=value"."""
+    """ConfigDict of configs/tiny.py, smaller yet; overrides are group__key=value or key=value."""
     config = tiny.get_config()
     with config.unlocked():
         config.model.encoder_widths = (4, 4, 4, 4, 4)

@@ -25,8 +25,9 @@ def rate_terms(step: Int[Array, ""], config: LossConfig) -> tuple[Scalar, Scalar
     """(target bpp, lambda above it, lambda below it) at a step.
 
     During the first `warmup_steps` the target is multiplied by `warmup_target` and both lambdas by
-    `warmup_lambda`: HiFiC starts at a higher rate and pulls harder (Mentzer et al. 2020, A.6;
-    configs.py of the original: target x 0.20/0.14 and lambda x 2 for 50,000 steps).
+    `warmup_lambda`: HiFiC starts at a higher rate (configs.py of the original and the PyTorch
+    HiFiC: target x 0.20/0.14 for 50,000 steps). The PyTorch code doubles the weights meanwhile;
+    the original doubles a lambda by which it divides, which halves them.
     """
     warm = step < config.warmup_steps
     target = config.target_bpp * jnp.where(warm, config.warmup_target, 1.0)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from fa_hific_jax.models.autoencoder import AutoencoderOutput, Rates
 from fa_hific_jax.training.objective import objective
 
 # Reference numbers: the code of FA-VAE and of the FA-HiFiC authors, NCHW, float64.
+jitted_blur = jax.jit(gaussian_blur, static_argnums=2)
 FAVAE_LOSS_WEIGHT = 0.01  # FA-VAE keeps the weight inside its focal frequency loss
 
 
@@ -52,6 +55,7 @@ def test_blur_agrees_with_the_reference(golden, x64, size):
         return jnp.sum(jnp.square(blurred)), blurred
 
     gradients = jax.jit(jax.grad(energy, argnums=(0, 1), has_aux=True))
+    in_float32 = jax.jit(lambda x, sigma: gaussian_blur(x, sigma, size))
     for sigma in sigmas:
         tag = f"k{size}_s{sigma}"
         kernel = gaussian_kernel(size, jnp.asarray(sigma))
@@ -60,7 +64,7 @@ def test_blur_agrees_with_the_reference(golden, x64, size):
         np.testing.assert_allclose(nchw(blurred), taken.pop(f"{tag}_out"), rtol=0, atol=1e-12)
         np.testing.assert_allclose(nchw(dx), taken.pop(f"{tag}_dx"), rtol=0, atol=1e-12)
         np.testing.assert_allclose(dsigma, taken.pop(f"{tag}_dsigma")[0], rtol=1e-10)
-        single = gaussian_blur(nhwc(arrays["x"]).astype(jnp.float32), jnp.asarray(sigma), size)
+        single = in_float32(nhwc(arrays["x"]).astype(jnp.float32), jnp.asarray(sigma))
         assert single.dtype == jnp.float32
         np.testing.assert_allclose(nchw(single), taken.pop(f"{tag}_out_f32"), rtol=0, atol=2e-6)
     assert not taken
@@ -81,6 +85,7 @@ def test_legacy_blur_agrees_with_the_fa_hific_authors(golden, x64, size):
         return 4 * jnp.sum(jnp.square(blurred)), blurred  # of all four equal channels
 
     gradient = jax.jit(jax.grad(energy, has_aux=True))
+    in_float32 = jax.jit(lambda x, sigma: legacy_gaussian_blur(x, sigma, size))
     for sigma in sigmas:
         tag = f"k{size}_s{sigma}"
         kernel = gaussian_kernel(size, jnp.asarray(sigma))
@@ -89,7 +94,7 @@ def test_legacy_blur_agrees_with_the_fa_hific_authors(golden, x64, size):
         assert blurred.shape == ((1, 21, 25, 1) if size == 8 else (1, 20, 24, 1))
         np.testing.assert_allclose(blurred[..., 0], taken.pop(f"{tag}_out_f64"), rtol=0, atol=1e-12)
         np.testing.assert_allclose(dsigma, taken.pop(f"{tag}_dsumsq_dsigma_f64")[0], rtol=1e-10)
-        single = legacy_gaussian_blur(x.astype(jnp.float32), jnp.asarray(sigma), size)
+        single = in_float32(x.astype(jnp.float32), jnp.asarray(sigma))
         np.testing.assert_allclose(single[..., 0], taken.pop(f"{tag}_out"), rtol=0, atol=5e-6)
     assert not taken
 
@@ -111,25 +116,27 @@ def test_our_blur_keeps_channels_apart_where_the_legacy_blur_sums_them():
     x = random(1, 12, 12, 3)
     other = x.at[..., 1].add(1.0)
     sigma = jnp.asarray(2.0)
-    ours, theirs = (
-        np.asarray(blur(other, sigma, 9) - blur(x, sigma, 9))
-        for blur in (gaussian_blur, legacy_gaussian_blur)
-    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def change(blur):
+        return blur(other, sigma, 9) - blur(x, sigma, 9)
+
+    ours, theirs = (np.asarray(change(blur)) for blur in (gaussian_blur, legacy_gaussian_blur))
     np.testing.assert_allclose(ours, np.broadcast_to([0.0, 1.0, 0.0], ours.shape), atol=1e-6)
     assert theirs.shape[-1] == 1 and theirs[0, 6, 6, 0] > 0.9
     # Errors that cancel in the sum over channels cost nothing there.
     c = x + jnp.asarray([1.0, -1.0, 0.0])[None, None, None] * random(1, 12, 12, 1, seed=1)
-    losses = [
-        spectrum_loss([x], [c], sigmas=jnp.ones((2, 1)), legacy_kernel=legacy)
-        for legacy in (False, True)
-    ]
+    loss = jax.jit(spectrum_loss, static_argnames="legacy_kernel")
+    losses = [loss([x], [c], sigmas=jnp.ones((2, 1)), legacy_kernel=k) for k in (False, True)]
     assert losses[0] > 1e-3 and losses[1] < 1e-9
 
 
 def test_legacy_blur_darkens_borders_where_ours_does_not():
     x = jnp.ones((1, 9, 9, 1))
+    sigma = jnp.asarray(3.0)
     ours, theirs = (
-        blur(x, jnp.asarray(3.0), 9)[0, 0, 0, 0] for blur in (gaussian_blur, legacy_gaussian_blur)
+        jax.jit(functools.partial(blur, size=9))(x, sigma)[0, 0, 0, 0]
+        for blur in (gaussian_blur, legacy_gaussian_blur)
     )
     kernel = gaussian_kernel(9, jnp.asarray(3.0))
     np.testing.assert_allclose(ours, 1.0, rtol=1e-6)
@@ -154,12 +161,17 @@ def favae(golden, x64):
 
 def check_terms(reference, encoder, decoder, encoder_sigmas=None, decoder_sigmas=None):
     """The levels one by one: FA-VAE's terms in the order of its encoder."""
-    for i, (a, c) in enumerate(zip(encoder, decoder[::-1], strict=True)):
-        sigmas = None
-        if encoder_sigmas is not None:
-            sigmas = jnp.stack([encoder_sigmas[i], decoder_sigmas[3 - i]])[:, None]
-        value = FAVAE_LOSS_WEIGHT * spectrum_loss([a], [c], sigmas=sigmas)
-        np.testing.assert_allclose(value, reference[i], rtol=1e-10)
+
+    @jax.jit
+    def terms(encoder, decoder, sigmas):
+        levels = zip(encoder, decoder[::-1], sigmas, strict=True)
+        return [spectrum_loss([a], [c], sigmas=s) for a, c, s in levels]
+
+    sigmas: list = [None] * 4
+    if encoder_sigmas is not None:
+        sigmas = list(jnp.stack([encoder_sigmas, decoder_sigmas[::-1]], axis=1)[:, :, None])
+    values = FAVAE_LOSS_WEIGHT * np.asarray(terms(encoder, decoder, sigmas))
+    np.testing.assert_allclose(values, reference, rtol=1e-10)
 
 
 def test_loss_without_blur_agrees_with_favae(favae):
@@ -213,7 +225,7 @@ def test_weighting_of_levels_agrees_with_the_fa_hific_authors(authors):
     value, grads = jax.jit(jax.value_and_grad(authors_loss, argnums=(0, 1)))(a, c)
     np.testing.assert_allclose(value, arrays["dsl"], rtol=1e-10)
     for level in (1, 2):
-        alone = authors_loss(a[level - 1 : level], c[level - 1 : level])
+        alone = jax.jit(authors_loss)(a[level - 1 : level], c[level - 1 : level])
         np.testing.assert_allclose(alone, arrays[f"dsl{level}"], rtol=1e-10)
         for letter, grad in zip("AC", grads, strict=True):
             reference = arrays[f"grad_{letter}{level}"]
@@ -234,14 +246,14 @@ def test_ours_does_not_silently_divide_the_mse_by_255(authors):
     """The authors' whole loss comes out only with the division that ours does not have."""
     arrays, a, c = authors
     real, generated = nhwc(arrays["x_real"]), nhwc(arrays["x_gen"])
-    mse, ffl = mse_255(real, generated), focal_frequency_loss(generated, real)
+    mse, ffl = mse_255(real, generated), jax.jit(focal_frequency_loss)(generated, real)
     np.testing.assert_allclose(mse, 255 * arrays["fork_distortion"], rtol=1e-12)
     np.testing.assert_allclose(ffl, arrays["fork_ffl_pixel"], rtol=1e-10)
     rate, _ = weighted_rate(
         jnp.asarray(0.31), jnp.asarray(0.33), target=0.3, lambda_above=1.0, lambda_below=0.0625
     )
     k_m, k_p, k_ffl, k_dsl = (float(arrays[key]) for key in ("k_M", "k_P", "k_ffl", "k_dsl"))
-    others = rate + k_p * 0.25 + k_ffl * ffl + k_dsl * authors_loss(a, c)
+    others = rate + k_p * 0.25 + k_ffl * ffl + k_dsl * jax.jit(authors_loss)(a, c)
     theirs, ours = others + k_m * mse / 255, others + k_m * mse
     np.testing.assert_allclose(theirs, arrays["fork_compression_loss"], rtol=1e-10)
     assert ours > 40 * theirs
@@ -250,7 +262,7 @@ def test_ours_does_not_silently_divide_the_mse_by_255(authors):
 @pytest.mark.parametrize(("height", "width"), [(1, 7), (2, 3), (5, 16)])
 def test_blur_takes_any_sides(height, width):
     x = random(1, height, width, 2)
-    blurred = gaussian_blur(x, jnp.asarray(2.0), 9)
+    blurred = jitted_blur(x, jnp.asarray(2.0), 9)
     padded = np.pad(np.asarray(x), ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
     kernel = np.asarray(gaussian_kernel(9, jnp.asarray(2.0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (9, 9), axis=(1, 2))
@@ -260,14 +272,14 @@ def test_blur_takes_any_sides(height, width):
 
 def test_blur_keeps_constants_and_channels_apart():
     x = jnp.broadcast_to(jnp.asarray([1.0, -2.0, 0.0]), (1, 6, 5, 3))
-    np.testing.assert_allclose(gaussian_blur(x, jnp.asarray(3.0), 9), x, atol=1e-6)
+    np.testing.assert_allclose(jitted_blur(x, jnp.asarray(3.0), 9), x, atol=1e-6)
 
 
 def test_bfloat16_features_are_blurred_in_float32():
     x = random(1, 8, 8, 2).astype(jnp.bfloat16)
-    blurred = gaussian_blur(x, jnp.asarray(1.0), 5)
+    blurred = jitted_blur(x, jnp.asarray(1.0), 5)
     assert blurred.dtype == jnp.float32
-    expected = gaussian_blur(x.astype(jnp.float32), jnp.asarray(1.0), 5)
+    expected = jitted_blur(x.astype(jnp.float32), jnp.asarray(1.0), 5)
     np.testing.assert_array_equal(blurred, expected)
 
 
@@ -275,7 +287,7 @@ def test_vanishing_sigma_leaves_the_loss_without_blur():
     a, c = random(1, 8, 8, 2), random(1, 8, 8, 2, seed=1)
     both = jax.jit(jax.value_and_grad(lambda s: spectrum_loss([a], [c], sigmas=s)))
     value, grad = both(jnp.full((2, 1), 0.05))
-    np.testing.assert_allclose(value, focal_frequency_loss(c, a), rtol=1e-6)
+    np.testing.assert_allclose(value, jax.jit(focal_frequency_loss)(c, a), rtol=1e-6)
     np.testing.assert_allclose(grad, 0.0, atol=1e-6)
 
 
@@ -316,15 +328,20 @@ def test_objective_blurs_and_weights_as_configured(legacy, weighting):
     a, c = ([random(1, 16 // i, 16 // i, 4, seed=s + i) for i in (1, 2)] for s in (0, 2))
     image, rate = jnp.zeros((1, 16, 16, 3)), jnp.ones((1,))
     latents = jnp.zeros((1, 1, 1, 4))
-    outputs = AutoencoderOutput(
-        latents, latents, latents, image, tuple(a), tuple(c), Rates(rate, rate, rate, rate)
-    )
+    rates = Rates(rate, rate, rate, rate)
+    outputs = AutoencoderOutput(latents, latents, latents, image, (), (), rates)
     raw = random(2, 2, seed=9)
-    _, metrics = objective(outputs, raw, image, None, None, jnp.zeros((), jnp.int32), config)
-    expected = spectrum_loss(
-        a, c, sigmas=sigma_from_raw(raw), kernel_size=5, legacy_kernel=legacy, weighting=weighting
-    )
-    np.testing.assert_allclose(metrics["dsl"], expected, rtol=1e-6)
+    sigmas, step = sigma_from_raw(raw), jnp.zeros((), jnp.int32)
+
+    @jax.jit
+    def both(a, c):
+        features = outputs._replace(encoder_features=tuple(a), fcm_features=tuple(c))
+        _, metrics = objective(features, raw, image, None, None, step, config)
+        options = {"kernel_size": 5, "legacy_kernel": legacy, "weighting": weighting}
+        return metrics["dsl"], spectrum_loss(a, c, sigmas=sigmas, **options)
+
+    found, expected = both(a, c)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_levels_that_do_not_match_are_refused():

@@ -40,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
         "--mode",
         choices=("auto", "exact", "blend"),
         default="auto",
-        help="how large images are cut: exact tiles give the pixels of the whole image, blended "
-        "ones are faster and use less memory; auto (the default) chooses by size",
+        help="large images in tiles: exact ones give the pixels of the whole image in less memory, "
+        "blended ones matter when decompressing, faster and not quite the same; auto (the default) "
+        "takes images whole or in exact tiles, by size",
     )
 
 

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="predict in floating point on this device: faster, but only the same kind of device "
-        "and version of JAX is sure to decompress the file",
+        help="compute in the network's own precision: faster, and every device decompresses the "
+        "file all the same, but another device would have written slightly other bytes",
     )
 
 

@@ -25,6 +25,7 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 STATE = "model_state_dict"
+REGIMES = ("low", "med", "high")
 # Entries of the file beside the parameters, and why they are left out.
 _OTHER_ENTRIES = {
     "compression_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
@@ -117,7 +118,7 @@ def _import(content: Any, options: Options) -> Imported:
         autoencoder=trees["autoencoder"],
         training=training,
         step=step,
-        regime=regime if regime in ("low", "med", "high") else None,
+        regime=regime if isinstance(regime, str) and regime in REGIMES else None,
         ignored=others + tables,
         assumed=assumed,
     )
@@ -134,21 +135,25 @@ def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tupl
         return content, {}, 0, []
     state, args, step = content[STATE], content.get("args", {}), content.get("steps", 0)
     args = args.state if isinstance(args, Record) else args
-    if not isinstance(state, dict) or not isinstance(args, dict):
+    if not (isinstance(args, dict) and isinstance(state, dict) and all(map(_is_name, state))):
         raise UserError(f"{STATE} or args is no mapping: it was not saved by the PyTorch HiFiC")
-    rest = [str(key) for key in content if key not in (STATE, "args", "steps")]
+    rest = [key for key in content if _is_name(key) and key not in (STATE, "args", "steps")]
     others = [(_shown(key), _OTHER_ENTRIES.get(key, "no part of the model")) for key in rest]
     return state, args, step if type(step) is int and 0 <= step < 10**12 else 0, others
 
 
 def _is_state(content: Mapping[Any, Any]) -> bool:
-    return any(isinstance(key, str) and key.startswith("Encoder.") for key in content)
+    return all(map(_is_name, content)) and any(key.startswith("Encoder.") for key in content)
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str)
 
 
 def _check_kind(args: Mapping[str, Any]) -> None:
-    if args.get("use_latent_mixture_model"):
+    if args.get("use_latent_mixture_model") is True:
         raise UserError("its latents have a mixture model (DLMM), which does not exist here")
-    if args.get("sample_noise"):
+    if args.get("sample_noise") is True:
         raise UserError("its generator takes noise (sample_noise), which does not exist here")
 
 
@@ -156,7 +161,9 @@ def _model_config(
     state: Mapping[str, Any], args: Mapping[str, Any], options: Options
 ) -> tuple[ModelConfig, list[str]]:
     """The model that the state's widths and the arguments describe, and what was assumed."""
-    input_range = "symmetric" if args.get("normalize_input_image") else "unit"
+    input_range = "symmetric" if args.get("normalize_input_image") is True else "unit"
+    likelihood = args.get("likelihood_type", "gaussian")
+    likelihood = _shown(likelihood) if isinstance(likelihood, str) else type(likelihood).__name__
     told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
     assumed = [n for n, arg in told.items() if getattr(options, n) is None and arg not in args]
     fcm_width = _width(state, "Generator.FCM1.3") if "Generator.FCM1.3.bias" in state else 0
@@ -164,7 +171,7 @@ def _model_config(
     model = ModelConfig(
         variant="pytorch",
         input_range=options.input_range or input_range,
-        likelihood=options.likelihood or args.get("likelihood_type", "gaussian"),
+        likelihood=options.likelihood or likelihood,
         encoder_widths=tuple(_width(state, f"Encoder.conv_block{i}.1") for i in range(1, 6)),
         generator_widths=(
             _width(state, "Generator.conv_block_init.2"),
@@ -183,15 +190,11 @@ def _model_config(
 
 
 def _residual_blocks(state: Mapping[str, Any], args: Mapping[str, Any], options: Options) -> int:
-    found = len(
-        {m[1] for key in state if (m := re.match(r"Generator\.(resblock_\d+)\.", str(key)))}
-    )
-    told = args.get("n_residual_blocks", found)
-    if options.residual_blocks is not None:
-        told = options.residual_blocks
-    if told != found:
+    found = len({m[1] for key in state if (m := re.match(r"Generator\.(resblock_\d+)\.", key))})
+    told = options.residual_blocks or args.get("n_residual_blocks", found)
+    if type(told) is not int or told != found:
         raise UserError(
-            f"it has parameters of {found} residual blocks, not of {_shown(str(told))}: "
+            f"it has the parameters of {found} residual blocks but announces another number: "
             f"give --residual-blocks {found} if that is right"
         )
     return found
@@ -213,7 +216,7 @@ def _width(state: Mapping[str, Any], module: str) -> int:
     if bias is None:
         raise UserError(f"{module}.bias is missing: it is no whole HiFiC")
     if not isinstance(bias, np.ndarray) or bias.ndim != 1 or not bias.size:
-        raise UserError(f"{module}.bias has the shape {np.shape(bias)} instead of (channels,)")
+        raise UserError(f"{module}.bias has {_described(bias)} instead of one value per channel")
     return bias.size
 
 
@@ -221,9 +224,9 @@ def _set_apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str
     """(what is to be converted, (name, reason) of what says nothing of its own)."""
     keys, ignored = {}, []
     for key, value in state.items():
-        reason = next((why for what, why in _OTHER_KEYS if re.fullmatch(what, str(key))), None)
+        reason = next((why for what, why in _OTHER_KEYS if re.fullmatch(what, key)), None)
         if reason is None:
-            keys[str(key)] = value
+            keys[key] = value
         else:
             ignored.append((_shown(key), reason))
     return keys, ignored
@@ -258,13 +261,17 @@ def _array(state: Mapping[str, Any], source: Source) -> np.ndarray:
 
 def _floats(state: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
     value = state[key]
-    if np.shape(value) != shape:
-        raise UserError(f"{key} has the shape {np.shape(value)} instead of {shape}")
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+    if not isinstance(value, np.ndarray) or value.shape != shape:
+        raise UserError(f"{key} has {_described(value)} instead of the shape {shape}")
+    if value.dtype.kind != "f":
         raise UserError(f"{key} holds no floating-point numbers")
     if not np.all(np.isfinite(value)):
         raise UserError(f"{key} holds values that are not finite")
     return value
+
+
+def _described(value: Any) -> str:
+    return f"the shape {value.shape}" if isinstance(value, np.ndarray) else "no numbers"
 
 
 def _raw_sigmas(state: Mapping[str, Any]) -> np.ndarray:

@@ -57,7 +57,7 @@ if __name__ == "__main__":
     from fa_hific_jax.cli import runtime
     from fa_hific_jax.cli.main import main
 
-    sys.modules["fa_hific_jax.codec.model"] = sys.modules["__main__"]
+    sys.modules["fa_hific_jax.codec.model_folder"] = sys.modules["__main__"]
     load_model = FakeModel
     runtime.use_compile_cache = lambda: None  # it imports JAX, which nothing here needs
     main(sys.argv[1:])

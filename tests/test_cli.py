@@ -18,11 +18,15 @@ import numpy as np
 import pytest
 from fake_model import MODEL_ID, FakeModel
 from PIL import Image
+from tiny_settings import tiny_settings
 
 from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.main import COMMANDS, main
 from fa_hific_jax.cli.progress import Progress, _clock
 from fa_hific_jax.codec import bitstream
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import load_model, save_model
+from fa_hific_jax.models.autoencoder import Autoencoder
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -38,7 +42,7 @@ def models(monkeypatch, tmp_path):
         return loaded[-1]
 
     module = types.SimpleNamespace(load_model=load_model)
-    monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model", module)
+    monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model_folder", module)
     monkeypatch.setenv(runtime.MODEL_VARIABLE, "verbatim")
     monkeypatch.chdir(tmp_path)
     return loaded
@@ -191,7 +195,7 @@ def test_no_model_at_all_says_what_to_give(models, capsys, monkeypatch):
     Path("b.fahj").write_bytes(b"")
     monkeypatch.delenv(runtime.MODEL_VARIABLE)
     for command in (["compress", "a.png"], ["decompress", "b.fahj"]):
-        assert "give --model PATH or set FA_HIFIC_MODEL" in refused(capsys, *command)
+        assert "give --model FOLDER, or set FA_HIFIC_MODEL" in refused(capsys, *command)
 
 
 def test_the_flag_goes_before_the_environment(models):
@@ -448,3 +452,51 @@ def test_asked_to_end_it_tidies_up(fifty, how, code):
     assert 3 <= len(names) < 50 and all(name.endswith(".png") for name in names)
     for name in names:
         np.testing.assert_array_equal(pixels_of(str(out / name)), pixels)
+
+
+@pytest.fixture(scope="module")
+def real_model(tmp_path_factory):
+    """A folder with an untrained model."""
+    config = tiny_settings().model
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(Autoencoder(config).init, jax.random.key(0), x)["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
+    return save_model(from_params(config, params), tmp_path_factory.mktemp("model") / "tiny")
+
+
+def as_a_process(*arguments) -> subprocess.CompletedProcess:
+    env = os.environ | {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "",
+    }
+    command = [sys.executable, "-m", "fa_hific_jax", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_the_real_codec_runs_as_a_process_and_says_nothing_else(
+    real_model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    alphas = [image(f"in/{i}.png", 60 + i, 70 - i, 4)[..., 3] for i in range(4)]
+    image("single.png", 1, 1)
+    done = as_a_process("compress", "in", "single.png", "-o", "out", "--model", real_model)
+    assert done.returncode == 0 and done.stdout == ""
+    assert re.fullmatch(r"5/5 images, [\d.]+ MB/s in [\d.]+ s\n", done.stderr), done.stderr
+    monkeypatch.setenv(runtime.MODEL_VARIABLE, str(real_model))
+    done = as_a_process("decompress", "out", "-o", "back")
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    model = load_model(real_model)
+    for i, alpha in enumerate(alphas):
+        decoded = pixels_of(f"back/{i}.png")
+        np.testing.assert_array_equal(decoded[..., 3], alpha)
+        expected = model.decompress(Path(f"out/{i}.fahj").read_bytes())
+        # Other canvases and other optimisation: other sums, one step of 8 bits at most.
+        np.testing.assert_allclose(decoded[..., :3].astype(int), expected, atol=1)
+    assert pixels_of("back/single.png").shape == (1, 1, 3)
+    assert run("info", "out/0.fahj", "--json") == 0
+    (described,) = json.loads(capsys.readouterr().out)
+    assert described["model_id"] == model.model_id.hex()

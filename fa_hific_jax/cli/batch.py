@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
     parser.add_argument("-o", "--output", metavar="OUT", help=output)
     parser.add_argument(
         "--model",
-        metavar="PATH",
-        help=f"the exported model; without, that of the environment variable {MODEL_VARIABLE}",
+        metavar="FOLDER",
+        help="model that `fa-hific export` has written; without, that of the environment variable "
+        f"{MODEL_VARIABLE}",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that are there")
     parser.add_argument(

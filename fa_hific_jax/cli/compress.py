@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     files.check_targets(jobs, args.force)
     name = runtime.model_to_use(args.model)
     with runtime.orderly():
-        from fa_hific_jax.codec.model import load_model
+        from fa_hific_jax.codec.model_folder import load_model
         from fa_hific_jax.codec.pixels import atomically, on_white, read_image
 
         runtime.use_compile_cache()

@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
 
         for job in jobs:
             check_image_name(job.target)
-        from fa_hific_jax.codec.model import load_model  # Loads slowly: after the user's mistakes.
+        from fa_hific_jax.codec.model_folder import (
+            load_model,  # Loads slowly: after the user's mistakes.
+        )
 
         runtime.use_compile_cache()
         model = load_model(name)

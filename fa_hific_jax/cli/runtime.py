@@ -41,8 +41,8 @@ def model_to_use(given: str | None) -> str:
     model = given or os.environ.get(MODEL_VARIABLE)
     if not model:
         raise UserError(
-            "no model was given, and none comes with this release: give --model PATH or set "
-            f"{MODEL_VARIABLE}"
+            "no model was given, and none comes with this release: give --model FOLDER, or set "
+            f"{MODEL_VARIABLE} to a folder that fa-hific export has written"
         )
     return model
 

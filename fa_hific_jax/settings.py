@@ -113,11 +113,9 @@ class Settings:
 
     def __post_init__(self):
         model = self.model
-        if not isinstance(self.trainable, tuple) or not all(
-            isinstance(part, str) and part for part in self.trainable
-        ):
+        if not all(self.trainable):
             raise UserError(
-                f"trainable is {self.trainable!r}: give parts of parameter names, "
+                f"trainable is {self.trainable}: give parts of parameter names, "
                 "as in ('fcm', 'sigma'), or () to train everything"
             )
         if self.loss.dsl and not model.fcm_width:

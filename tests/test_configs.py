@@ -1,18 +1,28 @@
 """Each config builds valid settings with its source's numbers; paper size takes a real step."""
 
+import csv
 import functools
 import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from etils import epath
+from ml_collections import config_flags
 
 from configs import demo, fa_hific, hific, mse_lpips, tiny
 from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.losses.lpips import load_lpips
 from fa_hific_jax.models.autoencoder import init_parameters
 from fa_hific_jax.training.loop import train
 from fa_hific_jax.training.state import create
+from fa_hific_jax.training.step import train_step
 
 
 def build(config) -> settings_lib.Settings:
@@ -79,6 +89,114 @@ def test_a_typo_in_a_config_file_fails_where_it_stands():
     config = importlib.import_module("configs.base").get_config()
     with pytest.raises(AttributeError, match="taget_bpp"):
         config.loss.taget_bpp = 0.3
+
+
+@pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific])
+@pytest.mark.parametrize("variant", ["lo", "mi", "hi"])
+def test_recipes_have_the_constants_of_the_reference(module, variant, golden):
+    reference = golden("losses")
+    settings = build(module.get_config(variant))
+    loss, optimizer = settings.loss, settings.optimizer
+    regime = ["lo", "mi", "hi"].index(variant)
+    assert loss.lambda_above == reference["lambda_A"][regime]
+    assert loss.target_bpp == reference["target_rate"][regime]
+    assert loss.lambda_below == reference["lambda_B"]
+    assert (loss.mse, loss.lpips) == (reference["k_M"], reference["k_P"])
+    assert loss.gan == (0 if module is mse_lpips else reference["beta"])
+    assert (loss.warmup_steps, loss.warmup_lambda, loss.warmup_target) == (50_000, 2.0, 0.20 / 0.14)
+    assert optimizer.learning_rate == optimizer.discriminator_learning_rate == 1e-4
+    assert (optimizer.drop_steps, optimizer.drop_factor) == ((500_000,), 0.1)
+    assert (optimizer.warmup_steps, optimizer.clip_norm) == (0, 0.0)
+    assert (settings.train.steps, settings.train.batch_size, settings.data.crop) == (10**6, 8, 256)
+    assert (settings.init_from, settings.trainable) == ("", ())
+
+
+def table(path) -> list[dict[str, str]]:
+    if not path.exists():
+        pytest.skip(f"no published numbers at {path}: set FA_HIFIC_DATA")
+    with path.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_hific_quotes_the_numbers_published_with_the_original(data_folder):
+    rows = [
+        row for row in table(data_folder / "hific_paper" / "data.csv") if row["dataset"] == "kodak"
+    ]
+    assert len(rows) == 3
+    for variant, row in zip(("lo", "mi", "hi"), rows, strict=True):
+        bpp, psnr, lpips = (float(row[key]) for key in ("bpp", "PSNR", "LPIPS"))
+        line = f"\n  {variant}  {bpp:.3f} bpp, {psnr:.2f} dB, LPIPS {lpips:.4f}\n"
+        assert line in hific.__doc__
+
+
+def test_fa_hific_quotes_the_points_of_the_poster(data_folder):
+    rows = {"HiFiC": [], "FA-HiFiC": []}
+    for row in table(data_folder / "poster.csv"):
+        bpp, psnr, lpips = (float(row[key]) for key in ("bpp", "psnr_db", "lpips"))
+        rows[row["method"]].append(f"{bpp:.3f} bpp, {psnr:.1f} dB, LPIPS {lpips:.3f}")
+    assert len(rows["HiFiC"]) == 3
+    for variant, theirs, plain in zip(
+        ("lo", "mi", "hi"), rows["FA-HiFiC"], rows["HiFiC"], strict=True
+    ):
+        assert f"\n  {variant}  {theirs}  ({plain})\n" in fa_hific.__doc__
+
+
+def commands(text: str) -> list[list[str]]:
+    """Arguments of the training commands in a text, its variable $data being left out."""
+    joined = text.replace("\\\n", " ").replace("$data", "")
+    lines = re.findall(r"^ *python train\.py (.*?)(?: +#.*)?$", joined, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+DOCUMENTED = [
+    command
+    for text in (
+        mse_lpips.__doc__,
+        hific.__doc__,
+        fa_hific.__doc__,
+        (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text("utf-8"),
+    )
+    for command in commands(text)
+]
+
+
+@pytest.mark.parametrize("arguments", DOCUMENTED, ids=" ".join)
+def test_documented_commands_build_settings(arguments, monkeypatch):
+    """Parsed as train.py does, whose flags of single keys follow from the command line."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    assert values(sys.argv) == ["train.py"]
+    settings = build(holder.value)
+    if settings.trainable:
+        state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
+        assert count(state.optimizer) < 2e6
+
+
+def test_three_stages_are_documented():
+    assert len(DOCUMENTED) == 3 + 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific])
+def test_headers_state_the_operations_of_a_step(module, data_folder):
+    """XLA's own count of the step as lowered, at paper size; 2 % for other versions of JAX."""
+    lpips = load_lpips(str(data_folder / "lpips" / "lpips_alex.npz"))
+    settings = build(module.get_config("lo"))
+    state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
+    images = jax.ShapeDtypeStruct((8, 256, 256, 3), np.uint8)
+    with jax.numpy_dtype_promotion("standard"):
+        step = jax.jit(
+            functools.partial(
+                train_step, key=jax.random.key(0), lpips_params=lpips, settings=settings
+            )
+        )
+        cost: Any = step.lower(state, images).cost_analysis()
+    stated = re.search(r"([\d.]+) TFLOP a step as JAX counts them, (\d+)\nhours", module.__doc__)
+    assert stated
+    np.testing.assert_allclose(cost["flops"] / 1e12, float(stated[1]), rtol=0.02)
+    assert round(float(stated[1]) * 1e6 / 40 / 3600) == int(stated[2])
 
 
 def test_parameter_counts_of_the_paper():

@@ -23,11 +23,14 @@ FIELDS = [(name, field.name) for name, kind in GROUPS.items() for field in datac
 
 
 def mapping(**overrides):
-    """configs/demo.py as nested dicts; overrides are "group__key=value"."""
+    """configs/demo.py as nested dicts; overrides are group__key=value or key=value."""
     config = demo.get_config().to_dict()
     for key, value in overrides.items():
         group, _, field = key.partition("__")
-        config[group][field] = value
+        if field:
+            config[group][field] = value
+        else:
+            config[key] = value
     return config
 
 
@@ -45,7 +48,8 @@ def test_settings_are_hashable_even_when_read_from_json():
 
 def test_base_config_has_exactly_the_keys_of_the_settings():
     config = base.get_config().to_dict()
-    assert {(group, key) for group, keys in config.items() for key in keys} == set(FIELDS)
+    assert {(group, key) for group in GROUPS for key in config.pop(group)} == set(FIELDS)
+    assert set(config) == set(SINGLE)
 
 
 def test_unknown_key_is_answered_with_the_nearest_known_one():
@@ -95,6 +99,10 @@ def test_group_that_is_a_number_is_named():
         ({"model__generator_widths": (4, 4)}, r"^model\.generator_widths is \(4, 4\): give five"),
         ({"model__dtype": "half"}, r"^model\.dtype is 'half': choose one of float32, bfloat16$"),
         ({"model__hyper_rounding": "no"}, r"^model\.hyper_rounding is 'no': choose one of noise"),
+        (
+            {"trainable": ("fcm", "")},
+            r"^trainable is \('fcm', ''\): give parts .* \('fcm', 'sigma'\), or",
+        ),
         ({"data__train": ()}, r"^data\.train must name at least one source of images$"),
     ],
 )
@@ -114,10 +122,20 @@ def test_overridden_paths_are_checked_against_groups_and_keys():
     for group, key in FIELDS:
         check_key(group)
         check_key(f"{group}.{key}")
+    for key in SINGLE:
+        check_key(key)
     with pytest.raises(UserError, match=r"^unknown config key tain: did you mean train\?$"):
         check_key("tain.steps")
     with pytest.raises(UserError, match=r"^unknown config key train\.stesp: did you mean train\."):
         check_key("train.stesp")
+    with pytest.raises(
+        UserError, match=r"^unknown config key init_form: did you mean init_from\?$"
+    ):
+        check_key("init_form")
+    with pytest.raises(
+        UserError, match=r"^unknown config key trainable\.fcm: did you mean trainable"
+    ):
+        check_key("trainable.fcm")
 
 
 def names_read() -> set[str]:
@@ -138,3 +156,4 @@ def names_read() -> set[str]:
 def test_every_key_is_read_somewhere():
     read = names_read()
     assert [f"{group}.{key}" for group, key in FIELDS if key not in read] == []
+    assert [key for key in SINGLE if key not in read] == []

@@ -1,5 +1,7 @@
 """The loop as a whole: it resumes exactly, stops on what is not finite, keeps its checkpoints."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from tiny_settings import tiny_settings
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.training.loop import check_and_average, train
+from fa_hific_jax.training.loop import check_and_average, resume, save, train
 from fa_hific_jax.training.progress import Progress, duration
+from fa_hific_jax.training.state import create
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,6 +74,31 @@ def test_resuming_another_model_is_refused_by_key(unbroken):
         UserError, match=r"step 6 was made with model.latent_channels=4, the config says 8: use"
     ):
         train(tiny_settings(model__latent_channels=8), unbroken[1])
+
+
+def test_resuming_with_other_parameters_frozen_is_refused(unbroken):
+    checkpoints = Checkpoints(unbroken[1], kept=None)
+    with pytest.raises(
+        UserError,
+        match=r"step 6 was made with trainable=\[\], the config says \['fcm'\]: use that run's",
+    ):
+        resume(unbroken[0], tiny_settings(trainable=("fcm",)), checkpoints)
+    checkpoints.close()
+
+
+def test_optimizers_without_moments_of_what_is_frozen_survive_a_checkpoint(tmp_path):
+    settings = tiny_settings(trainable=("fcm", "conv_out"))
+    init = jax.jit(functools.partial(create, settings))
+    state, other = init(jax.random.key(0)), init(jax.random.key(1))
+    checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
+    save(state, settings, checkpoints)
+    checkpoints.close()
+    checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
+    resumed = resume(other, settings, checkpoints)
+    checkpoints.close()
+    assert jax.tree.structure(resumed) == jax.tree.structure(state)
+    for ours, theirs in zip(leaves(resumed), leaves(state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_path):

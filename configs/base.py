@@ -63,14 +63,20 @@ def get_config() -> ConfigDict:
     config.discriminator.context_channels = 12
 
     config.data = ConfigDict()
-    # Images to train on: folders, globs, "dead_leaves[:COUNT]" (procedural) or
-    # "photographs:train" (those in the scikit-image wheel).
+    # Images to train on, any number of (docs/data.md):
+    #   "/data/photos", "/data/*/*.png", "gs://bucket/photos"  folder (searched below) or glob
+    #   "arrayrecord:/data/packed"       shards that `fa-hific pack` wrote: the fastest
+    #   "tfds:coco/2017"                 TensorFlow Datasets, prepared as ArrayRecord; or
+    #   "tfds:open_images_v4/original"   (HiFiC's PyTorch version), "tfds:coco/2017:train[:10%]"
+    #   "dead_leaves[:COUNT]"            procedural
+    #   "photographs:train"              those in the scikit-image wheel
     config.data.train = ("dead_leaves", "photographs:train")
     # Share of each of them, () for equal shares.
     config.data.weights = ()
     # Side of a training crop, pixels (HiFiC).
     config.data.crop = 256
-    # Images are shrunk by a random factor between these before cropping (HiFiC), never below crop.
+    # Images are scaled by a random factor between these before cropping (HiFiC), never below the
+    # crop: shorter sides are enlarged to it.
     config.data.scale_min = 0.75
     config.data.scale_max = 0.95
     # Keep decoded images in memory; only for sets that fit.
@@ -78,6 +84,9 @@ def get_config() -> ConfigDict:
     # Threads that read and crop, 0 for none beside the training loop; batches made ahead.
     config.data.threads = 8
     config.data.prefetch = 32
+    # Where TensorFlow Datasets keeps its data; "" for the environment variable TFDS_DATA_DIR, else
+    # ~/tensorflow_datasets.
+    config.data.tfds_dir = ""
     # Images that eval.py compresses; same forms as `train`, and "photographs:held_out".
     config.data.evaluation = "photographs:held_out"
 

@@ -23,7 +23,16 @@ ORDER = (
 SIDEWAYS = {("codec", "settings"), ("checkpoints", "settings")}
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}
 # Those of the extras: a plain installation has none of them.
-OPTIONAL = {"tensorflow", "clu", "skimage", "matplotlib", "jinja2", "tensorflow_compression_ops"}
+OPTIONAL = {
+    "tensorflow",
+    "clu",
+    "skimage",
+    "matplotlib",
+    "jinja2",
+    "tensorflow_compression_ops",
+    "tensorflow_datasets",
+    "array_record",
+}
 
 MODULES = sorted([*(ROOT / PACKAGE).rglob("*.py"), ROOT / "train.py", ROOT / "eval.py"])
 

@@ -26,6 +26,7 @@ def config(*train, **changes):
         "cache": True,
         "threads": 2,
         "prefetch": 4,
+        "tfds_dir": "",
         "evaluation": "photographs:held_out",
     }
     return DataConfig(**(fields | changes))
@@ -57,28 +58,27 @@ def test_images_of_any_size_give_crops_of_one_size(height, width, seed):
     image = rng.integers(100, 104, (height, width, 3), np.uint8)
     crop = RandomCrop(16, **HIFIC).random_map(image, rng)
     assert crop.shape == (16, 16, 3) and crop.dtype == np.uint8
-    # Lanczos overshoots, by less than the contrast; what came from outside the image would be 0.
-    assert 96 <= crop.min() and crop.max() <= 107
+    # Bilinear interpolation stays within its pixels; what came from outside the image would be 0.
+    assert image.min() <= crop.min() and crop.max() <= image.max()
 
 
 @settings(deadline=None, max_examples=80)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_a_scaled_part_is_the_part_of_the_scaled_image(height, width, seed):
     rng = np.random.default_rng(seed)
-    image = rng.integers(78, 178, (height, width, 3), np.uint8)
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
     size = 8
     new_height, new_width = rng.integers(size, 2 * max(height, width, size), 2)
     top, left = rng.integers(0, new_height - size + 1), rng.integers(0, new_width - size + 1)
     shape = (int(new_width), int(new_height))
-    whole = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS))
+    whole = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
     y, x = height / new_height, width / new_width
     rows = (float(top * y), float(min((top + size) * y, height)))
     columns = (float(left * x), float(min((left + size) * x, width)))
     part = resize_box(image, rows, columns, size)
     expected = whole[top : top + size, left : left + size].astype(int)
-    # Pillow may filter rows or columns first, which rounds in another place. Contrast is moderate
-    # since overshoot that is clipped in between would differ by more.
-    np.testing.assert_allclose(part.astype(int), expected, atol=2)
+    # Pillow may filter rows or columns first, which rounds in another place.
+    np.testing.assert_allclose(part.astype(int), expected, atol=1)
     assert np.mean(np.abs(part - expected)) < 0.5
 
 

@@ -71,6 +71,20 @@ def read_image(source: Path | str | bytes | io.IOBase, max_pixels: int = MAX_PIX
         return Picture(rgb, alpha, tuple(notes))
 
 
+def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The image in the bytes of a file, as `read_image` makes it, transparency laid on white.
+
+    Raises UserError, beginning with `name`, where they are no image or a damaged one.
+    """
+    file = _Named(data)
+    file.name = name
+    return on_white(read_image(file))
+
+
+class _Named(io.BytesIO):
+    name: str
+
+
 def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
     """Height and width of the picture that `read_image` makes of a file, from its header alone.
 

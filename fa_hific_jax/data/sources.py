@@ -1,9 +1,8 @@
-"""Where images come from: procedures, packaged photographs, folders; all random access.
+"""Where images come from: procedures, files, packed shards, TensorFlow Datasets; random access.
 
 Every source has a length, items uint8 (h, w, 3) in [0, 255] and `names`, one unique name per item.
 """
 
-import glob
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import images
+from fa_hific_jax.data import images, listing
+from fa_hific_jax.data.array_records import ArrayRecords
 from fa_hific_jax.data.dead_leaves import DeadLeaves
+from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
 from fa_hific_jax.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff"})
@@ -42,9 +43,12 @@ class Source(Protocol):
 class Files:
     """The given image files, decoded anew each time by `read_image`."""
 
-    def __init__(self, paths: Iterable[Path]):
-        self._paths = list(paths)
-        self.names = _unique(path.stem for path in self._paths)
+    def __init__(self, paths: Iterable[Path | str]):
+        self._paths = [str(path) for path in paths]
+
+    @property
+    def names(self) -> list[str]:
+        return _unique(Path(path).stem for path in self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -57,19 +61,12 @@ class ImageFiles(Files):
     """Images of a folder and the folders below it, or those that a glob matches, sorted by path.
 
     Only files with a suffix in `SUFFIXES` count, and hidden ones do not. `~` stands for the home
-    folder. Raises UserError where there are none.
+    folder, and gs://bucket/folder or gs://bucket/*.png lies in Google's cloud. Raises UserError
+    where there are none, and where the place cannot be listed.
     """
 
     def __init__(self, pattern: str):
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            found = glob.glob(f"{glob.escape(str(path))}/**/*", recursive=True)
-        elif path.is_file():
-            found = [str(path)]
-        else:
-            found = glob.glob(str(path), recursive=True)
-        files = [Path(name) for name in sorted(found) if Path(name).suffix.lower() in SUFFIXES]
-        files = [file for file in files if file.is_file()]
+        files = listing.find(pattern, lambda name: Path(name).suffix.lower() in SUFFIXES)
         if not files:
             suffixes = " ".join(sorted(SUFFIXES))
             raise UserError(f"{pattern}: no images here; expected a folder or glob with {suffixes}")
@@ -102,9 +99,12 @@ class Cached:
     """
 
     def __init__(self, source: Source):
-        self.names = source.names
         self._source = source
         self._images: dict[int, np.ndarray] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._source.names
 
     def __len__(self) -> int:
         return len(self._source)
@@ -117,16 +117,22 @@ class Cached:
         return self._images[index]
 
 
-def open_source(spec: str) -> Source:
+def open_source(spec: str, tfds_dir: str = "") -> Source:
     """The source that `spec` names.
 
     "dead_leaves" or "dead_leaves:COUNT" is procedural, "photographs:train" and
-    "photographs:held_out" come with scikit-image, anything else is a folder or glob of images.
-    Raises UserError where there is nothing to open.
+    "photographs:held_out" come with scikit-image, "arrayrecord:PATTERN" is what `fa-hific pack`
+    wrote, "tfds:NAME/CONFIG:SPLIT" a data set of TensorFlow Datasets, prepared in the folder
+    `tfds_dir`; anything else is a folder or glob of images, here or in a bucket. Raises UserError
+    where there is nothing to open.
     """
     kind, _, rest = spec.partition(":")
     if kind == "photographs":
         return Photographs(rest)
+    if kind == "arrayrecord":
+        return ArrayRecords(rest)
+    if kind == "tfds":
+        return TensorFlowDataset(rest, tfds_dir)
     if kind != "dead_leaves":
         return ImageFiles(spec)
     if rest and not (rest.isascii() and rest.isdigit() and int(rest) > 0):
@@ -135,10 +141,12 @@ def open_source(spec: str) -> Source:
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
-    """The image of a file as upright sRGB in [0, 255], transparency laid on white.
+    """The image of a file, here or in a bucket, as upright sRGB in [0, 255], clear parts white.
 
     Raises UserError with the file's name where it cannot be decoded.
     """
+    if listing.is_remote(str(path)):
+        return images.decode(listing.read(str(path)), str(path))
     return images.on_white(images.read_image(path))
 
 

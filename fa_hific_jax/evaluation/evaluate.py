@@ -4,7 +4,7 @@ import io
 import platform
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from PIL import Image as PilImage
 from fa_hific_jax import __version__, metrics
 from fa_hific_jax.checkpoints import load_autoencoder
 from fa_hific_jax.codec import compress
+from fa_hific_jax.codec.model import Model, from_params
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.evaluation import baselines, results
 from fa_hific_jax.evaluation.report import write_report
@@ -51,13 +52,14 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
         baselines.encode_nearest(np.zeros((8, 8, 3), np.uint8), codec, 0)
     params, step = load_autoencoder(workdir, settings)
     lpips_params = load_lpips(file) if (file := settings.evaluation.lpips_file) else None
-    codecs = {results.OURS: compress.make_codec(settings.model, params)}
+    parameters = {results.OURS: params}
     if settings.evaluation.untrained_control:
         initial = init_parameters(settings.model, jax.random.key(settings.train.seed))
-        codecs["untrained"] = compress.make_codec(settings.model, initial)
+        parameters["untrained"] = initial
+    codecs = {name: from_params(settings.model, each) for name, each in parameters.items()}
 
     rows = []
-    source = open_source(settings.data.evaluation)
+    source = open_source(settings.data.evaluation, settings.data.tfds_dir)
     seen: set[tuple[int, int]] = set()
     start = time.monotonic()
     for index, name in enumerate(source.names):
@@ -65,8 +67,10 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
         padded = (-(-image.shape[0] // STRIDE), -(-image.shape[1] // STRIDE))
         if padded not in seen:  # Compilation is not coding time.
             seen.add(padded)
-            _run_model(codecs[results.OURS], image)
-        measured = {codec: _run_model(model, image) for codec, model in codecs.items()}
+            _run_model(codecs[results.OURS], params, image)
+        measured = {
+            codec: _run_model(model, parameters[codec], image) for codec, model in codecs.items()
+        }
         size = len(measured[results.OURS].data)
         for codec in settings.evaluation.baselines:
             measured[codec] = _run_baseline(image, codec, size)
@@ -82,7 +86,7 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
             flush=True,
         )
     meta = {
-        "model": _describe(codecs[results.OURS]),
+        "model": _describe(settings, params),
         "model_id": codecs[results.OURS].model_id.hex(),
         "step": step,
         "target_bpp": settings.loss.target_bpp,
@@ -101,15 +105,15 @@ def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, 
     return report, results.format_table(results.summarize(rows), settings.loss.target_bpp)
 
 
-def _run_model(codec: compress.Codec, image: Image) -> Measured:
+def _run_model(model: Model, params: Any, image: Image) -> Measured:
     height, width, _ = image.shape
     start = time.perf_counter()
-    quantised = compress.quantise(codec, image)
-    data = compress.encode(codec, quantised, height, width)
+    (quantised,) = model.quantise([image])
+    data = model.encode(quantised, height, width)
     encoded = time.perf_counter()
-    decoded = compress.decompress(codec, data)
+    decoded = model.decompress(data)
     end = time.perf_counter()
-    estimated = compress.estimated_bits(codec, quantised) / (height * width)
+    estimated = compress.estimated_bits(model.config, params, quantised) / (height * width)
     return Measured(data, decoded, estimated, "", encoded - start, end - encoded)
 
 
@@ -163,6 +167,6 @@ def _save_png(path: Path, image: Image) -> None:
     results.replace_file(path, buffer.getvalue())
 
 
-def _describe(codec: compress.Codec) -> str:
-    count = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
-    return f"{count / 1e6:.1f} M parameters" + ("" if codec.config.fcm_width else ", without FCM")
+def _describe(settings: Settings, params: Any) -> str:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return f"{count / 1e6:.1f} M parameters" + ("" if settings.model.fcm_width else ", without FCM")

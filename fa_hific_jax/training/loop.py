@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from fa_hific_jax.checkpoints import Checkpoints
-from fa_hific_jax.data.pipeline import check_sources, train_batches
+from fa_hific_jax.data.pipeline import open_sources, train_batches
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
 from fa_hific_jax.models.autoencoder import Key
@@ -36,7 +36,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     config = settings.train
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
-    check_sources(settings.data)
+    sources = open_sources(settings.data)
     lpips_params = _load_lpips(settings.loss)
     init_key, noise_key = jax.random.split(jax.random.key(config.seed))
 
@@ -59,7 +59,11 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
         donate_argnums=0,
     )
     batches = train_batches(
-        settings.data, batch_size=config.batch_size, seed=config.seed, start_step=first
+        settings.data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=first,
+        sources=sources,
     )
     progress = Progress(first, config.steps)
     with metric_writer(workdir) as writer:
@@ -72,7 +76,9 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
             if step % config.log_every == 0 or step % config.checkpoint_every == 0 or last:
                 means = check_and_average(pending, step)
                 pending = []
-                writer.write_scalars(step, means)
+                writer.write_scalars(step, means | batches.counts())
+                for sentence in batches.news():
+                    print(f"skipped {sentence}", flush=True)
                 progress.report(step, means)
             if step % config.checkpoint_every == 0 or last:
                 save(state, settings, checkpoints)

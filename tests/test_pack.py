@@ -1,0 +1,248 @@
+"""Packed shards hold what the files held, stopped runs go on, and damage is named."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fa_hific_jax.cli import main
+from fa_hific_jax.data import pack
+from fa_hific_jax.data.array_records import ArrayRecords
+from fa_hific_jax.data.sources import open_source, read_image
+from fa_hific_jax.errors import UserError
+
+pytest.importorskip("array_record", reason="not on this platform")
+RNG = np.random.default_rng(0)
+
+
+def write(path, height=20, width=24, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = RNG.integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def plan(*paths, shards=1, **options):
+    sizes = tuple(path.stat().st_size for path in paths)
+    return pack.Plan(tuple(map(str, paths)), sizes, shards, **options)
+
+
+def run(*arguments):
+    main.main(["pack", *map(str, arguments)])
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of eight images, all PNG but two."""
+    folder = tmp_path / "photos"
+    for i in range(6):
+        write(folder / f"{i}.png", 16 + i)
+    write(folder / "sub" / "6.jpg")
+    write(folder / "sub" / "7.webp")
+    return folder
+
+
+def test_packed_images_are_those_of_the_files(tmp_path, photos, capsys):
+    run(photos, "-o", tmp_path / "out", "--shards", "3", "--jobs", "2")
+    source, files = open_source(f"arrayrecord:{tmp_path / 'out'}"), open_source(str(photos))
+    assert len(source) == len(files) == 8
+    packed = sorted(source[i].tobytes() for i in range(8))
+    assert packed == sorted(files[i].tobytes() for i in range(8))
+    assert "8 images" in capsys.readouterr().out
+    assert len(set(source.names)) == 8 and source.names[-1] == "record-0000007"
+
+
+def test_globs_and_single_shards_open_too(tmp_path, photos):
+    run(photos, "-o", tmp_path / "out", "--shards", "3")
+    shards = [tmp_path / "out" / f"images-{i:05d}-of-00003.array_record" for i in range(3)]
+    assert names(tmp_path / "out") == [shard.name for shard in shards] + ["manifest.json"]
+    assert len(open_source(f"arrayrecord:{tmp_path}/out/images-*")) == 8
+    assert sum(len(open_source(f"arrayrecord:{shard}")) for shard in shards) == 8
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_photographs_go_in_unchanged(tmp_path, suffix):
+    path = write(tmp_path / f"a.{suffix}")
+    assert pack.prepare(str(path), plan(path)).record == path.read_bytes()
+    assert pack.prepare(str(path), plan(path, max_side=24)).record == path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "ppm"])
+def test_other_kinds_become_png_without_loss(tmp_path, suffix):
+    path = write(tmp_path / f"a.{suffix}")
+    image = Image.open(io.BytesIO(pack.prepare(str(path), plan(path)).record))
+    assert image.format == "PNG"
+    np.testing.assert_array_equal(np.asarray(image), read_image(path))
+
+
+@pytest.mark.parametrize("suffix,kind", [("jpg", "JPEG"), ("png", "PNG"), ("bmp", "PNG")])
+def test_large_images_are_shrunk_to_their_longer_side(tmp_path, suffix, kind):
+    path = write(tmp_path / f"a.{suffix}", 60, 40)
+    image = Image.open(io.BytesIO(pack.prepare(str(path), plan(path, max_side=30)).record))
+    assert (image.format, image.size) == (kind, (20, 30))
+    if kind == "PNG":
+        whole = Image.fromarray(read_image(path))
+        np.testing.assert_array_equal(image, whole.resize((20, 30), Image.Resampling.LANCZOS))
+
+
+def test_small_images_are_left_out_by_their_size_once_shrunk(tmp_path):
+    path = write(tmp_path / "a.png", 20, 60)
+    for options, kept in [
+        ({"min_side": 20}, True),
+        ({"min_side": 21}, False),
+        ({"min_side": 10, "max_side": 30}, True),
+        ({"min_side": 11, "max_side": 30}, False),
+    ]:
+        prepared = pack.prepare(str(path), plan(path, **options))
+        assert (prepared.record is not None, prepared.damage) == (kept, "")
+
+
+def test_damaged_files_are_left_out_counted_and_named(tmp_path, photos, capsys):
+    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:100])
+    (photos / "4.png").write_bytes(b"no image at all")
+    run(photos, "-o", tmp_path / "out", "--shards", "2", "--min-side", "18")
+    said = capsys.readouterr()
+    # 0.png and 1.png have sides of 16 and 17.
+    assert "4 images" in said.out and "left out: 2 damaged, 2 too small" in said.out
+    assert "3.png: cannot be read as an image" in said.err
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert pack.total(manifest, "images") == 4 == len(ArrayRecords(str(tmp_path / "out")))
+    assert sorted(pack.damaged(manifest))[1].startswith(f"{photos}/4.png: cannot be read")
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch):
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    run(photos, "-o", unbroken, "--shards", "4")
+    prepare, seen = pack.prepare, []
+
+    def until_the_fifth(path, plan):
+        seen.append(path)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return prepare(path, plan)
+
+    monkeypatch.setattr(pack, "prepare", until_the_fifth)
+    with pytest.raises(SystemExit) as interrupt:
+        run(photos, "-o", stopped, "--shards", "4", "--jobs", "1")
+    assert interrupt.value.code == 130
+    assert names(stopped) == [*names(unbroken)[:2], "manifest.json"]
+    with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: give the same `fa-h"):
+        ArrayRecords(str(stopped))
+    seen.clear()
+    monkeypatch.setattr(
+        pack, "prepare", lambda path, plan: seen.append(path) or prepare(path, plan)
+    )
+    run(photos, "-o", stopped, "--shards", "4")
+    assert len(seen) == 4  # two shards of two images
+    for name in names(unbroken):
+        assert (stopped / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_threads_do_not_alter_shards(tmp_path, photos):
+    for jobs in (1, 5):
+        run(photos, "-o", tmp_path / str(jobs), "--shards", "2", "--jobs", jobs)
+    for name in names(tmp_path / "1"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
+
+
+def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
+    run(photos, "-o", tmp_path / "out", "--shards", "2")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")}
+    write(photos / "8.png")
+    with pytest.raises(SystemExit) as refused:
+        run(photos, "-o", tmp_path / "out", "--shards", "3")
+    assert refused.value.code == 2
+    assert "out: holds shards of another selection (shards, sources differ)" in (
+        capsys.readouterr().err
+    )
+    assert before == {name: (tmp_path / "out" / name).read_bytes() for name in before}
+
+
+@pytest.mark.parametrize(
+    "options,sentence",
+    [
+        (["--shards", "9"], "--shards is 9: it must be from 1 to the number of images, 8"),
+        (["--shards", "0"], "--shards is 0"),
+        (["--shards", "1", "--jobs", "0"], "--jobs is 0: it must be at least 1"),
+        (["--shards", "1", "--min-side", "-1"], "must not be negative"),
+        (["--shards", "1", "--min-side", "9", "--max-side", "8"], "every image would be left out"),
+        (["--shards", "1", "--min-side", "999"], "out: holds no image: all were damaged or too"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, photos, options, sentence, capsys):
+    with pytest.raises(SystemExit) as refused:
+        run(photos, "-o", tmp_path / "out", *options)
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and sentence in error and "Traceback" not in error
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, photos, capsys):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit):
+        run(photos, "-o", tmp_path / "file" / "out", "--shards", "1")
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named(tmp_path, photos, monkeypatch):
+    class Full:
+        def __init__(self, path, options):
+            pass
+
+        def write(self, record):
+            raise RuntimeError("write() failed: No space left on device")
+
+    module = type(sys)("array_record_module")
+    module.ArrayRecordWriter = Full
+    monkeypatch.setattr(pack, "array_record_module", lambda name: module)
+    with pytest.raises(UserError, match="out: cannot be written .*No space left.*make room"):
+        pack.pack(plan(photos / "0.png"), tmp_path / "out", 1, lambda size: None)
+    assert names(tmp_path / "out") == []
+
+
+def test_damaged_records_and_shards_are_named(tmp_path, photos):
+    run(photos, "-o", tmp_path / "out", "--shards", "1")
+    shard = tmp_path / "out" / "images-00000-of-00001.array_record"
+    data = shard.read_bytes()
+    middle = data.index((photos / "2.png").read_bytes()) + 200
+    shard.write_bytes(data[:middle] + b"damage" + data[middle + 6 :])
+    source = ArrayRecords(str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"00001\.array_record, record 2: cannot be read \(.+\)"):
+        source[2]
+    np.testing.assert_array_equal(source[3], read_image(photos / "3.png"))
+    shard.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"00001\.array_record: is not a whole ArrayRecord file"):
+        ArrayRecords(str(tmp_path / "out"))
+
+
+def test_a_record_that_is_no_image_is_named(tmp_path):
+    module = pytest.importorskip("array_record.python.array_record_module")
+    writer = module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+    writer.write(b"no image")
+    writer.close()
+    with pytest.raises(UserError, match=r"a\.array_record, record 0: cannot be read as an image"):
+        ArrayRecords(str(tmp_path))[0]
+
+
+def test_shards_without_images_are_named(tmp_path):
+    module = pytest.importorskip("array_record.python.array_record_module")
+    module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1").close()
+    with pytest.raises(UserError, match="the ArrayRecord shards here hold no images"):
+        open_source(f"arrayrecord:{tmp_path}")
+
+
+def test_finding_no_shards_names_the_pattern(tmp_path):
+    with pytest.raises(UserError, match=r"absent: no ArrayRecord shards here; expected a folder"):
+        open_source(f"arrayrecord:{tmp_path}/absent")
+
+
+def test_platforms_without_array_record_get_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+    with pytest.raises(UserError, match="ArrayRecord cannot be used here .* not on Windows"):
+        open_source(f"arrayrecord:{tmp_path}")

@@ -51,7 +51,8 @@ def use_compile_cache() -> None:
     """Lets JAX keep compiled programs in the user's cache folder, unless it was told another."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    told = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if told is not None:
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "fa-hific" / "jax"

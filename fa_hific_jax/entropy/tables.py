@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts load when they are first used: decoders need none
 from jaxtyping import Float, Float64, Int32, Int64
-from scipy.special import expit, logit, ndtr, ndtri
 
 from fa_hific_jax.errors import UserError
 
@@ -69,12 +69,12 @@ def gaussian_tables(scales: Float[np.ndarray, " rows"], tail_mass: float = TAIL_
 
     c = ceil(scale * q) where a standard normal exceeds q in magnitude with probability tail_mass.
     """
-    return _symmetric_tables(scales, ndtr, -ndtri(tail_mass / 2))
+    return _symmetric_tables(scales, scipy.special.ndtr, -scipy.special.ndtri(tail_mass / 2))
 
 
 def logistic_tables(scales: Float[np.ndarray, " rows"], tail_mass: float = TAIL_MASS) -> Tables:
     """As `gaussian_tables`, for logistic distributions: F(x) = sigmoid(x / scale)."""
-    return _symmetric_tables(scales, expit, -logit(tail_mass / 2))
+    return _symmetric_tables(scales, scipy.special.expit, -scipy.special.logit(tail_mass / 2))
 
 
 CONDITIONAL_TABLES = {"gaussian": gaussian_tables, "logistic": logistic_tables}
@@ -186,6 +186,7 @@ def _logits_pmf(logits: np.ndarray) -> np.ndarray:
     lower, upper = logits[:-1], logits[1:]
     # Mirrored where both lie in the right tail, so that no cumulative is rounded to 1.
     sign = np.where(lower + upper > 0, -1.0, 1.0)
+    expit = scipy.special.expit
     pmf = np.abs(expit(sign * upper) - expit(sign * lower))
     return np.append(pmf, expit(logits[0]) + expit(-logits[-1]))
 

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import compress, decompress, get_lpips, import_torch, info
+from fa_hific_jax.cli import compress, decompress, export, get_lpips, import_torch, info, pack
 from fa_hific_jax.errors import UserError, fail
 
 COMMANDS = {
     "compress": compress,
     "decompress": decompress,
     "info": info,
+    "export": export,
+    "pack": pack,
     "get-lpips": get_lpips,
     "import-torch": import_torch,
 }

@@ -1,172 +1,195 @@
-"""Image to bytes and back with a trained model."""
+"""Latents to symbols to the bytes of a file, and back: what both ends must do alike.
+
+The networks are elsewhere (codec/tiling.py). Here everything is integers and float64 on the host:
+the same latents give the same file, and the same file the same latents, on every machine.
+"""
 
 import functools
-import hashlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float, Float32, Int32, UInt8
 
-from fa_hific_jax import ops
-from fa_hific_jax.codec import bitstream, coders
+from fa_hific_jax.codec import bitstream, coders, exact
+from fa_hific_jax.codec.bitstream import BitstreamError, Container
+from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, SCALE_TABLE, bits
+from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 
-Image = UInt8[np.ndarray, "h w 3"]
+# A file claims a size, and decoding costs what it claims. So that a few forged bytes cannot cost
+# minutes and gigabytes, the y stream must have a byte for so many pixels (padded) beyond the free
+# ones. An image as plain as that gets zero bytes at its end: 0.0005 bits per pixel.
+FREE_PIXELS = 2**20
+PIXELS_PER_BYTE = 2**14
+
+_SYMBOL_LIMIT = 2.0**31
+_ROWS = 64  # rows of latents whose symbols are computed at once
 
 
-class Codec(NamedTuple):
-    """A model ready to code: its parameters, integer tables, and the id that files carry."""
+class EntropyModel(NamedTuple):
+    """Everything that decides the bytes of given symbols: integers, the same at both ends."""
 
-    config: ModelConfig
-    params: Any
     z_tables: tables.Tables
     y_tables: tables.Tables
-    model_id: bytes
+    synthesis: exact.ExactSynthesis
 
 
 class Quantised(NamedTuple):
-    """What is coded of one image, and under which distributions."""
+    """What is coded of one image, and in which rows of the tables for y."""
 
     z: Int32[np.ndarray, "hz wz cz"]
     y: Int32[np.ndarray, "hy wy cy"]  # round(y - mean)
-    scale: Float32[np.ndarray, "hy wy cy"]
+    rows: UInt8[np.ndarray, "hy wy cy"]
 
 
-def make_codec(config: ModelConfig, params: Any) -> Codec:
-    """Coding tables and id of a model with these parameters of `Autoencoder`."""
-    params = jax.device_get(params)
-    prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["hyperprior"]["prior"])
-    layers = factorized.layers_of(prior)
-    return Codec(
-        config=config,
-        params=params,
-        z_tables=tables.factorized_tables(
-            lambda values: factorized.cdf_logits(layers, values, np), config.hyper_channels
-        ),
-        y_tables=tables.CONDITIONAL_TABLES[config.likelihood](tables.middle_scales(SCALE_TABLE)),
-        model_id=_model_id(config, params),
-    )
+def entropy_model(
+    config: ModelConfig,
+    params_hyperprior: Any,
+    calibration: Iterable[Int32[np.ndarray, "hz wz cz"]] | None = None,
+) -> EntropyModel:
+    """Tables and integer synthesis of a model with these parameters of `Hyperprior`.
 
-
-def compress(codec: Codec, image: Image, coder: str = "constriction") -> bytes:
-    """The file of an RGB image, as specified in docs/bitstream.md."""
-    return encode(codec, quantise(codec, image), image.shape[0], image.shape[1], coder)
-
-
-def decompress(codec: Codec, data: bytes) -> Image:
-    """The RGB image that a file of `compress` stands for.
+    `calibration` are hyper-latents of images, for the resolution of the synthesis; without, they
+    are drawn from the prior.
 
     Raises:
-      BitstreamError: the file is damaged, was made with another model, or this device computes
-        other scales than the one that made it.
+      UserError: a parameter is not finite.
     """
-    container = bitstream.unpack(data)
-    bitstream.check_model(container, codec.model_id)
-    height, width = container.height, container.width
-    z_shape = (-(-height // STRIDE), -(-width // STRIDE), codec.config.hyper_channels)
-    z_indexes = _channel_indexes(z_shape)
-    z = coders.decode(container.z_stream, z_indexes, codec.z_tables, container.coder)
-    z = z.reshape(z_shape)
-    mean, scale = _parameters(codec.config, codec.params, z)
-    indexes = tables.scale_indexes(scale.ravel(), SCALE_TABLE)
-    y = coders.decode(container.y_stream, indexes, codec.y_tables, container.coder)
-    y = y.reshape(mean.shape)
-    bitstream.check_symbols(container, z, y)
-    y_hat = mean + y.astype(np.float32)
-    return np.asarray(_generate(codec.config, codec.params, y_hat))[:height, :width]
+    prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
+    layers = factorized.layers_of(prior)
+    z_tables = tables.factorized_tables(
+        lambda values: factorized.cdf_logits(layers, values, np), config.hyper_channels
+    )
+    y_tables = tables.CONDITIONAL_TABLES[config.likelihood](tables.middle_scales(SCALE_TABLE))
+    latents = exact.calibration_latents(z_tables) if calibration is None else calibration
+    return EntropyModel(z_tables, y_tables, exact.quantise_synthesis(params_hyperprior, latents))
 
 
-def quantise(codec: Codec, image: Image) -> Quantised:
-    """Symbols of z and y, and the scales of y."""
-    height, width, _ = image.shape
-    edges = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
-    y, z = _analyse(codec.config, codec.params, np.pad(image, edges, mode="reflect"))
-    # The mean must be the decoder's to the bit, so both take it from the same program.
-    mean, scale = _parameters(codec.config, codec.params, z)
-    symbols = np.floor(np.asarray(y) - mean + np.float32(0.5)).astype(np.int32)
-    return Quantised(z=z, y=symbols, scale=scale)
+def quantise(
+    entropy: EntropyModel,
+    y: Float[np.ndarray, "hy wy cy"],
+    z: Float[np.ndarray, "hz wz cz"],
+) -> Quantised:
+    """Symbols floor(z + 1/2) and floor(y - mean + 1/2), in float64.
+
+    Raises:
+      UserError: a value is not finite or too large to be coded.
+    """
+    z_symbols = _round(z)
+    mean, rows = exact.parameters(entropy.synthesis, z_symbols)
+    symbols = np.empty(y.shape, np.int32)
+    for start in range(0, len(y), _ROWS):
+        strip = slice(start, start + _ROWS)
+        symbols[strip] = _round(y[strip].astype(np.float64) - mean[strip])
+    return Quantised(z_symbols, symbols, rows)
 
 
 def encode(
-    codec: Codec, quantised: Quantised, height: int, width: int, coder: str = "constriction"
+    entropy: EntropyModel,
+    quantised: Quantised,
+    model_id: bytes,
+    height: int,
+    width: int,
+    coder: str = "constriction",
+    alpha_stream: bytes = b"",
 ) -> bytes:
-    """The file of the symbols of an image of this size in pixels."""
-    z, y, scale = quantised
-    indexes = tables.scale_indexes(scale.ravel(), SCALE_TABLE)
+    """The file of the symbols of an image of this size in pixels (docs/bitstream.md)."""
+    z, y, rows = quantised
+    y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, coder)
     return bitstream.pack(
-        bitstream.Container(
-            model_id=codec.model_id,
+        Container(
+            model_id=model_id,
             coder=coder,
             width=width,
             height=height,
-            z_stream=coders.encode(z.ravel(), _channel_indexes(z.shape), codec.z_tables, coder),
-            y_stream=coders.encode(y.ravel(), indexes, codec.y_tables, coder),
-            alpha_stream=b"",
+            z_stream=coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, coder),
+            y_stream=y_stream.ljust(_least_bytes(height, width), b"\0"),
+            alpha_stream=alpha_stream,
             symbols_crc=bitstream.symbols_crc(z, y),
         )
     )
 
 
-def estimated_bits(codec: Codec, quantised: Quantised) -> float:
-    """Bits that the symbols cost under the model's own densities, as training estimates them."""
-    return float(_bits(codec.config, codec.params, *quantised))
+def check_claims(container: Container, max_pixels: int = bitstream.MAX_PIXELS) -> None:
+    """Raises BitstreamError where the size that a file claims is too large, or for its bytes.
+
+    Pixels are counted with what pads them: a line of pixels is coded as 64 lines.
+    """
+    height, width = container.height, container.width
+    padded = padded_shape(height, width)
+    if padded[0] * padded[1] > max_pixels:
+        raise BitstreamError(
+            f"an image of {width} x {height} pixels is over the limit of {max_pixels} pixels, "
+            "counted in blocks of 64 x 64: raise the limit or cut the image into parts"
+        )
+    if len(container.y_stream) < _least_bytes(height, width):
+        raise BitstreamError(
+            f"{len(container.y_stream)} bytes cannot hold an image of {width} x {height} pixels, "
+            "the file is damaged: fetch it again"
+        )
 
 
-def _channel_indexes(shape: tuple[int, int, int]) -> Int32[np.ndarray, " n"]:
-    return np.tile(np.arange(shape[2], dtype=np.int32), shape[0] * shape[1])
+def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "hy wy cy"]:
+    """y_hat, the latents that a file of this model stands for.
+
+    Raises:
+      BitstreamError: the streams are damaged, or do not give the symbols that were coded.
+    """
+    height, width = padded_shape(container.height, container.width)
+    shape = (height // STRIDE, width // STRIDE, len(entropy.z_tables.length))
+    z = coders.decode(container.z_stream, _channels(shape), entropy.z_tables, container.coder)
+    z = z.reshape(shape)
+    mean, rows = exact.parameters(entropy.synthesis, z)
+    y_stream = container.y_stream
+    if len(y_stream) == _least_bytes(container.height, container.width):
+        y_stream = y_stream.rstrip(b"\0")
+    y = coders.decode(y_stream, rows.ravel(), entropy.y_tables, container.coder)
+    y = y.reshape(mean.shape)
+    bitstream.check_symbols(container, z, y)
+    mean += y
+    return mean
 
 
-def _model_id(config: ModelConfig, params: Any) -> bytes:
-    """Hash of the config and of all parameters on which decoding depends."""
-    digest = hashlib.sha256(repr(config).encode())
-    decoder = {"hyperprior": params["hyperprior"], "generator": params["generator"]}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(decoder):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(leaf, np.dtype("<f4")).tobytes())
-    return digest.digest()[:8]
+def estimated_bits(config: ModelConfig, params: Any, quantised: Quantised) -> float:
+    """Bits of the symbols under the float model's own densities, as training estimates them.
+
+    `params` are all of the `Autoencoder`'s: the scales come from its float synthesis.
+    """
+    return float(_bits(config, params, quantised.z, quantised.y))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _analyse_program(config, params, image):
-    x = image[None].astype(jnp.float32) / 255.0
-    y, z, _ = autoencoder.apply(config, params, x, method="analyse")
-    return y[0], ops.round_half_up(z[0]).astype(jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _parameters_program(config, params, z):
-    z_hat = z[None].astype(jnp.float32)
-    mean, scale = autoencoder.apply(config, params, z_hat, method="synthesise_parameters")
-    return mean[0], scale[0]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _generate(config, params, y_hat):
-    x_hat = autoencoder.apply(config, params, y_hat[None], method="generate")[0]
-    return ops.round_half_up(jnp.clip(x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _bits(config, params, z, y, scale):
-    z_likelihood = autoencoder.apply(
-        config, params, z[None].astype(jnp.float32), method="prior_likelihood"
-    )
+def _bits(config, params, z, y):
+    z = z[None].astype(jnp.float32)
+    _, scale = autoencoder.apply(config, params, z, method="synthesise_parameters")
     likelihood = LIKELIHOODS[config.likelihood]
-    y_likelihood = likelihood(y.astype(jnp.float32), jnp.zeros_like(scale), scale)
-    both = (z_likelihood, y_likelihood)
-    return sum(jnp.sum(bits(likelihood, config.variant)) for likelihood in both)
+    of_y = likelihood(y[None].astype(jnp.float32), jnp.zeros_like(scale), scale)
+    of_z = autoencoder.apply(config, params, z, method="prior_likelihood")
+    return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
 
 
-def _analyse(config, params, image):
-    y, z = _analyse_program(config, params, image)
-    return np.asarray(y), np.asarray(z)
+def _round(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
+    rounded = np.floor(values + 0.5)
+    if not np.all(np.abs(rounded) < _SYMBOL_LIMIT):
+        raise UserError(
+            "the network gives latents that are not finite or too large to be coded: "
+            "take a checkpoint from before the training diverged"
+        )
+    return rounded.astype(np.int32)
 
 
-def _parameters(config, params, z):
-    mean, scale = _parameters_program(config, params, z)
-    return np.asarray(mean), np.asarray(scale)
+def _channels(shape: tuple[int, int, int]) -> np.ndarray:
+    """Row of the tables for each of z: its channel."""
+    return np.tile(np.arange(shape[2], dtype=np.uint16), shape[0] * shape[1])
+
+
+def _least_bytes(height: int, width: int) -> int:
+    """Of the y stream of an image."""
+    padded = padded_shape(height, width)
+    return max(0, -(-(padded[0] * padded[1] - FREE_PIXELS) // PIXELS_PER_BYTE))

@@ -1,0 +1,126 @@
+"""Export a trained model for compressing and decompressing.
+
+  fa-hific export runs/demo -o models/demo
+  fa-hific export runs/demo -o models/demo --dtype float16   half the size
+  fa-hific compress photo.jpg --model models/demo
+
+Reads the newest checkpoint of a training run (or that of --step) and writes a folder that holds
+all that coding needs: weights, coding tables, and in integers the part that must compute the same
+bits on every machine. Files can be decompressed by the model that compressed them alone: keep it.
+Prints sizes, the model's id, and what the integers cost in bits; they are fitted to procedural
+images, or to your own with --calibrate.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fa_hific_jax import __version__
+from fa_hific_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("workdir", metavar="WORKDIR", help="folder of the training run")
+    parser.add_argument(
+        "-o", "--output", metavar="MODEL", required=True, type=Path, help="folder to write"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the stored weights (float32); float16 rounds them",
+    )
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="of the checkpoint; without, the newest"
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="IMAGES",
+        default="dead_leaves:8",
+        help="what to fit the integers to: folder, glob, or dead_leaves:COUNT (dead_leaves:8); "
+        "a dozen images are enough",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a model that is there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the folder and prints what is in it."""
+    from fa_hific_jax.codec import model_folder
+    from fa_hific_jax.codec.model import from_params, hyper_latents
+    from fa_hific_jax.data.sources import open_source
+
+    output = args.output.expanduser()
+    model_folder.check_target(output, replace=args.force)
+    source = open_source(args.calibrate)
+    config, params, origin = _read(args.workdir, args.step)
+    images = [source[i] for i in range(len(source))]
+    model = from_params(
+        config,
+        params,
+        calibration=hyper_latents(config, params, images),
+        weights=args.dtype,
+        origin=origin | {"calibration": args.calibrate},
+    )
+    model_folder.save_model(model, output, replace=args.force)
+    loss = _rate_loss(model, params, images)
+    print(f"{output}: model {model.model_id.hex()}, step {origin['step']}")
+    for file in sorted(output.iterdir()):
+        print(f"  {file.name}  {file.stat().st_size / 1e6:.2f} MB")
+    print(f"  integers cost {loss:+.3f} % of the bits of y, over {len(images)} images")
+
+
+def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Config, parameters and origin of the model in a checkpoint."""
+    import jax
+
+    from fa_hific_jax import checkpoints
+    from fa_hific_jax.codec.model_folder import config_of
+
+    path = checkpoints.workdir_path(workdir, "WORKDIR")
+    kept, newest = checkpoints.newest(path, "WORKDIR")
+    step = newest if step is None else step
+    contents = kept.contents(step, "autoencoder")
+    if not contents:
+        raise UserError(f"{workdir} holds no checkpoint of step {step}: leave --step out")
+    stored = kept.settings(step)
+    try:
+        config = config_of(stored["model"])
+    except TypeError as error:
+        raise UserError(
+            f"the checkpoint in {workdir} is of a version with other networks ({error}): "
+            "export it with the version that wrote it"
+        ) from error
+    params = kept.read(step, "autoencoder", contents)
+    kept.close()
+    versions = {"fa_hific_jax": __version__, "jax": jax.__version__}
+    return config, params, {"step": step, "settings": stored, "versions": versions}
+
+
+def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
+    """Percent by which y takes more bits than with the float hyper-synthesis, same tables."""
+    import jax
+    import numpy as np
+
+    from fa_hific_jax.codec import tiling
+    from fa_hific_jax.codec.compress import quantise
+    from fa_hific_jax.codec.programs import Network
+    from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+    from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
+    from fa_hific_jax.models import autoencoder
+
+    synthesise = jax.jit(
+        lambda z: autoencoder.apply(model.config, params, z, method="synthesise_parameters")
+    )
+    bits = np.zeros(2)
+    for image in images:
+        ((y, z),) = tiling.analyse(Network(model.config, model.params), [image])
+        quantised = quantise(model.entropy, y, z)
+        mean, scale = jax.device_get(synthesise(quantised.z[None].astype(np.float32)))
+        symbols = np.floor(y - mean[0] + 0.5).astype(np.int32)
+        pairs = (quantised.y, quantised.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
+        bits += [
+            ideal_bits(s.ravel(), rows.ravel().astype(np.int32), model.entropy.y_tables)
+            for s, rows in pairs
+        ]
+    return 100 * float(bits[0] / bits[1] - 1)

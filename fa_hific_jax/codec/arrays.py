@@ -1,0 +1,105 @@
+"""A model as arrays under flat names: what is stored of it, and hashed to its id."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fa_hific_jax.codec import exact
+from fa_hific_jax.codec.compress import EntropyModel
+from fa_hific_jax.entropy.tables import PRECISION, Tables
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import ModelConfig
+
+# What decoding does not depend on: other encoders, and other precisions of the decoder, read and
+# write files of the same model.
+_NOT_DECODING = ("encoder_widths", "hyper_rounding", "fcm_dropout", "dtype")
+
+
+def model_id(config: ModelConfig, entropy: EntropyModel, generator: Mapping[str, Any]) -> bytes:
+    """The first 8 bytes of a SHA-256 over all that decoding depends on."""
+    fields = {
+        key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_DECODING
+    }
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for name, array in sorted((entropy_arrays(entropy) | flat(generator, "generator/")).items()):
+        little = array.astype(array.dtype.newbyteorder("<"))
+        digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
+        digest.update(little.tobytes())
+    return digest.digest()[:8]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """The leaves of nested mappings by their paths, as in "encoder/conv0/Conv_0/kernel"."""
+    leaves = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        nested = isinstance(value, Mapping)
+        leaves |= flat(value, f"{path}/") if nested else {path: np.asarray(value)}
+    return leaves
+
+
+def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Inverse of `flat`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
+    """All integers that the bytes of a file depend on."""
+    arrays = {f"exact.{name}": value for name, value in exact.to_arrays(entropy.synthesis).items()}
+    return arrays | _table_arrays("z", entropy.z_tables) | _table_arrays("y", entropy.y_tables)
+
+
+def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
+    """Inverse of `entropy_arrays`, for arrays of whatever origin.
+
+    Raises:
+      UserError: an array is missing or not of such a model.
+    """
+    prefix = "exact."
+    synthesis = exact.from_arrays(
+        {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    )
+    return EntropyModel(_tables("z", arrays), _tables("y", arrays), synthesis)
+
+
+def _table_arrays(name: str, tables: Tables) -> dict[str, np.ndarray]:
+    # Counts of all rows one after another: the padding of `cdf` would be most of a small model.
+    # A row has two bins or more, so that no count reaches 2**16.
+    rows = [np.diff(row[:length]) for row, length in zip(tables.cdf, tables.length, strict=True)]
+    return {
+        f"{name}.counts": np.concatenate(rows).astype(np.uint16),
+        f"{name}.offset": tables.offset,
+        f"{name}.length": tables.length,
+    }
+
+
+def _tables(name: str, arrays: Mapping[str, np.ndarray]) -> Tables:
+    kinds = {"counts": np.uint16, "offset": np.int32, "length": np.int32}
+    for field, kind in kinds.items():
+        array = arrays.get(f"{name}.{field}")
+        if array is None or array.dtype != kind or array.ndim != 1:
+            raise _unusable(f"{name}.{field}", "is missing or of another type")
+    counts, offset, length = (arrays[f"{name}.{field}"] for field in kinds)
+    if len(length) != len(offset) or np.any(length < 3) or np.sum(length - 1) != len(counts):
+        raise _unusable(f"{name}.length", "does not fit the other arrays")
+    cdf = np.zeros((len(length), int(length.max(initial=0))), np.int32)
+    for row, part in zip(cdf, np.split(counts, np.cumsum(length - 1)[:-1]), strict=True):
+        row[1 : len(part) + 1] = np.cumsum(part, dtype=np.int32)
+        if row[len(part)] != 2**PRECISION or np.any(part == 0):
+            raise _unusable(f"{name}.counts", f"does not sum to {2**PRECISION}")
+    return Tables(cdf, offset, length)
+
+
+def _unusable(name: str, why: str) -> UserError:
+    return UserError(f"the coding tables are unusable, {name} {why}: export the model again")

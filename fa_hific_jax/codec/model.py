@@ -1,0 +1,248 @@
+"""A model that codes: images to bytes and back."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from fa_hific_jax.codec import arrays, bitstream, compress, programs, tiling
+from fa_hific_jax.codec.compress import EntropyModel, Quantised
+from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
+from fa_hific_jax.codec.programs import Network, Shape
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import ModelConfig
+
+Image = UInt8[np.ndarray, "h w 3"]
+Alpha = UInt8[np.ndarray, "h w"]
+
+WEIGHTS = ("float32", "float16")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """All that coding needs of a trained model: `from_params`, or `load_model` of a folder.
+
+    Attributes:
+      config: shape of the networks.
+      params: of `Autoencoder`, without what `entropy` stands for: encoder, hyper-analysis and
+        generator, float32 on the device.
+      entropy: coding tables and the integer hyper-synthesis.
+      weights: "float16" where params have been rounded to it.
+      origin: where the model came from, for people; JSON.
+      model_id: 8 bytes that files carry, a hash of all that decoding depends on.
+    """
+
+    config: ModelConfig
+    params: Any
+    entropy: EntropyModel
+    weights: str = "float32"
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model_id: bytes = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        found = arrays.model_id(self.config, self.entropy, self.params["generator"])
+        object.__setattr__(self, "model_id", found)
+
+    def compress(
+        self,
+        image: Image,
+        *,
+        alpha: Alpha | None = None,
+        coder: str = "constriction",
+        reproducible: bool = True,
+        mode: str = "auto",
+        plan: Sequence[Shape] = (),
+    ) -> bytes:
+        """The file of an RGB image of any size, values 0 to 255 (docs/bitstream.md).
+
+        Args:
+          image: the picture.
+          alpha: its transparency, kept without loss; none where all is opaque.
+          coder: entropy coder, "constriction" or "tfc" (needs the extra of that name).
+          reproducible: compute in float64, so that every device gives the same bytes. Without, in
+            the network's own precision: faster, other bytes here and there, decodable all the same.
+          mode: "whole", in "exact" tiles, or "auto" by size. The bytes are the same; "blend"
+            matters to the decoder alone.
+          plan: canvases on which smaller images share compiled programs, see `plan`.
+
+        Raises:
+          UserError: not such an image, or one that this model cannot code.
+        """
+        (quantised,) = self.quantise([image], reproducible=reproducible, mode=mode, plan=plan)
+        return self.encode(quantised, *image.shape[:2], alpha=alpha, coder=coder)
+
+    def decompress(
+        self,
+        data: bytes,
+        *,
+        mode: str = "auto",
+        plan: Sequence[Shape] = (),
+        max_pixels: int = bitstream.MAX_PIXELS,
+    ) -> Image:
+        """The RGB image in a file of `compress`, values 0 to 255.
+
+        Args:
+          data: the file.
+          mode: "whole", in "exact" tiles (the same image, to one step), in "blend"ed tiles (faster,
+            not quite the same), or "auto": whole or exact, by size.
+          plan: as for `compress`.
+          max_pixels: refuse larger images, counted in blocks of 64 x 64 pixels.
+
+        Raises:
+          BitstreamError: the file is damaged, too large, or of another model.
+        """
+        return self.decompress_picture(data, mode=mode, plan=plan, max_pixels=max_pixels)[0]
+
+    def decompress_picture(
+        self,
+        data: bytes,
+        *,
+        mode: str = "auto",
+        plan: Sequence[Shape] = (),
+        max_pixels: int = bitstream.MAX_PIXELS,
+    ) -> tuple[Image, Alpha | None]:
+        """As `decompress`, with the transparency, None where all is opaque."""
+        container = self._unpack(data, max_pixels)
+        alpha = None
+        if container.alpha_stream:
+            alpha = unpack_alpha(container.alpha_stream, container.height, container.width)
+        y_hat = compress.decode(self.entropy, container)
+        (image,) = tiling.generate(self._network(), [y_hat], mode, plan)
+        return image[: container.height, : container.width], alpha
+
+    def compress_batch(
+        self,
+        images: Sequence[Image],
+        *,
+        coder: str = "constriction",
+        reproducible: bool = True,
+        mode: str = "auto",
+    ) -> list[bytes]:
+        """The files of many images, several at a time on the device; the same bytes as singly."""
+        plan = self.plan([image.shape[:2] for image in images])
+        symbols = self.quantise(images, reproducible=reproducible, mode=mode, plan=plan)
+        pairs = zip(symbols, images, strict=True)
+        return [self.encode(quantised, *image.shape[:2], coder=coder) for quantised, image in pairs]
+
+    def decompress_batch(self, files: Sequence[bytes], *, mode: str = "auto") -> list[Image]:
+        """The RGB images in many files, several at a time on the device."""
+        containers = [self._unpack(data, bitstream.MAX_PIXELS) for data in files]
+        plan = self.plan([(container.height, container.width) for container in containers])
+        latents = [compress.decode(self.entropy, container) for container in containers]
+        images = tiling.generate(self._network(), latents, mode, plan)
+        pairs = zip(images, containers, strict=True)
+        return [image[: container.height, : container.width] for image, container in pairs]
+
+    def plan(self, sizes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """At most two canvases for images of these (height, width): see `programs.plan`."""
+        return programs.plan(sizes)
+
+    def quantise(
+        self,
+        images: Sequence[Image],
+        *,
+        reproducible: bool = True,
+        mode: str = "auto",
+        plan: Sequence[Shape] = (),
+    ) -> list[Quantised]:
+        """The symbols that `compress` codes of each image."""
+        for image in images:
+            _check_image(image)
+            tiling.check_size(self.config, *image.shape[:2])
+        network = self._network("float64" if reproducible else None)
+        latents = tiling.analyse(network, images, mode, plan)
+        return [compress.quantise(self.entropy, y, z) for y, z in latents]
+
+    def encode(
+        self,
+        quantised: Quantised,
+        height: int,
+        width: int,
+        *,
+        alpha: Alpha | None = None,
+        coder: str = "constriction",
+    ) -> bytes:
+        """The file of the symbols of an image of this size in pixels."""
+        if alpha is not None and (alpha.shape != (height, width) or alpha.dtype != np.uint8):
+            raise UserError(
+                f"alpha is {alpha.dtype} of shape {alpha.shape}: give uint8 of shape "
+                f"{(height, width)}, that of the image"
+            )
+        stream = b"" if alpha is None else pack_alpha(alpha)
+        return compress.encode(self.entropy, quantised, self.model_id, height, width, coder, stream)
+
+    def _network(self, dtype: str | None = None) -> Network:
+        return Network(self.config, self.params, dtype)
+
+    def _unpack(self, data: bytes, max_pixels: int) -> bitstream.Container:
+        container = bitstream.unpack(data, max_pixels)
+        bitstream.check_model(container, self.model_id)
+        compress.check_claims(container, max_pixels)
+        tiling.check_size(self.config, container.height, container.width)
+        return container
+
+
+def from_params(
+    config: ModelConfig,
+    params: Any,
+    *,
+    calibration: Iterable[Int32[np.ndarray, "hz wz cz"]] | None = None,
+    weights: str = "float32",
+    origin: Mapping[str, Any] | None = None,
+) -> Model:
+    """A model of the parameters of an `Autoencoder`.
+
+    `calibration` as for `compress.entropy_model`; `weights` "float16" rounds encoder,
+    hyper-analysis and generator to half precision, for half the size.
+
+    Raises:
+      UserError: a parameter is not finite, or too large for float16.
+    """
+    params = jax.device_get(params)
+    hyperprior = params["hyperprior"]
+    used = {
+        "encoder": params["encoder"],
+        "hyperprior": {"analysis": hyperprior["analysis"]},
+        "generator": params["generator"],
+    }
+    return Model(
+        config=config,
+        params=jax.device_put(jax.tree.map(lambda leaf: _rounded(leaf, weights), used)),
+        entropy=compress.entropy_model(config, hyperprior, calibration),
+        weights=weights,
+        origin=origin or {},
+    )
+
+
+def hyper_latents(
+    config: ModelConfig, params: Any, images: Iterable[Image]
+) -> list[Int32[np.ndarray, "hz wz cz"]]:
+    """z of images, rounded: a calibration for `from_params`."""
+    network = Network(config, params)
+    latents = [tiling.analyse(network, [image])[0][1] for image in images]
+    return [np.floor(z + 0.5).astype(np.int32) for z in latents]
+
+
+def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
+    if weights not in WEIGHTS:
+        raise UserError(f"there are no weights of {weights!r}: choose one of {', '.join(WEIGHTS)}")
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(leaf, weights).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise UserError(
+            f"a weight is not finite, or too large for {weights}: take float32, or a checkpoint "
+            "from before the training diverged"
+        )
+    return rounded
+
+
+def _check_image(image: Any) -> None:
+    shape = getattr(image, "shape", ())
+    if getattr(image, "dtype", None) != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise UserError(
+            f"the image is {getattr(image, 'dtype', type(image).__name__)} of shape {shape}: give "
+            "uint8 of shape (height, width, 3), RGB from 0 to 255"
+        )

@@ -1,0 +1,190 @@
+"""Models as folders: written by `fa-hific export`, read by `load_model`, the one way in.
+
+model.json           format version, id, shape of the networks, where the model came from
+weights.safetensors  encoder, hyper-analysis and generator
+tables.safetensors   what must be the same at both ends: coding tables, integer hyper-synthesis
+
+The float hyper-synthesis and the prior are left out: no coder may use them, as their integer forms
+stand in the tables. To train on, keep the checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load, save
+
+from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
+from fa_hific_jax.codec.model import WEIGHTS, Model
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import ModelConfig
+
+FORMAT = 1
+_DESCRIPTION, _WEIGHTS, _TABLES = "model.json", "weights.safetensors", "tables.safetensors"
+
+
+def save_model(model: Model, folder: Path | str, *, replace: bool = False) -> Path:
+    """Writes the model as a folder, whole or not at all, and returns its path.
+
+    Raises:
+      UserError: there is something at the path, and it is not to be replaced or no model.
+    """
+    folder = Path(folder).expanduser()
+    check_target(folder, replace=replace)
+    weights = {name: np.asarray(leaf, model.weights) for name, leaf in flat(model.params).items()}
+    files = {
+        _WEIGHTS: save(_contiguous(weights)),
+        _TABLES: save(_contiguous(entropy_arrays(model.entropy))),
+    }
+    description = {
+        "format": FORMAT,
+        "id": model.model_id.hex(),
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "parameters": sum(array.size for array in weights.values()),
+        "weights": model.weights,
+        "model": dataclasses.asdict(model.config),
+        "origin": dict(model.origin),
+    }
+    files[_DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, replaced = (
+        folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old")
+    )
+    try:
+        temporary.mkdir()
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+    finally:
+        for leftover in (temporary, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return folder
+
+
+def check_target(folder: Path, *, replace: bool) -> None:
+    """Raises a UserError where `save_model` would refuse to write."""
+    if not os.path.lexists(folder):
+        return
+    if not replace:
+        raise UserError(f"{folder}: there already: choose another name, or replace it with --force")
+    if not (folder / _DESCRIPTION).is_file():
+        raise UserError(f"{folder}: is no model, so it is not replaced: choose another name")
+
+
+def load_model(path: Path | str) -> Model:
+    """The model in a folder that `fa-hific export` has written, ready to compress and decompress.
+
+    Raises:
+      UserError: no such folder, a file that is missing or damaged, a format of another version, or
+        a content that is not that of the model's id.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(_no_folder(str(path), folder))
+    description = _read_description(folder)
+    config = _read_config(folder, description)
+    stored, tables = (
+        _read_arrays(folder / name, description["sha256"]) for name in (_WEIGHTS, _TABLES)
+    )
+    weights = {name: array.astype(np.float32) for name, array in stored.items()}
+    try:
+        model = Model(
+            config=config,
+            params=jax.device_put(nested(weights)),
+            entropy=entropy_from_arrays(tables),
+            weights=description["weights"],
+            origin=description["origin"],
+        )
+    except KeyError as error:
+        raise _damaged(folder, f"{error} is missing") from error
+    if model.model_id.hex() != description["id"]:
+        raise UserError(
+            f"{folder}: the content is that of model {model.model_id.hex()}, {_DESCRIPTION} says "
+            f"{description['id']}: copy or export the model again"
+        )
+    return model
+
+
+def config_of(stored: Mapping[str, Any]) -> ModelConfig:
+    """The config from its JSON; raises a TypeError where fields are missing or unknown."""
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+    }
+    return ModelConfig(**fields)
+
+
+def _no_folder(given: str, folder: Path) -> str:
+    if folder.is_file():
+        return f"{given}: is a file: give the model's folder, as fa-hific export writes it"
+    if os.sep not in given:
+        return (
+            f"{given}: no such folder, and no model is shipped under this or any name yet: "
+            "give the path of a folder that fa-hific export has written"
+        )
+    return f"{given}: no such folder: give one that fa-hific export has written"
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / _DESCRIPTION
+    try:
+        description = json.loads(_read(path))
+    except ValueError as error:
+        raise _damaged(path, "it is no JSON") from error
+    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+        raise _damaged(path, "it tells no format")
+    if description["format"] != FORMAT:
+        raise UserError(
+            f"{folder}: has model format {description['format']}, this build reads {FORMAT}: "
+            "install the release of fa-hific-jax that wrote it, or export the model again"
+        )
+    kinds = {"id": str, "sha256": dict, "weights": str, "model": dict, "origin": dict}
+    for key, kind in kinds.items():
+        if not isinstance(description.get(key), kind):
+            raise _damaged(path, f"{key!r} is missing")
+    if description["weights"] not in WEIGHTS:
+        raise _damaged(path, f"it tells of weights of {description['weights']!r}")
+    return description
+
+
+def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
+    try:
+        return config_of(description["model"])
+    except (TypeError, UserError) as error:
+        raise UserError(
+            f"{folder / _DESCRIPTION}: describes networks that this build does not know ({error}): "
+            "install the release of fa-hific-jax that wrote it"
+        ) from error
+
+
+def _read_arrays(path: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != sums.get(path.name):
+        raise _damaged(path, f"its SHA-256 is not the one in {_DESCRIPTION}")
+    return load(data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file, so the folder holds no whole model: copy or export it again"
+        ) from error
+
+
+def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    # safetensors writes the memory as it lies.
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: is damaged, {why}: copy or export the model again")

@@ -63,6 +63,8 @@ class Progress:
             self._stream.flush()
 
     def _state(self) -> str:
+        if not self._done_pixels:
+            return f"{self._done}/{self._images} images"
         rate = 3e-6 * self._done_pixels / max(self._elapsed(), 1e-3)
         return f"{self._done}/{self._images} images, {rate:.2f} MB/s"
 

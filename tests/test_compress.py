@@ -1,6 +1,5 @@
-"""Images to bytes and back: lossless symbols, honest sizes, and files of others refused."""
+"""Latents to bytes and back: lossless symbols, honest sizes, and files of others refused."""
 
-import dataclasses
 import functools
 import zlib
 
@@ -8,114 +7,93 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from coding_model import coding_config, coding_model, coding_params, image_of
 
-from configs import demo
 from fa_hific_jax import ops
-from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec import bitstream, compress, exact
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.models.autoencoder import STRIDE, Autoencoder, ModelConfig, init_parameters
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import STRIDE, Autoencoder
 
-SIZES = [(1, 1), (1, 7), (63, 65), (64, 64), (130, 70)]  # height, width
+SIZES = [(1, 7), (63, 65), (130, 70)]  # height, width
 # The header of docs/bitstream.md at these sizes: 22 bytes and four varints of 1 or 2 bytes.
 HEADER = 22 + 4 * 2
 
 
-def model_config() -> ModelConfig:
-    config = demo.get_config().model.to_dict()
-    widths = (4, 4, 4, 4, 4)
-    return ModelConfig(
-        **config
-        | {
-            "encoder_widths": widths,
-            "generator_widths": widths,
-            "latent_channels": 4,
-            "hyper_channels": 4,
-            "residual_blocks": 1,
-            "fcm_width": 4,
-        }
-    )
-
-
-@functools.cache
-def random_params(seed: int = 1):
-    """Parameters under which symbols spread, mostly within what their scales predict."""
-    params = jax.jit(functools.partial(init_parameters, model_config()))(jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    rng = np.random.default_rng(seed)
-    noisy = [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-    params = jax.tree.unflatten(tree, noisy)
-    params["encoder"]["conv_out"] = jax.tree.map(
-        lambda leaf: 3.0 * leaf, params["encoder"]["conv_out"]
-    )
-    last = params["hyperprior"]["synthesis_scale"]["conv2"]["Conv_0"]
-    last["bias"] = last["bias"] + 4.0
-    return params
-
-
-@functools.cache
-def codec(seed: int = 1) -> compress.Codec:
-    return compress.make_codec(model_config(), random_params(seed))
-
-
-def image_of(height: int, width: int) -> np.ndarray:
-    """A wave under noise, so that neighbouring pixels have something in common."""
-    y, x = np.mgrid[:height, :width]
-    wave = 128 + 90 * np.sin(x / 9.0 + y / 5.0)
-    noise = np.random.default_rng(height * 1000 + width).normal(0, 20, (height, width, 3))
-    return np.clip(wave[..., None] + noise, 0, 255).astype(np.uint8)
+def quantised_of(height: int, width: int) -> compress.Quantised:
+    (quantised,) = coding_model().quantise([image_of(height, width)])
+    return quantised
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def forward(config, params, image):
-    """Symbols of z, of y around its mean, the 8-bit image and the rounded rate, in one pass."""
+    """z, symbols of y around its mean and the rounded rate of the float network, in one pass."""
     model = Autoencoder(config)
     out = model.apply({"params": params}, image[None].astype(jnp.float32) / 255.0)
     mean, _ = model.apply({"params": params}, out.z_hat, method="synthesise_parameters")
-    pixels = ops.round_half_up(jnp.clip(out.x_hat[0], 0.0, 1.0) * 255.0)
-    return out.z_hat[0], jnp.round(out.y_hat - mean)[0], pixels, out.rates.rounded[0]
+    return out.z_hat[0], jnp.round(out.y_hat - mean)[0], out.rates.rounded[0]
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_file_decodes_to_the_forward_pass_of_the_autoencoder(height, width):
-    image = image_of(height, width)
-    quantised = compress.quantise(codec(), image)
-    data = compress.encode(codec(), quantised, height, width)
-    decoded = compress.decompress(codec(), data)
-    assert decoded.shape == image.shape
-    assert decoded.dtype == np.uint8
-    z, y, pixels, bpp_rounded = forward(model_config(), random_params(), image)
+def test_symbols_and_rate_are_those_of_the_float_network_but_for_roundings(height, width):
+    quantised = quantised_of(height, width)
+    z, y, bpp_rounded = forward(coding_config(), coding_params(), image_of(height, width))
     np.testing.assert_array_equal(quantised.z, np.asarray(z))
-    np.testing.assert_array_equal(quantised.y, np.asarray(y))
-    # Other programs of the same network may round x_hat differently in its last bits.
-    assert np.max(np.abs(decoded - np.asarray(pixels))) <= 1
-    estimated = compress.estimated_bits(codec(), quantised)
-    assert estimated == pytest.approx(float(bpp_rounded) * height * width, rel=1e-3)
+    # The integer mean is some 1e-4 beside the float one, which moves few symbols, by one step.
+    difference = np.abs(quantised.y - np.asarray(y))
+    assert difference.max() <= 1
+    assert np.mean(difference) < 1e-2
+    estimated = compress.estimated_bits(coding_config(), coding_params(), quantised)
+    assert estimated == pytest.approx(float(bpp_rounded) * height * width, rel=1e-3, abs=2)
 
 
-@pytest.mark.parametrize(("height", "width"), [*SIZES, (512, 640)])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_decoder_gets_the_encoders_latents(height, width):
+    model, quantised = coding_model(), quantised_of(height, width)
+    container = bitstream.unpack(model.encode(quantised, height, width))
+    mean, rows = exact.parameters(model.entropy.synthesis, quantised.z)
+    np.testing.assert_array_equal(quantised.rows, rows)
+    y_hat = compress.decode(model.entropy, container)
+    np.testing.assert_array_equal(y_hat, mean + quantised.y.astype(np.float32))
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (256, 320)])
 def test_file_has_the_estimated_size(height, width):
-    quantised = compress.quantise(codec(), image_of(height, width))
-    size = len(compress.encode(codec(), quantised, height, width))
-    estimated = compress.estimated_bits(codec(), quantised) / 8
+    quantised = quantised_of(height, width)
+    size = len(coding_model().encode(quantised, height, width))
+    estimated = compress.estimated_bits(coding_config(), coding_params(), quantised) / 8
     assert abs(size - HEADER - estimated) <= 0.01 * estimated + 16
 
 
 def test_symbols_of_these_images_are_worth_coding():
-    quantised = compress.quantise(codec(), image_of(130, 70))
+    quantised = quantised_of(130, 70)
     assert len(np.unique(quantised.y)) > 4
     assert len(np.unique(quantised.z)) > 2
-    assert len(np.unique(quantised.scale)) > 100
+    assert len(np.unique(quantised.rows)) > 10
 
 
-def test_compressing_twice_gives_the_same_bytes_and_decompressing_the_same_image():
-    image = image_of(63, 65)
-    first, second = (compress.compress(codec(), image) for _ in range(2))
-    assert first == second
-    again = compress.make_codec(model_config(), random_params())
-    assert compress.compress(again, image) == first
-    np.testing.assert_array_equal(
-        compress.decompress(codec(), first), compress.decompress(again, first)
+def test_symbols_are_rounded_half_up_around_the_mean():
+    entropy = coding_model().entropy
+    z = np.zeros((1, 1, 4)) + 0.5
+    mean, _ = exact.parameters(entropy.synthesis, np.ones((1, 1, 4), np.int32))
+    for offset, symbol in [(0.5, 1), (0.49, 0), (-0.5, 0), (-0.51, -1)]:
+        quantised = compress.quantise(entropy, mean.astype(np.float64) + offset, z)
+        assert np.all(quantised.z == 1)
+        assert np.all(quantised.y == symbol)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3e9])
+def test_latents_of_a_diverged_model_are_refused(value):
+    sentence = (
+        "^the network gives latents that are not finite or too large to be coded: "
+        "take a checkpoint from before the training diverged$"
     )
+    y, z = np.zeros((4, 4, 4)), np.zeros((1, 1, 4))
+    for broken in (y, z):
+        broken.flat[3] = value
+        with pytest.raises(UserError, match=sentence):
+            compress.quantise(coding_model().entropy, y, z)
+        broken.flat[3] = 0
 
 
 def test_padding_is_that_of_the_network():
@@ -125,29 +103,8 @@ def test_padding_is_that_of_the_network():
     np.testing.assert_array_equal(padded, np.asarray(reflected[0]))
 
 
-def test_file_of_another_model_is_refused_by_name():
-    data = compress.compress(codec(), image_of(1, 7))
-    other = codec(seed=2)
-    sentence = (
-        f"^the file was made with model {codec().model_id.hex()}, the model given is "
-        f"{other.model_id.hex()}: give the model that compressed it$"
-    )
-    with pytest.raises(BitstreamError, match=sentence):
-        compress.decompress(other, data)
-
-
-def test_id_follows_the_config_and_what_decoding_uses_but_not_the_encoder():
-    config, params = model_config(), random_params()
-    widened = dataclasses.replace(config, dtype="bfloat16")
-    assert compress.make_codec(widened, params).model_id != codec().model_id
-    deaf = params | {"encoder": jax.tree.map(jnp.zeros_like, params["encoder"])}
-    assert compress.make_codec(config, deaf).model_id == codec().model_id
-    mute = params | {"generator": jax.tree.map(jnp.zeros_like, params["generator"])}
-    assert compress.make_codec(config, mute).model_id != codec().model_id
-
-
 def test_every_truncation_and_every_flipped_bit_is_refused():
-    data = compress.compress(codec(), image_of(1, 1))
+    data = coding_model().compress(image_of(1, 1))
     damaged = [data[:end] for end in range(len(data))]
     for position in range(8 * len(data)):
         flipped = bytearray(data)
@@ -155,22 +112,63 @@ def test_every_truncation_and_every_flipped_bit_is_refused():
         damaged.append(bytes(flipped))
     for file in damaged:
         with pytest.raises(BitstreamError):
-            compress.decompress(codec(), file)
+            coding_model().decompress(file)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_forged_streams_under_a_valid_checksum_give_an_image_or_a_bitstream_error(seed):
+def test_forged_streams_under_a_valid_checksum_are_refused(seed):
     rng = np.random.default_rng(seed)
-    container = bitstream.unpack(compress.compress(codec(), image_of(64, 64)))
+    container = bitstream.unpack(coding_model().compress(image_of(64, 64)))
     z_stream, y_stream = (rng.bytes(int(rng.integers(0, 60))) for _ in range(2))
     forged = container._replace(
         z_stream=z_stream if seed % 3 else container.z_stream,
-        y_stream=y_stream if seed % 2 else container.y_stream,
+        y_stream=y_stream if seed % 2 or seed % 3 == 0 else container.y_stream,
     )
     data = bitstream.pack(forged)
     assert zlib.crc32(data[:5] + data[9:]) == int.from_bytes(data[5:9], "little")
-    try:
-        decoded = compress.decompress(codec(), data)
-    except BitstreamError:
-        return
-    assert decoded.shape == (64, 64, 3)
+    with pytest.raises(BitstreamError):
+        coding_model().decompress(data)
+
+
+def test_size_out_of_proportion_to_the_bytes_is_refused_at_once():
+    container = bitstream.unpack(coding_model().compress(image_of(64, 64)))
+    sentence = "bytes cannot hold an image of 16384 x 32768 pixels, the file is damaged: fetch it"
+    forged = bitstream.pack(container._replace(width=2**14, height=2**15))
+    with pytest.raises(BitstreamError, match=sentence):
+        coding_model().decompress(forged)
+    # 1 x 2**26 pixels are coded as 64 x 2**26.
+    forged = bitstream.pack(container._replace(width=2**26, height=1))
+    with pytest.raises(BitstreamError, match=r"counted in blocks of 64 x 64: raise the limit"):
+        coding_model().decompress(forged)
+    with pytest.raises(BitstreamError, match=r"is over the limit of 4095 pixels"):
+        coding_model().decompress(bitstream.pack(container), max_pixels=4095)
+
+
+def test_plainest_image_gets_bytes_enough_for_its_size():
+    model = coding_model()
+    height, width = 1024, 2048
+    shapes = (height // 64, width // 64, 4), (height // 16, width // 16, 4)
+    z = np.zeros(shapes[0], np.int32)
+    _, rows = exact.parameters(model.entropy.synthesis, z)
+    certain = rows * np.uint8(0)  # the narrowest row: next to no bits
+    quantised = compress.Quantised(z, np.zeros(shapes[1], np.int32), certain)
+    data = model.encode(quantised, height, width)
+    container = bitstream.unpack(data)
+    assert len(container.y_stream) == (height * width - 2**20) // 2**14
+    compress.check_claims(container)
+    shorter = container._replace(y_stream=container.y_stream[:-1])
+    with pytest.raises(BitstreamError, match="^63 bytes cannot hold an image of 2048 x 1024"):
+        compress.check_claims(shorter)
+
+
+def test_zeros_that_fill_up_a_stream_change_nothing(monkeypatch):
+    model, quantised = coding_model(), quantised_of(130, 70)
+    expected = compress.decode(model.entropy, bitstream.unpack(model.encode(quantised, 130, 70)))
+    monkeypatch.setattr(compress, "FREE_PIXELS", 0)
+    monkeypatch.setattr(compress, "PIXELS_PER_BYTE", 16)
+    container = bitstream.unpack(model.encode(quantised, 130, 70))
+    assert container.y_stream.endswith(b"\0\0")
+    np.testing.assert_array_equal(compress.decode(model.entropy, container), expected)
+    with pytest.raises(BitstreamError):
+        longer = container._replace(y_stream=container.y_stream + bytes(4))
+        compress.decode(model.entropy, longer)

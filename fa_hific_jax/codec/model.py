@@ -15,8 +15,8 @@ from fa_hific_jax.codec.programs import Network, Shape
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
 
-Image = UInt8[np.ndarray, "h w 3"]
-Alpha = UInt8[np.ndarray, "h w"]
+Image = UInt8[np.ndarray, "_ _ 3"]
+Alpha = UInt8[np.ndarray, "_ _"]
 
 WEIGHTS = ("float32", "float16")
 

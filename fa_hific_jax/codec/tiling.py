@@ -33,7 +33,7 @@ MODES = ("auto", "whole", "exact", "blend")
 _ENCODER_SIDE, _HYPER_SIDE, _TRUNK_SIDE, _ENLARGE_SIDE = 1024, 256, 128, 64
 _BLEND_MARGIN = 4  # latents
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 Values = Float[np.ndarray, "_ _ _"]
 
 

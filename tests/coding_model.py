@@ -1,0 +1,45 @@
+"""A small model whose symbols spread, and images to code with it."""
+
+import functools
+
+import jax
+import numpy as np
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.codec.model import Model, from_params
+from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
+
+
+def coding_config(**overrides) -> ModelConfig:
+    """That of `tiny_settings`; overrides are fields of it."""
+    return tiny_settings(**{f"model__{key}": value for key, value in overrides.items()}).model
+
+
+@functools.cache
+def coding_params(seed: int = 1, **overrides):
+    """Parameters under which symbols spread, mostly within what their scales predict."""
+    init = functools.partial(init_parameters, coding_config(**overrides))
+    leaves, tree = jax.tree.flatten(jax.jit(init)(jax.random.key(seed)))
+    rng = np.random.default_rng(seed)
+    noisy = [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    params = jax.tree.unflatten(tree, noisy)
+    params["encoder"]["conv_out"] = jax.tree.map(
+        lambda leaf: 3.0 * leaf, params["encoder"]["conv_out"]
+    )
+    last = params["hyperprior"]["synthesis_scale"]["conv2"]["Conv_0"]
+    last["bias"] = last["bias"] + 4.0
+    return params
+
+
+@functools.cache
+def coding_model(seed: int = 1, **overrides) -> Model:
+    """A model of `coding_params`."""
+    return from_params(coding_config(**overrides), coding_params(seed, **overrides))
+
+
+def image_of(height: int, width: int) -> np.ndarray:
+    """A wave under noise, so that neighbouring pixels have something in common."""
+    y, x = np.mgrid[:height, :width]
+    wave = 128 + 90 * np.sin(x / 9.0 + y / 5.0)
+    noise = np.random.default_rng(height * 1000 + width).normal(0, 20, (height, width, 3))
+    return np.clip(wave[..., None] + noise, 0, 255).astype(np.uint8)

@@ -6,6 +6,8 @@ import threading
 
 import numpy as np
 import pytest
+from etils import epath
+from etils.epath import testing
 from PIL import Image
 
 from fa_hific_jax.data.dead_leaves import DeadLeaves
@@ -141,6 +143,91 @@ def test_finding_nothing_names_the_pattern(tmp_path, pattern):
     with pytest.raises(UserError) as error:
         ImageFiles(pattern)
     assert str(error.value).startswith(f"{pattern}: no images here; expected a folder or glob")
+
+
+def test_a_folder_without_permission_says_so(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for pattern in (str(tmp_path), f"{tmp_path}/*.png"):
+        with pytest.raises(UserError) as error:
+            open_source(pattern)
+        assert str(error.value) == (
+            f"{pattern}: cannot be listed (Permission denied): check the name and your permission"
+        )
+
+
+def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
+    source = open_source(str(write(tmp_path / "a.png").parent))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(
+        UserError, match=r"a\.png: cannot be read as an image \(Permission denied\)"
+    ):
+        source[0]
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A folder that stands for gs://bucket."""
+
+    def here(path):
+        return str(path).replace("gs://", f"{tmp_path}/")
+
+    def there(path):
+        return str(path).replace(f"{tmp_path}/", "gs://")
+
+    with testing.mock_epath(
+        open=lambda real, path, mode: real(here(path), mode),
+        exists=lambda real, path: real(here(path)),
+        isdir=lambda real, path: real(here(path)),
+        glob=lambda real, path: [there(name) for name in real(here(path))],
+        walk=lambda real, path, **_: [(there(a), b, c) for a, b, c in os.walk(here(path))],
+    ):
+        # With TensorFlow installed it would be asked for buckets, whatever the mock.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
+            yield tmp_path / "bucket"
+
+
+def test_buckets_are_read_like_folders(bucket):
+    for name in ("set/b.png", "set/sub/a.png", "set/.hidden.png", "other/c.png"):
+        write(bucket / name)
+    (bucket / "set" / "notes.txt").write_text("not an image")
+    folder = open_source("gs://bucket/set")
+    assert folder.names == ["b", "a"]
+    np.testing.assert_array_equal(folder[1], COLOURS)
+    assert open_source("gs://bucket/*/*.png").names == ["c", "b"]
+    assert open_source("gs://bucket/set/sub/a.png").names == ["a"]
+
+
+def test_what_buckets_cannot_do_is_said(bucket):
+    write(bucket / "set" / "a.png").write_bytes(b"no image")
+    source = open_source("gs://bucket/set")
+    with pytest.raises(UserError, match="^gs://bucket/set/a.png: cannot be read as an image"):
+        source[0]
+    (bucket / "set" / "a.png").unlink()
+    with pytest.raises(UserError, match="^gs://bucket/set/a.png: cannot be read .*No such file"):
+        source[0]
+    with pytest.raises(UserError, match=r"buckets know no \*\*: give the folder"):
+        open_source("gs://bucket/**/*.png")
+    for absent in ("gs://bucket/absent", "gs://bucket/*.jpg"):
+        with pytest.raises(UserError, match="no images here; expected a folder or glob"):
+            open_source(absent)
+
+
+def test_buckets_without_their_client_are_named():
+    def refuse(real, path):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    with testing.mock_epath(isdir=refuse), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
+        with pytest.raises(UserError, match="cannot be listed .*install gcsfs.* is installed$"):
+            open_source("gs://bucket/set")
 
 
 def test_photographs_are_colourful_and_never_shared():

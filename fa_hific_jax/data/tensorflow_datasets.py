@@ -98,7 +98,7 @@ def _builder(tfds: ModuleType, name: str, folder: str, spec: str) -> Any:
     except Exception as error:
         raise UserError(f"{spec}: cannot be opened in {folder}: {listing.reason(error)}") from error
     base, _, config = name.partition(":")[0].partition("/")
-    known = tfds.list_builders()
+    known = tfds.list_builders(with_community_datasets=False)  # those are asked of a bucket
     if base not in known:
         close = difflib.get_close_matches(base, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "see tensorflow.org/datasets/catalog"

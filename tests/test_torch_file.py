@@ -246,6 +246,29 @@ def test_a_deeply_nested_key_is_refused_before_it_is_hashed(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        Call("torch", "Size", Tensor(BASE)),
+        Call("torch", "device", ((),)),
+        Call("torch._utils", "_rebuild_tensor_v2", 1, 0, (2,), (1,)),
+        Call("torch._utils", "_rebuild_tensor_v2", Tensor(BASE), 0, (2,), Tensor(BASE)),
+        Call("torch._utils", "_rebuild_tensor_v2", Tensor(BASE), 0, (-2,), (1,)),
+        Call("torch._utils", "_rebuild_tensor_v2", Tensor(BASE), 0, (2,), (1 << 99,)),
+        Call("torch._utils", "_rebuild_tensor_v2", Tensor(BASE), 0, (0, 1 << 99), (1, 1)),
+        Call("torch._utils", "_rebuild_tensor_v2", Tensor(BASE), 0, (1,) * 64, (1,) * 64),
+        Call("numpy.core.multiarray", "scalar", Call("numpy", "dtype", "O8"), b"\0" * 8),
+        Call("_codecs", "encode", "a", "zip"),
+        Call("collections", "OrderedDict", [(((),), 1)]),
+        Tensor(BASE[:1], (1 << 5000,), (0,)),
+    ],
+)
+@pytest.mark.parametrize("save", WRITERS.values(), ids=WRITERS)
+def test_arguments_that_make_no_sense_are_refused(tmp_path, save, value):
+    with pytest.raises(UserError, match="damaged|needs .* values|larger than the whole"):
+        read_torch_file(save(tmp_path / "a.pt", value))
+
+
+@pytest.mark.parametrize(
     "content, sentence",
     [
         (b"", "is empty"),

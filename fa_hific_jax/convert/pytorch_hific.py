@@ -18,6 +18,14 @@ from fa_hific_jax.convert.pytorch_layout import (
     autoencoder_sources,
     discriminator_sources,
 )
+from fa_hific_jax.convert.pytorch_options import (
+    Options,
+    check_kind,
+    described,
+    discriminator_config,
+    model_config,
+    shown,
+)
 from fa_hific_jax.convert.torch_file import read_torch_file
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
@@ -49,14 +57,6 @@ _OTHER_KEYS = (
         "constants of the coding tables",
     ),
 )
-
-
-class Options(NamedTuple):
-    """What the user says of a model, None where the file is to say it."""
-
-    input_range: str | None = None
-    likelihood: str | None = None
-    residual_blocks: int | None = None
 
 
 class Imported(NamedTuple):
@@ -97,11 +97,11 @@ def import_checkpoint(path: str | Path, options: Options) -> Imported:
 
 def _import(content: Any, options: Options) -> Imported:
     state, args, step, others = _parts(content)
-    _check_kind(args)
-    model, assumed = _model_config(state, args, options)
+    check_kind(args)
+    model, assumed = model_config(state, args, options)
     keys, tables = _set_apart(state)
     sources: dict[str, Any] = {"autoencoder": autoencoder_sources(model)}
-    config = _discriminator_config(state)
+    config = discriminator_config(state)
     if any(key.startswith("Discriminator.") for key in keys):
         sources["discriminator"] = discriminator_sources(config, model)
     sigmas = LEGACY_SIGMAS if any(key.endswith(".sigma") for key in keys) else ()
@@ -138,7 +138,7 @@ def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tupl
     if not (isinstance(args, dict) and isinstance(state, dict) and all(map(_is_name, state))):
         raise UserError(f"{STATE} or args is no mapping: it was not saved by the PyTorch HiFiC")
     rest = [key for key in content if _is_name(key) and key not in (STATE, "args", "steps")]
-    others = [(_shown(key), _OTHER_ENTRIES.get(key, "no part of the model")) for key in rest]
+    others = [(shown(key), _OTHER_ENTRIES.get(key, "no part of the model")) for key in rest]
     return state, args, step if type(step) is int and 0 <= step < 10**12 else 0, others
 
 
@@ -150,76 +150,6 @@ def _is_name(key: Any) -> bool:
     return isinstance(key, str)
 
 
-def _check_kind(args: Mapping[str, Any]) -> None:
-    if args.get("use_latent_mixture_model") is True:
-        raise UserError("its latents have a mixture model (DLMM), which does not exist here")
-    if args.get("sample_noise") is True:
-        raise UserError("its generator takes noise (sample_noise), which does not exist here")
-
-
-def _model_config(
-    state: Mapping[str, Any], args: Mapping[str, Any], options: Options
-) -> tuple[ModelConfig, list[str]]:
-    """The model that the state's widths and the arguments describe, and what was assumed."""
-    input_range = "symmetric" if args.get("normalize_input_image") is True else "unit"
-    likelihood = args.get("likelihood_type", "gaussian")
-    likelihood = _shown(likelihood) if isinstance(likelihood, str) else type(likelihood).__name__
-    told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
-    assumed = [n for n, arg in told.items() if getattr(options, n) is None and arg not in args]
-    fcm_width = _width(state, "Generator.FCM1.3") if "Generator.FCM1.3.bias" in state else 0
-    levels = range(1, 5)
-    model = ModelConfig(
-        variant="pytorch",
-        input_range=options.input_range or input_range,
-        likelihood=options.likelihood or likelihood,
-        encoder_widths=tuple(_width(state, f"Encoder.conv_block{i}.1") for i in range(1, 6)),
-        generator_widths=(
-            _width(state, "Generator.conv_block_init.2"),
-            *(_width(state, f"Generator.upconv_block{i}.0") for i in levels),
-        ),
-        latent_channels=_width(state, "Encoder.conv_block_out.1"),
-        hyper_channels=_width(state, "Hyperprior.analysis_net.conv1"),
-        residual_blocks=_residual_blocks(state, args, options),
-        fcm_width=fcm_width,
-        fcm="legacy" if fcm_width else "hific",
-        fcm_dropout=0.5 if fcm_width else 0.0,
-        hyper_rounding="noise",
-        dtype="float32",
-    )
-    return model, assumed
-
-
-def _residual_blocks(state: Mapping[str, Any], args: Mapping[str, Any], options: Options) -> int:
-    found = len({m[1] for key in state if (m := re.match(r"Generator\.(resblock_\d+)\.", key))})
-    told = options.residual_blocks or args.get("n_residual_blocks", found)
-    if type(told) is not int or told != found:
-        raise UserError(
-            f"it has the parameters of {found} residual blocks but announces another number: "
-            f"give --residual-blocks {found} if that is right"
-        )
-    return found
-
-
-def _discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
-    """Its widths, HiFiC's where the file has none."""
-    if "Discriminator.context_conv.bias" not in state:
-        return DiscriminatorConfig(widths=(64, 128, 256, 512), context_channels=12)
-    return DiscriminatorConfig(
-        widths=tuple(_width(state, f"Discriminator.conv{i}") for i in range(1, 5)),
-        context_channels=_width(state, "Discriminator.context_conv"),
-    )
-
-
-def _width(state: Mapping[str, Any], module: str) -> int:
-    """Output channels of one of their convolutions."""
-    bias = state.get(f"{module}.bias")
-    if bias is None:
-        raise UserError(f"{module}.bias is missing: it is no whole HiFiC")
-    if not isinstance(bias, np.ndarray) or bias.ndim != 1 or not bias.size:
-        raise UserError(f"{module}.bias has {_described(bias)} instead of one value per channel")
-    return bias.size
-
-
 def _set_apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """(what is to be converted, (name, reason) of what says nothing of its own)."""
     keys, ignored = {}, []
@@ -228,7 +158,7 @@ def _set_apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str
         if reason is None:
             keys[key] = value
         else:
-            ignored.append((_shown(key), reason))
+            ignored.append((shown(key), reason))
     return keys, ignored
 
 
@@ -241,13 +171,8 @@ def _check_names(found: Iterable[str], wanted: set[str]) -> None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    shown = [_shown(name) for name in sorted(names)]
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
-
-
-def _shown(name: str) -> str:
-    """A name out of a file, without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in name[:200])
+    listed = [shown(name) for name in sorted(names)]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
 def _is_source(node: Any) -> bool:
@@ -262,16 +187,12 @@ def _array(state: Mapping[str, Any], source: Source) -> np.ndarray:
 def _floats(state: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
     value = state[key]
     if not isinstance(value, np.ndarray) or value.shape != shape:
-        raise UserError(f"{key} has {_described(value)} instead of the shape {shape}")
+        raise UserError(f"{key} has {described(value)} instead of the shape {shape}")
     if value.dtype.kind != "f":
         raise UserError(f"{key} holds no floating-point numbers")
     if not np.all(np.isfinite(value)):
         raise UserError(f"{key} holds values that are not finite")
     return value
-
-
-def _described(value: Any) -> str:
-    return f"the shape {value.shape}" if isinstance(value, np.ndarray) else "no numbers"
 
 
 def _raw_sigmas(state: Mapping[str, Any]) -> np.ndarray:

@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 from tiny_settings import tiny_settings
 
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
+from fa_hific_jax.data.pipeline import Batches
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training.loop import check_and_average, resume, save, train
 from fa_hific_jax.training.progress import Progress, duration
@@ -108,6 +110,22 @@ def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_pa
         train(tiny_settings(optimizer__learning_rate=1e30, train__steps=9), workdir)
     _, step = load_autoencoder(workdir, tiny_settings())
     assert step == 3
+
+
+def test_damaged_images_are_counted_and_named_once(tmp_path, capsys, monkeypatch):
+    counted = []
+    counts = Batches.counts
+    monkeypatch.setattr(Batches, "counts", lambda self: counted.append(counts(self)) or counted[-1])
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (300, 40), (99 * i, 0, 0)).save(folder / f"{i}.png")
+    (folder / "1.png").write_bytes(b"damage")
+    train(tiny_settings(data__train=(str(folder),)), epath.Path(tmp_path / "run"))
+    assert [count["data/damaged"] for count in counted] == [1.0] * len(counted) and counted
+    assert counted[-1]["data/smaller_than_crop"] == 2 and counted[-1]["data/seen"] == 3
+    out = capsys.readouterr().out
+    assert out.count(f"skipped {folder}/1.png: cannot be read as an image") == 1
 
 
 def test_the_first_bad_step_and_every_bad_metric_of_it_are_named():

@@ -34,6 +34,12 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return generator.standard_normal(shape, dtype=np.float32)
 
 
+def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The numbers in [0, 1) of an input that is not stored."""
+    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(seed)).random(shape, dtype=np.float32)
+
+
 def convolution(
     name: str, inputs: int, outputs: int, kernel: int, weight_name: str = "weight"
 ) -> Tree:

@@ -53,12 +53,18 @@ def test_logits_and_gradients_with_stored_vectors_equal_the_reference(golden):
     evaluate = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
     (value, logits), (grads, grad_x, grad_y) = evaluate(reference_weights.discriminator(), x, y)
     np.testing.assert_allclose(np.ravel(logits), data["eval_logits"][:, 0], **NEAR)
+    np.testing.assert_allclose(np.ravel(logits), data["eval_logits_f64"][:, 0], **NEAR)
+    np.testing.assert_allclose(jax.nn.sigmoid(logits).ravel(), data["eval_prob"][:, 0], **NEAR)
     np.testing.assert_allclose(value, data["eval_nonsat_G_loss_f64"], rtol=1e-5)
     pairs = {
         "eval_grad_x_f64": grad_x.transpose(0, 3, 1, 2)[:, :, ::2, ::2],
         "eval_grad_y_f64": grad_y.transpose(0, 3, 1, 2)[:, ::5],
     }
     for layer in LAYERS:
+        weights = reference_weights.discriminator()[f"conv{layer}"]["kernel"]
+        u, v = (spectral[f"conv{layer}"][key] for key in "uv")
+        sigma = v @ weights.reshape(-1, len(u)) @ u
+        np.testing.assert_allclose(sigma, data[f"conv{layer + 1}_sigma"], rtol=1e-5)
         # Through W in sigma as well: without that part these would differ by far.
         kernel = grads[f"conv{layer}"]["kernel"].transpose(3, 2, 0, 1)
         pairs[f"eval_grad_conv{layer + 1}_weight_orig_slice_f64"] = kernel[:6, :6]
@@ -94,17 +100,28 @@ def test_two_training_steps_equal_the_reference(golden):
         np.testing.assert_allclose(np.ravel(logits), reference, **NEAR)
 
 
-def test_real_and_generated_images_beside_their_own_latents_equal_the_reference(golden):
+def test_real_and_generated_images_are_judged_beside_their_own_latents_unlike_in_the_reference(
+    golden,
+):
     data = golden("discriminator")
-    images = np.concatenate([data["pair_x_real"], data["pair_x_gen"]])
-    latents = np.concatenate([data["pair_latents"]] * 2)
+    images = reference_weights.nhwc(np.concatenate([data["pair_x_real"], data["pair_x_gen"]]))
+    latents = data["pair_latents"]
     variables = {
         "params": reference_weights.discriminator(),
         SPECTRAL: stored_vectors(data, ""),
     }
-    logits = logits_of(variables, reference_weights.nhwc(images), reference_weights.nhwc(latents))
+    own = np.concatenate([latents, latents])
+    logits = np.ravel(logits_of(variables, images, reference_weights.nhwc(own)))
     expected = data["pair_logits_if_latents_were_concatenated"]
-    np.testing.assert_allclose(np.ravel(logits), expected, **NEAR)
+    np.testing.assert_allclose(logits, expected, **NEAR)
+    # The reference repeats each image's latents twice in a row, so that they meet other images.
+    mispaired = reference_weights.nhwc(np.repeat(latents, 2, axis=0))
+    theirs = np.ravel(logits_of(variables, images, mispaired))
+    stored = np.concatenate([data["pair_D_real_logits"], data["pair_D_gen_logits"]])
+    np.testing.assert_allclose(theirs, stored, **NEAR)
+    probabilities = np.concatenate([data["pair_D_real"], data["pair_D_gen"]])
+    np.testing.assert_allclose(jax.nn.sigmoid(theirs), probabilities, **NEAR)
+    assert np.max(np.abs(theirs - logits)) > 1e-2
 
 
 def spectral_conv():

@@ -17,6 +17,8 @@ def test_ms_ssim_agrees_with_pytorch_msssim(golden, pair):
     found = ms_ssim(arrays[f"{pair}_a"], arrays[f"{pair}_b"])
     expected = arrays[f"{pair}_msssim_pytorch_msssim"]  # pytorch-msssim 1.0.0 in float64
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for same in ("pytorch_msssim_f32", "data_range1_f64", "hific"):
+        np.testing.assert_allclose(found, arrays[f"{pair}_msssim_{same}"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("pair", ["p0", "p1", "p2"])
@@ -24,6 +26,8 @@ def test_psnr_agrees_with_the_reference(golden, pair):
     arrays = golden("image_metrics")
     found = psnr(arrays[f"{pair}_a"], arrays[f"{pair}_b"])
     np.testing.assert_allclose(found, arrays[f"{pair}_psnr"], rtol=1e-12)
+    mse = arrays[f"{pair}_mse"]
+    np.testing.assert_allclose(255**2 / 10 ** (found / 10), mse, rtol=1e-12)
 
 
 @pytest.mark.parametrize("pair", ["q0", "q1", "q2"])
@@ -31,6 +35,11 @@ def test_log_frequency_distance_agrees_with_the_reference(golden, pair):
     arrays = golden("lfd")  # metric_utils of the focal-frequency-loss repository
     found = log_frequency_distance(arrays[f"{pair}_a"], arrays[f"{pair}_b"])
     np.testing.assert_allclose(found, arrays[f"{pair}_lfd"], rtol=1e-12)
+    np.testing.assert_allclose(found, arrays[f"{pair}_lfd_chw"], rtol=1e-12)
+    found = psnr(arrays[f"{pair}_a"], arrays[f"{pair}_b"])
+    np.testing.assert_allclose(found, arrays[f"{pair}_psnr"], rtol=1e-12)
+    np.testing.assert_allclose(255**2 / 10 ** (found / 10), arrays[f"{pair}_mse"], rtol=1e-12)
+    assert arrays["same_lfd"] == 0
 
 
 def test_log_frequency_distance_is_the_distance_of_the_spectra():

@@ -35,6 +35,25 @@ def test_rates_agree_with_the_reference_and_its_schedules(golden, x64):
         np.testing.assert_allclose([rate, lmbda], expected, rtol=1e-12)
 
 
+def test_their_weighted_sum_agrees_with_the_reference(golden, x64):
+    arrays = golden("losses")
+    real, fake = (
+        jnp.asarray(np.moveaxis(arrays[key], 1, -1), jnp.float64) for key in ("x_real", "x_gen")
+    )
+    # Whether the networks see [0, 1] or [-1, 1], the losses see [0, 1]: the sums are the same.
+    for step, _, expected in arrays["compression_loss_lpips0p25"]:
+        lambda_factor, target_factor = (2.0, 0.20 / 0.14) if step < 50_000 else (1.0, 1.0)
+        rate, _ = weighted_rate(
+            jnp.asarray(0.31),
+            jnp.asarray(0.25),
+            target=float(arrays["target_rate"][0] * target_factor),
+            lambda_above=float(arrays["lambda_A"][0] * lambda_factor),
+            lambda_below=float(arrays["lambda_B"] * lambda_factor),
+        )
+        loss = rate + arrays["k_M"] * mse_255(real, fake) + arrays["k_P"] * 0.25
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)  # float32 there
+
+
 def test_one_grey_level_of_error_costs_one():
     x = jnp.full((2, 4, 4, 3), 0.5)
     np.testing.assert_allclose(mse_255(x, x + 1 / 255), 1.0, rtol=1e-4)

@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,7 +39,7 @@ class TensorFlowDataset:
         self._spec, name, split = f"tfds:{spec}", match["name"], match["split"] or "train"
         tfds = _import(self._spec)
         array_record_module(self._spec)
-        folder = str(Path(folder or _default_folder()).expanduser())
+        folder = os.path.expanduser(folder or _default_folder())
         builder = _builder(tfds, name, folder, self._spec)
         self._key, decoders = _image_feature(tfds, builder, self._spec)
         self._records = _records(builder, split, decoders, _how(name, folder), self._spec)

@@ -1,7 +1,8 @@
 """A model that codes: images to bytes and back."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from fa_hific_jax.codec import arrays, bitstream, compress, programs, tiling
+from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.compress import EntropyModel, Quantised
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
@@ -71,6 +73,8 @@ class Model:
         Raises:
           UserError: not such an image, or one that this model cannot code.
         """
+        _check_image(image)
+        _check_alpha(alpha, *image.shape[:2])
         (quantised,) = self.quantise([image], reproducible=reproducible, mode=mode, plan=plan)
         return self.encode(quantised, *image.shape[:2], alpha=alpha, coder=coder)
 
@@ -92,7 +96,8 @@ class Model:
           max_pixels: refuse larger images, counted in blocks of 64 x 64 pixels.
 
         Raises:
-          BitstreamError: the file is damaged, too large, or of another model.
+          BitstreamError: the file is damaged, too large, of another model, or of a coder that is
+            not installed.
         """
         return self.decompress_picture(data, mode=mode, plan=plan, max_pixels=max_pixels)[0]
 
@@ -109,7 +114,7 @@ class Model:
         alpha = None
         if container.alpha_stream:
             alpha = unpack_alpha(container.alpha_stream, container.height, container.width)
-        y_hat = compress.decode(self.entropy, container)
+        y_hat = self._latents(container)
         (image,) = tiling.generate(self._network(), [y_hat], mode, plan)
         return image[: container.height, : container.width], alpha
 
@@ -122,6 +127,8 @@ class Model:
         mode: str = "auto",
     ) -> list[bytes]:
         """The files of many images, several at a time on the device; the same bytes as singly."""
+        for image in images:
+            _check_image(image)
         plan = self.plan([image.shape[:2] for image in images])
         symbols = self.quantise(images, reproducible=reproducible, mode=mode, plan=plan)
         pairs = zip(symbols, images, strict=True)
@@ -131,7 +138,7 @@ class Model:
         """The RGB images in many files, several at a time on the device."""
         containers = [self._unpack(data, bitstream.MAX_PIXELS) for data in files]
         plan = self.plan([(container.height, container.width) for container in containers])
-        latents = [compress.decode(self.entropy, container) for container in containers]
+        latents = [self._latents(container) for container in containers]
         images = tiling.generate(self._network(), latents, mode, plan)
         pairs = zip(images, containers, strict=True)
         return [image[: container.height, : container.width] for image, container in pairs]
@@ -166,11 +173,7 @@ class Model:
         coder: str = "constriction",
     ) -> bytes:
         """The file of the symbols of an image of this size in pixels."""
-        if alpha is not None and (alpha.shape != (height, width) or alpha.dtype != np.uint8):
-            raise UserError(
-                f"alpha is {alpha.dtype} of shape {alpha.shape}: give uint8 of shape "
-                f"{(height, width)}, that of the image"
-            )
+        _check_alpha(alpha, height, width)
         stream = b"" if alpha is None else pack_alpha(alpha)
         return compress.encode(self.entropy, quantised, self.model_id, height, width, coder, stream)
 
@@ -181,8 +184,13 @@ class Model:
         container = bitstream.unpack(data, max_pixels)
         bitstream.check_model(container, self.model_id)
         compress.check_claims(container, max_pixels)
-        tiling.check_size(self.config, container.height, container.width)
+        with _one_class_of_errors():
+            tiling.check_size(self.config, container.height, container.width)
         return container
+
+    def _latents(self, container: bitstream.Container) -> Float32[np.ndarray, "hy wy cy"]:
+        with _one_class_of_errors():
+            return compress.decode(self.entropy, container)
 
 
 def from_params(
@@ -239,10 +247,38 @@ def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
     return rounded
 
 
+@contextlib.contextmanager
+def _one_class_of_errors() -> Iterator[None]:
+    """Whatever is wrong with a file is a BitstreamError: who decodes many has one to expect."""
+    try:
+        yield
+    except BitstreamError:
+        raise
+    except UserError as error:
+        raise BitstreamError(str(error)) from error
+
+
 def _check_image(image: Any) -> None:
     shape = getattr(image, "shape", ())
     if getattr(image, "dtype", None) != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise UserError(
-            f"the image is {getattr(image, 'dtype', type(image).__name__)} of shape {shape}: give "
-            "uint8 of shape (height, width, 3), RGB from 0 to 255"
+            f"the image is {_described(image)}: give uint8 of shape (height, width, 3), RGB from 0 "
+            "to 255"
         )
+
+
+def _check_alpha(alpha: Any, height: int, width: int) -> None:
+    if alpha is None:
+        return
+    shape = getattr(alpha, "shape", None)
+    if getattr(alpha, "dtype", None) != np.uint8 or shape != (height, width):
+        raise UserError(
+            f"alpha is {_described(alpha)}: give uint8 of shape {(height, width)}, that of the "
+            "image"
+        )
+
+
+def _described(array: Any) -> str:
+    if not (hasattr(array, "dtype") and hasattr(array, "shape")):
+        return f"a {type(array).__name__}"
+    return f"{array.dtype} of shape {array.shape}"

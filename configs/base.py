@@ -97,6 +97,12 @@ def get_config() -> ConfigDict:
     # targets) and while it is not (HiFiC: 1/16).
     config.loss.lambda_above = 2.0
     config.loss.lambda_below = 2.0**-4
+    # How the weight follows the rate: "switch" between these two (HiFiC), or a "controller" that
+    # begins between them and makes the mean rate land on the target. Of it: steps over which it
+    # averages the rate, and its gain (docs/training.md).
+    config.loss.rate_control = "switch"
+    config.loss.control_steps = 500
+    config.loss.control_gain = 1.0
     # For so many first steps, lambdas and target are multiplied by the two factors (PyTorch HiFiC;
     # the original's code halves the lambdas and has 1/64 below: docs/training.md).
     config.loss.warmup_steps = 50_000
@@ -149,18 +155,37 @@ def get_config() -> ConfigDict:
     # Longest gradient, as Euclidean norm over all parameters; longer ones are scaled down to it.
     # 0 for no limit (HiFiC).
     config.optimizer.clip_norm = 0.0
+    # Decay of the running mean of the autoencoder's parameters that checkpoints give to eval.py
+    # and export, as in 0.999; min(decay, (1 + step) / (10 + step)) at first. 0 for the last ones.
+    config.optimizer.ema_decay = 0.0
 
     config.train = ConfigDict()
     # Steps in all, and images in one, over all devices (HiFiC: 1M, 8).
     config.train.steps = 1_000_000
     config.train.batch_size = 8
+    # Parts in which a batch is computed, one after the other, to save memory. Only what FFL takes
+    # over the batch (ave_spectrum, batch_matrix) is then taken over a part.
+    config.train.accumulate = 1
+    # Steps that are not finite leave the state as it is; more of them than this in a row end the
+    # run.
+    config.train.max_nonfinite = 10
     # Of parameters, noise and the order of data.
     config.train.seed = 0
-    # Steps between log lines, example images and checkpoints; checkpoints kept.
+    # Steps between log lines, and between example images.
     config.train.log_every = 100
     config.train.summary_every = 5_000
+    # Steps between checkpoints, and minutes after which the next log line brings one too, 0 for
+    # steps alone.
     config.train.checkpoint_every = 5_000
+    config.train.checkpoint_minutes = 0.0
+    # How many of the newest checkpoints stay, and by what the best one is known that stays too:
+    # "loss" (of training, the mean since the last log line), "eval/loss", "eval/psnr", "eval/bpp";
+    # "" for none.
     config.train.checkpoints_kept = 3
+    config.train.keep_best = ""
+    # Steps between looks at data.evaluation, squares of data.crop from the middle of at most 32
+    # images, which give the three eval/ metrics; 0 for none.
+    config.train.evaluate_every = 0
 
     config.evaluation = ConfigDict()
     # Weights of the LPIPS metric, the .npz of `fa-hific get-lpips`; without, LPIPS is left out.

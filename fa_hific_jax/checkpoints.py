@@ -1,20 +1,29 @@
 """Save and restore pytrees with Orbax, and the parameters of a trained model for inference."""
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import init_parameters
 
 FOLDER = "checkpoints"
+DAMAGED = "damaged_checkpoints"
+# Scores of which more is better; of all others, less.
+_RISING = ("eval/psnr",)
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is there but cannot be read."""
 
 
 class Checkpoints:
@@ -24,62 +33,116 @@ class Checkpoints:
     "training" (any pytree that only training needs) and "settings" (the config as JSON). Of
     "training", a later stage reads "discriminator" ("params" and "spectral") and "dsl_sigma" where
     they are there, the run itself everything; without any of it the item is left out.
-    Orbax writes to a temporary name and renames, so a folder under its final name is whole.
+    Orbax writes to a temporary name and renames, so a folder under its final name was whole once.
+
+    Args:
+      workdir: folder of the run.
+      kept: how many of the newest stay, None for all; one more while the next is being written.
+      best: name of a score; the checkpoint with the best one stays too. "" for none.
+      writer: whether a training run opens its own folder: what it left half-written goes.
     """
 
-    def __init__(self, workdir: epath.Path, kept: int | None):
-        options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True)
+    def __init__(
+        self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
+    ):
+        options = ocp.CheckpointManagerOptions(create=True, cleanup_tmp_directories=writer)
+        self._workdir, self._kept, self._best = workdir, kept, best
         self._manager = ocp.CheckpointManager(workdir / FOLDER, options=options)
 
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that were written to their end, oldest first."""
+        return sorted(self._manager.all_steps())
+
     def latest_step(self) -> int | None:
-        """Step of the newest whole checkpoint, None where there is none."""
-        return self._manager.latest_step()
+        """Step of the newest of them, None where there is none."""
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the best score, the newest of equals; None without scores."""
+        scores = {step: self._score(step) for step in self.steps()}
+        scores = {step: score for step, score in scores.items() if score is not None}
+        return max(scores, key=lambda step: (scores[step], step), default=None)
 
     def save(
-        self, step: int, autoencoder, training, settings: settings_lib.Settings | dict[str, Any]
+        self,
+        step: int,
+        autoencoder,
+        training,
+        settings: settings_lib.Settings | dict[str, Any],
+        scores: Mapping[str, float] | None = None,
     ) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
         `settings` may be a nested dict of those that are known, where the model was made elsewhere.
+
+        Raises:
+          UserError: this one or the one before it cannot be written.
         """
         known = settings if isinstance(settings, dict) else settings_lib.to_mapping(settings)
-        items = {
+        items: dict[str, Any] = {
             "autoencoder": ocp.args.StandardSave(autoencoder),
             "settings": ocp.args.JsonSave(known),
         }
         if training:
             items["training"] = ocp.args.StandardSave(training)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        if scores:
+            items["scores"] = ocp.args.JsonSave(dict(scores))
+        with self._naming_write_errors():
+            self._manager.wait_until_finished()
+            self._delete_old()
+            self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def check(self) -> None:
+        """Raises a UserError where writing in the background has failed since the last save."""
+        with self._naming_write_errors():
+            self._manager.check_for_errors()
+
+    def set_aside(self, step: int) -> epath.Path:
+        """Moves a checkpoint out of the way and returns where to; all processes must call it."""
+        target = self._workdir / DAMAGED / str(step)
+        if jax.process_index() == 0:
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                target.rmtree()
+            (self._workdir / FOLDER / str(step)).rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
+        self._manager.reload()
+        return target
 
     def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
         """Both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments.
 
         Raises:
-          UserError: the checkpoint holds other arrays than the arguments.
+          UserError: the checkpoint holds other arrays than the arguments; `DamagedCheckpoint`
+            where it cannot be read.
         """
         args = ocp.args.Composite(
             autoencoder=ocp.args.StandardRestore(autoencoder),
             training=ocp.args.StandardRestore(training),
         )
-        try:
+        for item, wanted in (("autoencoder", autoencoder), ("training", training)):
+            if _shapes(self.contents(step, item)) != _shapes(wanted):
+                raise UserError(
+                    f"the checkpoint of step {step} holds another training state than the config "
+                    "needs: leave loss.gan and loss.dsl on or off and loss.dsl_sigma_pairwise as "
+                    "that run had them, or use another --workdir"
+                )
+        with self._naming_damage(step):
             restored = self._manager.restore(step, args=args)
-        except (KeyError, TypeError, ValueError) as error:  # Orbax's, of another tree or shape
-            raise UserError(
-                f"the checkpoint of step {step} holds another training state than the config "
-                "needs: leave loss.gan and loss.dsl on or off and loss.dsl_sigma_pairwise as "
-                "that run had them, or use another --workdir"
-            ) from error
         return restored["autoencoder"], restored["training"]
 
     def restore_autoencoder(self, step: int, autoencoder) -> Any:
         """The model's parameters alone."""
         args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(autoencoder))
-        return self._manager.restore(step, args=args)["autoencoder"]
+        with self._naming_damage(step):
+            return self._manager.restore(step, args=args)["autoencoder"]
 
     def contents(self, step: int, item: str) -> dict[str, Any]:
         """Shapes and dtypes of everything in "autoencoder" or "training", {} without the item."""
         folder = self._folder(step, item)
-        return ocp.PyTreeCheckpointHandler().metadata(folder).tree if folder.exists() else {}
+        with self._naming_damage(step):
+            return ocp.PyTreeCheckpointHandler().metadata(folder).tree if folder.exists() else {}
 
     def read(self, step: int, item: str, wanted: dict[str, Any]) -> dict[str, Any]:
         """A part of `contents` as NumPy arrays, whatever devices it was written from."""
@@ -90,15 +153,14 @@ class Checkpoints:
             restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
             transforms={},  # Orbax's way to say that the rest is to stay unread
         )
-        return ocp.PyTreeCheckpointHandler().restore(self._folder(step, item), args=args)
-
-    def _folder(self, step: int, item: str) -> epath.Path:
-        return epath.Path(self._manager.directory) / str(step) / item
+        with self._naming_damage(step):
+            return ocp.PyTreeCheckpointHandler().restore(self._folder(step, item), args=args)
 
     def settings(self, step: int) -> dict[str, Any]:
         """Settings of the run that wrote a checkpoint, as that version's nested mapping."""
         args = ocp.args.Composite(settings=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["settings"]
+        with self._naming_damage(step):
+            return self._manager.restore(step, args=args)["settings"]
 
     def check_settings(
         self, step: int, given: settings_lib.Settings, groups: Sequence[str]
@@ -114,9 +176,69 @@ class Checkpoints:
             )
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is written; raises a UserError where that fails."""
+        with self._naming_write_errors():
+            self._manager.wait_until_finished()
+            self._delete_old()
+            self._manager.close()
+
+    def _folder(self, step: int, item: str) -> epath.Path:
+        return self._workdir / FOLDER / str(step) / item
+
+    def _delete_old(self) -> None:
+        if self._kept is None:
+            return
+        best = self.best_step() if self._best else None
+        for step in self.steps()[: -self._kept]:
+            if step != best:
+                self._manager.delete(step)
+
+    def _score(self, step: int) -> float | None:
+        """More is better."""
+        try:
+            scores = json.loads((self._folder(step, "scores") / "metadata").read_text())
+            return scores[self._best] * (1 if self._best in _RISING else -1)
+        except (OSError, ValueError, KeyError):  # made without, or damaged
+            return None
+
+    @contextlib.contextmanager
+    def _naming_write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # OSError, or what Orbax and TensorStore make of it
+            raise UserError(
+                f"no checkpoint can be written to {self._workdir / FOLDER} ({_first_line(error)}): "
+                f"make room or mend the folder, then give the same command again: {self._whole()}"
+            ) from error
+
+    def _whole(self) -> str:
+        steps = ocp.utils.checkpoint_steps(self._workdir / FOLDER)
+        return f"it goes on from step {max(steps)}" if steps else "there is no whole one yet"
+
+    @contextlib.contextmanager
+    def _naming_damage(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of JSON, Orbax, TensorStore and the file system
+            raise DamagedCheckpoint(
+                f"the checkpoint {self._workdir / FOLDER / str(step)} is damaged "
+                f"({_first_line(error)}): restore it from a copy, or remove its folder"
+            ) from error
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of arrays by their place, however a checkpoint names the kinds of nodes."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def differences(

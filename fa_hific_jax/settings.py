@@ -17,6 +17,9 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 from fa_hific_jax.models.fcm import LEGACY_SIDE
 
+RATE_CONTROLS = ("switch", "controller")
+"""Values of `loss.rate_control`: see `training/controller.py`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -25,6 +28,9 @@ class LossConfig:
     target_bpp: float
     lambda_above: float
     lambda_below: float
+    rate_control: str
+    control_steps: int
+    control_gain: float
     warmup_steps: int
     warmup_lambda: float
     warmup_target: float
@@ -49,11 +55,23 @@ class LossConfig:
     dsl_sigma_pairwise: bool
 
     def __post_init__(self):
-        for field, choices in (("gan_kind", KINDS), ("dsl_weighting", WEIGHTINGS)):
+        for field, choices in (
+            ("gan_kind", KINDS),
+            ("dsl_weighting", WEIGHTINGS),
+            ("rate_control", RATE_CONTROLS),
+        ):
             if getattr(self, field) not in choices:
                 raise UserError(
                     f"loss.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}"
                 )
+        if self.rate_control == "controller":
+            positive = ("target_bpp", "lambda_above", "lambda_below", "warmup_target")
+            for field in (*positive, "control_steps", "control_gain"):
+                if getattr(self, field) <= 0:
+                    raise UserError(
+                        f"loss.{field} is {getattr(self, field)}: "
+                        "loss.rate_control='controller' needs it to be positive"
+                    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +84,17 @@ class OptimizerConfig:
     drop_steps: tuple[int, ...]
     drop_factor: float
     clip_norm: float
+    ema_decay: float
+
+    def __post_init__(self):
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(
+                f"optimizer.ema_decay is {self.ema_decay}: it must be at least 0 and below 1"
+            )
+
+
+BEST_BY = ("", "loss", "eval/loss", "eval/psnr", "eval/bpp")
+"""Values of `train.keep_best`: "loss" is the training loss, averaged since the last log line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,18 +103,42 @@ class TrainConfig:
 
     steps: int
     batch_size: int
+    accumulate: int
+    max_nonfinite: int
     seed: int
     log_every: int
     summary_every: int
     checkpoint_every: int
+    checkpoint_minutes: float | int
     checkpoints_kept: int
+    keep_best: str
+    evaluate_every: int
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if field.name != "seed" and getattr(self, field.name) < 1:
-                raise UserError(
-                    f"train.{field.name} is {getattr(self, field.name)}: it must be at least 1"
-                )
+            value = getattr(self, field.name)
+            if field.name in ("checkpoint_minutes", "evaluate_every"):
+                if value < 0:
+                    raise UserError(f"train.{field.name} is {value}: it must not be negative")
+            elif field.name not in ("seed", "keep_best") and value < 1:
+                raise UserError(f"train.{field.name} is {value}: it must be at least 1")
+        if self.keep_best not in BEST_BY:
+            raise UserError(
+                f"train.keep_best is {self.keep_best!r}: choose one of {', '.join(BEST_BY[1:])}, "
+                "or '' to keep none for its quality"
+            )
+        every = self.evaluate_every
+        if self.keep_best.startswith("eval/") and (not every or self.checkpoint_every % every):
+            raise UserError(
+                f"train.keep_best is {self.keep_best!r} but train.evaluate_every is {every}: "
+                f"choose a divisor of train.checkpoint_every={self.checkpoint_every}, so that "
+                "every checkpoint is measured"
+            )
+        if self.batch_size % self.accumulate:
+            raise UserError(
+                f"train.batch_size is {self.batch_size}, which train.accumulate={self.accumulate} "
+                "does not divide: choose a divisor"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

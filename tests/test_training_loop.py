@@ -139,12 +139,29 @@ def test_the_first_bad_step_and_every_bad_metric_of_it_are_named():
     assert check_and_average(steps[:1], last_step=1) == {"loss": 1.0, "ffl": 2.0}
 
 
-def test_progress_tells_how_far_how_fast_and_how_long(capsys):
-    progress = Progress(first_step=10, last_step=30)
-    progress.report(20, {"loss": 1.2345678, "psnr": 20.0, "unshown": 1.0})
-    line = capsys.readouterr().out
-    assert line.startswith("step 20/30  ")
-    assert "steps/s" in line and "left" in line and "loss 1.235  psnr 20" in line
+def test_progress_tells_how_far_how_fast_and_how_long():
+    progress = Progress(first_step=10, last_step=30, batch_size=4)
+    values = progress.measure(20) | {"loss": 1.2345678, "psnr": 20.0, "unshown": 1.0}
+    assert values["speed/images_per_second"] > 0
+    values |= {"speed/images_per_second": 2.0, "speed/waiting_for_data": 0.25}
+    assert progress.line(20, values) == (
+        "step 20/30  2.0 images/s  waiting for data 25%  20 s left  loss 1.235  psnr 20"
+    )
+
+
+@pytest.mark.parametrize(
+    ("idle", "clock", "share"), [(True, [0, 1, 7, 10], 0.6), (False, [0, 1, 10], 0.0)]
+)
+def test_reading_counts_as_waiting_only_where_the_device_had_nothing_to_do(
+    idle, clock, share, monkeypatch
+):
+    times = iter(clock)
+    monkeypatch.setattr("fa_hific_jax.training.progress.time.monotonic", lambda: next(times))
+    progress = Progress(0, 100, batch_size=4)
+    assert progress.fetch(lambda: "batch", idle=lambda: idle) == "batch"
+    assert progress.measure(5) == pytest.approx(
+        {"speed/images_per_second": 2.0, "speed/waiting_for_data": share}
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,54 @@
 """One line per report: how far, how fast, how long still, how good."""
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
-SHOWN = ("loss", "bpp_rounded", "psnr", "lpips", "ffl", "dsl", "gan_generator", "gan_discriminator")
+SHOWN = (
+    *("loss", "bpp_rounded", "bpp_target", "psnr", "lpips", "ffl", "dsl", "gan_generator"),
+    *("gan_discriminator", "eval/bpp", "eval/psnr"),
+)
+Item = TypeVar("Item")
 
 
 class Progress:
-    """Prints progress with rate and remaining time to standard output."""
+    """Measures the speed between two reports, and puts it into words."""
 
-    def __init__(self, first_step: int, last_step: int):
-        self._last_step = last_step
+    def __init__(self, first_step: int, last_step: int, batch_size: int):
+        self._last_step, self._batch_size = last_step, batch_size
         self._previous = (first_step, time.monotonic())
+        self._waited = 0.0
 
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        """One line; the rate is that since the previous report."""
+    def fetch(self, get: Callable[[], Item], idle: Callable[[], bool]) -> Item:
+        """What `get` returns; its time counts as waiting where `idle` says so afterwards."""
+        start = time.monotonic()
+        item = get()
+        if idle():
+            self._waited += time.monotonic() - start
+        return item
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Metrics speed/images_per_second, and speed/waiting_for_data as a share of the time.
+
+        Both since the previous call.
+        """
         now = time.monotonic()
-        rate = (step - self._previous[0]) / max(now - self._previous[1], 1e-9)
-        self._previous = (step, now)
-        values = "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
-        remaining = duration((self._last_step - step) / rate)
-        print(
-            f"step {step}/{self._last_step}  {rate:.1f} steps/s  {remaining} left  {values}",
-            flush=True,
+        seconds = max(now - self._previous[1], 1e-9)
+        images = (step - self._previous[0]) * self._batch_size
+        waited, self._previous, self._waited = self._waited, (step, now), 0.0
+        return {
+            "speed/images_per_second": images / seconds,
+            "speed/waiting_for_data": min(waited / seconds, 1.0),
+        }
+
+    def line(self, step: int, values: dict[str, float]) -> str:
+        """A report in one line: `values` are metrics, with those of `measure`."""
+        rate, waiting = values["speed/images_per_second"], values["speed/waiting_for_data"]
+        seconds = (self._last_step - step) * self._batch_size / max(rate, 1e-9)
+        shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
+        return (
+            f"step {step}/{self._last_step}  {rate:.1f} images/s  waiting for data {waiting:.0%}  "
+            f"{duration(seconds)} left  {shown}"
         )
 
 

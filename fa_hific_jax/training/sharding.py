@@ -8,8 +8,9 @@ from fa_hific_jax.errors import UserError
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes along the axis "data"."""
-    return Mesh(np.asarray(jax.devices()), ("data",))
+    """All devices of all processes along the axis "data", those of a process side by side."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(devices), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,36 +1,26 @@
-"""What TensorBoard shows of a run: scalars, example images and their spectra."""
+"""What TensorBoard shows of a run beside scalars: example images, their spectra, parameters."""
 
 import functools
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
 
 from fa_hific_jax import ops
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.spectra import log_spectrum
+from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
 from fa_hific_jax.training.state import TrainState, parameters
 
 EXAMPLES = 4
-
-
-def metric_writer(workdir: epath.Path) -> Any:
-    """clu's asynchronous TensorBoard writer for `workdir`, as a context that flushes at its end."""
-    try:
-        import tensorflow as tf
-        from clu import metric_writers
-    except ImportError as error:
-        raise UserError(f"logging needs {error.name}: pip install 'fa-hific-jax[train]'") from error
-    tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory that JAX needs.
-    writer = metric_writers.create_default_writer(
-        workdir, just_logging=jax.process_index() > 0, collection="logs"
-    )
-    return metric_writers.ensure_flushes(writer)
+# Decibels at the bottom and at the top of all pictures of spectra.
+LOWEST, HIGHEST = -30.0, 70.0
+# Of the pictures of radial spectra: pixels, and colours of original and reconstruction.
+WIDTH, HEIGHT = 320, 200
+COLOURS = ("black", "red")
 
 
 def describe(state: TrainState) -> str:
@@ -47,16 +37,37 @@ def count(state: TrainState) -> int:
 
 def example_images(
     state: TrainState, batch: UInt8[np.ndarray, "b h w 3"], settings: Settings
-) -> dict[str, np.ndarray]:
-    """A few images of a batch, their reconstructions as decoded, and the log spectra of both."""
+) -> dict[str, UInt8[np.ndarray, "n _ _ c"]]:
+    """A few images of a batch with their reconstructions as decoded, and the spectra of both.
+
+    "original" and "reconstruction", the log spectrum of each as a picture, and "radial_spectrum",
+    where the black line is the original's, the red one the reconstruction's, from frequency 0 at
+    the left to half a cycle per pixel at the right and from -30 to 70 dB.
+    """
+    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.params["autoencoder"])
     x = jnp.asarray(batch[:EXAMPLES], jnp.float32) / 255.0
-    x_hat = _reconstruct(settings.model, jax.device_get(state.params["autoencoder"]), x)
-    images = {"original": batch[:EXAMPLES], "reconstruction": np.asarray(x_hat)}
+    x_hat = np.asarray(_reconstruct(settings.model, params, x))
+    images = {"original": batch[:EXAMPLES], "reconstruction": x_hat}
     spectra = {
         f"{name}_spectrum": np.stack([_picture(log_spectrum(image)) for image in stack])
         for name, stack in images.items()
     }
-    return images | spectra
+    radial = np.stack([radial_picture(pair) for pair in zip(*images.values(), strict=True)])
+    return images | spectra | {"radial_spectrum": radial}
+
+
+def radial_picture(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "hp wp 3"]:
+    """Radial power spectra of images as lines in `COLOURS` over a grid of 10 dB."""
+    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(picture)
+    for level in np.arange(LOWEST, HIGHEST, 10.0):
+        height = _height(level)
+        draw.line([(0, height), (WIDTH, height)], fill="lightgrey")
+    for image, colour in zip(images, COLOURS, strict=False):
+        frequency, power = radial_power_spectrum(image, bins=64)
+        points = zip(2 * WIDTH * frequency, _height(decibels(power)), strict=True)
+        draw.line([(float(x), float(y)) for x, y in points], fill=colour, width=2)
+    return np.asarray(picture)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -65,6 +76,12 @@ def _reconstruct(config, params, x):
     return ops.round_half_up(jnp.clip(x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
-def _picture(decibels: np.ndarray) -> np.ndarray:
-    """Grey uint8 picture (h, w, 1) of -30 to 70 dB."""
-    return np.clip((decibels[..., None] + 30.0) * 2.55, 0.0, 255.0).astype(np.uint8)
+def _height(level):
+    """Row of a picture at which a level in decibels is drawn."""
+    return HEIGHT * (HIGHEST - level) / (HIGHEST - LOWEST)
+
+
+def _picture(level: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 1"]:
+    """Grey picture of levels in decibels."""
+    grey = 255.0 * (level[..., None] - LOWEST) / (HIGHEST - LOWEST)
+    return np.clip(grey, 0.0, 255.0).astype(np.uint8)

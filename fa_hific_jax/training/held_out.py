@@ -1,0 +1,68 @@
+"""The model on images it does not train on, while it trains: cheap, on crops of one size."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from fa_hific_jax.data.sources import open_source
+from fa_hific_jax.metrics import psnr
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.ops import round_half_up
+from fa_hific_jax.settings import Settings
+from fa_hific_jax.training.state import TrainState
+from fa_hific_jax.training.step import train_step
+
+LIMIT = 32
+
+
+def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], dict[str, float]]:
+    """A function of the state that returns means over the first images of `data.evaluation`.
+
+    From the middle of each of at most `LIMIT` images a square of `data.crop` is taken.
+      eval/psnr  in dB, of the decoded 8-bit squares, averaged over images
+      eval/bpp   estimated from the rounded latents, bits per pixel
+      eval/loss  the training loss, with its noise, of the step that a square alone would make
+
+    Every process computes all of it, on one device, and comes to the same numbers.
+
+    Raises:
+      UserError: `data.evaluation` has no images, or one that cannot be read.
+    """
+    source = open_source(settings.data.evaluation, settings.data.tfds_dir)
+    side = settings.data.crop
+    squares = [middle(source[index], side)[None] for index in range(min(LIMIT, len(source)))]
+    alone = dataclasses.replace(settings.train, batch_size=1, accumulate=1)
+    alone = dataclasses.replace(settings, train=alone)
+    key = jax.random.key(settings.train.seed)
+
+    @jax.jit
+    def measure(state, images, lpips_params):
+        x = images.astype(jnp.float32) / 255.0
+        outputs = autoencoder.apply(settings.model, state.params["autoencoder"], x)
+        decoded = round_half_up(jnp.clip(outputs.x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+        _, metrics = train_step(state, images, key, lpips_params, settings=alone)
+        return decoded[0], outputs.rates.rounded[0], metrics["loss"]
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, lpips_params))
+        rows = []
+        for square in squares:
+            decoded, bpp, loss = jax.device_get(measure(here[0], square, here[1]))
+            rows.append((psnr(square[0], decoded), bpp, loss))
+        names = ("eval/psnr", "eval/bpp", "eval/loss")
+        return dict(zip(names, np.mean(np.asarray(rows, np.float64), axis=0).tolist(), strict=True))
+
+    return evaluate
+
+
+def middle(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """The square in the middle; of a smaller image, continued by mirroring."""
+    short = [max(side - length, 0) for length in image.shape[:2]]
+    image = np.pad(image, [(n // 2, n - n // 2) for n in short] + [(0, 0)], mode="symmetric")
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]

@@ -1,0 +1,95 @@
+"""Runs of several processes: how they find each other, and which of them speaks."""
+
+import glob
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from fa_hific_jax.errors import UserError
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def join(coordinator: str = "", processes: int | None = None, process: int | None = None) -> None:
+    """Joins the other processes of this run, if there are any; before anything else asks JAX.
+
+    What describes them, the first that applies:
+      1. the arguments: host:port of process 0, their number, the number of this one;
+      2. the environment variables of `VARIABLES`, which mean the same;
+      3. a SLURM step of several tasks (one task for each GPU), or a TPU machine.
+
+    Raises:
+      UserError: the description is incomplete or makes no sense, or the others cannot be reached.
+    """
+    # Collective operations on CPUs; the default of some releases of JAX cannot cross processes.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    arguments = explicit(coordinator, processes, process, os.environ)
+    if arguments is None and not _in_slurm_step(os.environ) and not _on_tpu():
+        return
+    try:
+        jax.distributed.initialize(**arguments or {})
+    except (RuntimeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"this process cannot join the others of the run: {said}: check --coordinator, "
+            "--processes and --process, and that all processes were started"
+        ) from error
+
+
+def explicit(
+    coordinator: str, processes: int | None, process: int | None, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Arguments for `jax.distributed.initialize`, None where nobody gave any.
+
+    Raises:
+      UserError: some are missing or make no sense.
+    """
+    given = (coordinator, processes, process)
+    if all(value in ("", None) for value in given):
+        given = tuple(environment.get(name, "") for name in VARIABLES)
+        names = VARIABLES
+    else:
+        names = ("--coordinator", "--processes", "--process")
+    if all(value == "" for value in given):
+        return None
+    for name, value in zip(names, given, strict=True):
+        if value in ("", None):
+            raise UserError(f"{name} is missing: several processes need {', '.join(names)}")
+    address = str(given[0])
+    try:
+        count, index = int(given[1] or 0), int(given[2] or 0)
+        port = int(address.rpartition(":")[2])
+    except ValueError as error:
+        raise UserError(
+            f"{', '.join(f'{n} {v}' for n, v in zip(names, given, strict=True))}: "
+            "give host:port and two whole numbers"
+        ) from error
+    if not 0 <= index < count or not 0 < port < 65536:
+        raise UserError(
+            f"{names[0]} {address}, {names[1]} {count}, {names[2]} {index}: processes are numbered "
+            "from 0 to one less than their number, ports from 1 to 65535"
+        )
+    return {"coordinator_address": address, "num_processes": count, "process_id": index}
+
+
+def leads() -> bool:
+    """Whether this is the process that writes logs and prints."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, in one of the processes."""
+    if leads():
+        print(text, flush=True)
+
+
+def _in_slurm_step(environment: Mapping[str, str]) -> bool:
+    return int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def _on_tpu() -> bool:
+    devices = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+    return bool(devices) and importlib.util.find_spec("libtpu") is not None

@@ -1,0 +1,81 @@
+"""run.json: what a run was started with, so that a result can be traced to its making."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from fa_hific_jax import __version__
+from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.settings import Settings
+
+FILE = "run.json"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None:
+    """Adds this start to `workdir/run.json`.
+
+    {"starts": [...]}, oldest first, each with time (UTC), first_step, command, settings, versions,
+    git (commit and whether files were changed, null outside a repository), devices and processes.
+    """
+    path = workdir / FILE
+    record = read(workdir)
+    record["starts"].append(
+        {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "first_step": first_step,
+            "command": sys.argv,
+            "versions": versions(),
+            "git": git_state(Path(__file__).resolve().parent),
+            "devices": [jax.device_count(), jax.devices()[0].device_kind],
+            "processes": jax.process_count(),
+            "settings": settings_lib.to_mapping(settings),
+        }
+    )
+    temporary = workdir / f"{FILE}.tmp"
+    temporary.write_text(json.dumps(record, indent=1))
+    temporary.replace(path)
+
+
+def read(workdir: epath.Path) -> dict[str, Any]:
+    """The record of a run; without any start where there is none, or none that can be read."""
+    try:
+        record = json.loads((workdir / FILE).read_text())
+    except (OSError, ValueError):
+        return {"starts": []}
+    return record if isinstance(record, dict) and "starts" in record else {"starts": []}
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the packages that numbers depend on."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"fa-hific-jax": __version__, "python": platform.python_version()} | found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """{"commit": ..., "changed": ...} of the repository that `folder` belongs to, None without."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout
+
+    try:
+        # A package installed into an environment within a repository is not part of it.
+        if not git("ls-files", "."):
+            return None
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -12,9 +12,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from coding_model import coding_model, image_of
 
 from fa_hific_jax.codec import bitstream, coders, exact
 from fa_hific_jax.codec.bitstream import Container
+from fa_hific_jax.codec.model import Model
+from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.entropy import tables
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.errors import UserError
@@ -149,6 +152,48 @@ def test_every_file_of_the_folder_decodes_here_or_names_what_is_missing(folder, 
             np.testing.assert_array_equal(decoded, was)
         # And coding is as deterministic as decoding, whatever the environment.
         assert encode(model, z, y, coder) == data
+
+
+@pytest.fixture(scope="module")
+def coding(folder) -> Model:
+    """A whole model in the same folder, networks and all."""
+    path = folder / "model"
+    if not path.exists():
+        save_model(coding_model(), path)
+    return load_model(path)
+
+
+@pytest.mark.parametrize("coder", CODERS)
+@pytest.mark.parametrize("height, width", [(70, 100), (129, 1)])
+def test_a_picture_is_written_and_decodes_where_it_was_written(
+    folder, coding, coder, height, width
+):
+    data = coding.compress(image_of(height, width), coder=coder)
+    decoded = coding.decompress(data)
+    assert decoded.shape == (height, width, 3)
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    name = f"{HERE}_{coder}_{height}x{width}"
+    (pictures / f"{name}.fahj").write_bytes(data)
+    np.save(pictures / f"{name}.npy", decoded)
+
+
+def test_every_picture_of_the_folder_decodes_here_and_is_coded_alike(folder, coding):
+    files = sorted((folder / "pictures").glob("*.fahj"))
+    if SHARED:
+        assert len({file.name.split("_")[0] for file in files}) > 1, "run the other one before"
+    for file in files:
+        _, coder, size = file.stem.split("_")
+        height, width = map(int, size.split("x"))
+        if coder not in CODERS:
+            with pytest.raises(UserError, match="requirements-tfc.txt"):
+                coding.decompress(file.read_bytes())
+            continue
+        there = np.load(file.with_suffix(".npy")).astype(int)
+        here = coding.decompress(file.read_bytes()).astype(int)
+        # The symbols are the same, which the file's checksum proves; the generator is float32.
+        assert np.max(np.abs(here - there)) <= 1
+        assert coding.compress(image_of(height, width), coder=coder) == file.read_bytes()
 
 
 def test_a_device_that_computes_other_rows_says_so(model):

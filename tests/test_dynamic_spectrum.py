@@ -331,12 +331,12 @@ def test_objective_blurs_and_weights_as_configured(legacy, weighting):
     rates = Rates(rate, rate, rate, rate)
     outputs = AutoencoderOutput(latents, latents, latents, image, (), (), rates)
     raw = random(2, 2, seed=9)
-    sigmas, step = sigma_from_raw(raw), jnp.zeros((), jnp.int32)
+    sigmas, lmbda = sigma_from_raw(raw), jnp.ones(())
 
     @jax.jit
     def both(a, c):
         features = outputs._replace(encoder_features=tuple(a), fcm_features=tuple(c))
-        _, metrics = objective(features, raw, image, None, None, step, config)
+        _, metrics = objective(features, raw, image, None, None, lmbda, config)
         options = {"kernel_size": 5, "legacy_kernel": legacy, "weighting": weighting}
         return metrics["dsl"], spectrum_loss(a, c, sigmas=sigmas, **options)
 

@@ -106,8 +106,9 @@ def test_optimizers_without_moments_of_what_is_frozen_survive_a_checkpoint(tmp_p
 def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_path):
     workdir = epath.Path(tmp_path)
     train(tiny_settings(train__steps=3), workdir)
-    with pytest.raises(UserError, match=r"not finite at step [45678]: .*loss"):
-        train(tiny_settings(optimizer__learning_rate=1e30, train__steps=9), workdir)
+    with pytest.raises(UserError, match=r"2 steps in a row were not finite, up to step [5678] \("):
+        diverging = {"optimizer__learning_rate": 1e30, "train__max_nonfinite": 1}
+        train(tiny_settings(**diverging, train__steps=9), workdir)
     _, step = load_autoencoder(workdir, tiny_settings())
     assert step == 3
 
@@ -128,15 +129,21 @@ def test_damaged_images_are_counted_and_named_once(tmp_path, capsys, monkeypatch
     assert out.count(f"skipped {folder}/1.png: cannot be read as an image") == 1
 
 
-def test_the_first_bad_step_and_every_bad_metric_of_it_are_named():
+def test_bad_steps_are_left_out_until_too_many_come_in_a_row():
     steps = [
-        {"loss": 1.0, "ffl": 2.0},
-        {"loss": np.nan, "ffl": np.inf},
-        {"loss": np.nan, "ffl": 1.0},
+        {"loss": 1.0, "ffl": 2.0, "skipped": 0.0, "skipped_in_row": 0.0},
+        {"loss": np.nan, "ffl": np.inf, "skipped": 1.0, "skipped_in_row": 1.0},
+        {"loss": np.nan, "ffl": 1.0, "skipped": 2.0, "skipped_in_row": 2.0},
+        {"loss": 3.0, "ffl": 3.0, "skipped": 2.0, "skipped_in_row": 0.0},
     ]
-    with pytest.raises(UserError, match=r"at step 41: ffl, loss; lower optimizer.learning_rate"):
-        check_and_average(steps, last_step=42)
-    assert check_and_average(steps[:1], last_step=1) == {"loss": 1.0, "ffl": 2.0}
+    expected = {"loss": 2.0, "ffl": 2.5, "skipped": 2.0, "skipped_in_row": 0.0}
+    assert check_and_average(steps, last_step=42, max_nonfinite=2) == expected
+    with pytest.raises(
+        UserError,
+        match=r"2 steps in a row were not finite, up to step 41 \(loss\); lower optimizer.learning",
+    ):
+        check_and_average(steps, last_step=42, max_nonfinite=1)
+    assert np.isnan(check_and_average(steps[1:3], last_step=42, max_nonfinite=2)["loss"])
 
 
 def test_progress_tells_how_far_how_fast_and_how_long():

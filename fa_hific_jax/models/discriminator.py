@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
+from fa_hific_jax.models.convolution import convolve
 from fa_hific_jax.models.layers import (
     Conv,
     Features,
@@ -42,7 +43,8 @@ class SpectralConv(nn.Module):
 
     Miyato et al. 2018: sigma = u^T W v with W of shape (outputs, rest); u and v are explicit state
     in the collection "spectral", one power iteration each time it is applied with the collection
-    mutable, none otherwise. The gradient flows through W in sigma, not through u and v.
+    mutable, none otherwise. The gradient flows through W in sigma, not through u and v. W, u, v and
+    sigma are float32; the convolution is computed in `dtype`.
     """
 
     features: int
@@ -50,6 +52,7 @@ class SpectralConv(nn.Module):
     stride: int
     padding: Padding
     mode: Literal["reflect", "constant"]
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features) -> Resized:
@@ -68,14 +71,9 @@ class SpectralConv(nn.Module):
             v.value = _unit(fixed @ u.value)
             u.value = _unit(v.value @ fixed)
         sigma = v.value @ weights @ u.value
-        y = jax.lax.conv_general_dilated(
-            pad(x, self.padding, self.mode),
-            kernel / sigma,
-            (self.stride, self.stride),
-            "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y + bias.reshape(1, 1, 1, -1)
+        x = pad(x.astype(self.dtype), self.padding, self.mode)
+        y = convolve(x, (kernel / sigma).astype(self.dtype), self.stride)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class Discriminator(nn.Module):
@@ -93,11 +91,13 @@ class Discriminator(nn.Module):
       config: widths.
       variant: "pytorch" or "tensorflow".
       input_range: of the images it judges, "symmetric" for -1 to 1: those in [0, 1] are mapped.
+      dtype: in which convolutions are computed; parameters and logits are float32.
     """
 
     config: DiscriminatorConfig
     variant: str
     input_range: str
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(
@@ -113,25 +113,26 @@ class Discriminator(nn.Module):
         context = nn.leaky_relu(self._context()(y_hat), 0.2)
         context = jnp.repeat(jnp.repeat(context, 16, axis=1), 16, axis=2)
         context = context[:, : x.shape[1], : x.shape[2]]
-        h = jnp.concatenate([x, context], axis=-1)
+        h = jnp.concatenate([x.astype(self.dtype), context], axis=-1)
         last = len(self.config.widths) - 1
         for layer, width in enumerate(self.config.widths):
             halves = self.variant == "pytorch" or layer < last
             conv = self._conv4x4(width, halves, name=f"conv{layer}")
             h = nn.leaky_relu(conv(h), 0.2)
         if self.variant == "pytorch":
-            return Conv(1, 1, name="conv_out")(h)
-        return self._conv4x4(1, halves=False, name="conv_out")(h)
+            return ops.at_least_float32(Conv(1, 1, dtype=self.dtype, name="conv_out")(h))
+        return ops.at_least_float32(self._conv4x4(1, halves=False, name="conv_out")(h))
 
     def _context(self) -> nn.Module:
         channels, mode = self.config.context_channels, edge_mode(self.variant)
         if self.variant == "pytorch":
-            return Conv(channels, 3, mode=mode, name="context")
-        return SpectralConv(channels, 3, 1, same_padding(3), mode, name="context")
+            return Conv(channels, 3, mode=mode, dtype=self.dtype, name="context")
+        return SpectralConv(channels, 3, 1, same_padding(3), mode, self.dtype, name="context")
 
     def _conv4x4(self, features: int, halves: bool, name: str) -> nn.Module:
         stride, padding = (2, HALVING_4X4) if halves else (1, KEEPING_4X4)
-        return SpectralConv(features, 4, stride, padding, edge_mode(self.variant), name=name)
+        mode = edge_mode(self.variant)
+        return SpectralConv(features, 4, stride, padding, mode, self.dtype, name=name)
 
 
 def _unit(x):

@@ -25,7 +25,7 @@ from fa_hific_jax.training.held_out import evaluator
 from fa_hific_jax.training.logs import Logs
 from fa_hific_jax.training.processes import leads, say
 from fa_hific_jax.training.progress import Progress
-from fa_hific_jax.training.state import TrainState, create
+from fa_hific_jax.training.state import TrainState, create, swapped
 from fa_hific_jax.training.step import train_step
 from fa_hific_jax.training.stopping import Stop, naming_full_disks
 from fa_hific_jax.training.summaries import count, describe, example_images
@@ -50,7 +50,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
 
     Raises:
       UserError: a setting that this machine or this `workdir` cannot serve, unreadable data, a full
-        disk, or a loss that is no longer finite (checkpoints then end before that step).
+        disk, or losses that are no longer finite (`check_and_average`).
     """
     config = settings.train
     mesh = sharding.data_mesh()
@@ -136,7 +136,7 @@ def _steps(run: _Run, state: TrainState, first: int, rows: jax.sharding.Sharding
         saving = last or due.checkpoint(step)
         evaluating = run.evaluate is not None and (last or step % config.evaluate_every == 0)
         if saving or evaluating or step % config.log_every == 0:
-            means = check_and_average(pending, step)
+            means = check_and_average(pending, step, config.max_nonfinite)
             pending = []
             if run.evaluate is not None and evaluating:
                 means |= run.evaluate(state)
@@ -250,7 +250,7 @@ def _restored(
     checkpoints.check_settings(step, settings, MUST_MATCH)
     autoencoder, rest = checkpoints.restore(step, *_items(state))
     params = {name: rest.pop(name) for name in state.params if name in rest}
-    return TrainState(params=params | {"autoencoder": autoencoder}, **rest)
+    return swapped(TrainState(params=params | {"autoencoder": autoencoder}, **rest))
 
 
 def save(
@@ -263,26 +263,33 @@ def save(
     checkpoints.save(int(state.step), *_items(state), settings, scores)
 
 
-def check_and_average(metrics: list[dict], last_step: int) -> dict[str, float]:
-    """Means of the metrics of consecutive steps, the last being `last_step`.
+def check_and_average(metrics: list[dict], last_step: int, max_nonfinite: int) -> dict[str, float]:
+    """Means of the metrics of consecutive steps, the last being `last_step`, that were finite.
+
+    NaN where none was; "skipped" and "skipped_in_row" are those of the last step.
 
     Raises:
-      UserError: names the first step and the metrics that are not finite there.
+      UserError: more than `max_nonfinite` in a row were not; names which metrics.
     """
     columns = {
         name: np.asarray(jax.device_get([values[name] for values in metrics]))
         for name in metrics[0]
     }
-    bad = {name: np.flatnonzero(~np.isfinite(column)) for name, column in columns.items()}
-    bad = {name: where[0] for name, where in bad.items() if where.size}
-    if bad:
-        offset = min(bad.values())
-        names = ", ".join(sorted(name for name, where in bad.items() if where == offset))
+    in_row = columns["skipped_in_row"]
+    if in_row.max() > max_nonfinite:
+        at = int(np.argmax(in_row > max_nonfinite))
+        names = ", ".join(sorted(name for name in columns if not np.isfinite(columns[name][at])))
         raise UserError(
-            f"training stopped: not finite at step {last_step - len(metrics) + 1 + offset}: "
-            f"{names}; lower optimizer.learning_rate and start again from the last checkpoint"
+            f"training stopped: {int(in_row[at])} steps in a row were not finite, up to step "
+            f"{last_step - len(metrics) + 1 + at} ({names}); lower optimizer.learning_rate and "
+            "start again from the last checkpoint"
         )
-    return {name: float(np.mean(column)) for name, column in columns.items()}
+    finite = in_row == 0
+    means = {
+        name: float(np.mean(column[finite])) if finite.any() else np.nan
+        for name, column in columns.items()
+    }
+    return means | {name: float(columns[name][-1]) for name in ("skipped", "skipped_in_row")}
 
 
 def _load_lpips(config: LossConfig) -> LpipsParams | None:
@@ -298,6 +305,7 @@ def _load_lpips(config: LossConfig) -> LpipsParams | None:
 
 def _items(state: TrainState) -> tuple[Any, dict[str, Any]]:
     """The "autoencoder" and "training" of a checkpoint."""
+    state = swapped(state)
     training = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     training |= training.pop("params")
     return training.pop("autoencoder"), training

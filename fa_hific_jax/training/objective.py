@@ -2,16 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from fa_hific_jax.losses import lpips as lpips_loss
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
 from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
 from fa_hific_jax.losses.gan import generator_loss
-from fa_hific_jax.losses.rate_distortion import mse_255, weighted_rate
-from fa_hific_jax.models.autoencoder import AutoencoderOutput
+from fa_hific_jax.losses.rate_distortion import mse_255
+from fa_hific_jax.models.autoencoder import AutoencoderOutput, Images
 from fa_hific_jax.settings import LossConfig
-from fa_hific_jax.training.schedules import rate_terms
 
 Scalar = Float[Array, ""]
 
@@ -22,12 +21,13 @@ def objective(
     x: Float[Array, "b h w 3"],
     logits_fake: Float[Array, "b hd wd 1"] | None,
     lpips_params,
-    step: Int[Array, ""],
+    lmbda: Scalar,
     config: LossConfig,
+    views: dict[str, Images] | None = None,
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Loss of encoder, hyperprior and generator, and its unweighted parts by name.
 
-    lambda(bpp) * bpp + k_M MSE + k_P LPIPS + beta G + k_FFL FFL(x_hat, x) + k_DSL DSL(C, A)
+    lambda bpp + k_M MSE + k_P LPIPS + beta G + k_FFL FFL(x_hat, x) + k_DSL DSL(C, A)
 
     A term of weight 0 is neither computed nor reported.
 
@@ -38,34 +38,30 @@ def objective(
       x: images in [0, 1].
       logits_fake: of the discriminator for x_hat, None without adversarial term.
       lpips_params: of `load_lpips`, None without perceptual term.
-      step: decides target and weight of the rate.
+      lmbda: weight of the rate (`controller.rate_weight`).
       config: weights and options.
+      views: x_hat once for each of `terms_of_x_hat`, to tell their gradients apart; without,
+        that of `outputs`.
     """
-    target, lambda_above, lambda_below = rate_terms(step, config)
-    bpp_noisy, bpp_rounded = jnp.mean(outputs.rates.noisy), jnp.mean(outputs.rates.rounded)
-    rate, lmbda = weighted_rate(
-        bpp_noisy, bpp_rounded, target=target, lambda_above=lambda_above, lambda_below=lambda_below
-    )
-    mse = mse_255(x, outputs.x_hat)
-    loss = rate + config.mse * mse
+    seen = views or dict.fromkeys(terms_of_x_hat(config), outputs.x_hat)
+    bpp_noisy = jnp.mean(outputs.rates.noisy)
+    mse = mse_255(x, seen["mse"])
+    loss = lmbda * bpp_noisy + config.mse * mse
     metrics = {
         "bpp_noisy": bpp_noisy,
-        "bpp_rounded": bpp_rounded,
+        "bpp_rounded": jnp.mean(outputs.rates.rounded),
         "bpp_rounded_z": jnp.mean(outputs.rates.rounded_z),
-        "bpp_target": target,
-        "lambda_rate": lmbda,
         "mse": mse,
-        "psnr": 10 * jnp.log10(255.0**2 / jnp.maximum(mse, 1e-6)),
     }
     if config.lpips:
-        metrics["lpips"] = jnp.mean(lpips_loss.lpips(lpips_params, x, outputs.x_hat))
+        metrics["lpips"] = jnp.mean(lpips_loss.lpips(lpips_params, x, seen["lpips"]))
         loss += config.lpips * metrics["lpips"]
     if config.gan:
         assert logits_fake is not None
         metrics["gan_generator"] = generator_loss(logits_fake, config.gan_kind)
         loss += config.gan * metrics["gan_generator"]
     if config.ffl:
-        metrics["ffl"] = focal_frequency_loss(outputs.x_hat, x, **_ffl_options(config))
+        metrics["ffl"] = focal_frequency_loss(seen["ffl"], x, **_ffl_options(config))
         loss += config.ffl * metrics["ffl"]
     if config.dsl:
         assert raw_sigmas is not None
@@ -84,6 +80,11 @@ def objective(
         metrics["dsl_sigma"] = jnp.mean(sigmas)
         loss += config.dsl * metrics["dsl"]
     return loss, metrics | {"loss": loss}
+
+
+def terms_of_x_hat(config: LossConfig) -> list[str]:
+    """The terms that judge the decoded image: rate and DSL do not see it."""
+    return ["mse"] + [term for term in ("lpips", "gan", "ffl") if getattr(config, term)]
 
 
 def _ffl_options(config: LossConfig) -> dict:

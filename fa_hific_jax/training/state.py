@@ -13,6 +13,7 @@ from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
 from fa_hific_jax.training import trainable
+from fa_hific_jax.training.controller import ControllerState, start
 from fa_hific_jax.training.schedules import learning_rate
 
 
@@ -30,12 +31,20 @@ class TrainState(flax.struct.PyTreeNode):
     `step` is an int32 scalar. `params` holds "autoencoder" (the model) and, in a run with DSL,
     "dsl_sigma" (raw widths of its blurs, see `sigma_from_raw`); `discriminator` is None in a run
     without adversarial term. Optimizers hold nothing of the parameters that do not train.
+
+    `averaged` is the running mean of the autoencoder's parameters, with None for those that do not
+    train, or None with `optimizer.ema_decay` 0; `averaged_autoencoder` gives the whole of it.
+    `controller` is None but with `loss.rate_control` "controller". `skipped` counts the steps that
+    were not finite, in all and in a row up to now: int32 of shape (2,).
     """
 
     step: Any
     params: dict[str, Any]
     optimizer: optax.OptState
     discriminator: DiscriminatorState | None
+    averaged: Any
+    controller: ControllerState | None
+    skipped: Any
 
 
 def optimizers(
@@ -76,6 +85,9 @@ def create(settings: Settings, key: Key) -> TrainState:
         params=params,
         optimizer=optimizer_g.init(trainable.split(params, settings.trainable)[0]),
         discriminator=discriminator,
+        averaged=_first_average(params["autoencoder"], settings),
+        controller=start(settings.loss) if settings.loss.rate_control == "controller" else None,
+        skipped=jnp.zeros(2, jnp.int32),
     )
     trainable.check(parameters(state), settings.trainable)
     return state
@@ -84,7 +96,8 @@ def create(settings: Settings, key: Key) -> TrainState:
 def discriminator_network(settings: Settings) -> Discriminator:
     """The discriminator that belongs to the model of `settings`."""
     model = settings.model
-    return Discriminator(settings.discriminator, model.variant, model.input_range)
+    dtype = jnp.dtype(model.dtype)
+    return Discriminator(settings.discriminator, model.variant, model.input_range, dtype)
 
 
 def parameters(state: TrainState) -> dict[str, Any]:
@@ -94,10 +107,53 @@ def parameters(state: TrainState) -> dict[str, Any]:
     return state.params | {"discriminator": state.discriminator.params}
 
 
+def averaged_autoencoder(state: TrainState) -> Any:
+    """The autoencoder's parameters for inference: averaged where the run averages them."""
+    return trainable.merge(state.averaged, state.params["autoencoder"])
+
+
+def swapped(state: TrainState) -> TrainState:
+    """`state` with averaged and latest parameters of the autoencoder in each other's place.
+
+    So they are in a checkpoint: what inference and a later stage read there is the mean. What does
+    not train is in both alike. Swapping twice changes nothing.
+    """
+    if state.averaged is None:
+        return state
+    latest = jax.tree.map(
+        lambda mean, new: None if mean is None else new,
+        state.averaged,
+        state.params["autoencoder"],
+        is_leaf=lambda leaf: leaf is None,
+    )
+    params = state.params | {"autoencoder": averaged_autoencoder(state)}
+    return state.replace(params=params, averaged=latest)
+
+
+def restart_average(state: TrainState) -> TrainState:
+    """`state`, its running mean being that of its present parameters alone.
+
+    They are copied, since buffers that a step takes over must not be the same.
+    """
+    copied = jax.tree.map(
+        lambda old, new: None if old is None else jnp.copy(new),
+        state.averaged,
+        state.params["autoencoder"],
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return state.replace(averaged=copied)
+
+
 def split_discriminator(params: Any, settings: Settings) -> tuple[Any, Any]:
     """(what trains, what does not) of the discriminator's parameters, see `trainable.split`."""
     trained, frozen = trainable.split({"discriminator": params}, settings.trainable)
     return trained["discriminator"], frozen["discriminator"]
+
+
+def _first_average(params: Any, settings: Settings) -> Any:
+    if not settings.optimizer.ema_decay:
+        return None
+    return trainable.split({"autoencoder": params}, settings.trainable)[0]["autoencoder"]
 
 
 def _raw_sigmas(config: LossConfig) -> Array:

@@ -1,6 +1,11 @@
-"""One step of training: discriminator first, then everything else, from a single forward pass."""
+"""One step of training: discriminator first, then everything else, from a single forward pass.
 
-from typing import Any
+With `train.accumulate` the batch is computed in parts, and each part forward twice: once for the
+discriminator and the mean rate, once more for the gradient after the discriminator has moved.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +17,8 @@ from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Key
 from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training.objective import objective
+from fa_hific_jax.training.controller import rate_weight
+from fa_hific_jax.training.objective import objective, terms_of_x_hat
 from fa_hific_jax.training.state import (
     DiscriminatorState,
     TrainState,
@@ -20,9 +26,17 @@ from fa_hific_jax.training.state import (
     optimizers,
     split_discriminator,
 )
-from fa_hific_jax.training.trainable import merge, split
+from fa_hific_jax.training.trainable import by_name, merge, split
 
 Metrics = dict[str, Float[Array, ""]]
+
+
+class Decoded(NamedTuple):
+    """Of a forward pass, what discriminator and rate control see; images on the leading axes."""
+
+    x_hat: Array
+    y_hat: Array
+    bpp_rounded: Array
 
 
 def train_step(
@@ -36,55 +50,199 @@ def train_step(
     """State after one step on `images` in 0..255, and the values that led there.
 
     The discriminator takes its step first, then judges the same x_hat for the generator; the
-    autoencoder runs forward once. Noise follows from `key` and `state.step` alone, so a resumed
-    run sees what an unbroken one would. Only what `settings.trainable` names is differentiated
-    and changed; a discriminator of which nothing trains judges as it is.
+    autoencoder runs forward once. Noise follows from `key`, `state.step` and an image's place in
+    the batch alone, so a resumed run sees what an unbroken one would, and `train.accumulate`
+    changes nothing but rounding. Only what `settings.trainable` names is differentiated and
+    changed; a discriminator of which nothing trains judges as it is.
+
+    Where a value or a gradient is not finite, the state stays as it is but for `step` and
+    `skipped`, and the step's other metrics are of no meaning.
     """
     x = images.astype(jnp.float32) / 255.0
-    noise_key = jax.random.fold_in(key, state.step)
+    keys = jax.random.split(jax.random.fold_in(key, state.step), len(x))
+    batches = parts((x, keys), settings.train.accumulate)
     trained, frozen = split(state.params, settings.trainable)
 
-    def forward(params) -> AutoencoderOutput:
-        whole = merge(params, frozen["autoencoder"])
-        return autoencoder.apply(settings.model, whole, x, noise_key)
+    def run(x, keys):
+        def of_params(params) -> AutoencoderOutput:
+            return forward(merge(params, frozen["autoencoder"]), x, keys, settings)
 
-    outputs, pullback = jax.vjp(forward, trained["autoencoder"])
+        return jax.vjp(of_params, trained["autoencoder"])
+
+    once: Any = None
+    if settings.train.accumulate == 1:
+        once = run(*_part(batches, 0))
+        decoded = jax.tree.map(lambda leaf: leaf[None], _decoded(once[0]))
+    else:
+        decoded = jax.lax.map(lambda batch: _decoded(run(*batch)[0]), batches)
+
     discriminator, metrics_d = state.discriminator, {}
     if discriminator is not None and _any(split_discriminator(discriminator.params, settings)[0]):
-        discriminator, metrics_d = update_discriminator(discriminator, x, outputs, settings)
-
-    def loss_of_outputs(outputs: AutoencoderOutput, trained_sigmas):
-        raw_sigmas = merge(trained_sigmas, frozen.get("dsl_sigma"))
-        logits_fake = None
-        if discriminator is not None:
-            logits_fake = judge(discriminator, outputs.x_hat, outputs.y_hat, settings)
-        return objective(
-            outputs, raw_sigmas, x, logits_fake, lpips_params, state.step, settings.loss
+        discriminator, metrics_d = update_discriminator(
+            discriminator, batches[0], decoded, settings
         )
+    lmbda, target, controller = rate_weight(
+        state.controller, state.step, jnp.mean(decoded.bpp_rounded), settings.loss
+    )
 
-    (grad_outputs, grad_sigmas), metrics_g = jax.grad(
-        loss_of_outputs, argnums=(0, 1), has_aux=True
-    )(outputs, trained.get("dsl_sigma"))
-    grads = {"autoencoder": pullback(grad_outputs)[0]}
-    if "dsl_sigma" in trained:
-        grads["dsl_sigma"] = grad_sigmas
+    def gradient(batch):
+        outputs, pullback = once or run(*batch)
+        grad_outputs, grad_sigmas, squares, metrics = gradient_at_outputs(
+            outputs,
+            batch[0],
+            trained.get("dsl_sigma"),
+            frozen.get("dsl_sigma"),
+            discriminator,
+            lpips_params,
+            lmbda,
+            settings,
+        )
+        grads = {"autoencoder": pullback(grad_outputs)[0]}
+        if "dsl_sigma" in trained:
+            grads["dsl_sigma"] = grad_sigmas
+        return grads, squares, metrics
+
+    grads, squares, metrics = mean_over(gradient, batches)
     updates, optimizer = optimizers(settings.optimizer)[0].update(grads, state.optimizer, trained)
-    new_state = TrainState(
-        step=state.step + 1,
-        params=merge(optax.apply_updates(trained, updates), frozen),
+    moved: Any = optax.apply_updates(trained, updates)
+    metrics |= metrics_d | gradient_norms(grads)
+    metrics |= {
+        f"grad_norm_term/{term}": jnp.sqrt(square / settings.train.accumulate)
+        for term, square in squares.items()
+    }
+    metrics |= {
+        "bpp_target": target,
+        "lambda_rate": lmbda,
+        "psnr": 10 * jnp.log10(255.0**2 / jnp.maximum(metrics["mse"], 1e-6)),
+    }
+    new_state = state.replace(
+        params=merge(moved, frozen),
         optimizer=optimizer,
         discriminator=discriminator,
+        averaged=_averaged(state, moved["autoencoder"], settings.optimizer.ema_decay),
+        controller=controller,
     )
-    return new_state, metrics_d | metrics_g | {"grad_norm": norm(grads)}
+    return _if_finite(new_state, state, metrics)
+
+
+def forward(params, x: Float[Array, "b h w 3"], keys, settings: Settings) -> AutoencoderOutput:
+    """The autoencoder in training, each image with a key of its own."""
+
+    def one(x, key):
+        return autoencoder.apply(settings.model, params, x[None], key)
+
+    outputs = jax.vmap(one)(x, keys)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+
+
+def parts(batch: Any, count: int) -> Any:
+    """`batch` with a leading axis of `count` parts, every count-th image in each.
+
+    So the images of a device, which are neighbours, are spread over all parts.
+    """
+    return jax.tree.map(
+        lambda leaf: jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1), batch
+    )
+
+
+def mean_over(function: Callable[[Any], Any], batches: Any) -> Any:
+    """Mean of `function` over the parts, one at a time."""
+    count, first = len(jax.tree.leaves(batches)[0]), _part(batches, 0)
+    if count == 1:
+        return function(first)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)
+    )
+
+    def add(total, batch):
+        return jax.tree.map(jnp.add, total, function(batch)), None
+
+    total, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda leaf: leaf / count, total)
+
+
+def gradient_at_outputs(
+    outputs: AutoencoderOutput,
+    x: Float[Array, "b h w 3"],
+    trained_sigmas,
+    frozen_sigmas,
+    discriminator: DiscriminatorState | None,
+    lpips_params,
+    lmbda: Float[Array, ""],
+    settings: Settings,
+) -> tuple[AutoencoderOutput, Any, Metrics, Metrics]:
+    """(gradient at `outputs`, at the sigmas, squared norms of the terms at x_hat, metrics).
+
+    Each term that judges x_hat has its own gradient there, weighted as in the loss; their sum is
+    that of the loss, so telling them apart costs nothing.
+    """
+    views = dict.fromkeys(terms_of_x_hat(settings.loss), outputs.x_hat)
+
+    def loss(outputs: AutoencoderOutput, trained_sigmas, views):
+        raw_sigmas = merge(trained_sigmas, frozen_sigmas)
+        logits_fake = None
+        if discriminator is not None:
+            logits_fake = judge(discriminator, views["gan"], outputs.y_hat, settings)
+        return objective(
+            outputs, raw_sigmas, x, logits_fake, lpips_params, lmbda, settings.loss, views
+        )
+
+    (grads, grad_sigmas, grad_views), metrics = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(
+        outputs, trained_sigmas, views
+    )
+    squares = {term: jnp.sum(jnp.square(grad)) for term, grad in grad_views.items()}
+    return grads._replace(x_hat=sum(grad_views.values())), grad_sigmas, squares, metrics
+
+
+def gradient_norms(grads: Any) -> Metrics:
+    """Norm of all gradients as "grad_norm", and of each module's as "grad_norm/encoder"."""
+    squares: Metrics = {}
+    for name, leaf in by_name(grads).items():
+        if leaf is not None:
+            module = _module(name.split("/"))
+            square = jnp.sum(jnp.square(leaf))
+            squares[module] = squares[module] + square if module in squares else square
+    norms = {f"grad_norm/{module}": jnp.sqrt(square) for module, square in squares.items()}
+    return norms | {"grad_norm": jnp.sqrt(sum(squares.values()))}
+
+
+def _module(name: list[str]) -> str:
+    if name[0] != "autoencoder":
+        return name[0].removeprefix("dsl_")
+    return "fcm" if name[2].startswith("fcm") else name[1]
+
+
+def _if_finite(new: TrainState, old: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+    """`new`, or `old` where a metric is not finite, counted; and the metrics with the counts."""
+    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+    state = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
+    total, in_row = old.skipped[0], old.skipped[1]
+    bad = 1 - finite.astype(jnp.int32)
+    skipped = jnp.stack([total + bad, (in_row + bad) * bad])
+    counts = skipped.astype(jnp.float32)
+    metrics = metrics | {"skipped": counts[0], "skipped_in_row": counts[1]}
+    return state.replace(step=old.step + 1, skipped=skipped), metrics
+
+
+def _averaged(state: TrainState, moved: Any, decay: float) -> Any:
+    """Running mean that begins as a plain one: TensorFlow's min(decay, (1 + t) / (10 + t))."""
+    t = state.step.astype(jnp.float32)
+    share = 1.0 - jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+    if state.averaged is None:
+        return None
+    return jax.tree.map(lambda mean, new: mean + share * (new - mean), state.averaged, moved)
+
+
+def _decoded(outputs: AutoencoderOutput) -> Decoded:
+    return Decoded(outputs.x_hat, outputs.y_hat, outputs.rates.rounded)
+
+
+def _part(batches: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], batches)
 
 
 def _any(tree) -> bool:
     return bool(jax.tree.leaves(tree))
-
-
-def norm(tree) -> Float[Array, ""]:
-    """Euclidean norm of all leaves together."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def judge(
@@ -103,39 +261,44 @@ def judge(
 
 def update_discriminator(
     discriminator: DiscriminatorState,
-    x: Float[Array, "b h w 3"],
-    outputs: AutoencoderOutput,
+    x: Float[Array, "n b h w 3"],
+    decoded: Decoded,
     settings: Settings,
 ) -> tuple[DiscriminatorState, Metrics]:
-    """One Adam step of the discriminator on real and reconstructed images.
+    """One Adam step of the discriminator on real and reconstructed images, the latter `decoded`.
 
     Both halves go through one call, each image beside its own latents: [x, x_hat] with
     [y_hat, y_hat]. (Repeating each latent twice in a row, as the PyTorch HiFiC does, would judge
     most images of a batch under another image's latents.) The gradient is that of this loss alone:
-    nothing of the generator's loss reaches these parameters.
+    nothing of the generator's loss reaches these parameters. The power iteration advances once.
     """
-    images = jnp.concatenate([x, jax.lax.stop_gradient(outputs.x_hat)])
-    latents = jax.lax.stop_gradient(jnp.concatenate([outputs.y_hat, outputs.y_hat]))
-
     trained, frozen = split_discriminator(discriminator.params, settings)
 
-    def loss_of_params(params):
+    def loss_of_params(params, x, x_hat, y_hat):
         logits, mutated = discriminator_network(settings).apply(
             {"params": merge(params, frozen), SPECTRAL: discriminator.spectral},
-            images,
-            latents,
+            jnp.concatenate([x, x_hat]),
+            jnp.concatenate([y_hat, y_hat]),
             mutable=[SPECTRAL],
         )
         real, fake = jnp.split(logits, 2)
         loss = discriminator_loss(real, fake, settings.loss.gan_kind)
-        return loss, (mutated[SPECTRAL], jnp.mean(real), jnp.mean(fake))
+        metrics = {
+            "gan_discriminator": loss,
+            "logits_real": jnp.mean(real),
+            "logits_fake": jnp.mean(fake),
+        }
+        return loss, (mutated[SPECTRAL], metrics)
 
-    (loss, (spectral, real, fake)), grads = jax.value_and_grad(loss_of_params, has_aux=True)(
-        trained
-    )
+    def gradient(batch):
+        return jax.grad(loss_of_params, has_aux=True)(trained, *batch)
+
+    # The vectors are the same for every part.
+    batches = jax.lax.stop_gradient((x, decoded.x_hat, decoded.y_hat))
+    grads, (spectral, metrics) = mean_over(gradient, batches)
     updates, optimizer = optimizers(settings.optimizer)[1].update(
         grads, discriminator.optimizer, trained
     )
     params = merge(optax.apply_updates(trained, updates), frozen)
-    metrics = {"gan_discriminator": loss, "logits_real": real, "logits_fake": fake}
-    return DiscriminatorState(params, spectral, optimizer), metrics
+    norms = {"grad_norm/discriminator": gradient_norms({"discriminator": grads})["grad_norm"]}
+    return DiscriminatorState(params, spectral, optimizer), metrics | norms

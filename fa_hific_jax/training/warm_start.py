@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 from fa_hific_jax.checkpoints import Checkpoints, differences, newest, workdir_path
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training.state import TrainState
+from fa_hific_jax.training.state import TrainState, restart_average
 from fa_hific_jax.training.trainable import by_name
 
 FREE = {
@@ -109,7 +109,7 @@ def _replaced(state: TrainState, items: dict[str, Any]) -> TrainState:
     if discriminator is not None:
         discriminator = discriminator.replace(**training.pop("discriminator"))
     params = training | {"autoencoder": items["autoencoder"]}
-    return state.replace(params=params, discriminator=discriminator)
+    return restart_average(state.replace(params=params, discriminator=discriminator))
 
 
 def _stored(source: Source) -> dict[str, Any]:

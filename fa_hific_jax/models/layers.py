@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fa_hific_jax import ops
+from fa_hific_jax.models.convolution import convolve
 
 Features = Float[Array, "b h w c"]
 Resized = Float[Array, "b _ _ _"]
@@ -120,6 +121,9 @@ class Conv(nn.Module):
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             dtype=self.dtype,
+            conv_general_dilated=lambda x, kernel, strides, *_, **__: convolve(
+                x, kernel, strides[0]
+            ),
         )(pad(x, padding, self.mode, size))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fa_hific_jax.codec import exact
 from fa_hific_jax.codec.compress import EntropyModel
+from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
@@ -70,7 +71,9 @@ def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
     synthesis = exact.from_arrays(
         {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
     )
-    return EntropyModel(_tables("z", arrays), _tables("y", arrays), synthesis)
+    hyper_channels = synthesis.mean.up0.kernel.shape[2]
+    z_tables = _tables("z", arrays, hyper_channels)
+    return EntropyModel(z_tables, _tables("y", arrays, len(SCALE_TABLE)), synthesis)
 
 
 def _table_arrays(name: str, tables: Tables) -> dict[str, np.ndarray]:
@@ -84,16 +87,19 @@ def _table_arrays(name: str, tables: Tables) -> dict[str, np.ndarray]:
     }
 
 
-def _tables(name: str, arrays: Mapping[str, np.ndarray]) -> Tables:
+def _tables(name: str, arrays: Mapping[str, np.ndarray], rows: int) -> Tables:
     kinds = {"counts": np.uint16, "offset": np.int32, "length": np.int32}
     for field, kind in kinds.items():
         array = arrays.get(f"{name}.{field}")
         if array is None or array.dtype != kind or array.ndim != 1:
             raise _unusable(f"{name}.{field}", "is missing or of another type")
     counts, offset, length = (arrays[f"{name}.{field}"] for field in kinds)
-    if len(length) != len(offset) or np.any(length < 3) or np.sum(length - 1) != len(counts):
+    fits = len(length) == len(offset) == rows and np.all(length >= 3)
+    # A row of more bins than 2**PRECISION cannot sum to that, and would make a giant of `cdf`.
+    fits = fits and np.all(length <= 2**PRECISION + 1) and np.sum(length - 1) == len(counts)
+    if not fits:
         raise _unusable(f"{name}.length", "does not fit the other arrays")
-    cdf = np.zeros((len(length), int(length.max(initial=0))), np.int32)
+    cdf = np.zeros((rows, int(length.max())), np.int32)
     for row, part in zip(cdf, np.split(counts, np.cumsum(length - 1)[:-1]), strict=True):
         row[1 : len(part) + 1] = np.cumsum(part, dtype=np.int32)
         if row[len(part)] != 2**PRECISION or np.any(part == 0):

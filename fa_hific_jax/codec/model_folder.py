@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
@@ -96,6 +98,7 @@ def load_model(path: Path | str) -> Model:
         _read_arrays(folder / name, description["sha256"]) for name in (_WEIGHTS, _TABLES)
     )
     weights = {name: array.astype(np.float32) for name, array in stored.items()}
+    _check_encoder(folder, config, weights)
     try:
         model = Model(
             config=config,
@@ -135,9 +138,10 @@ def _no_folder(given: str, folder: Path) -> str:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
+    data = _read(path)
     try:
-        description = json.loads(_read(path))
-    except ValueError as error:
+        description = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, "it is no JSON") from error
     if not isinstance(description, dict) or not isinstance(description.get("format"), int):
         raise _damaged(path, "it tells no format")
@@ -150,8 +154,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(description.get(key), kind):
             raise _damaged(path, f"{key!r} is missing")
+    if not re.fullmatch("[0-9a-f]{16}", description["id"]):
+        raise _damaged(path, "its id is not of 16 hexadecimal digits")
     if description["weights"] not in WEIGHTS:
-        raise _damaged(path, f"it tells of weights of {description['weights']!r}")
+        raise _damaged(path, f"it tells of weights of {description['weights']!r:.40}")
     return description
 
 
@@ -159,8 +165,10 @@ def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
     try:
         return config_of(description["model"])
     except (TypeError, UserError) as error:
+        # It may repeat what was described, whatever that is.
+        why = "".join(character for character in str(error)[:200] if character.isprintable())
         raise UserError(
-            f"{folder / _DESCRIPTION}: describes networks that this build does not know ({error}): "
+            f"{folder / _DESCRIPTION}: describes networks that this build does not know ({why}): "
             "install the release of fa-hific-jax that wrote it"
         ) from error
 
@@ -169,7 +177,21 @@ def _read_arrays(path: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != sums.get(path.name):
         raise _damaged(path, f"its SHA-256 is not the one in {_DESCRIPTION}")
-    return load(data)
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise _damaged(path, f"it is no safetensors file ({error})") from error
+
+
+def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
+    """Raises a UserError unless the encoder is the one described: the model's id leaves it out."""
+    names = [f"encoder/conv{level}/Conv_0/bias" for level in range(len(config.encoder_widths))]
+    widths = tuple(weights[name].size if name in weights else 0 for name in names)
+    if widths != config.encoder_widths:
+        raise _damaged(
+            folder / _DESCRIPTION,
+            f"it tells of an encoder of widths {config.encoder_widths}, the weights have {widths}",
+        )
 
 
 def _read(path: Path) -> bytes:
@@ -178,6 +200,10 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no such file, so the folder holds no whole model: copy or export it again"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}): mend that, or copy the model again"
         ) from error
 
 

@@ -1,0 +1,186 @@
+"""Damage to compressed files: each kind a function of a random generator and sound files.
+
+Most kinds give the file a checksum that matches again (`sealed`), so that the damage reaches what
+lies behind it.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from fa_hific_jax.codec import bitstream
+from fa_hific_jax.codec.bitstream import Container
+
+# Sides of images and lengths of streams at which something changes, or should be refused.
+NUMBERS = (0, 1, 2, 63, 64, 65, 127, 128, 192, 1000, 1024, 4096, 2**14, 2**15, 2**20, 2**26)
+NUMBERS += (2**29, 2**31 - 1, 2**31, 2**32, 2**35 - 1, 2**35, 2**63, 2**64)
+STREAMS = ("z_stream", "y_stream", "alpha_stream")
+
+
+def sealed(data: bytes) -> bytes:
+    """The data with a checksum that matches."""
+    if len(data) < 9:
+        return data
+    crc = zlib.crc32(data[9:], zlib.crc32(data[:5]))
+    return data[:5] + crc.to_bytes(4, "little") + data[9:]
+
+
+def varint(value: int) -> bytes:
+    """Unsigned LEB128, of any length."""
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def assembled(held: Container, flags: int | None = None, lengths: Sequence[int] = ()) -> bytes:
+    """The file of a container under a checksum that matches, however impossible it is.
+
+    `flags` and `lengths` are what the header says of them instead of the truth.
+    """
+    streams = [held.z_stream, held.y_stream] + [held.alpha_stream] * bool(held.alpha_stream)
+    if flags is None:
+        flags = bitstream.CODERS.index(held.coder) | bool(held.alpha_stream) << 4
+    numbers = [held.width, held.height, *(lengths or map(len, streams))]
+    parts = (
+        bitstream.MAGIC + bytes([bitstream.VERSION]) + bytes(4) + held.model_id,
+        bytes([flags]) + held.symbols_crc.to_bytes(4, "little"),
+        *map(varint, numbers),
+        *streams,
+    )
+    return sealed(b"".join(parts))
+
+
+def _one(rng, files: Sequence[bytes]) -> bytes:
+    return files[rng.integers(len(files))]
+
+
+def _held(rng, files) -> Container:
+    return bitstream.unpack(_one(rng, files))
+
+
+def _at(rng, data: bytes) -> int:
+    return int(rng.integers(len(data) + 1))
+
+
+def _changed(rng, data: bytes) -> bytes:
+    """Some bytes or bits of the data changed, at random or where they follow each other."""
+    if not data:
+        return rng.bytes(1)
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 9)):
+        position = rng.integers(len(data))
+        if rng.random() < 0.5:
+            changed[position] ^= 1 << int(rng.integers(8))
+        else:
+            end = position + rng.integers(1, 5)
+            changed[position:end] = rng.bytes(len(changed[position:end]))
+    return bytes(changed)
+
+
+def bytes_changed(rng, files) -> bytes:
+    return _changed(rng, _one(rng, files))
+
+
+def bytes_changed_under_a_valid_checksum(rng, files) -> bytes:
+    return sealed(_changed(rng, _one(rng, files)))
+
+
+def header_bytes_changed(rng, files) -> bytes:
+    """Magic, version and model stay: what follows them is read."""
+    data = _one(rng, files)
+    return sealed(data[:17] + _changed(rng, data[17:34]) + data[34:])
+
+
+def truncated(rng, files) -> bytes:
+    data = _one(rng, files)
+    cut = data[: rng.integers(len(data))]
+    return sealed(cut) if rng.random() < 0.5 else cut
+
+
+def extended(rng, files) -> bytes:
+    data, more = _one(rng, files), rng.bytes(rng.integers(1, 40))
+    longer = (data + more, data + bytes(len(more)), data + _one(rng, files))[rng.integers(3)]
+    return sealed(longer) if rng.random() < 0.5 else longer
+
+
+def spliced(rng, files) -> bytes:
+    """The head of one file and the tail of another."""
+    head, tail = _one(rng, files), _one(rng, files)
+    position = _at(rng, head)
+    other = position if rng.random() < 0.5 else _at(rng, tail)
+    return sealed(head[:position] + tail[other:])
+
+
+def numbers_changed(rng, files) -> bytes:
+    """Sizes, or lengths of streams, that are not those of the content."""
+    held = _held(rng, files)
+    lengths = [len(getattr(held, name)) for name in STREAMS if getattr(held, name)]
+    numbers = [held.width, held.height, *lengths]
+    for _ in range(rng.integers(1, 3)):
+        position = rng.integers(len(numbers))
+        near = max(0, numbers[position] + int(rng.integers(-2, 3)))
+        numbers[position] = near if rng.random() < 0.3 else NUMBERS[rng.integers(len(NUMBERS))]
+    return assembled(held._replace(width=numbers[0], height=numbers[1]), None, numbers[2:])
+
+
+def size_changed(rng, files) -> bytes:
+    """A size that the container may have, so that the streams are decoded for it."""
+    width, height = rng.integers(1, 400, 2).tolist()
+    return assembled(_held(rng, files)._replace(width=width, height=height))
+
+
+def identity_changed(rng, files) -> bytes:
+    """Another coder, flags, model or checksum of the symbols."""
+    held = _held(rng, files)
+    choice = rng.integers(4)
+    if choice == 0:
+        return assembled(held, flags=int(rng.integers(256)))
+    if choice == 1:
+        return assembled(held._replace(coder="tfc"))
+    if choice == 2:
+        return assembled(held._replace(model_id=rng.bytes(8)))
+    return assembled(held._replace(symbols_crc=int(rng.integers(2**32))))
+
+
+def streams_swapped(rng, files) -> bytes:
+    """Streams in each other's place, or those of another file."""
+    held, other = _held(rng, files), _held(rng, files)
+    streams = [*(getattr(one, name) for one in (held, other) for name in STREAMS), b""]
+    chosen = {name: streams[rng.integers(len(streams))] for name in STREAMS}
+    kept = STREAMS[rng.integers(3)]
+    return assembled(held._replace(**chosen | {kept: getattr(held, kept)}))
+
+
+def stream_changed(rng, files) -> bytes:
+    """One stream changed, cut, continued or replaced by noise, the rest as it was."""
+    held = _held(rng, files)
+    name = STREAMS[rng.integers(3)]
+    stream = getattr(held, name)
+    changed = (
+        _changed(rng, stream),
+        stream[: _at(rng, stream)],
+        stream + bytes(int(rng.integers(1, 9))),
+        stream * 3,
+        rng.bytes(rng.integers(0, 600)),
+        bytes([int(rng.choice([0, 1, 2, 255]))]) * int(rng.integers(0, 600)),
+        bytes(rng.integers(0, 4, 1, np.uint8)) + _changed(rng, stream[1:]),
+    )[rng.integers(7)]
+    return assembled(held._replace(**{name: changed}))
+
+
+KINDS = (
+    bytes_changed,
+    bytes_changed_under_a_valid_checksum,
+    header_bytes_changed,
+    truncated,
+    extended,
+    spliced,
+    numbers_changed,
+    size_changed,
+    identity_changed,
+    streams_swapped,
+    stream_changed,
+)

@@ -1,0 +1,240 @@
+"""Tiles and canvases: how far networks see, the same symbols however an image is laid out."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from coding_model import coding_config, coding_model, coding_params, image_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fa_hific_jax.codec import programs, tiling
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.programs import LATENT
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import Autoencoder
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles small enough that an image of some 200 pixels has several of each kind."""
+    monkeypatch.setattr(tiling, "_ENCODER_SIDE", 192)
+    monkeypatch.setattr(tiling, "_HYPER_SIDE", 20)
+    monkeypatch.setattr(tiling, "_TRUNK_SIDE", 12)
+    monkeypatch.setattr(tiling, "_ENLARGE_SIDE", 10)
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 3), st.sampled_from([1, 4, 16]))
+def test_tiles_cover_an_axis_without_gaps_and_keep_their_margins(extent, inner, margin, align):
+    extent, side, margin = extent * align, (inner + 2 * margin) * align, margin * align
+    row = tiling.tiles(extent, side, margin, align)
+    assert [tile.first for tile in row] == [0, *(tile.last for tile in row[:-1])]
+    assert row[-1].last == extent
+    for tile in row:
+        assert 0 <= tile.start <= tile.first < tile.last <= tile.stop <= extent
+        assert tile.stop - tile.start == min(side, extent)
+        assert tile.start % align == tile.first % align == 0
+        assert tile.start == 0 or tile.first - tile.start >= margin
+        assert tile.stop == extent or tile.stop - tile.last >= margin
+
+
+@given(st.integers(1, 400), st.integers(16, 40), st.integers(1, 4))
+def test_weights_of_blended_tiles_add_up_to_one(extent, side, margin):
+    total = np.zeros(extent)
+    for tile in tiling.tiles(extent, side, margin, 1):
+        weights = tiling._ramps(tile, margin)
+        assert weights.min() >= 0
+        total[tile.start : tile.stop] += weights
+    np.testing.assert_allclose(total, 1.0, atol=1e-6)
+
+
+def reach(config, params, method, x, factor):
+    """How far from the middle of x a change is seen in the output, in units of x.
+
+    Output k stands where x has k / factor to (k + 1) / factor; its nearer edge counts.
+    """
+    net = Autoencoder(config, "float64")
+    compute = jax.jit(lambda x: net.apply({"params": params}, x, method=METHODS[method]))
+    middle = x.shape[1] // 2
+    changed = x.copy()
+    changed[:, middle, middle] += 1.0
+    differs = np.flatnonzero(np.any(np.asarray(compute(x) != compute(changed))[0], axis=(1, 2)))
+    above = middle - ((differs.min() + 1) / factor - 1)
+    below = differs.max() / factor - middle
+    return max(above, below)
+
+
+METHODS = {
+    "encode": lambda net, x: net.encode(x)[0],
+    "hyper_analyse": lambda net, y: net.hyperprior.analysis(y),
+    "trunk": lambda net, y: net.trunk(y),
+    "enlarge": lambda net, features: net.enlarge(features),
+}
+
+
+@pytest.mark.parametrize("variant", ["pytorch", "tensorflow"])
+def test_networks_see_as_far_as_computed_and_no_further(variant, request):
+    config = coding_config(residual_blocks=2, variant=variant)
+    params = coding_params(residual_blocks=2, variant=variant)
+    request.getfixturevalue("x64")
+    # Everything must pass, so no ReLU may be shut.
+    params = jax.tree.map(lambda leaf: np.abs(np.asarray(leaf, np.float64)) + 0.01, params)
+    field = tiling.receptive_field(config)
+    rng = np.random.default_rng(0)
+    y = rng.random((1, 48, 48, config.latent_channels))
+    features = rng.random((1, 24, 24, config.generator_widths[0]))
+    found = {
+        "encode": reach(config, params, "encode", rng.random((1, 192, 192, 3)), 1 / LATENT),
+        "hyper_analyse": reach(config, params, "hyper_analyse", y, 1 / 4),
+        "trunk": reach(config, params, "trunk", y, 1),
+        "enlarge": reach(config, params, "enlarge", features, LATENT),
+    }
+    # Within an output's block and the parity of upsamplings the reach differs from place to place.
+    assert field.encoder - LATENT < found["encode"] <= field.encoder
+    assert field.hyper_analysis - 4 < found["hyper_analyse"] <= field.hyper_analysis
+    assert found["trunk"] == field.trunk == 5
+    assert field.enlarge - 1 < found["enlarge"] <= field.enlarge
+
+
+def test_symbols_are_the_same_whole_in_tiles_on_canvases_and_in_batches(small_tiles):
+    model = coding_model()
+    images = [image_of(200, 260), image_of(63, 65), image_of(10, 400)]
+    whole = [model.compress(image, mode="whole") for image in images]
+    assert [model.compress(image, mode="exact") for image in images] == whole
+    assert [model.compress(image, mode="blend") for image in images] == whole
+    assert [model.compress(image, plan=((256, 448),)) for image in images] == whole
+    assert model.compress_batch(images) == whole
+
+
+def test_pixels_of_exact_tiles_canvases_and_batches_are_the_same_to_one_step(small_tiles):
+    model = coding_model()
+    files = [model.compress(image_of(*size)) for size in [(200, 260), (63, 65), (10, 400)]]
+    whole = [model.decompress(file, mode="whole").astype(int) for file in files]
+    others = [
+        [model.decompress(file, mode="exact") for file in files],
+        [model.decompress(file, plan=((256, 448),)) for file in files],
+        model.decompress_batch(files),
+    ]
+    for images in others:
+        for image, expected in zip(images, whole, strict=True):
+            assert np.max(np.abs(image - expected)) <= 1
+
+
+def test_blended_tiles_are_near_the_whole_image(small_tiles):
+    model = coding_model(residual_blocks=6)
+    assert tiling.receptive_field(model.config).trunk > 3 * tiling._BLEND_MARGIN
+    file = model.compress(image_of(200, 260))
+    whole = model.decompress(file, mode="whole").astype(int)
+    blended = model.decompress(file, mode="blend").astype(int)
+    difference = np.abs(blended - whole)
+    # Random weights let a latent reach farther than trained ones do (docs/large-images.md).
+    assert 0 < difference.max() <= 80
+    assert difference.mean() < 2
+
+
+def test_no_tile_is_larger_than_it_should_be(small_tiles, monkeypatch):
+    shapes = {}
+
+    def spy(network, method, x, sizes):
+        shapes.setdefault(method, set()).add(x.shape[:3])
+        return programs.run(network, method, x, sizes)
+
+    monkeypatch.setattr(tiling, "run", spy)
+    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 10_000)
+    model = coding_model()
+    model.decompress(model.compress(image_of(200, 260)))
+    assert shapes == {
+        "encode": {(1, 192, 192)},
+        "hyper_analyse": {(1, 20, 20)},
+        "trunk": {(1, 12, 12)},
+        "enlarge": {(1, 10, 10)},
+    }
+
+
+def test_a_hundred_sizes_take_four_programs(monkeypatch):
+    traces = []
+
+    class Counted(Autoencoder):
+        def __post_init__(self):
+            traces.append(1)
+            super().__post_init__()
+
+    monkeypatch.setattr(programs, "Autoencoder", Counted)
+    # A config of its own, so that no other test has compiled for it.
+    config = dataclasses.replace(coding_config(), fcm_dropout=0.125)
+    model = from_params(config, coding_params())
+    rng = np.random.default_rng(0)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 193, (100, 2))]
+    plan = model.plan(sizes)
+    assert len(plan) == 2
+    for height, width in sizes:
+        file = model.compress(np.zeros((height, width, 3), np.uint8), plan=plan)
+        assert model.decompress(file, plan=plan).shape == (height, width, 3)
+    # Vmapping makes a module in each trace; Flax copies it when it is bound and applied.
+    per_program = len(traces) / 4
+    assert per_program == round(per_program) <= 4
+
+
+def test_plan_has_room_for_all_at_less_than_the_cost_of_one_canvas():
+    rng = np.random.default_rng(1)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 1000, (300, 2))]
+    plan = programs.plan(sizes)
+    shapes = [programs.padded_shape(*size) for size in sizes]
+    areas = [programs._choose(shape, 1, plan)[0] for shape in shapes]
+    cost = sum(h * w for h, w in areas)
+    assert len(plan) == 2
+    assert all(h <= c[0] and w <= c[1] for (h, w), c in zip(shapes, areas, strict=True))
+    assert cost < 0.85 * 300 * 1024 * 1024
+
+
+def test_few_shapes_serve_themselves_and_odd_ones_keep_their_programs():
+    assert programs.plan([]) == programs.plan([(512, 768), (768, 512), (510, 768)]) == ()
+    assert programs.plan([(64, 64), (64, 128), (128, 64)]) == ((64, 128), (128, 64))
+    # Images that are cut into tiles need no canvas, and one for both wide and high ones would be
+    # far too large.
+    assert programs.plan([(64, 64), (5000, 5000), (6000, 6000), (7000, 7000)]) == ()
+    for canvas in programs.plan([(64, 20000), (20000, 64), (64, 64), (20000, 60), (100, 10000)]):
+        assert canvas[0] * canvas[1] <= 2 * programs.WHOLE_PIXELS
+
+
+@pytest.mark.parametrize("mode", ["", "tiles"])
+def test_unknown_mode_is_named(mode):
+    with pytest.raises(UserError, match=f"^there is no mode '{mode}': choose one of auto, whole"):
+        coding_model().compress(image_of(8, 8), mode=mode)
+
+
+def test_models_that_see_the_whole_image_name_the_sizes_they_take():
+    legacy = dataclasses.replace(coding_config(), fcm="legacy")
+    tiling.check_size(legacy, 256, 200)
+    sentence = (
+        "^an image of 300 x 256 pixels does not suit a model with model.fcm='legacy', which takes "
+        "256 x 256: cut the image, or take another model$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        tiling.check_size(legacy, 256, 300)
+    conv = dataclasses.replace(coding_config(), fcm="conv")
+    tiling.check_size(conv, 1000, 2000)
+    with pytest.raises(UserError, match="^an image of 2000 x 2000 pixels is too large for a model"):
+        tiling.check_size(conv, 2000, 2000)
+
+
+def test_models_that_see_the_whole_image_decode_it_whole_whatever_is_asked(small_tiles):
+    model = coding_model(fcm="conv")
+    file = model.compress(image_of(200, 260))
+    whole = model.decompress(file, mode="whole")
+    for options in ({"mode": "exact"}, {"mode": "blend"}, {"plan": ((256, 384),)}):
+        np.testing.assert_array_equal(model.decompress(file, **options), whole)
+
+
+@pytest.mark.slow
+def test_a_hundred_megapixels_take_less_than_six_gigabytes(tmp_path):
+    """Measured with configs/lite.py: see the assertion."""
+    path = Path(__file__).parent / "code_large.py"
+    for direction in ("compress", "decompress"):
+        command = [sys.executable, str(path), direction, str(tmp_path / "large.fahj")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert float(done.stdout.split()[-1]) < 6.0, done.stdout

@@ -40,11 +40,16 @@ class Checkpoints:
       kept: how many of the newest stay, None for all; one more while the next is being written.
       best: name of a score; the checkpoint with the best one stays too. "" for none.
       writer: whether a training run opens its own folder: what it left half-written goes.
+
+    Raises:
+      UserError: `workdir/checkpoints` is a file.
     """
 
     def __init__(
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
+        if (workdir / FOLDER).is_file():
+            raise UserError(f"{workdir / FOLDER} is a file: remove it or name another --workdir")
         options = ocp.CheckpointManagerOptions(create=True, cleanup_tmp_directories=writer)
         self._workdir, self._kept, self._best = workdir, kept, best
         self._manager = ocp.CheckpointManager(workdir / FOLDER, options=options)
@@ -121,6 +126,11 @@ class Checkpoints:
             autoencoder=ocp.args.StandardRestore(autoencoder),
             training=ocp.args.StandardRestore(training),
         )
+        if not self.contents(step, "training"):
+            raise DamagedCheckpoint(
+                f"the checkpoint {self._workdir / FOLDER / str(step)} holds no training state to "
+                "go on with: give its run as --config.init_from of a new one"
+            )
         for item, wanted in (("autoencoder", autoencoder), ("training", training)):
             if _shapes(self.contents(step, item)) != _shapes(wanted):
                 raise UserError(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import compress, decompress, export, get_lpips, import_torch, info, pack
+from fa_hific_jax.cli import compress, decompress, export, get_lpips, import_torch, info, pack, plot
 from fa_hific_jax.errors import UserError, fail
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "info": info,
     "export": export,
     "pack": pack,
+    "plot": plot,
     "get-lpips": get_lpips,
     "import-torch": import_torch,
 }

@@ -60,7 +60,7 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         raise UserError(f"{workdir} holds no {FILE}: name the --workdir of a training run")
     reports = {}
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             values = json.loads(line)
             reports[int(values.pop("step"))] = values

@@ -1,0 +1,94 @@
+"""Draw the curves of a training run.
+
+  fa-hific plot runs/fa_hific_lo
+  fa-hific plot runs/fa_hific_lo -o curves.png
+
+Reads RUNDIR/metrics.jsonl, which train.py writes beside the events of TensorBoard, while the run
+goes on or after it. What belongs together shares a panel, in training and on held-out images:
+rates with their target, and the two sides of the adversarial loss.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fa_hific_jax.errors import UserError
+
+PANELS = {
+    "loss": ("loss", "eval/loss"),
+    "bits per pixel": ("bpp_rounded", "bpp_target", "eval/bpp"),
+    "PSNR, dB": ("psnr", "eval/psnr"),
+    "weight of the rate": ("lambda_rate",),
+    "LPIPS": ("lpips",),
+    "focal frequency loss": ("ffl",),
+    "dynamic spectrum loss": ("dsl",),
+    "adversarial losses": ("gan_generator", "gan_discriminator"),
+    "gradient norm": ("grad_norm",),
+    "images per second": ("speed/images_per_second",),
+    "time waiting for data": ("speed/waiting_for_data",),
+}
+LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rundir", metavar="RUNDIR", help="the --workdir of a training run")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE.png", help="picture to write (default: RUNDIR/curves.png)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from etils import epath
+
+    from fa_hific_jax.training.logs import read_scalars
+
+    folder = epath.Path(args.rundir).expanduser()
+    target = epath.Path(args.output).expanduser() if args.output else folder / "curves.png"
+    if target.suffix.lower() != ".png":
+        raise UserError(f"-o {target}: give a name that ends with .png")
+    figure = draw(read_scalars(folder), title=folder.resolve().name)
+    temporary = target.with_name(f"{target.name}.tmp")
+    try:
+        figure.savefig(temporary, format="png", dpi=120)
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written ({error.strerror}): name another -o"
+        ) from error
+    print(target)
+
+
+def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
+    """matplotlib's figure of what `reports`, values by step, have of the panels."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("drawing needs matplotlib: pip install 'fa-hific-jax[eval]'") from error
+    present = {name for values in reports.values() for name in values}
+    panels = {
+        heading: [name for name in names if name in present]
+        for heading, names in PANELS.items()
+        if not present.isdisjoint(names)
+    }
+    if not panels:
+        raise UserError("metrics.jsonl has none of the metrics that are drawn: is it of train.py?")
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(13, 3 * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    for place, (heading, names) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, 3, place, title=heading)
+        _curves(axes, reports, names)
+        if heading in LOGARITHMIC:
+            axes.set_yscale("log")
+    return figure
+
+
+def _curves(axes: Any, reports: Mapping[int, Mapping[str, float]], names: Sequence[str]) -> None:
+    for name in names:
+        points = [(step, values[name]) for step, values in reports.items() if name in values]
+        marker = "o" if name.startswith("eval/") or len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, linewidth=1, label=name)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    if len(names) > 1:
+        axes.legend(fontsize="small")

@@ -29,7 +29,8 @@ class DamagedCheckpoint(UserError):
 class Checkpoints:
     """Checkpoints of one run, `workdir/checkpoints/STEP/`, written in the background.
 
-    Each holds three items: "autoencoder" (the model's parameters, all that inference needs),
+    Each holds three items: "autoencoder" (the model's parameters, all that inference needs; with
+    `optimizer.ema_decay` their running mean, the latest ones being in "training"),
     "training" (any pytree that only training needs) and "settings" (the config as JSON). Of
     "training", a later stage reads "discriminator" ("params" and "spectral") and "dsl_sigma" where
     they are there, the run itself everything; without any of it the item is left out.
@@ -135,8 +136,9 @@ class Checkpoints:
             if _shapes(self.contents(step, item)) != _shapes(wanted):
                 raise UserError(
                     f"the checkpoint of step {step} holds another training state than the config "
-                    "needs: leave loss.gan and loss.dsl on or off and loss.dsl_sigma_pairwise as "
-                    "that run had them, or use another --workdir"
+                    "needs: leave loss.gan, loss.dsl and optimizer.ema_decay on or off and "
+                    "loss.dsl_sigma_pairwise and loss.rate_control as that run had them, or use "
+                    "another --workdir"
                 )
         with self._naming_damage(step):
             restored = self._manager.restore(step, args=args)

@@ -103,6 +103,30 @@ def test_optimizers_without_moments_of_what_is_frozen_survive_a_checkpoint(tmp_p
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_checkpoint_gives_the_running_mean_to_inference_and_all_to_the_run(tmp_path):
+    """Also with parameters that do not train, of which there is no mean."""
+    settings = tiny_settings(
+        trainable=("generator/",), optimizer__ema_decay=0.9, loss__rate_control="controller"
+    )
+    init = jax.jit(functools.partial(create, settings))
+    state, other = init(jax.random.key(0)), init(jax.random.key(1))
+    state = state.replace(averaged=jax.tree.map(lambda leaf: leaf + 1.0, state.averaged))
+    checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
+    save(state, settings, checkpoints)
+    checkpoints.close()
+    checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
+    resumed = resume(other, settings, checkpoints)
+    checkpoints.close()
+    assert jax.tree.structure(resumed) == jax.tree.structure(state)
+    for ours, theirs in zip(leaves(resumed), leaves(state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    params, _ = load_autoencoder(epath.Path(tmp_path), settings)
+    latest = state.params["autoencoder"]
+    for module, moved in (("generator", 1.0), ("encoder", 0.0)):
+        for ours, theirs in zip(leaves(params[module]), leaves(latest[module]), strict=True):
+            np.testing.assert_array_equal(ours, theirs + np.float32(moved))
+
+
 def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_path):
     workdir = epath.Path(tmp_path)
     train(tiny_settings(train__steps=3), workdir)
@@ -173,7 +197,13 @@ def test_reading_counts_as_waiting_only_where_the_device_had_nothing_to_do(
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.0, "59 s"), (185.0, "3 min 05 s"), (7260.0, "2 h 01 min")],
+    [
+        (0.4, "0 s"),
+        (59.0, "59 s"),
+        (185.0, "3 min 05 s"),
+        (7260.0, "2 h 01 min"),
+        (90000.0, "1 d 01 h"),
+    ],
 )
 def test_durations_read_as_people_write_them(seconds, text):
     assert duration(seconds) == text

@@ -83,20 +83,24 @@ def resumed(workdir, first_state):
     return state, checkpoints
 
 
-def largest_file(folder) -> Path:
-    """Of those with the arrays' values."""
-    return max(Path(folder).rglob("d/*"), key=lambda path: path.stat().st_size)
+def values(folder, item) -> list[Path]:
+    """Files with the values of arrays."""
+    return list((Path(folder) / item).rglob("d/*"))
 
 
-def truncate(folder):
-    path = largest_file(folder / "autoencoder")
+def halve(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
+def truncate(folder):
+    for path in values(folder, "autoencoder"):
+        halve(path)
+
+
 DAMAGES = {
-    "array file truncated": truncate,
-    "array file gone": lambda folder: largest_file(folder / "autoencoder").unlink(),
-    "array file empty": lambda folder: os.truncate(largest_file(folder / "autoencoder"), 0),
+    "array files truncated": truncate,
+    "array files gone": lambda folder: [path.unlink() for path in values(folder, "training")],
+    "array files empty": lambda folder: [os.truncate(p, 0) for p in values(folder, "autoencoder")],
     "index gone": lambda folder: (folder / "autoencoder" / "manifest.ocdbt").unlink(),
     "metadata cut off": lambda folder: os.truncate(folder / "training" / "_METADATA", 40),
     "metadata gone": lambda folder: (folder / "training" / "_METADATA").unlink(),
@@ -121,6 +125,19 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(damage, run, fir
     checkpoints.close()
 
 
+@pytest.mark.slow
+def test_no_file_can_be_cut_off_unnoticed_where_its_values_are_needed(run, first_state, tmp_path):
+    workdir, states = run
+    whole = Path(workdir) / "checkpoints" / "3"
+    for path in [*values(whole, "autoencoder"), *values(whole, "training")]:
+        shutil.copytree(workdir, tmp_path / "copy")
+        halve(tmp_path / "copy" / path.relative_to(workdir))
+        state, checkpoints = resumed(epath.Path(tmp_path / "copy"), first_state)
+        assert_same(state, states[int(state.step)])
+        checkpoints.close()
+        shutil.rmtree(tmp_path / "copy")
+
+
 def test_the_place_of_a_damaged_checkpoint_is_free_again(run, first_state):
     workdir, states = run
     truncate(Path(workdir) / "checkpoints" / "3")
@@ -140,7 +157,7 @@ def test_checkpoints_of_which_none_can_be_read_end_the_run_and_stay(run, first_s
 
 
 def test_what_inference_reads_of_a_damaged_checkpoint_is_one_sentence(run):
-    DAMAGES["array file gone"](Path(run[0]) / "checkpoints" / "3")
+    DAMAGES["array files empty"](Path(run[0]) / "checkpoints" / "3")
     with pytest.raises(UserError, match=r"checkpoints/3 is damaged \("):
         load_autoencoder(run[0], tiny_settings(**PLAIN))
 

@@ -53,9 +53,12 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as people write them, e.g. "3 min 05 s"."""
+    """Days, hours, minutes and seconds as people write them, e.g. "3 min 05 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, whole_hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {whole_hours:02d} h"
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -15,12 +15,22 @@ from fa_hific_jax.models.autoencoder import Autoencoder
 from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.training import sharding
 from fa_hific_jax.training.objective import objective
-from fa_hific_jax.training.state import create, discriminator_network, optimizers, parameters
+from fa_hific_jax.training.state import (
+    averaged_autoencoder,
+    create,
+    discriminator_network,
+    optimizers,
+    parameters,
+    restart_average,
+    swapped,
+)
 from fa_hific_jax.training.step import (
     Decoded,
     forward,
     gradient_norms,
     judge,
+    mean_over,
+    parts,
     train_step,
     update_discriminator,
 )
@@ -319,3 +329,133 @@ def test_the_discriminator_is_updated_by_its_own_loss_alone(images):
         jax.tree.map(
             lambda m, mu: np.testing.assert_allclose(mu, m, rtol=1e-4, atol=1e-7), moment, found
         )
+
+
+# Without the parts that take long to compile and have no say in what the following tests claim.
+SMALL = {"loss__dsl": 0.0, "model__fcm_width": 0}
+EVERYTHING = {"optimizer__ema_decay": 0.5, "loss__rate_control": "controller"}
+
+
+@functools.cache
+def in_parts(count: int, **overrides):
+    """(first state, state after a step on four images, metrics), computed in so many parts."""
+    settings = tiny_settings(train__batch_size=4, train__accumulate=count, **SMALL, **overrides)
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    four = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    return state, *step(state, four, KEY, None)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_batch_in_parts_takes_the_same_step(count):
+    """With GAN, rate control and running mean; measured: 7e-7 for parameters, 3e-6 for metrics."""
+    _, whole, metrics = in_parts(1, **EVERYTHING)
+    _, state, found = in_parts(count, **EVERYTHING)
+    assert found.keys() == metrics.keys()
+    for name, value in metrics.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    for part in ("params", "averaged", "controller"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            getattr(state, part),
+            getattr(whole, part),
+        )
+    ours, theirs = state.discriminator, whole.discriminator
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+
+
+def test_devices_keep_their_images_when_a_batch_is_taken_in_parts():
+    """Every second image in each of two parts: half of each part lies in either half."""
+    np.testing.assert_array_equal(parts(jnp.arange(8), 2), [[0, 2, 4, 6], [1, 3, 5, 7]])
+    mean = mean_over(lambda x: {"square": jnp.mean(x**2)}, parts(jnp.arange(8.0), 4))
+    np.testing.assert_allclose(mean["square"], 17.5)
+
+
+def test_the_switch_is_thrown_by_the_whole_batch():
+    """The mean rate lies above the target, that of some images, each a part of its own, below."""
+    _, _, metrics = in_parts(1, **EVERYTHING)
+    target = 0.999 * float(metrics["bpp_rounded"])
+    overrides = {"loss__target_bpp": target, "loss__warmup_steps": 0, "loss__gan": 0.0}
+    _, _, found = in_parts(4, **overrides)
+    assert float(found["lambda_rate"]) == 1.0
+    np.testing.assert_allclose(
+        found["loss"] - found["bpp_noisy"],
+        SETTINGS.loss.mse * found["mse"] + SETTINGS.loss.ffl * found["ffl"],
+        rtol=1e-5,
+    )
+
+
+def poisoned(state):
+    """`state` with one NaN among the generator's parameters."""
+    kernel = state.params["autoencoder"]["generator"]["conv_out"]["Conv_0"]
+    kernel["bias"] = kernel["bias"].at[0].set(jnp.nan)
+    return state
+
+
+def test_steps_that_are_not_finite_change_nothing_but_counters(images):
+    settings = tiny_settings(**SMALL, **EVERYTHING)
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    bad = poisoned(jax.tree.map(lambda leaf: leaf, state))
+    for taken in (1, 2):
+        after, metrics = step(bad, images, KEY, None)
+        assert not np.isfinite(metrics["loss"])
+        np.testing.assert_array_equal(after.skipped, [taken, taken])
+        assert float(metrics["skipped_in_row"]) == taken
+        assert int(after.step) == taken
+        same = after.replace(step=bad.step, skipped=bad.skipped)
+        jax.tree.map(np.testing.assert_array_equal, same, bad)
+        bad = after
+    healthy = bad.replace(params=state.params, averaged=state.averaged)
+    after, metrics = step(healthy, images, KEY, None)
+    np.testing.assert_array_equal(after.skipped, [2, 0])
+    assert np.isfinite(metrics["loss"]) and float(metrics["skipped"]) == 2.0
+
+
+def test_gradient_norms_of_modules_add_up_to_that_of_all(stepped):
+    _, metrics = stepped
+    modules = ("encoder", "hyperprior", "generator", "fcm", "sigma")
+    squares = [float(metrics[f"grad_norm/{module}"]) ** 2 for module in modules]
+    np.testing.assert_allclose(sum(squares), float(metrics["grad_norm"]) ** 2, rtol=1e-5)
+    assert float(metrics["grad_norm/discriminator"]) > 0
+    for term in ("mse", "ffl", "gan"):
+        assert float(metrics[f"grad_norm_term/{term}"]) > 0
+
+
+def test_the_norm_of_a_term_is_that_of_its_weighted_gradient_at_x_hat(state, stepped, images):
+    """d (k MSE) / d x_hat = 2 k 255^2 (x_hat - x) / size."""
+    x = jnp.asarray(images, jnp.float32) / 255.0
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 2)
+    x_hat = jax.jit(functools.partial(forward, settings=SETTINGS))(
+        state.params["autoencoder"], x, keys
+    ).x_hat
+    expected = 2 * SETTINGS.loss.mse * 255.0**2 * jnp.linalg.norm((x_hat - x).ravel()) / x.size
+    np.testing.assert_allclose(stepped[1]["grad_norm_term/mse"], expected, rtol=1e-5)
+
+
+def test_the_running_mean_follows_the_parameters_that_train(images):
+    """mean += (1 - min(decay, (1 + t) / (10 + t))) (parameters - mean), as TensorFlow's EMA."""
+    losses = {"loss__gan": 0.0, "loss__ffl": 0.0}
+    settings = tiny_settings(
+        optimizer__ema_decay=0.15, trainable=("generator/",), **SMALL, **losses
+    )
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, settings=settings))
+    assert state.averaged["encoder"]["conv0"]["Conv_0"]["kernel"] is None
+    expected = state.params["autoencoder"]
+    for decay in (0.1, 0.15, 0.15):  # 1 / 10, then 2 / 11 and 3 / 12 are above the limit
+        state, _ = step(state, images, KEY, None)
+        expected = jax.tree.map(
+            lambda mean, new, decay=decay: decay * mean + (1 - decay) * new,
+            expected,
+            state.params["autoencoder"],
+        )
+    found = averaged_autoencoder(state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+    # In a checkpoint the mean stands in the model's place; back again, nothing has changed.
+    stored = swapped(state)
+    jax.tree.map(np.testing.assert_array_equal, stored.params["autoencoder"], found)
+    jax.tree.map(np.testing.assert_array_equal, swapped(stored), state)
+    begun = averaged_autoencoder(restart_average(state))
+    jax.tree.map(np.testing.assert_array_equal, begun, state.params["autoencoder"])

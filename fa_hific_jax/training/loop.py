@@ -123,7 +123,9 @@ def _steps(run: _Run, state: TrainState, first: int, rows: jax.sharding.Sharding
         batch = progress.fetch(lambda: next(run.batches), idle=lambda: _ready(pending[-1:]))
         return batch, jax.make_array_from_process_local_data(rows, batch)
 
-    batch, images = fetch() if first < config.steps else (None, None)
+    if first >= config.steps:
+        return state
+    batch, images = fetch()
     for step in range(first + 1, config.steps + 1):
         state, metrics = run.step_fn(state, images)
         pending.append(metrics)

@@ -216,7 +216,10 @@ def _tile_results(
 
 
 def _ramps(tile: Tile, fade: int) -> Float32[np.ndarray, " n"]:
-    """Weight of a tile at its positions; at each of them those of all tiles add up to 1."""
+    """Weight of a tile at its positions; at each of them those of all tiles add up to 1.
+
+    For tiles of six times the fade or more: no position is then shared by three.
+    """
     weights = np.ones(tile.stop - tile.start, np.float32)
     rise = (np.arange(2 * fade, dtype=np.float32) + 0.5) / (2 * fade)
     if tile.first > tile.start:

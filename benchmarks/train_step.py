@@ -241,6 +241,8 @@ def main() -> int:
         row = measure(case, args.repeats, clock, on_cpu, with_torch)
         print(json.dumps(row), flush=True)
         report["cases"].append(row)
+        left = wanted[len(report["cases"]) :]
+        report["skipped"] = skipped | dict.fromkeys(left, "stopped before its turn had ended")
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(report, indent=1) + "\n")
         temporary.replace(path)

@@ -22,6 +22,8 @@ What the numbers are:
   memory_mb         JAX: arguments and temporary buffers of the compiled step; PyTorch: by how much
                     a process that steps twice grows
   ratio             JAX over PyTorch: below 1, JAX is faster
+  load_of_others    processes that wanted a core when it began: where there are more than cores, the
+                    machine was shared, and compile_s and ms are too long
 
 The report goes to benchmarks/results/train_step-NAME.json.
 """

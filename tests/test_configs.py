@@ -16,7 +16,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from configs import demo, fa_hific, hific, mse_lpips, tiny
+from configs import demo, fa_hific, hific, lite, mse_lpips, tiny
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.losses.lpips import load_lpips
 from fa_hific_jax.models.autoencoder import init_parameters
@@ -67,6 +67,13 @@ def test_embedded_configs_need_no_files():
         settings = build(module.get_config())
         assert settings.loss.lpips == 0 and settings.loss.ffl and settings.loss.dsl
         assert settings.loss.gan and settings.model.fcm_width
+
+
+def test_lite_is_fa_hific_of_another_size():
+    light, paper = build(lite.get_config()), build(fa_hific.get_config("lo"))
+    assert light.loss == paper.loss
+    shapes = jax.eval_shape(functools.partial(init_parameters, light.model), jax.random.key(0))
+    assert count(shapes) <= 12_000_000
 
 
 def test_tiny_uses_a_data_folder_where_one_is_named(monkeypatch):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax import __version__
+from fa_hific_jax.cli import runtime
 from fa_hific_jax.errors import UserError
 
 
@@ -46,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the folder and prints what is in it."""
+    with runtime.orderly():
+        _export(args)
+
+
+def _export(args: argparse.Namespace) -> None:
     from fa_hific_jax.codec import model_folder
     from fa_hific_jax.codec.model import from_params, hyper_latents
     from fa_hific_jax.data.sources import open_source

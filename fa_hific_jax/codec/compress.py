@@ -141,6 +141,15 @@ def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "
     Raises:
       BitstreamError: the streams are damaged, or do not give the symbols that were coded.
     """
+    symbols, mean = decode_symbols(entropy, container)
+    mean += symbols.y
+    return mean
+
+
+def decode_symbols(
+    entropy: EntropyModel, container: Container
+) -> tuple[Quantised, Float32[np.ndarray, "hy wy cy"]]:
+    """The symbols that were coded, and the mean of y; raises as `decode`."""
     height, width = padded_shape(container.height, container.width)
     shape = (height // STRIDE, width // STRIDE, len(entropy.z_tables.length))
     z = coders.decode(container.z_stream, _channels(shape), entropy.z_tables, container.coder)
@@ -152,8 +161,7 @@ def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "
     y = coders.decode(y_stream, rows.ravel(), entropy.y_tables, container.coder)
     y = y.reshape(mean.shape)
     bitstream.check_symbols(container, z, y)
-    mean += y
-    return mean
+    return Quantised(z, y, rows), mean
 
 
 def estimated_bits(config: ModelConfig, params: Any, quantised: Quantised) -> float:

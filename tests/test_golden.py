@@ -1,0 +1,49 @@
+"""Files of the past: every version reads them, and gets the symbols that were coded."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coding_model import image_of
+
+from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec.model_folder import load_model
+
+GOLDEN = Path(__file__).parent / "golden"
+VERSIONS = sorted(path for path in GOLDEN.iterdir() if (path / "facts.json").exists())
+FILES = [path for version in VERSIONS for path in sorted(version.glob("*.fahj"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_old_files_hold_what_they_held(path):
+    model = load_model(path.parent / "model")
+    told = json.loads((path.parent / "facts.json").read_text())[path.name]
+    data = path.read_bytes()
+    container = bitstream.unpack(data)
+    assert (container.width, container.height) == (told["width"], told["height"])
+    assert container.coder == told["coder"]
+    symbols, _ = compress.decode_symbols(model.entropy, container)
+    coded = b"".join(np.ascontiguousarray(a, "<i4").tobytes() for a in (symbols.z, symbols.y))
+    assert hashlib.sha256(coded).hexdigest() == told["symbols_sha256"]
+    image, alpha = model.decompress_picture(data)
+    assert image.shape == (told["height"], told["width"], 3)
+    # Devices may round a pixel to the next step, which moves the mean by less.
+    np.testing.assert_allclose(image.mean(axis=(0, 1)), told["mean"], atol=0.1)
+    if told["alpha_sha256"] is not None:
+        assert hashlib.sha256(alpha.tobytes()).hexdigest() == told["alpha_sha256"]
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.name)
+def test_this_version_writes_the_bytes_of_old_ones(version):
+    if version != VERSIONS[-1]:
+        pytest.skip("of another bitstream version")
+    model = load_model(version / "model")
+    assert model.compress(image_of(200, 70)) == (version / "tall.fahj").read_bytes()
+
+
+def test_there_are_golden_files_of_this_bitstream_version_and_they_are_small():
+    assert f"v{bitstream.VERSION}" in [path.name for path in VERSIONS]
+    sizes = [path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()]
+    assert sum(sizes) < 200_000

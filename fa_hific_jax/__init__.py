@@ -2,8 +2,6 @@
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["__version__", "load_model"]
-
 
 def __getattr__(name: str):
     # Loaded when asked for, so that the command line answers at once.

@@ -51,7 +51,7 @@ class Quantised(NamedTuple):
 def entropy_model(
     config: ModelConfig,
     params_hyperprior: Any,
-    calibration: Iterable[Int32[np.ndarray, "hz wz cz"]] | None = None,
+    calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
 ) -> EntropyModel:
     """Tables and integer synthesis of a model with these parameters of `Hyperprior`.
 

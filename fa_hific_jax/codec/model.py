@@ -197,7 +197,7 @@ def from_params(
     config: ModelConfig,
     params: Any,
     *,
-    calibration: Iterable[Int32[np.ndarray, "hz wz cz"]] | None = None,
+    calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
     weights: str = "float32",
     origin: Mapping[str, Any] | None = None,
 ) -> Model:
@@ -227,7 +227,7 @@ def from_params(
 
 def hyper_latents(
     config: ModelConfig, params: Any, images: Iterable[Image]
-) -> list[Int32[np.ndarray, "hz wz cz"]]:
+) -> list[Int32[np.ndarray, "_ _ _"]]:
     """z of images, rounded: a calibration for `from_params`."""
     network = Network(config, params)
     latents = [tiling.analyse(network, [image])[0][1] for image in images]

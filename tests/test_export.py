@@ -1,0 +1,80 @@
+"""`fa-hific export`: a checkpoint becomes a model that codes, and mistakes one sentence."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from coding_model import coding_params, image_of
+from etils import epath
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.checkpoints import Checkpoints
+from fa_hific_jax.cli.main import main
+from fa_hific_jax.codec.model_folder import load_model
+
+STEPS = (3, 7)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run with two checkpoints."""
+    path = epath.Path(tmp_path_factory.mktemp("run"))
+    checkpoints = Checkpoints(path, kept=2)
+    for step in STEPS:
+        params = coding_params(seed=step)
+        checkpoints.save(step, params, {"sigma": jnp.zeros((1, 2))}, tiny_settings())
+    checkpoints.close()
+    return path
+
+
+def export(*arguments) -> None:
+    main(["export", *map(str, arguments), "--calibrate", "dead_leaves:1"])
+
+
+def test_newest_checkpoint_becomes_a_model_that_codes(workdir, tmp_path, capsys):
+    export(workdir, "-o", tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    image = image_of(30, 40)
+    assert model.decompress(model.compress(image)).shape == image.shape
+    assert model.origin["step"] == 7
+    assert model.origin["settings"]["model"]["latent_channels"] == 4
+    generator = coding_params(seed=7)["generator"]["conv_out"]["Conv_0"]["kernel"]
+    np.testing.assert_array_equal(
+        model.params["generator"]["conv_out"]["Conv_0"]["kernel"], generator
+    )
+    printed = capsys.readouterr().out
+    assert f"model: model {model.model_id.hex()}, step 7" in printed
+    assert "weights.safetensors  0." in printed
+    cost = float(printed.split("integers cost ")[1].split(" %")[0])
+    assert abs(cost) < 0.1
+
+
+def test_step_precision_and_replacement_are_the_users(workdir, tmp_path, capsys):
+    export(workdir, "-o", tmp_path / "model", "--step", 3, "--dtype", "float16")
+    model = load_model(tmp_path / "model")
+    assert (model.origin["step"], model.weights) == (3, "float16")
+    with pytest.raises(SystemExit) as end:
+        export(workdir, "-o", tmp_path / "model")
+    assert end.value.code == 2
+    assert (
+        "there already: choose another name, or replace it with --force" in capsys.readouterr().err
+    )
+    export(workdir, "-o", tmp_path / "model", "--force")
+    assert load_model(tmp_path / "model").origin["step"] == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{none}"], "holds no checkpoints folder: train there with train.py"),
+        (["{run}", "--step", "5"], "holds no checkpoint of step 5: leave --step out"),
+    ],
+)
+def test_mistakes_are_named(workdir, tmp_path, capsys, arguments, sentence):
+    (tmp_path / "none").mkdir()
+    places = {"{none}": str(tmp_path / "none"), "{run}": str(workdir)}
+    with pytest.raises(SystemExit) as end:
+        export(*(places.get(a, a) for a in arguments), "-o", tmp_path / "model")
+    assert end.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "model").exists()

@@ -9,7 +9,7 @@ VENV_TFC := .venv-tfc
 RUN_TFC := $(VENV_TFC)/bin/python
 INTEROP := $(CURDIR)/runs/interop
 
-.PHONY: demo test test-tfc lint clean
+.PHONY: demo test test-long test-tfc lint clean
 
 demo: $(VENV)/ready
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo
@@ -17,6 +17,10 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -n 2
+
+# Whole training runs: killed, resumed, in stages, on several processes.
+test-long: $(VENV)/ready
+	$(RUN) -m pytest -n 2 -m "long and not slow"
 
 # Both environments write files to one folder, and each decodes those of the other.
 test-tfc: $(VENV)/ready $(VENV_TFC)/ready

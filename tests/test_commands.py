@@ -166,7 +166,8 @@ def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, 
     assert sentence(*arguments).startswith(f"{folder}: no images here; expected a folder or glob")
     (folder / "broken.png").write_text("no picture")
     said = sentence(*arguments)
-    assert said.startswith(f"{folder / 'broken.png'}: cannot be read as an image")
+    assert said.startswith("not one of the 1 images of a source can be read, as ")
+    assert f"{folder / 'broken.png'}: cannot be read as an image" in said
 
 
 def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):

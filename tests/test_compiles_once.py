@@ -15,6 +15,7 @@ def standard_promotion():
         yield
 
 
+@pytest.mark.long
 def test_a_run_and_its_resumption_compile_the_step_once_each(tmp_path, monkeypatch):
     traces, cached = [], []
     train_step, compiled = loop.train_step, loop._compiled

@@ -152,7 +152,9 @@ def commands(text: str) -> list[list[str]]:
     """Arguments of the training commands in a text, its variable $data being left out."""
     joined = text.replace("\\\n", " ").replace("$data", "")
     lines = re.findall(r"^ *python train\.py (.*?)(?: +#.*)?$", joined, re.MULTILINE)
-    return [shlex.split(line) for line in lines]
+    # Flags of the process beside those of the config and the run are train.py's own business.
+    own = ("--coordinator=", "--processes=", "--process=")
+    return [[word for word in shlex.split(line) if not word.startswith(own)] for line in lines]
 
 
 DOCUMENTED = [
@@ -164,6 +166,7 @@ DOCUMENTED = [
         (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text("utf-8"),
     )
     for command in commands(text)
+    if "..." not in command
 ]
 
 

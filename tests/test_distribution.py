@@ -42,6 +42,7 @@ def assert_same_losses(ours, theirs):
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=TOLERANCE)
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one(tmp_path):
     alone = training_run.start(tmp_path / "one", train__steps=3, **SMALL)
     several = training_run.start_several(tmp_path / "two", train__steps=3, **SMALL)

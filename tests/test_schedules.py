@@ -14,7 +14,13 @@ from fa_hific_jax.training.schedules import learning_rate, rate_terms
 )
 def test_learning_rate_drops_tenfold_at_half_of_hific(step, expected):
     optimizer = OptimizerConfig(
-        1e-4, 1e-4, warmup_steps=0, drop_steps=(500_000,), drop_factor=0.1, clip_norm=0.0
+        1e-4,
+        1e-4,
+        warmup_steps=0,
+        drop_steps=(500_000,),
+        drop_factor=0.1,
+        clip_norm=0.0,
+        ema_decay=0.0,
     )
     np.testing.assert_allclose(learning_rate(1e-4, optimizer)(step), expected, rtol=1e-6)
 
@@ -22,7 +28,13 @@ def test_learning_rate_drops_tenfold_at_half_of_hific(step, expected):
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (21, 0.5)])
 def test_learning_rate_rises_linearly_first(step, expected):
     optimizer = OptimizerConfig(
-        1.0, 1.0, warmup_steps=10, drop_steps=(20,), drop_factor=0.5, clip_norm=0.0
+        1.0,
+        1.0,
+        warmup_steps=10,
+        drop_steps=(20,),
+        drop_factor=0.5,
+        clip_norm=0.0,
+        ema_decay=0.0,
     )
     np.testing.assert_allclose(learning_rate(1.0, optimizer)(step), expected, rtol=1e-6)
 

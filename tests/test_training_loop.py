@@ -127,6 +127,7 @@ def test_a_checkpoint_gives_the_running_mean_to_inference_and_all_to_the_run(tmp
             np.testing.assert_array_equal(ours, theirs + np.float32(moved))
 
 
+@pytest.mark.long
 def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_path):
     workdir = epath.Path(tmp_path)
     train(tiny_settings(train__steps=3), workdir)

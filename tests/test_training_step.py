@@ -346,6 +346,7 @@ def in_parts(count: int, **overrides):
     return state, *step(state, four, KEY, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_batch_in_parts_takes_the_same_step(count):
     """With GAN, rate control and running mean; measured: 7e-7 for parameters, 3e-6 for metrics."""

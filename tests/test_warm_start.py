@@ -188,6 +188,7 @@ def test_a_folder_without_checkpoints_is_named(tmp_path):
         warm_start.find(tiny_settings(init_from=str(tmp_path / "file")))
 
 
+@pytest.mark.long
 def test_three_stages_and_evaluation(tmp_path, capsys):
     """MSE, then a discriminator, then FCM and sigmas alone; each begins with the one before."""
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "black.png")

@@ -24,9 +24,9 @@ from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 
 # A file claims a size, and decoding costs what it claims. So that a few forged bytes cannot cost
 # minutes and gigabytes, the y stream must have a byte for so many pixels (padded) beyond the free
-# ones. An image as plain as that gets zero bytes at its end: 0.0005 bits per pixel.
+# ones. An image as plain as that gets zero bytes at its end: 0.002 bits per pixel.
 FREE_PIXELS = 2**20
-PIXELS_PER_BYTE = 2**14
+PIXELS_PER_BYTE = 2**12
 
 _SYMBOL_LIMIT = 2.0**31
 _ROWS = 64  # rows of latents whose symbols are computed at once

@@ -72,7 +72,9 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
 
 
 def _event_writer(workdir: epath.Path) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # It greets with what nobody can act on.
+    # TensorFlow greets with what nobody can act on; JAX has set a level that is too low.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = max("3", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"))
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         import tensorflow as tf
         from clu import metric_writers

@@ -26,6 +26,8 @@ from fa_hific_jax.training.loop import resume, save, train
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.stopping import naming_full_disks
 
+pytestmark = pytest.mark.long
+
 PLAIN = {"loss__gan": 0.0, "loss__dsl": 0.0, "model__fcm_width": 0}
 
 
@@ -252,7 +254,6 @@ def test_metrics_are_fetched_for_reports_alone(unbroken):
     ]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
@@ -314,7 +315,6 @@ def test_run_json_tells_how_each_start_came_about(unbroken):
     assert [start["first_step"] for start in record.read(workdir)["starts"]] == [0, 6]
 
 
-@pytest.mark.long
 def test_held_out_images_are_looked_at_and_decide_what_is_best(tmp_path):
     settings = tiny_settings(
         **PLAIN,
@@ -340,7 +340,6 @@ def killed_once(workdir, after: str, **overrides) -> None:
     process.communicate()
 
 
-@pytest.mark.long
 def test_a_run_killed_at_once_ends_with_the_bits_of_an_unbroken_one(unbroken, tmp_path):
     killed_once(tmp_path, "step 4/", **PLAIN)
     code, _, err = training_run.finish(training_run.start(tmp_path, devices=2, **PLAIN))

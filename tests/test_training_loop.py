@@ -138,6 +138,7 @@ def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_pa
     assert step == 3
 
 
+@pytest.mark.long
 def test_damaged_images_are_counted_and_named_once(tmp_path, capsys, monkeypatch):
     counted = []
     counts = Batches.counts

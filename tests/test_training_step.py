@@ -211,6 +211,7 @@ def test_only_gradients_longer_than_the_limit_are_scaled_down():
 
 
 @pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.long
 @pytest.mark.parametrize("learned", [True, False])
 def test_sigmas_are_learned_only_by_the_dynamic_loss(images, pairwise, learned):
     settings = tiny_settings(

@@ -98,8 +98,8 @@ def get_config() -> ConfigDict:
     config.loss.lambda_above = 2.0
     config.loss.lambda_below = 2.0**-4
     # How the weight follows the rate: "switch" between these two (HiFiC), or a "controller" that
-    # begins between them and makes the mean rate land on the target. Of it: steps over which it
-    # averages the rate, and its gain (docs/training.md).
+    # begins between them and follows the error of the mean rate (experimental). Of it: steps over
+    # which it averages the rate, and its gain (docs/training.md).
     config.loss.rate_control = "switch"
     config.loss.control_steps = 500
     config.loss.control_gain = 1.0

@@ -157,10 +157,17 @@ def ideal_bits(
     symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
 ) -> float:
     """Code length in bits under the integer tables, the Exp-Golomb codes of escapes included."""
+    return float(np.sum(code_lengths(symbols, indexes, tables)))
+
+
+def code_lengths(
+    symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
+) -> Float64[np.ndarray, " n"]:
+    """As `ideal_bits`, of each symbol."""
     bins, excess = symbols_to_bins(symbols, indexes, tables)
-    counts = tables.cdf[indexes, bins + 1] - tables.cdf[indexes, bins]
-    golomb = 2 * bit_length(excess + 1) - 1
-    return float(np.sum(PRECISION - np.log2(counts)) + np.sum(golomb))
+    lengths = PRECISION - np.log2(tables.cdf[indexes, bins + 1] - tables.cdf[indexes, bins])
+    lengths[bins == tables.length[indexes] - 2] += 2 * bit_length(excess + 1) - 1
+    return lengths
 
 
 def bit_length(values: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:

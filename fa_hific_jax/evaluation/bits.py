@@ -1,0 +1,54 @@
+"""Where the bits of a file go: the code length of each latent position."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec.compress import EntropyModel, Quantised
+from fa_hific_jax.entropy import tables
+
+
+class BitsMap(NamedTuple):
+    """Bits by position, summed over channels, of the padded image's latents and hyper-latents."""
+
+    y: Float32[np.ndarray, "hy wy"]
+    z: Float32[np.ndarray, "hz wz"]
+
+    @property
+    def total(self) -> float:
+        return float(self.y.sum(dtype=np.float64) + self.z.sum(dtype=np.float64))
+
+
+def of_file(entropy: EntropyModel, data: bytes) -> BitsMap:
+    """The map of a file of `Model.compress`, by the tables that coded it.
+
+    The sum misses the bits of the file by its header and by the range coder's end.
+    """
+    symbols, _ = compress.decode_symbols(entropy, bitstream.unpack(data))
+    return of_symbols(entropy, symbols)
+
+
+def of_symbols(entropy: EntropyModel, symbols: Quantised) -> BitsMap:
+    """The map of symbols: -log2 of their share of the integer tables, escapes included."""
+    channels = np.broadcast_to(np.arange(symbols.z.shape[2], dtype=np.int32), symbols.z.shape)
+    return BitsMap(
+        _lengths(symbols.y, symbols.rows.astype(np.int32), entropy.y_tables),
+        _lengths(symbols.z, channels, entropy.z_tables),
+    )
+
+
+def npz(bits: BitsMap) -> bytes:
+    """The content of an .npz with the arrays "y" and "z"."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **bits._asdict())
+    return file.getvalue()
+
+
+def _lengths(
+    symbols: Int32[np.ndarray, "h w c"], rows: Int32[np.ndarray, "h w c"], table: tables.Tables
+) -> Float32[np.ndarray, "h w"]:
+    lengths = tables.code_lengths(symbols.ravel(), rows.ravel(), table)
+    return lengths.reshape(symbols.shape).sum(axis=2).astype(np.float32)

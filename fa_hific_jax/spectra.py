@@ -6,12 +6,12 @@ window removes the cross that the jump between opposite borders would draw over 
 """
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Float64, Int64, Num
 
 Image = Num[np.ndarray, "h w c"]
 
 # Rec. 601, the luma of JPEG.
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 # In squared grey levels, far under the 1/12 of rounding to 8 bits: only keeps log away from 0.
 _FLOOR = 1e-3
 
@@ -40,12 +40,24 @@ def radial_power_spectrum(
       bins: number of rings.
     """
     power = _power(image)
-    height, width = power.shape
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    count, edges = np.histogram(radius, bins, range=(0.0, 0.5))
-    total, _ = np.histogram(radius, bins, range=(0.0, 0.5), weights=power)
+    ring, count = rings(*power.shape, bins)
+    total = np.bincount(ring.ravel(), power.ravel(), bins + 1)[:bins]
     held = count > 0
-    return ((edges[:-1] + edges[1:]) / 2)[held], total[held] / count[held]
+    return ((np.arange(bins) + 0.5) / (2 * bins))[held], total[held] / count[held]
+
+
+def rings(
+    height: int, width: int, bins: int
+) -> tuple[Int64[np.ndarray, "{height} {width}"], Int64[np.ndarray, " {bins}"]]:
+    """(ring of each frequency of the transform, number of frequencies in each ring).
+
+    Ring i of `bins` holds the radii from i / (2 bins) to (i + 1) / (2 bins) cycles per pixel, the
+    last also 0.5; what lies beyond has the number `bins`.
+    """
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    ring = np.minimum((radius * 2 * bins).astype(np.int64), bins - 1)
+    ring[radius > 0.5] = bins
+    return ring, np.bincount(ring.ravel(), minlength=bins + 1)[:bins]
 
 
 def decibels(power: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
@@ -53,14 +65,18 @@ def decibels(power: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
     return 10.0 * np.log10(power + _FLOOR)
 
 
+def window(height: int, width: int) -> Float64[np.ndarray, "{height} {width}"]:
+    """Hann window sampled between its zeros: sides of one or two pixels keep their signal."""
+    return _hann(height)[:, None] * _hann(width)[None]
+
+
 def _power(image: Image) -> Float[np.ndarray, "h w"]:
     height, width, channels = image.shape
-    weights = _LUMA if channels == 3 else np.full(channels, 1.0 / channels)
+    weights = LUMA if channels == 3 else np.full(channels, 1.0 / channels)
     luma = image.astype(np.float64) @ weights
-    window = _hann(height)[:, None] * _hann(width)[None]
-    return np.abs(np.fft.fft2(luma * window)) ** 2 / np.sum(window**2)
+    w = window(height, width)
+    return np.abs(np.fft.fft2(luma * w)) ** 2 / np.sum(w**2)
 
 
 def _hann(n: int) -> Float[np.ndarray, " n"]:
-    """Hann window sampled between its zeros: sides of one or two pixels keep their signal."""
     return np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2

@@ -13,9 +13,9 @@ PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row; within its own row only what SIDEWAYS lists.
 ORDER = (
     ("errors", "ops"),
-    ("entropy", "losses", "data"),
+    ("entropy", "losses", "data", "spectra"),
     ("models", "metrics"),
-    ("settings", "spectra", "codec", "checkpoints"),
+    ("settings", "codec", "checkpoints"),
     ("training", "evaluation", "convert"),
     ("commands", "cli"),
     ("train", "eval", "__main__"),

@@ -29,6 +29,8 @@ OPTIONAL = {
     "skimage",
     "matplotlib",
     "jinja2",
+    "bjontegaard",
+    "pillow_jxl",
     "tensorflow_compression_ops",
     "tensorflow_datasets",
     "array_record",

@@ -10,6 +10,7 @@ from tiny_settings import tiny_settings
 
 from fa_hific_jax.losses import lpips as lpips_module
 from fa_hific_jax.models.discriminator import SPECTRAL
+from fa_hific_jax.training.knobs import Knobs
 from fa_hific_jax.training.state import create, discriminator_network
 from fa_hific_jax.training.step import forward, train_step
 
@@ -87,7 +88,7 @@ def test_outputs_that_losses_see_are_float32_but_for_features(bfloat16):
     keys = jax.random.split(KEY, 2)
     x = jnp.zeros((2, 64, 64, 3))
     outputs = jax.eval_shape(
-        lambda params: forward(params, x, keys, settings), state.params["autoencoder"]
+        lambda params: forward(params, x, keys, Knobs(None, None), settings), state.params["autoencoder"]
     )
     for name in ("y", "y_hat", "z_hat", "x_hat", "rates"):
         leaves = jax.tree.leaves(getattr(outputs, name))
@@ -118,7 +119,7 @@ def test_the_discriminator_in_bfloat16_judges_nearly_alike(variant):
 
 def test_lpips_sees_float32():
     narrow = jnp.full((1, 31, 31, 3), 0.5, jnp.bfloat16)
-    assert lpips_module._standardised(narrow).dtype == jnp.float32
+    assert lpips_module.standardised(narrow).dtype == jnp.float32
 
 
 def losses(dtype: str, steps: int) -> np.ndarray:

@@ -1,18 +1,17 @@
 """LPIPS v0.1: a perceptual distance in the features of a frozen network."""
 
 import dataclasses
-import io
 import os
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips_backbones import BACKBONES, Backbone, Features, Weights
+from fa_hific_jax.losses.weight_files import mistakes, read_npz
 from fa_hific_jax.ops import Image
 
 # Of the ImageNet standardisation, applied to images in [-1, 1].
@@ -43,10 +42,7 @@ def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
     Raises:
       UserError: the file is missing, is no .npz, or lacks arrays of the right shape.
     """
-    found = epath.Path(path)
-    if not found.is_file():
-        raise UserError(f"{path}: no such file; `fa-hific get-lpips` makes it (docs/lpips.md)")
-    arrays = _read_npz(path, found.read_bytes())
+    arrays = read_npz(path, "fa-hific get-lpips", "docs/lpips.md")
     net = _recognise(arrays)
     if net is None:
         raise UserError(
@@ -65,12 +61,10 @@ def lpips_params(
       UserError: an array is missing, has another shape or no real numbers; names it and `source`.
     """
     shapes = expected_shapes(net)
-    wrong = [mistake for name in shapes if (mistake := _mistake(arrays, name, shapes[name]))]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    if wrong := mistakes(arrays, shapes):
         raise UserError(
-            f"{source}: not the LPIPS weights of {BACKBONES[net].title}: "
-            f"{', '.join(wrong[:3])}{more}; make the file with `fa-hific get-lpips --net {net}`"
+            f"{source}: not the LPIPS weights of {BACKBONES[net].title}: {wrong}; make the file "
+            f"with `fa-hific get-lpips --net {net}`"
         )
     ours = {name: jnp.asarray(arrays[name], jnp.float32) for name in shapes}
     linear = [ours.pop(name) for name in shapes if name.startswith("lin")]
@@ -109,7 +103,7 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
     backbone = BACKBONES[params.net]
     _check_size(backbone, x)
     # Not as one batch: to join two batches that lie across devices would send images between them.
-    taps, taps_hat = (backbone.features(params.weights, _standardised(i)) for i in (x, x_hat))
+    taps, taps_hat = (backbone.features(params.weights, standardised(i)) for i in (x, x_hat))
     distance = jnp.zeros(x.shape[0], jnp.float32)
     for a, b, linear in zip(taps, taps_hat, params.linear, strict=True):
         difference = jnp.square(_unit(a) - _unit(b)) * linear[None, None, None]
@@ -127,7 +121,7 @@ def _check_size(backbone: Backbone, x: Image) -> None:
         )
 
 
-def _standardised(x: Image) -> Features:
+def standardised(x: Image) -> Features:
     shift, scale = jnp.asarray(SHIFT, jnp.float32), jnp.asarray(SCALE, jnp.float32)
     return (2.0 * x.astype(jnp.float32) - 1.0 - shift[None, None, None]) / scale[None, None, None]
 
@@ -152,27 +146,3 @@ def _recognise(arrays: Mapping[str, np.ndarray]) -> str | None:
 
     best = max(BACKBONES, key=fitting)
     return best if fitting(best) else None
-
-
-def _mistake(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> str:
-    """What is wrong with the array of that name, "" where nothing is."""
-    if name not in arrays:
-        return f"{name} is missing"
-    if arrays[name].shape != shape:
-        return f"{name} has shape {arrays[name].shape} instead of {shape}"
-    if arrays[name].dtype.kind != "f":
-        return f"{name} is of type {arrays[name].dtype} instead of float32"
-    return "" if np.all(np.isfinite(arrays[name])) else f"{name} has values that are not finite"
-
-
-def _read_npz(path: str | os.PathLike[str], content: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name]) for name in arrays.files}
-    # Anything: zipfile, zlib and NumPy's header each fail in their own ways, and an .npy gives a
-    # TypeError, since it is an array, which `with` does not take.
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a readable .npz file, perhaps cut short; make it anew with "
-            "`fa-hific get-lpips` (docs/lpips.md)"
-        ) from error

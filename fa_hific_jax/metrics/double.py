@@ -2,8 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+
+try:
+    from jax import enable_x64
+except ImportError:  # before jax 0.8
+    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager
@@ -12,13 +18,11 @@ def double_precision() -> Iterator[None]:
 
     That is the default device, or the host where that is a TPU, which has no double precision.
     """
-    # The one name is gone in newer JAX, the other not yet there in older.
-    enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
-    with enable(True), jax.default_device(_device()):
+    with enable_x64(True), jax.default_device(_device()):
         yield
 
 
-def _device() -> jax.Device | None:
+def _device() -> Any:
     if jax.default_backend() != "tpu":
         return None
     return jax.local_devices(backend="cpu")[0]

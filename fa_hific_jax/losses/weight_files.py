@@ -1,0 +1,54 @@
+"""Files of frozen networks' weights: an .npz of named arrays, checked before use."""
+
+import io
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from etils import epath
+
+from fa_hific_jax.errors import UserError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str, np.ndarray]:
+    """All arrays of an .npz; local or cloud path.
+
+    Args:
+      command: makes the file.
+      page: of the documentation, says more.
+
+    Raises:
+      UserError: the file is missing or no .npz.
+    """
+    found = epath.Path(path)
+    if not found.is_file():
+        raise UserError(f"{path}: no such file; `{command}` makes it ({page})")
+    try:
+        with np.load(io.BytesIO(found.read_bytes()), allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name]) for name in arrays.files}
+    # Anything: zipfile, zlib and NumPy's header each fail in their own ways, and an .npy gives a
+    # TypeError, since it is an array, which `with` does not take.
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable .npz file, perhaps cut short; make it anew with "
+            f"`{command}` ({page})"
+        ) from error
+
+
+def mistakes(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> str:
+    """What keeps `arrays` from being the weights of these shapes, three at most; "" if nothing."""
+    wrong = [mistake for name in shapes if (mistake := _mistake(arrays, name, shapes[name]))]
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return ", ".join(wrong[:3]) + more
+
+
+def _mistake(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> str:
+    if name not in arrays:
+        return f"{name} is missing"
+    if arrays[name].shape != shape:
+        return f"{name} has shape {arrays[name].shape} instead of {shape}"
+    if arrays[name].dtype.kind != "f":
+        return f"{name} is of type {arrays[name].dtype} instead of float32"
+    return "" if np.all(np.isfinite(arrays[name])) else f"{name} has values that are not finite"

@@ -1,0 +1,68 @@
+"""What each metric is called, how it is read and where it is defined."""
+
+from typing import Any
+
+
+def _entry(
+    label: str, reference: str, *, better: str = "lower", unit: str = "", decimals: int
+) -> dict[str, Any]:
+    return {
+        "label": label,
+        "unit": unit,
+        "better": better,
+        "decimals": decimals,
+        "reference": reference,
+        "not_measured": None,
+    }
+
+
+def _lpips(network: str) -> dict[str, Any]:
+    return _entry(
+        f"LPIPS ({network})",
+        f"Zhang et al., CVPR 2018, version 0.1, {network}",
+        decimals=4,
+    )
+
+
+def _band(label: str, third: str) -> dict[str, Any]:
+    # Not "lower" or "higher": the best is 0, negative is lost detail, positive is invented detail.
+    reference = (
+        f"mean error of log radial power over the {third} third of 0 to 0.5 cycles per pixel"
+    )
+    return _entry(label, reference, better="zero", unit="dB", decimals=2)
+
+
+PAIR_METRICS: dict[str, dict[str, Any]] = {
+    "psnr": _entry("PSNR", "10 log10(255² / mse) over RGB", better="higher", unit="dB", decimals=2),
+    "ms_ssim": _entry(
+        "MS-SSIM", "Wang et al., 2003; as pytorch_msssim, RGB", better="higher", decimals=4
+    ),
+    "ssim": _entry(
+        "SSIM", "Wang et al., 2004; RGB, Gaussian window, full size", better="higher", decimals=4
+    ),
+    "lpips_alex": _lpips("AlexNet"),
+    "lpips_squeeze": _lpips("SqueezeNet"),
+    "lpips_vgg": _lpips("VGG16"),
+    "lfd": _entry("LFD", "Jiang et al., ICCV 2021: ln(1 + height · width · mse)", decimals=2),
+    "lsd": _entry(
+        "LSD", "root mean square error of log radial power, 60 rings", unit="dB", decimals=2
+    ),
+    "band_low": _band("Low band", "lowest"),
+    "band_middle": _band("Middle band", "middle"),
+    "band_high": _band("High band", "highest"),
+}
+
+
+def _set(label: str, reference: str, decimals: int) -> dict[str, Any]:
+    return _entry(label, reference, decimals=decimals)
+
+
+SET_METRICS: dict[str, dict[str, Any]] = {
+    "fid": _set("FID", "Heusel et al., NeurIPS 2017; patches as HiFiC, appendix A.7", 2),
+    "kid": _set("KID", "Bińkowski et al., ICLR 2018; patches as HiFiC, appendix A.7", 6),
+    "fd_alex": _set("FD-Alex", "FID's distance on AlexNet's last convolution", 3),
+    "kid_alex": _set("KID-Alex", "KID's distance on AlexNet's last convolution", 6),
+}
+
+DESCRIPTIONS = PAIR_METRICS | SET_METRICS
+"""By id: label, unit, better ("higher", "lower" or "zero"), decimals, reference, not_measured."""

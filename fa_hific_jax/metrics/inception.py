@@ -1,0 +1,247 @@
+"""The Inception v3 of FID: the network of 2015-12-05 up to its last average pooling.
+
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the form
+with which FID was introduced (Heusel et al., NeurIPS 2017) and which `pytorch-fid` and
+`torch-fidelity` keep. It shares torchvision's layer names and differs from that network in its
+weights, in average poolings that do not count the padding, and in a maximum pooling where the last
+block would have an average.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, UInt8
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.weight_files import mistakes, read_npz
+
+Maps = Float[Array, "_ _ _ _"]
+
+SIDE = 299
+COMMAND = "fa-hific get-inception"
+
+
+class Layer(NamedTuple):
+    """Convolution, bias and ReLU, at stride 1 without change of size unless `valid`."""
+
+    name: str
+    outputs: int
+    height: int
+    width: int
+    stride: int = 1
+    valid: bool = False
+
+
+AVERAGE, MAXIMUM, HALVING = "3x3 average", "3x3 maximum", "3x3 maximum at stride 2"
+# One thing after another; a tuple within has its layers side by side, their outputs joined.
+Branch = tuple[Layer | str | tuple[Layer, ...], ...]
+
+
+def _chain(name: str, *layers: tuple[int, int, int]) -> Branch:
+    """Layers name_1, name_2, … of (outputs, height, width)."""
+    return tuple(Layer(f"{name}_{i}", *layer) for i, layer in enumerate(layers, start=1))
+
+
+def _block_a(pooled: int) -> tuple[Branch, ...]:
+    return (
+        (Layer("branch1x1", 64, 1, 1),),
+        _chain("branch5x5", (48, 1, 1), (64, 5, 5)),
+        _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3)),
+        (AVERAGE, Layer("branch_pool", pooled, 1, 1)),
+    )
+
+
+def _block_b() -> tuple[Branch, ...]:
+    double = _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3))
+    return (
+        (Layer("branch3x3", 384, 3, 3, 2, True),),
+        (*double, Layer("branch3x3dbl_3", 96, 3, 3, 2, True)),
+        (HALVING,),
+    )
+
+
+def _block_c(n: int) -> tuple[Branch, ...]:
+    return (
+        (Layer("branch1x1", 192, 1, 1),),
+        _chain("branch7x7", (n, 1, 1), (n, 1, 7), (192, 7, 1)),
+        _chain("branch7x7dbl", (n, 1, 1), (n, 7, 1), (n, 1, 7), (n, 7, 1), (192, 1, 7)),
+        (AVERAGE, Layer("branch_pool", 192, 1, 1)),
+    )
+
+
+def _block_d() -> tuple[Branch, ...]:
+    large = _chain("branch7x7x3", (192, 1, 1), (192, 1, 7), (192, 7, 1))
+    return (
+        (Layer("branch3x3_1", 192, 1, 1), Layer("branch3x3_2", 320, 3, 3, 2, True)),
+        (*large, Layer("branch7x7x3_4", 192, 3, 3, 2, True)),
+        (HALVING,),
+    )
+
+
+def _block_e(pool: str) -> tuple[Branch, ...]:
+    def fork(name: str) -> tuple[Layer, ...]:
+        return Layer(f"{name}a", 384, 1, 3), Layer(f"{name}b", 384, 3, 1)
+
+    return (
+        (Layer("branch1x1", 320, 1, 1),),
+        (Layer("branch3x3_1", 384, 1, 1), fork("branch3x3_2")),
+        (*_chain("branch3x3dbl", (448, 1, 1), (384, 3, 3)), fork("branch3x3dbl_3")),
+        (pool, Layer("branch_pool", 192, 1, 1)),
+    )
+
+
+_STEM: Branch = (
+    Layer("Conv2d_1a_3x3", 32, 3, 3, 2, True),
+    Layer("Conv2d_2a_3x3", 32, 3, 3, 1, True),
+    Layer("Conv2d_2b_3x3", 64, 3, 3),
+    HALVING,
+    Layer("Conv2d_3b_1x1", 80, 1, 1),
+    Layer("Conv2d_4a_3x3", 192, 3, 3, 1, True),
+    HALVING,
+)
+# Name of each block in front of those of its layers, and branches whose outputs are joined.
+NETWORK: tuple[tuple[str, tuple[Branch, ...]], ...] = (
+    ("", (_STEM,)),
+    ("Mixed_5b.", _block_a(32)),
+    ("Mixed_5c.", _block_a(64)),
+    ("Mixed_5d.", _block_a(64)),
+    ("Mixed_6a.", _block_b()),
+    ("Mixed_6b.", _block_c(128)),
+    ("Mixed_6c.", _block_c(160)),
+    ("Mixed_6d.", _block_c(160)),
+    ("Mixed_6e.", _block_c(192)),
+    ("Mixed_7a.", _block_d()),
+    ("Mixed_7b.", _block_e(AVERAGE)),
+    ("Mixed_7c.", _block_e(MAXIMUM)),
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InceptionParams:
+    """Kernels (height, width, inputs, outputs) and biases by layer, batch norms folded in."""
+
+    weights: Mapping[str, Float[Array, "..."]]
+
+
+def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
+    """The parameters, float32, from an .npz of `fa-hific get-inception`; local or cloud path.
+
+    Raises:
+      UserError: the file is missing, is no .npz, or lacks arrays of the right shape.
+    """
+    arrays = read_npz(path, COMMAND, "docs/evaluation.md")
+    if wrong := mistakes(arrays, expected_shapes()):
+        raise UserError(
+            f"{path}: not the weights of FID's Inception: {wrong}; make the file with `{COMMAND}`"
+        )
+    return inception_params(arrays)
+
+
+def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
+    """The parameters from arrays of `expected_shapes`."""
+    # Transposed by NumPy: JAX would compile a program for each shape.
+    held = {name: np.asarray(arrays[name], np.float32) for name in expected_shapes()}
+    ours = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in held.items()}
+    return InceptionParams({name: jnp.asarray(array) for name, array in ours.items()})
+
+
+def expected_shapes() -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array in an .npz; kernels are (outputs, inputs, height, width)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, inputs, layer in _layers():
+        shapes[f"{name}.weight"] = (layer.outputs, inputs, layer.height, layer.width)
+        shapes[f"{name}.bias"] = (layer.outputs,)
+    return shapes
+
+
+def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
+    """The 2048 features of each RGB image that FID compares, float32.
+
+    Images are resized to 299 x 299 as TensorFlow 1 does it: bilinear without smoothing, output
+    pixel i at input position i * side / 299. Then (x - 128) / 128, as the graph of 2015-12-05 has
+    it.
+    """
+    x = x.astype(jnp.float32)
+    for axis in (1, 2):
+        weights = jnp.asarray(resizing(x.shape[axis]))
+        x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis), precision="highest"), 0, axis)
+    return jnp.mean(last_maps(params, (x - 128.0) / 128.0), axis=(1, 2))
+
+
+def last_maps(params: InceptionParams, h: Maps) -> Maps:
+    """The maps of the last block, for images in [-1, 1] of any size from 75 x 75."""
+    for block, branches in NETWORK:
+        h = jnp.concatenate([_run(params, block, branch, h) for branch in branches], axis=-1)
+    return h
+
+
+def _layers() -> Iterator[tuple[str, int, Layer]]:
+    """(name, input channels, layer) of the whole network."""
+    inputs = 3
+    for block, branches in NETWORK:
+        outputs = 0
+        for branch in branches:
+            channels = inputs
+            for step in branch:
+                if isinstance(step, str):
+                    continue
+                layers = (step,) if isinstance(step, Layer) else step
+                yield from ((block + layer.name, channels, layer) for layer in layers)
+                channels = sum(layer.outputs for layer in layers)
+            outputs += channels
+        inputs = outputs
+
+
+def _run(params: InceptionParams, block: str, branch: Branch, h: Maps) -> Maps:
+    for step in branch:
+        if isinstance(step, str):
+            h = _pool(step, h)
+        elif isinstance(step, Layer):
+            h = _convolve(params, block, step, h)
+        else:
+            h = jnp.concatenate([_convolve(params, block, each, h) for each in step], axis=-1)
+    return h
+
+
+def _convolve(params: InceptionParams, block: str, layer: Layer, h: Maps) -> Maps:
+    padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
+    h = lax.conv_general_dilated(
+        h,
+        params.weights[f"{block}{layer.name}.weight"],
+        (layer.stride, layer.stride),
+        [(side, side) for side in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,  # accelerators would else round to 8 or 11 bits
+    )
+    return jax.nn.relu(h + params.weights[f"{block}{layer.name}.bias"][None, None, None])
+
+
+def _pool(kind: str, h: Maps) -> Maps:
+    if kind == HALVING:
+        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+    if kind == MAXIMUM:
+        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+    def total(maps: Maps) -> Maps:
+        return lax.reduce_window(maps, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+    return total(h) / total(jnp.ones((1, *h.shape[1:3], 1)))
+
+
+def resizing(side: int) -> Float[np.ndarray, "299 {side}"]:
+    """The matrix that resizes one axis."""
+    position = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
+    low = position.astype(np.int64)
+    share = position - low
+    rows = np.arange(SIDE)
+    matrix = np.zeros((SIDE, side), np.float32)
+    np.add.at(matrix, (rows, low), 1 - share)
+    np.add.at(matrix, (rows, np.minimum(low + 1, side - 1)), share)
+    return matrix

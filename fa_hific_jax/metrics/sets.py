@@ -1,0 +1,161 @@
+"""Metrics between sets of images, over patches cut as HiFiC cuts them: FID, KID and on AlexNet."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from fa_hific_jax.losses.lpips import LpipsParams, standardised
+from fa_hific_jax.losses.lpips_backbones import BACKBONES
+from fa_hific_jax.metrics.distances import frechet_distance, kid
+from fa_hific_jax.metrics.inception import InceptionParams, inception
+from fa_hific_jax.metrics.weights import Weights, digest
+
+Patches = UInt8[np.ndarray, "_ 256 256 3"]
+ByNetwork = Mapping[str, Float32[np.ndarray, "_ _"]]
+
+PATCH = 256
+# Patches in one call: few enough for a laptop's memory, enough to keep an accelerator busy.
+BATCH = {"inception": 16, "alex": 64}
+NO_WEIGHTS = {
+    "inception": "no Inception weights: `fa-hific get-inception` makes them",
+    "alex": "no AlexNet weights: `fa-hific get-lpips` makes them",
+}
+
+
+class SetMetric(NamedTuple):
+    network: str
+    distance: Callable[[Any, Any], float]
+
+
+SET_METRICS = {
+    "fid": SetMetric("inception", frechet_distance),
+    "kid": SetMetric("inception", kid),
+    "fd_alex": SetMetric("alex", frechet_distance),
+    "kid_alex": SetMetric("alex", kid),
+}
+_TITLES = {
+    "inception": "FID's Inception v3 of 2015-12-05, last pooling, 2048",
+    "alex": "torchvision's AlexNet, spatial mean of the last convolution after ReLU, 256",
+}
+
+
+def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
+    """All whole 256 x 256 patches of two grids, from the top left and from (128, 128).
+
+    HiFiC's FID and KID are over such patches (Mentzer et al., NeurIPS 2020, appendix A.7). Within a
+    grid they do not overlap; what is left at the borders is not used. None where a side is below
+    256 pixels.
+    """
+    h, w, _ = image.shape
+    corners = [
+        (y, x)
+        for start in (0, PATCH // 2)
+        for y in range(start, h - PATCH + 1, PATCH)
+        for x in range(start, w - PATCH + 1, PATCH)
+    ]
+    found = [image[y : y + PATCH, x : x + PATCH] for y, x in corners]
+    return np.stack(found) if found else np.zeros((0, PATCH, PATCH, 3), np.uint8)
+
+
+def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32[np.ndarray, "_ _"]:
+    """Features of each patch, (n, 2048) of Inception or (n, 256) of AlexNet.
+
+    Inception's are those of `inception`. AlexNet's are the spatial means of its last convolution,
+    after ReLU: what goes into FD-Alex.
+    """
+    network, size = ("inception", 2048) if isinstance(params, InceptionParams) else ("alex", 256)
+    found = [np.zeros((0, size), np.float32)]
+    for start in range(0, len(patches), BATCH[network]):
+        batch = patches[start : start + BATCH[network]]
+        padded = np.pad(batch, ((0, _filling(len(batch))), (0, 0), (0, 0), (0, 0)))
+        found.append(np.asarray(_NETWORKS[network](params, padded))[: len(batch)])
+    return np.concatenate(found)
+
+
+def _filling(count: int) -> int:
+    """Patches to add, so that few sizes of batch occur: each is compiled anew."""
+    return max(8, 1 << (count - 1).bit_length()) - count
+
+
+def image_features(weights: Weights, image: UInt8[np.ndarray, "h w 3"]) -> ByNetwork:
+    """Features of the patches of one image by each network of `weights`, by its name.
+
+    The networks are "inception" and "alex". To be kept, joined over images and given to
+    `set_metrics`.
+    """
+    cut = patches(image)
+    return {name: features(params, cut) for name, params in _available(weights).items()}
+
+
+def set_metrics(
+    weights: Weights, originals: Sequence[ByNetwork], decoded: Sequence[ByNetwork]
+) -> list[dict[str, Any]]:
+    """Every set metric with its protocol, or the reason why it is not measured.
+
+    One entry each: "metric", "value", "not_measured" and "protocol", which says how patches were
+    cut and how many there are, which features were compared and by which weights.
+
+    Args:
+      weights: those with which the features were made.
+      originals: what `image_features` returned for each image.
+      decoded: the same for what a codec made of each.
+    """
+    available = _available(weights)
+    identities = {name: digest(params.weights) for name, params in available.items()}
+    entries = []
+    for name, (network, distance) in SET_METRICS.items():
+        entry = {"metric": name, "value": None, "not_measured": NO_WEIGHTS[network], "protocol": {}}
+        if network in available:
+            sets = [
+                np.concatenate([one[network] for one in images]) for images in (originals, decoded)
+            ]
+            entry["protocol"] = _protocol(network, identities[network], *sets)
+            entry["value"], entry["not_measured"] = _measured(distance, *sets)
+        entries.append(entry)
+    return entries
+
+
+def _measured(
+    distance: Callable[[Any, Any], float],
+    a: Float32[np.ndarray, "_ _"],
+    b: Float32[np.ndarray, "_ _"],
+) -> tuple[float | None, str | None]:
+    if min(len(a), len(b)) < 2:
+        return None, f"fewer than two patches of {PATCH}x{PATCH} pixels"
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return None, "the network's features are not finite"
+    return distance(a, b), None
+
+
+def _protocol(network: str, identity: str, a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    protocol = {
+        "patch": PATCH,
+        "grids": 2,
+        "patches": len(b),
+        "features": _TITLES[network],
+        "weights": identity,
+    }
+    if len(b) <= b.shape[1]:
+        protocol["note"] = (
+            f"{len(b)} patches for {b.shape[1]} features: a Fréchet distance is biased upwards, so "
+            "compare it only over the same images"
+        )
+    return protocol
+
+
+def _available(weights: Weights) -> dict[str, InceptionParams | LpipsParams]:
+    found: dict[str, Any] = {"inception": weights.inception, "alex": weights.lpips.get("alex")}
+    return {name: params for name, params in found.items() if params is not None}
+
+
+@jax.jit
+def _alex(params: LpipsParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 256"]:
+    taps = BACKBONES["alex"].features(params.weights, standardised(x.astype(jnp.float32) / 255.0))
+    return jnp.mean(taps[-1], axis=(1, 2))
+
+
+_NETWORKS = {"inception": jax.jit(inception), "alex": _alex}

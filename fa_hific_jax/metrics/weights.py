@@ -1,0 +1,57 @@
+"""The weights that metrics with a network need, and why those that are not there are not."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
+from fa_hific_jax.metrics.inception import InceptionParams, load_inception
+
+Path = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What is there; a metric whose weights are not is reported as not measured."""
+
+    lpips: Mapping[str, LpipsParams] = dataclasses.field(default_factory=dict)  # by network
+    inception: InceptionParams | None = None
+
+
+def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> Weights:
+    """Weights from .npz files, local or cloud paths.
+
+    Args:
+      lpips: files of `fa-hific get-lpips`, at most one per network; each tells its network itself.
+        AlexNet's also serves FD-Alex and KID-Alex.
+      inception: a file of `fa-hific get-inception`, for FID and KID.
+
+    Raises:
+      UserError: a file is missing or another one than meant, or two are of one network.
+    """
+    found: dict[str, LpipsParams] = {}
+    for path in lpips:
+        params = load_lpips(path)
+        if params.net in found:
+            raise UserError(f"{path}: a second file of LPIPS weights for {params.title}: name one")
+        found[params.net] = params
+    return Weights(found, None if inception is None else load_inception(inception))
+
+
+def digest(arrays: Mapping[str, Float[Array, "..."]]) -> str:
+    """First 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
+
+    It stands beside numbers that depend on the weights. It tells contents apart, not files: the
+    same arrays in another .npz have the same digest.
+    """
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], "<f4")
+        found.update(f"{name} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:12]

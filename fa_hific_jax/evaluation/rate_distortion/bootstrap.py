@@ -1,0 +1,133 @@
+"""How far a number would move had other images been drawn: intervals by resampling the images.
+
+B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
+Images are drawn with replacement, the same ones for both codecs, and curves are those of the means
+over the drawn images.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from fa_hific_jax.evaluation.rate_distortion.curves import Curve, Delta, of_arrays
+
+RESAMPLES = 1000
+LEVEL = 0.95
+MAX_FAILED = 0.05
+"""Share of resamples without a number, above which there is no interval."""
+
+Row = Mapping[str, Any]
+Grid = tuple[Float[np.ndarray, "points images"], Float[np.ndarray, "points images"]]
+
+
+class Interval(NamedTuple):
+    """A number and between which ends it lies for `LEVEL` of the resamples.
+
+    Attributes:
+      value: of all images, or None.
+      low, high: ends of the interval, or None.
+      images: how many took part.
+      reason: why value, or low and high, are None.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    images: int
+    reason: str | None = None
+
+
+def mean_interval(
+    differences: Float[np.ndarray, " n"], *, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """The mean of one difference per image, with its interval (none for a single image)."""
+    count = len(differences)
+    if not count:
+        return Interval(None, None, None, 0, "no image was measured with both")
+    value = float(differences.mean())
+    if count == 1:
+        return Interval(value, None, None, 1, "one image has no spread")
+    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    return Interval(value, *_ends(differences[draws].mean(axis=1)), count)
+
+
+def bootstrap(
+    rows_a: Iterable[Row],
+    rows_b: Iterable[Row],
+    metric: str,
+    better: str,
+    statistic: Callable[[Curve, Curve], Delta],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """`bd_rate` or `bd_metric` between two codecs' mean curves, with its interval over images.
+
+    Images that only one of them has, or that lack the metric at all points of one, do not take
+    part; then points that lack it on some image are left out, for a mean stands for all of them.
+
+    Args:
+      rows_a, rows_b: each of one curve: one codec, one family, any number of images.
+      metric, better: as in `curve`.
+      statistic: of two curves.
+      seed: the same seed draws the same images.
+      resamples: how often images are drawn.
+    """
+    tables = [_table(rows, metric) for rows in (rows_a, rows_b)]
+    images = sorted(set.intersection(*({image for image, _ in table} for table in tables)))
+    if not images:
+        return Interval(None, None, None, 0, "no image was measured with both")
+    grids = [_grid(table, images) for table in tables]
+
+    def of(chosen: np.ndarray) -> Delta:
+        return statistic(
+            *(
+                of_arrays(bpp[:, chosen].mean(axis=1), values[:, chosen].mean(axis=1), better)
+                for bpp, values in grids
+            )
+        )
+
+    count = len(images)
+    whole = of(np.arange(count))
+    if whole.value is None or count == 1:
+        reason = whole.reason or "one image has no spread"
+        return Interval(whole.value, None, None, count, reason)
+    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    found = [value for draw in draws if (value := of(draw).value) is not None]
+    failed = resamples - len(found)
+    if failed > MAX_FAILED * resamples:
+        reason = f"{failed} of {resamples} resamples have too little in common"
+        return Interval(whole.value, None, None, count, reason)
+    return Interval(whole.value, *_ends(np.array(found)), count)
+
+
+def _ends(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _table(rows: Iterable[Row], metric: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """(image, point) -> bpp and value, where there is a value."""
+    rows = list(rows)
+    if len({row["codec"] for row in rows}) > 1:
+        raise ValueError("rows of several codecs do not make one curve")
+    return {
+        (row["image"], row["point"]): (row["bpp"], value)
+        for row in rows
+        if (value := row["values"].get(metric)) is not None
+    }
+
+
+def _grid(table: Mapping[tuple[str, str], tuple[float, float]], images: list[str]) -> Grid:
+    """bpp and values by point and image, of the points that all images have."""
+    points = [
+        point
+        for point in dict.fromkeys(point for _, point in table)
+        if all((image, point) in table for image in images)
+    ]
+    both = np.array([[table[image, point] for image in images] for point in points])
+    both = both.reshape(len(points), len(images), 2)
+    return both[..., 0], both[..., 1]

@@ -1,0 +1,164 @@
+"""Curves of a metric over the rate, and the two mean distances of Bjøntegaard between them.
+
+G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, with
+monotone cubic pieces (PCHIP) through the points, as JCTVC-L1100 does, over the logarithm of bpp.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from fa_hific_jax.errors import UserError
+
+MIN_POINTS = 3
+"""Of each curve for a BD number: those of HiFiC, low, medium and high."""
+MIN_SHARE = 0.25
+"""Of the shorter curve's range that both must cover; with less, a BD number tells of a corner."""
+
+Numbers = Float[np.ndarray, " n"]
+Others = Float[np.ndarray, " m"]
+
+
+class Curve(NamedTuple):
+    """Points in rising order of bpp, no two at the same; `better` as in the metric's description.
+
+    Attributes:
+      bpp: bits per pixel.
+      scores: the metric, negated where lower is better, minus its size where zero is best.
+      better: "higher", "lower" or "zero".
+    """
+
+    bpp: Numbers
+    scores: Numbers
+    better: str
+
+    def frontier(self) -> "Curve":
+        """Without points that do no better than a cheaper one: quality then rises with the rate."""
+        best = np.maximum.accumulate(np.concatenate([[-np.inf], self.scores[:-1]]))
+        keep = self.scores > best
+        return Curve(self.bpp[keep], self.scores[keep], self.better)
+
+    def in_units(self, score: float) -> float:
+        """A score as the metric has it (its size, where zero is best)."""
+        return score if self.better == "higher" else -score
+
+
+class Delta(NamedTuple):
+    """How far curve b lies from curve a.
+
+    Attributes:
+      value: percent of a's rate (BD-rate) or units of the metric (BD-metric), or None.
+      reason: why there is no value.
+      low, high: ends of the range over which was averaged, in the metric or in bpp.
+      share: of the shorter curve's range that this is.
+      dropped: points of both curves left out because a cheaper one was at least as good.
+    """
+
+    value: float | None
+    reason: str | None = None
+    low: float | None = None
+    high: float | None = None
+    share: float | None = None
+    dropped: int = 0
+
+
+def curve(points: Iterable[Mapping[str, Any]], metric: str, better: str) -> Curve:
+    """The points that have the metric; of those at the same bpp the best.
+
+    Args:
+      points: rows of one image or means over images, with "bpp" and "values".
+      metric: its id.
+      better: "higher", "lower" or "zero" (a signed error).
+    """
+    measured = [(p["bpp"], p["values"].get(metric)) for p in points if p["bpp"] is not None]
+    kept = [(bpp, value) for bpp, value in measured if value is not None]
+    both = np.array(kept, np.float64).reshape(-1, 2)
+    return of_arrays(both[:, 0], both[:, 1], better)
+
+
+def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
+    """The curve of arrays: sorted, the best of points at the same bpp, no bpp of zero or less."""
+    scores = {"higher": values, "lower": -values, "zero": -np.abs(values)}[better]
+    order = np.lexsort((-scores, bpp))
+    order = order[np.isfinite(scores[order]) & (bpp[order] > 0)]
+    bpp, first = np.unique(bpp[order], return_index=True)
+    return Curve(bpp, scores[order][first], better)
+
+
+def families(points: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Points by everything in their name but the quality: each family is one curve.
+
+    A decoder's detail leaves the file as it is, so that points of several details have the same
+    bpp and do not lie on one curve: "q=0.5,detail=1" is of the family "detail=1".
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for point in points:
+        parts = point["point"].split(",")
+        rest = [part for part in parts if not part.startswith(("q=", "quality "))]
+        found.setdefault(",".join(rest), []).append(point)
+    return found
+
+
+def bd_rate(a: Curve, b: Curve) -> Delta:
+    """The mean rate of b relative to a at equal quality, minus 100 %; negative: b is smaller.
+
+    Quality must rise with the rate, so that points which do no better than a cheaper one of their
+    curve are left out, and counted.
+
+    Raises:
+      UserError: the package bjontegaard is not installed.
+    """
+    front_a, front_b = a.frontier(), b.frontier()
+    dropped = len(a.bpp) + len(b.bpp) - len(front_a.bpp) - len(front_b.bpp)
+    found = _overlap(front_a.scores, front_b.scores, "qualities")
+    if isinstance(found, str):
+        return Delta(None, found, dropped=dropped)
+    low, high, share = found
+    value = _library().bd_rate(front_a.bpp, front_a.scores, front_b.bpp, front_b.scores, **_OPTIONS)
+    worst, best = a.in_units(low), a.in_units(high)
+    return Delta(float(value), None, min(worst, best), max(worst, best), share, dropped)
+
+
+def bd_metric(a: Curve, b: Curve) -> Delta:
+    """The mean of metric b minus metric a at equal rate, over the logarithm of the rate.
+
+    For a signed error it is the difference of its size.
+
+    Raises:
+      UserError: the package bjontegaard is not installed.
+    """
+    found = _overlap(np.log(a.bpp), np.log(b.bpp), "rates")
+    if isinstance(found, str):
+        return Delta(None, found)
+    low, high, share = found
+    value = _library().bd_psnr(a.bpp, a.scores, b.bpp, b.scores, **_OPTIONS)
+    return Delta(a.in_units(float(value)), None, float(np.exp(low)), float(np.exp(high)), share)
+
+
+_OPTIONS = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+
+
+def _overlap(a: Numbers, b: Others, called: str) -> tuple[float, float, float] | str:
+    """Ends of the common range and its share of the shorter one, or why there is too little."""
+    fewest = min(len(a), len(b))
+    if fewest < MIN_POINTS:
+        return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"
+    low, high = float(max(a.min(), b.min())), float(min(a.max(), b.max()))
+    if low >= high:
+        return f"the curves share no {called}"
+    share = (high - low) / float(min(np.ptp(a), np.ptp(b)))
+    if share < MIN_SHARE:
+        return f"the curves share only {share:.0%} of the {called} of the shorter one"
+    return low, high, share
+
+
+def _library() -> Any:
+    try:
+        import bjontegaard
+    except ImportError:
+        raise UserError(
+            "BD-rate and BD-metric need the package bjontegaard: install the extra `eval`"
+        ) from None
+    return bjontegaard

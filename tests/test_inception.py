@@ -45,7 +45,9 @@ class Reference:
         self.arrays = arrays
 
     def conv(self, name, x, stride=1, padding=(0, 0)):
-        kernels, biases = (self.arrays[f"{name}.{kind}"].astype(float) for kind in ("weight", "bias"))
+        kernels, biases = (
+            self.arrays[f"{name}.{kind}"].astype(float) for kind in ("weight", "bias")
+        )
         x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
         windows = sliding_window_view(x, kernels.shape[2:], (1, 2))[:, ::stride, ::stride]
         maps = np.tensordot(kernels, windows, axes=((1, 2, 3), (0, 3, 4)))
@@ -107,7 +109,9 @@ class Reference:
         )
 
     def d(self, m, x):
-        large = self.chain(m, x, ("branch7x7x3_1",), ("branch7x7x3_2", 0, 3), ("branch7x7x3_3", 3, 0))
+        large = self.chain(
+            m, x, ("branch7x7x3_1",), ("branch7x7x3_2", 0, 3), ("branch7x7x3_3", 3, 0)
+        )
         return np.concatenate(
             [
                 self.conv(f"{m}.branch3x3_2", self.chain(m, x, ("branch3x3_1",)), 2),

@@ -9,7 +9,17 @@ import sys
 from collections.abc import Sequence
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import compress, decompress, export, get_lpips, import_torch, info, pack, plot
+from fa_hific_jax.cli import (
+    compress,
+    decompress,
+    export,
+    get_inception,
+    get_lpips,
+    import_torch,
+    info,
+    pack,
+    plot,
+)
 from fa_hific_jax.errors import UserError, fail
 
 COMMANDS = {
@@ -20,6 +30,7 @@ COMMANDS = {
     "pack": pack,
     "plot": plot,
     "get-lpips": get_lpips,
+    "get-inception": get_inception,
     "import-torch": import_torch,
 }
 

@@ -3,29 +3,13 @@
 Two files make one .npz: torchvision's network and the linear weights of PerceptualSimilarity.
 """
 
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from fa_hific_jax.convert.download import Unreachable, cache_folder, check_sha256, download
+from fa_hific_jax.convert.published import Recipe, Source, get_weights
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import expected_shapes, load_lpips, lpips_params
-
-
-class Source(NamedTuple):
-    """A published file."""
-
-    url: str
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return self.url.rpartition("/")[2]
-
+from fa_hific_jax.losses.lpips import LpipsParams, expected_shapes, load_lpips, lpips_params
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 # A commit, so that the file behind the URL cannot change.
@@ -72,11 +56,7 @@ SOURCES = {
 
 
 def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) -> Path:
-    """Path of an .npz of weights for `load_lpips`, made where it is not there yet.
-
-    Every published file is held to its full SHA-256 before it is read, downloaded or not: it is the
-    file that `SOURCES` means, bit by bit. The downloads are removed once the .npz stands in the
-    cache.
+    """Path of an .npz of weights for `load_lpips`; as `published.get_weights`.
 
     Args:
       net: a key of SOURCES.
@@ -86,21 +66,21 @@ def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) 
     Raises:
       UserError: a file cannot be had, read or written, or has another hash.
     """
-    if output is not None and output.is_dir():
-        raise UserError(f"{output} is a folder: name a file")
-    cached = cache_folder() / f"lpips_{net}.npz"
-    if folder is not None:
-        path = output or cached
-        _save(path, convert_lpips(net, *_local(net, folder)))
-        return path
-    if not _holds(cached, net):
-        files = _downloaded(net)
-        _save(cached, convert_lpips(net, *files))
-        for file in files:
-            file.unlink(missing_ok=True)
-    if output is not None:
-        _replace(output, lambda part: shutil.copyfile(cached, part))
-    return output or cached
+
+    def load(path: Path) -> LpipsParams:
+        params = load_lpips(path)
+        if params.net != net:
+            raise UserError(f"{path}: not the weights of {net} but of {params.net}")
+        return params
+
+    recipe = Recipe(
+        name=f"lpips_{net}.npz",
+        sources=SOURCES[net],
+        convert=lambda network, linear: convert_lpips(net, network, linear),
+        load=load,
+        command=f"fa-hific get-lpips --net {net}",
+    )
+    return get_weights(recipe, output, folder)
 
 
 def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray]:
@@ -125,51 +105,3 @@ def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray
     lpips_params(net, wanted, f"{network} with {linear}")
     # Copies: views would keep the files open, and Windows would then not remove them.
     return {name: np.array(array, np.float32) for name, array in wanted.items()}
-
-
-def _downloaded(net: str) -> list[Path]:
-    files = [cache_folder() / source.name for source in SOURCES[net]]
-    try:
-        for source, file in zip(SOURCES[net], files, strict=True):
-            download(source.url, file, source.sha256)
-    except Unreachable as error:
-        urls = " and ".join(source.url for source in SOURCES[net])
-        raise UserError(
-            f"{error}; where there is a network, download {urls} into one folder, and here run "
-            f"`fa-hific get-lpips --net {net} --from FOLDER`"
-        ) from error
-    return files
-
-
-def _local(net: str, folder: Path) -> list[Path]:
-    for source in SOURCES[net]:
-        if not (folder / source.name).is_file():
-            raise UserError(f"{folder / source.name}: no such file; download it from {source.url}")
-        check_sha256(folder / source.name, source.sha256)
-    return [folder / source.name for source in SOURCES[net]]
-
-
-def _holds(path: Path, net: str) -> bool:
-    try:
-        return load_lpips(path).net == net
-    except UserError:
-        return False
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    def write(part: Path) -> None:
-        with open(part, "wb") as file:  # np.savez would add .npz to a name
-            np.savez(file, **arrays)
-
-    _replace(path, write)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """`path` as `write` makes it, never half-written; raises a UserError where it cannot be."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -188,10 +188,18 @@ def get_config() -> ConfigDict:
     config.train.evaluate_every = 0
 
     config.evaluation = ConfigDict()
-    # Weights of the LPIPS metric, the .npz of `fa-hific get-lpips`; without, LPIPS is left out.
-    config.evaluation.lpips_file = ""
-    # Classical codecs to run at the nearest size: "jpeg", "webp".
+    # Weights of the LPIPS metrics, files of `fa-hific get-lpips`, one for each network. Without,
+    # LPIPS is not measured; FD-Alex needs that of AlexNet.
+    config.evaluation.lpips_files = ()
+    # Weights of Inception for FID and KID (docs/evaluation.md says how to get them).
+    config.evaluation.inception_file = ""
+    # Classical codecs, run on the same images: "jpeg", "webp", "avif", "jpeg2000", "jpegxl", "bpg",
+    # "vvc".
     config.evaluation.baselines = ("jpeg", "webp")
+    # Qualities of each, spread from its smallest files to its largest; 0 for all of its sweep.
+    config.evaluation.baseline_points = 0
+    # Also run each at the size of the first model's file, image by image.
+    config.evaluation.same_size = False
     # Also evaluate a randomly initialised model, as a control.
     config.evaluation.untrained_control = False
 

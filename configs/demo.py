@@ -57,5 +57,7 @@ def get_config():
     config.train.summary_every = 2200
     config.train.checkpoint_every = 1100
 
+    config.evaluation.baseline_points = 4
+    config.evaluation.same_size = True
     config.evaluation.untrained_control = True
     return config

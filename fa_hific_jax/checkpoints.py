@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import init_parameters
+from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
@@ -294,14 +294,19 @@ def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple
     """
     checkpoints, step = newest(workdir, "--workdir")
     checkpoints.check_settings(step, given, ["model"])
+    params = restore_on_device(checkpoints, step, given.model)
+    checkpoints.close()
+    return params, step
+
+
+def restore_on_device(checkpoints: Checkpoints, step: int, config: ModelConfig) -> Any:
+    """The parameters of the autoencoder that a checkpoint holds, on one device."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(functools.partial(init_parameters, given.model), jax.random.key(0)),
+        jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0)),
     )
-    params = checkpoints.restore_autoencoder(step, abstract)
-    checkpoints.close()
-    return params, step
+    return checkpoints.restore_autoencoder(step, abstract)
 
 
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:

@@ -12,8 +12,10 @@ from fa_hific_jax import settings
 from fa_hific_jax.errors import UserError, fail
 
 
-def run(main: Callable[[], None], required: Sequence[str]) -> None:
+def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool = False) -> None:
     """Parses the command line, runs `main`, and exits with 2 after a mistake of the user.
+
+    With `arguments`, those that are no flags are given to `main`; otherwise there must be none.
 
     --config evaluates a Python file: whatever goes wrong there (no such file, a variant or key
     that does not exist, a value of another type, a mistake in its code) is reported in one
@@ -24,17 +26,17 @@ def run(main: Callable[[], None], required: Sequence[str]) -> None:
         try:
             _check_config_arguments(argv)
             rest = flags.FLAGS(argv)
-            _check_given(rest, required)
+            _check_given(rest if not arguments else (), required)
             return rest
         except SystemExit:
             sys.exit(0)  # absl ends a --help that succeeded with 1
         except Exception as error:  # a config is code and may raise anything
             fail(_sentence(error, argv))
 
-    def guarded(_: list[str]) -> None:
+    def guarded(rest: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax tells much that is of no use here.
         try:
-            main()
+            main(*rest[1:])
         except UserError as error:
             fail(str(error))
 

@@ -143,11 +143,21 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What eval.py measures and beside what: group `evaluation`."""
+    """What eval.py measures and beside what: group `evaluation`; flags of eval.py go before."""
 
-    lpips_file: str
+    lpips_files: tuple[str, ...]
+    inception_file: str
     baselines: tuple[str, ...]
+    baseline_points: int
+    same_size: bool
     untrained_control: bool
+
+    def __post_init__(self):
+        if self.baseline_points < 0:
+            raise UserError(
+                f"evaluation.baseline_points is {self.baseline_points}: give a number of qualities "
+                "to spread over each codec's range, or 0 for all"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

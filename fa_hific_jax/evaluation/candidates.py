@@ -1,6 +1,7 @@
 """The models to evaluate: where they lie, what they are called, at which points they code."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
@@ -57,12 +58,12 @@ class Candidate:
     step: int | None
     settings: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of all weights and tables: `model_id` leaves the encoder out."""
         found = hashlib.sha256(self.model.model_id)
         for leaf in jax.tree.leaves(self.model.params):
-            found.update(np.ascontiguousarray(leaf))
+            found.update(np.asarray(leaf).tobytes())
         return found.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -121,9 +122,9 @@ def _read_run(path: epath.Path, called: str) -> tuple[Any, int, dict[str, Any], 
             f"the checkpoint in {path} is of a version with other networks ({error}): "
             "evaluate it with the version that wrote it"
         ) from error
-    params = kept.read(step, "autoencoder", kept.contents(step, "autoencoder"))
+    params = checkpoints.restore_on_device(kept, step, config)
     kept.close()
-    return jax.device_put(params, jax.local_devices()[0]), step, stored, config
+    return params, step, stored, config
 
 
 def untrained(of: Candidate) -> Candidate:

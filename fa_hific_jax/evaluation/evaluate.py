@@ -1,172 +1,128 @@
-"""A trained model over real images: compress, decompress, measure, write it all down."""
+"""Models and classical codecs over the same images: coded, measured, written down, as one page."""
 
-import io
-import platform
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from etils import epath
-from jaxtyping import UInt8
-from PIL import Image as PilImage
 
-from fa_hific_jax import __version__, metrics
-from fa_hific_jax.checkpoints import load_autoencoder
-from fa_hific_jax.codec import compress
-from fa_hific_jax.codec.model import Model, from_params
-from fa_hific_jax.data.sources import open_source
-from fa_hific_jax.evaluation import baselines, results
+from fa_hific_jax import metrics
+from fa_hific_jax.data.sources import Source
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import plan as plans
+from fa_hific_jax.evaluation import published, results, sharing
+from fa_hific_jax.evaluation.meter import Meter
+from fa_hific_jax.evaluation.plan import Plan
 from fa_hific_jax.evaluation.report import write_report
-from fa_hific_jax.losses.lpips import LpipsParams, load_lpips, lpips
-from fa_hific_jax.models.autoencoder import STRIDE, init_parameters
-from fa_hific_jax.settings import Settings
+from fa_hific_jax.evaluation.results import Results
+from fa_hific_jax.evaluation.share import Share, features_file, original_file
 
-Image = UInt8[np.ndarray, "h w 3"]
-
-
-class Measured(NamedTuple):
-    """One image through one codec: the file, what it decodes to, and at what cost."""
-
-    data: bytes
-    image: Image
-    bpp_estimated: float | None
-    setting: str
-    seconds_encode: float
-    seconds_decode: float
+_OF_THE_JOURNAL = ("key", "measured_with")
 
 
-def evaluate(settings: Settings, workdir: epath.Path, out: Path) -> tuple[Path, str]:
-    """(path of report.html, table of means as text) of the newest checkpoint in `workdir`.
+def evaluate(
+    plan: Plan, source: Source, meter: Meter, out: Path, meta: Mapping[str, Any]
+) -> Results | None:
+    """Results of everything in the plan, which is also written to `out`.
 
-    Writes to `out`: results.json, originals/, reconstructions/ and report.html. Every bpp is that
-    of the bytes of a file that was decoded again; the model's estimate stands beside it.
+    Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
+    same `out` has finished is not computed again. `out` then holds originals/, reconstructions/,
+    bits/, rows.jsonl, results.json, summary.csv and report.html. With several processes each takes
+    every n-th image and writes its rows; the first one waits for all of them, merges, and writes
+    the rest; the others return None.
+
+    Args:
+      plan: models and classical codecs.
+      source: images; those that cannot be read are skipped and named.
+      meter: metrics.
+      out: a folder, on a disk that all processes see.
+      meta: of the results, beside what this function adds to it.
 
     Raises:
-      UserError: no checkpoint, one of another model, no images, an unreadable one, or an unknown
-        baseline.
+      UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
     """
-    for codec in settings.evaluation.baselines:  # Refused now, not after the first image.
-        baselines.encode_nearest(np.zeros((8, 8, 3), np.uint8), codec, 0)
-    params, step = load_autoencoder(workdir, settings)
-    lpips_params = load_lpips(file) if (file := settings.evaluation.lpips_file) else None
-    parameters = {results.OURS: params}
-    if settings.evaluation.untrained_control:
-        initial = init_parameters(settings.model, jax.random.key(settings.train.seed))
-        parameters["untrained"] = initial
-    codecs = {name: from_params(settings.model, each) for name, each in parameters.items()}
-
-    rows = []
-    source = open_source(settings.data.evaluation, settings.data.tfds_dir)
-    seen: set[tuple[int, int]] = set()
-    start = time.monotonic()
-    for index, name in enumerate(source.names):
-        image = source[index]
-        padded = (-(-image.shape[0] // STRIDE), -(-image.shape[1] // STRIDE))
-        if padded not in seen:  # Compilation is not coding time.
-            seen.add(padded)
-            _run_model(codecs[results.OURS], params, image)
-        measured = {
-            codec: _run_model(model, parameters[codec], image) for codec, model in codecs.items()
-        }
-        size = len(measured[results.OURS].data)
-        for codec in settings.evaluation.baselines:
-            measured[codec] = _run_baseline(image, codec, size)
-        _save_png(out / "originals" / f"{name}.png", image)
-        for codec, result in measured.items():
-            rows.append(_row(name, image, codec, result, lpips_params, out))
-        ours = next(row for row in reversed(rows) if row.codec == results.OURS)
-        count = index + 1
-        left = (time.monotonic() - start) / count * (len(source) - count)
-        print(
-            f"image {count}/{len(source)}  {name}  {ours.bpp:.3f} bpp  {ours.psnr:.2f} dB  "
-            f"{left:.0f} s left",
-            flush=True,
-        )
-    meta = {
-        "model": _describe(settings, params),
-        "model_id": codecs[results.OURS].model_id.hex(),
-        "step": step,
-        "target_bpp": settings.loss.target_bpp,
-        "images": settings.data.evaluation,
-        "lpips": f"{lpips_params.title} v0.1" if lpips_params else "not measured: no weight file",
-        "versions": {
-            "fa_hific_jax": __version__,
-            "jax": jax.__version__,
-            "pillow": baselines.pillow_version(),
-            "python": platform.python_version(),
-        },
-        "device": jax.devices()[0].device_kind,
-    }
-    results.write_results(out / "results.json", meta, rows)
-    report = write_report(results.read_results(out / "results.json"), out)
-    return report, results.format_table(results.summarize(rows), settings.loss.target_bpp)
+    codecs, tasks = plans.codecs(plan), plans.tasks(plan)
+    count = min(plan.limit or len(source), len(source))
+    with sharing.begin(out):
+        share = Share(tasks, source, meter, out)
+        share.run(sharing.mine(count), plan.jobs, _say)
+        own = results.plain(share.content())
+        if jax.process_index() > 0:
+            sharing.hand_in(out, own)
+            return None
+    merged = _assembled(sharing.gather(out, own), codecs, meter, out, meta)
+    _check_something_is_left(merged)
+    results.write_json(out / "results.json", merged)
+    results.replace_file(out / "summary.csv", results.summary_csv(merged).encode())
+    write_report(results.read_results(out / "results.json"), out)
+    return merged
 
 
-def _run_model(model: Model, params: Any, image: Image) -> Measured:
-    height, width, _ = image.shape
-    start = time.perf_counter()
-    (quantised,) = model.quantise([image])
-    data = model.encode(quantised, height, width)
-    encoded = time.perf_counter()
-    decoded = model.decompress(data)
-    end = time.perf_counter()
-    estimated = compress.estimated_bits(model.config, params, quantised) / (height * width)
-    return Measured(data, decoded, estimated, "", encoded - start, end - encoded)
-
-
-def _run_baseline(image: Image, codec: str, target_bytes: int) -> Measured:
-    start = time.perf_counter()
-    coded = baselines.encode_nearest(image, codec, target_bytes)
-    searched = time.perf_counter()
-    return Measured(coded.data, coded.image, None, coded.setting, searched - start, 0.0)
-
-
-def _row(
-    name: str,
-    image: Image,
-    codec: str,
-    measured: Measured,
-    lpips_params: LpipsParams | None,
+def _assembled(
+    shares: Sequence[Mapping[str, Any]],
+    codecs: dict[str, Any],
+    meter: Meter,
     out: Path,
-) -> results.Row:
-    height, width, _ = image.shape
-    file = f"reconstructions/{name}.{codec}.png"
-    _save_png(out / file, measured.image)
-    return results.Row(
-        image=name,
-        codec=codec,
-        width=width,
-        height=height,
-        bytes=len(measured.data),
-        bpp=8 * len(measured.data) / (width * height),
-        bpp_estimated=measured.bpp_estimated,
-        psnr=metrics.psnr(image, measured.image),
-        ms_ssim=metrics.ms_ssim(image, measured.image),
-        lpips=_lpips(lpips_params, image, measured.image),
-        lfd=metrics.log_frequency_distance(image, measured.image),
-        setting=measured.setting,
-        seconds_encode=measured.seconds_encode,
-        seconds_decode=measured.seconds_decode,
-        file=file,
+    meta: Mapping[str, Any],
+) -> Results:
+    """All shares as one, rows in the order of images, codecs and points."""
+    numbered = sorted((entry for share in shares for entry in share["rows"]), key=lambda e: e[:2])
+    rows = [{k: v for k, v in row.items() if k not in _OF_THE_JOURNAL} for *_, row in numbered]
+    skipped, failed = (
+        [entry for share in shares for entry in share[name]] for name in ("skipped", "failed")
     )
+    images = sum(share["images"] for share in shares)
+    means = results.means(rows, images)
+    sizes = {row["image"]: (row["width"], row["height"]) for row in rows}
+    return {
+        "meta": {**meta, "count": images, "skipped": skipped, "failed": failed},
+        "codecs": codecs,
+        "metrics": _described(rows),
+        "rows": rows,
+        "means": means,
+        "sets": [entry for mean in means for entry in _sets(mean, rows, meter, out)],
+        "published": published.for_images(published.recognise(sizes)),
+    }
 
 
-def _lpips(params: LpipsParams | None, x: Image, x_hat: Image) -> float | None:
-    if params is None:
-        return None
-    pair = [jnp.asarray(image[None], jnp.float32) / 255.0 for image in (x, x_hat)]
-    return float(jax.jit(lpips)(params, *pair)[0])
+def _sets(
+    mean: Mapping[str, Any], rows: Sequence[results.Row], meter: Meter, out: Path
+) -> list[dict[str, Any]]:
+    """Metrics of the set of images that a point of a codec has made."""
+    point = {"codec": mean["codec"], "point": mean["point"]}
+    of_point = [row for row in rows if point.items() <= row.items()]
+    entries = meter.sets(
+        [out / features_file(original_file(row["image"])) for row in of_point],
+        [out / features_file(row["file"]) for row in of_point],
+    )
+    if len(of_point) < mean["images"]:
+        reason = f"of {mean['images']} images only {len(of_point)} could be coded"
+        entries = [entry | {"value": None, "not_measured": reason} for entry in entries]
+    return [point | entry for entry in entries]
 
 
-def _save_png(path: Path, image: Image) -> None:
-    buffer = io.BytesIO()
-    PilImage.fromarray(image).save(buffer, "PNG")
-    results.replace_file(path, buffer.getvalue())
+def _described(rows: Sequence[results.Row]) -> dict[str, dict[str, Any]]:
+    """ "metrics" of the results; where no image has one, with the reason if they share it."""
+    described = {}
+    for name, about in metrics.DESCRIPTIONS.items():
+        reasons = {row["not_measured"].get(name) for row in rows}
+        everywhere = reasons.pop() if len(reasons) == 1 else None
+        described[name] = about | {"not_measured": everywhere}
+    return described
 
 
-def _describe(settings: Settings, params: Any) -> str:
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return f"{count / 1e6:.1f} M parameters" + ("" if settings.model.fcm_width else ", without FCM")
+def _check_something_is_left(merged: Results) -> None:
+    meta = merged["meta"]
+    if merged["rows"]:
+        return
+    if meta["failed"]:
+        first = meta["failed"][0]
+        raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
+    reasons = [entry["reason"] for entry in meta["skipped"]]
+    told = reasons[0] if reasons else f"{meta['images']} is empty"
+    raise UserError(f"no image could be read: {told}")
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)

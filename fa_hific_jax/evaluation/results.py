@@ -1,172 +1,233 @@
-"""What was measured: one row per image and codec, their means, and both as JSON and as a table."""
+"""What was measured: rows, their means, both as JSON, as CSV and as text (docs/evaluation.md).
 
+A row is one image through one point of one codec. A value that was not measured is None, with its
+reason in `row["not_measured"]`; a mean over some of the images is None as well, with the number of
+those in `mean["measured"]`, so that it never stands where a mean over all is expected.
+"""
+
+import contextlib
+import csv
+import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fa_hific_jax.errors import UserError
 
-Summary = dict[str, dict[str, Any]]
+Row = dict[str, Any]
+Results = dict[str, Any]
+"""meta, codecs, metrics, rows, means, sets, published: the content of results.json."""
 
-OURS = "fa-hific"
-# The order of rows in tables and pictures; other codecs follow.
-ORDER = (OURS, "untrained", "jpeg", "webp")
+PARTS = ("meta", "codecs", "metrics", "rows", "means", "sets", "published")
+COSTS = ("bpp", "bpp_estimated", "seconds_encode", "seconds_decode")
+"""What stands in a row itself, beside its `values`."""
 
-
-class Row(NamedTuple):
-    """One image through one codec. Qualities compare 8-bit images, decoded from the real file."""
-
-    image: str  # name without suffix; the original is originals/<image>.png
-    codec: str  # "fa-hific", "untrained", "jpeg" or "webp"
-    width: int
-    height: int
-    bytes: int  # the whole file, header included
-    bpp: float  # 8 * bytes / (width * height)
-    bpp_estimated: float | None  # the model's own estimate; None for classical codecs
-    psnr: float  # dB, infinite for identical images
-    ms_ssim: float | None  # None where a side is under 161 pixels
-    lpips: float | None  # None without LPIPS weights
-    lfd: float  # log frequency distance, natural logarithm
-    setting: str
-    seconds_encode: float
-    seconds_decode: float
-    file: str  # the reconstruction as PNG, relative to the folder of the results
+_HEADINGS = {"bpp": ("bpp", 4), "bpp_estimated": ("est. bpp", 4)}
+# More would not fit a terminal; all are in summary.csv and on the page.
+_TERMINAL = ("psnr", "ms_ssim", "lpips_alex", "lpips_squeeze", "lpips_vgg", "lfd", "band_high")
+_TERMINAL_SETS = ("fid", "fd_alex")
 
 
-# metric -> (heading, decimals, which way is better)
-METRICS = {
-    "bpp": ("bpp", 4, "lower"),
-    "bpp_estimated": ("est. bpp", 4, "lower"),
-    "psnr": ("PSNR dB", 2, "higher"),
-    "ms_ssim": ("MS-SSIM", 4, "higher"),
-    "lpips": ("LPIPS", 4, "lower"),
-    "lfd": ("LFD", 2, "lower"),
-    "seconds_encode": ("encode s", 2, "lower"),
-    "seconds_decode": ("decode s", 2, "lower"),
-}
-_TERMINAL = ("bpp", "bpp_estimated", "psnr", "ms_ssim", "lpips", "lfd")
+def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]]:
+    """The mean over `images` images of each codec's points, in the order of the rows.
 
-
-def summarize(rows: Iterable[Row]) -> Summary:
-    """codec -> {metric: mean over the codec's images, "images": count, "measured": counts}.
-
-    Every image weighs the same. A metric that some images lack (`measured[metric] < images`) has
-    the mean None: a mean over a subset never stands where a mean over all is expected.
+    Every image weighs the same, whatever its size.
     """
-    by_codec: dict[str, list[Row]] = {}
+    points: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        by_codec.setdefault(row.codec, []).append(row)
-    return {codec: _means(by_codec[codec]) for codec in sorted(by_codec, key=rank)}
+        points.setdefault((row["codec"], row["point"]), []).append(row)
+    return [
+        {"codec": codec, "point": point, "images": images} | _mean(of_point, images)
+        for (codec, point), of_point in points.items()
+    ]
 
 
-def _means(rows: list[Row]) -> dict[str, Any]:
-    values = {m: [v for row in rows if (v := getattr(row, m)) is not None] for m in METRICS}
-    means = {
-        m: sum(map(float, v)) / len(v) if len(v) == len(rows) else None for m, v in values.items()
+def _mean(rows: Sequence[Mapping[str, Any]], images: int) -> dict[str, Any]:
+    columns = {name: [row[name] for row in rows] for name in COSTS}
+    names = dict.fromkeys(name for row in rows for name in row["values"])
+    columns |= {name: [row["values"].get(name) for row in rows] for name in names}
+    there = {
+        name: [float(v) for v in column if v is not None and math.isfinite(v)]
+        for name, column in columns.items()
     }
-    return {"images": len(rows), "measured": {m: len(v) for m, v in values.items()}, **means}
+    found = {n: sum(v) / len(v) if v and len(v) == images else None for n, v in there.items()}
+    return {
+        **{name: found[name] for name in COSTS},
+        "values": {name: found[name] for name in names},
+        "measured": {name: len(column) for name, column in there.items()},
+    }
 
 
-def rank(codec: str) -> tuple[int, str]:
-    """Sort key: ours first, then `ORDER`, then by name."""
-    return (ORDER.index(codec) if codec in ORDER else len(ORDER)), codec
-
-
-def write_results(path: str | os.PathLike, meta: Mapping[str, Any], rows: Iterable[Row]) -> None:
-    """Writes {"meta": …, "rows": […], "mean": `summarize(rows)`} as JSON.
-
-    JSON has no infinity: an infinite PSNR is written as null, and so a null PSNR that counts as
-    measured means infinity. All other non-finite numbers become null as well.
-    """
-    rows = list(rows)
-    content = {"meta": meta, "rows": [row._asdict() for row in rows], "mean": summarize(rows)}
-    replace_file(path, json.dumps(_plain(content), indent=1, allow_nan=False).encode() + b"\n")
-
-
-def read_results(path: str | os.PathLike) -> dict[str, Any]:
-    """The dictionary of `write_results`, null as None.
+def read_results(path: str | os.PathLike) -> Results:
+    """The content of a results.json.
 
     Raises:
-      UserError: the file is missing or was not written by `write_results`.
+      UserError: the file is missing or holds something else.
     """
     try:
         results = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        raise UserError(f"there are no results at {path}: run the evaluation first") from None
+        raise UserError(f"there are no results at {path}: run eval.py first") from None
     except ValueError:
-        raise UserError(f"{path} is not JSON: write it again with the evaluation") from None
-    if not isinstance(results, dict) or not {"meta", "rows", "mean"} <= results.keys():
-        raise UserError(
-            f"{path} lacks one of meta, rows and mean: write it again with the evaluation"
-        )
+        raise UserError(f"{path} is not JSON: write it again with eval.py") from None
+    missing = [p for p in PARTS if p not in results] if isinstance(results, dict) else PARTS
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}: write it again with eval.py")
     return results
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Writes what `plain` makes of the content, whole or not at all."""
+    replace_file(path, json.dumps(plain(content), indent=1, allow_nan=False).encode() + b"\n")
 
 
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
     """Writes data under a temporary name beside path, then renames: never half a file."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): mend that") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """value in JSON's own types: array scalars as Python numbers, non-finite numbers as None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def cell(means: Mapping[str, Any], metric: str) -> str:
-    """A mean as text: "-" where nothing was measured, "5 of 6" where only some images were."""
-    value, measured, images = means[metric], means["measured"][metric], means["images"]
-    if measured == 0:
-        return "-"
-    if measured < images:
-        return f"{measured} of {images}"
-    if value is None:
-        return "inf" if metric == "psnr" else "-"
-    return f"{value:.{METRICS[metric][1]}f}"
+def summary_csv(results: Results) -> str:
+    """The means and the metrics of sets, a line for each point of each codec.
+
+    Empty cells were not measured; NAME_measured says for how many images NAME was.
+    """
+    sets, names = _by_point(results["sets"]), _set_names(results)
+    per_image = [name for mean in results["means"] for name in mean["values"]]
+    columns = [*COSTS, *dict.fromkeys(per_image)]
+    header = ["codec", "point", "images"]
+    header += [heading for name in columns for heading in (name, f"{name}_measured")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header + names)
+    for mean in results["means"]:
+        line = [mean["codec"], mean["point"], mean["images"]]
+        for name in columns:
+            line += [value_of(mean, name), mean["measured"].get(name, 0)]
+        of_point = sets.get((mean["codec"], mean["point"]), {})
+        writer.writerow(line + [of_point.get(name, {}).get("value") for name in names])
+    return text.getvalue()
 
 
-def size_notes(summary: Summary) -> list[str]:
-    """A sentence for each classical codec whose files are over 5 % off the size of ours."""
-    ours = summary.get(OURS)
-    notes = []
-    for codec in ("jpeg", "webp"):
-        if ours and codec in summary and ours["bpp"]:
-            off = summary[codec]["bpp"] / ours["bpp"] - 1.0
-            if abs(off) > 0.05:
-                size = f"{abs(off):.0%} {'larger' if off > 0 else 'smaller'}"
-                notes.append(
-                    f"{codec}: bpp {size} than {OURS}; no quality setting comes closer, "
-                    "so this is not a comparison at equal rate"
-                )
-    return notes
-
-
-def format_table(summary: Summary, target_bpp: float | None) -> str:
-    """The means as aligned plain text, bpp from file sizes beside the model's estimate."""
-    header = ["codec", "images", *(METRICS[m][0] for m in _TERMINAL)]
-    lines = [header] + [
-        [codec, str(means["images"]), *(cell(means, m) for m in _TERMINAL)]
-        for codec, means in summary.items()
-    ]
+def format_table(results: Results) -> str:
+    """Means as aligned plain text, and below it what was not measured and why."""
+    described, sets = results["metrics"], _by_point(results["sets"])
+    taken = [n for n in _TERMINAL if any(m["measured"].get(n) for m in results["means"])]
+    of_sets = [n for n in _TERMINAL_SETS if any(_value(of, n) is not None for of in sets.values())]
+    columns = [*_HEADINGS, *taken, *of_sets]
+    lines = [["codec", "point", "images", *(heading(described, name) for name in columns)]]
+    for mean in results["means"]:
+        of_point = sets.get((mean["codec"], mean["point"]), {})
+        lines.append(
+            [mean["codec"], mean["point"], str(mean["images"])]
+            + [cell(mean, name, described) for name in (*_HEADINGS, *taken)]
+            + [_number(_value(of_point, name), described[name]["decimals"]) for name in of_sets]
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        "  ".join([*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])])
         for line in lines
     ]
-    title = "mean over images" + (f", target {target_bpp:g} bpp" if target_bpp is not None else "")
-    return "\n".join([title, *text, *size_notes(summary)])
+    return "\n".join(["mean over images", *(line.rstrip() for line in text), *notes(results)])
+
+
+def heading(described: Mapping[str, Any], name: str) -> str:
+    """A metric's name and unit, as at the head of a column."""
+    if name in _HEADINGS:
+        return _HEADINGS[name][0]
+    return " ".join(filter(None, [described[name]["label"], described[name].get("unit")]))
+
+
+def cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> str:
+    """A mean as text: "-" where nothing was measured, "5 of 6" where only some images were."""
+    measured = mean["measured"].get(name, 0)
+    if 0 < measured < mean["images"]:
+        return f"{measured} of {mean['images']}"
+    decimals = _HEADINGS[name][1] if name in _HEADINGS else described[name]["decimals"]
+    return _number(value_of(mean, name), decimals)
+
+
+def value_of(mean: Mapping[str, Any], name: str) -> float | None:
+    """A cost or a metric of a row or a mean."""
+    return mean[name] if name in COSTS else mean["values"].get(name)
+
+
+def notes(results: Results) -> list[str]:
+    """A sentence for everything that was not measured, or for some of the images only."""
+    found = [
+        f"{codec['label']}: not measured: {codec['not_measured']}"
+        for codec in results["codecs"].values()
+        if codec.get("not_measured")
+    ]
+    found += [
+        f"{metric['label']}: not measured: {metric['not_measured']}"
+        for metric in results["metrics"].values()
+        if metric.get("not_measured")
+    ]
+    sets = [entry for entry in results["sets"] if entry["not_measured"]]
+    label = {name: about["label"] for name, about in results["metrics"].items()}
+    found += dict.fromkeys(
+        f"{label.get(e['metric'], e['metric'])}: not measured: {e['not_measured']}" for e in sets
+    )
+    found += [f"{e['image']}: skipped: {e['reason']}" for e in results["meta"]["skipped"]]
+    found += [
+        f"{e['image']}, {e['codec']} {e['point']}: not measured: {e['reason']}"
+        for e in results["meta"]["failed"]
+    ]
+    return found + _partly(results)
+
+
+def _partly(results: Results) -> list[str]:
+    """Metrics that single images lack, with how many rows and a reason."""
+    reasons: dict[tuple[str, str], int] = {}
+    for row in results["rows"]:
+        for name, reason in row["not_measured"].items():
+            if not results["metrics"].get(name, {}).get("not_measured"):
+                reasons[name, reason] = reasons.get((name, reason), 0) + 1
+    return [
+        f"{results['metrics'].get(name, {'label': name})['label']}: not measured for {count} of "
+        f"{len(results['rows'])} rows: {reason}"
+        for (name, reason), count in reasons.items()
+    ]
+
+
+def _by_point(sets: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in sets:
+        found.setdefault((entry["codec"], entry["point"]), {})[entry["metric"]] = entry
+    return found
+
+
+def _set_names(results: Results) -> list[str]:
+    return list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
+
+
+def _value(of_point: Mapping[str, Any], name: str) -> float | None:
+    return of_point.get(name, {}).get("value")
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"

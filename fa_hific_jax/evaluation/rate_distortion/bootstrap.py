@@ -75,7 +75,7 @@ def bootstrap(
       seed: the same seed draws the same images.
       resamples: how often images are drawn.
     """
-    tables = [_table(rows, metric) for rows in (rows_a, rows_b)]
+    tables = [_table(rows, metric, better) for rows in (rows_a, rows_b)]
     images = sorted(set.intersection(*({image for image, _ in table} for table in tables)))
     if not images:
         return Interval(None, None, None, 0, "no image was measured with both")
@@ -109,13 +109,15 @@ def _ends(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _table(rows: Iterable[Row], metric: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """(image, point) -> bpp and value, where there is a value."""
+def _table(
+    rows: Iterable[Row], metric: str, better: str
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """(image, point) -> bpp and value, where there is a value; of a signed error its size."""
     rows = list(rows)
     if len({row["codec"] for row in rows}) > 1:
         raise ValueError("rows of several codecs do not make one curve")
     return {
-        (row["image"], row["point"]): (row["bpp"], value)
+        (row["image"], row["point"]): (row["bpp"], abs(value) if better == "zero" else value)
         for row in rows
         if (value := row["values"].get(metric)) is not None
     }

@@ -153,6 +153,23 @@ def test_bad_requests_are_the_users_to_mend():
         encode(image[:, :8], "jpeg", 0)
 
 
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError, Image.DecompressionBombError])
+def test_a_library_that_refuses_an_image_is_told_by_codec_and_size(error, monkeypatch):
+    def refuse(*_):
+        raise error("out of memory")
+
+    for step in ("encode", "decode"):
+        changed = baselines._CODECS["webp"]._replace(**{step: refuse})
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(
+                UserError, match=r"webp could not code a 5x4 image \(out of memory\): leave this"
+            ),
+        ):
+            patch.setitem(baselines._CODECS, "webp", changed)
+            encode(np.zeros((4, 5, 3), np.uint8), "webp", 50)
+
+
 def test_what_is_missing_is_named_with_the_mend(monkeypatch):
     image = np.zeros((8, 8, 3), np.uint8)
     monkeypatch.setattr(features, "check", lambda name: False)

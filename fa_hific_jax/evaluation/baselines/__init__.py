@@ -4,9 +4,14 @@ import time
 from collections.abc import Callable
 from functools import cache
 
+from PIL import Image
+
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.baselines import with_pillow, with_programs
 from fa_hific_jax.evaluation.baselines.codec import Codec, Coded, Pixels
+
+# What Pillow and its plug-ins raise where the library behind them refuses.
+_FAILURES = (OSError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 _CODECS: dict[str, Codec] = with_pillow.CODECS | with_programs.CODECS
 
@@ -103,7 +108,9 @@ def _timed(found: Codec, name: str, image: Pixels, quality: int) -> Coded:
         encoded = time.perf_counter()
         decoded = found.decode(data)
         end = time.perf_counter()
-    except OSError as error:  # How Pillow reports that the library behind it refused.
+    except UserError:
+        raise
+    except _FAILURES as error:
         raise UserError(f"{_refused(name, image)} ({error}): leave this baseline out") from error
     if decoded.shape != image.shape:
         height, width, _ = decoded.shape

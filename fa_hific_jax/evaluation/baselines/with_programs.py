@@ -70,14 +70,19 @@ def _vvc_back(data: bytes) -> Pixels:
     return yuv.to_rgb(planes, height, width)
 
 
-def _run(*command: str) -> str:
-    """What the program prints.
+def _run(*command: str) -> None:
+    """Runs a program; UserError with its own last line if it fails, hangs or is not there."""
+    done = _ended(command)
+    if done.returncode:
+        raise UserError(
+            f"{command[0]} failed with code {done.returncode} ({_lines(done)[-1]}): "
+            "leave this baseline out or mend its installation"
+        )
 
-    Raises:
-      UserError: it fails, hangs or is not there; with its own last line.
-    """
+
+def _ended(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=SECONDS,
         )  # fmt: skip
@@ -87,16 +92,11 @@ def _run(*command: str) -> str:
         raise UserError(
             f"{command[0]} took more than {SECONDS} s: leave this baseline out"
         ) from None
-    if done.returncode:
-        raise UserError(
-            f"{command[0]} failed with code {done.returncode} ({_last_line(done)}): "
-            "leave this baseline out or mend its installation"
-        )
-    return done.stdout + done.stderr
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return ((done.stdout + done.stderr).strip().splitlines() or ["no message"])[-1].strip()
+def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return [line.strip() for line in lines] or ["no message"]
 
 
 def _read(program: str, file: Path) -> bytes:
@@ -118,19 +118,7 @@ def _missing(*programs: str) -> Callable[[], str | None]:
 
 def _version(*commands: Sequence[str]) -> Callable[[], str]:
     """The first line that each command prints, whatever its exit status."""
-
-    def version() -> str:
-        lines = []
-        for command in commands:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                errors="replace", timeout=SECONDS,
-            )  # fmt: skip
-            text = (done.stdout + done.stderr).strip().splitlines()
-            lines.append(text[0].strip() if text else f"{command[0]}, unknown version")
-        return "; ".join(lines)
-
-    return version
+    return lambda: "; ".join(_lines(_ended(command))[0] for command in commands)
 
 
 CODECS = {

@@ -29,6 +29,7 @@ OPTIONAL = {
     "skimage",
     "matplotlib",
     "jinja2",
+    "plotly",
     "bjontegaard",
     "pillow_jxl",
     "tensorflow_compression_ops",

@@ -1,9 +1,8 @@
-"""Results as JSON, table and page: honest means, no non-finite JSON, one page without a network."""
+"""The page of an evaluation: nothing loaded, nothing hidden, within its size, names only text."""
 
 import base64
 import io
 import json
-import math
 import re
 import sys
 from html.parser import HTMLParser
@@ -13,61 +12,19 @@ import pytest
 from PIL import Image
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import report
-from fa_hific_jax.evaluation.report import write_report
-from fa_hific_jax.evaluation.results import (
-    Row,
-    format_table,
-    read_results,
-    size_notes,
-    summarize,
-    write_results,
-)
+from fa_hific_jax.evaluation.report import frequencies, page, pictures, tables, write_report
+from fa_hific_jax.spectra import log_spectrum
+from tests.report_results import PROTOCOL, results_of, save_pictures, with_means
 
-HOSTILE = """<img src=x onerror='alert("1")'>&amp; {{ 7 * 7 }} $x_1 ]]>"""
+HOSTILE = """<img src=x onerror='alert("1")'>&amp; {{ 7 * 7 }} </script> $x_1 ]]>"""
 
 
-def row(image: str = "a", codec: str = "fa-hific", size: tuple[int, int] = (40, 24), **changes):
-    width, height = size
-    return Row(
-        **{
-            "image": image,
-            "codec": codec,
-            "width": width,
-            "height": height,
-            "bytes": 60,
-            "bpp": 480 / (width * height),
-            "bpp_estimated": 0.49 if codec in ("fa-hific", "untrained") else None,
-            "psnr": 30.0,
-            "ms_ssim": 0.9,
-            "lpips": 0.1,
-            "lfd": 12.5,
-            "setting": "quality 4, 4:2:0" if codec == "jpeg" else "",
-            "seconds_encode": 0.25,
-            "seconds_decode": 0.5,
-            "file": f"{codec}/{image.replace('/', '_')}.png",
-        }
-        | changes
-    )
+@pytest.fixture(autouse=True)
+def no_library(monkeypatch):
+    """Pages without the plotting library's 5 MB, which only the browser needs."""
+    import plotly.offline
 
-
-def save_pictures(folder, rows):
-    """Invented pictures: noise, different for every file."""
-    for i, r in enumerate(rows):
-        for j, path in enumerate((folder / "originals" / f"{r.image}.png", folder / r.file)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            noise = np.random.default_rng(2 * i + j).integers(0, 256, (r.height, r.width, 3))
-            Image.fromarray(noise.astype(np.uint8)).save(path)
-
-
-def page_of(folder, rows, meta=None) -> str:
-    save_pictures(folder, rows)
-    write_results(folder / "results.json", meta or {"model": "m"}, rows)
-    path = write_report(read_results(folder / "results.json"), folder)
-    assert path == folder / "report.html"
-    assert [p.name for p in folder.iterdir() if p.is_file()].count("report.html") == 1
-    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
-    return path.read_text("utf-8")
+    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "/* plotly */")
 
 
 class Page(HTMLParser):
@@ -77,7 +34,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.tags, self.open, self.texts = [], [], []
+        self.tags, self.open, self.texts, self.scripts = [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -87,213 +44,353 @@ class Page(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.texts.append(data)
+        hidden = self.open and self.open[-1] in ("script", "style")
+        (self.scripts if hidden else self.texts).append(data)
 
     @property
     def text(self) -> str:
-        return "".join(self.texts)
+        return " ".join("".join(self.texts).split())
 
-    def pictures(self) -> dict[str, np.ndarray]:
-        """alt text -> pixels of every picture outside the plots."""
-        found = {}
-        for tag, attrs in self.tags:
-            if tag == "img" and "src" in attrs:
-                head, data = attrs["src"].split(",", 1)
-                assert head == "data:image/webp;base64"
-                found[attrs["alt"]] = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-        return found
+    def shown(self) -> dict[str, dict]:
+        """image -> what is embedded of it."""
+        names = [a["data-image"] for tag, a in self.tags if a.get("class") == "pictures"]
+        found = [json.loads(script) for script in self.scripts if script.startswith('{"original"')]
+        return dict(zip(names, found, strict=True))
 
-
-CODECS = ("webp", "untrained", "jpeg", "fa-hific")
+    def index(self) -> dict:
+        return json.loads(next(s for s in self.scripts if s.startswith('{"anchor"')))
 
 
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("usual")
-    rows = [row(image, codec) for image in ("first", "second") for codec in CODECS]
-    meta = {"model": "fa_hific", "step": 120000, "target_bpp": 0.5, "tiles": {"side": 256}}
-    return folder, page_of(folder, rows, meta)
+def page_of(folder, results) -> Page:
+    save_pictures(folder, results)
+    return written(folder, results)
+
+
+def written(folder, results) -> Page:
+    path = write_report(results, folder)
+    assert path == folder / "report.html"
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    return Page(path.read_text("utf-8"))
+
+
+def pixels(uri: str) -> np.ndarray:
+    assert uri.startswith("data:image/webp;base64,")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+
+
+@pytest.fixture
+def usual(tmp_path):
+    results = results_of()
+    return results, tmp_path, page_of(tmp_path, results)
 
 
 def test_the_page_loads_nothing(usual):
-    page = Page(usual[1])
-    links = [
-        (tag, name, value)
-        for tag, attrs in page.tags
-        for name, value in attrs.items()
-        if name in ("src", "href", "xlink:href", "srcset", "action", "data")
-    ]
-    assert links and all(value.startswith(("data:image/", "#")) for _, _, value in links)
-    assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
-    assert not re.search(r"@import|url\((?!#)", usual[1])
-    targets = {attrs.get("id") for _, attrs in page.tags}
-    assert all(value[1:] in targets for _, _, value in links if value.startswith("#"))
+    _, folder, found = usual
+    policy = next(a["content"] for _, a in found.tags if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; img-src data: blob:")
+    for tag, attrs in found.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert attrs.get(name, "#").startswith(("data:", "#")), (tag, attrs)
+    targets = {attrs.get("id") for _, attrs in found.tags}
+    links = [a["href"] for tag, a in found.tags if tag == "a"]
+    assert links and all(link[1:] in targets for link in links)
+    assert not re.search(r"@import|url\(|https?://|fetch\(", (folder / "report.html").read_text())
 
 
-def test_every_picture_is_in_the_page_without_loss(usual):
-    folder, text = usual
-    pictures = Page(text).pictures()
-    assert len(pictures) == 2 * (1 + len(CODECS))
-    for name in ("first", "second"):
-        files = {f"original of {name}": f"originals/{name}.png"}
-        labels = zip(CODECS, ("WebP", "untrained", "JPEG", "FA-HiFiC"), strict=True)
-        files |= {f"{name} through {label}": f"{codec}/{name}.png" for codec, label in labels}
-        for alt, file in files.items():
-            np.testing.assert_array_equal(pictures[alt], np.asarray(Image.open(folder / file)))
-
-
-def test_the_slider_refers_to_pictures_that_exist(usual):
-    page = Page(usual[1])
-    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
-    wanted = [a["data-from"] for _, a in page.tags if "data-from" in a]
-    wanted += [a["value"] for tag, a in page.tags if tag == "option"]
-    assert len(wanted) == 2 * (2 + len(CODECS)) and set(wanted) <= ids
-    ranges = [a for tag, a in page.tags if tag == "input"]
-    assert len(ranges) == 2 and all(a["type"] == "range" and a["aria-label"] for a in ranges)
-
-
-def test_ids_are_unique_in_the_page(usual):
-    ids = [attrs["id"] for _, attrs in Page(usual[1]).tags if "id" in attrs]
+def test_ids_are_unique_and_every_control_has_a_name(usual):
+    _, _, found = usual
+    ids = [attrs["id"] for _, attrs in found.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
+    controls = [a for tag, a in found.tags if tag in ("select", "input") and "aria-label" not in a]
+    assert len(controls) + 4 == sum(tag in ("select", "input") for tag, _ in found.tags)
+    assert len(controls) == sum(tag == "label" for tag, _ in found.tags)
 
 
-def test_the_headline_and_the_settings_name_the_model(usual):
-    text = " ".join(Page(usual[1]).text.split())
-    assert "FA-HiFiC: fa_hific step 120,000 · target 0.5 bpp · 2 images" in text
-    assert 'tiles{"side": 256}' in text
+def test_small_sets_are_embedded_without_loss(usual):
+    results, folder, found = usual
+    assert "Pictures are embedded without loss" in found.text
+    for name, shown in found.shown().items():
+        original = np.asarray(Image.open(folder / "originals" / f"{name}.png"))
+        np.testing.assert_array_equal(pixels(shown["original"]["src"]), original)
+        for key, picture in shown["rows"].items():
+            decoded = np.asarray(Image.open(folder / results["rows"][int(key)]["file"]))
+            np.testing.assert_array_equal(pixels(picture["src"]), decoded)
 
 
-def test_the_page_is_the_same_in_every_run(usual):
-    folder, text = usual
-    again = write_report(read_results(folder / "results.json"), folder)
-    assert again.read_text("utf-8") == text
-
-
-def test_hostile_names_are_only_text(tmp_path):
-    name, rows = HOSTILE, [row(HOSTILE, c, setting=HOSTILE) for c in ("fa-hific", "jpeg")]
-    text = page_of(tmp_path, rows, {"model": HOSTILE, HOSTILE: HOSTILE})
-    page = Page(text)
-    assert not any("onerror" in attrs or attrs.get("src") == "x" for _, attrs in page.tags)
-    assert f"FA-HiFiC: {name}" in page.text
-    assert f"original of {name}" in page.pictures()
-    assert "49" not in page.text.split("Settings")[-1]
-
-
-def test_a_page_of_one_pixel_without_optional_metrics(tmp_path):
-    rows = [
-        row("dot", codec, (1, 1), ms_ssim=None, lpips=None, bpp_estimated=None, psnr=math.inf)
-        for codec in ("fa-hific", "jpeg")
+def test_codecs_are_shown_at_the_rates_nearest_to_the_models():
+    results = results_of()
+    chosen = [results["rows"][i] for i in pictures.shown_rows(results, "first", points=4)]
+    assert [(row["codec"], row["point"]) for row in chosen] == [
+        ("ours", "q=0"),
+        ("ours", "q=1"),
+        ("untrained", ""),
+        ("jpeg", "quality 22"),  # 0.22 bpp beside 0.2
+        ("jpeg", "quality 58"),  # 0.58 beside 0.6
+        ("webp", "quality 15"),  # 0.1875 beside 0.2
+        ("webp", "quality 50"),  # 0.625 beside 0.6
     ]
-    page = Page(page_of(tmp_path, rows))
-    assert page.pictures()["original of dot"].shape == (1, 1, 3)
-    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
-    assert "LFD against bits per pixel" in labels
-    assert not any("MS-SSIM" in label or "LPIPS" in label for label in labels)
-    assert page.texts.count("inf") == 2 * 2 + 1  # both tables and the headline
-
-
-def test_large_sets_are_scaled_to_the_budget_and_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "PIXEL_BUDGET", 2 * 40 * 24 // 4)
-    page = Page(page_of(tmp_path, [row()]))
-    assert page.pictures()["original of a"].shape == (12, 20, 3)
-    assert "shown at 50 % of their size" in page.text
-
-
-def test_reports_that_cannot_be_written_say_what_to_do(tmp_path, monkeypatch):
-    results = {"meta": {}, "rows": [], "mean": {}}
-    with pytest.raises(UserError, match="hold no rows: evaluate at least one image"):
-        write_report(results, tmp_path)
-    with pytest.raises(UserError, match="no 'fa-hific' row for a: evaluate it again"):
-        write_report(results | {"rows": [row(codec="jpeg")._asdict()]}, tmp_path)
-    with pytest.raises(UserError, match="hold a twice: give every image its own name"):
-        write_report(results | {"rows": [row()._asdict()] * 2}, tmp_path)
-    with pytest.raises(UserError, match="cannot read .*a.png: run the evaluation again"):
-        rows = [row()]
-        write_report({"meta": {}, "mean": summarize(rows), "rows": [rows[0]._asdict()]}, tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install fa-hific-jax\[eval\]"):
-        write_report(results, tmp_path)
-    assert not (tmp_path / "report.html").exists()
-
-
-def test_results_survive_the_round_trip(tmp_path):
-    rows = [row("ä/\udcff", psnr=np.float32(31.5)), row("b", "jpeg", lpips=None)]
-    meta = {"step": np.int64(7), "rates": (0.14, 0.3), "bad": float("nan")}
-    write_results(tmp_path / "deep" / "results.json", meta, rows)
-    results = read_results(tmp_path / "deep" / "results.json")
-    assert results["meta"] == {"step": 7, "rates": [0.14, 0.3], "bad": None}
-    assert [Row(**r) for r in results["rows"]] == rows
-    assert results["mean"] == summarize(rows)
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["results.json"]
-
-
-def test_infinite_psnr_is_null_in_json_and_inf_in_the_table(tmp_path):
-    rows = [row("a", psnr=math.inf), row("b", psnr=30.0, lfd=np.float32("nan"))]
-    write_results(tmp_path / "r.json", {}, rows)
-
-    def forbid(constant):
-        raise AssertionError(constant)
-
-    results = json.loads((tmp_path / "r.json").read_bytes(), parse_constant=forbid)
-    assert results["rows"][0]["psnr"] is None and results["mean"]["fa-hific"]["psnr"] is None
-    assert summarize(rows)["fa-hific"]["psnr"] == math.inf
-    for summary in (summarize(rows), results["mean"]):
-        assert " inf " in format_table(summary, None)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    write_results(tmp_path / "r.json", {}, [row()])
-    before = (tmp_path / "r.json").read_bytes()
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_results(tmp_path / "r.json", {"what": object()}, [row()])
-    assert (tmp_path / "r.json").read_bytes() == before
+    fewer = [results["rows"][i] for i in pictures.shown_rows(results, "first", points=1)]
+    assert [row["codec"] for row in fewer] == ["ours", "untrained", "jpeg", "webp"]
 
 
 @pytest.mark.parametrize(
-    "content, message",
-    [
-        (None, "there are no results at .*r.json: run the evaluation first"),
-        (b"\xff{", "r.json is not JSON"),
-        (b"[1]", "r.json lacks one of meta, rows and mean"),
-        (b'{"meta": {}, "rows": []}', "r.json lacks one of meta, rows and mean"),
-    ],
+    "plan", [pictures.Plan(2, 90, 1.0), pictures.Plan(1, 85, 1.0), pictures.PLANS[-2]]
 )
-def test_files_that_hold_no_results_are_named(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "r.json").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_results(tmp_path / "r.json")
+def test_pages_stay_within_their_size_and_say_at_what_cost(tmp_path, monkeypatch, plan):
+    results = results_of(size=(96, 64))
+    save_pictures(tmp_path, results)
+    monkeypatch.setattr(pictures, "PLANS", (pictures.Plan(4, None, 1.0), plan))
+    written(tmp_path, results)
+    limit = (tmp_path / "report.html").stat().st_size - 1000  # beside the reserve for notes
+    monkeypatch.setattr(page, "SIZE_LIMIT", limit + page._RESERVE)
+    found = written(tmp_path, results)
+    assert (tmp_path / "report.html").stat().st_size <= limit
+    assert (
+        f"Pictures are embedded with loss to bound this file: WebP of quality {plan.quality}"
+        in (found.text)
+    )
+    assert f"at up to {plan.points} rate" in found.text
+    assert (f"at {100 * plan.scale:.0f} % of their size" in found.text) == (plan.scale < 1)
+    shown = found.shown()["first"]
+    height, width, _ = pixels(shown["original"]["src"]).shape
+    assert (width, height) == (round(96 * plan.scale), round(64 * plan.scale))
 
 
-def test_means_weigh_images_equally_and_never_stand_for_a_part():
-    rows = [row("a", bpp=0.1, ms_ssim=0.8), row("b", bpp=0.4)]
-    rows.append(row("c", bpp=0.4, ms_ssim=None, lpips=None))
-    means = summarize(rows)["fa-hific"]
-    assert means["images"] == 3
-    np.testing.assert_allclose(means["bpp"], 0.3, rtol=1e-12)
-    assert means["ms_ssim"] is None and means["measured"]["ms_ssim"] == 2
-    assert "2 of 3" in format_table({"fa-hific": means}, 0.3)
+def test_sets_too_large_for_any_plan_show_the_images_that_fit(tmp_path):
+    results = results_of(images=("a", "b", "c"))
+    save_pictures(tmp_path, results)
+    of_one = pictures.fit(results, tmp_path, 10**9)
+    assert len(of_one.images) == 3 and of_one.plan == pictures.PLANS[0]
+    smallest = [len(text) for text in _of_last_plan(results, tmp_path).values()]
+    shown = pictures.fit(results, tmp_path, smallest[0] + smallest[1] + 99)
+    assert list(shown.images) == ["a", "b"] and shown.plan == pictures.PLANS[-1]
 
 
-def test_the_table_is_aligned_and_ordered():
-    rows = [row("a", codec, bpp=1.0) for codec in CODECS]
-    lines = format_table(summarize(rows), 0.14).splitlines()
-    assert lines[0] == "mean over images, target 0.14 bpp"
-    assert [line.split()[0] for line in lines[2:]] == ["fa-hific", "untrained", "jpeg", "webp"]
-    assert len({len(line) for line in lines[1:]}) == 1
-    assert lines[2].split() == "fa-hific 1 1.0000 0.4900 30.00 0.9000 0.1000 12.50".split()
-    assert lines[4].split()[3] == "-"
+def _of_last_plan(results, folder):
+    names = dict.fromkeys(row["image"] for row in results["rows"])
+    one = {n: results | {"rows": [r for r in results["rows"] if r["image"] == n]} for n in names}
+    plans, pictures.PLANS = pictures.PLANS, pictures.PLANS[-1:]
+    try:
+        return {n: pictures.fit(of_one, folder, 10**9).images[n] for n, of_one in one.items()}
+    finally:
+        pictures.PLANS = plans
 
 
-def test_sizes_far_from_ours_are_told():
-    rows = [row(bpp=0.2), row(codec="jpeg", bpp=0.3), row(codec="webp", bpp=0.205)]
-    (note,) = size_notes(summarize(rows))
-    assert note.startswith("jpeg: bpp 50% larger than fa-hific; no quality setting comes closer")
-    assert note in format_table(summarize(rows), 0.2)
+def test_the_page_says_where_its_bytes_are(usual):
+    assert re.search(r"pictures, spectra and maps \d+\.\d MB · plotting library", usual[2].text)
+
+
+def test_hostile_names_are_only_text(tmp_path):
+    results = results_of(images=("a",), codecs=("ours", "jpeg"))
+    save_pictures(tmp_path, results)
+    for row in results["rows"]:
+        row["image"] = HOSTILE
+    results["rows"][0] |= {"point": HOSTILE, "not_measured": {"psnr": HOSTILE}}
+    results["rows"][0]["values"]["psnr"] = None
+    results["codecs"]["ours"] |= {"label": HOSTILE, "version": HOSTILE}
+    results["metrics"]["psnr"]["label"] = HOSTILE
+    results["meta"] = {HOSTILE: HOSTILE}
+    point = {"bpp": 0.3, "psnr": 20.0}
+    results["published"] = [{n: HOSTILE for n in ("label", "source", "set", "protocol")}]
+    results["published"][0]["points"] = [point]
+    found = written(tmp_path, with_means(results))
+    assert not any("onerror" in attrs or attrs.get("src") == "x" for _, attrs in found.tags)
+    assert found.text.count("alert(") >= 8 and "49" not in found.text
+    assert list(found.shown()) == [HOSTILE] and found.index()["images"][0]["name"] == HOSTILE
+
+
+def test_names_that_are_not_unicode_are_written(tmp_path):
+    results = results_of(images=("a",))
+    save_pictures(tmp_path, results)
+    results["codecs"]["ours"]["label"] = "bad \udcff name"
+    assert "bad ? name" in written(tmp_path, results).text
+
+
+def test_missing_and_wrong_pictures_are_named_and_left_out(tmp_path):
+    results = results_of()
+    save_pictures(tmp_path, results)
+    gone, short, torn = [row for row in results["rows"] if row["codec"] == "ours"][:3]
+    (tmp_path / gone["file"]).unlink()
+    Image.new("RGB", (3, 5)).save(tmp_path / short["file"])
+    (tmp_path / torn["file"]).write_bytes(b"not a picture")
+    (tmp_path / torn["bits"]).write_bytes(b"not a map")
+    (tmp_path / "originals" / "second.png").unlink()
+    found = written(tmp_path, results)
+    assert f"{gone['file']}: the file is missing" in found.text
+    assert f"{short['file']}: 3 × 5 pixels instead of 48 × 32" in found.text
+    assert f"{torn['file']}: cannot identify image file" in found.text
+    assert "originals/second.png: the file is missing" in found.text
+    shown = found.shown()
+    assert shown["second"]["original"] is None and shown["second"]["rows"]
+    ours = {str(i) for i, row in enumerate(results["rows"]) if row["codec"] == "ours"}
+    assert not ours & set(shown["first"]["rows"])
+
+
+def test_damaged_maps_of_bits_leave_the_picture(tmp_path):
+    results = results_of(images=("a",), codecs=("ours",))
+    save_pictures(tmp_path, results)
+    np.savez(tmp_path / results["rows"][0]["bits"], y=np.ones((4, 4), np.float32))
+    (tmp_path / results["rows"][1]["bits"]).unlink()
+    found = written(tmp_path, results)
+    assert [r["bits"] for r in found.shown()["a"]["rows"].values()] == [None, None]
+    assert f"{results['rows'][0]['bits']}: " in found.text
+    assert f"{results['rows'][1]['bits']}: the file is missing" in found.text
+
+
+def test_a_single_image_of_one_pixel_has_a_page(tmp_path):
+    results = results_of(images=("dot",), size=(1, 1))
+    shown = page_of(tmp_path, results).shown()["dot"]
+    assert pixels(shown["original"]["src"]).shape == (1, 1, 3)
+    assert shown["original"]["spectrum"]["shape"] == [1, 1]
+
+
+def test_classical_codecs_alone_have_a_page(tmp_path):
+    found = page_of(tmp_path, results_of(codecs=("jpeg", "webp")))
+    assert "Codecs compared" in found.text
+    assert found.index()["anchor"] == "jpeg"
+    assert all(shown["rows"] for shown in found.shown().values())
+
+
+def test_published_figures_are_named_apart_and_in_no_curve(tmp_path):
+    results = results_of()
+    entry = {"label": "HiFiC", "source": "data.csv", "set": "kodak", "protocol": "24 images"}
+    results["published"] = [entry | {"points": [{"bpp": 0.3, "psnr": 99.0}]}]
+    found = page_of(tmp_path, results)
+    assert "HiFiC · kodak · 24 images · data.csv" in found.text
+    assert "HiFiC: published, not measured here" in found.text
+    curves = found.index()["curves"]
+    assert all(point["value"] != 99.0 for points in curves.values() for point in points)
+    assert "published" not in page_of(tmp_path, results | {"published": []}).text
+
+
+def cells(table: tables.Table, codec: str, point: str) -> dict[str, tables.Cell]:
+    line = next(line for line in table.lines if (line.codec, line.point) == (codec, point))
+    labels = [f"{column.label} {column.detail}" for column in table.columns]
+    return dict(zip(labels, line.cells, strict=True))
+
+
+def every(results) -> tables.Table:
+    return tables.table(results, {(mean["codec"], mean["point"]) for mean in results["means"]})
+
+
+def test_the_headline_holds_the_models_points_and_the_rates_near_them():
+    near = tables.near_keys(results_of())
+    assert {point for codec, point in near if codec == "ours"} == {"q=0", "q=1"}
+    assert {point for codec, point in near if codec == "jpeg"} == {"quality 22", "quality 58"}
+    assert len(tables.table(results_of(), near).lines) == 7
+
+
+def test_a_mean_of_some_images_is_none_and_gives_the_reason(tmp_path):
+    results = results_of()
+    row = results["rows"][0]
+    row["values"]["lpips_alex"], row["not_measured"]["lpips_alex"] = None, "too small for it"
+    results = with_means(results)
+    table = every(results)
+    cell = cells(table, "ours", "q=0")["LPIPS lower is better"]
+    assert (cell.text, table.notes[cell.note - 1]) == ("1 of 2 images", "too small for it")
+    assert cells(table, "ours", "q=1")["LPIPS lower is better"].note is None
+    text = page_of(tmp_path, results).text
+    assert "1 of 2 images1" in text and "too small for it" in text
+
+
+def test_identical_images_are_not_a_number():
+    results = results_of(images=("a",))
+    results["rows"][0]["values"]["psnr"] = None
+    results["rows"][0]["not_measured"]["psnr"] = "identical images: infinite"
+    table = every(with_means(results))
+    cell = cells(table, "ours", "q=0")["PSNR dB, higher is better"]
+    assert (cell.text, table.notes) == ("not measured", ["identical images: infinite"])
+
+
+def test_images_that_failed_leave_no_mean_rate():
+    results = results_of()
+    lost = results["rows"].pop(0)
+    results["meta"]["failed"] = [{**lost, "reason": "out of memory"}]
+    means = with_means(results)["means"]
+    table = every(results | {"means": means})
+    cell = cells(table, "ours", "q=0")["bpp real files"]
+    assert (cell.text, table.notes) == ("1 of 2 images", ["first: out of memory"])
+    assert all(p["point"] != "q=0" for p in tables.curves(results | {"means": means})["psnr"])
+
+
+def test_distances_of_different_protocols_stand_in_different_columns():
+    results = results_of()
+    entry = {"codec": "ours", "metric": "FID", "not_measured": None}
+    results["sets"] = [
+        entry | {"point": "q=0", "value": 12.3456, "protocol": PROTOCOL},
+        entry | {"point": "q=1", "value": 6.5, "protocol": PROTOCOL | {"grids": 1}},
+    ]
+    table = every(results)
+    two, one = (
+        f"FID patches of 256 × 256 · {n} grids · 1,234 patches · AlexNet · weights abc"
+        for n in (2, 1)
+    )
+    assert cells(table, "ours", "q=0")[two].text == "12.3456"
+    assert cells(table, "ours", "q=0")[one].text == "not measured"
+    assert cells(table, "ours", "q=1")[one].text == "6.5000"
+    assert [p["value"] for p in tables.curves(results)["FID"]] == [12.3456, 6.5]
+
+
+def test_what_was_measured_nowhere_is_listed_with_its_reason(tmp_path):
+    results = results_of()
+    for row in results["rows"]:
+        row["values"]["lpips_alex"] = None
+    results["metrics"]["lpips_alex"]["not_measured"] = "no weights: fa-hific get-lpips"
+    entry = {"codec": "ours", "point": "q=0", "metric": "FID", "value": None, "protocol": {}}
+    results["sets"] = [entry | {"not_measured": "a set of one image"}]
+    results["codecs"]["jpeg"]["not_measured"] = "no program"
+    results["meta"]["skipped"] = [{"image": "third", "reason": "torn file"}]
+    text = page_of(tmp_path, with_means(results)).text
+    assert "LPIPS: not measured: no weights: fa-hific get-lpips" in text
+    assert "FID: not measured: a set of one image" in text
+    assert "JPEG: not measured: no program" in text
+    assert "third: skipped: torn file" in text
+
+
+def test_packed_spectra_are_those_of_the_picture():
+    image = np.random.default_rng(0).integers(0, 256, (33, 45, 3)).astype(np.uint8)
+    packed = frequencies.spectrum(image)
+    height, width = packed["shape"]
+    codes = np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(height, width)
+    whole = log_spectrum(image)
+    assert (height, width) == (17, 45)
+    values = packed["low"] + packed["step"] * codes  # steps of 0.5 dB
+    np.testing.assert_allclose(values, whole[:17], atol=0.2501)
+
+
+def test_odd_spectra_are_their_own_half_turn():
+    image = np.random.default_rng(0).integers(0, 256, (31, 31, 3)).astype(np.uint8)
+    whole = log_spectrum(image)
+    np.testing.assert_allclose(whole, whole[::-1, ::-1], atol=1e-9)
+    large = np.random.default_rng(0).integers(0, 256, (200, 301, 3)).astype(np.uint8)
+    assert frequencies.spectrum(large)["shape"] == [48, 95]
+
+
+def test_maps_of_bits_are_densities_that_add_up(tmp_path):
+    y = np.zeros((4, 8), np.float32)
+    y[0, 0] = 512.0
+    np.savez(tmp_path / "b.npz", y=y, z=np.full((1, 2), 64.0, np.float32))
+    maps = frequencies.heat_maps(tmp_path / "b.npz", 100, 60)
+    assert maps["y"]["size"] == [16.0, 16.0] and maps["z"]["size"] == [64.0, 64.0]
+    assert maps["y"]["step"] * 255 == pytest.approx(512 / 256, rel=1e-6)
+    assert maps["z"]["step"] * 255 == pytest.approx(64 / 4096, rel=1e-6)
+    assert maps["y"]["bpp"] == round(512 / 6000, 5) and maps["z"]["bpp"] == round(128 / 6000, 5)
+
+
+def test_reports_that_cannot_be_written_say_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="hold no rows: evaluate at least one image"):
+        write_report(results_of() | {"rows": []}, tmp_path)
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(UserError, match=r"pip install fa-hific-jax\[eval\]"):
+        write_report(results_of(), tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_page_is_the_same_in_every_run(usual):
+    results, folder, _ = usual
+    before = (folder / "report.html").read_bytes()
+    assert write_report(results, folder).read_bytes() == before

@@ -1,0 +1,5 @@
+"""The page of an evaluation: tables, plots, pictures and spectra in one file without a network."""
+
+from fa_hific_jax.evaluation.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,78 @@
+"""What the page shows of frequencies and of bits: small arrays, packed for a script to read."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from fa_hific_jax.models.autoencoder import STRIDE
+from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
+
+SPECTRUM_SIDE = 95  # cells of a drawn spectrum, odd: the one in the middle holds frequency zero
+HEAT_SIDE = 96  # cells of a drawn heat map
+RINGS = 64
+
+
+def pack(values: Float[np.ndarray, "h w"], low: float, step: float) -> dict[str, Any]:
+    """values as bytes, value = low + step * byte, clipped: {"shape", "low", "step", "data"}."""
+    codes = np.clip(np.rint((values - low) / step), 0, 255).astype(np.uint8)
+    data = base64.b64encode(codes.tobytes()).decode()
+    return {"shape": list(values.shape), "low": low, "step": step, "data": data}
+
+
+def spectrum(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
+    """The log spectrum in dB, in steps of 0.5 dB: its upper rows up to the one in the middle.
+
+    The rows below are those above turned by half a circle, as luma is real. The spectrum is
+    averaged down to an odd number of cells a side, at most SPECTRUM_SIDE.
+    """
+    values = log_spectrum(image)
+    height, width = (min(SPECTRUM_SIDE, side - 1 + side % 2) for side in values.shape)
+    values = shrink(values, height, width)
+    return pack(values[: len(values) // 2 + 1], -30.0, 0.5)
+
+
+def radial(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, list[float]]:
+    """Cycles per pixel and dB of the radial power spectrum, rounded for the page."""
+    frequency, power = radial_power_spectrum(image, RINGS)
+    return {"x": np.round(frequency, 4).tolist(), "y": np.round(decibels(power), 2).tolist()}
+
+
+def heat_maps(path: Path, width: int, height: int) -> dict[str, Any]:
+    """Where the bits of an image went: {"y": …, "z": …}, in bits per pixel.
+
+    Each holds a packed map, "size" (width and height of a cell in pixels of the image) and "bpp",
+    what the latent costs in all. Cells of the padding beside the image count, as its bits do.
+
+    Args:
+      path: .npz with "y" (hy, wy) and "z" (hz, wz): bits at each position of the latents. The
+        image is padded to a multiple of STRIDE pixels, of which each position of z covers one.
+
+    Raises:
+      OSError, ValueError, KeyError: the file is missing or is not such a file.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        bits = {name: np.asarray(arrays[name], np.float64) for name in ("y", "z")}
+    if any(b.ndim != 2 or not b.size or not np.isfinite(b).all() for b in bits.values()):
+        raise ValueError("y and z must be maps of finite numbers")
+    padded = np.array(bits["z"].shape[::-1]) * STRIDE
+    return {name: _heat_map(b, padded, width * height) for name, b in bits.items()}
+
+
+def _heat_map(bits: Float[np.ndarray, "h w"], padded: np.ndarray, pixels: int) -> dict[str, Any]:
+    density = bits * (bits.size / float(np.prod(padded)))
+    small = shrink(density, *(min(side, HEAT_SIDE) for side in bits.shape))
+    packed = pack(small, 0.0, max(float(small.max()), 1e-9) / 255)
+    size = (padded / small.shape[::-1]).tolist()
+    return packed | {"size": size, "bpp": round(float(bits.sum()) / pixels, 5)}
+
+
+def shrink(
+    values: Float[np.ndarray, "h w"], height: int, width: int
+) -> Float[np.ndarray, "height width"]:
+    """values averaged over areas."""
+    small = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small, np.float64)

@@ -1,0 +1,407 @@
+// What is shown and what the controls do. Everything from the results reaches the page as text.
+
+const byId = id => document.getElementById(id);
+const data = JSON.parse(byId("index").textContent);
+const ORIGINAL = "original";
+const rateOf = row => Math.log(Math.max(row.bpp, 1e-9));
+const nearest = (rows, bpp) => [...rows].sort((a, b) => Math.abs(rateOf(a) - rateOf({ bpp })) - Math.abs(rateOf(b) - rateOf({ bpp })))[0];
+const labelOf = codec => (codec === ORIGINAL ? ORIGINAL : data.codecs[codec].label);
+
+// The image on show, and its pictures: {original: {src, spectrum, radial}, rows: {key: {…, bits}}}.
+let image, shown;
+// What each side shows: the key of a row, or ORIGINAL.
+const side = { left: ORIGINAL, right: null };
+
+function fill(select, options, value) {
+  select.replaceChildren(...options.map(([key, label]) => new Option(label, key)));
+  if (options.some(([key]) => key === value)) select.value = value;
+}
+
+function tag(name, text = "", attributes = {}) {
+  const element = Object.assign(document.createElement(name), attributes);
+  element.append(text);
+  return element;
+}
+
+// ---- The gallery and its order
+
+const pointKey = row => JSON.stringify([row.codec, row.point]);
+const sortControls = ["sort-by", "sort-of", "sort-less"].map(byId);
+let descending = false;
+
+function setUpGallery() {
+  const first = data.images.flatMap(each => Object.values(each.rows));
+  const points = new Map(first.map(row => [pointKey(row), `${labelOf(row.codec)} ${row.point}`.trim()]));
+  const metrics = Object.entries(data.metrics).filter(([m]) => first.some(row => row.values[m] != null));
+  const anchors = first.filter(row => row.codec === data.anchor);
+  fill(sortControls[0], [["name", "name"], ["bpp", "bpp"], ...metrics.map(([m, about]) => [m, about.label])]);
+  fill(sortControls[1], [...points], anchors.length ? pointKey(anchors[0]) : undefined);
+  fill(sortControls[2], [["", "nothing"], ...points]);
+  for (const control of sortControls) control.addEventListener("change", showGallery);
+  byId("sort-order").addEventListener("click", event => {
+    descending = !descending;
+    event.target.textContent = descending ? "largest first" : "smallest first";
+    event.target.setAttribute("aria-pressed", descending);
+    showGallery();
+  });
+}
+
+// The number by which an image is sorted; null where it was not measured.
+function sortValue(each) {
+  const [by, of, less] = sortControls.map(control => control.value);
+  const value = key => {
+    const row = Object.values(each.rows).find(row => pointKey(row) === key);
+    return (row && (by === "bpp" ? row.bpp : row.values[by])) ?? null;
+  };
+  if (!less) return value(of);
+  return value(of) === null || value(less) === null ? null : value(of) - value(less);
+}
+
+function showGallery() {
+  const by = sortControls[0].value;
+  for (const control of sortControls.slice(1)) control.disabled = by === "name";
+  const entries = data.images.map(each => [each, by === "name" ? each.name : sortValue(each)]);
+  const order = by === "name" ? (a, b) => a[1].localeCompare(b[1], undefined, { numeric: true }) : (a, b) => a[1] - b[1];
+  const known = entries.filter(entry => entry[1] !== null).sort(order);
+  if (descending) known.reverse();
+  const sorted = [...known, ...entries.filter(entry => entry[1] === null)];
+  const decimals = data.metrics[by]?.decimals ?? 4;
+  byId("gallery").replaceChildren(...sorted.map(([each, value]) => {
+    const button = tag("button", "", { type: "button", title: each.name });
+    const frame = tag("span", each.thumbnail ? "" : "no picture", { className: "frame" });
+    if (each.thumbnail) frame.append(tag("img", "", { src: each.thumbnail, alt: "" }));
+    button.append(frame, tag("span", each.name, { className: "name" }));
+    if (by !== "name") button.append(tag("span", value === null ? "not measured" : value.toFixed(decimals), { className: "value" }));
+    button.addEventListener("click", () => choose(each));
+    const item = tag("li");
+    item.append(button);
+    return item;
+  }));
+  byId("sorted").textContent = `${sorted.length} images by ${sortControls[0].selectedOptions[0].text}` +
+    (known.length < sorted.length ? `, ${sorted.length - known.length} not measured at the end` : "");
+  markCurrent();
+}
+
+function markCurrent() {
+  for (const button of byId("gallery").querySelectorAll("button")) {
+    button.setAttribute("aria-current", button.title === image?.name);
+  }
+}
+
+// ---- The image on show
+
+const rowOf = key => image.rows[key];
+const picture = key => (key === ORIGINAL ? shown.original : shown.rows[key]);
+const embedded = () => Object.keys(shown.rows).map(key => ({ key, ...rowOf(key) }));
+
+// The row of a codec at the same point as before, else at the rate nearest to bpp.
+function matching(codec, point, bpp) {
+  if (codec === ORIGINAL && shown.original) return ORIGINAL;
+  const own = embedded().filter(row => row.codec === codec);
+  return (own.find(row => row.point === point) ?? nearest(own.length ? own : embedded(), bpp))?.key ?? ORIGINAL;
+}
+
+function choose(next) {
+  const before = Object.fromEntries(Object.entries(side).map(([name, key]) => [name, key === ORIGINAL || !image ? null : rowOf(key)]));
+  image = next;
+  const found = [...document.querySelectorAll("script.pictures")].find(each => each.dataset.image === image.name);
+  shown = found ? JSON.parse(found.textContent) : { original: null, rows: {} };
+  const anchors = embedded().filter(row => row.codec === data.anchor);
+  for (const name of ["left", "right"]) {
+    const old = before[name];
+    if (old) side[name] = matching(old.codec, old.point, old.bpp);
+    else if (side[name] === ORIGINAL) side[name] = matching(ORIGINAL);
+    else side[name] = (anchors[0] ?? embedded()[0])?.key ?? ORIGINAL;
+  }
+  view.reset();
+  markCurrent();
+  byId("image-name").textContent = `${image.name} · ${image.width} × ${image.height}`;
+  for (const title of document.querySelectorAll(".of-image")) title.textContent = image.name;
+  fillBitsChoice();
+  showSides();
+  if (byId("plot-of").value === "image") showRates();
+}
+
+function fillSides() {
+  const codecs = Object.keys(data.codecs).filter(codec => embedded().some(row => row.codec === codec));
+  for (const [name, key] of Object.entries(side)) {
+    const codec = key === ORIGINAL ? ORIGINAL : rowOf(key)?.codec;
+    const rows = embedded().filter(row => row.codec === codec);
+    fill(byId(`${name}-codec`), [...(shown.original ? [[ORIGINAL, ORIGINAL]] : []), ...codecs.map(c => [c, labelOf(c)])], codec);
+    fill(byId(`${name}-point`), rows.map(row => [row.key, `${row.bpp.toFixed(3)} bpp${row.label ? ` · ${row.label}` : ""}`]), key);
+    byId(`${name}-point`).disabled = rows.length === 0;
+  }
+}
+
+function showSides() {
+  fillSides();
+  const missing = !picture(side.left) || !picture(side.right);
+  byId("stage").hidden = byId("zoom").hidden = missing;
+  byId("no-picture").hidden = !missing;
+  byId("no-picture").textContent = missing ? `No picture of ${image.name} is embedded in this page.` : "";
+  document.documentElement.style.setProperty("--natural", `${image.width}px`);
+  document.documentElement.style.setProperty("--ratio", image.width / image.height);
+  for (const [name, key] of missing ? [] : Object.entries(side)) {
+    const element = byId(`${name}-picture`);
+    element.src = picture(key).src;
+    element.alt = `${image.name}, ${describeSide(name)}`;
+  }
+  showNumbers();
+  showFrequencies();
+}
+
+function describe(row) {
+  return `${labelOf(row.codec)}${row.label ? ` ${row.label}` : ""}, ${row.bpp.toFixed(3)} bpp`;
+}
+
+const describeSide = name => (side[name] === ORIGINAL ? ORIGINAL : describe(rowOf(side[name])));
+
+function showNumbers() {
+  const rows = Object.values(side).filter(key => key !== ORIGINAL).map(rowOf);
+  const head = tag("tr");
+  head.append(...["", ...rows.map(describe)].map(text => tag("th", text, { scope: "col" })));
+  byId("numbers").tHead.replaceChildren(head);
+  const metrics = Object.entries(data.metrics).filter(([metric]) => rows.some(row => row.values[metric] != null || row.not_measured[metric]));
+  byId("numbers").tBodies[0].replaceChildren(
+    numberLine({ label: "bpp", decimals: 4 }, rows.map(row => row.bpp), []),
+    ...metrics.map(([metric, about]) => numberLine(about, rows.map(row => row.values[metric]), rows.map(row => row.not_measured[metric]))),
+  );
+}
+
+// A line of the table of numbers, the better of two values in bold.
+function numberLine(about, values, reasons) {
+  const merit = { higher: value => value, lower: value => -value, zero: value => -Math.abs(value) }[about.better];
+  const known = values.every(value => value != null);
+  const best = known && merit && values.length === 2 && values[0] !== values[1] ? Math.max(...values.map(merit)) : null;
+  const line = tag("tr");
+  line.append(tag("th", `${about.label}${about.unit ? ` ${about.unit}` : ""}`, { scope: "row" }));
+  line.append(...values.map((value, i) => tag("td", value == null ? `not measured: ${reasons[i]}` : value.toFixed(about.decimals), {
+    className: value == null ? "lacking" : best !== null && merit(value) === best ? "better" : "",
+  })));
+  return line;
+}
+
+function setUpSides() {
+  for (const [name, other] of [["left", "right"], ["right", "left"]]) {
+    byId(`${name}-codec`).addEventListener("change", event => {
+      const beside = rowOf(side[other]) ?? rowOf(side[name]) ?? embedded().find(row => row.codec === data.anchor) ?? embedded()[0];
+      side[name] = matching(event.target.value, null, beside?.bpp);
+      showSides();
+    });
+    byId(`${name}-point`).addEventListener("change", event => {
+      side[name] = event.target.value;
+      showSides();
+    });
+  }
+}
+
+// ---- Divider, zoom and movement. One transform and one cut serve both pictures.
+
+const view = {
+  cut: 50, zoom: 1, x: 0.5, y: 0.5, // percent; factor; what lies in the middle, as part of the sides
+
+  reset() {
+    Object.assign(view, { zoom: 1, x: 0.5, y: 0.5 });
+    view.show();
+  },
+
+  slide(percent) {
+    view.cut = Math.min(100, Math.max(0, percent));
+    view.show();
+  },
+
+  // Zooms by a factor; the place of the stage at (u, v), 0 to 1, keeps what it shows.
+  zoomBy(factor, u = 0.5, v = 0.5) {
+    const old = view.zoom;
+    const most = Math.max(4, (16 * image.width) / byId("stage").clientWidth);
+    view.zoom = Math.min(most, Math.max(1, old * factor));
+    view.x += (u - 0.5) * (1 / old - 1 / view.zoom);
+    view.y += (v - 0.5) * (1 / old - 1 / view.zoom);
+    view.show();
+  },
+
+  // Moves what is shown by parts of the stage.
+  move(right, down) {
+    view.x += right / view.zoom;
+    view.y += down / view.zoom;
+    view.show();
+  },
+
+  show() {
+    const stage = byId("stage");
+    const half = 0.5 / view.zoom;
+    for (const axis of ["x", "y"]) view[axis] = Math.min(1 - half, Math.max(half, view[axis]));
+    const shift = part => `${((0.5 - part * view.zoom) * 100).toFixed(4)}%`;
+    stage.style.setProperty("--view", `translate(${shift(view.x)}, ${shift(view.y)}) scale(${view.zoom})`);
+    stage.style.setProperty("--cut", `${view.cut}%`);
+    stage.classList.toggle("zoomed", view.zoom > 1);
+    stage.classList.toggle("pixels", view.zoom * stage.clientWidth >= 2 * image.width);
+    byId("divider").setAttribute("aria-valuenow", Math.round(view.cut));
+    byId("divider").setAttribute("aria-valuetext", `${Math.round(view.cut)} % left picture`);
+    byId("zoom-level").textContent = `${Math.round(view.zoom * 100)} %`;
+  },
+};
+
+function setUpStage() {
+  const stage = byId("stage");
+  const fingers = new Map();
+  let sliding = false;
+  const place = event => {
+    const box = stage.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  };
+  const spread = () => {
+    const [a, b] = [...fingers.values()];
+    return { length: Math.hypot(a[0] - b[0], a[1] - b[1]), middle: [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2] };
+  };
+  stage.addEventListener("pointerdown", event => {
+    if (event.button) return;
+    stage.setPointerCapture(event.pointerId);
+    fingers.set(event.pointerId, place(event));
+    sliding = fingers.size === 1 && (view.zoom === 1 || byId("divider").contains(event.target));
+    if (sliding && !byId("divider").contains(event.target)) view.slide(100 * place(event)[0]);
+  });
+  stage.addEventListener("pointermove", event => {
+    if (!fingers.has(event.pointerId)) return;
+    const [now, before] = [place(event), fingers.get(event.pointerId)];
+    const pinch = fingers.size === 2 && spread();
+    fingers.set(event.pointerId, now);
+    if (pinch) {
+      const after = spread();
+      view.zoomBy(after.length / Math.max(pinch.length, 0.01), ...after.middle);
+      view.move(pinch.middle[0] - after.middle[0], pinch.middle[1] - after.middle[1]);
+    } else if (sliding) view.slide(100 * now[0]);
+    else view.move(before[0] - now[0], before[1] - now[1]);
+  });
+  for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, event => fingers.delete(event.pointerId));
+  stage.addEventListener("dblclick", event => (view.zoom > 1 ? view.reset() : view.zoomBy(4, ...place(event))));
+  stage.addEventListener("wheel", event => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    view.zoomBy(Math.exp(-event.deltaY / 200), ...place(event));
+  }, { passive: false });
+  stage.addEventListener("keydown", key);
+  byId("zoom-in").addEventListener("click", () => view.zoomBy(1.5));
+  byId("zoom-out").addEventListener("click", () => view.zoomBy(1 / 1.5));
+  byId("zoom-fit").addEventListener("click", () => view.reset());
+}
+
+function key(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const onDivider = event.target === byId("divider");
+  const step = event.shiftKey ? 10 : 2;
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const arrow = arrows[event.key];
+  const actions = {
+    "+": () => view.zoomBy(1.5), "=": () => view.zoomBy(1.5), "-": () => view.zoomBy(1 / 1.5), 0: () => view.reset(),
+    Home: onDivider && (() => view.slide(0)), End: onDivider && (() => view.slide(100)),
+    PageUp: onDivider && (() => view.slide(view.cut + 10)), PageDown: onDivider && (() => view.slide(view.cut - 10)),
+  };
+  const along = arrow && (onDivider ? arrow[0] - arrow[1] : arrow[0]);
+  const slide = arrow && (onDivider || view.zoom === 1) && along && (() => view.slide(view.cut + step * along));
+  const action = slide || (arrow && !onDivider && view.zoom > 1 && (() => view.move(arrow[0] / 10, arrow[1] / 10))) || actions[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+}
+
+// ---- Plots
+
+function setUpRates() {
+  fill(byId("plot-of"), [["mean", "means over the images"], ["image", "the image chosen below"]]);
+  fill(byId("plot-range"), [["near", "up to twice the model’s"], ["all", "all"]]);
+  for (const id of ["plot-of", "plot-range"]) byId(id).addEventListener("change", showRates);
+}
+
+function showRates() {
+  const means = byId("plot-of").value === "mean";
+  const rates = Object.values(data.curves).flat().filter(point => point.codec === data.anchor).map(point => point.bpp);
+  const limit = byId("plot-range").value === "near" && rates.length ? 2 * Math.max(...rates) : Infinity;
+  const near = point => point.bpp <= limit && point.value != null;
+  for (const element of document.querySelectorAll("[data-metric]")) {
+    const metric = element.dataset.metric;
+    const own = Object.values(image?.rows ?? {}).map(row => ({ ...row, point: row.label, value: row.values[metric] }));
+    const points = means ? data.curves[metric] : own.sort((a, b) => a.bpp - b.bpp);
+    const published = means ? data.published.map((entry, index) => ({
+      label: entry.label,
+      index,
+      points: entry.points.map(point => ({ bpp: point.bpp, value: point[metric] })).filter(near),
+    })) : [];
+    drawRates(element, points.filter(near), published.filter(entry => entry.points.length), data.codecs, data.metrics[metric]);
+  }
+}
+
+function showFrequencies() {
+  const [left, right] = [picture(side.left), picture(side.right)];
+  for (const element of document.querySelectorAll("#frequencies ~ .plots")) element.hidden = !left || !right;
+  if (!left || !right) return;
+  const [a, b] = [left, right].map(each => wholeSpectrum(each.spectrum));
+  const difference = b.map((row, y) => row.map((value, x) => value - a[y][x]));
+  const limits = [share(a, 0.01), Math.max(share(a, 0.999), share(a, 0.01) + 1)];
+  const reach = Math.max(1, share(difference.map(row => row.map(Math.abs)), 0.99));
+  byId("spectrum-left-title").textContent = describeSide("left");
+  byId("spectrum-right-title").textContent = describeSide("right");
+  drawSpectrum(byId("spectrum-left"), a, limits, HEAT);
+  drawSpectrum(byId("spectrum-right"), b, limits, HEAT);
+  drawSpectrum(byId("spectrum-difference"), difference, [-reach, reach], DIFFERENCE);
+  const curves = radialCurves();
+  drawRadial(byId("radial"), curves);
+  const base = shown.original?.radial.y;
+  byId("radial-relative").parentElement.hidden = !base;
+  if (base) drawRadial(byId("radial-relative"), curves.map(curve => ({ ...curve, y: curve.y.map((v, i) => v - base[i]) })));
+}
+
+// The original, every codec at the rate nearest to the right side's, and both sides.
+function radialCurves() {
+  const bpp = rowOf(side.right)?.bpp ?? rowOf(side.left)?.bpp ?? embedded()[0]?.bpp;
+  const rows = Object.keys(data.codecs).map(codec => nearest(embedded().filter(row => row.codec === codec), bpp)).filter(Boolean);
+  const sides = Object.values(side).filter(key => key !== ORIGINAL);
+  const keys = [...new Set([...rows.map(row => row.key), ...sides])];
+  const curves = keys.map(key => ({
+    name: describe(rowOf(key)), colour: data.codecs[rowOf(key).codec].colour, width: sides.includes(key) ? 3 : 1.2, ...shown.rows[key].radial,
+  }));
+  if (shown.original) curves.unshift({ name: ORIGINAL, colour: colour("ink"), width: 2, ...shown.original.radial });
+  return curves;
+}
+
+function fillBitsChoice() {
+  const rows = embedded().filter(row => shown.rows[row.key].bits);
+  fill(byId("bits-of"), rows.map(row => [row.key, describe(row)]), side.right);
+  showBits();
+}
+
+function showBits() {
+  const bits = shown.rows[byId("bits-of").value]?.bits;
+  byId("bits-map").hidden = !bits;
+  if (!bits) {
+    byId("bits-sum").textContent = "No codec of this image says where its bits went.";
+    return;
+  }
+  const latent = byId("bits-latent").value;
+  const [y, z] = [unpack(bits.y), unpack(bits.z)];
+  const under = (row, count, of) => Math.floor((row * of) / count);
+  const both = y.map((row, i) => row.map((value, j) => value + z[under(i, y.length, z.length)][under(j, row.length, z[0].length)]));
+  const source = (shown.original ?? shown.rows[byId("bits-of").value]).src;
+  drawBits(byId("bits-map"), { both, y, z }[latent], bits[latent === "z" ? "z" : "y"].size, image, source, byId("bits-opacity").value / 100);
+  byId("bits-sum").textContent = `${describe(rowOf(byId("bits-of").value))}: y ${bits.y.bpp.toFixed(4)} bpp, z ${bits.z.bpp.toFixed(4)} bpp; the rest is the file’s header. Cells cover ${bits.y.size.map(Math.round).join(" × ")} (y) and ${bits.z.size.map(Math.round).join(" × ")} (z) pixels.`;
+}
+
+function setUpBits() {
+  fill(byId("bits-latent"), [["both", "y and z"], ["y", "y, the image’s latents"], ["z", "z, the side information"]]);
+  for (const id of ["bits-of", "bits-latent"]) byId(id).addEventListener("change", showBits);
+  byId("bits-opacity").addEventListener("input", event => Plotly.restyle(byId("bits-map"), { opacity: event.target.value / 100 }));
+}
+
+setUpGallery();
+setUpSides();
+setUpStage();
+setUpRates();
+setUpBits();
+showGallery();
+choose(data.images[0]);
+showRates();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  showRates();
+  showFrequencies();
+  showBits();
+});

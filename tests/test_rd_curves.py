@@ -19,6 +19,8 @@ from fa_hific_jax.evaluation.rate_distortion import (
 )
 from fa_hific_jax.evaluation.rate_distortion.curves import of_arrays
 
+pytest.importorskip("bjontegaard", reason="BD-rate is of the extra eval")
+
 BPP = (0.1, 0.2, 0.4, 0.8)
 
 

@@ -235,7 +235,7 @@ def test_trained_features_order_what_codecs_do(data_folder):
     from PIL import Image, ImageFilter
 
     weights = load_weights([data_folder / "lpips" / "lpips_alex.npz"])
-    files = sorted((data_folder / "kodak").glob("*.png"))[:2]
+    files = sorted((data_folder / "kodak").glob("*.png"))[:1]
     images = [Image.open(file).convert("RGB") for file in files]
 
     def distance(change):
@@ -245,5 +245,5 @@ def test_trained_features_order_what_codecs_do(data_folder):
         ]
         return set_metrics(weights, *sets)[2]["value"]
 
-    radii = [distance(lambda i, r=r: i.filter(ImageFilter.GaussianBlur(r))) for r in (0.5, 1, 2)]
-    assert 0 < radii[0] < radii[1] < radii[2]
+    radii = [distance(lambda i, r=r: i.filter(ImageFilter.GaussianBlur(r))) for r in (0.5, 2)]
+    assert 0 < radii[0] < radii[1]

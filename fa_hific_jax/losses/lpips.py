@@ -66,15 +66,14 @@ def lpips_params(
             f"{source}: not the LPIPS weights of {BACKBONES[net].title}: {wrong}; make the file "
             f"with `fa-hific get-lpips --net {net}`"
         )
-    ours = {name: jnp.asarray(arrays[name], jnp.float32) for name in shapes}
+    # Transposed by NumPy: JAX would compile a program for each shape.
+    ours = {name: np.asarray(arrays[name], np.float32) for name in shapes}
     linear = [ours.pop(name) for name in shapes if name.startswith("lin")]
+    kernels = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in ours.items()}
     return LpipsParams(
         net=net,
-        weights={
-            name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-            for name, array in ours.items()
-        },
-        linear=tuple(array.reshape(-1) for array in linear),
+        weights={name: jnp.asarray(array) for name, array in kernels.items()},
+        linear=tuple(jnp.asarray(array.reshape(-1)) for array in linear),
     )
 
 

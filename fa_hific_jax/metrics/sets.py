@@ -113,7 +113,7 @@ def set_metrics(
             sets = [
                 np.concatenate([one[network] for one in images]) for images in (originals, decoded)
             ]
-            entry["protocol"] = _protocol(network, identities[network], *sets)
+            entry["protocol"] = _protocol(SET_METRICS[name], identities[network], *sets)
             entry["value"], entry["not_measured"] = _measured(distance, *sets)
         entries.append(entry)
     return entries
@@ -131,7 +131,8 @@ def _measured(
     return distance(a, b), None
 
 
-def _protocol(network: str, identity: str, a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+def _protocol(metric: SetMetric, identity: str, a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    network, distance = metric
     protocol = {
         "patch": PATCH,
         "grids": 2,
@@ -139,10 +140,10 @@ def _protocol(network: str, identity: str, a: np.ndarray, b: np.ndarray) -> dict
         "features": _TITLES[network],
         "weights": identity,
     }
-    if len(b) <= b.shape[1]:
+    if distance is frechet_distance and len(b) <= b.shape[1]:
         protocol["note"] = (
-            f"{len(b)} patches for {b.shape[1]} features: a Fréchet distance is biased upwards, so "
-            "compare it only over the same images"
+            f"{len(b)} patches for {b.shape[1]} features: strongly biased upwards, compare it only "
+            "over the same images"
         )
     return protocol
 

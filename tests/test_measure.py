@@ -1,0 +1,180 @@
+"""All metrics of pairs at once: the same as one by one, and a reason for each that has no value."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_set_metrics import weights  # noqa: F401  (a fixture: random AlexNet)
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.lpips import lpips
+from fa_hific_jax.metrics import (
+    PAIR_METRICS,
+    Weights,
+    load_weights,
+    log_frequency_distance,
+    measure,
+    measure_batch,
+    ms_ssim,
+    psnr,
+    ssim,
+)
+from fa_hific_jax.metrics.frequency import RINGS, spectral_errors
+from fa_hific_jax.metrics.pixels import check_pair
+from fa_hific_jax.spectra import decibels, radial_power_spectrum
+
+
+def image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def photograph(data_folder):
+    from PIL import Image
+
+    return np.asarray(Image.open(data_folder / "kodak" / "kodim05.png").convert("RGB"))
+
+
+@pytest.mark.parametrize("shape", [(75, 90), (64, 51)])
+def test_ssim_agrees_with_scikit_image(shape):
+    skimage = pytest.importorskip("skimage.metrics")
+    x = image(*shape)
+    x_hat = np.clip(x.astype(int) + image(*shape, seed=1) // 4 - 32, 0, 255).astype(np.uint8)
+    expected = skimage.structural_similarity(
+        x,
+        x_hat,
+        data_range=255,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    # The window is in float32 here and not there.
+    np.testing.assert_allclose(ssim(x, x_hat), expected, rtol=0, atol=2e-7)
+    assert 0.5 < expected < 0.99
+
+
+def test_ssim_of_constant_images_is_its_luminance_term():
+    x, x_hat = (np.full((20, 30, 3), value, np.uint8) for value in (100, 140))
+    c = (0.01 * 255) ** 2
+    expected = (2 * 100 * 140 + c) / (100**2 + 140**2 + c)
+    # The window's sum in float32 misses 1 by 3e-8, which a constant shows as a variance.
+    np.testing.assert_allclose(ssim(x, x_hat), expected, rtol=3e-6)
+
+
+def test_ssim_needs_sides_of_11():
+    assert ssim(image(10, 50), image(10, 50)) is None
+    assert ssim(image(11, 11), image(11, 11)) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(96, 120), (75, 61)])
+def test_band_errors_are_means_over_rings_of_the_radial_spectrum(shape):
+    x, x_hat = image(*shape), image(*shape, seed=1) // 2
+    (frequency, power), (_, power_hat) = (radial_power_spectrum(i, RINGS) for i in (x, x_hat))
+    difference = decibels(power_hat) - decibels(power)
+    found = spectral_errors(x[None], x_hat[None])
+    for third in range(3):
+        within = (frequency > third / 6) & (frequency < (third + 1) / 6)
+        np.testing.assert_allclose(found.bands[0, third], difference[within].mean(), atol=1e-9)
+    np.testing.assert_allclose(found.lsd[0], np.sqrt(np.mean(difference**2)), rtol=1e-9)
+
+
+def test_band_errors_of_half_the_contrast_are_6_dB_in_all_bands():
+    x = 2 * image(128, 128) // 4 * 2  # even values, so that half of them is exact
+    bands, lsd = spectral_errors(x[None], x[None] // 2)
+    np.testing.assert_allclose(bands, -20 * np.log10(2), atol=1e-4)  # the floor of 0.001 shows
+    np.testing.assert_allclose(lsd, 20 * np.log10(2), atol=1e-4)
+
+
+def test_band_errors_say_where_detail_was_lost_or_invented(data_folder):
+    from PIL import Image, ImageFilter
+
+    x = photograph(data_folder)
+    blurred = np.asarray(Image.fromarray(x).filter(ImageFilter.GaussianBlur(1)))
+    noisy = np.clip(x + np.random.default_rng(0).normal(0, 12, x.shape), 0, 255).astype(np.uint8)
+    bands, lsd = spectral_errors(np.stack([x, x, x]), np.stack([blurred, noisy, x]))
+    assert bands[0, 2] < bands[0, 1] < bands[0, 0] < 0
+    assert bands[1, 2] > bands[1, 1] > 0.1
+    np.testing.assert_array_equal(bands[2], 0)
+    assert lsd[2] == 0 and min(lsd[:2]) > 1
+
+
+def test_spectral_errors_are_not_what_psnr_says():
+    # Texture of the same kind at another place: far in PSNR, near in spectrum.
+    x = image(256, 256)
+    other = spectral_errors(x[None], image(256, 256, seed=1)[None])
+    dark = spectral_errors(x[None], (x[None] * 0.8).astype(np.uint8))
+    assert psnr(x, image(256, 256, seed=1)) < psnr(x, (x * 0.8).astype(np.uint8))
+    assert other.lsd[0] < dark.lsd[0]
+
+
+def test_measure_gives_the_metrics_that_the_functions_give(weights):  # noqa: F811
+    x, x_hat = image(176, 170), image(176, 170, seed=1)
+    values, not_measured = measure(x, x_hat, weights)
+    assert list(values) == list(PAIR_METRICS)
+    for name, function in (("psnr", psnr), ("ssim", ssim), ("lfd", log_frequency_distance)):
+        assert values[name] == pytest.approx(function(x, x_hat), rel=1e-12)
+    assert values["ms_ssim"] == pytest.approx(ms_ssim(x, x_hat), rel=1e-12)
+    pair = (jnp.asarray(each[None], jnp.float32) / 255 for each in (x, x_hat))
+    distance = jax.jit(lpips)(weights.lpips["alex"], *pair)[0]
+    assert values["lpips_alex"] == pytest.approx(float(distance), rel=1e-5)
+    assert set(not_measured) == {"lpips_squeeze", "lpips_vgg"}
+    assert all(values[name] is None for name in not_measured)
+    assert not_measured["lpips_vgg"] == "no weights: `fa-hific get-lpips --net vgg` makes them"
+
+
+def test_a_batch_gives_what_each_pair_gives_alone(weights):  # noqa: F811
+    x, x_hat = (np.stack([image(40, 60, seed=10 * i + j) for j in range(3)]) for i in (0, 1))
+    together = measure_batch(x, x_hat, weights)
+    for i in range(3):
+        alone = measure(x[i], x_hat[i], weights)
+        assert alone.not_measured == together[i].not_measured
+        for name, value in alone.values.items():
+            assert together[i].values[name] == (value and pytest.approx(value, rel=1e-4))
+
+
+def test_equal_images_have_no_psnr_but_a_reason():
+    x = image(40, 40)
+    values, not_measured = measure(x, x, Weights())
+    assert values["psnr"] is None and not_measured["psnr"] == "identical images: infinite"
+    assert values["ssim"] == pytest.approx(1) and values["lfd"] == values["lsd"] == 0
+    assert not_measured["ms_ssim"] == "a side of 160 pixels or less"
+
+
+def test_a_small_image_names_what_it_is_too_small_for(weights):  # noqa: F811
+    _, not_measured = measure(image(4, 4), image(4, 4, seed=1), weights)
+    assert not_measured["ssim"] == "a side of less than 11 pixels"
+    assert not_measured["lpips_alex"] == "a side of less than 31 pixels"
+    assert set(PAIR_METRICS) - set(not_measured) >= {"psnr", "lfd"}
+    values, not_measured = measure(image(1, 1), image(1, 1, seed=1), Weights())
+    assert not_measured["band_low"] == "too small for three bands of frequency"
+    assert values["psnr"] is not None and values["lsd"] is None
+
+
+def test_results_that_are_not_finite_are_named(weights):  # noqa: F811
+    params = weights.lpips["alex"]
+    linear = (params.linear[0] * np.float32(np.nan), *params.linear[1:])
+    broken = Weights({"alex": dataclasses.replace(params, linear=linear)})
+    values, not_measured = measure(image(40, 40), image(40, 40, seed=1), broken)
+    assert values["lpips_alex"] is None and not_measured["lpips_alex"] == "the result is nan"
+
+
+def test_pairs_that_cannot_be_compared_are_refused():
+    with pytest.raises(
+        UserError, match="different shapes .* cannot be compared: crop or code them"
+    ):
+        measure(image(20, 30), image(20, 31), Weights())
+    with pytest.raises(UserError, match="metrics are of 8-bit images, not of float64: round them"):
+        check_pair(image(20, 30), image(20, 30) / 255.0)
+    grey = image(20, 30)[..., :1]
+    with pytest.raises(UserError, match=r"RGB images, not of the shape \(20, 30, 1\)"):
+        measure(grey, grey, Weights())
+
+
+def test_two_files_of_one_network_are_refused(data_folder):
+    path = data_folder / "lpips" / "lpips_squeeze.npz"
+    assert set(load_weights([path]).lpips) == {"squeeze"}
+    with pytest.raises(UserError, match="squeeze.npz: a second file of LPIPS weights for SqueezeN"):
+        load_weights([path, path])
+    assert load_weights() == Weights()

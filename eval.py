@@ -115,13 +115,13 @@ def compare(names: Sequence[str], given: settings.Settings | None) -> None:
     """Prints which of two models wins where; with --out, also writes comparison.json."""
     if len(names) != 2:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
-    from fa_hific_jax.evaluation import comparison, results
+    from fa_hific_jax.evaluation import comparison, comparison_table, results
 
     evaluated = [results_of(name, given) for name in names]
     if not processes.leads():
         return
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))
-    print(f"\n{comparison.format_text(compared)}")
+    print(f"\n{comparison_table.format_comparison(compared)}")
     if OUT.value:
         path = Path(OUT.value).expanduser() / "comparison.json"
         results.write_json(path, compared)

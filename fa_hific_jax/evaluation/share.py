@@ -16,8 +16,8 @@ from fa_hific_jax import __version__
 from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.data.sources import Source
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import coding
-from fa_hific_jax.evaluation.coding import Image
+from fa_hific_jax.evaluation import classical, coding
+from fa_hific_jax.evaluation.classical import Image
 from fa_hific_jax.evaluation.journal import Journal
 from fa_hific_jax.evaluation.meter import Meter
 from fa_hific_jax.evaluation.plan import Task
@@ -109,7 +109,7 @@ class Share:
             except UserError as error:
                 self._skipped.append({"image": name, "reason": str(error)})
                 continue
-            pictures.append(Picture(index, name, coding.hash_of(image), *image.shape[:2]))
+            pictures.append(Picture(index, name, classical.hash_of(image), *image.shape[:2]))
         return pictures
 
     def _plan(self, pictures: Sequence[Picture]) -> tuple[tuple[int, int], ...]:
@@ -158,9 +158,9 @@ class Share:
     def _keep_original(self, picture: Picture, image: Image) -> None:
         file = original_file(picture.name)
         path, features = self._out / file, self._out / features_file(file)
-        if not path.is_file() or coding.hash_of(coding.read_png(path)) != picture.sha256:
+        if not path.is_file() or classical.hash_of(classical.read_png(path)) != picture.sha256:
             features.unlink(missing_ok=True)
-            coding.write_png(path, image)
+            classical.write_png(path, image)
         if not self._meter.has_features(features):
             self._meter.keep_features(image, features)
 
@@ -185,7 +185,7 @@ class Share:
                 return here(_raise, "there is no file of the first model to be as large as")
             target = first.result()["bytes"]
         file = self._out / self._files(picture, task)["file"]
-        return workers.submit(coding.with_baseline, codec, quality, target, image, file)
+        return workers.submit(classical.with_baseline, codec, quality, target, image, file)
 
     def _files(self, picture: Picture, task: Task) -> dict[str, Any]:
         point = task.point.replace(" ", "_")
@@ -215,7 +215,7 @@ class Share:
 
     def _measured(self, begun: _Begun, head: Row) -> Row:
         picture, image, task, _ = begun
-        decoded = coding.read_png(self._out / head["file"])
+        decoded = classical.read_png(self._out / head["file"])
         values, not_measured = self._meter.pair(image, decoded)
         self._meter.keep_features(decoded, self._out / features_file(head["file"]))
         return head | {

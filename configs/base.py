@@ -53,6 +53,9 @@ def get_config() -> ConfigDict:
     # What the hyper-synthesis sees in training: z with "noise" (HiFiC), or z rounded, with
     # "straight_through" gradients, as the decoder will see it.
     config.model.hyper_rounding = "noise"
+    # Qualities at which the gains of y are learned, 0 for a model of one rate (HiFiC). A model with
+    # gains, at least 2, codes at every rate between; it needs loss.rate_control "quality".
+    config.model.qualities = 0
     # Of the convolutions; norms, rates and losses are float32 always. "float32" or "bfloat16".
     config.model.dtype = "float32"
 
@@ -99,7 +102,9 @@ def get_config() -> ConfigDict:
     config.loss.lambda_below = 2.0**-4
     # How the weight follows the rate: "switch" between these two (HiFiC), or a "controller" that
     # begins between them and follows the error of the mean rate (experimental). Of it: steps over
-    # which it averages the rate, and its gain (docs/training.md).
+    # which it averages the rate, and its gain (docs/training.md). Or, with model.qualities, by
+    # "quality": every image draws one from 0 to 1, and the weight falls geometrically from
+    # lambda_above at 0 to lambda_below at 1, without target.
     config.loss.rate_control = "switch"
     config.loss.control_steps = 500
     config.loss.control_gain = 1.0
@@ -142,6 +147,10 @@ def get_config() -> ConfigDict:
     config.loss.dsl_sigma_learned = True
     # One sigma for encoder and generator of a level, or one for each.
     config.loss.dsl_sigma_pairwise = False
+    # Share of the images that are decoded with detail 0, the FCMs left out, and see rate, MSE and
+    # LPIPS alone. The others draw a detail from 0 to 1, which multiplies what the FCMs add and the
+    # weights of adversarial and frequency terms. 0 for full detail always (FA-HiFiC).
+    config.loss.detail_zero = 0.0
 
     config.optimizer = ConfigDict()
     # Adam (HiFiC: 1e-4 for both).

@@ -17,7 +17,7 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 from fa_hific_jax.models.fcm import LEGACY_SIDE
 
-RATE_CONTROLS = ("switch", "controller")
+RATE_CONTROLS = ("switch", "controller", "quality")
 """Values of `loss.rate_control`: see `training/controller.py`."""
 
 
@@ -53,8 +53,13 @@ class LossConfig:
     dsl_sigma: float
     dsl_sigma_learned: bool
     dsl_sigma_pairwise: bool
+    detail_zero: float
 
     def __post_init__(self):
+        if not 0 <= self.detail_zero < 1:
+            raise UserError(
+                f"loss.detail_zero is {self.detail_zero}: it must be at least 0 and below 1"
+            )
         for field, choices in (
             ("gan_kind", KINDS),
             ("dsl_weighting", WEIGHTINGS),
@@ -180,6 +185,17 @@ class Settings:
             raise UserError(
                 f"trainable is {self.trainable}: give parts of parameter names, "
                 "as in ('fcm', 'sigma'), or () to train everything"
+            )
+        if bool(model.qualities) != (self.loss.rate_control == "quality"):
+            raise UserError(
+                f"model.qualities is {model.qualities} and loss.rate_control is "
+                f"{self.loss.rate_control!r}: a model with gains needs 'quality', others cannot "
+                "have it"
+            )
+        if self.loss.detail_zero and not model.fcm_width:
+            raise UserError(
+                f"loss.detail_zero is {self.loss.detail_zero} but model.fcm_width is 0: there is "
+                "no detail to leave out, so set a width or --config.loss.detail_zero=0"
             )
         if self.loss.dsl and not model.fcm_width:
             raise UserError(

@@ -36,6 +36,7 @@ containers = st.builds(
     y_stream=st.binary(max_size=300),
     alpha_stream=st.binary(max_size=200),
     symbols_crc=st.integers(0, 2**32 - 1),
+    quality=st.none() | st.integers(0, 255),
 )
 
 
@@ -57,6 +58,10 @@ def test_the_bytes_are_those_of_the_specification():
     assert PACKED == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
     rest = MODEL + b"\x11" + middle + b"\x05" + KODAK.z_stream + KODAK.y_stream + b"alpha"
     assert WITH_ALPHA == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
+    rest = MODEL + b"\x21" + b"\x78\x56\x34\x12" + b"\xc8" + sizes
+    rest += KODAK.z_stream + KODAK.y_stream
+    packed = bitstream.pack(KODAK._replace(quality=200))
+    assert packed == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_version_1_is_named_as_of_a_pre_release():
     [
         (2, "coded by coder 2, this build knows 0 to 1: install a newer fa-hific-jax"),
         (15, "coded by coder 15, this build knows 0 to 1"),
-        (0x20, "has flags 0x20, which this build does not know: install a newer fa-hific-jax"),
+        (0x40, "has flags 0x40, which this build does not know: install a newer fa-hific-jax"),
         (0x91, "has flags 0x90, which this build does not know"),
     ],
 )

@@ -88,7 +88,8 @@ def test_outputs_that_losses_see_are_float32_but_for_features(bfloat16):
     keys = jax.random.split(KEY, 2)
     x = jnp.zeros((2, 64, 64, 3))
     outputs = jax.eval_shape(
-        lambda params: forward(params, x, keys, Knobs(None, None), settings), state.params["autoencoder"]
+        lambda params: forward(params, x, keys, Knobs(None, None), settings),
+        state.params["autoencoder"],
     )
     for name in ("y", "y_hat", "z_hat", "x_hat", "rates"):
         leaves = jax.tree.leaves(getattr(outputs, name))

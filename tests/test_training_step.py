@@ -14,6 +14,7 @@ from fa_hific_jax.losses.gan import discriminator_loss
 from fa_hific_jax.models.autoencoder import Autoencoder
 from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.training import sharding
+from fa_hific_jax.training.knobs import Knobs
 from fa_hific_jax.training.objective import objective
 from fa_hific_jax.training.state import (
     averaged_autoencoder,
@@ -102,7 +103,7 @@ def test_gradient_is_that_of_the_whole_objective(state, stepped, images):
 
     @jax.jit
     def reference(params):
-        outputs = forward(params["autoencoder"], x, keys, SETTINGS)
+        outputs = forward(params["autoencoder"], x, keys, Knobs(None, None), SETTINGS)
         logits = judge(new_state.discriminator, outputs.x_hat, outputs.y_hat, SETTINGS)
         return objective(outputs, params["dsl_sigma"], x, logits, None, lmbda, SETTINGS.loss)[0]
 
@@ -312,7 +313,7 @@ def test_the_discriminator_is_updated_by_its_own_loss_alone(images):
     @jax.jit
     def own_gradient(state):
         keys = jax.random.split(jax.random.fold_in(KEY, state.step), 2)
-        outputs = forward(state.params["autoencoder"], x, keys, SETTINGS)
+        outputs = forward(state.params["autoencoder"], x, keys, Knobs(None, None), SETTINGS)
         pair = jnp.concatenate([x, outputs.x_hat]), jnp.concatenate([outputs.y_hat] * 2)
 
         def loss(params):
@@ -429,7 +430,7 @@ def test_the_norm_of_a_term_is_that_of_its_weighted_gradient_at_x_hat(state, ste
     x = jnp.asarray(images, jnp.float32) / 255.0
     keys = jax.random.split(jax.random.fold_in(KEY, 0), 2)
     x_hat = jax.jit(functools.partial(forward, settings=SETTINGS))(
-        state.params["autoencoder"], x, keys
+        state.params["autoencoder"], x, keys, Knobs(None, None)
     ).x_hat
     expected = 2 * SETTINGS.loss.mse * 255.0**2 * jnp.linalg.norm((x_hat - x).ravel()) / x.size
     np.testing.assert_allclose(stepped[1]["grad_norm_term/mse"], expected, rtol=1e-5)

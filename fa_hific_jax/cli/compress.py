@@ -4,6 +4,8 @@
   fa-hific compress photo.jpg -o small.fahj    the same, under another name
   fa-hific compress photos/ -o compressed/     all images below photos/, in the same folders
   fa-hific compress 'photos/**/*.png' --jobs 4
+  fa-hific compress photo.jpg --quality 0.8    of a model with a choice of rates: larger, better
+  fa-hific compress photo.jpg --bpp 0.3        the best quality with at most 0.3 bits per pixel
 
 Any image that Pillow reads will do: it is turned upright and converted to sRGB with 8 bits;
 of an animation the first frame counts. Transparency is kept without loss. A file that is there
@@ -17,6 +19,7 @@ exit codes:
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from fa_hific_jax.cli import batch, files, runtime
@@ -31,6 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         inputs="image, folder (searched below for images), or glob",
         output=f"file for a single image, else a folder; without, NAME{files.COMPRESSED} beside "
         "each image",
+    )
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=_share,
+        metavar="Q",
+        help="from 0, the smallest file, to 1 (0.5), if the model has a choice of rates",
+    )
+    rate.add_argument(
+        "--bpp",
+        type=_positive,
+        metavar="RATE",
+        help="bits per pixel: of each image the highest quality whose file is no larger, or the "
+        "smallest file where none is; takes about twice the time",
     )
     parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
     parser.add_argument(
@@ -59,6 +76,11 @@ def run(args: argparse.Namespace) -> None:
 
         runtime.use_compile_cache()
         model = load_model(name)
+        if not model.config.qualities and (args.quality, args.bpp) != (None, None):
+            raise UserError(
+                f"{name}: has a single rate: leave --quality and --bpp out, or take a model that "
+                "was trained with model.qualities"
+            )
         sizes = _sizes([job.source for job in jobs])
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}
@@ -74,8 +96,14 @@ def run(args: argparse.Namespace) -> None:
 
             def work(picture):
                 rgb, alpha = picture
+                quality = args.quality
+                if args.bpp is not None:
+                    quality = model.quality_for(
+                        rgb, args.bpp, reproducible=not args.fast, mode=args.mode
+                    )
                 return model.compress(
                     rgb,
+                    quality=quality,
                     alpha=alpha,
                     coder=args.coder,
                     reproducible=not args.fast,
@@ -89,6 +117,20 @@ def run(args: argparse.Namespace) -> None:
 
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
     batch.end(failures)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
 
 
 def _sizes(paths: list[Path]) -> dict[Path, tuple[int, int]]:

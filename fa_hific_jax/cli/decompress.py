@@ -3,6 +3,7 @@
   fa-hific decompress photo.fahj                 writes photo.png beside it
   fa-hific decompress photo.fahj -o photo.jpg    as JPEG; also .webp and .tif
   fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
+  fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
 
 A file that is there is not overwritten without --force. Files that are damaged or were made
 with another model are named at the end, after all else is done.
@@ -29,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         output="image (.png, .jpg, .webp, .tif) for a single file, else a folder; without, "
         "NAME.png beside each file",
     )
+    parser.add_argument(
+        "--detail",
+        type=_share,
+        metavar="S",
+        help="how much of what the frequency complement modules add, from 0 (nearest to the "
+        "original's pixels) to 1 (the default, nearest to its spectrum)",
+    )
     parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
 
 
@@ -49,6 +57,11 @@ def run(args: argparse.Namespace) -> None:
 
         runtime.use_compile_cache()
         model = load_model(name)
+        if args.detail is not None and not model.config.fcm_width:
+            raise UserError(
+                f"{name}: has no frequency complement modules: leave --detail out, or take a "
+                "model that was trained with model.fcm_width"
+            )
         sizes = _sizes([job.source for job in jobs])
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}
@@ -57,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
             return job.source.read_bytes()
 
         def work(data):
-            return model.decompress_picture(data, mode=args.mode, plan=plan)
+            return model.decompress_picture(data, detail=args.detail, mode=args.mode, plan=plan)
 
         def write(job, picture):
             rgb, alpha = picture
@@ -68,6 +81,13 @@ def run(args: argparse.Namespace) -> None:
         with Progress(len(jobs), sum(pixels.values())) as progress:
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
     batch.end(failures)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
 
 
 def _sizes(paths: list[Path]) -> dict[Path, tuple[int, int]]:

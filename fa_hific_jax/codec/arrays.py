@@ -20,13 +20,20 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 _NOT_DECODING = ("encoder_widths", "hyper_rounding", "fcm_dropout", "dtype")
 
 
-def model_id(config: ModelConfig, entropy: EntropyModel, generator: Mapping[str, Any]) -> bytes:
+def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, Any]) -> bytes:
     """The first 8 bytes of a SHA-256 over all that decoding depends on."""
     fields = {
         key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_DECODING
     }
+    if (
+        not config.qualities
+    ):  # Models of one rate have the ids that they had before there were more.
+        del fields["qualities"]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    for name, array in sorted((entropy_arrays(entropy) | flat(generator, "generator/")).items()):
+    decoding = {"generator": params["generator"]}
+    if config.qualities:
+        decoding["gains"] = {"log_inverse": params["gains"]["log_inverse"]}
+    for name, array in sorted((entropy_arrays(entropy) | flat(decoding)).items()):
         little = array.astype(array.dtype.newbyteorder("<"))
         digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
         digest.update(little.tobytes())

@@ -15,13 +15,15 @@ from fa_hific_jax.errors import UserError
 MAGIC = b"FAHJ"
 VERSION = 2  # raised whenever a file would decode differently
 MAX_PIXELS = 512 * 2**20
+QUALITIES = 256  # that a byte can tell apart
 CODERS = ("constriction", "tfc")  # by id: names are added at the end, never moved
 
 _CRC = slice(5, 9)
 _MODEL_ID = slice(9, 17)
-_FLAGS = 17  # bits 0 to 3 the coder, bit 4 whether there is an alpha stream
+_FLAGS = 17  # bits 0 to 3 the coder, bit 4 whether there is an alpha stream, bit 5 a quality
 _SYMBOLS_CRC = slice(18, 22)
 _ALPHA_FLAG = 1 << 4
+_QUALITY_FLAG = 1 << 5
 _VARINT_BYTES = 5
 _MAX_STREAM = 2**31 - 1  # bytes
 _CRC_BLOCK = 2**20  # symbols
@@ -35,7 +37,8 @@ class Container(NamedTuple):
     """What a file holds: an 8-byte model id, the image size in pixels, the coded streams.
 
     `coder` is a name of CODERS, `symbols_crc` what `symbols_crc(z, y)` gives of the coded symbols,
-    `alpha_stream` empty for an image without transparency.
+    `alpha_stream` empty for an image without transparency, `quality` 0 to QUALITIES - 1 or None
+    for a model of one rate.
     """
 
     model_id: bytes
@@ -46,10 +49,11 @@ class Container(NamedTuple):
     y_stream: bytes
     alpha_stream: bytes
     symbols_crc: int
+    quality: int | None = None
 
 
 def pack(container: Container) -> bytes:
-    """The bytes of the file: 26 to 47 more than the streams, 32 at 4096 x 4096 pixels.
+    """The bytes of the file: 26 to 48 more than the streams, 32 at 4096 x 4096 pixels.
 
     Raises:
         BitstreamError: the image is empty or larger than any decoder accepts.
@@ -60,13 +64,16 @@ def pack(container: Container) -> bytes:
     alpha = [container.alpha_stream] if container.alpha_stream else []
     streams = [container.z_stream, container.y_stream, *alpha]
     lengths = [_check_length(len(stream)) for stream in streams]
-    flags = CODERS.index(container.coder) | (_ALPHA_FLAG if alpha else 0)
+    quality = b"" if container.quality is None else bytes([container.quality])
+    flags = CODERS.index(container.coder)
+    flags |= (_ALPHA_FLAG if alpha else 0) | (_QUALITY_FLAG if quality else 0)
     start = MAGIC + bytes([VERSION])
     rest = b"".join(
         (
             container.model_id,
             bytes([flags]),
             container.symbols_crc.to_bytes(4, "little"),
+            quality,
             *map(_varint, (container.width, container.height, *lengths)),
             *streams,
         )
@@ -82,8 +89,10 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
             truncated, trailing bytes, or a checksum that does not match.
     """
     _check_kind(data)
-    coder, has_alpha = _read_flags(data)
+    coder, has_alpha, has_quality = _read_flags(data)
     position = _SYMBOLS_CRC.stop
+    quality = data[position] if has_quality else None
+    position += has_quality
     width, position = _read_varint(data, position)
     height, position = _read_varint(data, position)
     _check_size(width, height, max_pixels)
@@ -111,6 +120,7 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
         y_stream=streams[1],
         alpha_stream=streams[2] if has_alpha else b"",
         symbols_crc=int.from_bytes(data[_SYMBOLS_CRC], "little"),
+        quality=quality,
     )
 
 
@@ -167,9 +177,9 @@ def _check_kind(data: bytes) -> None:
         )
 
 
-def _read_flags(data: bytes) -> tuple[str, bool]:
-    """Name of the coder, and whether there is an alpha stream."""
-    if len(data) < _SYMBOLS_CRC.stop:
+def _read_flags(data: bytes) -> tuple[str, bool, bool]:
+    """Name of the coder, and whether there are an alpha stream and a quality."""
+    if len(data) <= _SYMBOLS_CRC.stop:
         raise _truncated("it ends within its header")
     coder, flags = data[_FLAGS] & 15, data[_FLAGS] & ~15
     if coder >= len(CODERS):
@@ -177,12 +187,12 @@ def _read_flags(data: bytes) -> tuple[str, bool]:
             f"the file was coded by coder {coder}, this build knows 0 to {len(CODERS) - 1}: "
             "install a newer fa-hific-jax"
         )
-    if flags & ~_ALPHA_FLAG:
+    if flags & ~(_ALPHA_FLAG | _QUALITY_FLAG):
         raise BitstreamError(
             f"the file has flags {flags:#04x}, which this build does not know: "
             "install a newer fa-hific-jax"
         )
-    return CODERS[coder], bool(flags)
+    return CODERS[coder], bool(flags & _ALPHA_FLAG), bool(flags & _QUALITY_FLAG)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

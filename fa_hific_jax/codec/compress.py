@@ -98,6 +98,7 @@ def encode(
     width: int,
     coder: str = "constriction",
     alpha_stream: bytes = b"",
+    quality: int | None = None,
 ) -> bytes:
     """The file of the symbols of an image of this size in pixels (docs/bitstream.md)."""
     z, y, rows = quantised
@@ -112,6 +113,7 @@ def encode(
             y_stream=y_stream.ljust(_least_bytes(height, width), b"\0"),
             alpha_stream=alpha_stream,
             symbols_crc=bitstream.symbols_crc(z, y),
+            quality=quality,
         )
     )
 

@@ -1,7 +1,9 @@
 """A model that codes: images to bytes and back."""
 
+import bisect
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from fa_hific_jax.codec import arrays, bitstream, compress, programs, tiling
+from fa_hific_jax.codec import arrays, bitstream, choices, compress, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.compress import EntropyModel, Quantised
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
@@ -22,6 +24,8 @@ Alpha = UInt8[np.ndarray, "_ _"]
 
 WEIGHTS = ("float32", "float16")
 
+_CALIBRATED = (1.0, 0.0, 0.5)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
@@ -29,8 +33,8 @@ class Model:
 
     Attributes:
       config: shape of the networks.
-      params: of `Autoencoder`, without what `entropy` stands for: encoder, hyper-analysis and
-        generator, float32 on the device.
+      params: of `Autoencoder`, without what `entropy` stands for: encoder, hyper-analysis,
+        generator and gains, float32 on the device.
       entropy: coding tables and the integer hyper-synthesis.
       weights: "float16" where params have been rounded to it.
       origin: where the model came from, for people; JSON.
@@ -45,13 +49,14 @@ class Model:
     model_id: bytes = dataclasses.field(init=False)
 
     def __post_init__(self):
-        found = arrays.model_id(self.config, self.entropy, self.params["generator"])
+        found = arrays.model_id(self.config, self.entropy, self.params)
         object.__setattr__(self, "model_id", found)
 
     def compress(
         self,
         image: Image,
         *,
+        quality: float | None = None,
         alpha: Alpha | None = None,
         coder: str = "constriction",
         reproducible: bool = True,
@@ -62,6 +67,7 @@ class Model:
 
         Args:
           image: the picture.
+          quality: from 0 (smallest) to 1, in 256 steps, of a model with gains; 0.5 without.
           alpha: its transparency, kept without loss; none where all is opaque.
           coder: entropy coder, "constriction" or "tfc" (needs the extra of that name).
           reproducible: compute in float64, so that every device gives the same bytes. Without, in
@@ -75,13 +81,16 @@ class Model:
         """
         _check_image(image)
         _check_alpha(alpha, *image.shape[:2])
-        (quantised,) = self.quantise([image], reproducible=reproducible, mode=mode, plan=plan)
-        return self.encode(quantised, *image.shape[:2], alpha=alpha, coder=coder)
+        (quantised,) = self.quantise(
+            [image], quality=quality, reproducible=reproducible, mode=mode, plan=plan
+        )
+        return self.encode(quantised, *image.shape[:2], quality=quality, alpha=alpha, coder=coder)
 
     def decompress(
         self,
         data: bytes,
         *,
+        detail: float | None = None,
         mode: str = "auto",
         plan: Sequence[Shape] = (),
         max_pixels: int = bitstream.MAX_PIXELS,
@@ -90,6 +99,8 @@ class Model:
 
         Args:
           data: the file.
+          detail: how much of what the FCMs add is added, from 0 to 1; all without. Trained for it
+            (`loss.detail_zero`), 0 is nearest to the original's values, 1 to its spectrum.
           mode: "whole", in "exact" tiles (the same image, to one step), in "blend"ed tiles (faster,
             not quite the same), or "auto": whole or exact, by size.
           plan: as for `compress`.
@@ -99,12 +110,15 @@ class Model:
           BitstreamError: the file is damaged, too large, of another model, or of a coder that is
             not installed.
         """
-        return self.decompress_picture(data, mode=mode, plan=plan, max_pixels=max_pixels)[0]
+        return self.decompress_picture(
+            data, detail=detail, mode=mode, plan=plan, max_pixels=max_pixels
+        )[0]
 
     def decompress_picture(
         self,
         data: bytes,
         *,
+        detail: float | None = None,
         mode: str = "auto",
         plan: Sequence[Shape] = (),
         max_pixels: int = bitstream.MAX_PIXELS,
@@ -115,13 +129,14 @@ class Model:
         if container.alpha_stream:
             alpha = unpack_alpha(container.alpha_stream, container.height, container.width)
         y_hat = self._latents(container)
-        (image,) = tiling.generate(self._network(), [y_hat], mode, plan)
+        (image,) = tiling.generate(self._decoder(detail), [y_hat], mode, plan)
         return image[: container.height, : container.width], alpha
 
     def compress_batch(
         self,
         images: Sequence[Image],
         *,
+        quality: float | None = None,
         coder: str = "constriction",
         reproducible: bool = True,
         mode: str = "auto",
@@ -130,16 +145,22 @@ class Model:
         for image in images:
             _check_image(image)
         plan = self.plan([image.shape[:2] for image in images])
-        symbols = self.quantise(images, reproducible=reproducible, mode=mode, plan=plan)
-        pairs = zip(symbols, images, strict=True)
-        return [self.encode(quantised, *image.shape[:2], coder=coder) for quantised, image in pairs]
+        symbols = self.quantise(
+            images, quality=quality, reproducible=reproducible, mode=mode, plan=plan
+        )
+        return [
+            self.encode(quantised, *image.shape[:2], quality=quality, coder=coder)
+            for quantised, image in zip(symbols, images, strict=True)
+        ]
 
-    def decompress_batch(self, files: Sequence[bytes], *, mode: str = "auto") -> list[Image]:
+    def decompress_batch(
+        self, files: Sequence[bytes], *, detail: float | None = None, mode: str = "auto"
+    ) -> list[Image]:
         """The RGB images in many files, several at a time on the device."""
         containers = [self._unpack(data, bitstream.MAX_PIXELS) for data in files]
         plan = self.plan([(container.height, container.width) for container in containers])
         latents = [self._latents(container) for container in containers]
-        images = tiling.generate(self._network(), latents, mode, plan)
+        images = tiling.generate(self._decoder(detail), latents, mode, plan)
         pairs = zip(images, containers, strict=True)
         return [image[: container.height, : container.width] for image, container in pairs]
 
@@ -151,6 +172,7 @@ class Model:
         self,
         images: Sequence[Image],
         *,
+        quality: float | None = None,
         reproducible: bool = True,
         mode: str = "auto",
         plan: Sequence[Shape] = (),
@@ -159,7 +181,7 @@ class Model:
         for image in images:
             _check_image(image)
             tiling.check_size(self.config, *image.shape[:2])
-        network = self._network("float64" if reproducible else None)
+        network = self._encoder(quality, reproducible)
         latents = tiling.analyse(network, images, mode, plan)
         return [compress.quantise(self.entropy, y, z) for y, z in latents]
 
@@ -169,20 +191,69 @@ class Model:
         height: int,
         width: int,
         *,
+        quality: float | None = None,
         alpha: Alpha | None = None,
         coder: str = "constriction",
     ) -> bytes:
-        """The file of the symbols of an image of this size in pixels."""
+        """The file of the symbols of an image of this size in pixels, at this quality."""
         _check_alpha(alpha, height, width)
         stream = b"" if alpha is None else pack_alpha(alpha)
-        return compress.encode(self.entropy, quantised, self.model_id, height, width, coder, stream)
+        level = choices.quality_level(self.config, quality)
+        return compress.encode(
+            self.entropy, quantised, self.model_id, height, width, coder, stream, level
+        )
 
-    def _network(self, dtype: str | None = None) -> Network:
-        return Network(self.config, self.params, dtype)
+    def quality_for(
+        self, image: Image, bpp: float, *, reproducible: bool = True, mode: str = "auto"
+    ) -> float:
+        """The highest quality at which the image's file has at most `bpp` bits per pixel, or 0.
+
+        The encoder runs once; some eight qualities are coded, larger ones being taken for those of
+        larger files.
+
+        Raises:
+          UserError: the model has one rate alone, or the image is none.
+        """
+        _check_image(image)
+        tiling.check_size(self.config, *image.shape[:2])
+        if not self.config.qualities:
+            raise UserError(
+                f"{bpp:g} bits per pixel were asked for, but this model has a single rate: take "
+                "one that was trained with model.qualities"
+            )
+        config, params = choices.at_quality(self.config, self.params, bitstream.QUALITIES - 1)
+        network = Network(config, params, "float64" if reproducible else None)
+        ((y, _),) = tiling.analyse(network, [image], mode)
+        finest = choices.gains(self.params, bitstream.QUALITIES - 1)
+
+        def size(level: int) -> int:
+            scaled = y * (choices.gains(self.params, level) / finest)[None, None].astype(y.dtype)
+            (z,) = programs.run_whole(network, "hyper_analyse", [scaled], ())
+            quantised = compress.quantise(self.entropy, scaled, z)
+            quality = level / (bitstream.QUALITIES - 1)
+            return len(self.encode(quantised, *image.shape[:2], quality=quality))
+
+        most = bpp * image.shape[0] * image.shape[1] / 8
+        fits = bisect.bisect_right(range(bitstream.QUALITIES), most, key=size)
+        return max(fits - 1, 0) / (bitstream.QUALITIES - 1)
+
+    def _encoder(self, quality: float | None, reproducible: bool) -> Network:
+        level = choices.quality_level(self.config, quality)
+        config, params = choices.at_quality(self.config, self.params, level)
+        return Network(config, params, "float64" if reproducible else None)
+
+    def _decoder(self, detail: float | None) -> Network:
+        config = dataclasses.replace(self.config, qualities=0)
+        return Network(*choices.at_detail(config, _without_gains(self.params), detail))
 
     def _unpack(self, data: bytes, max_pixels: int) -> bitstream.Container:
         container = bitstream.unpack(data, max_pixels)
         bitstream.check_model(container, self.model_id)
+        if (container.quality is None) == bool(self.config.qualities):
+            raise BitstreamError(
+                "the file and the model disagree on whether there is a quality, the file is "
+                "damaged: fetch it again"
+            )
         compress.check_claims(container, max_pixels)
         with _one_class_of_errors():
             tiling.check_size(self.config, container.height, container.width)
@@ -190,7 +261,10 @@ class Model:
 
     def _latents(self, container: bitstream.Container) -> Float32[np.ndarray, "hy wy cy"]:
         with _one_class_of_errors():
-            return compress.decode(self.entropy, container)
+            y_hat = compress.decode(self.entropy, container)
+        if container.quality is None:
+            return y_hat
+        return y_hat * choices.inverse_gains(self.params, container.quality)[None, None]
 
 
 def from_params(
@@ -216,6 +290,8 @@ def from_params(
         "hyperprior": {"analysis": hyperprior["analysis"]},
         "generator": params["generator"],
     }
+    if config.qualities:
+        used["gains"] = params["gains"]
     return Model(
         config=config,
         params=jax.device_put(jax.tree.map(lambda leaf: _rounded(leaf, weights), used)),
@@ -228,10 +304,20 @@ def from_params(
 def hyper_latents(
     config: ModelConfig, params: Any, images: Iterable[Image]
 ) -> list[Int32[np.ndarray, "_ _ _"]]:
-    """z of images, rounded: a calibration for `from_params`."""
-    network = Network(config, params)
-    latents = [tiling.analyse(network, [image])[0][1] for image in images]
+    """z of images, rounded: a calibration for `from_params`.
+
+    Of a model with gains, at qualities by turns.
+    """
+    latents = []
+    for image, quality in zip(images, itertools.cycle(_CALIBRATED)):
+        level = choices.quality_level(config, quality if config.qualities else None)
+        network = Network(*choices.at_quality(config, params, level))
+        latents.append(tiling.analyse(network, [image])[0][1])
     return [np.floor(z + 0.5).astype(np.int32) for z in latents]
+
+
+def _without_gains(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in params.items() if name != "gains"}
 
 
 def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:

@@ -11,9 +11,14 @@ KINDS = ("non_saturating", "least_squares")
 
 
 def discriminator_loss(
-    logits_real: Float[Array, "*r"], logits_fake: Float[Array, "*f"], kind: str
+    logits_real: Float[Array, "*r"],
+    logits_fake: Float[Array, "*f"],
+    kind: str,
+    weight: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
     """What the discriminator minimises; p = sigmoid(logits), means over all logits.
+
+    With a weight, each image (of the first axis of both) counts so much.
 
     "non_saturating": mean(-log p_real) + mean(-log(1 - p_fake)) (Goodfellow et al. 2014), the sum
     of both terms as in HiFiC, not their average.
@@ -26,10 +31,11 @@ def discriminator_loss(
     _check(kind)
     logits_real, logits_fake = at_least_float32(logits_real), at_least_float32(logits_fake)
     if kind == "non_saturating":
-        return jnp.mean(jax.nn.softplus(-logits_real)) + jnp.mean(jax.nn.softplus(logits_fake))
-    off_real = jnp.mean(jnp.square(jax.nn.sigmoid(logits_real) - 1.0))
-    off_fake = jnp.mean(jnp.square(jax.nn.sigmoid(logits_fake)))
-    return 0.5 * (off_real + off_fake)
+        real, fake = jax.nn.softplus(-logits_real), jax.nn.softplus(logits_fake)
+        return _mean(real, weight) + _mean(fake, weight)
+    off_real = jnp.square(jax.nn.sigmoid(logits_real) - 1.0)
+    off_fake = jnp.square(jax.nn.sigmoid(logits_fake))
+    return 0.5 * (_mean(off_real, weight) + _mean(off_fake, weight))
 
 
 def generator_loss(logits_fake: Float[Array, "*f"], kind: str) -> Float[Array, ""]:
@@ -45,6 +51,12 @@ def generator_loss(logits_fake: Float[Array, "*f"], kind: str) -> Float[Array, "
     if kind == "non_saturating":
         return jnp.mean(jax.nn.softplus(-logits_fake))
     return 0.5 * jnp.mean(jnp.square(jax.nn.sigmoid(logits_fake) - 1.0))
+
+
+def _mean(values: Float[Array, "*v"], weight: Float[Array, " b"] | None) -> Float[Array, ""]:
+    if weight is not None:
+        values = values * weight.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.mean(values)
 
 
 def _check(kind: str) -> None:

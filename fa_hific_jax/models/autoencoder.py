@@ -14,6 +14,7 @@ from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.encoder import Encoder
 from fa_hific_jax.models.fcm import KINDS, LEGACY_SIDE
+from fa_hific_jax.models.gains import Gains
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
 from fa_hific_jax.models.layers import VARIANTS, Size
@@ -45,6 +46,7 @@ class ModelConfig:
     likelihood: str
     hyper_rounding: str
     dtype: str
+    qualities: int = 0
 
     def __post_init__(self):
         for field in ("encoder_widths", "generator_widths"):
@@ -64,6 +66,10 @@ class ModelConfig:
         if not 0 <= self.fcm_dropout < 1:
             raise UserError(
                 f"model.fcm_dropout is {self.fcm_dropout}: it must be at least 0 and below 1"
+            )
+        if self.qualities < 0 or self.qualities == 1:
+            raise UserError(
+                f"model.qualities is {self.qualities}: give 0 for a single rate, or at least 2"
             )
         for field, choices in (
             ("fcm", KINDS),
@@ -97,7 +103,8 @@ class AutoencoderOutput(NamedTuple):
     """Everything that a loss may want.
 
     `encoder_features` are A_1, A_2 (finest first), `fcm_features` C_1, C_2 or empty without FCM;
-    both belong to the padded image, x_hat has the size of the input and is not clipped.
+    both belong to the padded image, x_hat has the size of the input and is not clipped. With gains,
+    y is what is rounded and y_hat what the generator sees.
     """
 
     y: Latents
@@ -135,16 +142,29 @@ class Autoencoder(nn.Module):
             fcm=config.fcm,
             fcm_dropout=config.fcm_dropout,
         )
+        if config.qualities:
+            self.gains = Gains(config.qualities, config.latent_channels)
 
-    def __call__(self, x: Images, key: Key | None = None) -> AutoencoderOutput:
+    def __call__(
+        self,
+        x: Images,
+        key: Key | None = None,
+        quality: PerImage | None = None,
+        detail: PerImage | None = None,
+    ) -> AutoencoderOutput:
         """Codes and decodes x; with a key as in training, without one as the codec does.
+
+        `quality` in [0, 1] chooses the rate of a model with gains, 1 without; other models have no
+        use for it. `detail` in [0, 1] is the share of the FCMs' features that is added, 1 without.
 
         In training y is rounded around its mean with straight-through gradients for the generator,
         and carries uniform noise for the rate (Minnen & Singh 2020). z is coded with noise too;
         `config.hyper_rounding` says whether its synthesis sees that noise (HiFiC) or the rounded
         z, as the decoder will.
         """
-        y, z, encoder_features = self.analyse(x)
+        if quality is None:
+            quality = jnp.ones(len(x))
+        y, z, encoder_features = self.analyse(x, quality=quality)
         z_rounded = ops.straight_through_round(z)
         if key is None:
             z_noisy = z_hat = ops.round_half_up(z)
@@ -166,7 +186,9 @@ class Autoencoder(nn.Module):
         rounded_y = bpp(likelihood(y_hat, mean, scale))
         rounded_z = bpp(self.prior_likelihood(z_rounded))
 
-        x_hat, fcm_features = self._generate(y_hat, key=key_dropout)
+        if self.config.qualities:
+            y_hat = y_hat * self.gains.inverse(quality)
+        x_hat, fcm_features = self._generate(y_hat, key=key_dropout, detail=detail)
         return AutoencoderOutput(
             y=y,
             y_hat=y_hat,
@@ -177,12 +199,15 @@ class Autoencoder(nn.Module):
             rates=Rates(bpp_y + bpp_z, rounded_y + rounded_z, rounded_y, rounded_z),
         )
 
-    def analyse(self, x: Images, size: Size | None = None):
+    def analyse(self, x: Images, size: Size | None = None, quality: PerImage | None = None):
         """y, z before rounding, and A_1, A_2 of images that are padded to a multiple of STRIDE.
 
-        With a `size`, a multiple of STRIDE too, those of the part of x at its top left.
+        With a `size`, a multiple of STRIDE too, those of the part of x at its top left; with a
+        `quality`, y is multiplied by its gain.
         """
         y, encoder_features = self.encode(ops.pad_to_multiple(x, STRIDE), size)
+        if self.config.qualities and quality is not None:
+            y = y * self.gains.gain(quality)
         latent_size = None if size is None else (size[0] // 16, size[1] // 16)
         return y, self.hyperprior.analysis(y, latent_size), encoder_features
 
@@ -216,9 +241,15 @@ class Autoencoder(nn.Module):
         """The second half of `generate`, from what `trunk` puts out."""
         return self._unit(self.generator.enlarge(features, size)[0])
 
-    def _generate(self, y_hat: Latents, size: Size | None = None, key: Key | None = None):
+    def _generate(
+        self,
+        y_hat: Latents,
+        size: Size | None = None,
+        key: Key | None = None,
+        detail: PerImage | None = None,
+    ):
         """Images in [0, 1], nominally, and C_1, C_2."""
-        x_hat, fcm_features = self.generator(y_hat, size, key)
+        x_hat, fcm_features = self.generator(y_hat, size, key, detail)
         return self._unit(x_hat), fcm_features
 
     def _unit(self, x_hat: Images) -> Images:

@@ -9,6 +9,8 @@ in training.
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -69,6 +71,17 @@ def frequency_complement(
     if kind == "attention" and level > 1:
         return Attention(width, dropout, dtype, name=name)
     return GroupNormConv(width, kind != "conv", dropout, dtype, name=name)
+
+
+def scaled(params: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Parameters of a module that adds `share` times as much: those of its last layer scaled."""
+    last = next(name for name in ("conv2", "norm1", "conv1") if _ends_with(params, name))
+    return dict(params) | {last: jax.tree.map(lambda leaf: leaf * share, params[last])}
+
+
+def _ends_with(params: Mapping[str, Any], layer: str) -> bool:
+    # conv1 of GroupNormConv follows its norm1, norm1 of Attention its dense1.
+    return layer in params and (layer != "norm1" or "dense1" in params)
 
 
 class NormReluConv(nn.Module):

@@ -76,17 +76,24 @@ class Generator(nn.Module):
         y_hat: Float[Array, "b hy wy cy"],
         size: Size | None = None,
         key: Key | None = None,
+        detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """The image, 16 times as large, nominally in [0, 1] but not clipped, and C_1, C_2.
 
         C_1 belongs to the finest level (the last upsampling), C_2 to the one before; both are
-        empty without FCM. With a key, the FCMs drop out as in training.
+        empty without FCM. With a key, the FCMs drop out as in training. `detail` in [0, 1] says
+        how much of what they add is added: B + detail (F - B), F being what the generator goes on
+        with at full detail (B + C but for FA-VAE's residual kind).
         """
-        return self.enlarge(self.trunk(y_hat, size), size, key)
+        return self.enlarge(self.trunk(y_hat, size), size, key, detail)
 
     @nn.compact
     def enlarge(
-        self, x: Float[Array, "b hy wy f"], size: Size | None = None, key: Key | None = None
+        self,
+        x: Float[Array, "b hy wy f"],
+        size: Size | None = None,
+        key: Key | None = None,
+        detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """As `__call__`, of what the trunk made of y_hat."""
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
@@ -102,7 +109,9 @@ class Generator(nn.Module):
                     self.fcm, level, self.fcm_width, self.fcm_dropout, self.dtype, f"fcm{level}"
                 )
                 level_key = None if key is None else jax.random.fold_in(key, level)
-                c, x = complement(x, size, level_key)
+                b, (c, x) = x, complement(x, size, level_key)
+                if detail is not None:
+                    x = b + detail.astype(x.dtype)[:, None, None, None] * (x - b)
                 features.insert(0, c)
         image = conv(3, 7, name="conv_out")(x, size)
         return ops.at_least_float32(image), tuple(features)

@@ -71,12 +71,15 @@ def bounds(config: LossConfig) -> tuple[float, float]:
 
 def rate_weight(
     state: ControllerState | None, step: Int[Array, ""], bpp_rounded: Scalar, config: LossConfig
-) -> tuple[Scalar, Scalar, ControllerState | None]:
+) -> tuple[Scalar, Scalar | None, ControllerState | None]:
     """(lambda, target in bpp, state afterwards) of a step whose batch has this mean rounded rate.
 
     Without a state, HiFiC's switch (`weighted_rate`) on this very batch; with one, the controller,
     whose weight follows from the batches before. The warm-up changes target and weight of both.
+    With a weight by quality there is no target, and this is the factor of the warm-up alone.
     """
+    if config.rate_control == "quality":
+        return rate_target(step, config)[1], None, None
     if state is None:
         target, above, below = rate_terms(step, config)
         _, lmbda = weighted_rate(

@@ -41,9 +41,10 @@ def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
     key = jax.random.key(settings.train.seed)
 
     @jax.jit
-    def measure(state, images, lpips_params):
+    def measure(state, images, quality, lpips_params):
         x = images.astype(jnp.float32) / 255.0
-        outputs = autoencoder.apply(settings.model, averaged_autoencoder(state), x)
+        params = averaged_autoencoder(state)
+        outputs = autoencoder.apply(settings.model, params, x, None, quality)
         decoded = round_half_up(jnp.clip(outputs.x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
         _, metrics = train_step(state, images, key, lpips_params, settings=alone)
         return decoded[0], outputs.rates.rounded[0], metrics["loss"]
@@ -51,8 +52,10 @@ def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
     def evaluate(state: TrainState) -> dict[str, float]:
         here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, lpips_params))
         rows = []
-        for square in squares:
-            decoded, bpp, loss = jax.device_get(measure(here[0], square, here[1]))
+        # A model with gains is seen at qualities from 0 to 1, one for each image.
+        for square, quality in zip(squares, np.linspace(0.0, 1.0, len(squares)), strict=True):
+            chosen = np.asarray([quality], np.float32)
+            decoded, bpp, loss = jax.device_get(measure(here[0], square, chosen, here[1]))
             rows.append((psnr(square[0], decoded), bpp, loss))
         names = ("eval/psnr", "eval/bpp", "eval/loss")
         return dict(zip(names, np.mean(np.asarray(rows, np.float64), axis=0).tolist(), strict=True))

@@ -9,7 +9,7 @@ from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
 from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
 from fa_hific_jax.losses.gan import generator_loss
 from fa_hific_jax.losses.rate_distortion import mse_255
-from fa_hific_jax.models.autoencoder import AutoencoderOutput, Images
+from fa_hific_jax.models.autoencoder import AutoencoderOutput, Images, PerImage
 from fa_hific_jax.settings import LossConfig
 
 Scalar = Float[Array, ""]
@@ -21,7 +21,7 @@ def objective(
     x: Float[Array, "b h w 3"],
     logits_fake: Float[Array, "b hd wd 1"] | None,
     lpips_params,
-    lmbda: Scalar,
+    lmbda: Scalar | PerImage,
     config: LossConfig,
     views: dict[str, Images] | None = None,
 ) -> tuple[Scalar, dict[str, Scalar]]:
@@ -38,17 +38,17 @@ def objective(
       x: images in [0, 1].
       logits_fake: of the discriminator for x_hat, None without adversarial term.
       lpips_params: of `load_lpips`, None without perceptual term.
-      lmbda: weight of the rate (`controller.rate_weight`).
+      lmbda: weight of the rate, of all images or of each.
       config: weights and options.
       views: x_hat once for each of `terms_of_x_hat`, to tell their gradients apart; without,
         that of `outputs`.
     """
     seen = views or dict.fromkeys(terms_of_x_hat(config), outputs.x_hat)
-    bpp_noisy = jnp.mean(outputs.rates.noisy)
     mse = mse_255(x, seen["mse"])
-    loss = lmbda * bpp_noisy + config.mse * mse
+    loss = jnp.mean(lmbda * outputs.rates.noisy) + config.mse * mse
     metrics = {
-        "bpp_noisy": bpp_noisy,
+        "lambda_rate": jnp.mean(lmbda),
+        "bpp_noisy": jnp.mean(outputs.rates.noisy),
         "bpp_rounded": jnp.mean(outputs.rates.rounded),
         "bpp_rounded_z": jnp.mean(outputs.rates.rounded_z),
         "mse": mse,

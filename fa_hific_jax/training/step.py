@@ -17,7 +17,9 @@ from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Key
 from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.settings import Settings
+from fa_hific_jax.training import knobs
 from fa_hific_jax.training.controller import rate_weight
+from fa_hific_jax.training.knobs import Knobs
 from fa_hific_jax.training.objective import objective, terms_of_x_hat
 from fa_hific_jax.training.state import (
     DiscriminatorState,
@@ -30,13 +32,20 @@ from fa_hific_jax.training.trainable import by_name, merge, split
 
 Metrics = dict[str, Float[Array, ""]]
 
+DETAIL_TERMS = ("gan", "ffl")
+"""Terms of x_hat that ask for detail. DSL, of the features, does too."""
+
 
 class Decoded(NamedTuple):
-    """Of a forward pass, what discriminator and rate control see; images on the leading axes."""
+    """Of a forward pass, what discriminator and rate control see; images on the leading axes.
+
+    `detail` is how much each image counts for the discriminator, None for all alike.
+    """
 
     x_hat: Array
     y_hat: Array
     bpp_rounded: Array
+    detail: Array | None = None
 
 
 def train_step(
@@ -65,16 +74,21 @@ def train_step(
 
     def run(x, keys):
         def of_params(params) -> AutoencoderOutput:
-            return forward(merge(params, frozen["autoencoder"]), x, keys, settings)
+            whole = merge(params, frozen["autoencoder"])
+            return forward(whole, x, keys, knobs.draw(keys, settings), settings)
 
         return jax.vjp(of_params, trained["autoencoder"])
+
+    def decode(outputs: AutoencoderOutput, keys) -> Decoded:
+        detail = knobs.draw(keys, settings).detail
+        return Decoded(outputs.x_hat, outputs.y_hat, outputs.rates.rounded, detail)
 
     once: Any = None
     if settings.train.accumulate == 1:
         once = run(*_part(batches, 0))
-        decoded = jax.tree.map(lambda leaf: leaf[None], _decoded(once[0]))
+        decoded = jax.tree.map(lambda leaf: leaf[None], decode(once[0], batches[1][0]))
     else:
-        decoded = jax.lax.map(lambda batch: _decoded(run(*batch)[0]), batches)
+        decoded = jax.lax.map(lambda batch: decode(run(*batch)[0], batch[1]), batches)
 
     discriminator, metrics_d = state.discriminator, {}
     if discriminator is not None and _any(split_discriminator(discriminator.params, settings)[0]):
@@ -95,6 +109,7 @@ def train_step(
             discriminator,
             lpips_params,
             lmbda,
+            knobs.draw(batch[1], settings),
             settings,
         )
         grads = {"autoencoder": pullback(grad_outputs)[0]}
@@ -110,11 +125,9 @@ def train_step(
         f"grad_norm_term/{term}": jnp.sqrt(square / settings.train.accumulate)
         for term, square in squares.items()
     }
-    metrics |= {
-        "bpp_target": target,
-        "lambda_rate": lmbda,
-        "psnr": 10 * jnp.log10(255.0**2 / jnp.maximum(metrics["mse"], 1e-6)),
-    }
+    metrics["psnr"] = 10 * jnp.log10(255.0**2 / jnp.maximum(metrics["mse"], 1e-6))
+    if target is not None:
+        metrics["bpp_target"] = target
     new_state = state.replace(
         params=merge(moved, frozen),
         optimizer=optimizer,
@@ -125,13 +138,16 @@ def train_step(
     return _if_finite(new_state, state, metrics)
 
 
-def forward(params, x: Float[Array, "b h w 3"], keys, settings: Settings) -> AutoencoderOutput:
-    """The autoencoder in training, each image with a key of its own."""
+def forward(
+    params, x: Float[Array, "b h w 3"], keys, chosen: Knobs, settings: Settings
+) -> AutoencoderOutput:
+    """The autoencoder in training, each image with a key and knobs of its own."""
 
-    def one(x, key):
-        return autoencoder.apply(settings.model, params, x[None], key)
+    def one(x, key, chosen):
+        return autoencoder.apply(settings.model, params, x[None], key, *chosen)
 
-    outputs = jax.vmap(one)(x, keys)
+    single = jax.tree.map(lambda values: values[:, None], chosen)
+    outputs = jax.vmap(one)(x, keys, single)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
 
 
@@ -169,13 +185,18 @@ def gradient_at_outputs(
     discriminator: DiscriminatorState | None,
     lpips_params,
     lmbda: Float[Array, ""],
+    chosen: Knobs,
     settings: Settings,
 ) -> tuple[AutoencoderOutput, Any, Metrics, Metrics]:
     """(gradient at `outputs`, at the sigmas, squared norms of the terms at x_hat, metrics).
 
     Each term that judges x_hat has its own gradient there, weighted as in the loss; their sum is
-    that of the loss, so telling them apart costs nothing.
+    that of the loss, so telling them apart costs nothing. With a knob for detail, what asks for
+    detail (the adversarial and the frequency terms) counts for an image as much as its detail; the
+    metrics are without.
     """
+    if chosen.quality is not None:
+        lmbda = lmbda * knobs.rate_weight(chosen.quality, settings.loss)
     views = dict.fromkeys(terms_of_x_hat(settings.loss), outputs.x_hat)
 
     def loss(outputs: AutoencoderOutput, trained_sigmas, views):
@@ -190,6 +211,13 @@ def gradient_at_outputs(
     (grads, grad_sigmas, grad_views), metrics = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(
         outputs, trained_sigmas, views
     )
+    if chosen.detail is not None:
+        asks = [term for term in grad_views if term in DETAIL_TERMS]
+        grad_views |= {term: _times(chosen.detail, grad_views[term]) for term in asks}
+        grads = grads._replace(
+            encoder_features=_times(chosen.detail, grads.encoder_features),
+            fcm_features=_times(chosen.detail, grads.fcm_features),
+        )
     squares = {term: jnp.sum(jnp.square(grad)) for term, grad in grad_views.items()}
     return grads._replace(x_hat=sum(grad_views.values())), grad_sigmas, squares, metrics
 
@@ -233,12 +261,15 @@ def _averaged(state: TrainState, moved: Any, decay: float) -> Any:
     return jax.tree.map(lambda mean, new: mean + share * (new - mean), state.averaged, moved)
 
 
-def _decoded(outputs: AutoencoderOutput) -> Decoded:
-    return Decoded(outputs.x_hat, outputs.y_hat, outputs.rates.rounded)
-
-
 def _part(batches: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], batches)
+
+
+def _times(weights: Float[Array, " b"], tree: Any) -> Any:
+    """Each image of each leaf multiplied by its weight."""
+    return jax.tree.map(
+        lambda leaf: leaf * weights.astype(leaf.dtype).reshape(-1, *[1] * (leaf.ndim - 1)), tree
+    )
 
 
 def _any(tree) -> bool:
@@ -274,7 +305,7 @@ def update_discriminator(
     """
     trained, frozen = split_discriminator(discriminator.params, settings)
 
-    def loss_of_params(params, x, x_hat, y_hat):
+    def loss_of_params(params, x, x_hat, y_hat, detail):
         logits, mutated = discriminator_network(settings).apply(
             {"params": merge(params, frozen), SPECTRAL: discriminator.spectral},
             jnp.concatenate([x, x_hat]),
@@ -282,7 +313,7 @@ def update_discriminator(
             mutable=[SPECTRAL],
         )
         real, fake = jnp.split(logits, 2)
-        loss = discriminator_loss(real, fake, settings.loss.gan_kind)
+        loss = discriminator_loss(real, fake, settings.loss.gan_kind, detail)
         metrics = {
             "gan_discriminator": loss,
             "logits_real": jnp.mean(real),
@@ -294,7 +325,7 @@ def update_discriminator(
         return jax.grad(loss_of_params, has_aux=True)(trained, *batch)
 
     # The vectors are the same for every part.
-    batches = jax.lax.stop_gradient((x, decoded.x_hat, decoded.y_hat))
+    batches = jax.lax.stop_gradient((x, decoded.x_hat, decoded.y_hat, decoded.detail))
     grads, (spectral, metrics) = mean_over(gradient, batches)
     updates, optimizer = optimizers(settings.optimizer)[1].update(
         grads, discriminator.optimizer, trained

@@ -1,0 +1,63 @@
+"""Gains of the latents: one model for every rate, chosen by a quality in [0, 1].
+
+Cui et al., "Asymmetric Gained Deep Image Compression With Continuous Rate Adaptation", CVPR 2021:
+each channel of y is multiplied before it is rounded, so that it is rounded more finely or more
+coarsely, and the decoder multiplies by another gain. Both are learned at a few qualities and
+interpolated geometrically between them.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LOWEST = 0.25
+"""Gain at quality 0 before training; it is 1 at quality 1. The rate's weight falls by a factor of
+about 16 between the two, and the best step of rounding goes with its root."""
+
+
+class Gains(nn.Module):
+    """Gain of each latent channel, and the decoder's own, at `qualities` evenly spaced qualities.
+
+    The logarithms are the parameters, float32 of shape (qualities, channels): "log_gain" and
+    "log_inverse", which begins as its negative. The inverse is free to differ from it, as the best
+    reconstruction of coarsely rounded values lies nearer to their mean.
+
+    Attributes:
+      qualities: how many, at least 2.
+      channels: of y.
+    """
+
+    qualities: int
+    channels: int
+
+    def setup(self):
+        shape = (self.qualities, self.channels)
+        self.log_gain = self.param("log_gain", _initial, shape)
+        self.log_inverse = self.param(
+            "log_inverse", lambda key, shape: -_initial(key, shape), shape
+        )
+
+    def gain(self, quality: Float[Array, " b"]) -> Float[Array, "b 1 1 c"]:
+        """What y is multiplied by before it is rounded."""
+        return jnp.exp(interpolate(self.log_gain, quality))[:, None, None]
+
+    def inverse(self, quality: Float[Array, " b"]) -> Float[Array, "b 1 1 c"]:
+        """What y_hat is multiplied by before the generator."""
+        return jnp.exp(interpolate(self.log_inverse, quality))[:, None, None]
+
+
+def interpolate(
+    table: Float[Array, "qualities c"], quality: Float[Array, " b"]
+) -> Float[Array, "b c"]:
+    """Rows of the table at qualities in [0, 1], linearly between neighbours; outside, the ends."""
+    last = table.shape[0] - 1
+    place = jnp.clip(quality, 0.0, 1.0) * last
+    below = jnp.clip(jnp.floor(place), 0, last - 1).astype(jnp.int32)
+    share = (place - below.astype(place.dtype))[:, None]
+    return (1.0 - share) * table[below] + share * table[below + 1]
+
+
+def _initial(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "qualities c"]:
+    del key
+    return jnp.broadcast_to(jnp.linspace(jnp.log(LOWEST), 0.0, shape[0])[:, None], shape)

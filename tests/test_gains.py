@@ -1,0 +1,249 @@
+"""One model for every rate, and for every share of detail: networks, training and files agree."""
+
+import dataclasses
+import functools
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.codec import bitstream
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import load_model, save_model
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.fcm import KINDS, frequency_complement, scaled
+from fa_hific_jax.models.gains import interpolate
+from fa_hific_jax.training import knobs
+from fa_hific_jax.training.knobs import Knobs
+from fa_hific_jax.training.state import create
+from fa_hific_jax.training.step import forward, train_step
+
+SETTINGS = tiny_settings(
+    model__qualities=4,
+    loss__rate_control="quality",
+    loss__detail_zero=0.5,
+    loss__lambda_above=4.0,
+    loss__warmup_steps=0,
+)
+CONFIG = SETTINGS.model
+KEY = jax.random.key(0)
+IMAGE = np.random.default_rng(0).integers(0, 256, (96, 70, 3), dtype=np.uint8)
+
+
+@functools.cache
+def params_of(seed: int = 0):
+    """Random parameters whose every part matters: gains apart, FCMs that add something."""
+    params = autoencoder.init_parameters(CONFIG, jax.random.key(seed))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    params = jax.tree.unflatten(structure, moved)
+    kernel = params["encoder"]["conv_out"]["Conv_0"]["kernel"]
+    params["encoder"]["conv_out"]["Conv_0"]["kernel"] = 5.0 * kernel
+    return params
+
+
+@functools.cache
+def model():
+    return from_params(CONFIG, params_of())
+
+
+@hypothesis.settings(deadline=None)
+@given(st.floats(0.0, 1.0), st.integers(2, 6))
+def test_gains_are_interpolated_geometrically(quality, count):
+    table = np.random.default_rng(count).normal(size=(count, 3)).astype(np.float32)
+    expected = [np.interp(quality, np.linspace(0, 1, count), column) for column in table.T]
+    found = interpolate(jnp.asarray(table), jnp.asarray([quality], jnp.float32))
+    np.testing.assert_allclose(found[0], expected, atol=3e-6)
+
+
+def test_gains_begin_as_inverses_from_a_quarter_to_one():
+    gains = autoencoder.init_parameters(CONFIG, KEY)["gains"]
+    np.testing.assert_allclose(np.exp(gains["log_gain"][[0, -1], 0]), [0.25, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(gains["log_gain"], -gains["log_inverse"])
+
+
+@pytest.mark.parametrize("level", [0, 77, 255])
+@pytest.mark.parametrize("detail", [0.0, 0.4, 1.0])
+def test_files_decode_to_what_the_network_gives_at_that_quality_and_detail(level, detail):
+    quality = level / 255
+    data = model().compress(IMAGE, quality=quality)
+    decoded = model().decompress(data, detail=detail)
+    knob = [jnp.asarray([value], jnp.float32) for value in (quality, detail)]
+    x = jnp.asarray(IMAGE[None], jnp.float32) / 255.0
+    outputs = autoencoder.apply(CONFIG, params_of(), x, None, *knob)
+    y_hat = model()._latents(bitstream.unpack(data))[None]
+    # The integer synthesis gives other means, a little: a symbol in many is another.
+    assert np.mean(np.isclose(y_hat, outputs.y_hat, atol=0.02 / (0.25 + quality))) > 0.97
+    x_hat, _ = autoencoder.apply(
+        CONFIG, params_of(), jnp.asarray(y_hat), None, None, knob[1], method="_generate"
+    )
+    expected = np.clip(np.asarray(x_hat[0, :96, :70]) * 255.0, 0, 255)
+    assert np.max(np.abs(decoded - expected)) <= 0.51
+
+
+def test_the_quality_is_in_the_file_and_costs_a_byte():
+    data = model().compress(IMAGE, quality=0.25)
+    container = bitstream.unpack(data)
+    assert container.quality == 64
+    assert (
+        len(bitstream.pack(container)) == len(bitstream.pack(container._replace(quality=None))) + 1
+    )
+
+
+def test_more_quality_is_more_bytes():
+    sizes = [len(model().compress(IMAGE, quality=q)) for q in (0.0, 0.5, 1.0)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[2]
+
+
+def test_a_batch_gives_the_files_of_its_images():
+    files = model().compress_batch([IMAGE, IMAGE[:64, :64]], quality=0.9)
+    assert files == [model().compress(image, quality=0.9) for image in (IMAGE, IMAGE[:64, :64])]
+    decoded = model().decompress_batch(files, detail=0.3)
+    np.testing.assert_array_equal(decoded[0], model().decompress(files[0], detail=0.3))
+
+
+def test_the_search_finds_the_largest_file_below_a_rate():
+    sizes = [len(model().compress(IMAGE, quality=level / 255)) for level in (0, 100, 101, 255)]
+    pixels = IMAGE.shape[0] * IMAGE.shape[1]
+    for target in (sizes[1], 0.5 * (sizes[0] + sizes[3])):
+        bpp = 8 * target / pixels
+        quality = model().quality_for(IMAGE, bpp)
+        assert len(model().compress(IMAGE, quality=quality)) <= target
+        if quality < 1:
+            assert len(model().compress(IMAGE, quality=quality + 1 / 255)) > 0.99 * target
+    assert model().quality_for(IMAGE, 1e-6) == 0.0
+    assert model().quality_for(IMAGE, 1e6) == 1.0
+
+
+def test_a_model_folder_keeps_the_gains(tmp_path):
+    loaded = load_model(save_model(model(), tmp_path / "model"))
+    assert loaded.model_id == model().model_id
+    assert loaded.compress(IMAGE, quality=0.3) == model().compress(IMAGE, quality=0.3)
+
+
+def test_the_id_covers_the_gains_of_the_decoder():
+    params = jax.tree.map(lambda leaf: leaf, params_of())
+    params["gains"] = params["gains"] | {"log_inverse": params["gains"]["log_inverse"] + 0.01}
+    assert from_params(CONFIG, params).model_id != model().model_id
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "legacy"])
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_share_of_a_module_is_that_share_of_what_it_adds(kind, level):
+    module = frequency_complement(kind, level, 8)
+    b = jax.random.normal(KEY, (1, 8, 8, 8))
+    params = module.init(KEY, b)["params"]
+    leaves, structure = jax.tree.flatten(params)
+    params = jax.tree.unflatten(structure, [leaf + 0.3 for leaf in leaves])
+    whole = module.apply({"params": params}, b)[1] - b
+    part = module.apply({"params": scaled(params, 0.25)}, b)[1] - b
+    np.testing.assert_allclose(
+        part, 0.25 * whole, atol=2e-6 * float(jnp.max(jnp.abs(whole))) + 1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.compress(IMAGE, quality=1.5), "quality is 1.5: it must lie between 0 and 1"),
+        (
+            lambda m: m.decompress(m.compress(IMAGE), detail=-1.0),
+            "detail is -1: it must lie between",
+        ),
+    ],
+)
+def test_choices_out_of_range_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call(model())
+
+
+def test_a_model_of_one_rate_and_no_fcm_refuses_both():
+    plain = dataclasses.replace(CONFIG, qualities=0, fcm_width=0)
+    params = autoencoder.init_parameters(plain, KEY)
+    single = from_params(plain, params)
+    with pytest.raises(UserError, match="single rate"):
+        single.compress(IMAGE, quality=0.5)
+    with pytest.raises(UserError, match="single rate"):
+        single.quality_for(IMAGE, 0.5)
+    with pytest.raises(UserError, match="no frequency complement modules"):
+        single.decompress(single.compress(IMAGE), detail=0.5)
+
+
+def test_a_file_that_lost_its_quality_is_refused():
+    container = bitstream.unpack(model().compress(IMAGE))
+    with pytest.raises(bitstream.BitstreamError, match="whether there is a quality"):
+        model().decompress(bitstream.pack(container._replace(quality=None)))
+
+
+def test_drawn_knobs_have_the_stated_distribution():
+    drawn = knobs.draw(jax.random.split(KEY, 4000), SETTINGS)
+    assert np.isclose(np.mean(drawn.detail == 0.0), 0.5, atol=0.03)
+    assert np.isclose(np.mean(drawn.detail[drawn.detail > 0]), 0.5, atol=0.03)
+    assert np.isclose(np.mean(drawn.quality), 0.5, atol=0.02)
+    assert abs(np.corrcoef(drawn.quality, drawn.detail)[0, 1]) < 0.05
+
+
+def test_the_weight_of_the_rate_falls_geometrically():
+    quality = jnp.asarray([0.0, 0.5, 1.0], jnp.float32)
+    above, below = SETTINGS.loss.lambda_above, SETTINGS.loss.lambda_below
+    expected = [above, (above * below) ** 0.5, below]
+    np.testing.assert_allclose(knobs.rate_weight(quality, SETTINGS.loss), expected, rtol=1e-6)
+
+
+def test_a_step_weighs_each_image_by_its_own_knobs():
+    """The step's gradient is that of the loss written out image by image."""
+    state = create(SETTINGS, KEY)
+    state = state.replace(params=state.params | {"autoencoder": params_of()})
+    images = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    step = jax.jit(functools.partial(train_step, settings=SETTINGS))
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer power.
+        _, metrics = step(state, images, KEY, None)
+    x = jnp.asarray(images, jnp.float32) / 255.0
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 4)
+    drawn = knobs.draw(keys, SETTINGS)
+    outputs = forward(params_of(), x, keys, drawn, SETTINGS)
+    weights = knobs.rate_weight(drawn.quality, SETTINGS.loss)
+    np.testing.assert_allclose(metrics["lambda_rate"], jnp.mean(weights), rtol=1e-6)
+    np.testing.assert_allclose(metrics["bpp_noisy"], jnp.mean(outputs.rates.noisy), rtol=1e-5)
+    assert "bpp_target" not in metrics
+
+    from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+
+    def ffl(x_hat):
+        single = [focal_frequency_loss(a[None], b[None]) for a, b in zip(x_hat, x, strict=True)]
+        return SETTINGS.loss.ffl * jnp.mean(drawn.detail * jnp.stack(single))
+
+    norm = jnp.linalg.norm(jax.grad(ffl)(outputs.x_hat).ravel())
+    np.testing.assert_allclose(metrics["grad_norm_term/ffl"], norm, rtol=1e-3)
+
+
+def test_without_knobs_nothing_is_drawn():
+    assert knobs.draw(jax.random.split(KEY, 2), tiny_settings()) == Knobs(None, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__qualities": 1}, "model.qualities is 1: give 0 for a single rate"),
+        ({"model__qualities": 4}, "a model with gains needs 'quality'"),
+        ({"loss__rate_control": "quality"}, "a model with gains needs 'quality'"),
+        ({"loss__detail_zero": 1.0}, "loss.detail_zero is 1.0"),
+        (
+            {"loss__detail_zero": 0.5, "model__fcm_width": 0, "loss__dsl": 0.0},
+            "no detail to leave out",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(overrides, message):
+    with pytest.raises(UserError, match=message):
+        tiny_settings(**overrides)

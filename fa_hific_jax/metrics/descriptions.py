@@ -50,6 +50,7 @@ PAIR_METRICS: dict[str, dict[str, Any]] = {
     "band_low": _band("Low band", "lowest"),
     "band_middle": _band("Middle band", "middle"),
     "band_high": _band("High band", "highest"),
+    "niqe": _entry("NIQE", "Mittal et al., 2013, of the decoded image alone", decimals=2),
 }
 
 

@@ -12,6 +12,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import LpipsParams, lpips
 from fa_hific_jax.losses.lpips_backbones import BACKBONES
 from fa_hific_jax.metrics.frequency import spectral_errors
+from fa_hific_jax.metrics.niqe import BLOCK, niqe
 from fa_hific_jax.metrics.pixels import check_pair, log_frequency_distance, psnr
 from fa_hific_jax.metrics.structure import MS_SSIM_SIDE_ABOVE, WINDOW_SIZE, similarities
 from fa_hific_jax.metrics.weights import Weights
@@ -20,6 +21,12 @@ Picture = UInt8[np.ndarray, "_ _ _"]
 Pictures = UInt8[np.ndarray, "_ _ _ _"]
 
 _lpips = jax.jit(lpips)
+
+
+_WITHOUT = {
+    "psnr": "identical images: infinite",
+    "niqe": f"fewer than two blocks of {BLOCK}x{BLOCK} pixels that are not flat",
+}
 
 
 class Measured(NamedTuple):
@@ -58,6 +65,7 @@ def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measur
         **{f"lpips_{net}": _distances(weights, net, x, x_hat) for net in BACKBONES},
         "lfd": [log_frequency_distance(*pair) for pair in zip(x, x_hat, strict=True)],
         **_spectral(x, x_hat),
+        "niqe": [_or_nan(niqe(image)) for image in x_hat],
     }
     return [_row(columns, i) for i in range(len(x))]
 
@@ -72,11 +80,15 @@ def _row(columns: dict[str, list[float] | str], i: int) -> Measured:
             reasons[name] = column
         elif math.isfinite(column[i]):
             values[name] = float(column[i])
-        elif name == "psnr":
-            reasons[name] = "identical images: infinite"
+        elif name in _WITHOUT:
+            reasons[name] = _WITHOUT[name]
         else:
             reasons[name] = f"the result is {column[i]}"
     return Measured(values, reasons)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _structure(x: Pictures, x_hat: Pictures) -> dict[str, Any]:

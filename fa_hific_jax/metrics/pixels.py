@@ -47,6 +47,11 @@ def check_pair(x: np.ndarray, x_hat: np.ndarray) -> None:
             f"images of different shapes {x.shape} and {x_hat.shape} cannot be compared: crop or "
             "code them to one size"
         )
-    for image in (x, x_hat):
-        if image.dtype != np.uint8:
-            raise UserError(f"metrics are of 8-bit images, not of {image.dtype}: round them first")
+    check_picture(x)
+    check_picture(x_hat)
+
+
+def check_picture(image: np.ndarray) -> None:
+    """Raises a UserError unless the image is uint8."""
+    if image.dtype != np.uint8:
+        raise UserError(f"metrics are of 8-bit images, not of {image.dtype}: round them first")

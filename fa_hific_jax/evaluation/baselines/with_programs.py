@@ -136,7 +136,7 @@ CODECS = {
     "vvc": Codec(
         label="VVC (VVenC)",
         qualities=range(63, -1, -1),
-        sweep=(48, 45, 42, 39, 36, 33, 30, 27, 24, 21),
+        sweep=(48, 45, 42, 39, 36, 33, 30, 27),
         longest_side=16384,
         settings={"encoder": "vvencapp " + " ".join(VVC), "colour": "BT.709, full range, 4:2:0"},
         missing=_missing("vvencapp", "vvdecapp"),

@@ -71,11 +71,18 @@ def _squeezenet(weights: Weights, x: Features) -> list[Features]:
     return [tap0, tap1, tap2, tap3, tap4, tap5, tap6]
 
 
-def _vgg16(weights: Weights, x: Features) -> list[Features]:
-    """5 taps, one at the end of each block (Simonyan and Zisserman, arXiv:1409.1556)."""
+def vgg16(
+    weights: Weights, x: Features, pool: Callable[[Features], Features] | None = None
+) -> list[Features]:
+    """5 taps, one at the end of each block (Simonyan and Zisserman, arXiv:1409.1556).
+
+    Args:
+      pool: between the blocks; None for the network's own, maxima of 2 x 2 pixels.
+    """
     taps = []
     for block in _VGG16_BLOCKS:
-        x = _max_pool(taps[-1], 2) if taps else x
+        if taps:
+            x = pool(x) if pool else _max_pool(x, 2)
         for layer in block:
             x = _conv(weights, f"features.{layer}", x, padding=1)
         taps.append(x)
@@ -142,5 +149,5 @@ BACKBONES = {
         (64, 128, 256, 384, 384, 512, 512),
         17,
     ),
-    "vgg": Backbone("VGG16", _vgg16, _vgg16_shapes(), _VGG16_CHANNELS, 16),
+    "vgg": Backbone("VGG16", vgg16, _vgg16_shapes(), _VGG16_CHANNELS, 16),
 }

@@ -43,6 +43,7 @@ PAIR_METRICS: dict[str, dict[str, Any]] = {
     "lpips_alex": _lpips("AlexNet"),
     "lpips_squeeze": _lpips("SqueezeNet"),
     "lpips_vgg": _lpips("VGG16"),
+    "dists": _entry("DISTS", "Ding et al., TPAMI 2022; full size", decimals=4),
     "lfd": _entry("LFD", "Jiang et al., ICCV 2021: ln(1 + height · width · mse)", decimals=2),
     "lsd": _entry(
         "LSD", "root mean square error of log radial power, 60 rings", unit="dB", decimals=2

@@ -61,6 +61,7 @@ BASELINE_POINTS = flags.DEFINE_integer(
 SAME_SIZE = flags.DEFINE_bool(
     "same_size", None, "Also run each at the size of the first model's file, image by image"
 )
+UNTRAINED = flags.DEFINE_bool("untrained_control", None, "Also a model with random parameters")
 QUALITY = flags.DEFINE_list("quality", [], "Of models with a variable rate: numbers from 0 to 1")
 DETAIL = flags.DEFINE_list("detail", [], "Of models with FCM: numbers from 0 (smooth) to 1")
 LPIPS = flags.DEFINE_list("lpips", None, "Files of LPIPS weights: fa-hific get-lpips")
@@ -107,7 +108,8 @@ def evaluate(folders: list[str], called: str, given: settings.Settings | None, o
     plan, source, meter, images = prepare(folders, options(), given, called)
     found = evaluate(plan, source, meter, out, origin() | {"images": images})
     if found is not None:
-        print(f"\n{results.format_table(found)}\n\n{out / 'report.html'}")
+        print("", results.format_table(found), *results.notes(found), "", sep="\n")
+        print(out / "report.html")
     return found
 
 
@@ -147,6 +149,7 @@ def options() -> Any:
         baselines=None if BASELINES.value is None else tuple(BASELINES.value),
         baseline_points=BASELINE_POINTS.value,
         same_size=SAME_SIZE.value,
+        untrained_control=UNTRAINED.value,
         lpips_files=None if LPIPS.value is None else tuple(LPIPS.value),
         inception_file=INCEPTION.value,
         qualities=numbers("quality", QUALITY.value),

@@ -73,14 +73,20 @@ def write(tmp_path):
     return to_file
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py"])
-def test_help_teaches_by_example_and_lists_the_flags(script):
+@pytest.mark.parametrize(
+    ("script", "example", "flags"),
+    [
+        ("train.py", "--config configs/fa_hific.py:lo --workdir runs/", ("config", "workdir")),
+        ("eval.py", "--workdir runs/demo\n", ("config", "workdir", "models", "images", "out")),
+    ],
+)
+def test_help_teaches_by_example_and_lists_the_flags(script, example, flags):
     done = command(script, "--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    assert f"python {script} --config configs/fa_hific.py:lo --workdir runs/" in done.stdout
-    for flag in ("--config:", "--workdir:", *(["--out:"] if script == "eval.py" else [])):
-        assert f"\n  {flag} " in done.stdout
+    assert f"python {script} {example}" in done.stdout
+    for flag in flags:
+        assert f"\n  --{flag}: " in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -177,6 +183,22 @@ def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     said = sentence("eval.py", DEMO, f"--workdir={tmp_path}")
     assert said == f"{tmp_path}/checkpoints holds no whole checkpoint: train there with train.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "name what to evaluate: a run with --workdir, or several with --models"),
+        (["--workdir=a", "--models=b"], "name what to evaluate: a run with --workdir, or several"),
+        (["--models=a,b"], "--out is missing: several models need a folder for their results"),
+        (["--workdir=a", "surplus"], "unexpected argument 'surplus': see --help"),
+        (["--compare", "a"], "--compare takes two folders, not 1: --compare RUN_A RUN_B"),
+        (["--workdir=a", "--quality=high"], "--quality is high: give numbers from 0 to 1"),
+        (["--workdir=a", "--limit=few"], "flag --limit=few: invalid literal for int()"),
+    ],
+)
+def test_evaluation_that_makes_no_sense_is_refused_in_a_sentence(arguments, expected):
+    assert sentence("eval.py", *arguments).startswith(expected)
 
 
 def test_evaluation_with_another_model_than_trained_names_the_key(tmp_path):

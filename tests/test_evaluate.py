@@ -377,10 +377,11 @@ def test_options_without_sense_are_named(workdir, tmp_path, options, sentence):
 
 
 def test_folder_that_is_no_model_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"^--models .*nowhere: no such folder: give a run or an"):
+    sentence = r"^--models .*nowhere: neither a run \(it holds no checkpoints folder\) nor an exp"
+    with pytest.raises(UserError, match=sentence):
         evaluate([tmp_path / "nowhere"], tmp_path)
-    with pytest.raises(UserError, match=r"holds no checkpoints folder: train there with train\.py"):
-        evaluate([tmp_path], tmp_path)
+    with pytest.raises(UserError, match=r"nowhere holds no checkpoints folder: train there with"):
+        evaluate([tmp_path / "nowhere"], tmp_path, called="--workdir")
 
 
 def test_parameters_come_back_to_the_bit(workdir):

@@ -14,6 +14,7 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.evaluate import evaluate
+from fa_hific_jax.evaluation.options import Options, prepare
 from fa_hific_jax.training import loop, warm_start
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.trainable import by_name
@@ -213,8 +214,10 @@ def test_three_stages_and_evaluation(tmp_path, capsys):
         gan["autoencoder/encoder/conv0/Conv_0/bias"],
     )
     settings = tiny_settings(**short, **stages["fa"])
-    report, table = evaluate(settings, epath.Path(tmp_path / "fa"), tmp_path / "out")
-    assert report.exists() and "fa-hific" in table
+    options = Options(baselines=(), untrained_control=False)
+    prepared = prepare([str(tmp_path / "fa")], options, settings, "--workdir")
+    evaluate(prepared.plan, prepared.source, prepared.meter, tmp_path / "out", {"images": "black"})
+    assert (tmp_path / "out" / "report.html").exists()
 
     # A run's own checkpoint goes before its source, which need not be there any more.
     (tmp_path / "gan").rename(tmp_path / "moved")

@@ -38,14 +38,18 @@ def start(workdir, devices=1, variables=None, **overrides) -> subprocess.Popen:
 
 def start_several(workdir, processes=2, devices=1, **overrides) -> list[subprocess.Popen]:
     """Running processes with so many CPU devices each, joined through the loopback device."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     known = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
     return [
         start(workdir, devices, known | {"JAX_PROCESS_ID": str(index)}, **overrides)
         for index in range(processes)
     ]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def finish(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str, str]:

@@ -101,8 +101,11 @@ def load(
         model = load_model(Path(path))
         known = model.origin.get("settings") or {}
         return Candidate(name, "model", model, None, model.origin.get("step"), known)
-    if not path.is_dir():
-        raise UserError(f"{called} {folder}: no such folder: give a run or an exported model")
+    if called != "--workdir" and not (path / checkpoints.FOLDER).exists():
+        raise UserError(
+            f"{called} {folder}: neither a run (it holds no {checkpoints.FOLDER} folder) nor an "
+            f"exported model (it holds no {MODEL_FILE}): give one of the two"
+        )
     if given is not None:
         params, step = checkpoints.load_autoencoder(path, given)
         known, config = settings_lib.to_mapping(given), given.model

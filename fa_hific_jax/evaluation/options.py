@@ -33,6 +33,7 @@ class Options:
     baselines: tuple[str, ...] | None = None
     baseline_points: int | None = None
     same_size: bool | None = None
+    untrained_control: bool | None = None
     lpips_files: tuple[str, ...] | None = None
     inception_file: str | None = None
     qualities: tuple[float, ...] = ()

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,20 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     replace_file(path, json.dumps(plain(content), indent=1, allow_nan=False).encode() + b"\n")
 
 
+def write_lines(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """As `write_json`, with a line for each entry of a list or dictionary of `content`."""
+    parts = []
+    for key, value in plain(content).items():
+        ends = "{}" if isinstance(value, dict) else "[]"
+        named = value.items() if isinstance(value, dict) else [(None, item) for item in value]
+        lines = [
+            ("" if name is None else f"{json.dumps(name)}: ") + json.dumps(item, allow_nan=False)
+            for name, item in named
+        ]
+        parts.append(f"{json.dumps(key)}: {ends[0]}\n" + ",\n".join(lines) + f"\n{ends[1]}")
+    replace_file(path, ("{" + ",\n".join(parts) + "}\n").encode())
+
+
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
     """Writes data under a temporary name beside path, then renames: never half a file."""
     path = Path(path)
@@ -110,6 +125,31 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def compact(results: Results) -> Results:
+    """The results without pictures and places on a disk: what a repository keeps.
+
+    Of rows what was measured, in seven digits; in texts the names of files without their folders.
+    """
+    kept = ("image", "codec", "point", "width", "height", "bytes", *COSTS, "values", "not_measured")
+    rows = [{name: row[name] for name in kept} for row in results["rows"]]
+    codecs = {name: _without(about, "settings") for name, about in results["codecs"].items()}
+    return _short({**results, "codecs": codecs, "rows": rows})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(?<![\w:/.])[/~](?:[^\s/:=,]*/)+", "", value)
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _without(about: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in about.items() if key != name}
+
+
 def summary_csv(results: Results) -> str:
     """The means and the metrics of sets, a line for each point of each codec.
 
@@ -133,7 +173,7 @@ def summary_csv(results: Results) -> str:
 
 
 def format_table(results: Results) -> str:
-    """Means as aligned plain text, and below it what was not measured and why."""
+    """Means as aligned plain text; `notes` say what is missing and why."""
     described, sets = results["metrics"], _by_point(results["sets"])
     taken = [n for n in _TERMINAL if any(m["measured"].get(n) for m in results["means"])]
     of_sets = [n for n in _TERMINAL_SETS if any(_value(of, n) is not None for of in sets.values())]
@@ -151,7 +191,7 @@ def format_table(results: Results) -> str:
         "  ".join([*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])])
         for line in lines
     ]
-    return "\n".join(["mean over images", *(line.rstrip() for line in text), *notes(results)])
+    return "\n".join(["mean over images", *(line.rstrip() for line in text)])
 
 
 def heading(described: Mapping[str, Any], name: str) -> str:
@@ -177,24 +217,19 @@ def value_of(mean: Mapping[str, Any], name: str) -> float | None:
 
 def notes(results: Results) -> list[str]:
     """A sentence for everything that was not measured, or for some of the images only."""
-    found = [
-        f"{codec['label']}: not measured: {codec['not_measured']}"
-        for codec in results["codecs"].values()
-        if codec.get("not_measured")
-    ]
-    found += [
-        f"{metric['label']}: not measured: {metric['not_measured']}"
-        for metric in results["metrics"].values()
-        if metric.get("not_measured")
-    ]
-    sets = [entry for entry in results["sets"] if entry["not_measured"]]
-    label = {name: about["label"] for name, about in results["metrics"].items()}
-    found += dict.fromkeys(
-        f"{label.get(e['metric'], e['metric'])}: not measured: {e['not_measured']}" for e in sets
-    )
+    reasons = {about["label"]: about["not_measured"] for about in results["metrics"].values()}
+    for entry in results["sets"]:
+        label = results["metrics"].get(entry["metric"], {"label": entry["metric"]})["label"]
+        reasons[label] = reasons.get(label) or entry["not_measured"]
+    reasons |= {about["label"]: about["not_measured"] for about in results["codecs"].values()}
+    grouped: dict[str, list[str]] = {}
+    for label, reason in reasons.items():
+        if reason:
+            grouped.setdefault(reason, []).append(label)
+    found = [f"{', '.join(labels)}: not measured: {reason}" for reason, labels in grouped.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in results["meta"]["skipped"]]
     found += [
-        f"{e['image']}, {e['codec']} {e['point']}: not measured: {e['reason']}"
+        f"{e['image']}, {e['codec']} {e['point']}".rstrip() + f": not measured: {e['reason']}"
         for e in results["meta"]["failed"]
     ]
     return found + _partly(results)

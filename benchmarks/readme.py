@@ -1,0 +1,125 @@
+"""README's table and figure from results/*.json, so that what it says is what was measured.
+
+  python -m benchmarks.readme                              writes them anew
+  python -m benchmarks.readme demo=runs/demo/evaluation    first keeps an evaluation's results as
+                                                           results/demo.json
+
+Between <!-- results/NAME.json: table --> and <!-- end --> stands what eval.py printed. A figure
+names the results it was drawn from at its end; tests/test_results_as_data.py holds both to them.
+"""
+
+import hashlib
+import io
+import itertools
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fa_hific_jax.errors import UserError, fail
+from fa_hific_jax.evaluation import results as res
+from fa_hific_jax.evaluation.plan import SAME_SIZE
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+SECTION = re.compile(r"(?s)(<!-- results/(\w+)\.json: table -->\n).*?(<!-- end -->)")
+METRICS = ("psnr", "ms_ssim")
+COLOURS = {
+    "model": ("#e8590c", "#d6336c"),
+    "control": ("#868e96",),
+    "baseline": ("#228be6", "#2f9e44", "#12a5b5", "#7950f2"),
+}
+
+
+def main(arguments: list[str]) -> None:
+    for argument in arguments:
+        name, _, folder = argument.partition("=")
+        if not folder:
+            raise UserError(f"{argument}: give NAME=FOLDER, the folder of an evaluation")
+        found = res.read_results(Path(folder) / "results.json")
+        res.write_lines(path_of(name), res.compact(found))
+    text = README.read_text("utf-8")
+    res.replace_file(README, with_results(text).encode())
+    for name in named_in(text):
+        res.replace_file(figure_of(name), figure(name).encode())
+
+
+def path_of(name: str) -> Path:
+    return ROOT / "results" / f"{name}.json"
+
+
+def figure_of(name: str) -> Path:
+    return ROOT / "docs" / f"{name}_rd.svg"
+
+
+def named_in(text: str) -> list[str]:
+    """Results that the README shows."""
+    return [match[2] for match in SECTION.finditer(text)]
+
+
+def with_results(text: str) -> str:
+    """The README's text with the tables as the results have them."""
+
+    def section(match: re.Match[str]) -> str:
+        table = res.format_table(res.read_results(path_of(match[2])))
+        return f"{match[1]}```\n{table}\n```\n{match[3]}"
+
+    return SECTION.sub(section, text)
+
+
+def origin(name: str) -> str:
+    """What a figure says of the results it was drawn from."""
+    digest = hashlib.sha256(path_of(name).read_bytes()).hexdigest()
+    return f"<!-- results/{name}.json, sha256 {digest} -->\n"
+
+
+def figure(name: str) -> str:
+    """Rate and distortion as SVG, legible on white and on black."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    results = res.read_results(path_of(name))
+    ink = {
+        key: "#808890"
+        for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    }
+    style: dict[Any, Any] = {
+        "svg.hashsalt": name,
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.grid": True,
+        "grid.alpha": 0.2,
+    }
+    with matplotlib.rc_context(style | ink):
+        drawing = Figure(figsize=(8, 3), layout="constrained")
+        for axes, metric in zip(drawing.subplots(1, len(METRICS)), METRICS, strict=True):
+            _draw(axes, results, metric)
+            axes.set(xlabel="bits per pixel", ylabel=res.heading(results["metrics"], metric))
+        axes.legend(frameon=False)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        drawing.savefig(file, format="svg", metadata=nothing, transparent=True)
+    lines = (line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join(lines) + "\n" + origin(name)
+
+
+def _draw(axes: Any, results: Mapping[str, Any], metric: str) -> None:
+    colours = {kind: itertools.cycle(of_kind) for kind, of_kind in COLOURS.items()}
+    for codec, about in results["codecs"].items():
+        points = sorted(
+            (mean["bpp"], mean["values"][metric])
+            for mean in results["means"]
+            if mean["codec"] == codec and None not in (mean["bpp"], mean["values"].get(metric))
+        )
+        if points and not codec.endswith(SAME_SIZE):
+            colour, size = next(colours[about["kind"]]), 4 if about["kind"] == "baseline" else 7
+            style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": size}
+            axes.plot(*zip(*points, strict=True), label=about["label"], linewidth=1.2, **style)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        fail(str(error))

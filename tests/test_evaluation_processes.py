@@ -1,0 +1,158 @@
+"""Evaluation as processes: killed and started again, shared by two, compared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import training_run
+from PIL import Image
+from test_evaluate import parameters, same_but_for_time, settings_of
+
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import save_model
+from fa_hific_jax.evaluation.results import read_results
+
+pytestmark = pytest.mark.long
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed in (("one", 3), ("other", 5)):
+        save_model(from_params(settings_of().model, parameters(seed)), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(4):
+        noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return folder
+
+
+def start(*arguments, **variables) -> subprocess.Popen:
+    """eval.py as a process with one CPU device."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": training_run.CACHE,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    return subprocess.Popen(
+        [sys.executable, "eval.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=env | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done(process: subprocess.Popen) -> str:
+    """What a process printed that must succeed."""
+    code, out, err = training_run.finish(process)
+    assert code == 0, err
+    return out
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def whole(models, images, tmp_path_factory):
+    """(arguments, folder) of an evaluation that nothing has disturbed."""
+    arguments = ["--models", models / "one", "--images", images, "--baselines", "jpeg,webp"]
+    out = tmp_path_factory.mktemp("whole")
+    done(start(*arguments, "--out", out))
+    return arguments, out
+
+
+def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
+    arguments, undisturbed = whole
+    process = start(*arguments, "--out", tmp_path, "--jobs", 2)
+    rows = tmp_path / "rows.jsonl"
+    deadline = time.monotonic() + 200
+    while not rows.exists() or rows.read_bytes().count(b"\n") < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    workers = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = rows.read_bytes().splitlines(keepends=True)
+    assert not (tmp_path / "results.json").exists()
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "processes of --jobs outlive the one that started them"
+        time.sleep(0.05)
+
+    done(start(*arguments, "--out", tmp_path, "--jobs", 2))
+    after = rows.read_bytes().splitlines(keepends=True)
+    finished = [line for line in before if line.endswith(b"\n")]
+    assert len(finished) >= 5 and after[: len(finished)] == finished
+    keys = [json.loads(line)["key"] for line in after]
+    assert len(set(keys)) == len(keys)
+    whole_results, results = (read_results(f / "results.json") for f in (undisturbed, tmp_path))
+    assert same_but_for_time(results) == same_but_for_time(whole_results)
+
+
+def test_two_processes_share_the_images_and_the_first_merges(whole, tmp_path):
+    arguments, undisturbed = whole
+    address = f"127.0.0.1:{training_run.free_port()}"
+    described = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    pair = [
+        start(*arguments, "--out", tmp_path, **described, JAX_PROCESS_ID=str(index))
+        for index in range(2)
+    ]
+    first, second = map(done, pair)
+    whole_results, results = (read_results(f / "results.json") for f in (undisturbed, tmp_path))
+    assert same_but_for_time(results) == same_but_for_time(whole_results)
+    assert results["meta"]["processes"] == 2
+    of_each = [
+        {json.loads(line)["image"] for line in (tmp_path / name).read_text().splitlines()}
+        for name in ("rows.jsonl", "rows.1.jsonl")
+    ]
+    assert of_each == [{"0", "2"}, {"1", "3"}]
+    assert "image 2/2" in first and "report.html" in first
+    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+
+
+def test_error_of_one_process_ends_the_other_with_its_sentence(whole, models, tmp_path):
+    address = f"127.0.0.1:{training_run.free_port()}"
+    described = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    (tmp_path / "rows.1.jsonl").mkdir()
+    pair = [
+        start(*whole[0], "--out", tmp_path, **described, JAX_PROCESS_ID=str(index))
+        for index in range(2)
+    ]
+    (code, _, said), (code_1, _, said_1) = map(training_run.finish, pair)
+    assert (code, code_1) == (2, 2)
+    assert f"error: {tmp_path} cannot hold results (Is a directory)" in said_1
+    assert "error: process 1 of the evaluation ended: " in said and "cannot hold" in said
+
+
+def test_two_models_are_compared_at_equal_rate(whole, models, images, tmp_path):
+    _, evaluated = whole
+    arguments = ["--images", images, "--baselines", "none", "--out", tmp_path]
+    said = done(start("--compare", evaluated, models / "other", *arguments))
+    compared = json.loads((tmp_path / "comparison.json").read_text())
+    assert compared["images"] == ["0", "1", "2", "3"]
+    assert (models / "other" / "evaluation" / "results.json").exists()
+    assert "PSNR" in said

@@ -76,15 +76,14 @@ def with_means(results):
     return results | {"means": means(results["rows"], images)}
 
 
-def save_pictures(folder, results, low=0, high=256):
-    """Smooth noise between two grey levels, different in every file, and maps of bits."""
+def save_pictures(folder, results):
+    """Dark noise for the originals, bright noise for what was decoded, and maps of bits."""
     for directory in ("originals", "reconstructions", "bits"):
         (folder / directory).mkdir(parents=True, exist_ok=True)
     for i, row in enumerate(results["rows"]):
-        for seed, name in ((len(row["image"]), f"originals/{row['image']}.png"), (i, row["file"])):
-            rng = np.random.default_rng(seed)
-            small = rng.integers(low, high, (4, 6, 3)).astype(np.uint8)
-            Image.fromarray(small).resize((row["width"], row["height"])).save(folder / name)
+        for level, name in ((0, f"originals/{row['image']}.png"), (160, row["file"])):
+            noise = np.random.default_rng(i).integers(level, level + 96, (4, 6, 3)).astype(np.uint8)
+            Image.fromarray(noise).resize((row["width"], row["height"])).save(folder / name)
         if row["bits"]:
             z = np.ones((-(-row["height"] // 64), -(-row["width"] // 64)), np.float32)
             np.savez(folder / row["bits"], y=np.full([4 * n for n in z.shape], 2, np.float32), z=z)

@@ -32,6 +32,8 @@ _MARKERS = (
 )
 
 
+_SCRIPTS = ("plots.js", "gallery.js", "viewer.js", "report.js")
+
 # Of published points, as `OPEN` in plots.js.
 _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 
@@ -76,7 +78,7 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     fixed = _content(results, folder) | {
         "style": _asset("report.css"),
         "library": get_plotlyjs(),
-        "script": _asset("plots.js") + _asset("report.js"),
+        "script": "".join(map(_asset, _SCRIPTS)),
     }
     nothing = pictures.Shown(pictures.PLANS[0], {}, [])
     bare = len(_encoded(template.render(fixed, **_shown(nothing, fixed))))

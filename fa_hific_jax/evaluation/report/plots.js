@@ -29,7 +29,8 @@ function draw(element, traces, layout) {
     hoverlabel: { align: "left" },
     dragmode: TOUCH ? false : "zoom", // A finger scrolls the page.
   };
-  const config = { displaylogo: false, responsive: true, displayModeBar: TOUCH ? false : "hover" };
+  // Its buttons would be eight stops of the tabulator key for each plot.
+  const config = { responsive: true, displayModeBar: false };
   return Plotly.react(element, traces, { ...page, ...layout }, config);
 }
 

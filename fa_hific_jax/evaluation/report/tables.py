@@ -147,6 +147,7 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
         "patches": "{:,} patches",
         "features": "{}",
         "weights": "weights {}",
+        "note": "{}",
     }
     held = {k: v for k, v in protocol.items() if v is not None and v != ""}
     return " · ".join(words.get(key, f"{key} {{}}").format(value) for key, value in held.items())

@@ -1,0 +1,289 @@
+"""The page of an evaluation in a real browser: what its controls do, with nothing in the console.
+
+The distribution's Chromium does it (`apt-get install chromium`); without one the tests skip.
+"""
+
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fa_hific_jax.evaluation.report import write_report
+from tests.report_results import PROTOCOL, results_of, save_pictures
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    # Where a distribution's package is only a stub of another installer, it does not start.
+    if not path or subprocess.run([path, "--version"], capture_output=True).returncode:
+        pytest.skip("no Chromium on the PATH: apt-get install chromium")
+    with sync_api.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=FLAGS.split())
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A page with everything on it: distances between sets, published points, a hostile name."""
+    folder = tmp_path_factory.mktemp("report")
+    results = results_of(images=("first", "second", "<i>&amp; third"), size=(192, 128))
+    entry = {"codec": "ours", "metric": "FID", "not_measured": None, "protocol": PROTOCOL}
+    results["sets"] = [entry | {"point": f"q={q}", "value": 9.0 - q} for q in (0, 1)]
+    published = {"label": "<b>HiFiC", "source": "", "set": "kodak", "protocol": ""}
+    results["published"] = [published | {"points": [{"bpp": 0.3, "psnr": 31.0}]}]
+    save_pictures(folder, results)
+    return write_report(results, folder)
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page in a window of its own. No window may have complained or asked for anything."""
+    windows, complaints = [], []
+
+    def open_page(path, viewport=DESKTOP, scheme="light", **options):
+        window = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
+        windows.append(window)
+        page = window.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("#radial .main-svg, #no-picture:not([hidden])")
+        return page
+
+    yield open_page
+    for window in windows:
+        window.close()
+    allowed = ("data:", "blob:", "file:")
+    assert [text for text in complaints if not text.startswith(allowed)] == []
+    assert sum(text.startswith("file:") for text in complaints) == len(windows)
+
+
+def screenshot(shown, **options) -> np.ndarray:
+    image = Image.open(io.BytesIO(shown.screenshot(**options)))
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def cut_of(page) -> float:
+    """Where the dark original ends and the bright decoded picture begins, as part of the width."""
+    page.wait_for_function("[...document.querySelectorAll('.layer img')].every(i => i.complete)")
+    luma = screenshot(page.locator("#stage")).mean(axis=(0, 2))
+    return float((luma < 128).mean())
+
+
+def boxes(page) -> list[dict]:
+    return [page.locator(f"#{side}-picture").bounding_box() for side in ("left", "right")]
+
+
+def test_the_divider_follows_the_mouse(opened, report):
+    page = opened(report)
+    assert cut_of(page) == pytest.approx(0.5, abs=0.08)  # the handle is 0.1 of the width
+    stage = page.locator("#stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], middle, steps=4)
+    page.mouse.up()
+    assert cut_of(page) == pytest.approx(0.8, abs=0.08)
+    assert page.locator("#divider").get_attribute("aria-valuenow") == "80"
+    page.mouse.move(box["x"] + 0.1 * box["width"], middle)  # the button is up
+    assert page.locator("#divider").get_attribute("aria-valuenow") == "80"
+    page.mouse.click(box["x"] + 0.25 * box["width"], middle)
+    assert cut_of(page) == pytest.approx(0.25, abs=0.08)
+
+
+def test_the_divider_follows_the_keys(opened, report):
+    page = opened(report)
+    divider = page.locator("#divider")
+    divider.focus()
+    for key, value in (("ArrowRight", 52), ("PageDown", 42), ("Shift+ArrowLeft", 32), ("End", 100)):
+        page.keyboard.press(key)
+        assert divider.get_attribute("aria-valuenow") == str(value)
+    assert cut_of(page) >= 0.9
+    page.keyboard.press("Home")
+    assert cut_of(page) <= 0.1
+
+
+def test_zoom_and_movement_keep_both_sides_in_step(opened, report):
+    page = opened(report)
+    stage = page.locator("#stage")
+    stage.scroll_into_view_if_needed()
+    whole = boxes(page)[0]
+    page.locator("#zoom-in").click()
+    left, right = boxes(page)
+    assert left == right and left["width"] == pytest.approx(1.5 * whole["width"], rel=1e-3)
+    stage.focus()
+    page.keyboard.press("+")
+    page.keyboard.press("ArrowRight")
+    moved = boxes(page)
+    assert moved[0] == moved[1]
+    assert moved[0]["width"] == pytest.approx(2.25 * whole["width"], rel=1e-3)
+    assert moved[0]["x"] == pytest.approx(
+        whole["x"] - 0.725 * whole["width"], abs=1
+    )  # (2.25 - 1) / 2 + 0.1
+
+    box = stage.bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 50, box["y"] + 40, steps=3)
+    page.mouse.up()
+    dragged = boxes(page)
+    assert dragged[0] == dragged[1]
+    assert dragged[0]["x"] == pytest.approx(moved[0]["x"] + 20, abs=1)
+    assert dragged[0]["y"] == pytest.approx(moved[0]["y"] + 10, abs=1)
+
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -200)
+    page.keyboard.up("Control")
+    page.wait_for_function("document.getElementById('zoom-level').textContent !== '225 %'")
+    left, right = boxes(page)
+    assert left == right and left["width"] > dragged[0]["width"]
+    under = [(50 - (b["x"] - box["x"])) / b["width"] for b in (dragged[0], left)]
+    assert under[0] == pytest.approx(under[1], abs=0.01)  # what the pointer is on stays
+    page.keyboard.press("0")
+    assert boxes(page)[0] == whole and page.locator("#zoom-level").text_content() == "100 %"
+
+
+def test_selectors_change_the_pictures_and_the_numbers(opened, report):
+    page = opened(report)
+    sources = "['left', 'right'].map(s => document.getElementById(`${s}-picture`).src)"
+    before = page.evaluate(sources)
+    assert page.locator("#left-codec").input_value() == "original"
+    assert page.locator("#right-codec").input_value() == "ours"
+    page.locator("#right-codec").select_option(label="JPEG")
+    nearest = page.locator("#right-point option:checked").text_content()
+    assert nearest == "0.220 bpp · quality 22"  # ours was at 0.2
+    jpeg = page.evaluate(sources)
+    assert jpeg[0] == before[0] and jpeg[1] != before[1]
+    page.locator("#right-point").select_option(index=1)
+    assert page.evaluate(sources)[1] not in (before[1], jpeg[1])
+    page.locator("#left-codec").select_option(label="WebP")
+    both = page.evaluate(sources)
+    assert both[0] not in (before[0], both[1])
+    heads = page.locator("#numbers thead th").all_text_contents()
+    assert heads == ["", "WebP quality 50, 0.625 bpp", "JPEG quality 58, 0.580 bpp"]
+    bpp = page.locator("#numbers tbody tr").first.locator("td").all_text_contents()
+    assert bpp == ["0.6250", "0.5800"]
+    page.locator("#gallery button").nth(2).click()
+    assert page.locator("#image-name").text_content() == "second · 192 × 128"
+    assert page.evaluate(sources)[0] not in both
+    assert page.locator("#left-codec").input_value() == "webp"
+    assert page.locator("#bits-of option").count() == 2
+
+
+def test_sorting_reorders_the_images(opened, report):
+    page = opened(report)
+    names = page.locator("#gallery .name")
+    assert names.all_text_contents() == ["<i>&amp; third", "first", "second"]
+    page.locator("#sort-by").select_option(label="PSNR")  # offsets 0, 2 and 4 dB
+    assert names.all_text_contents() == ["first", "second", "<i>&amp; third"]
+    values = [float(text) for text in page.locator("#gallery .value").all_text_contents()]
+    assert values == sorted(values)
+    page.locator("#sort-order").click()
+    assert names.all_text_contents() == ["<i>&amp; third", "second", "first"]
+    page.locator("#sort-by").select_option(label="bpp")
+    page.locator("#sort-less").select_option(label="JPEG quality 90")
+    assert names.all_text_contents() == ["first", "second", "<i>&amp; third"]
+    values = [float(text) for text in page.locator("#gallery .value").all_text_contents()]
+    np.testing.assert_allclose(values, [-0.7, -0.77, -0.84], atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_is_blank_or_sticks_out(opened, report, viewport, scheme):
+    page = opened(report, viewport, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+    whole = screenshot(page, full_page=True)
+    assert (whole[:2].mean() > 240) == (scheme == "light")
+    assert (whole[:2].mean() < 40) == (scheme == "dark")
+    plots = page.locator(".plot")
+    assert plots.count() == 4 + 3 + 2 + 1  # metrics and FID, spectra, radial, bits
+    parts = page.evaluate(
+        """() => [...document.querySelectorAll('#stage, .plot')].map(element => {
+        const box = element.getBoundingClientRect();
+        return [box.top + scrollY, box.bottom + scrollY, box.left, box.right].map(Math.round); })"""
+    )
+    for top, bottom, left, right in parts:
+        part = whole[top:bottom, left:right]
+        assert len(np.unique(part.reshape(-1, 3), axis=0)) > 40
+        coloured = part.max(axis=2) - part.min(axis=2) > 60
+        assert coloured.sum() > 100  # lines, markers and cells, not only axes and text
+
+
+def test_plots_take_the_colours_of_a_new_scheme(opened, report):
+    page = opened(report)
+    text = page.locator("#radial .xtick text").first
+    light = text.evaluate("e => getComputedStyle(e).fill")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "light => getComputedStyle(document.querySelector('#radial .xtick text')).fill !== light",
+        arg=light,
+    )
+
+
+def test_all_is_reached_by_the_keyboard_and_seen_to_be(opened, report):
+    page = opened(report)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            """() => { const e = document.activeElement, shown = e.id === 'divider' ? e.firstChild : e;
+            return [e.id || e.tagName, parseFloat(getComputedStyle(shown).outlineWidth)]; }"""
+        )
+        if found[0] != "BODY":
+            assert found[1] >= 1, f"{found[0]} does not show its focus"
+        reached.add(found[0])
+    wanted = "plot-of sort-by sort-order left-codec right-codec right-point stage divider zoom-in"
+    assert set(wanted.split()) | {"bits-of", "bits-opacity"} <= reached
+
+
+def test_a_finger_moves_the_divider(opened, report):
+    page = opened(report, PHONE, has_touch=True)
+    stage = page.locator("#stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.2 * box["width"], box["y"] + 10)
+    assert page.locator("#divider").get_attribute("aria-valuenow") == "20"
+
+
+def test_plots_show_the_image_on_request_and_published_points_as_text(opened, report):
+    page = opened(report)
+    psnr = page.locator('[data-metric="psnr"]')
+    assert "<b>HiFiC" in psnr.text_content()
+    page.locator("#plot-of").select_option("image")
+    assert "HiFiC" not in psnr.text_content()
+    before = psnr.locator(".point").count()
+    page.locator("#plot-range").select_option("all")
+    assert psnr.locator(".point").count() >= before > 5
+
+
+@pytest.mark.parametrize("kind", ["one image", "no model", "no pictures", "no originals"])
+def test_pages_with_less_work_as_well(opened, tmp_path, kind):
+    images = ("only",) if kind == "one image" else ("first", "second")
+    codecs = ("jpeg", "webp") if kind == "no model" else ("ours", "jpeg")
+    results = results_of(images=images, codecs=codecs)
+    save_pictures(tmp_path, results)
+    if kind in ("no pictures", "no originals"):
+        shutil.rmtree(tmp_path / "originals")
+    if kind == "no pictures":
+        shutil.rmtree(tmp_path / "reconstructions")
+    page = opened(write_report(results, tmp_path))
+    assert page.locator("#gallery button").count() == len(images)
+    assert page.locator("#stage").is_visible() == (kind != "no pictures")
+    assert page.locator("#no-picture").is_visible() == (kind == "no pictures")
+    assert page.locator("#bits-map").is_visible() == (kind in ("one image", "no originals"))

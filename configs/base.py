@@ -131,6 +131,12 @@ def get_config() -> ConfigDict:
     config.loss.ffl_ave_spectrum = False
     config.loss.ffl_log_matrix = False
     config.loss.ffl_batch_matrix = False
+    # How FFL is balanced with the distortion (docs/training.md): "fixed" by its weight (FA-HiFiC);
+    # "gradient" so that its gradient is a share of that of MSE and LPIPS; "bands" by its weight, on
+    # the frequencies that lack power; "power" with a loss on the power of the bands in its place,
+    # and the same share.
+    config.loss.balance = "fixed"
+    config.loss.balance_share = 0.3
     # Weight of the dynamic spectrum loss (FA-HiFiC: 0.25, FA-VAE: 0.01); needs fcm_width.
     config.loss.dsl = 0.0
     # Exponent of its spectrum weight; side of its blurs, 3 to 15, odd unless legacy (FA-VAE: 9).

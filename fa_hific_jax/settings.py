@@ -17,6 +17,9 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 from fa_hific_jax.models.fcm import LEGACY_SIDE
 
+BALANCES = ("fixed", "gradient", "bands", "power")
+"""Values of `loss.balance`: see `training/balance.py`."""
+
 RATE_CONTROLS = ("switch", "controller", "quality")
 """Values of `loss.rate_control`: see `training/controller.py`."""
 
@@ -54,16 +57,26 @@ class LossConfig:
     dsl_sigma_learned: bool
     dsl_sigma_pairwise: bool
     detail_zero: float
+    balance: str
+    balance_share: float
 
     def __post_init__(self):
         if not 0 <= self.detail_zero < 1:
             raise UserError(
                 f"loss.detail_zero is {self.detail_zero}: it must be at least 0 and below 1"
             )
+        if self.balance != "fixed" and not self.ffl:
+            raise UserError(
+                f"loss.balance is {self.balance!r} but loss.ffl is 0: there is nothing to balance, "
+                "so set loss.ffl or loss.balance='fixed'"
+            )
+        if self.balance_share <= 0:
+            raise UserError(f"loss.balance_share is {self.balance_share}: it must be positive")
         for field, choices in (
             ("gan_kind", KINDS),
             ("dsl_weighting", WEIGHTINGS),
             ("rate_control", RATE_CONTROLS),
+            ("balance", BALANCES),
         ):
             if getattr(self, field) not in choices:
                 raise UserError(

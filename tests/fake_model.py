@@ -4,6 +4,7 @@ As a script: the command line with this model, in a process that a test may kill
 """
 
 import sys
+import types
 import zlib
 
 import numpy as np
@@ -15,12 +16,20 @@ MODEL_ID = b"verbatim"
 
 
 class FakeModel:
-    """Notes the options it is called with in `calls`."""
+    """Notes the options it is called with in `calls`; by the name "gains" with a choice of rates.
+
+    Of the quality for a rate it makes a tenth of that.
+    """
 
     model_id = MODEL_ID
 
     def __init__(self, name):
         self.name, self.calls, self.planned = name, [], None
+        choices = 4 if name == "gains" else 0
+        self.config = types.SimpleNamespace(qualities=choices, fcm_width=choices)
+
+    def quality_for(self, image, bpp, **options):
+        return bpp / 10
 
     def plan(self, sizes):
         self.planned = sizes

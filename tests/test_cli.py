@@ -217,10 +217,39 @@ def test_options_reach_the_model_and_it_knows_all_sizes_first(models):
     Path("in/c.png").write_bytes(b"bad")
     run("compress", "in", "-o", "out", "--coder", "tfc", "--fast", "--mode", "exact")
     expected = {"coder": "tfc", "reproducible": False, "mode": "exact", "plan": "the plan"}
-    assert models[0].calls == [expected] * 2
+    assert models[0].calls == [expected | {"quality": None}] * 2
     run("decompress", "out", "-o", "back", "--mode", "blend")
-    assert models[1].calls == [{"mode": "blend", "plan": "the plan"}] * 2
+    assert models[1].calls == [{"mode": "blend", "plan": "the plan", "detail": None}] * 2
     assert models[0].planned == models[1].planned == [(6, 9), (7, 5)]
+
+
+def test_quality_rate_and_detail_reach_a_model_that_has_them(models):
+    image("a.png", 6, 9)
+    run("compress", "a.png", "--model", "gains", "--quality", "0.75")
+    run("compress", "a.png", "--model", "gains", "--bpp", "0.4", "--force")
+    assert [model.calls[0]["quality"] for model in models] == [0.75, 0.04]
+    run("decompress", "a.fahj", "--model", "gains", "--detail", "0.5", "-o", "b.png")
+    assert models[2].calls[0]["detail"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compress", "a.png", "--quality", "0.5"), "has a single rate: leave --quality and --bpp"),
+        (("compress", "a.png", "--bpp", "0.5"), "has a single rate: leave --quality and --bpp"),
+        (("decompress", "a.fahj", "--detail", "1"), "has no frequency complement modules"),
+        (("compress", "a.png", "--quality", "1.5"), "argument --quality: invalid"),
+        (("compress", "a.png", "--bpp", "0"), "argument --bpp: invalid"),
+        (("compress", "a.png", "--bpp", "1", "--quality", "1"), "not allowed with argument"),
+        (("decompress", "a.fahj", "--detail", "2"), "argument --detail: invalid"),
+    ],
+)
+def test_choices_that_cannot_be_made_are_named(models, arguments, message, capsys):
+    image("a.png", 6, 9)
+    Path("a.fahj").write_bytes(b"FAHJ")
+    assert run(*arguments, "-o", "new.png") == 2
+    assert message in capsys.readouterr().err
+    assert not Path("new.png").exists()
 
 
 def test_bad_files_are_passed_and_named_at_the_end(models, capsys):

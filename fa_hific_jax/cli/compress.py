@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 
         runtime.use_compile_cache()
         model = load_model(name)
-        if not model.config.qualities and (args.quality, args.bpp) != (None, None):
+        if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
             raise UserError(
                 f"{name}: has a single rate: leave --quality and --bpp out, or take a model that "
                 "was trained with model.qualities"

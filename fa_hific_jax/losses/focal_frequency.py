@@ -23,6 +23,7 @@ def focal_frequency_loss(
     log_matrix: bool = False,
     batch_matrix: bool = False,
     matrix: Matrix | None = None,
+    emphasis: Float[Array, "h half"] | None = None,
 ) -> Float[Array, ""]:
     """Mean over images, channels and frequencies of w |F(target) - F(prediction)|^2.
 
@@ -44,6 +45,8 @@ def focal_frequency_loss(
         patch (row by row), vertical and horizontal frequency (in the order of a full FFT of the
         patch) and channel; sides of 1 are repeated. It gets no gradient, and alpha, log_matrix and
         batch_matrix have no say in it.
+      emphasis: multiplied with the weights, for each frequency of a patch's real transform (height,
+        width // 2 + 1); none without.
 
     Raises:
       UserError: a side is not divisible by patch_factor.
@@ -63,6 +66,8 @@ def focal_frequency_loss(
         weight = _weight(constant, alpha, log_matrix, batch_matrix)
     else:
         weight = _half_of(jax.lax.stop_gradient(matrix.astype(distance.dtype)), patches.shape)
+    if emphasis is not None:
+        weight = weight * emphasis[None, None, None].astype(weight.dtype)
     multiplicity = jnp.asarray(_multiplicity(patches.shape[-1]), distance.dtype)
     return jnp.sum(weight * distance * multiplicity[None, None, None, None]) / difference.size
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax.losses import lpips as lpips_loss
+from fa_hific_jax.losses.band_power import power_loss
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
 from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
 from fa_hific_jax.losses.gan import generator_loss
@@ -24,6 +25,7 @@ def objective(
     lmbda: Scalar | PerImage,
     config: LossConfig,
     views: dict[str, Images] | None = None,
+    emphasis: Float[Array, "h half"] | None = None,
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Loss of encoder, hyperprior and generator, and its unweighted parts by name.
 
@@ -42,6 +44,7 @@ def objective(
       config: weights and options.
       views: x_hat once for each of `terms_of_x_hat`, to tell their gradients apart; without,
         that of `outputs`.
+      emphasis: factor on each frequency of FFL, see `focal_frequency_loss`.
     """
     seen = views or dict.fromkeys(terms_of_x_hat(config), outputs.x_hat)
     mse = mse_255(x, seen["mse"])
@@ -61,8 +64,13 @@ def objective(
         metrics["gan_generator"] = generator_loss(logits_fake, config.gan_kind)
         loss += config.gan * metrics["gan_generator"]
     if config.ffl:
-        metrics["ffl"] = focal_frequency_loss(seen["ffl"], x, **_ffl_options(config))
-        loss += config.ffl * metrics["ffl"]
+        term = frequency_term(config)
+        if term == "power":
+            metrics[term] = power_loss(seen[term], x)
+        else:
+            options = _ffl_options(config)
+            metrics[term] = focal_frequency_loss(seen[term], x, emphasis=emphasis, **options)
+        loss += config.ffl * metrics[term]
     if config.dsl:
         assert raw_sigmas is not None
         sigmas = sigma_from_raw(raw_sigmas)
@@ -84,7 +92,13 @@ def objective(
 
 def terms_of_x_hat(config: LossConfig) -> list[str]:
     """The terms that judge the decoded image: rate and DSL do not see it."""
-    return ["mse"] + [term for term in ("lpips", "gan", "ffl") if getattr(config, term)]
+    terms = ["mse"] + [term for term in ("lpips", "gan") if getattr(config, term)]
+    return terms + ([frequency_term(config)] if config.ffl else [])
+
+
+def frequency_term(config: LossConfig) -> str:
+    """The one of weight `loss.ffl`: FFL, or what stands in its place (`loss.balance`)."""
+    return "power" if config.balance == "power" else "ffl"
 
 
 def _ffl_options(config: LossConfig) -> dict:

@@ -12,7 +12,8 @@ from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
-from fa_hific_jax.training import trainable
+from fa_hific_jax.training import balance, trainable
+from fa_hific_jax.training.balance import BalanceState
 from fa_hific_jax.training.controller import ControllerState, start
 from fa_hific_jax.training.schedules import learning_rate
 
@@ -34,7 +35,8 @@ class TrainState(flax.struct.PyTreeNode):
 
     `averaged` is the running mean of the autoencoder's parameters, with None for those that do not
     train, or None with `optimizer.ema_decay` 0; `averaged_autoencoder` gives the whole of it.
-    `controller` is None but with `loss.rate_control` "controller". `skipped` counts the steps that
+    `controller` is None but with `loss.rate_control` "controller", `balance` with `loss.balance`
+    "fixed". `skipped` counts the steps that
     were not finite, in all and in a row up to now: int32 of shape (2,).
     """
 
@@ -44,6 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
     discriminator: DiscriminatorState | None
     averaged: Any
     controller: ControllerState | None
+    balance: BalanceState | None
     skipped: Any
 
 
@@ -87,6 +90,7 @@ def create(settings: Settings, key: Key) -> TrainState:
         discriminator=discriminator,
         averaged=_first_average(params["autoencoder"], settings),
         controller=start(settings.loss) if settings.loss.rate_control == "controller" else None,
+        balance=None if settings.loss.balance == "fixed" else balance.start(),
         skipped=jnp.zeros(2, jnp.int32),
     )
     trainable.check(parameters(state), settings.trainable)

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, UInt8
 
+from fa_hific_jax.losses.band_power import deficit
 from fa_hific_jax.losses.gan import discriminator_loss
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Key
 from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training import knobs
+from fa_hific_jax.training import balance, knobs
+from fa_hific_jax.training.balance import BalanceState, Observed
 from fa_hific_jax.training.controller import rate_weight
 from fa_hific_jax.training.knobs import Knobs
-from fa_hific_jax.training.objective import objective, terms_of_x_hat
+from fa_hific_jax.training.objective import frequency_term, objective, terms_of_x_hat
 from fa_hific_jax.training.state import (
     DiscriminatorState,
     TrainState,
@@ -32,7 +34,7 @@ from fa_hific_jax.training.trainable import by_name, merge, split
 
 Metrics = dict[str, Float[Array, ""]]
 
-DETAIL_TERMS = ("gan", "ffl")
+DETAIL_TERMS = ("gan", "ffl", "power")
 """Terms of x_hat that ask for detail. DSL, of the features, does too."""
 
 
@@ -101,7 +103,7 @@ def train_step(
 
     def gradient(batch):
         outputs, pullback = once or run(*batch)
-        grad_outputs, grad_sigmas, squares, metrics = gradient_at_outputs(
+        grad_outputs, grad_sigmas, squares, observed, metrics = gradient_at_outputs(
             outputs,
             batch[0],
             trained.get("dsl_sigma"),
@@ -110,14 +112,15 @@ def train_step(
             lpips_params,
             lmbda,
             knobs.draw(batch[1], settings),
+            state.balance,
             settings,
         )
         grads = {"autoencoder": pullback(grad_outputs)[0]}
         if "dsl_sigma" in trained:
             grads["dsl_sigma"] = grad_sigmas
-        return grads, squares, metrics
+        return grads, squares, observed, metrics
 
-    grads, squares, metrics = mean_over(gradient, batches)
+    grads, squares, observed, metrics = mean_over(gradient, batches)
     updates, optimizer = optimizers(settings.optimizer)[0].update(grads, state.optimizer, trained)
     moved: Any = optax.apply_updates(trained, updates)
     metrics |= metrics_d | gradient_norms(grads)
@@ -134,6 +137,7 @@ def train_step(
         discriminator=discriminator,
         averaged=_averaged(state, moved["autoencoder"], settings.optimizer.ema_decay),
         controller=controller,
+        balance=None if state.balance is None else balance.observe(state.balance, observed),
     )
     return _if_finite(new_state, state, metrics)
 
@@ -186,18 +190,23 @@ def gradient_at_outputs(
     lpips_params,
     lmbda: Float[Array, ""],
     chosen: Knobs,
+    balanced: BalanceState | None,
     settings: Settings,
-) -> tuple[AutoencoderOutput, Any, Metrics, Metrics]:
-    """(gradient at `outputs`, at the sigmas, squared norms of the terms at x_hat, metrics).
+) -> tuple[AutoencoderOutput, Any, Metrics, Observed | None, Metrics]:
+    """(gradient at `outputs`, at the sigmas, squared norms of the terms at x_hat, what the balance
+    learns of them, metrics).
 
     Each term that judges x_hat has its own gradient there, weighted as in the loss; their sum is
     that of the loss, so telling them apart costs nothing. With a knob for detail, what asks for
-    detail (the adversarial and the frequency terms) counts for an image as much as its detail; the
-    metrics are without.
+    detail (the adversarial and the frequency terms) counts for an image as much as its detail, and
+    the frequency term of x_hat has the weight of `balance`; the metrics are without.
     """
     if chosen.quality is not None:
         lmbda = lmbda * knobs.rate_weight(chosen.quality, settings.loss)
     views = dict.fromkeys(terms_of_x_hat(settings.loss), outputs.x_hat)
+    emphasis = None
+    if balanced is not None:
+        emphasis = balance.emphasis(balanced, *x.shape[1:3], settings.loss)
 
     def loss(outputs: AutoencoderOutput, trained_sigmas, views):
         raw_sigmas = merge(trained_sigmas, frozen_sigmas)
@@ -205,7 +214,15 @@ def gradient_at_outputs(
         if discriminator is not None:
             logits_fake = judge(discriminator, views["gan"], outputs.y_hat, settings)
         return objective(
-            outputs, raw_sigmas, x, logits_fake, lpips_params, lmbda, settings.loss, views
+            outputs,
+            raw_sigmas,
+            x,
+            logits_fake,
+            lpips_params,
+            lmbda,
+            settings.loss,
+            views,
+            emphasis,
         )
 
     (grads, grad_sigmas, grad_views), metrics = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(
@@ -219,7 +236,16 @@ def gradient_at_outputs(
             fcm_features=_times(chosen.detail, grads.fcm_features),
         )
     squares = {term: jnp.sum(jnp.square(grad)) for term, grad in grad_views.items()}
-    return grads._replace(x_hat=sum(grad_views.values())), grad_sigmas, squares, metrics
+    observed = None
+    if balanced is not None:
+        term = frequency_term(settings.loss)
+        lacking = jax.lax.stop_gradient(deficit(outputs.x_hat, x))
+        observed = Observed(balance.ratio_of(squares, term), lacking)
+        factor = balance.weight(balanced, settings.loss)
+        grad_views |= {term: factor * grad_views[term]}
+        squares |= {term: factor**2 * squares[term]}
+        metrics |= {"balance_weight": factor, "deficit_high": lacking[-1]}
+    return grads._replace(x_hat=sum(grad_views.values())), grad_sigmas, squares, observed, metrics
 
 
 def gradient_norms(grads: Any) -> Metrics:

@@ -242,8 +242,9 @@ def test_all_is_reached_by_the_keyboard_and_seen_to_be(opened, report):
     for _ in range(60):
         page.keyboard.press("Tab")
         found = page.evaluate(
-            """() => { const e = document.activeElement, shown = e.id === 'divider' ? e.firstChild : e;
-            return [e.id || e.tagName, parseFloat(getComputedStyle(shown).outlineWidth)]; }"""
+            """() => { const e = document.activeElement;
+            const outlined = e.id === 'divider' ? e.firstChild : e;
+            return [e.id || e.tagName, parseFloat(getComputedStyle(outlined).outlineWidth)]; }"""
         )
         if found[0] != "BODY":
             assert found[1] >= 1, f"{found[0]} does not show its focus"

@@ -96,7 +96,7 @@ function showNumbers() {
   const head = tag("tr");
   head.append(...["", ...rows.map(describe)].map(text => tag("th", text, { scope: "col" })));
   byId("numbers").tHead.replaceChildren(head);
-  const metrics = Object.entries(data.metrics).filter(([metric]) => rows.some(row => row.values[metric] != null || row.not_measured[metric]));
+  const metrics = Object.entries(data.metrics).filter(([metric, about]) => rows.some(row => row.values[metric] != null || (row.not_measured[metric] && !about.not_measured)));
   byId("numbers").tBodies[0].replaceChildren(
     numberLine({ label: "bpp", decimals: 4 }, rows.map(row => row.bpp), []),
     ...metrics.map(([metric, about]) => numberLine(about, rows.map(row => row.values[metric]), rows.map(row => row.not_measured[metric]))),

@@ -194,7 +194,7 @@ def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
         (["--workdir=a", "surplus"], "unexpected argument 'surplus': see --help"),
         (["--compare", "a"], "--compare takes two folders, not 1: --compare RUN_A RUN_B"),
         (["--workdir=a", "--quality=high"], "--quality is high: give numbers from 0 to 1"),
-        (["--workdir=a", "--limit=few"], "flag --limit=few: invalid literal for int()"),
+        (["--workdir=a", "--limit=few"], "--limit=few: invalid literal for int()"),
     ],
 )
 def test_evaluation_that_makes_no_sense_is_refused_in_a_sentence(arguments, expected):

@@ -137,15 +137,16 @@ def test_two_processes_share_the_images_and_the_first_merges(whole, tmp_path):
 def test_error_of_one_process_ends_the_other_with_its_sentence(whole, models, tmp_path):
     address = f"127.0.0.1:{training_run.free_port()}"
     described = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    (tmp_path / "rows.1.jsonl").mkdir()
+    (tmp_path / "originals" / "1.png").mkdir(parents=True)  # the second process cannot write it
     pair = [
         start(*whole[0], "--out", tmp_path, **described, JAX_PROCESS_ID=str(index))
         for index in range(2)
     ]
     (code, _, said), (code_1, _, said_1) = map(training_run.finish, pair)
     assert (code, code_1) == (2, 2)
-    assert f"error: {tmp_path} cannot hold results (Is a directory)" in said_1
-    assert "error: process 1 of the evaluation ended: " in said and "cannot hold" in said
+    sentence = f"{tmp_path}/originals/1.png cannot be written (Is a directory): mend that\n"
+    assert said_1.endswith(f"error: {sentence}")
+    assert said.endswith(f"error: process 1 of the evaluation ended: {sentence}")
 
 
 def test_two_models_are_compared_at_equal_rate(whole, models, images, tmp_path):

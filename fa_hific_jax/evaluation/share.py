@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -167,7 +168,7 @@ class Share:
     def _code(self, task: Task, picture: Picture, image: Image) -> Row:
         assert task.model is not None
         candidate, point = task.model
-        program = (task.codec, padded_shape(picture.height, picture.width))
+        program = (task.codec, _shape(picture, self._canvases))
         if program not in self._warm:
             self._warm.add(program)
             coding.warm_up(candidate, point, image, self._canvases)
@@ -255,6 +256,13 @@ class _Progress:
             + (f"  {psnr:.2f} dB" if psnr is not None else "")
             + f"  {60 * rate:.1f} images/min  {len(self._unfinished) / rate:.0f} s left"
         )
+
+
+def _shape(picture: Picture, canvases: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Of the program that codes a picture: of the canvas on which it fits, or its own."""
+    padded = padded_shape(picture.height, picture.width)
+    fitting = [shape for shape in canvases if padded[0] <= shape[0] and padded[1] <= shape[1]]
+    return min(fitting, key=math.prod, default=padded)
 
 
 def _safe(name: str) -> str:

@@ -69,11 +69,29 @@ def test_embedded_configs_need_no_files():
         assert settings.loss.gan and settings.model.fcm_width
 
 
-def test_lite_is_fa_hific_of_another_size():
-    light, paper = build(lite.get_config()), build(fa_hific.get_config("lo"))
-    assert light.loss == paper.loss
+@pytest.mark.parametrize("stage", lite.STAGES)
+def test_lite_is_one_model_for_every_rate_of_at_most_12_million_parameters(stage):
+    light = build(lite.get_config(stage))
     shapes = jax.eval_shape(functools.partial(init_parameters, light.model), jax.random.key(0))
     assert count(shapes) <= 12_000_000
+    assert light.model.qualities and light.loss.rate_control == "quality"
+    frequency = bool(light.loss.ffl), bool(light.loss.dsl), bool(light.model.fcm_width)
+    assert (
+        frequency
+        == {
+            **dict.fromkeys(("base", "hific"), (False, False, False)),
+            "ffl": (True, False, False),
+            "fa": (True, True, True),
+            "ours": (True, False, True),
+        }[stage]
+    )
+    assert bool(light.loss.gan) == (stage != "base")
+
+
+def test_lite_has_the_weights_of_fa_hific():
+    light, paper = build(lite.get_config("fa")).loss, build(fa_hific.get_config("lo")).loss
+    for weight in ("mse", "lpips", "gan", "ffl", "dsl", "dsl_weighting"):
+        assert getattr(light, weight) == getattr(paper, weight)
 
 
 def test_tiny_uses_a_data_folder_where_one_is_named(monkeypatch):
@@ -84,10 +102,10 @@ def test_tiny_uses_a_data_folder_where_one_is_named(monkeypatch):
     assert build(tiny.get_config()).data.evaluation == "photographs:held_out"
 
 
-@pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific])
+@pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific, lite])
 def test_unknown_variant_is_named(module):
     with pytest.raises(
-        ValueError, match="config variant 'low' does not exist: choose one of lo, mi"
+        ValueError, match="config variant 'low' does not exist: choose one of (lo, mi|base, hific)"
     ):
         module.get_config("low")
 

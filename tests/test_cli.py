@@ -326,6 +326,7 @@ def test_info_tells_sizes_of_all_parts(models, capsys):
         "height": 6,
         "alpha": True,
         "bpp": pytest.approx(8 * size / 54),
+        "quality": None,
         "model_id": MODEL_ID.hex(),
         "version": bitstream.VERSION,
         "coder": "constriction",
@@ -334,6 +335,10 @@ def test_info_tells_sizes_of_all_parts(models, capsys):
     assert run("info", "in/a.fahj") == 0
     text = capsys.readouterr().out
     assert f"image   9 x 6 pixels, with transparency\n  file    {size} bytes, " in text
+    held = bitstream.unpack(Path("in/a.fahj").read_bytes())
+    Path("c.fahj").write_bytes(bitstream.pack(held._replace(quality=51)))
+    run("info", "c.fahj")
+    assert ", quality 0.200" in capsys.readouterr().out
 
 
 def test_info_names_what_is_damaged(models, capsys):

@@ -1,5 +1,6 @@
 """`fa-hific export`: a checkpoint becomes a model that codes, and mistakes one sentence."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec.model_folder import load_model
+from fa_hific_jax.models.autoencoder import init_parameters
 
 STEPS = (3, 7)
 
@@ -78,3 +80,17 @@ def test_mistakes_are_named(workdir, tmp_path, capsys, arguments, sentence):
     assert end.value.code == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_with_gains_keeps_its_choice_of_rates(tmp_path, capsys):
+    settings = tiny_settings(model__qualities=3, loss__rate_control="quality")
+    params = init_parameters(settings.model, jax.random.key(0))
+    checkpoints = Checkpoints(epath.Path(tmp_path / "run"), kept=1)
+    checkpoints.save(1, params, {"sigma": jnp.zeros((1, 2))}, settings)
+    checkpoints.close()
+    export(tmp_path / "run", "-o", tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    np.testing.assert_array_equal(model.params["gains"]["log_gain"], params["gains"]["log_gain"])
+    image = image_of(30, 40)
+    assert model.decompress(model.compress(image, quality=0.9)).shape == image.shape
+    assert "integers cost" in capsys.readouterr().out

@@ -104,11 +104,14 @@ def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str
 
 
 def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
-    """Percent by which y takes more bits than with the float hyper-synthesis, same tables."""
+    """Percent by which y takes more bits than with the float hyper-synthesis, same tables.
+
+    Of a model with gains, at the quality that is the default.
+    """
     import jax
     import numpy as np
 
-    from fa_hific_jax.codec import tiling
+    from fa_hific_jax.codec import choices, tiling
     from fa_hific_jax.codec.compress import quantise
     from fa_hific_jax.codec.programs import Network
     from fa_hific_jax.entropy.gaussian import SCALE_TABLE
@@ -118,9 +121,11 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     synthesise = jax.jit(
         lambda z: autoencoder.apply(model.config, params, z, method="synthesise_parameters")
     )
+    level = choices.quality_level(model.config, None)
+    network = Network(*choices.at_quality(model.config, model.params, level))
     bits = np.zeros(2)
     for image in images:
-        ((y, z),) = tiling.analyse(Network(model.config, model.params), [image])
+        ((y, z),) = tiling.analyse(network, [image])
         quantised = quantise(model.entropy, y, z)
         mean, scale = jax.device_get(synthesise(quantised.z[None].astype(np.float32)))
         symbols = np.floor(y - mean[0] + 0.5).astype(np.int32)

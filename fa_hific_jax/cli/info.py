@@ -57,6 +57,7 @@ def describe(path: Path) -> dict:
         "height": held.height,
         "alpha": bool(held.alpha_stream),
         "bpp": 8 * len(data) / (held.width * held.height),
+        "quality": None if held.quality is None else held.quality / (bitstream.QUALITIES - 1),
         "model_id": held.model_id.hex(),
         "version": bitstream.VERSION,
         "coder": held.coder,
@@ -67,11 +68,12 @@ def describe(path: Path) -> dict:
 
 def as_text(described: dict) -> str:
     """What is printed of a file without --json."""
-    size = described["bytes"]
+    size, quality = described["bytes"], described["quality"]
     transparent = ", with transparency" if described["alpha"] else ""
     lines = {
         "image": f"{described['width']} x {described['height']} pixels{transparent}",
-        "file": f"{size['file']} bytes, {described['bpp']:.4f} bpp",
+        "file": f"{size['file']} bytes, {described['bpp']:.4f} bpp"
+        + ("" if quality is None else f", quality {quality:.3f}"),
         "model": described["model_id"],
         "format": f"version {described['version']}, coder {described['coder']}",
         "symbols": f"CRC-32 {described['symbols_crc']}",

@@ -16,7 +16,6 @@ function setUpGallery() {
   byId("sort-order").addEventListener("click", event => {
     descending = !descending;
     event.target.textContent = descending ? "largest first" : "smallest first";
-    event.target.setAttribute("aria-pressed", descending);
     showGallery();
   });
 }

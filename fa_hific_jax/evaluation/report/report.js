@@ -110,7 +110,7 @@ function numberLine(about, values, reasons) {
   const best = known && merit && values.length === 2 && values[0] !== values[1] ? Math.max(...values.map(merit)) : null;
   const line = tag("tr");
   line.append(tag("th", `${about.label}${about.unit ? ` ${about.unit}` : ""}`, { scope: "row" }));
-  line.append(...values.map((value, i) => tag("td", value == null ? `not measured: ${reasons[i]}` : value.toFixed(about.decimals), {
+  line.append(...values.map((value, i) => tag("td", value == null ? `not measured: ${reasons[i] ?? "no reason recorded"}` : value.toFixed(about.decimals), {
     className: value == null ? "lacking" : best !== null && merit(value) === best ? "better" : "",
   })));
   return line;

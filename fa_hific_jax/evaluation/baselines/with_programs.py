@@ -125,7 +125,7 @@ CODECS = {
     "bpg": Codec(
         label="BPG",
         qualities=range(51, -1, -1),
-        sweep=(51, 48, 45, 42, 39, 36, 33, 30, 27, 24),
+        sweep=(48, 45, 42, 39, 36, 33, 30, 27),
         longest_side=65535,
         settings={"encoder": "bpgenc " + " ".join(BPG)},
         missing=_missing("bpgenc", "bpgdec"),

@@ -146,7 +146,7 @@ CODECS = {
     "avif": Codec(
         label="AVIF",
         qualities=range(101),
-        sweep=(2, 8, 15, 24, 34, 45, 58, 70),
+        sweep=(2, 8, 15, 24, 34, 45, 56, 67),
         longest_side=16384,
         settings={**AVIF, "advanced": "tune=ssim"},
         missing=_missing("avif", "AVIF", "Pillow 11.3 or newer from PyPI"),

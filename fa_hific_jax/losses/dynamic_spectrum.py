@@ -16,6 +16,10 @@ Features = Float[Array, "_ _ _ _"]  # as Image, but of a size and width of its o
 WEIGHTINGS = ("mean", "authors")
 """How `spectrum_loss` weights its levels."""
 
+_BLOCK = (
+    16  # outputs of a blur that are computed together; at least one less than its longest kernel
+)
+
 
 def spectrum_loss(
     encoder_features: Sequence[Features],
@@ -125,13 +129,9 @@ def raw_from_sigma(sigma: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
 def _convolve(x: Image, sigma: Float[Array, ""], size: int, mode: str) -> Features:
     kernel = _gaussian_1d(size, sigma.astype(x.dtype))
-    # The kernel is separable. For value and gradient on CPU, products with a banded matrix along
-    # each side take a third of the time of sums of shifted images at (8, 64, 64, 16), two thirds at
-    # (2, 256, 256, 60), and about a tenth of that of grouped convolutions.
-    rows, columns = (_blur_matrix(kernel, side, mode) for side in x.shape[1:3])
-    precision = jax.lax.Precision.HIGHEST
-    x = jnp.einsum("ij,bjwc->biwc", rows, x, precision=precision)
-    return jnp.einsum("ij,bhjc->bhic", columns, x, precision=precision)
+    for axis in (1, 2):  # The kernel is separable.
+        x = _along(x, kernel, axis, mode)
+    return x
 
 
 def _gaussian_1d(size: int, sigma: Float[Array, ""]) -> Float[Array, " size"]:
@@ -141,11 +141,31 @@ def _gaussian_1d(size: int, sigma: Float[Array, ""]) -> Float[Array, " size"]:
     return jax.nn.softmax(-0.5 * jnp.square(distance / sigma))
 
 
-def _blur_matrix(kernel: Float[Array, " size"], side: int, mode: str) -> Float[Array, "_ side"]:
-    """M with M @ column = the column, continued past its ends, correlated with the kernel."""
-    (size,) = kernel.shape
-    identity = jnp.eye(side, dtype=kernel.dtype)
-    padded: Array = jnp.pad(identity, ((size // 2, size // 2), (0, 0)), mode=mode)
-    rows = padded.shape[0] - size + 1
-    shifted = jnp.stack([padded[k : k + rows] for k in range(size)])
-    return jnp.einsum("k,kij->ij", kernel, shifted, precision=jax.lax.Precision.HIGHEST)
+def _along(x: Image, kernel: Float[Array, " size"], axis: int, mode: str) -> Features:
+    """x, continued past both ends of an axis, correlated with the kernel along it.
+
+    Blocks of outputs are products of the inputs that they see with one banded matrix. For value and
+    gradient on a CPU, at (1, 256, 256, 16), that takes 45 % of the time of one matrix for the whole
+    side, 40 % of that of sums of shifted images, and far less than grouped convolutions do.
+    """
+    size, block = len(kernel), _BLOCK
+    outputs = x.shape[axis] + 2 * (size // 2) - size + 1
+    blocks = -(-outputs // block)
+    x = _pad(x, axis, size // 2, size // 2, mode)
+    x = _pad(x, axis, 0, (blocks + 1) * block - x.shape[axis], "constant")
+    x = x.reshape(*x.shape[:axis], blocks + 1, block, *x.shape[axis + 1 :])
+    before, after = (jax.lax.slice_in_dim(x, i, i + blocks, axis=axis) for i in (0, 1))
+    seen = jnp.concatenate(
+        [before, jax.lax.slice_in_dim(after, 0, size - 1, axis=axis + 1)], axis=axis + 1
+    )
+    band = jnp.stack([jnp.pad(kernel, (i, block - 1 - i)) for i in range(block)])
+    product = "ij,bnjwc->bniwc" if axis == 1 else "ij,bhnjc->bhnic"
+    y = jnp.einsum(product, band, seen, precision=jax.lax.Precision.HIGHEST)
+    y = y.reshape(*y.shape[:axis], blocks * block, *y.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(y, 0, outputs, axis=axis)
+
+
+def _pad(x: Image, axis: int, before: int, after: int, mode: str) -> Features:
+    edges = [(0, 0)] * 4
+    edges[axis] = (before, after)
+    return jnp.pad(x, edges, mode=mode)

@@ -83,12 +83,12 @@ def tasks(plan: Plan) -> list[Task]:
     for name in plan.baselines:
         if baselines.available()[name]:
             continue
-        version = baselines.version(name)
+        identity = f"{baselines.version(name)} {baselines.settings(name)}"
         if plan.same_size:
-            identity = version + found[0].fingerprint + found[0].point
-            found.append(Task(name + SAME_SIZE, "", identity, baseline=(name, None)))
+            sizes = identity + found[0].fingerprint + found[0].point
+            found.append(Task(name + SAME_SIZE, "", sizes, baseline=(name, None)))
         for quality in _spread(baselines.sweep(name), plan.baseline_points):
-            found.append(Task(name, f"quality {quality}", version, baseline=(name, quality)))
+            found.append(Task(name, f"quality {quality}", identity, baseline=(name, quality)))
     return found
 
 

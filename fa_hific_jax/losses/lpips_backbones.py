@@ -71,18 +71,12 @@ def _squeezenet(weights: Weights, x: Features) -> list[Features]:
     return [tap0, tap1, tap2, tap3, tap4, tap5, tap6]
 
 
-def vgg16(
-    weights: Weights, x: Features, pool: Callable[[Features], Features] | None = None
-) -> list[Features]:
-    """5 taps, one at the end of each block (Simonyan and Zisserman, arXiv:1409.1556).
-
-    Args:
-      pool: between the blocks; None for the network's own, maxima of 2 x 2 pixels.
-    """
+def vgg16(weights: Weights, x: Features) -> list[Features]:
+    """5 taps, one at the end of each block (Simonyan and Zisserman, arXiv:1409.1556)."""
     taps = []
     for block in _VGG16_BLOCKS:
         if taps:
-            x = pool(x) if pool else _max_pool(x, 2)
+            x = _max_pool(x, 2)
         for layer in block:
             x = _conv(weights, f"features.{layer}", x, padding=1)
         taps.append(x)

@@ -3,7 +3,6 @@
 from fa_hific_jax.metrics.descriptions import DESCRIPTIONS, PAIR_METRICS
 from fa_hific_jax.metrics.distances import frechet_distance, kid
 from fa_hific_jax.metrics.measure import Measured, measure, measure_batch
-from fa_hific_jax.metrics.niqe import niqe
 from fa_hific_jax.metrics.pixels import log_frequency_distance, psnr
 from fa_hific_jax.metrics.sets import features, image_features, patches, set_metrics
 from fa_hific_jax.metrics.structure import ms_ssim, ssim
@@ -23,7 +22,6 @@ __all__ = [
     "measure",
     "measure_batch",
     "ms_ssim",
-    "niqe",
     "patches",
     "psnr",
     "set_metrics",

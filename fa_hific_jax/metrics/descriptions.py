@@ -43,7 +43,6 @@ PAIR_METRICS: dict[str, dict[str, Any]] = {
     "lpips_alex": _lpips("AlexNet"),
     "lpips_squeeze": _lpips("SqueezeNet"),
     "lpips_vgg": _lpips("VGG16"),
-    "dists": _entry("DISTS", "Ding et al., TPAMI 2022; full size", decimals=4),
     "lfd": _entry("LFD", "Jiang et al., ICCV 2021: ln(1 + height · width · mse)", decimals=2),
     "lsd": _entry(
         "LSD", "root mean square error of log radial power, 60 rings", unit="dB", decimals=2
@@ -51,7 +50,6 @@ PAIR_METRICS: dict[str, dict[str, Any]] = {
     "band_low": _band("Low band", "lowest"),
     "band_middle": _band("Middle band", "middle"),
     "band_high": _band("High band", "highest"),
-    "niqe": _entry("NIQE", "Mittal et al., 2013, of the decoded image alone", decimals=2),
 }
 
 

@@ -1,24 +1,20 @@
 """All metrics of pairs of images at once, each with its value or the reason why it has none."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import LpipsParams, lpips
+from fa_hific_jax.losses.lpips import lpips
 from fa_hific_jax.losses.lpips_backbones import BACKBONES
-from fa_hific_jax.metrics.dists import channel_weights, dists
 from fa_hific_jax.metrics.frequency import spectral_errors
-from fa_hific_jax.metrics.niqe import BLOCK, niqe
 from fa_hific_jax.metrics.pixels import check_pair, log_frequency_distance, psnr
 from fa_hific_jax.metrics.structure import MS_SSIM_SIDE_ABOVE, WINDOW_SIZE, similarities
 from fa_hific_jax.metrics.weights import Weights
-from fa_hific_jax.ops import Image
 
 Picture = UInt8[np.ndarray, "_ _ _"]
 Pictures = UInt8[np.ndarray, "_ _ _ _"]
@@ -26,15 +22,7 @@ Pictures = UInt8[np.ndarray, "_ _ _ _"]
 _lpips = jax.jit(lpips)
 
 
-@jax.jit
-def _dists(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
-    return dists(params.weights, *channel_weights(), x, x_hat)
-
-
-_WITHOUT = {
-    "psnr": "identical images: infinite",
-    "niqe": f"fewer than two blocks of {BLOCK}x{BLOCK} pixels that are not flat",
-}
+_WITHOUT = {"psnr": "identical images: infinite"}
 
 
 class Measured(NamedTuple):
@@ -70,11 +58,9 @@ def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measur
     columns: dict[str, list[float] | str] = {
         "psnr": [psnr(*pair) for pair in zip(x, x_hat, strict=True)],
         **_structure(x, x_hat),
-        **{f"lpips_{net}": _distances(weights, net, _lpips, x, x_hat) for net in BACKBONES},
-        "dists": _distances(weights, "vgg", _dists, x, x_hat),
+        **{f"lpips_{net}": _distances(weights, net, x, x_hat) for net in BACKBONES},
         "lfd": [log_frequency_distance(*pair) for pair in zip(x, x_hat, strict=True)],
         **_spectral(x, x_hat),
-        "niqe": [_or_nan(niqe(image)) for image in x_hat],
     }
     return [_row(columns, i) for i in range(len(x))]
 
@@ -96,10 +82,6 @@ def _row(columns: dict[str, list[float] | str], i: int) -> Measured:
     return Measured(values, reasons)
 
 
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _structure(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
     found = similarities(x, x_hat)
     return {
@@ -117,16 +99,14 @@ def _spectral(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
     return {"lsd": _column(found.lsd, small), **columns}
 
 
-def _distances(
-    weights: Weights, net: str, metric: Callable[..., Any], x: Pictures, x_hat: Pictures
-) -> list[float] | str:
+def _distances(weights: Weights, net: str, x: Pictures, x_hat: Pictures) -> list[float] | str:
     params = weights.lpips.get(net)
     if params is None:
         return f"no weights: `fa-hific get-lpips --net {net}` makes them"
     if min(x.shape[1:3]) < (side := BACKBONES[net].smallest_side):
         return f"a side of less than {side} pixels"
     pair = (jnp.asarray(images, jnp.float32) / 255.0 for images in (x, x_hat))
-    return _column(np.asarray(metric(params, *pair)), "")
+    return _column(np.asarray(_lpips(params, *pair)), "")
 
 
 def _column(found: np.ndarray | None, reason: str) -> Any:

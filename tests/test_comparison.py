@@ -122,7 +122,16 @@ def test_an_image_of_another_size_is_another_image():
         row["width"] = 65 if row["image"] == "y" else 64
     found = compare(results(0.0), b)
     assert found["images"] == ["x", "z"]
-    assert found["notes"][0] == "1 images are in A only or of another size: y"
+    assert found["notes"][0] == "1 images are in A only or another picture: y"
+
+
+def test_an_image_of_other_pixels_is_another_image():
+    a, b = results(0.0), results(0.5)
+    for row in a["rows"] + b["rows"]:
+        row["sha256"] = row["image"]
+    for row in b["rows"]:
+        row["sha256"] = row["sha256"].replace("z", "other")
+    assert compare(a, b)["images"] == ["x", "y"]
 
 
 def test_metrics_of_sets_are_compared_under_the_same_protocol_only():

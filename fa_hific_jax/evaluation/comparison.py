@@ -81,17 +81,22 @@ def compare(
 
 
 def _common_images(a: Results, b: Results, names: Sequence[str]) -> tuple[set[str], list[str]]:
-    sizes = [{row["image"]: (row["width"], row["height"]) for row in r["rows"]} for r in (a, b)]
-    common = {name for name, size in sizes[0].items() if sizes[1].get(name) == size}
+    found = [{row["image"]: _identity(row) for row in results["rows"]} for results in (a, b)]
+    common = {name for name, identity in found[0].items() if found[1].get(name) == identity}
     if not common:
         raise UserError(f"{names[0]} and {names[1]} share no image: evaluate both on the same ones")
     notes = []
-    for one, other, name in ((*sizes, names[0]), (*reversed(sizes), names[1])):
+    for one, other, name in ((*found, names[0]), (*reversed(found), names[1])):
         if missing := sorted(set(one) - common):
             told = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            different = " or of another size" if set(missing) & set(other) else ""
+            different = " or another picture" if set(missing) & set(other) else ""
             notes.append(f"{len(missing)} images are in {name} only{different}: {told}")
     return common, notes
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[int, int, str | None]:
+    """What two images of one name must share to be the same: their size and the hash of pixels."""
+    return row["width"], row["height"], row.get("sha256")
 
 
 def _rows_of_models(results: Results, images: set[str]) -> dict[str, Rows]:

@@ -181,6 +181,9 @@ def get_config() -> ConfigDict:
     # Parts in which a batch is computed, one after the other, to save memory. Only what FFL takes
     # over the batch (ave_spectrum, batch_matrix) is then taken over a part.
     config.train.accumulate = 1
+    # Compute the autoencoder a second time for its gradient (rematerialisation), so that what it
+    # would keep takes no memory while the losses are computed (docs/training.md).
+    config.train.recompute = False
     # Steps that are not finite leave the state as it is; more of them than this in a row end the
     # run.
     config.train.max_nonfinite = 10

@@ -13,7 +13,7 @@ for itself. The authors' code blurs the sum of the channels, which gives a DSL o
 trained `hific`; the authors trained FCM and sigmas alone and without a discriminator, which is
 --config.trainable="('fcm', 'sigma')" --config.loss.gan=0 (docs/training.md).
 
-1M steps of 8 crops of 256x256. Estimate, not measured: 3.58 TFLOP a step as JAX counts them, 25
+1M steps of 8 crops of 256x256. Estimate, not measured: 3.36 TFLOP a step as JAX counts them, 23
 hours at a sustained 40 TFLOP/s (a quarter of an A100's dense TF32).
 
 Read off the authors' poster to about 0.2 dB, Kodak cropped to 512x512 and shrunk to 256x256, which

@@ -122,6 +122,7 @@ class TrainConfig:
     steps: int
     batch_size: int
     accumulate: int
+    recompute: bool
     max_nonfinite: int
     seed: int
     log_every: int
@@ -138,7 +139,7 @@ class TrainConfig:
             if field.name in ("checkpoint_minutes", "evaluate_every"):
                 if value < 0:
                     raise UserError(f"train.{field.name} is {value}: it must not be negative")
-            elif field.name not in ("seed", "keep_best") and value < 1:
+            elif field.name not in ("seed", "keep_best", "recompute") and value < 1:
                 raise UserError(f"train.{field.name} is {value}: it must be at least 1")
         if self.keep_best not in BEST_BY:
             raise UserError(

@@ -209,7 +209,10 @@ def test_three_stages_are_documented():
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific])
 def test_headers_state_the_operations_of_a_step(module, data_folder):
-    """XLA's own count of the step as lowered, at paper size; 2 % for other versions of JAX."""
+    """XLA's own count of the step as lowered for a GPU, at paper size.
+
+    2 % for other versions of JAX. On a CPU it has a few per cent more, of convolutions in blocks.
+    """
     lpips = load_lpips(str(data_folder / "lpips" / "lpips_alex.npz"))
     settings = build(module.get_config("lo"))
     state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
@@ -220,7 +223,8 @@ def test_headers_state_the_operations_of_a_step(module, data_folder):
                 train_step, key=jax.random.key(0), lpips_params=lpips, settings=settings
             )
         )
-        cost: Any = step.lower(state, images).cost_analysis()
+        lowered = step.trace(state, images).lower(lowering_platforms=("cuda",))
+        cost: Any = lowered.cost_analysis()
     stated = re.search(r"([\d.]+) TFLOP a step as JAX counts them, (\d+)\nhours", module.__doc__)
     assert stated
     np.testing.assert_allclose(cost["flops"] / 1e12, float(stated[1]), rtol=0.02)

@@ -367,6 +367,34 @@ def test_a_batch_in_parts_takes_the_same_step(count):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
 
 
+@pytest.mark.long
+def test_computing_the_autoencoder_twice_takes_the_same_step():
+    """Parameters, moments, running mean and metrics, within rounding."""
+    _, once, metrics = in_parts(1, **EVERYTHING)
+    _, twice, found = in_parts(1, train__recompute=True, **EVERYTHING)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), twice, once)
+
+
+@pytest.mark.long
+def test_parts_and_computing_twice_save_memory():
+    """Bytes of temporary buffers of the compiled step: measured 95 % and 13 %."""
+
+    def temporary(**overrides) -> int:
+        wide = {"discriminator__widths": (64,) * 4}
+        wide |= {f"model__{part}_widths": (16,) * 5 for part in ("encoder", "generator")}
+        settings = tiny_settings(train__batch_size=8, **wide, **overrides)
+        state = jax.eval_shape(functools.partial(create, settings), KEY)
+        eight = jax.ShapeDtypeStruct((8, 64, 64, 3), np.uint8)
+        step = jax.jit(functools.partial(train_step, settings=settings))
+        return step.lower(state, eight, KEY, None).compile().memory_analysis().temp_size_in_bytes
+
+    kept = temporary()
+    assert temporary(train__recompute=True) < 0.97 * kept
+    assert temporary(train__accumulate=8) < 0.3 * kept
+
+
 def test_devices_keep_their_images_when_a_batch_is_taken_in_parts():
     """Every second image in each of two parts: half of each part lies in either half."""
     np.testing.assert_array_equal(parts(jnp.arange(8), 2), [[0, 2, 4, 6], [1, 3, 5, 7]])

@@ -52,7 +52,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def finish(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen, seconds: float = 900) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a process, killed when it takes too long."""
     try:
         out, err = process.communicate(timeout=seconds)

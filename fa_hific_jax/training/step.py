@@ -79,7 +79,8 @@ def train_step(
             whole = merge(params, frozen["autoencoder"])
             return forward(whole, x, keys, knobs.draw(keys, settings), settings)
 
-        return jax.vjp(of_params, trained["autoencoder"])
+        recomputed = jax.checkpoint(of_params) if settings.train.recompute else of_params
+        return jax.vjp(recomputed, trained["autoencoder"])
 
     def decode(outputs: AutoencoderOutput, keys) -> Decoded:
         detail = knobs.draw(keys, settings).detail

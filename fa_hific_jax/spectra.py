@@ -40,7 +40,8 @@ def radial_power_spectrum(
       bins: number of rings.
     """
     power = _power(image)
-    ring, count = rings(*power.shape, bins)
+    height, width = power.shape
+    ring, count = rings(height, width, bins)
     total = np.bincount(ring.ravel(), power.ravel(), bins + 1)[:bins]
     held = count > 0
     return ((np.arange(bins) + 0.5) / (2 * bins))[held], total[held] / count[held]

@@ -207,7 +207,7 @@ def gradient_at_outputs(
     views = dict.fromkeys(terms_of_x_hat(settings.loss), outputs.x_hat)
     emphasis = None
     if balanced is not None:
-        emphasis = balance.emphasis(balanced, *x.shape[1:3], settings.loss)
+        emphasis = balance.emphasis(balanced, x.shape[1], x.shape[2], settings.loss)
 
     def loss(outputs: AutoencoderOutput, trained_sigmas, views):
         raw_sigmas = merge(trained_sigmas, frozen_sigmas)

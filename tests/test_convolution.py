@@ -134,12 +134,13 @@ def test_each_device_convolves_its_own_images(layer):
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * scale)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 6), reason="writes down both, and a constant by which XLA chooses"
+)
 @pytest.mark.parametrize("layer", ["last", "down", "wide"])
 def test_accelerators_get_the_plain_convolution_alone(layer):
     x, kernel, stride = operands(layer)
     traced = jax.jit(functools.partial(convolve, stride=stride)).trace(x, kernel)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    if "stablehlo.case" in text:
-        pytest.skip("this JAX writes down both, and a constant by which XLA chooses")
     assert text.count("stablehlo.convolution") == 1
     assert "stablehlo.transpose" not in text and "stablehlo.pad" not in text

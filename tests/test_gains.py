@@ -72,8 +72,7 @@ def test_gains_begin_as_inverses_from_a_quarter_to_one():
     np.testing.assert_array_equal(gains["log_gain"], -gains["log_inverse"])
 
 
-@pytest.mark.parametrize("level", [0, 77, 255])
-@pytest.mark.parametrize("detail", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("level", "detail"), [(0, 0.4), (77, 0.0), (255, 1.0)])
 def test_files_decode_to_what_the_network_gives_at_that_quality_and_detail(level, detail):
     quality = level / 255
     data = model().compress(IMAGE, quality=quality)

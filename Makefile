@@ -18,7 +18,7 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	$(RUN) -m pytest -n 2
 
-# Whole training runs: killed, resumed, in stages, on several processes.
+# Whole training runs: killed, resumed, in stages, on several processes. The report in a browser.
 test-long: $(VENV)/ready
 	$(RUN) -m pytest -n 2 -m "long and not slow"
 

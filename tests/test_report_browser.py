@@ -16,6 +16,8 @@ from tests.report_results import PROTOCOL, results_of, save_pictures
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
+pytestmark = pytest.mark.long
+
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}

@@ -101,7 +101,7 @@ def get_config() -> ConfigDict:
     config.loss.lambda_above = 2.0
     config.loss.lambda_below = 2.0**-4
     # How the weight follows the rate: "switch" between these two (HiFiC), or a "controller" that
-    # begins between them and follows the error of the mean rate (experimental). Of it: steps over
+    # begins between them and follows the error of the mean rate. Of it: steps over
     # which it averages the rate, and its gain (docs/training.md). Or, with model.qualities, by
     # "quality": every image draws one from 0 to 1, and the weight falls geometrically from
     # lambda_above at 0 to lambda_below at 1, without target.

@@ -204,7 +204,7 @@ class NoImage(nn.Module):
     fcm: str
     fcm_dropout: float
 
-    def __call__(self, y_hat, size=None, key=None):
+    def __call__(self, y_hat, size=None, key=None, detail=None):
         batch, height, width, _ = y_hat.shape
         return jnp.zeros((batch, 16 * height, 16 * width, 3)), ()
 

@@ -1,11 +1,13 @@
 """The training step is compiled for a run's first step, and never again."""
 
+from unittest import mock
+
 import jax
 import pytest
 from etils import epath
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.training import loop
+from fa_hific_jax.training import logs, loop
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,6 +36,7 @@ def test_a_run_and_its_resumption_compile_the_step_once_each(tmp_path, monkeypat
 
         return step_and_count
 
+    monkeypatch.setattr(logs, "_event_writer", mock.MagicMock())  # slow to start
     monkeypatch.setattr(loop, "train_step", traced)
     monkeypatch.setattr(loop, "_compiled", watched)
     workdir = epath.Path(tmp_path)

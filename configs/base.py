@@ -159,7 +159,10 @@ def get_config() -> ConfigDict:
     config.loss.detail_zero = 0.0
 
     config.optimizer = ConfigDict()
-    # Adam (HiFiC: 1e-4 for both).
+    # Of the autoencoder: "adam" (HiFiC), or "muon" for the kernels of its convolutions, which learns
+    # in fewer steps, for runs that are short (docs/training.md). The discriminator has Adam.
+    config.optimizer.kind = "adam"
+    # HiFiC: 1e-4 for both. Muon's steps are as long as Adam's.
     config.optimizer.learning_rate = 1e-4
     config.optimizer.discriminator_learning_rate = 1e-4
     # Steps in which both rise linearly to these values, 0 for none (HiFiC).

@@ -94,8 +94,9 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam and its learning rate: group `optimizer`."""
+    """Adam or Muon, and their learning rate: group `optimizer`."""
 
+    kind: str
     learning_rate: float
     discriminator_learning_rate: float
     warmup_steps: int
@@ -105,6 +106,8 @@ class OptimizerConfig:
     ema_decay: float
 
     def __post_init__(self):
+        if self.kind not in ("adam", "muon"):
+            raise UserError(f"optimizer.kind is {self.kind!r}: choose one of adam, muon")
         if not 0 <= self.ema_decay < 1:
             raise UserError(
                 f"optimizer.ema_decay is {self.ema_decay}: it must be at least 0 and below 1"

@@ -14,6 +14,7 @@ from fa_hific_jax.training.schedules import learning_rate, rate_terms
 )
 def test_learning_rate_drops_tenfold_at_half_of_hific(step, expected):
     optimizer = OptimizerConfig(
+        "adam",
         1e-4,
         1e-4,
         warmup_steps=0,
@@ -28,6 +29,7 @@ def test_learning_rate_drops_tenfold_at_half_of_hific(step, expected):
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (21, 0.5)])
 def test_learning_rate_rises_linearly_first(step, expected):
     optimizer = OptimizerConfig(
+        "adam",
         1.0,
         1.0,
         warmup_steps=10,

@@ -15,6 +15,7 @@ from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
 from fa_hific_jax.training import balance, trainable
 from fa_hific_jax.training.balance import BalanceState
 from fa_hific_jax.training.controller import ControllerState, start
+from fa_hific_jax.training.muon import muon
 from fa_hific_jax.training.schedules import learning_rate
 
 
@@ -53,13 +54,12 @@ class TrainState(flax.struct.PyTreeNode):
 def optimizers(
     config: OptimizerConfig,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Adam for the autoencoder with the DSL's sigmas, and for the discriminator."""
+    """That of the autoencoder with the DSL's sigmas, and the discriminator's."""
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    generator, discriminator = (
-        optax.chain(clip, optax.adam(learning_rate(rate, config)))
-        for rate in (config.learning_rate, config.discriminator_learning_rate)
-    )
-    return generator, discriminator
+    rate = learning_rate(config.learning_rate, config)
+    generator = muon(rate) if config.kind == "muon" else optax.adam(rate)
+    discriminator = optax.adam(learning_rate(config.discriminator_learning_rate, config))
+    return optax.chain(clip, generator), optax.chain(clip, discriminator)
 
 
 def create(settings: Settings, key: Key) -> TrainState:

@@ -1,0 +1,94 @@
+"""Muon: closed forms of a step, and which parameters it takes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.training.muon import ADAMS_RMS, matrices, muon
+from fa_hific_jax.training.state import create, optimizers
+
+RATE = 0.01
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Optax multiplies a Python number's power by an integer count."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def step_of(params, gradients):
+    optimizer = muon(lambda step: RATE)
+    return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 16), (1, 1, 16, 8), (3, 3, 2, 40)])
+def test_a_step_has_the_gradients_singular_vectors_and_nearly_equal_values(shape):
+    gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    step = step_of({"kernel": jnp.zeros(shape)}, {"kernel": jnp.asarray(gradient)})["kernel"]
+    u, _, vt = np.linalg.svd(gradient.reshape(-1, shape[-1]), full_matrices=False)
+    rotated = -u.T @ np.asarray(step).reshape(-1, shape[-1]) @ vt.T
+    values = np.diag(rotated) / (RATE * ADAMS_RMS * np.sqrt(max(u.shape[0], vt.shape[1])))
+    np.testing.assert_allclose(rotated, np.diag(np.diag(rotated)), atol=1e-6)
+    assert np.all((values > 0.6) & (values < 1.3))
+
+
+def test_the_length_of_the_gradient_does_not_matter():
+    shape = (3, 3, 4, 8)
+    gradient = jax.random.normal(jax.random.key(0), shape)
+    one, other = (
+        step_of({"kernel": jnp.zeros(shape)}, {"kernel": factor * gradient})["kernel"]
+        for factor in (1.0, 1e-3)
+    )
+    np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-7)
+
+
+def test_biases_and_the_convolution_that_makes_the_image_have_adam():
+    params = {"bias": jnp.zeros(5), "conv_out": jnp.zeros((7, 7, 16, 3))}
+    gradients = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape), params)
+    nadam = optax.nadam(RATE)
+    expected = nadam.update(gradients, nadam.init(params))[0]
+    jax.tree.map(
+        lambda step, adams: np.testing.assert_allclose(step, adams, rtol=1e-5),
+        step_of(params, gradients),
+        expected,
+    )
+
+
+def test_it_has_the_models_kernels_and_nothing_else():
+    settings = tiny_settings(optimizer__kind="muon")
+    params = jax.eval_shape(lambda: create(settings, jax.random.key(0))).params["autoencoder"]
+    kinds = {
+        jax.tree_util.keystr(path): leaf is not None
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            matrices(params), is_leaf=lambda leaf: leaf is None or isinstance(leaf, tuple)
+        )
+    }
+    convolutions = [name for name, leaf in named(params) if leaf.ndim == 4]
+    adams = [name for name in convolutions if not kinds[name]]
+    assert sum(kinds.values()) == len(convolutions) - 1
+    assert len(adams) == 1 and "generator" in adams[0] and "conv_out" in adams[0]
+
+
+def named(params):
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in paths]
+
+
+def test_a_frozen_parameter_stays_without_state():
+    params = {"kernel": jnp.zeros((3, 3, 4, 8)), "frozen": None}
+    settings = tiny_settings(optimizer__kind="muon").optimizer
+    optimizer = optimizers(settings)[0]
+    gradients = {"kernel": jnp.ones((3, 3, 4, 8)), "frozen": None}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert updates["frozen"] is None
+    assert float(jnp.max(jnp.abs(updates["kernel"]))) > 0
+
+
+def test_an_unknown_optimizer_is_refused_by_name():
+    with pytest.raises(UserError, match="optimizer.kind is 'sgd': choose one of adam, muon"):
+        tiny_settings(optimizer__kind="sgd")

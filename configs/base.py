@@ -159,8 +159,8 @@ def get_config() -> ConfigDict:
     config.loss.detail_zero = 0.0
 
     config.optimizer = ConfigDict()
-    # Of the autoencoder: "adam" (HiFiC), or "muon" for the kernels of its convolutions, which learns
-    # in fewer steps, for runs that are short (docs/training.md). The discriminator has Adam.
+    # Of the autoencoder: "adam" (HiFiC), or "muon" for the kernels of its convolutions, which
+    # learns in fewer steps, for runs that are short (docs/training.md). The discriminator has Adam.
     config.optimizer.kind = "adam"
     # HiFiC: 1e-4 for both. Muon's steps are as long as Adam's.
     config.optimizer.learning_rate = 1e-4

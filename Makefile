@@ -1,6 +1,7 @@
 # `make demo` trains, compresses and reports; `make test` runs the test suite. Both first make a
 # virtual environment in .venv with everything pinned in requirements.txt. `make test-tfc` tests
-# TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc (requirements-tfc.txt).
+# TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc (requirements-tfc.txt). `make docs`
+# builds the pages of docs/, `make wheel` what is installed elsewhere.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ VENV_TFC := .venv-tfc
 RUN_TFC := $(VENV_TFC)/bin/python
 INTEROP := $(CURDIR)/runs/interop
 
-.PHONY: demo test test-long test-tfc lint clean
+.PHONY: demo test test-long test-tfc lint docs wheel clean
 
 demo: $(VENV)/ready
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo
@@ -40,6 +41,15 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(RUN)
 
+# The documentation as a site in site/; a broken link or reference ends it.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+# dist/*.whl and dist/*.tar.gz, with the build backend of .venv.
+wheel: $(VENV)/ready
+	rm -rf dist
+	$(RUN) -m build --no-isolation
+
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
@@ -53,4 +63,4 @@ $(VENV_TFC)/ready: requirements-tfc.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_TFC) runs
+	rm -rf $(VENV) $(VENV_TFC) runs site dist

@@ -1,49 +1,6 @@
-"""Trains a model.
+"""`python train.py` in the repository; what it does stands in fa_hific_jax/train.py."""
 
-Example, the original's first stage and then the real thing at its lowest rate, which begins with
-the parameters of the first (docs/training.md):
-
-  python train.py --config configs/mse_lpips.py:lo --workdir runs/mse_lpips_lo
-  python train.py --config configs/fa_hific.py:lo --workdir runs/fa_hific_lo \\
-      --config.init_from=runs/mse_lpips_lo
-
-Any key of the config can be changed: --config.train.batch_size=16. A run that was stopped goes on
-where its last checkpoint in --workdir was written; SIGTERM and Ctrl-C write one first.
-
-All devices of the machine share each batch. So do several processes: those of a SLURM step or a TPU
-pod find each other; elsewhere start this once for each, with the same --workdir on a shared disk:
-
-  python train.py ... --coordinator=node0:1234 --processes=2 --process=0    # on node0
-  python train.py ... --coordinator=node0:1234 --processes=2 --process=1    # on another
-"""
-
-from absl import flags
-from ml_collections import config_flags
-
-from fa_hific_jax import checkpoints, commands, settings
-from fa_hific_jax.training import processes
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with its variant behind a colon: configs/fa_hific.py:lo"
-)
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder for checkpoints and logs of this run")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
-)
-PROCESSES = flags.DEFINE_integer(
-    "processes", None, "How many processes there are (or JAX_NUM_PROCESSES)"
-)
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (or JAX_PROCESS_ID)")
-
-
-def main() -> None:
-    run_settings = settings.from_mapping(CONFIG.value.to_dict())
-    workdir = checkpoints.workdir_path(WORKDIR.value)
-    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    from fa_hific_jax.training.loop import train  # After the config's own errors: it loads slowly.
-
-    train(run_settings, workdir)
-
+from fa_hific_jax.train import start
 
 if __name__ == "__main__":
-    commands.run(main, required=["config", "workdir"])
+    start()

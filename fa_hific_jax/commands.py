@@ -1,10 +1,12 @@
-"""How a command starts and how it ends: flags, and one sentence for a user's mistake."""
+"""How train and eval start and how they end: flags, and one sentence for a user's mistake."""
 
+import importlib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -20,10 +22,16 @@ def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool =
     --config evaluates a Python file: whatever goes wrong there (no such file, a variant or key
     that does not exist, a value of another type, a mistake in its code) is reported in one
     sentence as well. `required` names the flags that have no default.
+
+    --help prints the docstring of `main`'s module, and the flags that it defines.
     """
 
     def parse(argv: list[str]) -> list[str]:
+        if {"--help", "-help", "-h"}.intersection(argv[1:]):
+            print(_help(main.__module__))
+            sys.exit(0)
         try:
+            argv = _with_shipped_config(argv)
             _check_config_arguments(argv)
             rest = flags.FLAGS(argv)
             _check_given(rest if not arguments else (), required)
@@ -43,6 +51,41 @@ def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool =
     app.run(guarded, flags_parser=parse)
 
 
+def config_folder() -> Path:
+    """configs/ as an installed package has it, or that of the repository."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _with_shipped_config(argv: Sequence[str]) -> list[str]:
+    """The arguments, --config hific:lo with the path of that config where no such file is at hand.
+
+    So does configs/hific.py:lo, the path within the repository. A config that begins with
+    `from configs import base` finds it in an installed package too.
+    """
+    folder = config_folder()
+    if folder.parent.name == __package__:
+        configs = importlib.import_module(f"{__package__}.configs")
+        sys.modules.setdefault("configs", configs)
+    path, colon, variant = _config(argv).partition(":")
+    shipped = folder / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
+    if not path or os.path.isfile(path) or not shipped.is_file():
+        return list(argv)
+    words, meant = list(argv), f"{shipped}{colon}{variant}"
+    for i, word in enumerate(words):
+        if re.fullmatch("--?config", word):
+            words[i + 1] = meant
+        elif re.match("--?config=", word):
+            words[i] = f"--config={meant}"
+    return words
+
+
+def _help(module: str) -> str:
+    text = f"{sys.modules[module].__doc__}\nflags:\n{flags.FLAGS.module_help(module)}"
+    return f"{text}\n\nTry --helpfull for all flags."
+
+
 def _check_config_arguments(argv: Sequence[str]) -> None:
     """Raises a UserError for a config file or an overridden key that does not exist.
 
@@ -50,7 +93,8 @@ def _check_config_arguments(argv: Sequence[str]) -> None:
     """
     path = _config(argv).partition(":")[0]
     if path and not os.path.isfile(path):
-        raise UserError(f"--config {path}: no such file, choose one of those in configs/")
+        shipped = ", ".join(sorted(file.stem for file in config_folder().glob("[!_]*.py")))
+        raise UserError(f"--config {path}: no such file; give that of a config, or one of {shipped}")
     for argument in argv[1:]:
         if match := re.match(r"--?(?:no)?config\.([\w.]+)", argument):
             settings.check_key(match[1])

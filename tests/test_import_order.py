@@ -17,8 +17,10 @@ ORDER = (
     ("models", "metrics"),
     ("settings", "codec", "checkpoints"),
     ("training", "evaluation", "convert"),
-    ("commands", "cli"),
-    ("train", "eval", "__main__"),
+    ("commands",),
+    ("train", "eval"),
+    ("cli",),
+    ("__main__",),
 )
 SIDEWAYS = {("codec", "settings"), ("checkpoints", "settings")}
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}

@@ -1,10 +1,12 @@
 """`fa-hific COMMAND`: finds the command, runs it, and turns a user's mistake into one sentence.
 
 Each command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`. Its
-heavy imports stand within `run`, so that `--help` and mistakes answer at once.
+heavy imports stand within `run`, so that `--help` and mistakes answer at once. `train` and `eval` have
+flags of another kind, as any key of a config is one, and take the whole command line themselves.
 """
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -34,9 +36,19 @@ COMMANDS = {
     "import-torch": import_torch,
 }
 
+WITH_CONFIGS = {
+    "train": "Train a model (train.py of the repository).",
+    "eval": "Measure models beside classical codecs (eval.py of the repository).",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 2 after a user's mistake, with 130 after an interrupt."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in WITH_CONFIGS:
+        sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read it there.
+        importlib.import_module(f"fa_hific_jax.{argv[0]}").start()
+        return
     args = parser().parse_args(argv)
     try:
         args.run(args)
@@ -63,4 +75,6 @@ def parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
+    for name, summary in WITH_CONFIGS.items():
+        commands.add_parser(name, help=summary)
     return top

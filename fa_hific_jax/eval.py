@@ -1,0 +1,196 @@
+"""Measures models on whole images, beside classical codecs on the same images.
+
+Every rate is that of a real file that was decoded again. Writes a page, report.html, and its
+numbers: results.json, summary.csv, and one row for each image and file in rows.jsonl.
+
+A run, with the images and codecs of its own config:
+
+  python eval.py --workdir runs/demo
+
+On other images, beside more codecs, with LPIPS, by four processes:
+
+  python eval.py --workdir runs/demo --images kodak/ --baselines jpeg,webp,avif --jobs 4 \\
+      --lpips lpips_alex.npz
+
+Several runs and exported models in one table (an exported model is what `fa-hific export` writes),
+at several rates where a model offers them:
+
+  python eval.py --models runs/a,runs/b,models/c --images kodak/ --quality 0,0.5,1 --out compared
+
+Stopped at any moment, the same command goes on and computes nothing twice. Two models at equal
+rate, image by image; each is a run, a model, or the --out of an earlier evaluation:
+
+  python eval.py --compare runs/a runs/b --images kodak/
+
+--images is a folder, a glob, or what docs/data.md says of data.evaluation, as in
+tfds:clic:validation. --config is needed only to override what the run knows of itself, as in
+--config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes share the
+images as train.py's share a batch. Columns, metrics, files: docs/evaluation.md. Without the repository,
+`fa-hific eval` is the same.
+"""
+
+import datetime
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from fa_hific_jax import checkpoints, commands, settings
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.training import processes
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with its variant behind a colon; by default the run's own"
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a training run, held against --config")
+MODELS = flags.DEFINE_list("models", [], "Folders of runs and of exported models")
+COMPARE = flags.DEFINE_bool("compare", False, "Compare two: --compare RUN_A RUN_B")
+IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
+LIMIT = flags.DEFINE_integer("limit", 0, "How many images, the first ones; 0 for all")
+BASELINES = flags.DEFINE_list(
+    "baselines",
+    None,
+    "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
+)
+BASELINE_POINTS = flags.DEFINE_integer(
+    "baseline_points", None, "How many qualities of each, spread over its range; 0 for all"
+)
+SAME_SIZE = flags.DEFINE_bool(
+    "same_size", None, "Also run each at the size of the first model's file, image by image"
+)
+UNTRAINED = flags.DEFINE_bool("untrained_control", None, "Also a model with random parameters")
+QUALITY = flags.DEFINE_list("quality", [], "Of models with a variable rate: numbers from 0 to 1")
+DETAIL = flags.DEFINE_list("detail", [], "Of models with FCM: numbers from 0 (smooth) to 1")
+LPIPS = flags.DEFINE_list("lpips", None, "Files of LPIPS weights: fa-hific get-lpips")
+INCEPTION = flags.DEFINE_string("inception", None, "File of Inception weights, for FID and KID")
+JOBS = flags.DEFINE_integer("jobs", 1, "Processes for the classical codecs; results are the same")
+OUT = flags.DEFINE_string(
+    "out", None, "Folder for the results; that of the one model, and evaluation/ in it, by default"
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
+)
+PROCESSES = flags.DEFINE_integer(
+    "processes", None, "How many processes there are (or JAX_NUM_PROCESSES)"
+)
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (or JAX_PROCESS_ID)")
+
+
+def start() -> None:
+    """The whole of the command, with the flags of sys.argv."""
+    commands.run(main, required=[], arguments=True)
+
+
+def main(*arguments: str) -> None:
+    given = settings.from_mapping(CONFIG.value.to_dict()) if CONFIG.value else None
+    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if COMPARE.value:
+        compare(arguments, given)
+        return
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}: see --help")
+    folders, called = MODELS.value, "--models"
+    if bool(WORKDIR.value) == bool(folders):
+        raise UserError("name what to evaluate: a run with --workdir, or several with --models")
+    if WORKDIR.value:
+        folders, called = [WORKDIR.value], "--workdir"
+    if len(folders) > 1 and not OUT.value:
+        raise UserError("--out is missing: several models need a folder for their results")
+    out = Path(OUT.value).expanduser() if OUT.value else default_out(folders[0], called)
+    evaluate(folders, called, given, out)
+
+
+def evaluate(folders: list[str], called: str, given: settings.Settings | None, out: Path) -> Any:
+    """Evaluates the models of these folders, prints the table, and returns the results."""
+    # Load slowly: after the config's own errors.
+    from fa_hific_jax.evaluation import results
+    from fa_hific_jax.evaluation.evaluate import evaluate
+    from fa_hific_jax.evaluation.options import prepare
+
+    plan, source, meter, images = prepare(folders, options(), given, called)
+    found = evaluate(plan, source, meter, out, origin() | {"images": images})
+    if found is not None:
+        print("", results.format_table(found), *results.notes(found), "", sep="\n")
+        print(out / "report.html")
+    return found
+
+
+def compare(names: Sequence[str], given: settings.Settings | None) -> None:
+    """Prints which of two models wins where; with --out, also writes comparison.json."""
+    if len(names) != 2:
+        raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
+    from fa_hific_jax.evaluation import comparison, comparison_table, results
+
+    evaluated = [results_of(name, given) for name in names]
+    if not processes.leads():
+        return
+    compared = comparison.compare(*evaluated, names=(names[0], names[1]))
+    print(f"\n{comparison_table.format_comparison(compared)}")
+    if OUT.value:
+        path = Path(OUT.value).expanduser() / "comparison.json"
+        results.write_json(path, compared)
+        print(f"\n{path}")
+
+
+def results_of(folder: str, given: settings.Settings | None) -> Any:
+    """Results in a folder of an evaluation; a run or a model is evaluated first."""
+    from fa_hific_jax.evaluation import results
+
+    path = Path(folder).expanduser() / "results.json"
+    if path.is_file():
+        return results.read_results(path)
+    return evaluate([folder], "--compare", given, default_out(folder, "--compare"))
+
+
+def options() -> Any:
+    """The flags, but for those that name models and folders."""
+    from fa_hific_jax.evaluation.options import Options
+
+    return Options(
+        images=IMAGES.value,
+        baselines=None if BASELINES.value is None else tuple(BASELINES.value),
+        baseline_points=BASELINE_POINTS.value,
+        same_size=SAME_SIZE.value,
+        untrained_control=UNTRAINED.value,
+        lpips_files=None if LPIPS.value is None else tuple(LPIPS.value),
+        inception_file=INCEPTION.value,
+        qualities=numbers("quality", QUALITY.value),
+        details=numbers("detail", DETAIL.value),
+        limit=LIMIT.value,
+        jobs=JOBS.value,
+    )
+
+
+def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError:
+        raise UserError(f"--{name} is {','.join(texts)}: give numbers from 0 to 1") from None
+
+
+def default_out(folder: str, called: str) -> Path:
+    return Path(checkpoints.workdir_path(folder, called)) / "evaluation"
+
+
+def origin() -> dict[str, Any]:
+    """Of the results: by what they were made, and on what."""
+    import jax
+
+    from fa_hific_jax.training import record
+
+    called = sys.argv[0]
+    program = ["python", called] if called.endswith(".py") else called.split()
+    state = record.git_state(Path(__file__).resolve().parent) or {"commit": None, "changed": None}
+    return {
+        "command": shlex.join([*program, *sys.argv[1:]]),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **state,
+        "versions": record.versions(),
+        "device": jax.devices()[0].device_kind,
+        "processes": jax.process_count(),
+        "jobs": JOBS.value,
+    }

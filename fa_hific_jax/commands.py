@@ -94,7 +94,7 @@ def _check_config_arguments(argv: Sequence[str]) -> None:
     path = _config(argv).partition(":")[0]
     if path and not os.path.isfile(path):
         shipped = ", ".join(sorted(file.stem for file in config_folder().glob("[!_]*.py")))
-        raise UserError(f"--config {path}: no such file; give that of a config, or one of {shipped}")
+        raise UserError(f"--config {path}: no such file; give one that exists, or {shipped}")
     for argument in argv[1:]:
         if match := re.match(r"--?(?:no)?config\.([\w.]+)", argument):
             settings.check_key(match[1])

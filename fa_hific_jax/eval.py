@@ -25,8 +25,8 @@ rate, image by image; each is a run, a model, or the --out of an earlier evaluat
 --images is a folder, a glob, or what docs/data.md says of data.evaluation, as in
 tfds:clic:validation. --config is needed only to override what the run knows of itself, as in
 --config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes share the
-images as train.py's share a batch. Columns, metrics, files: docs/evaluation.md. Without the repository,
-`fa-hific eval` is the same.
+images as train.py's share a batch. Columns, metrics, files: docs/evaluation.md. Without the
+repository, `fa-hific eval` is the same.
 """
 
 import datetime

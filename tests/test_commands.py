@@ -136,7 +136,7 @@ def test_missing_flags_are_named(tmp_path):
 def test_config_that_does_not_exist_is_named(override, tmp_path):
     said = sentence("train.py", "--config", "configs/no.py:lo", f"--workdir={tmp_path}", *override)
     assert said == (
-        "--config configs/no.py: no such file; give that of a config, or one of "
+        "--config configs/no.py: no such file; give one that exists, or "
         "base, demo, fa_hific, hific, lite, mse_lpips, tiny"
     )
 

@@ -1,8 +1,8 @@
 """`fa-hific COMMAND`: finds the command, runs it, and turns a user's mistake into one sentence.
 
 Each command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`. Its
-heavy imports stand within `run`, so that `--help` and mistakes answer at once. `train` and `eval` have
-flags of another kind, as any key of a config is one, and take the whole command line themselves.
+heavy imports stand within `run`, so that `--help` and mistakes answer at once. `train` and `eval`
+have flags of another kind, as any key of a config is one, and parse the command line themselves.
 """
 
 import argparse

@@ -1,0 +1,13 @@
+# Training on NVIDIA GPUs; docs/training.md has the command. Python's packages are pinned by
+# requirements.txt; JAX brings CUDA's libraries, so the host needs a driver and the container toolkit.
+FROM python:3.11-slim
+
+WORKDIR /opt/fa-hific-jax
+COPY requirements.txt .
+RUN pip install --no-cache-dir --requirement requirements.txt \
+    && pip install --no-cache-dir "jax[cuda12]==$(python -c 'import jax; print(jax.__version__)')"
+COPY . .
+RUN pip install --no-cache-dir --no-deps --editable .
+
+ENTRYPOINT ["python"]
+CMD ["train.py", "--help"]

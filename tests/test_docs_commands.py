@@ -4,7 +4,8 @@ Each page has a folder of its own, in which its blocks run in their order, shell
 `bash -euo pipefail`. What they name lies there, small: train.py, eval.py and configs/ of the
 repository; photo.jpg, photo.png, and folders photos/ and kodak/ of photographs; runs/demo, fa_lo,
 a and b, with random parameters and few points of the codecs; models/c, exported; models/lite with
-gains; lpips_alex.npz with random weights. `python` and `fa-hific` are those of the tests' own environment.
+gains; lpips_alex.npz with random weights. `python` and `fa-hific` are those of the tests' own
+environment.
 """
 
 import os

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
-    # Folder of an earlier stage, or of imported weights, whose parameters a new run begins with;
-    # "" for random ones. A run that has checkpoints of its own goes on from those.
+    # Folder of an earlier stage, of imported weights, or of a model exported with --trainable,
+    # whose parameters a new run begins with; "lite" for the model that comes with the package, ""
+    # for random parameters. A run that has checkpoints of its own goes on from those.
     config.init_from = ""
     # Parts of the names of the parameters that train, as parameters.txt lists them: ("fcm",
     # "sigma"), ("discriminator",), ("autoencoder/encoder/",). The others stay as they are. () for

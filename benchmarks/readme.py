@@ -37,12 +37,16 @@ def main(arguments: list[str]) -> None:
         name, _, folder = argument.partition("=")
         if not folder:
             raise UserError(f"{argument}: give NAME=FOLDER, the folder of an evaluation")
-        found = res.read_results(Path(folder) / "results.json")
-        res.write_lines(path_of(name), res.compact(found))
+        keep(name, Path(folder))
     text = README.read_text("utf-8")
     res.replace_file(README, with_results(text).encode())
     for name in named_in(text):
         res.replace_file(figure_of(name), figure(name).encode())
+
+
+def keep(name: str, folder: Path) -> None:
+    """Results of an evaluation as results/NAME.json."""
+    res.write_lines(path_of(name), res.compact(res.read_results(folder / "results.json")))
 
 
 def path_of(name: str) -> Path:

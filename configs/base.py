@@ -185,6 +185,9 @@ def get_config() -> ConfigDict:
     # Parts in which a batch is computed, one after the other, to save memory. Only what FFL takes
     # over the batch (ave_spectrum, batch_matrix) is then taken over a part.
     config.train.accumulate = 1
+    # Devices over which parameters and optimizers are split, 1 for a full copy on each; must divide
+    # the number of devices (docs/training.md).
+    config.train.fsdp = 1
     # Compute the autoencoder a second time for its gradient (rematerialisation), so that what it
     # would keep takes no memory while the losses are computed (docs/training.md).
     config.train.recompute = False

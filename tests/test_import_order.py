@@ -17,6 +17,7 @@ ORDER = (
     ("models", "metrics"),
     ("settings", "codec", "checkpoints"),
     ("training", "evaluation", "convert"),
+    ("demo",),
     ("commands", "cli"),
     ("train", "eval", "__main__"),
 )
@@ -35,6 +36,7 @@ OPTIONAL = {
     "tensorflow_compression_ops",
     "tensorflow_datasets",
     "array_record",
+    "gradio",
 }
 
 MODULES = sorted([*(ROOT / PACKAGE).rglob("*.py"), ROOT / "train.py", ROOT / "eval.py"])

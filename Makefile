@@ -1,5 +1,5 @@
-# `make demo` trains, compresses and reports; `make test` runs the test suite. Both first make a
-# virtual environment in .venv with everything pinned in requirements.txt. `make test-tfc` tests
+# `make demo` compresses with the model that comes with the package, trains it on, and reports; `make
+# test` runs the test suite. Both first make a
 # TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc (requirements-tfc.txt). `make docs`
 # builds the pages of docs/, `make wheel` what is installed elsewhere.
 
@@ -9,12 +9,15 @@ RUN := $(VENV)/bin/python
 VENV_TFC := .venv-tfc
 RUN_TFC := $(VENV_TFC)/bin/python
 INTEROP := $(CURDIR)/runs/interop
+DEMO := --images photographs:held_out --quality 0.2,0.5,0.8 --baselines jpeg,webp \
+    --baseline_points 6 --out runs/demo/evaluation
 
 .PHONY: demo test test-long test-tfc lint docs wheel clean
 
 demo: $(VENV)/ready
+	$(RUN) eval.py --models lite $(DEMO)
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo
-	$(RUN) eval.py --config configs/demo.py --workdir runs/demo
+	$(RUN) eval.py --models lite,runs/demo $(DEMO)
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -n 2

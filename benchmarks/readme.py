@@ -24,7 +24,7 @@ from fa_hific_jax.evaluation.plan import SAME_SIZE
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 SECTION = re.compile(r"(?s)(<!-- results/(\w+)\.json: table -->\n).*?(<!-- end -->)")
-METRICS = ("psnr", "ms_ssim")
+METRICS = ("psnr", "ms_ssim", "lpips_alex")
 COLOURS = {
     "model": ("#e8590c", "#d6336c"),
     "control": ("#868e96",),
@@ -37,12 +37,16 @@ def main(arguments: list[str]) -> None:
         name, _, folder = argument.partition("=")
         if not folder:
             raise UserError(f"{argument}: give NAME=FOLDER, the folder of an evaluation")
-        found = res.read_results(Path(folder) / "results.json")
-        res.write_lines(path_of(name), res.compact(found))
+        keep(name, Path(folder))
     text = README.read_text("utf-8")
     res.replace_file(README, with_results(text).encode())
     for name in named_in(text):
         res.replace_file(figure_of(name), figure(name).encode())
+
+
+def keep(name: str, folder: Path) -> None:
+    """Results of an evaluation as results/NAME.json."""
+    res.write_lines(path_of(name), res.compact(res.read_results(folder / "results.json")))
 
 
 def path_of(name: str) -> Path:
@@ -91,9 +95,10 @@ def figure(name: str) -> str:
         "axes.grid": True,
         "grid.alpha": 0.2,
     }
+    shown = [name for name in METRICS if not results["metrics"][name].get("not_measured")]
     with matplotlib.rc_context(style | ink):
-        drawing = Figure(figsize=(8, 3), layout="constrained")
-        for axes, metric in zip(drawing.subplots(1, len(METRICS)), METRICS, strict=True):
+        drawing = Figure(figsize=(4 * len(shown), 3), layout="constrained")
+        for axes, metric in zip(drawing.subplots(1, len(shown)), shown, strict=True):
             _draw(axes, results, metric)
             axes.set(xlabel="bits per pixel", ylabel=res.heading(results["metrics"], metric))
         axes.legend(frameon=False)

@@ -1,6 +1,6 @@
 """How long a training step takes: compiling, computing, memory; and the same step in PyTorch.
 
-  python benchmarks/train_step.py                     # demo and lite
+  python benchmarks/train_step.py                     # small and lite
   python benchmarks/train_step.py --all               # and the paper's width: some 10 GB of memory
   python benchmarks/train_step.py --cores 1 --name cpu1
 
@@ -43,16 +43,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 # Batch and crop on a CPU; elsewhere the config's own.
-CASES = {"demo": (1, 128), "lite": (1, 256), "paper": (1, 128)}
+CASES = {"small": (1, 128), "lite": (1, 256), "paper": (1, 128)}
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
 MATRIX = 2048
 
 
 def settings_of(case: str, cpu: bool):
-    from configs import demo, fa_hific, lite
+    from configs import fa_hific, lite, small
     from fa_hific_jax import settings as settings_lib
 
-    config = {"demo": demo, "lite": lite, "paper": fa_hific}[case].get_config()
+    config = {"small": small, "lite": lite, "paper": fa_hific}[case].get_config()
     with config.unlocked():
         config.loss.lpips = 0.0
         if cpu:
@@ -203,7 +203,7 @@ def cases(everything: bool, cpu: bool) -> tuple[list[str], dict[str, str]]:
     """What to measure, and what not with the reason."""
     if everything or not cpu:
         return list(CASES), {}
-    return ["demo", "lite"], {"paper": "183 million parameters take minutes and 10 GB: --all"}
+    return ["small", "lite"], {"paper": "183 million parameters take minutes and 10 GB: --all"}
 
 
 def main() -> int:

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
-    # Folder of an earlier stage, or of imported weights, whose parameters a new run begins with;
-    # "" for random ones. A run that has checkpoints of its own goes on from those.
+    # Folder of an earlier stage, of imported weights, or of a model exported with --trainable,
+    # whose parameters a new run begins with; "lite" for the model that comes with the package, ""
+    # for random parameters. A run that has checkpoints of its own goes on from those.
     config.init_from = ""
     # Parts of the names of the parameters that train, as parameters.txt lists them: ("fcm",
     # "sigma"), ("discriminator",), ("autoencoder/encoder/",). The others stay as they are. () for
@@ -184,6 +185,9 @@ def get_config() -> ConfigDict:
     # Parts in which a batch is computed, one after the other, to save memory. Only what FFL takes
     # over the batch (ave_spectrum, batch_matrix) is then taken over a part.
     config.train.accumulate = 1
+    # Devices over which parameters and optimizers are split, 1 for a full copy on each; must divide
+    # the number of devices (docs/training.md).
+    config.train.fsdp = 1
     # Compute the autoencoder a second time for its gradient (rematerialisation), so that what it
     # would keep takes no memory while the losses are computed (docs/training.md).
     config.train.recompute = False

@@ -125,6 +125,7 @@ class TrainConfig:
     steps: int
     batch_size: int
     accumulate: int
+    fsdp: int
     recompute: bool
     max_nonfinite: int
     seed: int

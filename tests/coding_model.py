@@ -1,5 +1,6 @@
 """A small model whose symbols spread, and images to code with it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -35,6 +36,15 @@ def coding_params(seed: int = 1, **overrides):
 def coding_model(seed: int = 1, **overrides) -> Model:
     """A model of `coding_params`."""
     return from_params(coding_config(**overrides), coding_params(seed, **overrides))
+
+
+@functools.cache
+def many_rates_model() -> Model:
+    """The same with a choice of rates: gains from a half to two."""
+    config = dataclasses.replace(coding_config(), qualities=2)
+    log_gain = np.log(np.repeat([[0.5], [2.0]], config.latent_channels, axis=1)).astype(np.float32)
+    gains = {"log_gain": log_gain, "log_inverse": -log_gain}
+    return from_params(config, coding_params() | {"gains": gains})
 
 
 def image_of(height: int, width: int) -> np.ndarray:

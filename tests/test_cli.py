@@ -190,12 +190,12 @@ def test_a_wrong_command_changes_nothing_and_says_why(models, capsys, arguments,
     assert all(model.calls == [] for model in models)
 
 
-def test_no_model_at_all_says_what_to_give(models, capsys, monkeypatch):
+def test_without_a_choice_the_shipped_model_codes(models, monkeypatch):
     image("a.png")
-    Path("b.fahj").write_bytes(b"")
     monkeypatch.delenv(runtime.MODEL_VARIABLE)
-    for command in (["compress", "a.png"], ["decompress", "b.fahj"]):
-        assert "give --model FOLDER, or set FA_HIFIC_MODEL" in refused(capsys, *command)
+    run("compress", "a.png")
+    run("decompress", "a.fahj", "-o", "b.png")
+    assert [model.name for model in models] == ["lite", "lite"]
 
 
 def test_the_flag_goes_before_the_environment(models):

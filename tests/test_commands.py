@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import demo
+from configs import small
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.settings import from_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = "--config=configs/demo.py"
+DEMO = "--config=configs/small.py"
 SMALL = """
-from configs import demo
+from configs import small
 
 def get_config():
-    config = demo.get_config()
+    config = small.get_config()
     config.model.encoder_widths = config.model.generator_widths = (4, 4, 4, 4, 4)
     config.model.latent_channels = config.model.hyper_channels = 4
     config.model.residual_blocks = 1
@@ -137,7 +137,7 @@ def test_config_that_does_not_exist_is_named(override, tmp_path):
     said = sentence("train.py", "--config", "configs/no.py:lo", f"--workdir={tmp_path}", *override)
     assert said == (
         "--config configs/no.py: no such file; give one that exists, or "
-        "base, demo, fa_hific, hific, lite, mse_lpips, tiny"
+        "base, demo, fa_hific, hific, lite, mse_lpips, small, tiny"
     )
 
 
@@ -156,7 +156,7 @@ def test_config_that_does_not_exist_is_named(override, tmp_path):
 )
 def test_mistake_within_a_config_is_placed(code, expected, write, tmp_path):
     path = write(
-        "from configs import demo\ndef get_config():\n    config = demo.get_config()\n"
+        "from configs import small\ndef get_config():\n    config = small.get_config()\n"
         f"    {code}\n    return config\n"
     )
     said = sentence("train.py", "--config", path, f"--workdir={tmp_path / 'run'}")
@@ -207,7 +207,7 @@ def test_evaluation_that_makes_no_sense_is_refused_in_a_sentence(arguments, expe
 def test_evaluation_with_another_model_than_trained_names_the_key(tmp_path):
     checkpoints = Checkpoints(epath.Path(tmp_path), kept=1)
     nothing = {"nothing": np.zeros((), np.float32)}
-    checkpoints.save(5, nothing, nothing, from_mapping(demo.get_config().to_dict()))
+    checkpoints.save(5, nothing, nothing, from_mapping(small.get_config().to_dict()))
     checkpoints.close()
     said = sentence("eval.py", DEMO, f"--workdir={tmp_path}", "--config.model.fcm_width=16")
     assert said == (

@@ -16,7 +16,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from configs import demo, fa_hific, hific, lite, mse_lpips, tiny
+from configs import demo, fa_hific, hific, lite, mse_lpips, small, tiny
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.losses.lpips import load_lpips
 from fa_hific_jax.models.autoencoder import init_parameters
@@ -63,7 +63,7 @@ def test_frequency_weights_of_fa_vae_are_a_variant():
 
 
 def test_embedded_configs_need_no_files():
-    for module in (demo, tiny):
+    for module in (small, tiny):
         settings = build(module.get_config())
         assert settings.loss.lpips == 0 and settings.loss.ffl and settings.loss.dsl
         assert settings.loss.gan and settings.model.fcm_width
@@ -79,13 +79,21 @@ def test_lite_is_one_model_for_every_rate_of_at_most_12_million_parameters(stage
     assert (
         frequency
         == {
-            **dict.fromkeys(("base", "hific"), (False, False, False)),
+            **dict.fromkeys(("start", "base", "hific"), (False, False, False)),
             "ffl": (True, False, False),
             "fa": (True, True, True),
             "ours": (True, False, True),
         }[stage]
     )
-    assert bool(light.loss.gan) == (stage != "base")
+    assert bool(light.loss.gan) == (stage not in ("start", "base"))
+    assert bool(light.loss.lpips) == (stage != "start")
+
+
+def test_the_demo_goes_on_from_the_shipped_model_without_files():
+    settings, light = build(demo.get_config()), build(lite.get_config("base"))
+    assert settings.init_from == "lite" and settings.loss.lpips == 0
+    assert settings.model.encoder_widths == light.model.encoder_widths
+    assert settings.model.fcm_width and settings.loss.ffl and settings.loss.dsl
 
 
 def test_lite_has_the_weights_of_fa_hific():
@@ -105,7 +113,7 @@ def test_tiny_uses_a_data_folder_where_one_is_named(monkeypatch):
 @pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific, lite])
 def test_unknown_variant_is_named(module):
     with pytest.raises(
-        ValueError, match="config variant 'low' does not exist: choose one of (lo, mi|base, hific)"
+        ValueError, match="config variant 'low' does not exist: choose one of (lo, mi|start, base)"
     ):
         module.get_config("low")
 

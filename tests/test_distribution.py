@@ -2,11 +2,13 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import training_run
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.training import sharding
 from fa_hific_jax.training.processes import explicit
 
 # Rounding alone: sums over the batch are made in another order.
@@ -51,6 +53,54 @@ def test_two_processes_train_as_one(tmp_path):
     assert "step 3/3" in first
     said = [line for line in second.splitlines() if not line.startswith("[Gloo]")]
     assert said == [], "only the first process prints"
+
+
+@pytest.mark.long
+def test_a_split_state_trains_as_copies_do_and_goes_on_as_one(tmp_path):
+    # Wide enough for arrays that are worth splitting.
+    wide = SMALL | {"model__hyper_channels": 16, "train__batch_size": 4, "train__evaluate_every": 2}
+    wide |= {"train__steps": 4, "train__summary_every": 2, "optimizer__ema_decay": 0.9}
+    split = training_run.start_several(tmp_path / "split", 2, 2, train__fsdp=4, **wide)
+    run([training_run.start(tmp_path / "copies", 1, **wide), *split])
+    copies = training_run.losses(tmp_path / "copies")
+    assert_same_losses(training_run.losses(tmp_path / "split"), copies)
+    source = tmp_path / "split" / "checkpoints" / "2"
+    shutil.copytree(source, tmp_path / "again" / "checkpoints" / "2")
+    run([training_run.start(tmp_path / "again", 2, train__fsdp=2, **wide)])
+    later = {step: loss for step, loss in copies.items() if step > 2}
+    assert_same_losses(training_run.losses(tmp_path / "again"), later)
+
+
+def test_large_arrays_are_split_along_their_longest_divisible_axis_and_small_ones_copied():
+    mesh = sharding.data_mesh(fsdp=2)
+    shapes = {
+        "kernel": (3, 3, 64, 32),
+        "odd": (3, 3, 1025, 32),
+        "indivisible": (81, 81),
+        "bias": (64,),
+    }
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    placed = jax.device_put(arrays, sharding.of_state(arrays, mesh))
+    held = {name: array.addressable_data(0).shape for name, array in placed.items()}
+    assert held == {
+        "kernel": (3, 3, 32, 32),
+        "odd": (3, 3, 1025, 16),
+        "indivisible": (81, 81),
+        "bias": (64,),
+    }
+    gathered = sharding.gather(mesh)(placed)
+    assert all(array.is_fully_replicated for array in gathered.values())
+    np.testing.assert_array_equal(gathered["kernel"], arrays["kernel"])
+
+
+def test_a_state_split_over_devices_that_are_not_there_is_refused(tmp_path):
+    process = training_run.start(tmp_path, devices=4, train__fsdp=3, **SMALL)
+    code, _, err = training_run.finish(process)
+    assert (code, err) == (
+        2,
+        "error: train.fsdp is 3, which does not divide the 4 devices: choose a divisor, or 1 for "
+        "a full copy on each\n",
+    )
 
 
 @pytest.mark.slow

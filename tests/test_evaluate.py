@@ -14,7 +14,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from configs import demo
+from configs import small
 from fa_hific_jax import metrics
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder, workdir_path
 from fa_hific_jax.codec.model import from_params
@@ -34,11 +34,11 @@ JPEG = dict(baselines=("jpeg",), baseline_points=2)
 
 
 def settings_of(**overrides):
-    """configs/demo.py with the smallest model; overrides are "group__key=value"."""
-    config = demo.get_config().to_dict()
-    small = {"latent_channels": 4, "hyper_channels": 4, "residual_blocks": 1, "fcm_width": 4}
+    """configs/small.py with the smallest model; overrides are "group__key=value"."""
+    config = small.get_config().to_dict()
+    tiny = {"latent_channels": 4, "hyper_channels": 4, "residual_blocks": 1, "fcm_width": 4}
     widths = {"encoder_widths": (4, 4, 4, 4, 4), "generator_widths": (4, 4, 4, 4, 4)}
-    config["model"].update(small | widths)
+    config["model"].update(tiny | widths)
     for key, value in overrides.items():
         group, _, field = key.partition("__")
         config[group][field] = value
@@ -184,7 +184,7 @@ def test_without_weights_the_reason_stands_where_the_number_would(evaluated):
 
 def test_results_tell_step_target_and_model(evaluated):
     ours = evaluated[1]["codecs"]["ours"]
-    assert (ours["step"], ours["target_bpp"]) == (STEP, demo.get_config().loss.target_bpp)
+    assert (ours["step"], ours["target_bpp"]) == (STEP, small.get_config().loss.target_bpp)
     model = from_params(settings_of().model, parameters(seed=3))
     assert ours["model_id"] == model.model_id.hex()
 

@@ -10,7 +10,9 @@ from tiny_settings import tiny_settings
 
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.cli.main import main
-from fa_hific_jax.codec.model_folder import load_model
+from fa_hific_jax.codec.arrays import flat
+from fa_hific_jax.codec.model_folder import load_model, load_parameters
+from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import init_parameters
 
 STEPS = (3, 7)
@@ -94,3 +96,24 @@ def test_a_model_with_gains_keeps_its_choice_of_rates(tmp_path, capsys):
     image = image_of(30, 40)
     assert model.decompress(model.compress(image, quality=0.9)).shape == image.shape
     assert "integers cost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_trainable_model_holds_every_parameter(workdir, tmp_path, dtype):
+    export(workdir, "-o", tmp_path / "model", "--trainable", "--dtype", dtype)
+    origin, leaves = load_parameters(tmp_path / "model")
+    expected = flat(coding_params(seed=7))
+    assert origin["step"] == 7
+    assert sorted(leaves) == sorted(expected)
+    for name, leaf in leaves.items():
+        assert leaf.dtype == np.float32
+        np.testing.assert_array_equal(leaf, np.asarray(expected[name], dtype))
+    plain = export_plain(workdir, tmp_path / "plain", dtype)
+    assert load_model(tmp_path / "model").model_id == plain.model_id
+
+
+def export_plain(workdir, folder, dtype):
+    export(workdir, "-o", folder, "--dtype", dtype)
+    with pytest.raises(UserError, match="only training needs: .* export it again with --trainable"):
+        load_parameters(folder)
+    return load_model(folder)

@@ -17,6 +17,7 @@ ORDER = (
     ("models", "metrics"),
     ("settings", "codec", "checkpoints"),
     ("training", "evaluation", "convert"),
+    ("demo",),
     ("commands",),
     ("train", "eval"),
     ("cli",),
@@ -37,6 +38,7 @@ OPTIONAL = {
     "tensorflow_compression_ops",
     "tensorflow_datasets",
     "array_record",
+    "gradio",
 }
 
 MODULES = sorted([*(ROOT / PACKAGE).rglob("*.py"), ROOT / "train.py", ROOT / "eval.py"])

@@ -220,9 +220,9 @@ def test_damaged_folders_are_refused_in_one_sentence(copied, damage, sentence):
 
 
 def test_names_and_files_are_told_from_folders(folder, tmp_path):
-    sentence = "^lite: no such folder, and no model is shipped under this or any name yet: give th"
+    sentence = r"^heavy: no such folder, nor a model that comes with the package \(.*\): give the"
     with pytest.raises(UserError, match=sentence):
-        load_model("lite")
+        load_model("heavy")
     with pytest.raises(UserError, match="is a file: give the model's folder, as fa-hific export w"):
         load_model(folder / "model.json")
 

@@ -31,8 +31,8 @@ def built(tmp_path_factory) -> Path:
             shutil.copytree(source, copy / part, ignore=ignored)
         else:
             shutil.copy(source, copy / part)
-    data = copy / PACKAGE / "default_model" / "weights.safetensors"
-    data.parent.mkdir(exist_ok=True)
+    data = copy / PACKAGE / "shipped" / "more" / "weights.safetensors"
+    data.parent.mkdir(parents=True)
     data.write_bytes(b"not weights, but data of the package")
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
@@ -79,7 +79,7 @@ def test_wheel_holds_code_data_configs_and_licence_and_nothing_else(built):
         if path.is_file() and "__pycache__" not in path.parts
     }
     configs = {f"{PACKAGE}/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
-    data = {f"{PACKAGE}/default_model/weights.safetensors"}
+    data = {f"{PACKAGE}/shipped/more/weights.safetensors"}
     of_wheel = {name for name in names if ".dist-info/" in name}
     assert names - of_wheel == sources | configs | data
     assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/evaluation/published.json"} < names

@@ -5,35 +5,24 @@ The distribution's Chromium does it (`apt-get install chromium`); without one th
 
 import io
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from chromium import chromium
 from PIL import Image
 
 from fa_hific_jax.evaluation.report import write_report
 from tests.report_results import PROTOCOL, results_of, save_pictures
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
 pytestmark = pytest.mark.long
 
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
 def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    # Where a distribution's package is only a stub of another installer, it does not start.
-    if not path or subprocess.run([path, "--version"], capture_output=True).returncode:
-        pytest.skip("no Chromium on the PATH: apt-get install chromium")
-    with sync_api.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=FLAGS.split())
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import base, demo
+from configs import base, small
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import OptimizerConfig, Settings, check_key, from_mapping, to_mapping
@@ -23,8 +23,8 @@ FIELDS = [(name, field.name) for name, kind in GROUPS.items() for field in datac
 
 
 def mapping(**overrides):
-    """configs/demo.py as nested dicts; overrides are group__key=value or key=value."""
-    config = demo.get_config().to_dict()
+    """configs/small.py as nested dicts; overrides are group__key=value or key=value."""
+    config = small.get_config().to_dict()
     for key, value in overrides.items():
         group, _, field = key.partition("__")
         if field:
@@ -34,7 +34,7 @@ def mapping(**overrides):
     return config
 
 
-@pytest.mark.parametrize("config", [base, demo])
+@pytest.mark.parametrize("config", [base, small])
 def test_settings_survive_json(config):
     settings = from_mapping(config.get_config().to_dict())
     assert from_mapping(json.loads(json.dumps(to_mapping(settings)))) == settings

@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.checkpoints import Checkpoints
+from fa_hific_jax.cli.main import main
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.evaluate import evaluate
 from fa_hific_jax.evaluation.options import Options, prepare
@@ -134,6 +135,16 @@ def test_an_imported_checkpoint_gives_what_it_has(tmp_path, training):
     equal(state.discriminator.spectral, judges.discriminator.spectral)
     assert ("dsl_sigma" in summary) is ("dsl_sigma" not in training)
     assert ("discriminator" in summary) is ("discriminator" not in training)
+
+
+def test_an_exported_model_gives_its_autoencoder(saved, tmp_path):
+    source = state_of(1, **BASE)
+    run, model = saved(source, **BASE), tmp_path / "model"
+    main(["export", run, "-o", str(model), "--trainable", "--calibrate", "dead_leaves:1"])
+    fresh, state, summary = taken(str(model), **GAN)
+    equal(state.params["autoencoder"], source.params["autoencoder"])
+    equal(state.discriminator, fresh.discriminator)
+    assert f"warm start from {model} step 1" in summary and "; new: discriminator" in summary
 
 
 def test_devices_of_the_source_do_not_matter(saved):

@@ -12,6 +12,7 @@ from typing import Any
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.cli.runtime import MODEL_VARIABLE
+from fa_hific_jax.codec.shipped import DEFAULT
 from fa_hific_jax.errors import UserError
 
 # What one file can do to a sound program; JAX reports memory that ran out as a RuntimeError.
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
         "--model",
         metavar="FOLDER",
         help="model that `fa-hific export` has written; without, that of the environment variable "
-        f"{MODEL_VARIABLE}",
+        f"{MODEL_VARIABLE}, else {DEFAULT}, which comes with the package",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that are there")
     parser.add_argument(

@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to fit the integers to: folder, glob, or dead_leaves:COUNT (dead_leaves:8); "
         "a dozen images are enough",
     )
+    parser.add_argument(
+        "--trainable",
+        action="store_true",
+        help="also keep what only training needs, so that a run can begin with the model "
+        "(config.init_from)",
+    )
     parser.add_argument("--force", action="store_true", help="replace a model that is there")
 
 
@@ -68,7 +74,9 @@ def _export(args: argparse.Namespace) -> None:
         weights=args.dtype,
         origin=origin | {"calibration": args.calibrate},
     )
-    model_folder.save_model(model, output, replace=args.force)
+    model_folder.save_model(
+        model, output, replace=args.force, to_train_on=params if args.trainable else None
+    )
     loss = _rate_loss(model, params, images)
     print(f"{output}: model {model.model_id.hex()}, step {origin['step']}")
     for file in sorted(output.iterdir()):

@@ -21,6 +21,7 @@ from fa_hific_jax.cli import (
     info,
     pack,
     plot,
+    serve,
 )
 from fa_hific_jax.errors import UserError, fail
 
@@ -31,6 +32,7 @@ COMMANDS = {
     "export": export,
     "pack": pack,
     "plot": plot,
+    "serve": serve,
     "get-lpips": get_lpips,
     "get-inception": get_inception,
     "import-torch": import_torch,

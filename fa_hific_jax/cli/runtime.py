@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.codec import shipped
 
 MODEL_VARIABLE = "FA_HIFIC_MODEL"
 
@@ -37,14 +37,8 @@ def orderly() -> Iterator[None]:
 
 
 def model_to_use(given: str | None) -> str:
-    """The model of --model, else of the environment; raises UserError where there is none."""
-    model = given or os.environ.get(MODEL_VARIABLE)
-    if not model:
-        raise UserError(
-            "no model was given, and none comes with this release: give --model FOLDER, or set "
-            f"{MODEL_VARIABLE} to a folder that fa-hific export has written"
-        )
-    return model
+    """The model of --model, else of the environment, else the one that comes with the package."""
+    return given or os.environ.get(MODEL_VARIABLE) or shipped.DEFAULT
 
 
 def use_compile_cache() -> None:

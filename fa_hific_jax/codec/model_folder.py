@@ -3,9 +3,8 @@
 model.json           format version, id, shape of the networks, where the model came from
 weights.safetensors  encoder, hyper-analysis and generator
 tables.safetensors   what must be the same at both ends: coding tables, integer hyper-synthesis
-
-The float hyper-synthesis and the prior are left out: no coder may use them, as their integer forms
-stand in the tables. To train on, keep the checkpoint.
+training.safetensors float hyper-synthesis and prior, only in a model to train on: no coder may use
+                     them, as their integer forms stand in the tables
 """
 
 import dataclasses
@@ -23,17 +22,28 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
 
 FORMAT = 1
-_DESCRIPTION, _WEIGHTS, _TABLES = "model.json", "weights.safetensors", "tables.safetensors"
+DESCRIPTION = "model.json"
+_WEIGHTS, _TABLES, _TRAINING = (f"{n}.safetensors" for n in ("weights", "tables", "training"))
 
 
-def save_model(model: Model, folder: Path | str, *, replace: bool = False) -> Path:
+def save_model(
+    model: Model,
+    folder: Path | str,
+    *,
+    replace: bool = False,
+    to_train_on: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes the model as a folder, whole or not at all, and returns its path.
+
+    `to_train_on` are the parameters of the model's `Autoencoder`, from which what the model itself
+    has no use for is stored too, for `load_parameters`.
 
     Raises:
       UserError: there is something at the path, and it is not to be replaced or no model.
@@ -45,6 +55,13 @@ def save_model(model: Model, folder: Path | str, *, replace: bool = False) -> Pa
         _WEIGHTS: save(_contiguous(weights)),
         _TABLES: save(_contiguous(entropy_arrays(model.entropy))),
     }
+    if to_train_on is not None:
+        rest = {
+            name: np.asarray(leaf, model.weights)
+            for name, leaf in flat(jax.device_get(to_train_on)).items()
+            if name not in weights
+        }
+        files[_TRAINING] = save(_contiguous(rest))
     description = {
         "format": FORMAT,
         "id": model.model_id.hex(),
@@ -54,7 +71,7 @@ def save_model(model: Model, folder: Path | str, *, replace: bool = False) -> Pa
         "model": dataclasses.asdict(model.config),
         "origin": dict(model.origin),
     }
-    files[_DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()
+    files[DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, replaced = (
         folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old")
@@ -78,21 +95,20 @@ def check_target(folder: Path, *, replace: bool) -> None:
         return
     if not replace:
         raise UserError(f"{folder}: there already: choose another name, or replace it with --force")
-    if not (folder / _DESCRIPTION).is_file():
+    if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder}: is no model, so it is not replaced: choose another name")
 
 
-def load_model(path: Path | str) -> Model:
+def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     """The model in a folder that `fa-hific export` has written, ready to compress and decompress.
+
+    Without a path, or by its name, the one that comes with the package.
 
     Raises:
       UserError: no such folder, a file that is missing or damaged, a format of another version, or
         a content that is not that of the model's id.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(_no_folder(str(path), folder))
-    description = _read_description(folder)
+    folder, description = _open(path)
     config = _read_config(folder, description)
     stored, tables = (
         _read_arrays(folder / name, description["sha256"]) for name in (_WEIGHTS, _TABLES)
@@ -111,10 +127,28 @@ def load_model(path: Path | str) -> Model:
         raise _damaged(folder, f"{error} is missing") from error
     if model.model_id.hex() != description["id"]:
         raise UserError(
-            f"{folder}: the content is that of model {model.model_id.hex()}, {_DESCRIPTION} says "
+            f"{folder}: the content is that of model {model.model_id.hex()}, {DESCRIPTION} says "
             f"{description['id']}: copy or export the model again"
         )
     return model
+
+
+def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(origin, parameters of the `Autoencoder` by flat names, float32) of a model to train on.
+
+    Raises:
+      UserError: as `load_model`, or the model was exported without what only training needs.
+    """
+    folder, description = _open(path)
+    if _TRAINING not in description["sha256"]:
+        raise UserError(
+            f"{folder}: was exported to code with, without the parameters that only training "
+            "needs: take the run, or export it again with --trainable"
+        )
+    leaves: dict[str, np.ndarray] = {}
+    for name in (_WEIGHTS, _TRAINING):
+        leaves |= _read_arrays(folder / name, description["sha256"])
+    return description["origin"], {n: leaf.astype(np.float32) for n, leaf in leaves.items()}
 
 
 def config_of(stored: Mapping[str, Any]) -> ModelConfig:
@@ -125,19 +159,28 @@ def config_of(stored: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**fields)
 
 
+def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
+    """(folder, description) of the model at a path or of this name."""
+    folder = Path(shipped.place(path)).expanduser()
+    if not folder.is_dir():
+        raise UserError(_no_folder(str(path), folder))
+    return folder, _read_description(folder)
+
+
 def _no_folder(given: str, folder: Path) -> str:
     if folder.is_file():
         return f"{given}: is a file: give the model's folder, as fa-hific export writes it"
     if os.sep not in given:
+        known = ", ".join(shipped.names()) or "none"
         return (
-            f"{given}: no such folder, and no model is shipped under this or any name yet: "
+            f"{given}: no such folder, nor a model that comes with the package ({known}): "
             "give the path of a folder that fa-hific export has written"
         )
     return f"{given}: no such folder: give one that fa-hific export has written"
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / _DESCRIPTION
+    path = folder / DESCRIPTION
     data = _read(path)
     try:
         description = json.loads(data)
@@ -168,7 +211,7 @@ def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
         # It may repeat what was described, whatever that is.
         why = "".join(character for character in str(error)[:200] if character.isprintable())
         raise UserError(
-            f"{folder / _DESCRIPTION}: describes networks that this build does not know ({why}): "
+            f"{folder / DESCRIPTION}: describes networks that this build does not know ({why}): "
             "install the release of fa-hific-jax that wrote it"
         ) from error
 
@@ -176,7 +219,7 @@ def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
 def _read_arrays(path: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != sums.get(path.name):
-        raise _damaged(path, f"its SHA-256 is not the one in {_DESCRIPTION}")
+        raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
     try:
         return load(data)
     except SafetensorError as error:
@@ -189,7 +232,7 @@ def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.n
     widths = tuple(weights[name].size if name in weights else 0 for name in names)
     if widths != config.encoder_widths:
         raise _damaged(
-            folder / _DESCRIPTION,
+            folder / DESCRIPTION,
             f"it tells of an encoder of widths {config.encoder_widths}, the weights have {widths}",
         )
 

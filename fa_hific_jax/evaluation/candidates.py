@@ -14,12 +14,12 @@ from etils import epath
 
 from fa_hific_jax import checkpoints
 from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.model import Model, from_params
-from fa_hific_jax.codec.model_folder import config_of, load_model
+from fa_hific_jax.codec.model_folder import DESCRIPTION, config_of, load_model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import init_parameters
 
-MODEL_FILE = "model.json"
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of models with a variable rate, unless others are asked for."""
 
@@ -95,16 +95,16 @@ def load(
     Raises:
       UserError: neither of the two, damaged, or the run was made with another model than `given`.
     """
-    path = checkpoints.workdir_path(folder, called)
+    path = checkpoints.workdir_path(shipped.place(folder), called)
     name = path.name or "model"
-    if (path / MODEL_FILE).exists():
+    if (path / DESCRIPTION).exists():
         model = load_model(Path(path))
         known = model.origin.get("settings") or {}
         return Candidate(name, "model", model, None, model.origin.get("step"), known)
     if called != "--workdir" and not (path / checkpoints.FOLDER).exists():
         raise UserError(
             f"{called} {folder}: neither a run (it holds no {checkpoints.FOLDER} folder) nor an "
-            f"exported model (it holds no {MODEL_FILE}): give one of the two"
+            f"exported model (it holds no {DESCRIPTION}): give one of the two"
         )
     if given is not None:
         params, step = checkpoints.load_autoencoder(path, given)

@@ -53,14 +53,16 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
         disk, or losses that are no longer finite (`check_and_average`).
     """
     config = settings.train
-    mesh = sharding.data_mesh()
+    mesh = sharding.data_mesh(config.fsdp)
     sharding.check_batch_size(config.batch_size, mesh)
     sources = open_sources(settings.data)
     everywhere = sharding.replicated(mesh)
     lpips_params = jax.device_put(jax.tree.map(np.asarray, _load_lpips(settings.loss)), everywhere)
     evaluate = evaluator(settings, lpips_params) if config.evaluate_every else None
     init_key, noise_key = _keys(config.seed, everywhere)
-    compiled = _compiled(settings, mesh)
+    shapes = jax.eval_shape(functools.partial(create, settings), init_key)
+    placement = sharding.of_state(shapes, mesh)
+    compiled = _compiled(settings, mesh, placement)
 
     def step_fn(state, images):
         return compiled(state, images, noise_key, lpips_params)
@@ -70,7 +72,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
         checkpoints = Checkpoints(
             workdir, config.checkpoints_kept, best=config.keep_best, writer=True
         )
-        state = initial_state(settings, checkpoints, everywhere, init_key)
+        state = initial_state(settings, checkpoints, placement, init_key)
         first = int(state.step)
         if leads():
             record.note_start(workdir, settings, first)
@@ -84,7 +86,8 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
             sources=sources,
         )
         with Logs(workdir) as logs, Stop() as stop:
-            run = _Run(settings, step_fn, evaluate, batches, checkpoints, logs, stop)
+            whole = sharding.gather(mesh)
+            run = _Run(settings, step_fn, whole, evaluate, batches, checkpoints, logs, stop)
             try:
                 state = _steps(run, state, first, sharding.split(mesh))
             except UserError:
@@ -101,6 +104,7 @@ class _Run:
 
     settings: Settings
     step_fn: Callable[..., tuple[TrainState, dict[str, Any]]]
+    whole: Callable[[TrainState], TrainState]
     evaluate: Callable[[TrainState], dict[str, float]] | None
     batches: Batches
     checkpoints: Checkpoints
@@ -141,7 +145,7 @@ def _steps(run: _Run, state: TrainState, first: int, rows: jax.sharding.Sharding
             means = check_and_average(pending, step, config.max_nonfinite)
             pending = []
             if run.evaluate is not None and evaluating:
-                means |= run.evaluate(state)
+                means |= run.evaluate(run.whole(state))
             means |= progress.measure(step)
             run.logs.scalars(step, means | run.batches.counts())
             for sentence in run.batches.news():
@@ -150,8 +154,10 @@ def _steps(run: _Run, state: TrainState, first: int, rows: jax.sharding.Sharding
             run.checkpoints.check()
             if saving:
                 save(state, run.settings, run.checkpoints, _score(config, means))
-        if leads() and (last or step % config.summary_every == 0):
-            run.logs.images(step, example_images(state, shown, run.settings))
+        if last or step % config.summary_every == 0:
+            gathered = run.whole(state)
+            if leads():
+                run.logs.images(step, example_images(gathered, shown, run.settings))
         if stopping:
             say(f"stopped after step {step} as asked: the same command goes on from there")
             break
@@ -176,13 +182,15 @@ class _Due:
         return due
 
 
-def _compiled(settings: Settings, mesh: Mesh) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
+def _compiled(
+    settings: Settings, mesh: Mesh, placement: Any
+) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
     """The training step over all devices; the state that goes in is gone afterwards."""
     everywhere, rows = sharding.replicated(mesh), sharding.split(mesh)
     return jax.jit(
         functools.partial(train_step, settings=settings),
-        in_shardings=(everywhere, rows, everywhere, everywhere),
-        out_shardings=everywhere,
+        in_shardings=(placement, rows, everywhere, everywhere),
+        out_shardings=(placement, everywhere),
         donate_argnums=0,
     )
 
@@ -206,7 +214,7 @@ def _score(config: TrainConfig, means: dict[str, float]) -> dict[str, float]:
 
 
 def initial_state(
-    settings: Settings, checkpoints: Checkpoints, placement: jax.sharding.Sharding, key: Key
+    settings: Settings, checkpoints: Checkpoints, placement: Any, key: Key
 ) -> TrainState:
     """State before the first step of this process, from where `train` says that it comes."""
     resuming = checkpoints.latest_step() is not None

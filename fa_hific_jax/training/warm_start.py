@@ -1,6 +1,6 @@
 """Parameters of an earlier stage, or imported ones, as the beginning of a new run."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import unflatten_dict
 
-from fa_hific_jax.checkpoints import Checkpoints, differences, newest, workdir_path
+from fa_hific_jax.checkpoints import differences, newest, workdir_path
+from fa_hific_jax.codec import model_folder, shipped
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.training.state import TrainState, restart_average
@@ -34,22 +35,29 @@ TAKEN = (
 
 
 class Source(NamedTuple):
-    """A checkpoint to take parameters from."""
+    """Parameters to take: of a checkpoint, or of an exported model.
+
+    `settings` are those of the run, `stored` the parameters' shapes by name, `read` gives the
+    arrays of some names.
+    """
 
     folder: epath.Path
-    checkpoints: Checkpoints
     step: int
+    settings: Mapping[str, Any]
+    stored: Mapping[str, Any]
+    read: Callable[[Collection[str]], Mapping[str, np.ndarray]]
 
 
 def find(settings: Settings) -> Source:
-    """The newest checkpoint in `settings.init_from`.
+    """The newest checkpoint, or the model, in `settings.init_from`.
 
     Raises:
       UserError: there is none, or its parameters mean something else than those of `settings`.
     """
-    folder = workdir_path(settings.init_from, "config.init_from")
-    source = Source(folder, *newest(folder, "config.init_from"))
-    stored = source.checkpoints.settings(source.step)
+    folder = workdir_path(shipped.place(settings.init_from), "config.init_from")
+    is_model = (folder / model_folder.DESCRIPTION).exists()
+    source = _of_model(folder) if is_model else _of_checkpoint(folder)
+    stored = source.settings
     for key, was, is_now in differences(stored, settings, ["model", "discriminator"]):
         group, field = key.split(".")
         fcm = min(stored["model"]["fcm_width"], settings.model.fcm_width)
@@ -63,6 +71,30 @@ def find(settings: Settings) -> Source:
     return source
 
 
+def _of_checkpoint(folder: epath.Path) -> Source:
+    kept, step = newest(folder, "config.init_from")
+
+    def read(names: Collection[str]) -> Mapping[str, np.ndarray]:
+        wanted = unflatten_dict(dict.fromkeys(names, 0), sep="/")
+        items = {item: kept.read(step, item, wanted[item]) for item in wanted}
+        kept.close()
+        return by_name(items)
+
+    items = {item: kept.contents(step, item) for item in ("autoencoder", "training")}
+    stored = {
+        name: leaf
+        for name, leaf in by_name(items).items()
+        if name.startswith(TAKEN) and leaf is not None
+    }
+    return Source(folder, step, kept.settings(step), stored, read)
+
+
+def _of_model(folder: epath.Path) -> Source:
+    origin, leaves = model_folder.load_parameters(str(folder))
+    stored = {f"autoencoder/{name}": leaf for name, leaf in leaves.items()}
+    return Source(folder, origin["step"], origin["settings"], stored, lambda names: stored)
+
+
 def take(state: TrainState, source: Source) -> tuple[TrainState, str]:
     """(`state` with every parameter that `source` has, what was taken in one line).
 
@@ -72,7 +104,7 @@ def take(state: TrainState, source: Source) -> tuple[TrainState, str]:
     Raises:
       UserError: a parameter of both has another shape in `source`.
     """
-    ours, stored = by_name(_items(state)), _stored(source)
+    ours, stored = by_name(_items(state)), source.stored
     common = [name for name in ours if name in stored]
     for name in common:
         here, there = tuple(ours[name].shape), tuple(stored[name].shape)
@@ -81,8 +113,7 @@ def take(state: TrainState, source: Source) -> tuple[TrainState, str]:
                 f"config.init_from {source.folder}: {_parameter(name)} has shape {there} there but "
                 f"{here} in this config: use the sizes of that run"
             )
-    values = _read(source, common)
-    source.checkpoints.close()
+    values = source.read(common)
     taken = {
         name: jax.device_put(np.asarray(values[name], ours[name].dtype), ours[name].sharding)
         for name in common
@@ -110,24 +141,6 @@ def _replaced(state: TrainState, items: dict[str, Any]) -> TrainState:
         discriminator = discriminator.replace(**training.pop("discriminator"))
     params = training | {"autoencoder": items["autoencoder"]}
     return restart_average(state.replace(params=params, discriminator=discriminator))
-
-
-def _stored(source: Source) -> dict[str, Any]:
-    """Shapes by name of what a checkpoint has of all that could be taken."""
-    items = {
-        item: source.checkpoints.contents(source.step, item) for item in ("autoencoder", "training")
-    }
-    return {
-        name: leaf
-        for name, leaf in by_name(items).items()
-        if name.startswith(TAKEN) and leaf is not None
-    }
-
-
-def _read(source: Source, names: Collection[str]) -> dict[str, np.ndarray]:
-    wanted = unflatten_dict(dict.fromkeys(names, 0), sep="/")
-    items = {item: source.checkpoints.read(source.step, item, wanted[item]) for item in wanted}
-    return by_name(items)
 
 
 def _summary(

@@ -1,0 +1,73 @@
+"""HiFiC, + FFL, FA-HiFiC and ours from one trained base, by the same budget: who is better at what?
+
+  python -m benchmarks.balance_study --base runs/lite_base --out runs/balance --steps 3000 \\
+      --train images/ --kodak kodak/ --lpips lpips_alex.npz
+
+Trains the variants of configs/lite.py, each for as many steps on the same images with the same
+seed, beginning with the base; evaluates the base and all of them on whole images at several
+qualities and details; keeps the results as results/balance.json; and prints what each is at a few
+rates, held against HiFiC. Stopped at any moment, the same command goes on: with training from the
+last checkpoint, with evaluation from the last image.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import readme
+from benchmarks.rates_table import rates_table
+from fa_hific_jax.evaluation import results as res
+
+VARIANTS = ("hific", "ffl", "fa", "ours")
+QUALITIES = "0,0.2,0.4,0.6,0.8,1"
+DETAILS = "0,0.5,1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", required=True, help="run of configs/lite.py:base")
+    parser.add_argument("--out", required=True, type=Path, help="folder for runs and evaluation")
+    parser.add_argument("--steps", required=True, type=int, help="of training, of each variant")
+    parser.add_argument("--train", required=True, help="images to train on")
+    parser.add_argument("--kodak", required=True, help="images to evaluate on")
+    parser.add_argument("--lpips", required=True, help="LPIPS weights of AlexNet")
+    parser.add_argument("--name", default="balance", help="of the file in results/ (balance)")
+    args = parser.parse_args()
+    for variant in VARIANTS:
+        train(variant, args)
+    readme.keep(args.name, evaluate(args))
+    print(rates_table(res.read_results(readme.path_of(args.name))))
+
+
+def train(variant: str, args: argparse.Namespace) -> None:
+    """Trains a variant to its end; one that is there already ends at once."""
+    run(
+        ["train.py", f"--config=configs/lite.py:{variant}", f"--workdir={args.out / variant}"]
+        + [f"--config.init_from={args.base}", f"--config.train.steps={args.steps}"]
+        + [f"--config.data.train=('{args.train}',)", f"--config.loss.lpips_file={args.lpips}"]
+        # All of a short run at a falling rate would compare where the schedules end.
+        + [f"--config.optimizer.drop_steps=({args.steps * 3 // 4},)"]
+    )
+
+
+def evaluate(args: argparse.Namespace) -> Path:
+    """The folder with what base and variants are on whole images."""
+    out = args.out / "evaluation"
+    models = [args.base, *(str(args.out / variant) for variant in VARIANTS)]
+    run(
+        ["eval.py", f"--models={','.join(models)}", f"--images={args.kodak}", f"--out={out}"]
+        + [f"--quality={QUALITIES}", f"--detail={DETAILS}", f"--lpips={args.lpips}"]
+        + ["--baselines=jpeg,webp,avif,jpeg2000"]
+    )
+    return out
+
+
+def run(command: list[str]) -> None:
+    subprocess.run([sys.executable, *command], check=True, cwd=readme.ROOT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Which widths suit a codec on a CPU: what each costs, and what it learns in the same time.
+
+  python benchmarks/lite_width.py --train images/ --held-out others/ --seconds 240
+
+Of each candidate (CANDIDATES, as changes of configs/lite.py:start): parameters; megabytes of the
+exported model in float16; seconds to encode (as by default, in float64) and to decode an image of
+768x512, the least of three; and the steps made, and the PSNR and estimated rate reached on images
+not trained on, in the same time of training from random parameters. So short a training favours the
+small: it is the cost of the large that it shows, and whether what they cost is paid back soon.
+
+The report goes to benchmarks/results/lite_width.json after each candidate.
+"""
+
+import argparse
+import functools
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import lite
+from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import save_model
+from fa_hific_jax.data.pipeline import train_batches
+from fa_hific_jax.training.held_out import evaluator
+from fa_hific_jax.training.state import averaged_autoencoder, create
+from fa_hific_jax.training.step import train_step
+
+# Encoder's widths (the generator's are the same, reversed) and residual blocks.
+CANDIDATES = {
+    "16..256, 5 blocks": ((16, 32, 64, 128, 256), 5),
+    "16..192, 5 blocks": ((16, 32, 64, 128, 192), 5),
+    "16..192, 3 blocks": ((16, 32, 64, 128, 192), 3),
+    "24..192, 3 blocks": ((24, 48, 96, 144, 192), 3),
+    "32..256, 5 blocks": ((32, 64, 128, 192, 256), 5),
+}
+OUT = Path(__file__).parent / "results" / "lite_width.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", required=True, help="images to train on")
+    parser.add_argument("--held-out", required=True, help="images to measure on")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of training each (240)")
+    args = parser.parse_args()
+    report = {
+        "cores": len(os.sched_getaffinity(0)),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "seconds": args.seconds,
+        "candidates": {},
+    }
+    for name, (widths, blocks) in CANDIDATES.items():
+        report["load_of_others"] = round(os.getloadavg()[0], 1)
+        settings = settings_of(widths, blocks, args)
+        state, steps = trained(settings, args.seconds)
+        found = {"steps": steps, **evaluator(settings, None)(state), **costs(settings, state)}
+        report["candidates"][name] = {key: round(value, 4) for key, value in found.items()}
+        print(name, report["candidates"][name], flush=True)
+        OUT.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def settings_of(
+    widths: tuple[int, ...], blocks: int, args: argparse.Namespace
+) -> settings_lib.Settings:
+    config = lite.get_config("start")
+    config.model.encoder_widths, config.model.generator_widths = widths, widths[::-1]
+    config.model.residual_blocks = blocks
+    config.data.train, config.data.evaluation = (args.train,), args.held_out
+    return settings_lib.from_mapping(config.to_dict())
+
+
+def trained(settings: settings_lib.Settings, seconds: float):
+    """(state after so many seconds of training, compilation not counted; steps)."""
+    state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, settings=settings), donate_argnums=0)
+    batches = train_batches(settings.data, batch_size=settings.train.batch_size, seed=0)
+    key, started = jax.random.key(1), 0.0
+    for count, images in enumerate(batches):
+        state, _ = step(state, images, key, None)
+        jax.block_until_ready(state.step)
+        started = started or time.perf_counter()
+        if time.perf_counter() - started >= seconds:
+            return state, count + 1
+    raise AssertionError("batches are endless")
+
+
+def costs(settings: settings_lib.Settings, state) -> dict[str, float]:
+    """What the exported model weighs, and how long it takes over an image of 768x512."""
+    params = averaged_autoencoder(state)
+    model = from_params(settings.model, params, weights="float16")
+    with tempfile.TemporaryDirectory() as folder:
+        saved = save_model(model, Path(folder) / "model")
+        megabytes = sum(path.stat().st_size for path in saved.iterdir()) / 1e6
+    image = np.random.default_rng(0).integers(0, 256, (512, 768, 3), np.uint8)
+    data = model.compress(image)
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "export_mb": megabytes,
+        "encode_s": least(lambda: model.compress(image)),
+        "decode_s": least(lambda: model.decompress(data)),
+    }
+
+
+def least(run) -> float:
+    times = []
+    for _ in range(4):  # the first compiles
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+if __name__ == "__main__":
+    main()

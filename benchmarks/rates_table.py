@@ -1,0 +1,97 @@
+"""Models of an evaluation at a few rates, each held against one of them, as a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fa_hific_jax.evaluation.rate_distortion import AtRate, Interval, at_rate, families
+
+RATES = (0.15, 0.3, 0.45)
+METRICS = ("psnr", "ms_ssim", "lpips_alex", "lfd", "lsd", "band_middle", "band_high")
+SETS = ("fd_alex", "kid_alex")
+REFERENCE = "hific"
+
+Rows = list[Mapping[str, Any]]
+
+
+def rates_table(
+    results: Mapping[str, Any],
+    rates: Sequence[float] = RATES,
+    metrics: Sequence[str] = METRICS + SETS,
+    reference: str = REFERENCE,
+) -> str:
+    """Means over images in lines of text, a block for each rate; below each, what it differs.
+
+    Differences to the reference are paired, with half of their 95 % interval; those of metrics of
+    whole sets have none. A model that decodes with several details has a line for each. Where
+    fewer images reach a rate than were coded, their number stands behind the name.
+
+    Raises:
+      ValueError: the results have no codec of the reference's id.
+    """
+    curves = _curves(results)
+    if reference not in {name.partition(",")[0] for name in curves}:
+        raise ValueError(f"no {reference} among {', '.join(curves)}")
+    beside = next(rows for name, rows in curves.items() if name.partition(",")[0] == reference)
+    measured = [m for m in metrics if any(_has(row, m) for row in beside)]
+    blocks = []
+    for rate in rates:
+        lines = [_line(f"{rate:g} bpp", [_heading(results["metrics"][m]) for m in measured])]
+        for name, rows in curves.items():
+            found = {m: at_rate(rows, m, rate, beside) for m in measured}
+            if any(at.value.value is not None for at in found.values()):
+                lines += _lines(name, found, results, is_reference=rows is beside)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _curves(results: Mapping[str, Any]) -> dict[str, Rows]:
+    """Rows of each curve by its name, those of sets among them; models before classical codecs."""
+    rates = {(mean["codec"], mean["point"]): mean["bpp"] for mean in results["means"]}
+    of_sets = [
+        {**entry, "image": "", "bpp": bpp, "values": {entry["metric"]: entry["value"]}}
+        for entry in results["sets"]
+        if (bpp := rates.get((entry["codec"], entry["point"]))) is not None
+    ]
+    found, codecs = {}, results["codecs"]
+    for codec in sorted(codecs, key=lambda codec: codecs[codec]["kind"] != "model"):
+        rows = [row for row in [*results["rows"], *of_sets] if row["codec"] == codec]
+        for family, of_family in families(rows).items():
+            found[f"{codec},{family}".rstrip(",")] = of_family
+    return found
+
+
+def _has(row: Mapping[str, Any], metric: str) -> bool:
+    return row["values"].get(metric) is not None
+
+
+def _lines(
+    name: str, found: Mapping[str, AtRate], results: Mapping[str, Any], *, is_reference: bool
+) -> list[str]:
+    decimals = {metric: results["metrics"][metric]["decimals"] for metric in found}
+    count = max(at.value.images for at in found.values())
+    label = name if count == results["meta"]["count"] else f"{name} ({count})"
+    lines = [_line(label, [_number(at.value.value, decimals[m]) for m, at in found.items()])]
+    if not is_reference:
+        lines.append(_line("", [_signed(at.difference, decimals[m]) for m, at in found.items()]))
+    return lines
+
+
+def _heading(about: Mapping[str, Any]) -> str:
+    return f"{about['label']} {about['unit'] or ''}".strip()
+
+
+def _line(label: str, cells: list[str]) -> str:
+    return (f"{label:<20}" + "".join(f"{cell:>18}" for cell in cells)).rstrip()
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _signed(interval: Interval | None, decimals: int) -> str:
+    if interval is None or interval.value is None:
+        return "-"
+    half = ""
+    if interval.low is not None and interval.high is not None:
+        half = f" ±{(interval.high - interval.low) / 2:.{decimals}f}"
+    return f"{interval.value:+.{decimals}f}{half}"

@@ -1,0 +1,227 @@
+"""The page: what is dropped where, what is shown of it. Gradio is loaded by who builds it."""
+
+import functools
+import hashlib
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fa_hific_jax.codec.model import Model
+from fa_hific_jax.codec.pixels import atomically, write_image
+from fa_hific_jax.demo import coding, pictures
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import bits
+
+SUFFIX = ".fahj"
+TITLE = "FA-HiFiC: your image in fewer bytes"
+INTRODUCTION = """# FA-HiFiC
+A learned image codec: what you drop here becomes a file that is decoded again, beside a JPEG file
+of the same size. Nothing leaves the machine that serves this page."""
+ONE_RATE = "This model has a single rate."
+NO_DETAIL = "This model has no frequency complement modules."
+DETAIL = "0 is nearest to the original's pixels, 1 to its spectrum."
+HOUR = 3600
+_FAILURES = (UserError, OSError, MemoryError, RuntimeError)
+
+
+class Limits(NamedTuple):
+    """What may be dropped: megabytes of a file, megapixels in blocks of 64 x 64."""
+
+    megabytes: float
+    megapixels: float
+
+    @property
+    def pixels(self) -> int:
+        return int(self.megapixels * 1e6)
+
+
+def build(model: Model, limits: Limits, folder: Path) -> Any:
+    """The page as `gradio.Blocks`, to be launched with `launch_options`.
+
+    Args:
+      model: codes whatever is dropped, one file at a time.
+      limits: of what may be dropped.
+      folder: for the files to download.
+    """
+    import gradio as gr
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+        gr.Markdown(INTRODUCTION)
+        with gr.Tab("Compress"):
+            _compressing(gr, model, limits, folder)
+        with gr.Tab("Decompress"):
+            _decompressing(gr, model, limits, folder)
+    return page
+
+
+def launch_options(gr: Any, limits: Limits) -> dict[str, Any]:
+    """Keywords of `Blocks.launch` for a page that asks nothing of any other machine."""
+    fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
+    return {
+        "theme": gr.themes.Default(**fonts),
+        "max_file_size": int(limits.megabytes * 2**20),  # the megabytes of Gradio's own sentence
+        "footer_links": [],
+        "share": False,
+        "run_history": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "quiet": True,
+    }
+
+
+def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
+    with gr.Row():
+        dropped = gr.File(label=f"Image, {_up_to(limits)}", height=150, elem_id="image")
+        with gr.Column():
+            quality = _slider(gr, "Quality", 0.5, model.config.qualities, "", ONE_RATE, "quality")
+            detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "detail")
+    summary, download = _outcome(gr, "Download the compressed file", "summary", "file")
+    with gr.Row():
+        # As PNG: their default, lossy WebP, would show neither codec as it is.
+        options = {"format": "png", "interactive": False, "min_width": 320}
+        ours = gr.ImageSlider(label="Original | this model", elem_id="ours", **options)
+        jpeg = gr.ImageSlider(label="JPEG of that size | this model", **options)
+    with gr.Row():
+        labels = ("original", "this model", "JPEG")
+        spectra = [_picture(gr, f"Log spectrum: {label}") for label in labels]
+        heat = _picture(gr, "Where this model's bits go", "heat")
+    legend = gr.Markdown()
+
+    @functools.lru_cache(maxsize=2)
+    def coded(path: str, quality: float | None) -> coding.Coded:
+        return coding.code(model, Path(path), quality, limits.pixels)
+
+    def show(path: str, quality: float, detail: float) -> list[Any]:
+        found = coded(path, quality if model.config.qualities else None)
+        decoded = model.decompress(found.data, detail=detail if model.config.fcm_width else None)
+        spectrum, (low, high) = pictures.spectra([found.original, decoded, found.jpeg.image])
+        costs, most = pictures.heat(bits.of_file(model.entropy, found.data), found.original)
+        file = _kept(folder, f"{found.name}{SUFFIX}", found.data)
+        return [
+            coding.table(found, decoded),
+            gr.update(value=str(file), interactive=True),
+            (found.original, decoded),
+            (found.jpeg.image, decoded),
+            *spectrum,
+            costs,
+            f"Spectra: from {low:.0f} dB (black) to {high:.0f} dB (yellow), frequency 0 in the "
+            f"middle. Bits: from 0 (black) to {most:.3g} bits per pixel (yellow).",
+        ]
+
+    outputs = [summary, download, ours, jpeg, *spectra, heat, legend]
+    _connect(gr, show, dropped, [quality, detail], outputs)
+
+
+def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
+    with gr.Row():
+        dropped = gr.File(
+            label=f"File of this model ({SUFFIX}), {_up_to(limits)}",
+            height=150,
+            elem_id="bitstream",
+        )
+        detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "redetail")
+    summary, download = _outcome(gr, "Download as PNG", "decoded-summary", "png")
+    with gr.Row():
+        image = _picture(gr, "Decoded", "decoded")
+        spectrum = _picture(gr, "Its log spectrum")
+        heat = _picture(gr, "Where its bits go")
+
+    def show(path: str, detail: float) -> list[Any]:
+        chosen = detail if model.config.fcm_width else None
+        picture = coding.decode(model, Path(path), chosen, limits.pixels)
+        data = Path(path).read_bytes()
+        shown = coding.on_white(picture)
+        (found,), _ = pictures.spectra([shown])
+        costs, _ = pictures.heat(bits.of_file(model.entropy, data), shown)
+        height, width, _ = shown.shape
+        rate = coding.bpp(data, shown)
+        file = folder / hashlib.sha256(data).hexdigest() / f"{detail:g}" / f"{Path(path).stem}.png"
+        write_image(file, *picture[:2])
+        return [
+            f"{width} x {height} pixels from {len(data):,} bytes, {rate:.3f} bits per pixel.",
+            gr.update(value=str(file), interactive=True),
+            shown,
+            found,
+            costs,
+        ]
+
+    _connect(gr, show, dropped, [detail], [summary, download, image, spectrum, heat])
+
+
+def _connect(
+    gr: Any,
+    show: Callable[..., list[Any]],
+    dropped: Any,
+    sliders: Sequence[Any],
+    outputs: Sequence[Any],
+) -> None:
+    """Shows what is dropped, and again when a slider moves.
+
+    A new file first clears the page: should it be refused, nothing of the one before is left.
+    """
+    empty = [None, gr.update(value=None, interactive=False), *[None] * len(outputs[2:])]
+
+    def shown(path: str | None, *choices: float) -> list[Any]:
+        if path is None:
+            return empty
+        try:
+            return show(path, *choices)
+        except _FAILURES as error:
+            # The message is taken for HTML.
+            said = html.escape(coding.sentence(error, Path(path)))
+            raise gr.Error(said, duration=None, print_exception=False) from error
+
+    task = {
+        "fn": shown,
+        "inputs": [dropped, *sliders],
+        "outputs": outputs,
+        "show_progress_on": outputs[2],
+        "concurrency_id": "model",  # one file at a time, of all visitors
+    }
+    clear = dropped.change(lambda: empty, None, outputs, queue=False, show_progress="hidden")
+    clear.then(**task)
+    gr.on([slider.change for slider in sliders], trigger_mode="always_last", **task)
+
+
+def _slider(
+    gr: Any, label: str, value: float, present: int, info: str, reason: str, name: str
+) -> Any:
+    """From 0 to 1; where the model has no such choice, it says so and does not move."""
+    return gr.Slider(
+        0,
+        1,
+        value,
+        step=0.05,
+        label=label,
+        info=info if present else reason,
+        interactive=bool(present),
+        elem_id=name,
+    )
+
+
+def _picture(gr: Any, label: str, name: str | None = None) -> Any:
+    buttons = ["download", "fullscreen"]
+    return gr.Image(label=label, format="png", interactive=False, buttons=buttons, elem_id=name)
+
+
+def _outcome(gr: Any, button: str, text_name: str, button_name: str) -> tuple[Any, Any]:
+    with gr.Row():
+        with gr.Column(scale=3):
+            text = gr.Markdown(elem_id=text_name)
+        with gr.Column(scale=1):
+            download = gr.DownloadButton(button, size="md", interactive=False, elem_id=button_name)
+    return text, download
+
+
+def _kept(folder: Path, name: str, data: bytes) -> Path:
+    """A file of that name in a folder of its own."""
+    path = folder / hashlib.sha256(data).hexdigest() / name
+    with atomically(path) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+def _up_to(limits: Limits) -> str:
+    return f"up to {limits.megabytes:g} MB and {limits.megapixels:g} megapixels"

@@ -1,7 +1,8 @@
 # `make demo` compresses with the model that comes with the package, trains it on, and reports; `make
-# test` runs the test suite. Both first make a
-# TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc (requirements-tfc.txt). `make docs`
-# builds the pages of docs/, `make wheel` what is installed elsewhere.
+# test` runs the test suite. Both first make a virtual environment in .venv with everything pinned in
+# requirements.txt. `make test-tfc` tests TensorFlow Compression's coder, and the oldest JAX, in
+# .venv-tfc (requirements-tfc.txt). `make docs` builds the pages of docs/, `make wheel` what is
+# installed elsewhere.
 
 PYTHON ?= python3
 VENV := .venv

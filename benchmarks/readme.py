@@ -1,8 +1,8 @@
 """README's table and figure from results/*.json, so that what it says is what was measured.
 
   python -m benchmarks.readme                              writes them anew
-  python -m benchmarks.readme demo=runs/demo/evaluation    first keeps an evaluation's results as
-                                                           results/demo.json
+  python -m benchmarks.readme lite=runs/kodak              first keeps an evaluation's results as
+                                                           results/lite.json
 
 Between <!-- results/NAME.json: table --> and <!-- end --> stands what eval.py printed. A figure
 names the results it was drawn from at its end; tests/test_results_as_data.py holds both to them.

@@ -1,6 +1,7 @@
 """The page of `fa-hific serve` in a real browser, from dropped image to dropped bitstream."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -8,24 +9,28 @@ import re
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from chromium import chromium
-from coding_model import coding_config, coding_model, image_of, many_rates_model
+from coding_model import coding_config, image_of, many_rates_model
 from PIL import Image
 
+from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.evaluation import baselines
+from fa_hific_jax.models.autoencoder import init_parameters
 
 pytest.importorskip("gradio", reason="pip install 'fa-hific-jax[demo]'")
 
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120_000  # milliseconds: the first image waits for the compiler
+PATIENCE = 60_000  # milliseconds: the first image waits for the compiler
 IMAGE = image_of(130, 200)
 
 
@@ -128,8 +133,8 @@ def sentence(page) -> str:
     """The one message over the page, then dismissed."""
     page.wait_for_selector(".toast-body")
     assert page.locator(".toast-body").count() == 1
-    said = page.locator(".toast-text").text_content().strip()
-    page.locator(".toast-close").click()
+    said = page.get_by_test_id("toast-text").text_content().strip()
+    page.get_by_test_id("toast-close").click()
     page.wait_for_selector(".toast-body", state="detached")
     return said
 
@@ -145,7 +150,8 @@ def test_image_to_bitstream_and_back(opened, address, folder, tmp_path):
     ]  # fmt: skip
     before, after = pixels(page, "#ours")
     np.testing.assert_array_equal(before, IMAGE)
-    np.testing.assert_array_equal(after, model.decompress(data))
+    # The page's process compiles with all optimisations, this one without.
+    np.testing.assert_allclose(after, model.decompress(data).astype(int), atol=1)
     (heat,) = pixels(page, "#heat")
     assert heat.shape == IMAGE.shape
 
@@ -163,10 +169,11 @@ def test_image_to_bitstream_and_back(opened, address, folder, tmp_path):
     download.value.save_as(tmp_path / "photo.fahj")
     assert (tmp_path / "photo.fahj").read_bytes() == best
 
+    _, after = pixels(page, "#ours")
     page.get_by_role("tab", name="Decompress").click()
     drop(page, "bitstream", tmp_path / "photo.fahj")
     (decoded,) = pixels(page, "#decoded")
-    np.testing.assert_array_equal(decoded, model.decompress(best))
+    np.testing.assert_array_equal(decoded, after)
     assert f"200 x 130 pixels from {len(best):,} bytes" in page.inner_text("#decoded-summary")
     with page.expect_download() as download:
         page.locator("#png").click()
@@ -210,8 +217,8 @@ def test_files_of_the_machine_are_not_served(address):
 
 
 def test_a_model_without_choices_has_sliders_that_say_so(opened, tmp_path):
-    plain = coding_model(fcm_width=0, seed=1)
-    assert not coding_config().qualities and not plain.config.fcm_width
+    config = dataclasses.replace(coding_config(), fcm_width=0)
+    plain = from_params(config, init_parameters(config, jax.random.key(0)))
     Image.fromarray(IMAGE).save(tmp_path / "photo.png")
     with serving(plain, tmp_path) as address:
         page = opened(address)

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
         runtime.use_compile_cache()
         limits = page.Limits(args.max_mb, args.max_megapixels)
-        blocks = page.build(load_model(name), limits, Path(folder))
+        blocks = page.build(gradio, load_model(name), limits, Path(folder))
         _launch(blocks, args.host, args.port, page.launch_options(gradio, limits))
         try:
             print(f"http://{args.host}:{args.port}  (Ctrl-C ends it)", flush=True)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _gradio() -> Any:
     try:
-        import gradio
+        import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError("the page needs Gradio: pip install 'fa-hific-jax[demo]'") from error
     return gradio

@@ -1,4 +1,4 @@
-"""The page: what is dropped where, what is shown of it. Gradio is loaded by who builds it."""
+"""The page: what is dropped where, what is shown of it. Gradio is given by who builds it."""
 
 import functools
 import hashlib
@@ -36,16 +36,15 @@ class Limits(NamedTuple):
         return int(self.megapixels * 1e6)
 
 
-def build(model: Model, limits: Limits, folder: Path) -> Any:
+def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
     """The page as `gradio.Blocks`, to be launched with `launch_options`.
 
     Args:
+      gr: the module.
       model: codes whatever is dropped, one file at a time.
       limits: of what may be dropped.
       folder: for the files to download.
     """
-    import gradio as gr
-
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Tab("Compress"):

@@ -1,7 +1,7 @@
 """Open a page in the browser that codes the images dropped on it.
 
-  fa-hific serve --model models/demo             then open http://127.0.0.1:7860
-  fa-hific serve --model models/demo --port 8000
+  fa-hific serve                                 then open http://127.0.0.1:7860
+  fa-hific serve --model models/mine --port 8000
   fa-hific serve --host 0.0.0.0                  for whoever reaches this machine
 
 The page shows each image beside its decoded form and JPEG of the same size, with spectra and a map
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax.cli import runtime
+from fa_hific_jax.codec.shipped import DEFAULT
 from fa_hific_jax.errors import UserError
 
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="FOLDER",
         help="model that `fa-hific export` has written; without, that of the environment variable "
-        f"{runtime.MODEL_VARIABLE}",
+        f"{runtime.MODEL_VARIABLE}, else {DEFAULT}, which comes with the package",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)"

@@ -13,8 +13,7 @@ from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
 from fa_hific_jax.training import balance, trainable
-from fa_hific_jax.training.balance import BalanceState
-from fa_hific_jax.training.controller import ControllerState, start
+from fa_hific_jax.training.controller import start
 from fa_hific_jax.training.muon import muon
 from fa_hific_jax.training.schedules import learning_rate
 
@@ -31,23 +30,26 @@ class TrainState(flax.struct.PyTreeNode):
     """State between two steps; as abstract shapes, the layout of a checkpoint.
 
     `step` is an int32 scalar. `params` holds "autoencoder" (the model) and, in a run with DSL,
-    "dsl_sigma" (raw widths of its blurs, see `sigma_from_raw`); `discriminator` is None in a run
-    without adversarial term. Optimizers hold nothing of the parameters that do not train.
+    "dsl_sigma" (raw widths of its blurs, see `sigma_from_raw`). `discriminator` is a
+    `DiscriminatorState`, None in a run without adversarial term. Optimizers hold nothing of the
+    parameters that do not train.
 
     `averaged` is the running mean of the autoencoder's parameters, with None for those that do not
     train, or None with `optimizer.ema_decay` 0; `averaged_autoencoder` gives the whole of it.
-    `controller` is None but with `loss.rate_control` "controller", `balance` with `loss.balance`
-    "fixed". `skipped` counts the steps that
-    were not finite, in all and in a row up to now: int32 of shape (2,).
+    `controller` is a `ControllerState`, None but with `loss.rate_control` "controller"; `balance` a
+    `BalanceState`, None with `loss.balance` "fixed". `skipped` counts the steps that were not
+    finite, in all and in a row up to now: int32 of shape (2,).
+
+    Fields that may be None have no type, since JAX builds the same tree of shardings.
     """
 
     step: Any
     params: dict[str, Any]
     optimizer: optax.OptState
-    discriminator: DiscriminatorState | None
+    discriminator: Any
     averaged: Any
-    controller: ControllerState | None
-    balance: BalanceState | None
+    controller: Any
+    balance: Any
     skipped: Any
 
 

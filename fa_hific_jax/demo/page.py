@@ -179,8 +179,10 @@ def _connect(
         "show_progress_on": outputs[2],
         "concurrency_id": "model",  # one file at a time, of all visitors
     }
-    clear = dropped.change(lambda: empty, None, outputs, queue=False, show_progress="hidden")
-    clear.then(**task)
+    # Not on every change: to take a file away and drop another would show the second twice.
+    emptied = {"fn": lambda: empty, "outputs": outputs, "queue": False, "show_progress": "hidden"}
+    dropped.clear(**emptied)
+    dropped.upload(**emptied).then(**task)
     gr.on([slider.change for slider in sliders], trigger_mode="always_last", **task)
 
 

@@ -49,7 +49,8 @@ def test_estimated_size_is_near_the_coded_one(results):
     rows = [row for row in results["rows"] if row["codec"] == "demo"]
     assert len(rows) == 3 * len(POINTS)
     for row in rows:
-        assert row["bpp_estimated"] == pytest.approx(row["bpp"], rel=0.1)
+        # A symbol far outside its scale costs 30 bits in the estimate, fewer as an escape.
+        assert 0.95 < row["bpp_estimated"] / row["bpp"] < 1.25
 
 
 def test_classical_codecs_are_beside_it_over_its_range(means):

@@ -20,8 +20,6 @@ from benchmarks.rates_table import rates_table
 from fa_hific_jax.evaluation import results as res
 
 VARIANTS = ("hific", "ffl", "fa", "ours")
-QUALITIES = "0,0.2,0.4,0.6,0.8,1"
-DETAILS = "0,0.5,1"
 
 
 def main() -> None:
@@ -34,6 +32,9 @@ def main() -> None:
     parser.add_argument("--train", required=True, help="images to train on")
     parser.add_argument("--kodak", required=True, help="images to evaluate on")
     parser.add_argument("--lpips", required=True, help="LPIPS weights of AlexNet")
+    parser.add_argument("--quality", default="0,0.2,0.4,0.6,0.8,1", help="of files (%(default)s)")
+    parser.add_argument("--detail", default="0,0.5,1", help="of images (%(default)s)")
+    parser.add_argument("--jobs", default="1", help="images at a time in evaluation (%(default)s)")
     parser.add_argument("--name", default="balance", help="of the file in results/ (balance)")
     args = parser.parse_args()
     for variant in VARIANTS:
@@ -59,8 +60,8 @@ def evaluate(args: argparse.Namespace) -> Path:
     models = [args.base, *(str(args.out / variant) for variant in VARIANTS)]
     run(
         ["eval.py", f"--models={','.join(models)}", f"--images={args.kodak}", f"--out={out}"]
-        + [f"--quality={QUALITIES}", f"--detail={DETAILS}", f"--lpips={args.lpips}"]
-        + ["--baselines=jpeg,webp,avif,jpeg2000"]
+        + [f"--quality={args.quality}", f"--detail={args.detail}", f"--lpips={args.lpips}"]
+        + ["--baselines=jpeg,webp,avif,jpegxl", f"--jobs={args.jobs}"]
     )
     return out
 

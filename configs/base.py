@@ -57,6 +57,10 @@ def get_config() -> ConfigDict:
     # Qualities at which the gains of y are learned, 0 for a model of one rate (HiFiC). A model with
     # gains, at least 2, codes at every rate between; it needs loss.rate_control "quality".
     config.model.qualities = 0
+    # A linear transform of 16x16 blocks, begun as the DCT: "none" (HiFiC), "beside" encoder and
+    # generator, so that they only learn what to add to a transform codec, or "alone", without them,
+    # which teaches the hyperprior in minutes (docs/concepts.md).
+    config.model.linear_path = "none"
     # Of the convolutions; norms, rates and losses are float32 always. "float32" or "bfloat16".
     config.model.dtype = "float32"
 

@@ -25,10 +25,10 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
     fields = {
         key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_DECODING
     }
-    if (
-        not config.qualities
-    ):  # Models of one rate have the ids that they had before there were more.
-        del fields["qualities"]
+    # Models without what came later have the ids that they had before.
+    for later in ("qualities", "linear_path"):
+        if fields[later] in (0, "none"):
+            del fields[later]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     decoding = {"generator": params["generator"]}
     if config.qualities:

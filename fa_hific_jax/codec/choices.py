@@ -1,6 +1,6 @@
 """A model at one quality and one detail, as a plain model of one rate.
 
-The gain of y goes into the encoder's last convolution and the share of the FCMs into theirs, so
+The gain of y goes into what the encoder ends with and the share of the FCMs into theirs, so
 that nothing of the coding knows of either.
 """
 
@@ -8,12 +8,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float32
 
 from fa_hific_jax.codec.bitstream import QUALITIES
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.models.encoder import ENDS
 from fa_hific_jax.models.fcm import scaled
 
 DEFAULT_QUALITY = 0.5
@@ -48,12 +50,9 @@ def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None
         return config, params
     kept = {name: part for name, part in params.items() if name != "gains"}
     gain = gains(params, level)
-    encoder = dict(params["encoder"])
-    layer = encoder["conv_out"]["Conv_0"]
-    scaled_layer = {
-        name: leaf * gain.reshape(*[1] * (leaf.ndim - 1), -1) for name, leaf in layer.items()
-    }
-    encoder["conv_out"] = {"Conv_0": scaled_layer}
+    last = {name: part for name, part in params["encoder"].items() if name in ENDS}
+    multiplied = jax.tree.map(lambda leaf: leaf * gain.reshape(*[1] * (leaf.ndim - 1), -1), last)
+    encoder = dict(params["encoder"]) | multiplied
     return dataclasses.replace(config, qualities=0), kept | {"encoder": encoder}
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Float32, Float64, Int16, Int32, Int64, UInt8
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.hyperprior import LOG_UNIT
 
 HyperLatents = Int32[np.ndarray, "hz wz cz"]
 Values = Float64[np.ndarray, "_ _ _"]
@@ -111,10 +112,15 @@ def quantise_synthesis(
     latents = [_clip_latents(z) for z in calibration]
     if not latents:
         raise UserError("the calibration holds no hyper-latents: give those of one image or more")
-    mean = _quantise_network(params_hyperprior["synthesis_mean"], latents)
-    scale = _quantise_network(params_hyperprior["synthesis_scale"], latents)
+    params_mean = params_hyperprior["synthesis_mean"]
     # Scales above entry j belong to row j + 1 or later; the last row has no upper end.
-    edges = SCALE_TABLE[:-1].astype(np.float64)[None] * _power(scale.conv2.shift)[:, None]
+    edges = SCALE_TABLE[:-1].astype(np.float64)
+    if LOG_UNIT in params_mean:
+        params_mean = _in_unit(params_mean)
+        edges = np.log(edges)
+    mean = _quantise_network(params_mean, latents)
+    scale = _quantise_network(params_hyperprior["synthesis_scale"], latents)
+    edges = edges[None] * _power(scale.conv2.shift)[:, None]
     exact = ExactSynthesis(mean, scale, np.floor(edges).astype(np.int64))
     _check_sums(exact)
     return exact
@@ -236,6 +242,13 @@ def _clip_latents(z: HyperLatents) -> Values:
 def _power(exponent: Int32[np.ndarray, " o"]) -> Float64[np.ndarray, " o"]:
     """2**exponent, which multiplies without rounding."""
     return np.ldexp(1.0, exponent)
+
+
+def _in_unit(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The network whose last layer puts out means in steps, not in units of each channel."""
+    unit = np.exp(np.asarray(params[LOG_UNIT], np.float64))
+    last = {name: np.asarray(leaf) * unit for name, leaf in params["conv2"]["Conv_0"].items()}
+    return dict(params) | {"conv2": {"Conv_0": last}}
 
 
 def _quantise_network(params: Mapping[str, Any], latents: list[Values]) -> Network:

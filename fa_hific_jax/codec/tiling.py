@@ -24,7 +24,7 @@ from fa_hific_jax.codec.programs import (
     sizes_of,
 )
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
+from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig, trunk_channels
 from fa_hific_jax.models.fcm import LEGACY_SIDE, LOCAL_KINDS
 
 MODES = ("auto", "whole", "exact", "blend")
@@ -167,7 +167,7 @@ def _generate_tiles(network: Network, y_hat: np.ndarray, blend: bool) -> Image:
     """
     height, width, _ = y_hat.shape
     field = receptive_field(network.config)
-    features = np.zeros((height, width, network.config.generator_widths[0]), np.float32)
+    features = np.zeros((height, width, trunk_channels(network.config)), np.float32)
     if blend:
         _blend_tiles(network, "trunk", y_hat, features, _TRUNK_SIDE, _BLEND_MARGIN)
     else:

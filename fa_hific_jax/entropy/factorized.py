@@ -16,7 +16,7 @@ FILTERS = (1, 3, 3, 3, 1)
 """Width of each layer of the cumulative's network: three hidden layers of three."""
 
 INIT_SCALE = 10.0
-"""Spread of the initial density."""
+"""Of Balle et al. and both HiFiCs."""
 
 
 Layer = tuple[Any, Any, Any]
@@ -49,14 +49,15 @@ class FactorizedPrior(nn.Module):
     """Learned density of z, one per channel, through its cumulative: see `cdf_logits`.
 
     `variant` is "pytorch" or "tensorflow". Neither has an offset of the rounding (the PyTorch HiFiC
-    computes medians and does not use them).
+    computes medians and does not use them). `init_scale` is the spread of the initial density.
     """
 
     channels: int
     variant: str
+    init_scale: float = INIT_SCALE
 
     def setup(self):
-        scale = INIT_SCALE ** (1 / (len(FILTERS) - 1))
+        scale = self.init_scale ** (1 / (len(FILTERS) - 1))
         params = {}
         for k, (fan_in, fan_out) in enumerate(zip(FILTERS[:-1], FILTERS[1:], strict=True)):
             h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))

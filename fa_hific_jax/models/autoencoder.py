@@ -18,6 +18,7 @@ from fa_hific_jax.models.gains import Gains
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
 from fa_hific_jax.models.layers import VARIANTS, Size
+from fa_hific_jax.models.linear_path import LINEAR_PATHS, VALUES, spread
 
 STRIDE = 64
 """Pixels to one hyper-latent: images are padded to a multiple of it."""
@@ -47,6 +48,7 @@ class ModelConfig:
     hyper_rounding: str
     dtype: str
     qualities: int = 0
+    linear_path: str = "none"
 
     def __post_init__(self):
         for field in ("encoder_widths", "generator_widths"):
@@ -67,6 +69,21 @@ class ModelConfig:
             raise UserError(
                 f"model.fcm_dropout is {self.fcm_dropout}: it must be at least 0 and below 1"
             )
+        if self.linear_path != "none" and self.input_range != "unit":
+            raise UserError(
+                f"model.linear_path {self.linear_path!r} makes images in [0, 1]: "
+                'set model.input_range="unit"'
+            )
+        if self.linear_path != "none" and self.latent_channels > VALUES:
+            raise UserError(
+                f"model.latent_channels is {self.latent_channels}: beside a linear path it must be "
+                f"at most {VALUES}, the values of a block"
+            )
+        if self.linear_path == "alone" and self.fcm_width:
+            raise UserError(
+                f"model.fcm_width is {self.fcm_width}, but with model.linear_path 'alone' there is "
+                "no generator: set model.fcm_width=0"
+            )
         if self.qualities < 0 or self.qualities == 1:
             raise UserError(
                 f"model.qualities is {self.qualities}: give 0 for a single rate, or at least 2"
@@ -78,6 +95,7 @@ class ModelConfig:
             ("likelihood", tuple(LIKELIHOODS)),
             ("hyper_rounding", ("noise", "straight_through")),
             ("dtype", ("float32", "bfloat16")),
+            ("linear_path", LINEAR_PATHS),
         ):
             if getattr(self, field) not in choices:
                 raise UserError(
@@ -131,8 +149,17 @@ class Autoencoder(nn.Module):
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.dtype or self.config.dtype)
         variant = config.variant
-        self.encoder = Encoder(config.encoder_widths, config.latent_channels, variant, dtype)
-        self.hyperprior = Hyperprior(config.hyper_channels, config.latent_channels, variant, dtype)
+        self.encoder = Encoder(
+            config.encoder_widths, config.latent_channels, variant, dtype, config.linear_path
+        )
+        linear = config.linear_path != "none"
+        self.hyperprior = Hyperprior(
+            config.hyper_channels,
+            config.latent_channels,
+            variant,
+            dtype,
+            spread=tuple(spread(config.latent_channels)) if linear else (),
+        )
         self.generator = Generator(
             config.generator_widths,
             config.residual_blocks,
@@ -141,6 +168,7 @@ class Autoencoder(nn.Module):
             dtype=dtype,
             fcm=config.fcm,
             fcm_dropout=config.fcm_dropout,
+            linear_path=config.linear_path,
         )
         if config.qualities:
             self.gains = Gains(config.qualities, config.latent_channels)
@@ -254,6 +282,12 @@ class Autoencoder(nn.Module):
 
     def _unit(self, x_hat: Images) -> Images:
         return 0.5 * jnp.tanh(x_hat) + 0.5 if self.config.input_range == "symmetric" else x_hat
+
+
+def trunk_channels(config: ModelConfig) -> int:
+    """Of what `Autoencoder.trunk` puts out."""
+    trunk = 0 if config.linear_path == "alone" else config.generator_widths[0]
+    return trunk if config.linear_path == "none" else trunk + VALUES
 
 
 def apply(

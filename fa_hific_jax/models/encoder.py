@@ -6,7 +6,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fa_hific_jax import ops
 from fa_hific_jax.models.layers import DOWN_3X3, ChannelNorm, Conv, Size, edge_mode, halved
+from fa_hific_jax.models.linear_path import BlockAnalysis
+
+ENDS = ("conv_out", "linear")
+"""Names of the layers that add up to y, and are linear in their parameters."""
 
 
 class Encoder(nn.Module):
@@ -17,12 +22,15 @@ class Encoder(nn.Module):
       latent_channels: channels of y (paper: 220).
       variant: "pytorch" or "tensorflow", which pad differently (layers.VARIANTS).
       dtype: in which convolutions are computed.
+      linear_path: "beside" for a linear transform of the image that is added to y (and is all of
+        it before training), "alone" for nothing else, "none" for none.
     """
 
     widths: tuple[int, ...]
     latent_channels: int
     variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
+    linear_path: str = "none"
 
     @nn.compact
     def __call__(
@@ -33,6 +41,11 @@ class Encoder(nn.Module):
         A_1 and A_2 are what the two finest blocks put out, after ReLU; the dynamic spectrum loss
         compares them with the generator's FCM features of the same size.
         """
+        linear = None
+        if self.linear_path != "none":
+            linear = BlockAnalysis(self.latent_channels, name="linear")(x)
+            if self.linear_path == "alone":
+                return linear, ()
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
         # Brightness scales what a kernel without bias puts out, and ChannelNorm divides scale away:
         # random biases let the first block see it from the first step.
@@ -46,5 +59,10 @@ class Encoder(nn.Module):
             x, size = down(x, size), halved(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             features.append(x)
-        y = conv(self.latent_channels, 3, name="conv_out")(x, size)
+        if linear is None:
+            y = conv(self.latent_channels, 3, name="conv_out")(x, size)
+        else:
+            zeros = nn.initializers.zeros
+            y = conv(self.latent_channels, 3, kernel_init=zeros, name="conv_out")(x, size)
+            y = ops.at_least_float32(y) + linear
         return y, tuple(features[:2])

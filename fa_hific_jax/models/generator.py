@@ -19,6 +19,7 @@ from fa_hific_jax.models.layers import (
     doubled,
     edge_mode,
 )
+from fa_hific_jax.models.linear_path import VALUES, BlockSynthesis, image_of
 
 
 class Trunk(nn.Module):
@@ -31,19 +32,36 @@ class Trunk(nn.Module):
     residual_blocks: int
     variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
+    linear_path: str = "none"
 
     @nn.compact
     def __call__(
         self, y_hat: Float[Array, "b hy wy cy"], size: Size | None = None
     ) -> Float[Array, "b hy wy f"]:
+        linear = None
+        if self.linear_path != "none":
+            linear = BlockSynthesis(name="linear")(y_hat)
+            if self.linear_path == "alone":
+                return linear
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
-        head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
-        head = conv(self.width, 3, name="conv_head")(head, size)
+        if linear is None:
+            head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
+            head = conv(self.width, 3, name="conv_head")(head, size)
+        else:
+            # How large coefficients are says how coarse they are, which ChannelNorm divides away;
+            # but the mean of a block is a hundred times the others, and the biases are for the
+            # norm below as they are in the encoder.
+            head = jnp.arcsinh(y_hat).astype(self.dtype)
+            bias = nn.initializers.normal(0.5)
+            head = conv(self.width, 3, bias_init=bias, name="conv_head")(head, size)
         head = ChannelNorm(name="norm_head")(head)
         x = head
         for block in range(self.residual_blocks):
             x = ResidualBlock(self.variant, dtype=self.dtype, name=f"block{block}")(x, size)
-        return x + head
+        x = x + head
+        if linear is None:
+            return x
+        return jnp.concatenate([ops.at_least_float32(x), linear], axis=-1)
 
 
 class Generator(nn.Module):
@@ -57,6 +75,8 @@ class Generator(nn.Module):
       dtype: in which convolutions are computed.
       fcm: kind of the FCMs, one of fcm.KINDS.
       fcm_dropout: share of their activations that is zeroed in training.
+      linear_path: "beside" for a linear transform of y_hat that is added to the image (and is all
+        of it before training), "alone" for nothing else, "none" for none.
     """
 
     widths: tuple[int, ...]
@@ -66,9 +86,12 @@ class Generator(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     fcm: str = "hific"
     fcm_dropout: float = 0.0
+    linear_path: str = "none"
 
     def setup(self):
-        self.trunk = Trunk(self.widths[0], self.residual_blocks, self.variant, self.dtype)
+        self.trunk = Trunk(
+            self.widths[0], self.residual_blocks, self.variant, self.dtype, self.linear_path
+        )
         nn.share_scope(self, self.trunk)
 
     def __call__(
@@ -97,6 +120,11 @@ class Generator(nn.Module):
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """As `__call__`, of what the trunk made of y_hat."""
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
+        linear = None
+        if self.linear_path != "none":
+            x, linear = x[..., :-VALUES], image_of(x[..., -VALUES:])
+            if self.linear_path == "alone":
+                return linear, ()
         x = x.astype(self.dtype)
         features = []
         for level in reversed(range(1, len(self.widths))):
@@ -113,5 +141,9 @@ class Generator(nn.Module):
                 if detail is not None:
                     x = b + detail.astype(x.dtype)[:, None, None, None] * (x - b)
                 features.insert(0, c)
-        image = conv(3, 7, name="conv_out")(x, size)
-        return ops.at_least_float32(image), tuple(features)
+        if linear is None:
+            image = ops.at_least_float32(conv(3, 7, name="conv_out")(x, size))
+        else:
+            image = conv(3, 7, kernel_init=nn.initializers.zeros, name="conv_out")(x, size)
+            image = ops.at_least_float32(image) + linear
+        return image, tuple(features)

@@ -142,13 +142,14 @@ class Upsample(nn.Module):
     features: int
     kernel: int
     centre: int | None = None
+    kernel_init: nn.initializers.Initializer | None = None
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features, size: Size | None = None) -> Resized:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", _interpolating, shape)
+        kernel = self.param("kernel", self.kernel_init or _interpolating, shape)
         bias = self.param("bias", self.bias_init, (self.features,))
         # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
         # tap of the kernel once it has been padded to an even side.

@@ -18,7 +18,7 @@ from fa_hific_jax.training.trainable import by_name
 FREE = {
     *("model.encoder_widths", "model.generator_widths", "model.latent_channels"),
     *("model.hyper_channels", "model.residual_blocks", "model.fcm_width", "model.fcm_dropout"),
-    *("model.hyper_rounding", "model.dtype", "model.qualities"),
+    *("model.hyper_rounding", "model.dtype", "model.qualities", "model.linear_path"),
     *("discriminator.widths", "discriminator.context_channels"),
 }
 """Settings that need not be those of the source: names and shapes of the parameters show them, or

@@ -1,0 +1,211 @@
+"""The linear path: the DCT it begins as, what it adds, and the codec with it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.fft
+from tiny_settings import tiny_settings
+
+from fa_hific_jax.codec import exact, tiling
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import load_model, save_model
+from fa_hific_jax.data.sources import open_source
+from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+from fa_hific_jax.entropy.tables import scale_indexes
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.band_start import band_start
+from fa_hific_jax.models.linear_path import (
+    BLOCK,
+    FINEST_STEP,
+    VALUES,
+    BlockAnalysis,
+    BlockSynthesis,
+    bands,
+    dct_basis,
+    image_of,
+)
+
+KEY = jax.random.key(0)
+IMAGE = np.random.default_rng(0).integers(0, 256, (96, 70, 3), dtype=np.uint8)
+
+
+def config_of(linear_path: str, **overrides):
+    overrides = {"model__latent_channels": 24, "model__fcm_width": 0, "loss__dsl": 0.0} | overrides
+    return tiny_settings(model__linear_path=linear_path, **overrides).model
+
+
+@functools.cache
+def moved(linear_path: str, qualities: int):
+    """A model whose every parameter is away from where it begins."""
+    config = config_of(
+        linear_path,
+        model__qualities=qualities,
+        loss__rate_control="quality" if qualities else "switch",
+    )
+    params = autoencoder.init_parameters(config, KEY)
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(KEY, len(leaves))
+    leaves = [
+        leaf + 0.02 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return config, jax.tree.unflatten(structure, leaves)
+
+
+def test_the_basis_is_orthonormal_and_of_lowest_frequencies_first():
+    basis = dct_basis(VALUES)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(VALUES), atol=1e-12)
+    np.testing.assert_allclose(basis[:, 0], 1 / np.sqrt(VALUES), rtol=1e-12)
+    np.testing.assert_array_equal(dct_basis(100), basis[:, :100])
+
+
+def test_the_basis_is_the_dct_of_grey_blocks():
+    block = np.random.default_rng(0).normal(size=(BLOCK, BLOCK))
+    grey = np.repeat(block[:, :, None], 3, axis=2).ravel()
+    ours = np.sort(np.abs(grey @ dct_basis(VALUES)))[-(BLOCK**2) :]
+    theirs = np.sort(np.abs(scipy.fft.dctn(block, norm="ortho"))).ravel()
+    np.testing.assert_allclose(ours, np.sqrt(3) * np.sort(theirs), atol=1e-12)
+
+
+def test_with_all_coefficients_the_two_transforms_are_inverses():
+    x = jax.random.uniform(KEY, (2, 32, 48, 3))
+    analysis, synthesis = BlockAnalysis(VALUES), BlockSynthesis()
+    y = analysis.apply(analysis.init(KEY, x), x)
+    blocks = synthesis.apply(synthesis.init(KEY, y), y)
+    np.testing.assert_allclose(image_of(blocks), x, atol=2e-6)
+    # Orthonormal but for the step, by which they are divided.
+    power = jnp.sum(jnp.square(x - 0.5)) / FINEST_STEP**2
+    np.testing.assert_allclose(jnp.sum(jnp.square(y)), power, rtol=1e-5)
+
+
+def test_untrained_the_networks_add_nothing():
+    x = jax.random.uniform(KEY, (1, 64, 64, 3))
+    beside, alone = (config_of(kind) for kind in ("beside", "alone"))
+    params = autoencoder.init_parameters(beside, KEY)
+    linear = autoencoder.init_parameters(alone, KEY)
+    assert set(jax.tree.leaves(jax.tree.map(jnp.shape, linear["encoder"]))) == {1, VALUES, 24}
+    both = [autoencoder.apply(config, params, x, method="analyse")[0] for config in (beside, alone)]
+    np.testing.assert_array_equal(*both)
+    both = [
+        autoencoder.apply(config, params, jnp.round(both[0]), method="generate")
+        for config in (beside, alone)
+    ]
+    np.testing.assert_allclose(*both, atol=1e-6)
+
+
+def test_networks_that_add_nothing_learn():
+    config = config_of("beside")
+    params = autoencoder.init_parameters(config, KEY)
+    x = jax.random.uniform(KEY, (1, 64, 64, 3))
+
+    def loss(params):
+        out = autoencoder.apply(config, params, x, KEY)
+        return jnp.mean(jnp.square(out.x_hat - x)) + jnp.mean(out.rates.noisy)
+
+    grads = jax.grad(loss)(params)
+    for part in ("encoder", "generator"):
+        for layer in ("conv_out", "linear"):
+            assert all(jnp.any(leaf) for leaf in jax.tree.leaves(grads[part][layer])), layer
+
+
+@pytest.mark.parametrize("linear_path", ["beside", "alone"])
+@pytest.mark.parametrize("level", [None, 77])
+def test_files_decode_to_what_the_network_gives(linear_path, level, tmp_path):
+    config, params = moved(linear_path, 0 if level is None else 4)
+    quality = None if level is None else level / 255
+    save_model(from_params(config, params), str(tmp_path / "model"))
+    model = load_model(str(tmp_path / "model"))
+    decoded = model.decompress(model.compress(IMAGE, quality=quality))
+    out = autoencoder.apply(
+        config,
+        params,
+        jnp.asarray(IMAGE[None], jnp.float32) / 255,
+        None,
+        None if quality is None else jnp.asarray([quality]),
+    )
+    expected = np.clip(np.floor(np.asarray(out.x_hat[0]) * 255 + 0.5), 0, 255)
+    assert np.mean(np.abs(decoded - expected) > 1) < 1e-3
+    assert np.std(decoded) > 10
+
+
+def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
+    config, params = moved("alone", 0)
+    z = np.random.default_rng(0).integers(-4, 5, (6, 5, config.hyper_channels), dtype=np.int32)
+    integers = exact.quantise_synthesis(params["hyperprior"], [z])
+    mean, rows = exact.parameters(integers, z)
+    z = jnp.asarray(z[None], jnp.float32)
+    expected = autoencoder.apply(config, params, z, method="synthesise_parameters")
+    np.testing.assert_allclose(mean, expected[0][0], rtol=1e-3, atol=1e-3)
+    assert np.mean(rows != scale_indexes(np.asarray(expected[1][0]), SCALE_TABLE)) < 1e-2
+    assert len(np.unique(rows)) > 10
+
+
+def test_an_untrained_scale_is_about_that_of_photographs():
+    config = config_of("alone")
+    params = autoencoder.init_parameters(config, KEY)
+    source = open_source("photographs:held_out")
+    photographs = [jnp.float32(source[i][None, :256, :256]) / 255 for i in range(len(source))]
+    _, scale = autoencoder.apply(
+        config, params, jnp.zeros((1, 1, 1, config.hyper_channels)), method="synthesise_parameters"
+    )
+    y = [autoencoder.apply(config, params, x, method="analyse")[0] for x in photographs]
+    measured = np.std(np.concatenate([np.ravel(each[..., 1:]) for each in y]))
+    assert 0.3 < np.sqrt(np.mean(np.square(scale[..., 1:]))) / measured < 3
+
+
+def test_hyper_latents_begin_with_the_places_of_large_coefficients():
+    config = config_of("alone", model__hyper_channels=48)
+    params = autoencoder.init_parameters(config, KEY)
+    # Texture in one of four blocks of a hyper-latent, which averages over 2x2 latents can tell.
+    x = np.full((1, 128, 128, 3), 0.5, np.float32)
+    noise = np.random.default_rng(0).uniform(0, 1, (32, 32, 1))
+    x[:, 64:96, 96:128] = noise
+    y, z, _ = autoencoder.apply(config, params, jnp.asarray(x), method="analyse")
+    assert np.max(np.abs(np.round(z[0, 0]))) <= 1
+    assert np.max(z[0, 1, 1]) > 3
+    _, scale = autoencoder.apply(config, params, jnp.round(z), method="synthesise_parameters")
+    luma = [k for k in range(24) if bands(24)[k] >= 0][:8]
+    louder = np.log(scale[0][..., luma]).mean(-1)
+    rest = np.log(scale[0, :2, :2][..., luma]).mean()
+    assert np.unravel_index(np.argmax(louder), louder.shape) in [(4, 6), (4, 7), (5, 6), (5, 7)]
+    assert np.mean(louder[4:6, 6:8]) > rest + 0.5
+
+
+@pytest.mark.parametrize("hyper_channels", [1, 4, 9])
+def test_few_hyper_latents_have_room_for_few_bands(hyper_channels):
+    start = band_start(hyper_channels, 24)
+    assert np.count_nonzero(start.analysis[2]) == 4 * (hyper_channels // 4)
+    assert np.isfinite(start.log_scale).all()
+
+
+@pytest.mark.parametrize("linear_path", ["beside", "alone"])
+@pytest.mark.parametrize("mode", ["exact", "blend"])
+def test_tiles_give_what_the_whole_gives(linear_path, mode, monkeypatch):
+    monkeypatch.setattr(tiling, "_TRUNK_SIDE", 24)
+    monkeypatch.setattr(tiling, "_ENLARGE_SIDE", 16)
+    config, params = moved(linear_path, 0)
+    model = from_params(config, params)
+    image = np.random.default_rng(1).integers(0, 256, (512, 640, 3), dtype=np.uint8)
+    data = model.compress(image)
+    whole = model.decompress(data, mode="whole").astype(int)
+    difference = np.abs(model.decompress(data, mode=mode).astype(int) - whole)
+    assert np.max(difference) <= (1 if mode == "exact" or linear_path == "alone" else 255)
+    assert np.mean(difference) < 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__input_range": "symmetric"}, "input_range"),
+        ({"model__latent_channels": VALUES + 1}, "latent_channels"),
+        ({"model__linear_path": "twice"}, "linear_path"),
+        ({"model__linear_path": "alone", "model__fcm_width": 4}, "fcm_width"),
+    ],
+)
+def test_shapes_that_do_not_go_together_are_named(overrides, message):
+    with pytest.raises(UserError, match=message):
+        tiny_settings(**({"model__linear_path": "beside"} | overrides))

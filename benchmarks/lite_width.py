@@ -2,7 +2,7 @@
 
   python benchmarks/lite_width.py --train images/ --held-out others/ --seconds 240
 
-Of each candidate (CANDIDATES, as changes of configs/lite.py:start): parameters; megabytes of the
+Of each candidate (CANDIDATES, as changes of configs/lite.py:base): parameters; megabytes of the
 exported model in float16; seconds to encode (as by default, in float64) and to decode an image of
 768x512, the least of three; and the steps made, and the PSNR and estimated rate reached on images
 not trained on, in the same time of training from random parameters. So short a training favours the
@@ -70,10 +70,11 @@ def main() -> None:
 def settings_of(
     widths: tuple[int, ...], blocks: int, args: argparse.Namespace
 ) -> settings_lib.Settings:
-    config = lite.get_config("start")
+    config = lite.get_config("base")
     config.model.encoder_widths, config.model.generator_widths = widths, widths[::-1]
     config.model.residual_blocks = blocks
     config.data.train, config.data.evaluation = (args.train,), args.held_out
+    config.loss.lpips = 0.0
     return settings_lib.from_mapping(config.to_dict())
 
 

@@ -30,7 +30,7 @@ def get_config():
     config.optimizer.ema_decay = 0.98
 
     config.train.steps = 200
-    config.train.batch_size = 4
+    config.train.batch_size = 2
     config.train.log_every = 20
     config.train.summary_every = 200
     config.train.checkpoint_every = 100

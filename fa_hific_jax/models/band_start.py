@@ -12,6 +12,7 @@ of it is trained like any other kernel, and the other channels begin small.
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -75,6 +76,6 @@ def around(kernel: Kernel):
 
     def init(key: jax.Array, shape, dtype=np.float32) -> Float[Array, "k k i o"]:
         random = jax.nn.initializers.glorot_uniform()(key, shape, dtype)
-        return kernel.astype(dtype) + OTHERS * random
+        return jnp.asarray(kernel, dtype) + OTHERS * random
 
     return init

@@ -11,7 +11,7 @@ from fa_hific_jax import ops
 from fa_hific_jax.entropy.factorized import INIT_SCALE, FactorizedPrior
 from fa_hific_jax.entropy.gaussian import SCALE_MIN, SCALE_TABLE
 from fa_hific_jax.models.band_start import PRIOR_SPREAD, around, band_start
-from fa_hific_jax.models.layers import Conv, Size, Upsample, edge_mode, halved
+from fa_hific_jax.models.layers import Conv, Size, Upsample, edge_mode, halved, interpolating
 
 Latents = Float[Array, "b hy wy cy"]
 HyperLatents = Float[Array, "b hz wz cz"]
@@ -68,13 +68,14 @@ class HyperSynthesis(nn.Module):
     initial: float | tuple[float, ...]
     dtype: jnp.dtype = jnp.dtype("float32")
     log_unit: tuple[float, ...] = ()
-    kernel_inits: tuple[nn.initializers.Initializer | None, ...] = ()
+    kernel_inits: tuple[nn.initializers.Initializer, ...] = ()
 
     @nn.compact
     def __call__(self, z_hat: HyperLatents) -> Latents:
         # Rounded z begins as all zeros: without biases no ReLU would be open to its gradient.
         random_bias = nn.initializers.normal(0.1)
-        inits = self.kernel_inits or (None, None, nn.initializers.glorot_uniform())
+        glorot = nn.initializers.glorot_uniform()
+        inits = self.kernel_inits or (interpolating, interpolating, glorot)
         x = z_hat.astype(self.dtype)
         for layer in range(2):
             x = Upsample(

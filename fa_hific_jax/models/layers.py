@@ -127,6 +127,19 @@ class Conv(nn.Module):
         )(pad(x, padding, self.mode, size))
 
 
+def interpolating(key, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    """A kernel that interpolates between pixels (linearly if 3x3) and mixes channels at random.
+
+    With independent random taps the four phases of the output are four unrelated functions of the
+    input, a checkerboard that training has to undo at every level first; phases that begin alike
+    (Aitken et al. 2017) spare it that.
+    """
+    side = shape[0]
+    taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
+    window = jnp.asarray(np.outer(taps, taps)[:, :, None, None], dtype)
+    return window * nn.initializers.glorot_uniform()(key, shape[2:], dtype)[None, None]
+
+
 class Upsample(nn.Module):
     """Transposed convolution that exactly doubles the size.
 
@@ -142,14 +155,14 @@ class Upsample(nn.Module):
     features: int
     kernel: int
     centre: int | None = None
-    kernel_init: nn.initializers.Initializer | None = None
+    kernel_init: nn.initializers.Initializer = interpolating
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features, size: Size | None = None) -> Resized:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init or _interpolating, shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,))
         # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
         # tap of the kernel once it has been padded to an even side.
@@ -174,19 +187,6 @@ class Upsample(nn.Module):
         y = y.reshape(batch, height, width, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
         y = y.reshape(batch, 2 * height, 2 * width, self.features)
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
-
-
-def _interpolating(key, shape: tuple[int, ...]) -> Array:
-    """A kernel that interpolates between pixels (linearly if 3x3) and mixes channels at random.
-
-    With independent random taps the four phases of the output are four unrelated functions of the
-    input, a checkerboard that training has to undo at every level first; phases that begin alike
-    (Aitken et al. 2017) spare it that.
-    """
-    side = shape[0]
-    taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
-    window = jnp.asarray(np.outer(taps, taps)[:, :, None, None], jnp.float32)
-    return window * nn.initializers.glorot_uniform()(key, shape[2:], jnp.float32)[None, None]
 
 
 class ChannelNorm(nn.Module):

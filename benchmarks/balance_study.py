@@ -61,7 +61,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     run(
         ["eval.py", f"--models={','.join(models)}", f"--images={args.kodak}", f"--out={out}"]
         + [f"--quality={args.quality}", f"--detail={args.detail}", f"--lpips={args.lpips}"]
-        + ["--baselines=jpeg,webp,avif,jpegxl", f"--jobs={args.jobs}"]
+        + ["--baselines=", f"--jobs={args.jobs}"]
     )
     return out
 

@@ -29,9 +29,9 @@ def get_config():
     config.optimizer.warmup_steps = 20
     config.optimizer.ema_decay = 0.98
 
-    config.train.steps = 200
+    config.train.steps = 100
     config.train.batch_size = 2
     config.train.log_every = 20
-    config.train.summary_every = 200
-    config.train.checkpoint_every = 100
+    config.train.summary_every = 100
+    config.train.checkpoint_every = 50
     return config

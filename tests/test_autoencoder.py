@@ -186,6 +186,7 @@ class GivenLatents(nn.Module):
     latent_channels: int
     variant: str
     dtype: jnp.dtype
+    linear_path: str
 
     @nn.compact
     def __call__(self, x, size=None):
@@ -203,6 +204,7 @@ class NoImage(nn.Module):
     dtype: jnp.dtype
     fcm: str
     fcm_dropout: float
+    linear_path: str
 
     def __call__(self, y_hat, size=None, key=None, detail=None):
         batch, height, width, _ = y_hat.shape

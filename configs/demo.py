@@ -3,8 +3,7 @@
   python train.py --config configs/demo.py --workdir runs/demo
   python eval.py --models lite,runs/demo --images photographs:held_out --out runs/demo/evaluation
 
-Begins with `lite` and gives it frequency complement modules, focal frequency and dynamic spectrum
-loss, on procedural images and four photographs of the scikit-image wheel. No LPIPS, whose weights
+Begins with `lite` and trains it with focal frequency and dynamic spectrum loss, on procedural images and four photographs of the scikit-image wheel. No LPIPS, whose weights
 are not in the package; no discriminator, which would need longer.
 """
 
@@ -14,7 +13,7 @@ from configs import lite
 def get_config():
     config = lite.get_config("base")
     config.init_from = "lite"
-    config.model.fcm_width = 8
+    config.model.fcm_width = 16
 
     config.data.train = ("dead_leaves:128", "photographs:train")
     config.data.weights = (1.0, 3.0)

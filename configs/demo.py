@@ -3,9 +3,9 @@
   python train.py --config configs/demo.py --workdir runs/demo
   python eval.py --models lite,runs/demo --images photographs:held_out --out runs/demo/evaluation
 
-Begins with `lite` and trains it with focal frequency and dynamic spectrum loss, on procedural images
-and four photographs of the scikit-image wheel. No LPIPS, whose weights are not in the package; no
-discriminator, which would need longer.
+Begins with `lite` and trains it with focal frequency and dynamic spectrum loss, on procedural
+images and four photographs of the scikit-image wheel. No LPIPS, whose weights are not in the
+package; no discriminator, which would need longer.
 """
 
 from configs import lite

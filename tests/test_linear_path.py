@@ -25,6 +25,7 @@ from fa_hific_jax.models.linear_path import (
     BlockAnalysis,
     BlockSynthesis,
     bands,
+    border_filter,
     dct_basis,
     image_of,
 )
@@ -71,15 +72,68 @@ def test_the_basis_is_the_dct_of_grey_blocks():
     np.testing.assert_allclose(ours, np.sqrt(3) * np.sort(theirs), atol=1e-12)
 
 
-def test_with_all_coefficients_the_two_transforms_are_inverses():
-    x = jax.random.uniform(KEY, (2, 32, 48, 3))
-    analysis, synthesis = BlockAnalysis(VALUES), BlockSynthesis()
-    y = analysis.apply(analysis.init(KEY, x), x)
-    blocks = synthesis.apply(synthesis.init(KEY, y), y)
-    np.testing.assert_allclose(image_of(blocks), x, atol=2e-6)
-    # Orthonormal but for the step, by which they are divided.
-    power = jnp.sum(jnp.square(x - 0.5)) / FINEST_STEP**2
-    np.testing.assert_allclose(jnp.sum(jnp.square(y)), power, rtol=1e-5)
+@pytest.mark.parametrize("shape", [(2, 32, 48, 3), (1, 16, 80, 3), (1, 16, 16, 3)])
+def test_with_all_coefficients_the_two_transforms_are_inverses(shape):
+    x = jax.random.uniform(KEY, shape)
+    y = analysed(x, VALUES)
+    np.testing.assert_allclose(synthesised(y), x, atol=2e-6)
+
+
+def test_of_an_image_of_one_block_the_transform_is_the_dct():
+    x = jax.random.uniform(KEY, (1, BLOCK, BLOCK, 3))
+    expected = np.ravel(x - 0.5) @ dct_basis(VALUES) / FINEST_STEP
+    np.testing.assert_allclose(analysed(x, VALUES)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_transform_codes_a_correlated_row_as_well_as_malvars():
+    # Coding gain for an autoregressive process: decibels by which the geometric mean of variances,
+    # weighted by what errors cost, is below that of pixels. 9.46 is the DCT's, 9.76 the LOT's.
+    row = np.arange(8 * BLOCK)
+    covariance = 0.95 ** np.abs(np.subtract.outer(row, row))
+    mix = np.eye(len(row))
+    for border in range(BLOCK, len(row), BLOCK):
+        around = slice(border - BLOCK // 2, border + BLOCK // 2)
+        mix[around, around] = border_filter()
+    transform = np.kron(np.eye(8), scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0)) @ mix
+    costs = np.square(np.linalg.inv(transform)).sum(0)
+    gain = -10 * np.log10(costs * np.diag(transform @ covariance @ transform.T))
+    assert np.mean(gain[4 * BLOCK : 5 * BLOCK]) == pytest.approx(9.926, abs=1e-3)
+
+
+def test_a_mean_is_painted_without_edges():
+    y = jnp.zeros((1, 3, 3, VALUES)).at[0, 1, 1, 0].set(100.0)
+    bump = np.asarray(synthesised(y)[0, :, :, 0]) - 0.5
+    steps = np.abs(np.diff(bump, axis=0))
+    assert np.max(steps) < 0.12 * np.max(bump)
+    assert np.max(np.abs(bump[[8, 39]])) < 0.01 * np.max(bump)
+    np.testing.assert_allclose(bump[[*range(8), *range(40, 48)]], 0, atol=1e-6)
+
+
+def test_an_even_image_stays_even_to_its_edges():
+    y = analysed(jnp.full((1, 48, 32, 3), 0.8), VALUES)
+    np.testing.assert_allclose(y[..., 1:], 0, atol=1e-4)
+    np.testing.assert_allclose(y[..., 0], y[0, 0, 0, 0], rtol=1e-6)
+
+
+def test_a_part_of_a_canvas_is_transformed_as_if_alone():
+    x = jax.random.uniform(KEY, (1, 64, 96, 3))
+    part = x[:, :48, :32]
+    y = analysed(part, 40)
+    inside = analysed(x, 40, (jnp.asarray(48), jnp.asarray(32)))[:, :3, :2]
+    np.testing.assert_allclose(inside, y, atol=1e-4)
+    canvas = jnp.zeros((1, 4, 6, 40)).at[:, :3, :2].set(y).at[:, 3:].set(7.0)
+    decoded = synthesised(canvas, (jnp.asarray(3), jnp.asarray(2)))[:, :48, :32]
+    np.testing.assert_allclose(decoded, synthesised(y), rtol=1e-5, atol=1e-5)
+
+
+def analysed(x, count, size=None):
+    analysis = BlockAnalysis(count)
+    return analysis.apply(analysis.init(KEY, x), x, size)
+
+
+def synthesised(y, size=None):
+    synthesis = BlockSynthesis()
+    return image_of(synthesis.apply(synthesis.init(KEY, y), y), size)
 
 
 def test_untrained_the_networks_add_nothing():

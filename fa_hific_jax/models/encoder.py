@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         """
         linear = None
         if self.linear_path != "none":
-            linear = BlockAnalysis(self.latent_channels, name="linear")(x)
+            linear = BlockAnalysis(self.latent_channels, name="linear")(x, size)
             if self.linear_path == "alone":
                 return linear, ()
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)

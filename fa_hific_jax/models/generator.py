@@ -122,7 +122,7 @@ class Generator(nn.Module):
         conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
         linear = None
         if self.linear_path != "none":
-            x, linear = x[..., :-VALUES], image_of(x[..., -VALUES:])
+            x, linear = x[..., :-VALUES], image_of(x[..., -VALUES:], size)
             if self.linear_path == "alone":
                 return linear, ()
         x = x.astype(self.dtype)

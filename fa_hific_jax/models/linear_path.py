@@ -1,18 +1,28 @@
-"""A linear transform of 16x16 blocks beside encoder and generator, begun as the DCT.
+"""A linear transform of 16x16 blocks beside encoder and generator, begun as a lapped DCT.
 
 With it the networks need not learn to carry an image through latents, which takes a plain HiFiC
 most of its training: the model begins as a transform codec of JPEG's kind with a learned entropy
-model, and the networks learn what to add to its latents and to its pictures. Both transforms are
-trained with the rest.
+model, and the networks learn what to add to its latents and to its pictures. The transforms of
+blocks are trained with the rest.
+
+Blocks alone would show where few bits are spent. So pixels on both sides of each border between
+blocks are mixed before the transform and after it, which makes a lapped transform of it: the DCT
+behind a pre-filter (Tran, Liang & Tu 2003, "Lapped transform via time-domain pre- and
+post-filtering"), the biorthogonal one of Malvar (1998, "Biorthogonal and nonuniform lapped
+transforms for transform coding with reduced blocking and ringing artifacts"), by which a mean is
+painted as a smooth bump that overlaps its neighbours and has no edge. The filters are not trained.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
+import scipy.linalg
 from jaxtyping import Array, Float, Int
 
 from fa_hific_jax import ops
+from fa_hific_jax.models.layers import Size
 
 LINEAR_PATHS = ("none", "beside", "alone")
 """How it stands to the networks; alone it is all of the autoencoder but the hyperprior."""
@@ -28,6 +38,9 @@ rounded at a gain of 1."""
 CHROMA = 6.0
 """How much higher a frequency of colour differences counts, in square, when the coefficients are
 chosen: their power is so much lower in photographs."""
+
+# The image itself passes here: TPUs would otherwise round it to 8 bits.
+_PRECISION = jax.lax.Precision.HIGHEST
 
 _LEVELS = 2.0, 0.55, 0.28
 _FALL = 0.66
@@ -48,13 +61,15 @@ class BlockAnalysis(nn.Module):
     latent_channels: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b hy wy cy"]:
+    def __call__(
+        self, x: Float[Array, "b h w 3"], size: Size | None = None
+    ) -> Float[Array, "b hy wy cy"]:
         kernel = self.param("kernel", _analysis, (1, 1, VALUES, self.latent_channels))
-        blocks = ops.at_least_float32(x) - 0.5
+        blocks = _mix_borders(ops.at_least_float32(x) - 0.5, border_filter(), size)
         b, h, w, _ = blocks.shape
         blocks = blocks.reshape(b, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
         blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // BLOCK, w // BLOCK, VALUES)
-        return blocks @ (kernel[0, 0] / FINEST_STEP)
+        return jnp.matmul(blocks, kernel[0, 0] / FINEST_STEP, precision=_PRECISION)
 
 
 class BlockSynthesis(nn.Module):
@@ -63,14 +78,36 @@ class BlockSynthesis(nn.Module):
     @nn.compact
     def __call__(self, y_hat: Float[Array, "b hy wy cy"]) -> Float[Array, "b hy wy v"]:
         kernel = self.param("kernel", _synthesis, (1, 1, y_hat.shape[-1], VALUES))
-        return ops.at_least_float32(y_hat) @ (kernel[0, 0] * FINEST_STEP) + 0.5
+        y_hat = ops.at_least_float32(y_hat)
+        return jnp.matmul(y_hat, kernel[0, 0] * FINEST_STEP, precision=_PRECISION) + 0.5
 
 
-def image_of(blocks: Float[Array, "b hy wy v"]) -> Float[Array, "b h w 3"]:
-    """The image of which `BlockSynthesis` made the blocks."""
+def image_of(
+    blocks: Float[Array, "b hy wy v"], size: Size | None = None
+) -> Float[Array, "b h w 3"]:
+    """The image of which `BlockSynthesis` made the blocks; the `size` is that of the latents."""
     b, h, w, _ = blocks.shape
     blocks = blocks.reshape(b, h, w, BLOCK, BLOCK, 3).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(b, h * BLOCK, w * BLOCK, 3)
+    image = blocks.reshape(b, h * BLOCK, w * BLOCK, 3)
+    pixels = None if size is None else (size[0] * BLOCK, size[1] * BLOCK)
+    return _mix_borders(image, np.linalg.inv(border_filter()), pixels)
+
+
+def border_filter() -> Float[np.ndarray, "16 16"]:
+    """The pre-filter: what becomes of the `BLOCK` pixels around a border, half on each side.
+
+    Their even part passes; their odd part goes through V = J C2^T D C4 J, where C2 and C4 are
+    DCT-II and DCT-IV, J turns the order round and D multiplies the lowest coefficient by sqrt(2).
+    At an image's edge, mirrored, there is no odd part, and so nothing to do.
+    """
+    half = BLOCK // 2
+    gains = np.ones(half)
+    gains[0] = np.sqrt(2)
+    fourth = scipy.fft.dct(np.eye(half), type=4, norm="ortho", axis=0)
+    odd = scipy.fft.idct(gains[:, None] * fourth, norm="ortho", axis=0)[::-1, ::-1]
+    same, turned = np.eye(half), np.eye(half)[::-1]
+    split = np.block([[same, turned], [turned, -same]])
+    return split @ scipy.linalg.block_diag(same, odd) @ split / 2
 
 
 def spread(count: int) -> Float[np.ndarray, " count"]:
@@ -95,11 +132,31 @@ def dct_basis(count: int) -> Float[np.ndarray, "v count"]:
 
     Colours are taken as their sum and two differences, in which R, G and B are little correlated.
     """
-    place, frequency = np.arange(BLOCK) + 0.5, np.arange(BLOCK)
-    cosines = np.cos(np.pi / BLOCK * np.outer(frequency, place)) * np.sqrt(2 / BLOCK)
-    cosines[0] /= np.sqrt(2)
+    cosines = scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0)
     basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLOURS).reshape(VALUES, VALUES)
     return basis[_order(count)].T
+
+
+def _mix_borders(
+    image: Float[Array, "b h w 3"], mix: Float[np.ndarray, "16 16"], size: Size | None
+) -> Float[Array, "b h w 3"]:
+    """Each run of pixels around a border between blocks, of rows and of columns, times a matrix.
+
+    With a `size`, only borders within the part of that size at the top left.
+    """
+    for axis in (0, 1):
+        image = jnp.swapaxes(image, 1, 2)
+        b, extent, other, colours = image.shape
+        borders, half = extent // BLOCK - 1, BLOCK // 2
+        runs = image[:, half : extent - half].reshape(b, borders, BLOCK, other, colours)
+        mixed = jnp.einsum("ij,bkjwc->bkiwc", mix.astype(image.dtype), runs, precision=_PRECISION)
+        if size is not None:
+            within = (jnp.arange(borders) + 1) * BLOCK < size[1 - axis]
+            mixed = jnp.where(within[:, None, None, None], mixed, runs)
+        mixed = mixed.reshape(b, borders * BLOCK, other, colours)
+        ends = image[:, :half], image[:, extent - half :]
+        image = jnp.concatenate([ends[0], mixed, ends[1]], axis=1)
+    return image
 
 
 def _squares() -> Float[np.ndarray, "16 16"]:

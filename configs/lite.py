@@ -76,8 +76,8 @@ def get_config(stage: str = "ours"):
     if stage == "base":
         # With HiFiC's 1 its gradient was three times that of the MSE, which hardly fell any more.
         config.loss.lpips = 0.5
-        config.train.steps = 1800
-        config.optimizer.drop_steps = (1300, 1600)
+        config.train.steps = 1500
+        config.optimizer.drop_steps = (1100, 1350)
         config.optimizer.drop_factor = 0.3
         return config
 

@@ -94,12 +94,9 @@ def test_large_arrays_are_split_along_their_longest_divisible_axis_and_small_one
 
 
 def test_a_state_split_over_devices_that_are_not_there_is_refused(tmp_path):
-    process = training_run.start(tmp_path, devices=4, train__fsdp=3, **SMALL)
-    code, _, err = training_run.finish(process)
-    assert (code, err) == (
-        2,
+    assert refusal(tmp_path, train__fsdp=3) == (
         "error: train.fsdp is 3, which does not divide the 4 devices: choose a divisor, or 1 for "
-        "a full copy on each\n",
+        "a full copy on each\n"
     )
 
 
@@ -139,13 +136,17 @@ def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path):
 
 
 def test_batch_that_devices_cannot_share_is_refused(tmp_path):
-    process = training_run.start(tmp_path, devices=4, train__batch_size=6, **SMALL)
-    code, _, err = training_run.finish(process)
-    assert (code, err) == (
-        2,
+    assert refusal(tmp_path, train__batch_size=6) == (
         "error: train.batch_size is 6, which 4 devices cannot share evenly: "
-        "choose a multiple of 4\n",
+        "choose a multiple of 4\n"
     )
+
+
+def refusal(tmp_path, **options) -> str:
+    """What a run on four devices ends with, which must be exit status 2."""
+    code, _, err = training_run.finish(training_run.start(tmp_path, devices=4, **options, **SMALL))
+    assert code == 2
+    return err
 
 
 NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")

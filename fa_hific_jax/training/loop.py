@@ -57,7 +57,9 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     sharding.check_batch_size(config.batch_size, mesh)
     sources = open_sources(settings.data)
     everywhere = sharding.replicated(mesh)
-    lpips_params = jax.device_put(jax.tree.map(np.asarray, _load_lpips(settings.loss)), everywhere)
+    lpips_params = jax.tree.map(
+        lambda leaf: jax.device_put(np.asarray(leaf), everywhere), _load_lpips(settings.loss)
+    )
     evaluate = evaluator(settings, lpips_params) if config.evaluate_every else None
     init_key, noise_key = _keys(config.seed, everywhere)
     shapes = jax.eval_shape(functools.partial(create, settings), init_key)

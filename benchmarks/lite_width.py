@@ -1,12 +1,14 @@
 """Which widths suit a codec on a CPU: what each costs, and what it learns in the same time.
 
-  python benchmarks/lite_width.py --train images/ --held-out others/ --seconds 240
+  python -m benchmarks.lite_width --start runs/start --train images/ --held-out others/ \\
+      --seconds 240
 
 Of each candidate (CANDIDATES, as changes of configs/lite.py:base): parameters; megabytes of the
 exported model in float16; seconds to encode (as by default, in float64) and to decode an image of
 768x512, the least of three; and the steps made, and the PSNR and estimated rate reached on images
-not trained on, in the same time of training from random parameters. So short a training favours the
-small: it is the cost of the large that it shows, and whether what they cost is paid back soon.
+not trained on (qualities from 0 to 1), in the same time of training. All begin with the trained
+linear path (configs/lite.py:start), whose own PSNR and rate, without networks, are `before`. So
+short a training favours the small: it is the cost of the large that it shows.
 
 The report goes to benchmarks/results/lite_width.json after each candidate.
 """
@@ -27,8 +29,9 @@ from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.data.pipeline import train_batches
+from fa_hific_jax.training import warm_start
 from fa_hific_jax.training.held_out import evaluator
-from fa_hific_jax.training.state import averaged_autoencoder, create
+from fa_hific_jax.training.state import TrainState, averaged_autoencoder, create
 from fa_hific_jax.training.step import train_step
 
 # Encoder's widths (the generator's are the same, reversed) and residual blocks.
@@ -46,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--start", required=True, help="run of configs/lite.py:start")
     parser.add_argument("--train", required=True, help="images to train on")
     parser.add_argument("--held-out", required=True, help="images to measure on")
     parser.add_argument("--seconds", type=float, default=240.0, help="of training each (240)")
@@ -55,15 +59,17 @@ def main() -> None:
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "seconds": args.seconds,
+        "before": {},
         "candidates": {},
     }
     for name, (widths, blocks) in CANDIDATES.items():
-        report["load_of_others"] = round(os.getloadavg()[0], 1)
         settings = settings_of(widths, blocks, args)
-        state, steps = trained(settings, args.seconds)
-        found = {"steps": steps, **evaluator(settings, None)(state), **costs(settings, state)}
-        report["candidates"][name] = {key: round(value, 4) for key, value in found.items()}
-        print(name, report["candidates"][name], flush=True)
+        measure, state = evaluator(settings, None), begun(settings)
+        report["before"] = report["before"] or reached(measure, state)
+        state, steps = trained(settings, state, args.seconds)
+        found = {"steps": steps, **reached(measure, state), **costs(settings, state)}
+        report["candidates"][name] = found
+        print(name, found, flush=True)
         OUT.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -74,13 +80,22 @@ def settings_of(
     config.model.encoder_widths, config.model.generator_widths = widths, widths[::-1]
     config.model.residual_blocks = blocks
     config.data.train, config.data.evaluation = (args.train,), args.held_out
+    config.init_from = args.start
     config.loss.lpips = 0.0
+    # All of so short a training, and little of what was before it.
+    config.optimizer.warmup_steps = 10
+    config.optimizer.ema_decay = 0.95
     return settings_lib.from_mapping(config.to_dict())
 
 
-def trained(settings: settings_lib.Settings, seconds: float):
-    """(state after so many seconds of training, compilation not counted; steps)."""
+def begun(settings: settings_lib.Settings) -> TrainState:
+    """With the linear path and the hyperprior of --start."""
     state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+    return warm_start.take(state, warm_start.find(settings))[0]
+
+
+def trained(settings: settings_lib.Settings, state: TrainState, seconds: float):
+    """(state after so many seconds of training, compilation not counted; steps)."""
     step = jax.jit(functools.partial(train_step, settings=settings), donate_argnums=0)
     batches = train_batches(settings.data, batch_size=settings.train.batch_size, seed=0)
     key, started = jax.random.key(1), 0.0
@@ -91,6 +106,12 @@ def trained(settings: settings_lib.Settings, seconds: float):
         if time.perf_counter() - started >= seconds:
             return state, count + 1
     raise AssertionError("batches are endless")
+
+
+def reached(measure, state: TrainState) -> dict[str, float]:
+    """Without the loss, which is that of qualities drawn by the number of the step."""
+    means = measure(state)
+    return {name: round(means[f"eval/{name}"], 3) for name in ("psnr", "bpp")}
 
 
 def costs(settings: settings_lib.Settings, state) -> dict[str, float]:
@@ -104,7 +125,7 @@ def costs(settings: settings_lib.Settings, state) -> dict[str, float]:
     data = model.compress(image)
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "export_mb": megabytes,
+        "export_mb": round(megabytes, 1),
         "encode_s": least(lambda: model.compress(image)),
         "decode_s": least(lambda: model.decompress(data)),
     }
@@ -116,7 +137,7 @@ def least(run) -> float:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return round(min(times[1:]), 3)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ Stages and variants; all after the second begin with the trained second (docs/ba
 
 At the image's own size each channel costs as much time as sixteen at a quarter of it, so the finest
 levels are narrow (16, where the paper has 60), and the residual blocks, at a sixteenth of the size,
-have most of the parameters. Learning rates and batches are for thousands of steps on a CPU.
+have most of the parameters. Of five widths this one came furthest in the same time of training
+(benchmarks/lite_width.py). Learning rates and batches are for thousands of steps on a CPU.
 """
 
 from configs import base

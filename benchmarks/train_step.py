@@ -7,7 +7,8 @@
 Both steps run by turns in one process on the same device, so that what else the machine does meets
 both; the ratio of their times is the result. It needs the extra `torch`; without, PyTorch's half
 and the counts that come from it are left out. Of each case the networks and losses are those of
-its config, LPIPS apart; on a CPU with smaller batches and crops (CASES).
+FA-HiFiC at the widths of its config, without LPIPS; on a CPU with smaller batches and crops
+(CASES).
 
 What the numbers are:
   compile_s         tracing and compiling the step
@@ -52,9 +53,16 @@ def settings_of(case: str, cpu: bool):
     from configs import fa_hific, lite, small
     from fa_hific_jax import settings as settings_lib
 
-    config = {"small": small, "lite": lite, "paper": fa_hific}[case].get_config()
+    config = {
+        "small": small.get_config(),
+        "lite": lite.get_config("fa"),
+        "paper": fa_hific.get_config(),
+    }[case]
     with config.unlocked():
         config.loss.lpips = 0.0
+        # FA-HiFiC and no more: what only this project has, the PyTorch model has not.
+        config.model.linear_path, config.model.qualities = "none", 0
+        config.loss.rate_control, config.optimizer.kind = "switch", "adam"
         if cpu:
             config.train.batch_size, config.data.crop = CASES[case]
     return settings_lib.from_mapping(config.to_dict())

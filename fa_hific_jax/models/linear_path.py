@@ -103,8 +103,8 @@ def border_filter() -> Float[np.ndarray, "16 16"]:
     half = BLOCK // 2
     gains = np.ones(half)
     gains[0] = np.sqrt(2)
-    fourth = scipy.fft.dct(np.eye(half), type=4, norm="ortho", axis=0)
-    odd = scipy.fft.idct(gains[:, None] * fourth, norm="ortho", axis=0)[::-1, ::-1]
+    fourth = np.asarray(scipy.fft.dct(np.eye(half), type=4, norm="ortho", axis=0))
+    odd = np.asarray(scipy.fft.idct(gains[:, None] * fourth, norm="ortho", axis=0))[::-1, ::-1]
     same, turned = np.eye(half), np.eye(half)[::-1]
     split = np.block([[same, turned], [turned, -same]])
     return split @ scipy.linalg.block_diag(same, odd) @ split / 2
@@ -132,7 +132,7 @@ def dct_basis(count: int) -> Float[np.ndarray, "v count"]:
 
     Colours are taken as their sum and two differences, in which R, G and B are little correlated.
     """
-    cosines = scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0)
+    cosines = np.asarray(scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0))
     basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLOURS).reshape(VALUES, VALUES)
     return basis[_order(count)].T
 

@@ -136,7 +136,7 @@ def get_config() -> ConfigDict:
     config.loss.ffl_ave_spectrum = False
     config.loss.ffl_log_matrix = False
     config.loss.ffl_batch_matrix = False
-    # How FFL is balanced with the distortion (docs/training.md): "fixed" by its weight (FA-HiFiC);
+    # How FFL is balanced with the distortion (docs/balance.md): "fixed" by its weight (FA-HiFiC);
     # "gradient" so that its gradient is a share of that of MSE and LPIPS; "bands" by its weight, on
     # the frequencies that lack power; "power" with a loss on the power of the bands in its place,
     # and the same share.

@@ -14,8 +14,9 @@ Stages and variants; all after the second begin with the trained second (docs/ba
   hific  with the discriminator: HiFiC
   ffl    hific and FFL with the FA-HiFiC authors' weight
   fa     ffl, FCMs and DSL with the authors' weights: FA-HiFiC
-  ours   hific, FCMs of which the decoder takes as much as is asked for (detail), and the power of
-         the bands with a share of the distortion's gradient in FFL's place
+  ours   the base as it is, beside it FCMs of which the decoder takes as much as is asked for
+         (detail); these alone learn what the discriminator and, in FFL's place, the power of the
+         bands ask for
 
 At the image's own size each channel costs as much time as sixteen at a quarter of it, so the finest
 levels are narrow (16, where the paper has 60), and the residual blocks, at a sixteenth of the size,
@@ -92,6 +93,13 @@ def get_config(stage: str = "ours"):
     if stage == "fa":
         config.loss.dsl, config.loss.dsl_weighting = 0.25, "authors"
     if stage == "ours":
-        config.loss.ffl, config.loss.balance = 1.0, "power"
-        config.loss.detail_zero = 0.5
+        # With all of the autoencoder in training, what asks for detail cost rate and PSNR at every
+        # detail; now detail 0 is the base itself, and images that have it teach nothing.
+        config.trainable = ("fcm", "discriminator")
+        config.loss.detail_zero = 0.1
+        # As much LPIPS as in the base: with 1 the modules gave PSNR for it, and had less detail.
+        config.loss.lpips = 0.5
+        config.loss.ffl, config.loss.balance, config.loss.balance_share = 1.0, "power", 0.5
+        config.train.steps = 250
+        config.optimizer.drop_steps = (187,)
     return config

@@ -87,6 +87,7 @@ def test_lite_is_one_model_for_every_rate_of_at_most_12_million_parameters(stage
     )
     assert bool(light.loss.gan) == (stage not in ("start", "base"))
     assert bool(light.loss.lpips) == (stage != "start")
+    assert light.trainable == (("fcm", "discriminator") if stage == "ours" else ())
 
 
 def test_the_demo_goes_on_from_the_shipped_model_without_files():

@@ -45,8 +45,14 @@ def main(arguments: list[str]) -> None:
 
 
 def keep(name: str, folder: Path) -> None:
-    """Results of an evaluation as results/NAME.json."""
-    res.write_lines(path_of(name), res.compact(res.read_results(folder / "results.json")))
+    """Results of an evaluation as results/NAME.json; UserError where no commit made them."""
+    results = res.read_results(folder / "results.json")
+    if not results["meta"]["commit"]:
+        raise UserError(
+            f"{folder}/results.json names no commit, so nobody could make it again: "
+            "run eval.py in a clone of the repository"
+        )
+    res.write_lines(path_of(name), res.compact(results))
 
 
 def path_of(name: str) -> Path:

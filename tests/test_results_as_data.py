@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import readme
+from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import results as res
 
 NAMES = sorted(path.stem for path in (readme.ROOT / "results").glob("*.json"))
@@ -47,6 +48,15 @@ def test_results_tell_how_to_make_them_again(name):
         if about["kind"] == "model"
     )
     assert res.compact(results) == results, "no places on a disk, seven digits"
+
+
+def test_results_that_no_commit_made_are_not_kept(tmp_path, monkeypatch):
+    results = res.read_results(readme.path_of(NAMES[0]))
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    results["meta"]["commit"] = None
+    res.write_lines(tmp_path / "results.json", results)
+    with pytest.raises(UserError, match="names no commit"):
+        readme.keep(NAMES[0], tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)

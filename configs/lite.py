@@ -100,6 +100,6 @@ def get_config(stage: str = "ours"):
         # As much LPIPS as in the base: with 1 the modules gave PSNR for it, and had less detail.
         config.loss.lpips = 0.5
         config.loss.ffl, config.loss.balance, config.loss.balance_share = 1.0, "power", 0.5
-        config.train.steps = 250
-        config.optimizer.drop_steps = (187,)
+        config.train.steps = 750
+        config.optimizer.drop_steps = (560,)
     return config

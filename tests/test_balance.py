@@ -11,8 +11,12 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.band_power import (
     BLOCK,
+    CELLS,
     FLOOR,
     RINGS,
+    cell_log_power,
+    cell_of,
+    cell_shares,
     deficit,
     power_loss,
     ring_log_power,
@@ -59,6 +63,41 @@ def test_rings_share_out_every_frequency_but_brightness(shape):
     held = np.isin(np.arange(RINGS), ring_of(*shape))
     np.testing.assert_allclose(totals[held & (np.arange(RINGS) > 0)], 1.0, rtol=1e-12)
     assert shares[0, 0].sum() == 0.0 and ring_of(*shape).max() <= RINGS - 1
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 48), (7, 5), (1, 1)])
+def test_cells_share_out_every_frequency_but_brightness(shape):
+    cells = CELLS * CELLS // 2
+    cell, shares = cell_of(*shape), cell_shares(*shape)
+    assert 0 <= cell.min() and cell.max() < cells
+    totals = shares.sum(axis=(0, 1))
+    held = np.isin(np.arange(cells), cell)
+    np.testing.assert_allclose(totals[held & (np.arange(cells) > 0)], 1.0, rtol=1e-12)
+    assert not totals[~held].any() and shares[0, 0].sum() == 0.0
+
+
+def test_a_wave_is_in_the_cell_of_its_frequency():
+    rows, columns = jnp.arange(64.0)[:, None], jnp.arange(96.0)[None]
+    wave = 0.1 * jnp.cos(2 * jnp.pi * (-5 * rows + 9 * columns) / BLOCK)
+    power = jnp.mean(cell_log_power(0.5 + wave[None, :, :, None]), axis=(0, 1))
+    power = np.asarray(power).reshape(CELLS, CELLS // 2)
+    cell = (int(CELLS * (1 - 5 / BLOCK)), int(CELLS * 9 / BLOCK))
+    assert np.unravel_index(np.argmax(power), power.shape) == cell
+    assert power[0, 0] < np.log(2 * FLOOR)
+
+
+def test_power_loss_tells_a_regular_pattern_from_noise_of_the_same_rings():
+    x = noise(3, 0.03, (4, 128, 128, 3))
+    columns = jnp.arange(128.0)
+    doubled = np.eye(RINGS)[ring_of(BLOCK, BLOCK)] * np.where(np.arange(17) % 16, 2, 1)[:, None]
+    waves = [  # one in the middle of each ring, with what the noise has in all of it
+        jnp.sqrt(2 * 0.03**2 * count) / BLOCK * jnp.cos(2 * jnp.pi * (2 * r + 1) * columns / BLOCK)
+        for r, count in enumerate(doubled.sum(axis=(0, 1)))
+    ]
+    pattern = jnp.broadcast_to(0.5 + sum(waves)[None, None, :, None], x.shape)
+    in_rings = jnp.mean(jnp.square(ring_log_power(pattern) - ring_log_power(x)))
+    assert in_rings < 0.15 and power_loss(pattern, x) > 100 * in_rings
+    assert power_loss(noise(4, 0.03, x.shape), x) < 0.4
 
 
 def test_power_loss_ignores_phase_and_brightness_and_sees_blur():

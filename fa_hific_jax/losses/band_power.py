@@ -1,10 +1,11 @@
-"""Power of images by spatial frequency, in rings: where detail lacks, and a loss that asks for it.
+"""Power of images by spatial frequency: where detail lacks, and a loss that asks for it.
 
 FFL compares spectra with their phases, so that its minimum is as blurred as that of the squared
 error. What a viewer misses in blurred texture is power, wherever its phase puts it.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,9 @@ from fa_hific_jax.ops import Image, at_least_float32
 
 RINGS = 8
 """Of equal width, from 0 to 0.5 cycles per pixel; the corners beyond count with the last."""
+
+CELLS = 16
+"""To a cycle per pixel, along both axes; those of the half plane count, the others mirror them."""
 
 BLOCK = 32
 """Side of the blocks whose spectra are taken, pixels: as large as texture that looks alike."""
@@ -30,6 +34,18 @@ def ring_log_power(x: Image) -> Float[Array, "b blocks rings"]:
     and bottom of images whose sides are no multiples of BLOCK is left out; images with a side below
     BLOCK are one block.
     """
+    return _log_power(x, ring_shares)
+
+
+def cell_log_power(x: Image) -> Float[Array, "b blocks cells"]:
+    """As `ring_log_power`, of cells.
+
+    A regular pattern is a few frequencies: of the power of texture in a ring, but in few cells.
+    """
+    return _log_power(x, cell_shares)
+
+
+def _log_power(x: Image, shares: Callable[[int, int], np.ndarray]) -> Float[Array, "b blocks _"]:
     x = at_least_float32(x)
     blocks = _blocks(x)
     height, width = blocks.shape[2:4]
@@ -38,13 +54,13 @@ def ring_log_power(x: Image) -> Float[Array, "b blocks rings"]:
     centred = blocks - jnp.mean(blocks, axis=(2, 3), keepdims=True)
     spectrum = jnp.fft.rfft2(centred * window[None, None, :, :, None], axes=(2, 3), norm="ortho")
     power = jnp.mean(jnp.square(spectrum.real) + jnp.square(spectrum.imag), axis=-1)
-    members = jnp.asarray(ring_shares(height, width), x.dtype)
+    members = jnp.asarray(shares(height, width), x.dtype)
     return jnp.log(jnp.einsum("nbhw,hwr->nbr", power, members) + FLOOR)
 
 
 def power_loss(prediction: Image, target: Image) -> Float[Array, ""]:
-    """Mean over images, blocks and rings of (ln P(prediction) - ln P(target))^2."""
-    difference = ring_log_power(prediction) - ring_log_power(target)
+    """Mean over images, blocks and cells of (ln P(prediction) - ln P(target))^2."""
+    difference = cell_log_power(prediction) - cell_log_power(target)
     return jnp.mean(jnp.square(difference))
 
 
@@ -61,11 +77,29 @@ def ring_of(height: int, width: int) -> np.ndarray:
 
 
 @functools.cache
+def cell_of(height: int, width: int) -> np.ndarray:
+    """Cell of each frequency of a real transform, int of shape (height, width // 2 + 1)."""
+    row = (CELLS * (np.fft.fftfreq(height) % 1.0)).astype(int)
+    column = np.minimum((CELLS * np.fft.rfftfreq(width)).astype(int), CELLS // 2 - 1)
+    return row[:, None] * (CELLS // 2) + column[None]
+
+
+@functools.cache
 def ring_shares(height: int, width: int) -> np.ndarray:
     """Weights (height, width // 2 + 1, RINGS) with which frequencies make up the mean of a ring."""
+    return _shares(ring_of(height, width), RINGS, width)
+
+
+@functools.cache
+def cell_shares(height: int, width: int) -> np.ndarray:
+    """Weights (height, width // 2 + 1, cells) with which frequencies make up the mean of a cell."""
+    return _shares(cell_of(height, width), CELLS * CELLS // 2, width)
+
+
+def _shares(band: np.ndarray, bands: int, width: int) -> np.ndarray:
     column = np.arange(width // 2 + 1)
     twice = np.where((column == 0) | (2 * column == width), 1.0, 2.0)
-    members = np.eye(RINGS)[ring_of(height, width)] * twice[None, :, None]
+    members = np.eye(bands)[band] * twice[None, :, None]
     members[0, 0] = 0.0  # brightness is no texture
     return members / np.maximum(members.sum(axis=(0, 1)), 1.0)
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cpu_devices import xla_flags
+
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}")
 
@@ -20,7 +22,7 @@ def start(workdir, devices=1, variables=None, **overrides) -> subprocess.Popen:
     """A running process with so many CPU devices."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": xla_flags(devices),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": CACHE,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",

@@ -31,7 +31,7 @@ from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.training import warm_start
 from fa_hific_jax.training.held_out import evaluator
-from fa_hific_jax.training.state import TrainState, averaged_autoencoder, create
+from fa_hific_jax.training.state import TrainState, ema_autoencoder, create
 from fa_hific_jax.training.step import train_step
 
 # Encoder's widths (the generator's are the same, reversed) and residual blocks.
@@ -116,7 +116,7 @@ def reached(measure, state: TrainState) -> dict[str, float]:
 
 def costs(settings: settings_lib.Settings, state) -> dict[str, float]:
     """What the exported model weighs, and how long it takes over an image of 768x512."""
-    params = averaged_autoencoder(state)
+    params = ema_autoencoder(state)
     model = from_params(settings.model, params, weights="float16")
     with tempfile.TemporaryDirectory() as folder:
         saved = save_model(model, Path(folder) / "model")

@@ -1,8 +1,9 @@
-"""Power spectra of images: where in frequency a codec loses or invents detail. NumPy, float64.
+"""Power spectra of images: the frequencies at which a codec loses or invents detail.
 
-All powers are |F(w y)|^2 / sum(w^2) for luma y in 0..255 and a Hann window w, so that white noise
-of variance s^2 has the expected power s^2 at every frequency, whatever the size of the image. The
-window removes the cross that the jump between opposite borders would draw over the spectrum.
+NumPy, float64. All powers are |F(w y)|^2 / sum(w^2) of luma y in 0..255 under a Hann window w, so
+that white noise of variance s^2 has the expected power s^2 at every frequency, whatever the size of
+the image. Without the window, the jump between opposite borders would draw a cross over the
+spectrum.
 """
 
 import numpy as np
@@ -12,14 +13,14 @@ Image = Num[np.ndarray, "h w c"]
 
 # Rec. 601, the luma of JPEG.
 LUMA = np.array([0.299, 0.587, 0.114])
-# In squared grey levels, far under the 1/12 of rounding to 8 bits: only keeps log away from 0.
+# In squared gray levels, far below the 1/12 of rounding to 8 bits: it only keeps log away from 0.
 _FLOOR = 1e-3
 
 
 def log_spectrum(image: Image) -> Float[np.ndarray, "h w"]:
-    """The power spectrum of luma in dB, frequency 0 at [h // 2, w // 2].
+    """Returns the power spectrum of luma in dB, with frequency 0 at [h // 2, w // 2].
 
-    0 dB is one squared grey level; nothing lies under -30 dB.
+    0 dB is one squared gray level; no value is below -30 dB.
 
     Args:
       image: values 0 to 255, any type. Three channels are RGB; otherwise luma is their mean.
@@ -30,44 +31,45 @@ def log_spectrum(image: Image) -> Float[np.ndarray, "h w"]:
 def radial_power_spectrum(
     image: Image, bins: int
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """(frequency in cycles per pixel, mean power over all directions).
+    """Returns (frequency in cycles per pixel, mean power over all directions).
 
-    The n <= bins rings have equal width and cover 0 to 0.5; those that hold no frequency of an
-    image of this size are left out. The corners of the spectrum, beyond 0.5, belong to no ring.
+    The n <= bins radial bands have equal width and cover 0 to 0.5 cycles per pixel; bands that
+    hold no frequency of an image of this size are left out. The corners of the spectrum, beyond
+    0.5, belong to no band.
 
     Args:
       image: as for `log_spectrum`.
-      bins: number of rings.
+      bins: number of radial bands.
     """
     power = _power(image)
     height, width = power.shape
-    ring, count = rings(height, width, bins)
-    total = np.bincount(ring.ravel(), power.ravel(), bins + 1)[:bins]
+    band, count = radial_bands(height, width, bins)
+    total = np.bincount(band.ravel(), power.ravel(), bins + 1)[:bins]
     held = count > 0
     return ((np.arange(bins) + 0.5) / (2 * bins))[held], total[held] / count[held]
 
 
-def rings(
+def radial_bands(
     height: int, width: int, bins: int
 ) -> tuple[Int64[np.ndarray, "{height} {width}"], Int64[np.ndarray, " {bins}"]]:
-    """(ring of each frequency of the transform, number of frequencies in each ring).
+    """Returns (radial band of each frequency of the transform, number of frequencies per band).
 
-    Ring i of `bins` holds the radii from i / (2 bins) to (i + 1) / (2 bins) cycles per pixel, the
-    last also 0.5; what lies beyond has the number `bins`.
+    Band i of `bins` holds the radii from i / (2 bins) to (i + 1) / (2 bins) cycles per pixel, the
+    last one also 0.5. Frequencies beyond 0.5 have the number `bins`.
     """
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    ring = np.minimum((radius * 2 * bins).astype(np.int64), bins - 1)
-    ring[radius > 0.5] = bins
-    return ring, np.bincount(ring.ravel(), minlength=bins + 1)[:bins]
+    band = np.minimum((radius * 2 * bins).astype(np.int64), bins - 1)
+    band[radius > 0.5] = bins
+    return band, np.bincount(band.ravel(), minlength=bins + 1)[:bins]
 
 
 def decibels(power: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
-    """10 log10(power + 0.001), power in squared grey levels."""
+    """Returns 10 log10(power + 0.001) of powers in squared gray levels."""
     return 10.0 * np.log10(power + _FLOOR)
 
 
 def window(height: int, width: int) -> Float64[np.ndarray, "{height} {width}"]:
-    """Hann window sampled between its zeros: sides of one or two pixels keep their signal."""
+    """Returns a Hann window sampled between its zeros, so that sides of 1 or 2 pixels are kept."""
     return _hann(height)[:, None] * _hann(width)[None]
 
 

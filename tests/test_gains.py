@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fa_hific_jax.training.knobs import Knobs
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_settings import tiny_settings
@@ -20,7 +21,6 @@ from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.fcm import KINDS, frequency_complement, scaled
 from fa_hific_jax.models.gains import interpolate
 from fa_hific_jax.training import knobs
-from fa_hific_jax.training.knobs import Knobs
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.step import forward, train_step
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fa_hific_jax.training.knobs import Knobs
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.losses import lpips as lpips_module
 from fa_hific_jax.models.discriminator import SPECTRAL
-from fa_hific_jax.training.knobs import Knobs
 from fa_hific_jax.training.state import create, discriminator_network
 from fa_hific_jax.training.step import forward, train_step
 

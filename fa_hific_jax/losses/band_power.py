@@ -1,106 +1,109 @@
-"""Power of images by spatial frequency: where detail lacks, and a loss that asks for it.
+"""Local power of images by spatial frequency: a loss on it, and the error that the balance uses.
 
-FFL compares spectra with their phases, so that its minimum is as blurred as that of the squared
-error. What a viewer misses in blurred texture is power, wherever its phase puts it.
+FFL compares spectra including their phases, so its minimum is as blurred as that of the squared
+error. Blurred texture lacks power, whatever its phase; that is what these functions compare.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from fa_hific_jax.ops import Image, at_least_float32
+from fa_hific_jax.spectra import radial_bands, window
 
-RINGS = 8
-"""Of equal width, from 0 to 0.5 cycles per pixel; the corners beyond count with the last."""
+BANDS = 8
+"""Number of radial bands of equal width from 0 to 0.5 cycles per pixel. The corners of the
+spectrum, beyond 0.5, belong to the last one."""
 
-CELLS = 16
-"""To a cycle per pixel, along both axes; those of the half plane count, the others mirror them."""
+BINS = 16
+"""Number of frequency bins per cycle per pixel and axis. Only bins of the half plane are used,
+since the others mirror them."""
 
 BLOCK = 32
-"""Side of the blocks whose spectra are taken, pixels: as large as texture that looks alike."""
+"""Side in pixels of the blocks whose spectra are computed: about the size of uniform texture."""
 
 FLOOR = 1.0 / 255.0**2
-"""Added to powers: detail of less than a grey level is not asked for."""
+"""Constant added to powers: detail of less than a gray level does not matter."""
 
 
-def ring_log_power(x: Image) -> Float[Array, "b blocks rings"]:
-    """ln(mean power + FLOOR) of each ring and block, all channels together.
+def band_log_power(x: Image) -> Float[Array, "b blocks bands"]:
+    """Returns ln(mean power + FLOOR) of each block and radial band, all channels together.
 
-    Of images in [0, 1], each block under a Hann window of unit power, with the orthonormal
-    transform: white noise of variance v has power v in every ring. What is left over at the right
-    and bottom of images whose sides are no multiples of BLOCK is left out; images with a side below
-    BLOCK are one block.
+    x is in [0, 1]. Each block of BLOCK x BLOCK pixels has a Hann window of unit power and an
+    orthonormal transform, so white noise of variance v has power v in every band. Pixels at the
+    right and bottom that fill no block are left out. An image with a side below BLOCK is one block
+    along that side.
     """
-    return _log_power(x, ring_shares)
+    return _log_power(x, band_weights)
 
 
-def cell_log_power(x: Image) -> Float[Array, "b blocks cells"]:
-    """As `ring_log_power`, of cells.
+def bin_log_power(x: Image) -> Float[Array, "b blocks bins"]:
+    """Returns ln(mean power + FLOOR) of each block and frequency bin.
 
-    A regular pattern is a few frequencies: of the power of texture in a ring, but in few cells.
+    Like `band_log_power`, but for each square frequency bin instead of each radial band. A regular
+    pattern can have the power that texture has in a band, but only in a few frequency bins.
     """
-    return _log_power(x, cell_shares)
-
-
-def _log_power(x: Image, shares: Callable[[int, int], np.ndarray]) -> Float[Array, "b blocks _"]:
-    x = at_least_float32(x)
-    blocks = _blocks(x)
-    height, width = blocks.shape[2:4]
-    window = _hann(height)[:, None] * _hann(width)[None]
-    window = jnp.asarray(window / np.sqrt(np.mean(window**2)), x.dtype)
-    centred = blocks - jnp.mean(blocks, axis=(2, 3), keepdims=True)
-    spectrum = jnp.fft.rfft2(centred * window[None, None, :, :, None], axes=(2, 3), norm="ortho")
-    power = jnp.mean(jnp.square(spectrum.real) + jnp.square(spectrum.imag), axis=-1)
-    members = jnp.asarray(shares(height, width), x.dtype)
-    return jnp.log(jnp.einsum("nbhw,hwr->nbr", power, members) + FLOOR)
+    return _log_power(x, bin_weights)
 
 
 def power_loss(prediction: Image, target: Image) -> Float[Array, ""]:
-    """Mean over images, blocks and cells of (ln P(prediction) - ln P(target))^2."""
-    difference = cell_log_power(prediction) - cell_log_power(target)
-    return jnp.mean(jnp.square(difference))
+    """Returns the mean over blocks and frequency bins of (ln P(prediction) - ln P(target))^2."""
+    return jnp.mean(jnp.square(bin_log_power(prediction) - bin_log_power(target)))
 
 
-def deficit(prediction: Image, target: Image) -> Float[Array, " rings"]:
-    """Mean of ln P(target) - ln P(prediction) for each ring: positive where power is missing."""
-    return jnp.mean(ring_log_power(target) - ring_log_power(prediction), axis=(0, 1))
+def log_power_error(prediction: Image, target: Image) -> Float[Array, " bands"]:
+    """Returns the mean of ln P(prediction) - ln P(target) for each radial band.
+
+    It is negative where the prediction lacks power.
+    """
+    return jnp.mean(band_log_power(prediction) - band_log_power(target), axis=(0, 1))
+
+
+def _log_power(x: Image, weights) -> Float[Array, "b blocks _"]:
+    x = at_least_float32(x)
+    blocks = _blocks(x)
+    height, width = blocks.shape[2:4]
+    hann = window(height, width)
+    hann = jnp.asarray(hann / np.sqrt(np.mean(hann**2)), x.dtype)
+    centered = blocks - jnp.mean(blocks, axis=(2, 3), keepdims=True)
+    spectrum = jnp.fft.rfft2(centered * hann[None, None, :, :, None], axes=(2, 3), norm="ortho")
+    power = jnp.mean(jnp.square(spectrum.real) + jnp.square(spectrum.imag), axis=-1)
+    means = jnp.einsum("nbhw,hwr->nbr", power, jnp.asarray(weights(height, width), x.dtype))
+    return jnp.log(means + FLOOR)
+
+
+def band_of(height: int, width: int) -> np.ndarray:
+    """Returns the radial band of each frequency of a real transform, (height, width // 2 + 1)."""
+    band, _ = radial_bands(height, width, BANDS)
+    return np.minimum(band[:, : width // 2 + 1], BANDS - 1)
+
+
+def bin_of(height: int, width: int) -> np.ndarray:
+    """Returns the bin of each frequency of a real transform, (height, width // 2 + 1)."""
+    row = (BINS * (np.fft.fftfreq(height) % 1.0)).astype(int)
+    column = np.minimum((BINS * np.fft.rfftfreq(width)).astype(int), BINS // 2 - 1)
+    return row[:, None] * (BINS // 2) + column[None]
 
 
 @functools.cache
-def ring_of(height: int, width: int) -> np.ndarray:
-    """Ring of each frequency of a real transform, int of shape (height, width // 2 + 1)."""
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    return np.minimum((2 * RINGS * radius).astype(int), RINGS - 1)
+def band_weights(height: int, width: int) -> np.ndarray:
+    """Returns the weight of each frequency in the mean of each band, (height, half, BANDS)."""
+    return _mean_weights(band_of(height, width), BANDS, width)
 
 
 @functools.cache
-def cell_of(height: int, width: int) -> np.ndarray:
-    """Cell of each frequency of a real transform, int of shape (height, width // 2 + 1)."""
-    row = (CELLS * (np.fft.fftfreq(height) % 1.0)).astype(int)
-    column = np.minimum((CELLS * np.fft.rfftfreq(width)).astype(int), CELLS // 2 - 1)
-    return row[:, None] * (CELLS // 2) + column[None]
+def bin_weights(height: int, width: int) -> np.ndarray:
+    """Returns the weight of each frequency in the mean of each bin, (height, half, bins)."""
+    return _mean_weights(bin_of(height, width), BINS * BINS // 2, width)
 
 
-@functools.cache
-def ring_shares(height: int, width: int) -> np.ndarray:
-    """Weights (height, width // 2 + 1, RINGS) with which frequencies make up the mean of a ring."""
-    return _shares(ring_of(height, width), RINGS, width)
-
-
-@functools.cache
-def cell_shares(height: int, width: int) -> np.ndarray:
-    """Weights (height, width // 2 + 1, cells) with which frequencies make up the mean of a cell."""
-    return _shares(cell_of(height, width), CELLS * CELLS // 2, width)
-
-
-def _shares(band: np.ndarray, bands: int, width: int) -> np.ndarray:
+def _mean_weights(group: np.ndarray, groups: int, width: int) -> np.ndarray:
     column = np.arange(width // 2 + 1)
     twice = np.where((column == 0) | (2 * column == width), 1.0, 2.0)
-    members = np.eye(bands)[band] * twice[None, :, None]
-    members[0, 0] = 0.0  # brightness is no texture
+    members = np.eye(groups)[group] * twice[None, :, None]
+    members[0, 0] = 0.0  # Brightness is no texture.
     return members / np.maximum(members.sum(axis=(0, 1)), 1.0)
 
 
@@ -111,7 +114,3 @@ def _blocks(x: Image) -> Float[Array, "b blocks high wide c"]:
     x = x[:, : rows * high, : columns * wide]
     x = x.reshape(batch, rows, high, columns, wide, channels).swapaxes(2, 3)
     return x.reshape(batch, rows * columns, high, wide, channels)
-
-
-def _hann(n: int) -> np.ndarray:
-    return np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2

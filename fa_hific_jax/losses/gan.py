@@ -16,17 +16,20 @@ def discriminator_loss(
     kind: str,
     weight: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
-    """What the discriminator minimises; p = sigmoid(logits), means over all logits.
-
-    With a weight, each image (of the first axis of both) counts so much.
+    """Returns the loss that the discriminator minimizes; p = sigmoid(logits).
 
     "non_saturating": mean(-log p_real) + mean(-log(1 - p_fake)) (Goodfellow et al. 2014), the sum
     of both terms as in HiFiC, not their average.
-    "least_squares": (mean((p_real - 1)^2) + mean(p_fake^2)) / 2, on the probabilities as in the
-    PyTorch HiFiC of J. Tan; Mao et al. 2017 apply it to the logits.
+    "least_squares": (mean((p_real - 1)^2) + mean(p_fake^2)) / 2, on probabilities as in the PyTorch
+    HiFiC of J. Tan; Mao et al. 2017 apply it to logits.
+
+    Args:
+      logits_real, logits_fake: logits of originals and of decoded images; images on the first axis.
+      kind: one of KINDS.
+      weight: factor on the terms of each image, applied before the mean; 1 without.
 
     Raises:
-      UserError: kind is neither of the two.
+      UserError: kind is not one of KINDS.
     """
     _check(kind)
     logits_real, logits_fake = at_least_float32(logits_real), at_least_float32(logits_fake)
@@ -39,12 +42,12 @@ def discriminator_loss(
 
 
 def generator_loss(logits_fake: Float[Array, "*f"], kind: str) -> Float[Array, ""]:
-    """What the generator minimises; p = sigmoid(logits), mean over all logits.
+    """Returns the adversarial loss that the generator minimizes; p = sigmoid(logits).
 
     "non_saturating": mean(-log p_fake). "least_squares": mean((p_fake - 1)^2) / 2.
 
     Raises:
-      UserError: kind is neither of the two.
+      UserError: kind is not one of KINDS.
     """
     _check(kind)
     logits_fake = at_least_float32(logits_fake)

@@ -47,7 +47,7 @@ def spectral_errors(x: Pictures, x_hat: Pictures) -> Spectral:
     """
     check_pair(x, x_hat)
     height, width = x.shape[1:3]
-    ring, count = spectra.rings(height, width, RINGS)
+    ring, count = spectra.radial_bands(height, width, RINGS)
     held = count > 0
     thirds = held.reshape(3, -1)
     if not thirds.any(axis=1).all():

@@ -1,13 +1,13 @@
-"""How much the frequency loss on pixels weighs beside the distortion: `loss.balance`.
+"""Balance of the frequency loss on pixels with the distortion: `loss.balance`.
 
-"fixed"     FFL with its weight `loss.ffl` (FA-HiFiC)
-"gradient"  FFL, its gradient kept at `loss.balance_share` of that of MSE and LPIPS
-"bands"     FFL with its weight, on the frequencies whose power the model is short of
-"power"     `power_loss` in FFL's place, its gradient kept as under "gradient"
+"fixed"     FFL with the weight `loss.ffl` (FA-HiFiC)
+"gradient"  FFL; its gradient has `loss.balance_share` of the norm of that of MSE and LPIPS
+"bands"     FFL with the weight `loss.ffl`, restricted to frequencies at which x_hat lacks power
+"power"     `power_loss` instead of FFL; its gradient is scaled as for "gradient"
 
-Gradient norms are those at the generator's output, where they are at hand: VQGAN (Esser et al.,
-CVPR 2021), whose adversarial weight is such a ratio, takes them at the last layer's kernel. The
-DSL, which judges features, does not reach either and keeps its weight.
+Gradients are those at the generator's output, which the step computes anyway. VQGAN (Esser et al.,
+CVPR 2021), whose adversarial weight is such a ratio of norms, takes them at the last layer's
+kernel. The DSL compares features, has no gradient at the output and keeps its weight.
 """
 
 from typing import Any
@@ -17,52 +17,55 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fa_hific_jax.losses.band_power import RINGS, ring_of
+from fa_hific_jax.losses.band_power import BANDS, band_of, log_power_error
+from fa_hific_jax.ops import Image
 from fa_hific_jax.settings import LossConfig
 
 Scalar = Float[Array, ""]
 
 STEPS = 100
-"""Over which ratio and deficits are averaged, as 1 / STEPS of each new one."""
+"""Window of the running means in steps: each new value has the weight 1 / STEPS."""
 
 LARGEST = 1e4
-"""Of the weight of a term whose gradient vanishes."""
+"""Upper bound of the weight, for terms whose gradient vanishes."""
 
 SCALED = ("gradient", "power")
-"""Values of `loss.balance` under which the term's weight follows from gradient norms."""
+"""Values of `loss.balance` with which the term's weight follows from gradient norms."""
 
 _TINY = 1e-12
 
 
 class BalanceState(flax.struct.PyTreeNode):
-    """Running means over the steps, float32: ln of the ratio of norms, and deficits by ring.
+    """Running means over steps, float32.
 
-    `seen` counts the steps up to STEPS, so that the first of them are a plain mean.
+    `log_ratio` is the mean of ln(norm of the distortion's gradient / norm of the term's), and
+    `log_power_error` the mean of `losses.band_power.log_power_error`. `seen` counts steps up to
+    STEPS, so that the first steps form a plain mean.
     """
 
     log_ratio: Any
-    deficit: Any
+    log_power_error: Any
     seen: Any
 
 
 class Observed(flax.struct.PyTreeNode):
-    """What one step has to say: ln(norm of the distortion / norm of the term), and deficits."""
+    """Measurements of one step, of which `BalanceState` has the running means."""
 
     log_ratio: Any
-    deficit: Any
+    log_power_error: Any
 
 
 def start() -> BalanceState:
-    """Nothing seen: all bands count alike, and the term has its own weight."""
+    """Returns the state before the first step: power is assumed to lack in all bands alike."""
     zero = jnp.zeros((), jnp.float32)
-    return BalanceState(zero, jnp.ones(RINGS, jnp.float32), zero)
+    return BalanceState(zero, -jnp.ones(BANDS, jnp.float32), zero)
 
 
 def weight(state: BalanceState, config: LossConfig) -> Scalar:
-    """Factor on the gradient of the frequency term; no gradient comes through it.
+    """Returns the factor on the gradient of the frequency term, a constant to differentiation.
 
-    At the share wanted of the distortion's norm, at most LARGEST; 1 where it is not scaled, 0
-    before anything has been seen.
+    It brings the gradient to `balance_share` of the distortion's norm and is at most LARGEST. It is
+    0 before the first measurement, and 1 unless `loss.balance` is one of SCALED.
     """
     if config.balance not in SCALED:
         return jnp.ones((), jnp.float32)
@@ -71,31 +74,38 @@ def weight(state: BalanceState, config: LossConfig) -> Scalar:
 
 
 def emphasis(
-    state: BalanceState, height: int, width: int, config: LossConfig
+    state: BalanceState | None, x: Image, config: LossConfig
 ) -> Float[Array, "height half"] | None:
-    """Factor on each frequency of FFL under "bands": the deficit of its ring over the largest.
+    """Returns the factor on each frequency of FFL for "bands", None for the other balances.
 
-    Rings with as much power as the original, or more, have none.
+    It is the power that lacks in the frequency's radial band, relative to the band that lacks most;
+    0 where x_hat has as much power as x, or more.
     """
-    if config.balance != "bands":
+    if state is None or config.balance != "bands":
         return None
-    lacking = jnp.maximum(jax.lax.stop_gradient(state.deficit), 0.0)
-    return (lacking / jnp.maximum(jnp.max(lacking), _TINY))[jnp.asarray(ring_of(height, width))]
+    lacking = jnp.maximum(-jax.lax.stop_gradient(state.log_power_error), 0.0)
+    band = jnp.asarray(band_of(x.shape[1], x.shape[2]))
+    return (lacking / jnp.maximum(jnp.max(lacking), _TINY))[band]
 
 
-def ratio_of(squares: dict[str, Scalar], term: str) -> Scalar:
-    """ln of the norm of the distortion's gradient over that of a term, from squared norms."""
+def measure(squares: dict[str, Scalar], term: str, x_hat: Image, x: Image) -> Observed:
+    """Returns what a step shows, from the squared gradient norms of the terms at x_hat."""
     distortion = sum(squares[name] for name in ("mse", "lpips") if name in squares)
-    return 0.5 * (jnp.log(distortion + _TINY) - jnp.log(squares[term] + _TINY))
+    log_ratio = 0.5 * (jnp.log(distortion + _TINY) - jnp.log(squares[term] + _TINY))
+    return Observed(log_ratio, log_power_error(x_hat, x))
 
 
-def observe(state: BalanceState, observed: Observed) -> BalanceState:
-    """The running means after a step."""
+def observe(state: BalanceState | None, observed: Observed | None) -> BalanceState | None:
+    """Returns the running means after a step; None without a balance."""
+    if state is None or observed is None:
+        return None
     seen = jnp.minimum(state.seen + 1.0, STEPS)
 
     def mean(old, new):
         return old + (new - old) / seen
 
     return BalanceState(
-        mean(state.log_ratio, observed.log_ratio), mean(state.deficit, observed.deficit), seen
+        mean(state.log_ratio, observed.log_ratio),
+        mean(state.log_power_error, observed.log_power_error),
+        seen,
     )

@@ -14,7 +14,7 @@ from fa_hific_jax.metrics import psnr
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.ops import round_half_up
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training.state import TrainState, averaged_autoencoder
+from fa_hific_jax.training.state import TrainState, ema_autoencoder
 from fa_hific_jax.training.step import train_step
 
 LIMIT = 32
@@ -43,7 +43,7 @@ def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
     @jax.jit
     def measure(state, images, quality, lpips_params):
         x = images.astype(jnp.float32) / 255.0
-        params = averaged_autoencoder(state)
+        params = ema_autoencoder(state)
         outputs = autoencoder.apply(settings.model, params, x, None, quality)
         decoded = round_half_up(jnp.clip(outputs.x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
         _, metrics = train_step(state, images, key, lpips_params, settings=alone)

@@ -1,111 +1,122 @@
-"""The only place where weighted losses are summed."""
+"""The weighted loss and its gradient at the autoencoder's outputs, term by term."""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fa_hific_jax.losses import lpips as lpips_loss
-from fa_hific_jax.losses.band_power import power_loss
-from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
-from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
-from fa_hific_jax.losses.gan import generator_loss
+from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw
 from fa_hific_jax.losses.rate_distortion import mse_255
-from fa_hific_jax.models.autoencoder import AutoencoderOutput, Images, PerImage
-from fa_hific_jax.settings import LossConfig
+from fa_hific_jax.models.autoencoder import AutoencoderOutput, PerImage
+from fa_hific_jax.training import balance
+from fa_hific_jax.training.terms import LossInputs, Term, active_terms, frequency_term
 
 Scalar = Float[Array, ""]
+Metrics = dict[str, Scalar]
+TermGradient = dict[str, Any]
 
 
-def objective(
-    outputs: AutoencoderOutput,
-    raw_sigmas: Float[Array, "_ levels"] | None,
-    x: Float[Array, "b h w 3"],
-    logits_fake: Float[Array, "b hd wd 1"] | None,
-    lpips_params,
-    lmbda: Scalar | PerImage,
-    config: LossConfig,
-    views: dict[str, Images] | None = None,
-    emphasis: Float[Array, "h half"] | None = None,
-) -> tuple[Scalar, dict[str, Scalar]]:
-    """Loss of encoder, hyperprior and generator, and its unweighted parts by name.
+class Gradients(NamedTuple):
+    """Gradients of the weighted loss, and what was measured on the way.
 
-    lambda bpp + k_M MSE + k_P LPIPS + beta G + k_FFL FFL(x_hat, x) + k_DSL DSL(C, A)
-
-    A term of weight 0 is neither computed nor reported.
-
-    Args:
-      outputs: of the autoencoder in training.
-      raw_sigmas: of the DSL's blurs before `sigma_from_raw`, (1, levels) where encoder and
-        generator share them, else (2, levels); None without DSL.
-      x: images in [0, 1].
-      logits_fake: of the discriminator for x_hat, None without adversarial term.
-      lpips_params: of `load_lpips`, None without perceptual term.
-      lmbda: weight of the rate, of all images or of each.
-      config: weights and options.
-      views: x_hat once for each of `terms_of_x_hat`, to tell their gradients apart; without,
-        that of `outputs`.
-      emphasis: factor on each frequency of FFL, see `focal_frequency_loss`.
+    Attributes:
+      outputs: gradient at the outputs of the autoencoder.
+      raw_sigmas: gradient at the raw sigmas, None without DSL.
+      squares: squared norm of each term's weighted gradient at x_hat, by the term's name.
+      observed: measurements for the balance, None without a balance.
+      metrics: the loss and its unweighted parts by name.
     """
-    seen = views or dict.fromkeys(terms_of_x_hat(config), outputs.x_hat)
-    mse = mse_255(x, seen["mse"])
-    loss = jnp.mean(lmbda * outputs.rates.noisy) + config.mse * mse
-    metrics = {
-        "lambda_rate": jnp.mean(lmbda),
-        "bpp_noisy": jnp.mean(outputs.rates.noisy),
-        "bpp_rounded": jnp.mean(outputs.rates.rounded),
-        "bpp_rounded_z": jnp.mean(outputs.rates.rounded_z),
-        "mse": mse,
-    }
-    if config.lpips:
-        metrics["lpips"] = jnp.mean(lpips_loss.lpips(lpips_params, x, seen["lpips"]))
-        loss += config.lpips * metrics["lpips"]
-    if config.gan:
-        assert logits_fake is not None
-        metrics["gan_generator"] = generator_loss(logits_fake, config.gan_kind)
-        loss += config.gan * metrics["gan_generator"]
-    if config.ffl:
-        term = frequency_term(config)
-        if term == "power":
-            metrics[term] = power_loss(seen[term], x)
-        else:
-            options = _ffl_options(config)
-            metrics[term] = focal_frequency_loss(seen[term], x, emphasis=emphasis, **options)
-        loss += config.ffl * metrics[term]
-    if config.dsl:
-        assert raw_sigmas is not None
-        sigmas = sigma_from_raw(raw_sigmas)
-        if not config.dsl_sigma_learned:
-            sigmas = jax.lax.stop_gradient(sigmas)
-        metrics["dsl"] = spectrum_loss(
-            outputs.encoder_features,
-            outputs.fcm_features,
-            sigmas=jnp.broadcast_to(sigmas, (2, sigmas.shape[1])),
-            kernel_size=config.dsl_kernel_size,
-            legacy_kernel=config.dsl_legacy_kernel,
-            weighting=config.dsl_weighting,
-            alpha=config.dsl_alpha,
-        )
-        metrics["dsl_sigma"] = jnp.mean(sigmas)
-        loss += config.dsl * metrics["dsl"]
-    return loss, metrics | {"loss": loss}
+
+    outputs: AutoencoderOutput
+    raw_sigmas: Array | None
+    squares: Metrics
+    observed: balance.Observed | None
+    metrics: Metrics
 
 
-def terms_of_x_hat(config: LossConfig) -> list[str]:
-    """The terms that judge the decoded image: rate and DSL do not see it."""
-    terms = ["mse"] + [term for term in ("lpips", "gan") if getattr(config, term)]
-    return terms + ([frequency_term(config)] if config.ffl else [])
+def differentiate(given: LossInputs) -> Gradients:
+    """Returns the gradients of the weighted loss at the outputs of the autoencoder.
+
+    Each term is differentiated by itself, with its weight. The sum is the gradient of the loss, so
+    separate gradients cost nothing. Detail and balance change gradients alone: the metric "loss"
+    and those of the terms are without them.
+    """
+    config, metrics = given.settings.loss, _always_reported(given)
+    loss, at_rate = jax.value_and_grad(_rate)(given.outputs.rates.noisy, given.lmbda)
+    gradients, at_sigmas = {}, jax.tree.map(jnp.zeros_like, given.raw_sigmas)
+    for term in active_terms(config):
+        value, gradients[term.name], sigmas = _value_and_gradients(term, given)
+        at_sigmas = jax.tree.map(jnp.add, at_sigmas, sigmas)
+        metrics[term.metric or term.name] = value
+        loss += getattr(config, term.weight) * value
+    squares = _squared_norms(gradients)
+    observed = None
+    if given.balance is not None:
+        scaled, factor = frequency_term(config), balance.weight(given.balance, config)
+        observed = balance.measure(squares, scaled, given.outputs.x_hat, given.x)
+        gradients[scaled] = {"x_hat": factor * gradients[scaled]["x_hat"]}
+        squares[scaled] = factor**2 * squares[scaled]
+        metrics["balance_weight"] = factor
+        metrics["log_power_error_high"] = observed.log_power_error[-1]
+    at_outputs = _summed(gradients, given.outputs)
+    at_outputs = at_outputs._replace(rates=at_outputs.rates._replace(noisy=at_rate))
+    return Gradients(at_outputs, at_sigmas, squares, observed, metrics | {"loss": loss})
 
 
-def frequency_term(config: LossConfig) -> str:
-    """The one of weight `loss.ffl`: FFL, or what stands in its place (`loss.balance`)."""
-    return "power" if config.balance == "power" else "ffl"
+def _rate(bpp_noisy: PerImage, lmbda: Scalar | PerImage) -> Scalar:
+    return jnp.mean(lmbda * bpp_noisy)
 
 
-def _ffl_options(config: LossConfig) -> dict:
+def _value_and_gradients(
+    term: Term, given: LossInputs
+) -> tuple[Scalar, TermGradient, Array | None]:
+    """Returns the unweighted value, and the weighted gradients at `term.judges` and the sigmas."""
+
+    def value_at(judged, raw_sigmas):
+        outputs = given.outputs._replace(**judged)
+        return term.value(given._replace(outputs=outputs, raw_sigmas=raw_sigmas))
+
+    judged = {field: getattr(given.outputs, field) for field in term.judges}
+    value, pullback = jax.vjp(value_at, judged, given.raw_sigmas)
+    gradient, sigmas = pullback(jnp.asarray(getattr(given.settings.loss, term.weight), value.dtype))
+    if term.scales_with_detail and given.detail is not None:
+        detail = given.detail
+        gradient = jax.tree.map(lambda leaf: leaf * _per_image(detail, leaf), gradient)
+    return value, gradient, sigmas
+
+
+def _per_image(factors: PerImage, leaf: Array) -> Array:
+    """Returns the factors of the images in the dtype of `leaf`, with as many axes."""
+    return factors.astype(leaf.dtype).reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def _squared_norms(gradients: dict[str, TermGradient]) -> Metrics:
     return {
-        "alpha": config.ffl_alpha,
-        "patch_factor": config.ffl_patch_factor,
-        "ave_spectrum": config.ffl_ave_spectrum,
-        "log_matrix": config.ffl_log_matrix,
-        "batch_matrix": config.ffl_batch_matrix,
+        name: jnp.sum(jnp.square(gradient["x_hat"]))
+        for name, gradient in gradients.items()
+        if "x_hat" in gradient
     }
+
+
+def _summed(gradients: dict[str, TermGradient], outputs: AutoencoderOutput) -> AutoencoderOutput:
+    """Returns the sum of the terms' gradients, with 0 at the outputs that no term judges."""
+    total: TermGradient = {}
+    for gradient in gradients.values():
+        for field, leaf in gradient.items():
+            total[field] = jax.tree.map(jnp.add, total[field], leaf) if field in total else leaf
+    return jax.tree.map(jnp.zeros_like, outputs)._replace(**total)
+
+
+def _always_reported(given: LossInputs) -> Metrics:
+    rates = given.outputs.rates
+    metrics = {
+        "lambda_rate": jnp.mean(given.lmbda),
+        "bpp_noisy": jnp.mean(rates.noisy),
+        "bpp_rounded": jnp.mean(rates.rounded),
+        "bpp_rounded_z": jnp.mean(rates.rounded_z),
+        "mse": mse_255(given.x, given.outputs.x_hat),
+    }
+    if given.raw_sigmas is not None:
+        metrics["dsl_sigma"] = jnp.mean(sigma_from_raw(given.raw_sigmas))
+    return metrics

@@ -1,4 +1,4 @@
-"""What changes with the step: learning rate, target rate and rate weight."""
+"""Schedules of the learning rate, and of the target and weight of the rate."""
 
 import jax.numpy as jnp
 import optax
@@ -10,9 +10,10 @@ Scalar = Float[Array, ""]
 
 
 def learning_rate(initial: float, config: OptimizerConfig) -> optax.Schedule:
-    """`initial`, reached linearly, then multiplied by `drop_factor` at each of `drop_steps`.
+    """Returns a schedule that rises linearly to `initial` and drops at each of `drop_steps`.
 
-    The ramp begins at `initial / warmup_steps`, not at 0, and lasts `warmup_steps`.
+    It begins at `initial / warmup_steps`, not at 0, and reaches `initial` after `warmup_steps`
+    steps. Each drop multiplies it by `drop_factor`.
     """
     drops = optax.piecewise_constant_schedule(
         initial, dict.fromkeys(config.drop_steps, config.drop_factor)
@@ -22,19 +23,13 @@ def learning_rate(initial: float, config: OptimizerConfig) -> optax.Schedule:
 
 
 def rate_target(step: Int[Array, ""], config: LossConfig) -> tuple[Scalar, Scalar]:
-    """(target bpp, factor of the rate's weight) at a step.
+    """Returns (target in bpp, factor on the weight of the rate) at a step.
 
-    They are `warmup_target` times the target, and `warmup_lambda`, in the first `warmup_steps`:
-    HiFiC starts at a higher rate (configs.py of the original and the PyTorch HiFiC: target x
-    0.20/0.14 for 50,000 steps). The PyTorch code doubles the weights meanwhile; the original
-    doubles a lambda by which it divides, which halves them.
+    During the first `warmup_steps` the target is multiplied by `warmup_target` and the factor is
+    `warmup_lambda`, afterwards both factors are 1. HiFiC starts at a higher rate (configs.py of the
+    original and of the PyTorch HiFiC: target x 0.20/0.14 for 50,000 steps). The PyTorch code
+    doubles the weight meanwhile; the original doubles a lambda by which it divides.
     """
     warm = step < config.warmup_steps
     target = config.target_bpp * jnp.where(warm, config.warmup_target, 1.0)
     return target, jnp.where(warm, config.warmup_lambda, 1.0)
-
-
-def rate_terms(step: Int[Array, ""], config: LossConfig) -> tuple[Scalar, Scalar, Scalar]:
-    """(target bpp, lambda above it, lambda below it) at a step, after `rate_target`."""
-    target, factor = rate_target(step, config)
-    return target, config.lambda_above * factor, config.lambda_below * factor

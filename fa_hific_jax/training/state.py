@@ -1,4 +1,4 @@
-"""Everything that training changes, as one pytree."""
+"""Training state: everything that a step changes, as one pytree."""
 
 from typing import Any
 
@@ -6,14 +6,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
-from fa_hific_jax.models.autoencoder import STRIDE, Key, init_parameters
+from fa_hific_jax.models.autoencoder import STRIDE, Images, Key, Latents, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
-from fa_hific_jax.training import balance, trainable
-from fa_hific_jax.training.controller import start
+from fa_hific_jax.training import balance, controller, ema, trainable
 from fa_hific_jax.training.muon import muon
 from fa_hific_jax.training.schedules import learning_rate
 
@@ -27,27 +26,28 @@ class DiscriminatorState(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """State between two steps; as abstract shapes, the layout of a checkpoint.
-
-    `step` is an int32 scalar. `params` holds "autoencoder" (the model) and, in a run with DSL,
-    "dsl_sigma" (raw widths of its blurs, see `sigma_from_raw`). `discriminator` is a
-    `DiscriminatorState`, None in a run without adversarial term. Optimizers hold nothing of the
-    parameters that do not train.
-
-    `averaged` is the running mean of the autoencoder's parameters, with None for those that do not
-    train, or None with `optimizer.ema_decay` 0; `averaged_autoencoder` gives the whole of it.
-    `controller` is a `ControllerState`, None but with `loss.rate_control` "controller"; `balance` a
-    `BalanceState`, None with `loss.balance` "fixed". `skipped` counts the steps that were not
-    finite, in all and in a row up to now: int32 of shape (2,).
+    """State between two steps. As abstract shapes it is the layout of a checkpoint.
 
     Fields that may be None have no type, since JAX builds the same tree of shardings.
+
+    Attributes:
+      step: number of steps taken, int32 scalar.
+      params: "autoencoder" and, in a run with DSL, "dsl_sigma", the raw widths of its blurs (see
+        `sigma_from_raw`).
+      optimizer: state of the optimizer, of the parameters that train alone.
+      discriminator: a `DiscriminatorState`, None in a run without adversarial term.
+      ema_params: running mean of the autoencoder's parameters that train, with None for those that
+        do not; None with `optimizer.ema_decay` 0. `ema_autoencoder` gives all parameters.
+      controller: a `ControllerState`, None unless `loss.rate_control` is "controller".
+      balance: a `BalanceState`, None if `loss.balance` is "fixed".
+      skipped: number of steps that were not finite, in total and in a row, int32 of shape (2,).
     """
 
     step: Any
     params: dict[str, Any]
     optimizer: optax.OptState
     discriminator: Any
-    averaged: Any
+    ema_params: Any
     controller: Any
     balance: Any
     skipped: Any
@@ -56,7 +56,7 @@ class TrainState(flax.struct.PyTreeNode):
 def optimizers(
     config: OptimizerConfig,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """That of the autoencoder with the DSL's sigmas, and the discriminator's."""
+    """Returns the optimizers of the autoencoder (with the DSL's sigmas) and the discriminator."""
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     rate = learning_rate(config.learning_rate, config)
     generator = muon(rate) if config.kind == "muon" else optax.adam(rate)
@@ -65,33 +65,24 @@ def optimizers(
 
 
 def create(settings: Settings, key: Key) -> TrainState:
-    """State before the first step; every parameter follows from `key`.
+    """Returns the state before the first step; all parameters follow from `key`.
 
     Raises:
-      UserError: `settings.trainable` names what no parameter is called.
+      UserError: `settings.trainable` contains a pattern that no parameter's name contains.
     """
     key_g, key_d = jax.random.split(key)
-    x = jnp.zeros((1, STRIDE, STRIDE, 3))
     params: dict[str, Any] = {"autoencoder": init_parameters(settings.model, key_g)}
     if settings.loss.dsl:
         params["dsl_sigma"] = _raw_sigmas(settings.loss)
-    optimizer_g, optimizer_d = optimizers(settings.optimizer)
-    discriminator = None
-    if settings.loss.gan:
-        y_hat = jnp.zeros((1, STRIDE // 16, STRIDE // 16, settings.model.latent_channels))
-        variables = discriminator_network(settings).init(key_d, x, y_hat)
-        discriminator = DiscriminatorState(
-            params=variables["params"],
-            spectral=variables[SPECTRAL],
-            optimizer=optimizer_d.init(split_discriminator(variables["params"], settings)[0]),
-        )
+    trained, _ = trainable.partition(params, settings.trainable)
+    switched = settings.loss.rate_control != "controller"
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer=optimizer_g.init(trainable.split(params, settings.trainable)[0]),
-        discriminator=discriminator,
-        averaged=_first_average(params["autoencoder"], settings),
-        controller=start(settings.loss) if settings.loss.rate_control == "controller" else None,
+        optimizer=optimizers(settings.optimizer)[0].init(trained),
+        discriminator=_discriminator(settings, key_d) if settings.loss.gan else None,
+        ema_params=trained["autoencoder"] if settings.optimizer.ema_decay else None,
+        controller=None if switched else controller.start(settings.loss),
         balance=None if settings.loss.balance == "fixed" else balance.start(),
         skipped=jnp.zeros(2, jnp.int32),
     )
@@ -100,66 +91,64 @@ def create(settings: Settings, key: Key) -> TrainState:
 
 
 def discriminator_network(settings: Settings) -> Discriminator:
-    """The discriminator that belongs to the model of `settings`."""
+    """Returns the discriminator that belongs to the model of `settings`."""
     model = settings.model
     dtype = jnp.dtype(model.dtype)
     return Discriminator(settings.discriminator, model.variant, model.input_range, dtype)
 
 
+def discriminator_logits(
+    discriminator: DiscriminatorState, x_hat: Images, y_hat: Latents, settings: Settings
+) -> Float[Array, "b hd wd 1"]:
+    """Returns the logits of x_hat; y_hat gets no gradient, and the power iteration does not run."""
+    variables = {"params": discriminator.params, SPECTRAL: discriminator.spectral}
+    logits: Any = discriminator_network(settings).apply(
+        variables, x_hat, jax.lax.stop_gradient(y_hat)
+    )
+    return logits
+
+
 def parameters(state: TrainState) -> dict[str, Any]:
-    """All parameters under their full names, those of the discriminator under "discriminator"."""
+    """Returns all parameters, those of the discriminator under "discriminator"."""
     if state.discriminator is None:
         return state.params
     return state.params | {"discriminator": state.discriminator.params}
 
 
-def averaged_autoencoder(state: TrainState) -> Any:
-    """The autoencoder's parameters for inference: averaged where the run averages them."""
-    return trainable.merge(state.averaged, state.params["autoencoder"])
+def ema_autoencoder(state: TrainState) -> Any:
+    """Returns the autoencoder's parameters for inference: EMA parameters where there are any."""
+    return ema.whole(state.ema_params, state.params["autoencoder"])
 
 
 def swapped(state: TrainState) -> TrainState:
-    """`state` with averaged and latest parameters of the autoencoder in each other's place.
+    """Returns `state` with the EMA parameters and the latest ones in each other's place.
 
-    So they are in a checkpoint: what inference and a later stage read there is the mean. What does
-    not train is in both alike. Swapping twice changes nothing.
+    Checkpoints are stored this way, so that inference and later stages read the EMA parameters.
+    Applied twice, it returns the original state.
     """
-    if state.averaged is None:
+    if state.ema_params is None:
         return state
-    latest = jax.tree.map(
-        lambda mean, new: None if mean is None else new,
-        state.averaged,
-        state.params["autoencoder"],
-        is_leaf=lambda leaf: leaf is None,
-    )
-    params = state.params | {"autoencoder": averaged_autoencoder(state)}
-    return state.replace(params=params, averaged=latest)
+    latest = ema.averaged_part(state.ema_params, state.params["autoencoder"])
+    params = state.params | {"autoencoder": ema_autoencoder(state)}
+    return state.replace(params=params, ema_params=latest)
 
 
-def restart_average(state: TrainState) -> TrainState:
-    """`state`, its running mean being that of its present parameters alone.
+def restart_ema(state: TrainState) -> TrainState:
+    """Returns `state` with EMA parameters that equal its present parameters.
 
-    They are copied, since buffers that a step takes over must not be the same.
+    They are copies, because a step that donates the state must not get the same buffer twice.
     """
-    copied = jax.tree.map(
-        lambda old, new: None if old is None else jnp.copy(new),
-        state.averaged,
-        state.params["autoencoder"],
-        is_leaf=lambda leaf: leaf is None,
-    )
-    return state.replace(averaged=copied)
+    latest = ema.averaged_part(state.ema_params, state.params["autoencoder"])
+    return state.replace(ema_params=jax.tree.map(jnp.copy, latest))
 
 
-def split_discriminator(params: Any, settings: Settings) -> tuple[Any, Any]:
-    """(what trains, what does not) of the discriminator's parameters, see `trainable.split`."""
-    trained, frozen = trainable.split({"discriminator": params}, settings.trainable)
-    return trained["discriminator"], frozen["discriminator"]
-
-
-def _first_average(params: Any, settings: Settings) -> Any:
-    if not settings.optimizer.ema_decay:
-        return None
-    return trainable.split({"autoencoder": params}, settings.trainable)[0]["autoencoder"]
+def _discriminator(settings: Settings, key: Key) -> DiscriminatorState:
+    x = jnp.zeros((1, STRIDE, STRIDE, 3))
+    y_hat = jnp.zeros((1, STRIDE // 16, STRIDE // 16, settings.model.latent_channels))
+    variables = discriminator_network(settings).init(key, x, y_hat)
+    trained, _ = trainable.partition(variables["params"], settings.trainable, "discriminator/")
+    optimizer = optimizers(settings.optimizer)[1].init(trained)
+    return DiscriminatorState(variables["params"], variables[SPECTRAL], optimizer)
 
 
 def _raw_sigmas(config: LossConfig) -> Array:

@@ -13,7 +13,7 @@ from fa_hific_jax import ops
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
-from fa_hific_jax.training.state import TrainState, averaged_autoencoder, parameters
+from fa_hific_jax.training.state import TrainState, ema_autoencoder, parameters
 
 EXAMPLES = 4
 # Decibels at the bottom and at the top of all pictures of spectra.
@@ -44,7 +44,7 @@ def example_images(
     where the black line is the original's, the red one the reconstruction's, from frequency 0 at
     the left to half a cycle per pixel at the right and from -30 to 70 dB.
     """
-    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), averaged_autoencoder(state))
+    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), ema_autoencoder(state))
     x = jnp.asarray(batch[:EXAMPLES], jnp.float32) / 255.0
     x_hat = np.asarray(_reconstruct(settings.model, params, x))
     images = {"original": batch[:EXAMPLES], "reconstruction": x_hat}

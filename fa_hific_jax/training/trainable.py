@@ -1,4 +1,4 @@
-"""Which parameters train: trees split by the names of their leaves, and put together again."""
+"""Selection of the parameters that train, by parts of their names."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -11,19 +11,20 @@ from fa_hific_jax.errors import UserError
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """Leaves of nested dicts by names such as "autoencoder/generator/fcm1/conv0/Conv_0/kernel"."""
+    """Returns the leaves of nested dicts by names such as "autoencoder/encoder/conv0/kernel"."""
     flat: Any = flatten_dict(tree, sep="/")
     return flat
 
 
-def split(params: dict[str, Any], patterns: Sequence[str]) -> tuple[Any, Any]:
-    """(what trains, what does not): `params` twice, None standing for the leaves of the other.
+def partition(params: Any, patterns: Sequence[str], prefix: str = "") -> tuple[Any, Any]:
+    """Returns (trained, frozen): two copies of `params` in which None replaces the other's leaves.
 
-    A parameter trains where its name contains one of `patterns`; all do where there is none.
+    A parameter trains if its name, with `prefix` in front, contains one of `patterns`. Without
+    patterns every parameter trains.
     """
 
     def trains(name: str) -> bool:
-        return not patterns or any(pattern in name for pattern in patterns)
+        return not patterns or any(pattern in prefix + name for pattern in patterns)
 
     flat = by_name(params)
     trained = {name: leaf if trains(name) else None for name, leaf in flat.items()}
@@ -31,8 +32,8 @@ def split(params: dict[str, Any], patterns: Sequence[str]) -> tuple[Any, Any]:
     return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
 
 
-def merge(trained: Any, frozen: Any) -> Any:
-    """What `split` took apart."""
+def combine(trained: Any, frozen: Any) -> Any:
+    """Returns the whole tree from the two that `partition` made."""
     return jax.tree.map(
         lambda ours, theirs: theirs if ours is None else ours,
         trained,
@@ -47,8 +48,8 @@ def check(params: Any, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(pattern in name for name in known):
             raise UserError(
-                f"config.trainable names {pattern!r}, but no parameter's name contains it: "
-                f"{_hint(pattern, known)}; parameters.txt of a run lists all of them"
+                f"config.trainable contains {pattern!r}, but no parameter's name contains it: "
+                f"{_hint(pattern, known)}; parameters.txt of a run lists all names"
             )
 
 
@@ -57,4 +58,4 @@ def _hint(pattern: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(pattern, parts, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"they begin with {', '.join(dict.fromkeys(name.split('/')[0] for name in known))}"
+    return f"names begin with {', '.join(dict.fromkeys(name.split('/')[0] for name in known))}"

@@ -12,7 +12,7 @@ from fa_hific_jax.checkpoints import differences, newest, workdir_path
 from fa_hific_jax.codec import model_folder, shipped
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training.state import TrainState, restart_average
+from fa_hific_jax.training.state import TrainState, restart_ema
 from fa_hific_jax.training.trainable import by_name
 
 FREE = {
@@ -140,7 +140,7 @@ def _replaced(state: TrainState, items: dict[str, Any]) -> TrainState:
     if discriminator is not None:
         discriminator = discriminator.replace(**training.pop("discriminator"))
     params = training | {"autoencoder": items["autoencoder"]}
-    return restart_average(state.replace(params=params, discriminator=discriminator))
+    return restart_ema(state.replace(params=params, discriminator=discriminator))
 
 
 def _summary(

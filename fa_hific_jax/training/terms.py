@@ -1,0 +1,147 @@
+"""The table of the loss terms. To add a loss, add a line to `TERMS` (docs/extending.md).
+
+    lambda r + k_M MSE + k_P LPIPS + beta G + k_FFL FFL(x_hat, x) + k_DSL DSL(C, A)
+
+The rate r is not in the table, since its weight follows the rate control instead of a config field.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fa_hific_jax.losses.band_power import power_loss
+from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
+from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+from fa_hific_jax.losses.gan import generator_loss
+from fa_hific_jax.losses.lpips import LpipsParams, lpips
+from fa_hific_jax.losses.rate_distortion import mse_255
+from fa_hific_jax.models.autoencoder import AutoencoderOutput, Images, PerImage
+from fa_hific_jax.settings import LossConfig, Settings
+from fa_hific_jax.training.balance import BalanceState, emphasis
+from fa_hific_jax.training.state import DiscriminatorState, discriminator_logits
+
+Scalar = Float[Array, ""]
+
+
+class LossInputs(NamedTuple):
+    """Everything that a term of the loss may use.
+
+    Attributes:
+      x: original images in [0, 1].
+      outputs: outputs of the autoencoder.
+      raw_sigmas: widths of the DSL's blurs before `sigma_from_raw`, of shape (1, levels) if encoder
+        and generator share them, else (2, levels). None without DSL.
+      lmbda: weight of the rate, for all images or for each.
+      detail: factor of each image on the gradient of terms that scale with detail; None for 1.
+      discriminator: None without adversarial term.
+      lpips_params: result of `load_lpips`, None without LPIPS.
+      balance: None if `loss.balance` is "fixed".
+      settings: settings of the run.
+    """
+
+    x: Images
+    outputs: AutoencoderOutput
+    raw_sigmas: Array | None
+    lmbda: Scalar | PerImage
+    detail: PerImage | None
+    discriminator: DiscriminatorState | None
+    lpips_params: LpipsParams | None
+    balance: BalanceState | None
+    settings: Settings
+
+
+class Term(NamedTuple):
+    """One term of the loss.
+
+    Attributes:
+      name: name of the term, and of its value among the metrics unless `metric` is set.
+      weight: field of `LossConfig` that holds the weight. A term of weight 0 is not computed.
+      value: function that returns the unweighted value, a float32 scalar.
+      judges: fields of the autoencoder's outputs at which the term is differentiated.
+      scales_with_detail: True if each image's gradient is multiplied by its detail.
+      metric: name of the value among the metrics if it differs from `name`.
+    """
+
+    name: str
+    weight: str
+    value: Callable[[LossInputs], Scalar]
+    judges: tuple[str, ...] = ("x_hat",)
+    scales_with_detail: bool = False
+    metric: str = ""
+
+
+def _mse(given: LossInputs) -> Scalar:
+    return mse_255(given.x, given.outputs.x_hat)
+
+
+def _lpips(given: LossInputs) -> Scalar:
+    assert given.lpips_params is not None
+    return jnp.mean(lpips(given.lpips_params, given.x, given.outputs.x_hat))
+
+
+def _gan(given: LossInputs) -> Scalar:
+    assert given.discriminator is not None
+    outputs, settings = given.outputs, given.settings
+    logits = discriminator_logits(given.discriminator, outputs.x_hat, outputs.y_hat, settings)
+    return generator_loss(logits, settings.loss.gan_kind)
+
+
+def _ffl(given: LossInputs) -> Scalar:
+    config = given.settings.loss
+    return focal_frequency_loss(
+        given.outputs.x_hat,
+        given.x,
+        alpha=config.ffl_alpha,
+        patch_factor=config.ffl_patch_factor,
+        ave_spectrum=config.ffl_ave_spectrum,
+        log_matrix=config.ffl_log_matrix,
+        batch_matrix=config.ffl_batch_matrix,
+        emphasis=emphasis(given.balance, given.x, config),
+    )
+
+
+def _power(given: LossInputs) -> Scalar:
+    return power_loss(given.outputs.x_hat, given.x)
+
+
+def _dsl(given: LossInputs) -> Scalar:
+    assert given.raw_sigmas is not None
+    config, sigmas = given.settings.loss, sigma_from_raw(given.raw_sigmas)
+    if not config.dsl_sigma_learned:
+        sigmas = jax.lax.stop_gradient(sigmas)
+    return spectrum_loss(
+        given.outputs.encoder_features,
+        given.outputs.fcm_features,
+        sigmas=jnp.broadcast_to(sigmas, (2, sigmas.shape[1])),
+        kernel_size=config.dsl_kernel_size,
+        legacy_kernel=config.dsl_legacy_kernel,
+        weighting=config.dsl_weighting,
+        alpha=config.dsl_alpha,
+    )
+
+
+FEATURES = ("encoder_features", "fcm_features")
+
+TERMS = (
+    Term("mse", "mse", _mse),
+    Term("lpips", "lpips", _lpips),
+    Term("gan", "gan", _gan, scales_with_detail=True, metric="gan_generator"),
+    Term("ffl", "ffl", _ffl, scales_with_detail=True),
+    Term("power", "ffl", _power, scales_with_detail=True),
+    Term("dsl", "dsl", _dsl, judges=FEATURES, scales_with_detail=True),
+)
+"""All terms but the rate. Only one of "ffl" and "power" is used (`frequency_term`)."""
+
+
+def active_terms(config: LossConfig) -> list[Term]:
+    """Returns the terms of a weight other than 0, in the order of the table."""
+    unused = {"ffl", "power"} - {frequency_term(config)}
+    return [term for term in TERMS if getattr(config, term.weight) and term.name not in unused]
+
+
+def frequency_term(config: LossConfig) -> str:
+    """Returns the name of the term that has the weight `loss.ffl`: FFL or the power loss."""
+    return "power" if config.balance == "power" else "ffl"

@@ -16,9 +16,9 @@ from fa_hific_jax.losses.dynamic_spectrum import (
     spectrum_loss,
 )
 from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
-from fa_hific_jax.losses.rate_distortion import mse_255, weighted_rate
+from fa_hific_jax.losses.rate_distortion import mse_255, switch_lambda
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Rates
-from fa_hific_jax.training.objective import objective
+from fa_hific_jax.training.terms import TERMS, LossInputs
 
 # Reference numbers: the code of FA-VAE and of the FA-HiFiC authors, NCHW, float64.
 jitted_blur = jax.jit(gaussian_blur, static_argnums=2)
@@ -249,9 +249,7 @@ def test_ours_does_not_silently_divide_the_mse_by_255(authors):
     mse, ffl = mse_255(real, generated), jax.jit(focal_frequency_loss)(generated, real)
     np.testing.assert_allclose(mse, 255 * arrays["fork_distortion"], rtol=1e-12)
     np.testing.assert_allclose(ffl, arrays["fork_ffl_pixel"], rtol=1e-10)
-    rate, _ = weighted_rate(
-        jnp.asarray(0.31), jnp.asarray(0.33), target=0.3, lambda_above=1.0, lambda_below=0.0625
-    )
+    rate = 0.31 * switch_lambda(jnp.asarray(0.33), 0.3, 1.0, 0.0625)
     k_m, k_p, k_ffl, k_dsl = (float(arrays[key]) for key in ("k_M", "k_P", "k_ffl", "k_dsl"))
     others = rate + k_p * 0.25 + k_ffl * ffl + k_dsl * jax.jit(authors_loss)(a, c)
     theirs, ours = others + k_m * mse / 255, others + k_m * mse
@@ -314,33 +312,16 @@ def test_loss_is_the_mean_over_levels_and_passes_its_options_on():
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("weighting", ["mean", "authors"])
-def test_objective_blurs_and_weights_as_configured(legacy, weighting):
-    options = {
-        "dsl": 1.0,
-        "dsl_legacy_kernel": legacy,
-        "dsl_weighting": weighting,
-        "dsl_kernel_size": 5,
-        "gan": 0.0,
-        "ffl": 0.0,
-        "lpips": 0.0,
-    }
-    config = tiny_settings(**{f"loss__{key}": value for key, value in options.items()}).loss
-    a, c = ([random(1, 16 // i, 16 // i, 4, seed=s + i) for i in (1, 2)] for s in (0, 2))
-    image, rate = jnp.zeros((1, 16, 16, 3)), jnp.ones((1,))
-    latents = jnp.zeros((1, 1, 1, 4))
-    rates = Rates(rate, rate, rate, rate)
-    outputs = AutoencoderOutput(latents, latents, latents, image, (), (), rates)
+def test_the_term_of_the_training_loss_blurs_and_weights_as_configured(legacy, weighting):
+    options = {"kernel_size": 5, "legacy_kernel": legacy, "weighting": weighting}
+    settings = tiny_settings(**{f"loss__dsl_{key}": value for key, value in options.items()})
+    a, c = (tuple(random(1, 16 // i, 16 // i, 4, seed=s + i) for i in (1, 2)) for s in (0, 2))
+    image, latents, rate = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 1, 1, 4)), jnp.ones((1,))
+    outputs = AutoencoderOutput(latents, latents, latents, image, a, c, Rates(*[rate] * 4))
     raw = random(2, 2, seed=9)
-    sigmas, lmbda = sigma_from_raw(raw), jnp.ones(())
-
-    @jax.jit
-    def both(a, c):
-        features = outputs._replace(encoder_features=tuple(a), fcm_features=tuple(c))
-        _, metrics = objective(features, raw, image, None, None, lmbda, config)
-        options = {"kernel_size": 5, "legacy_kernel": legacy, "weighting": weighting}
-        return metrics["dsl"], spectrum_loss(a, c, sigmas=sigmas, **options)
-
-    found, expected = both(a, c)
+    given = LossInputs(image, outputs, raw, jnp.ones(()), None, None, None, None, settings)
+    found = next(term for term in TERMS if term.name == "dsl").value(given)
+    expected = spectrum_loss(a, c, sigmas=sigma_from_raw(raw), **options)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

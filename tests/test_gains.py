@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fa_hific_jax.training.knobs import Knobs
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_settings import tiny_settings
@@ -20,9 +19,10 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.fcm import KINDS, frequency_complement, scaled
 from fa_hific_jax.models.gains import interpolate
-from fa_hific_jax.training import knobs
+from fa_hific_jax.training import conditioning
+from fa_hific_jax.training.conditioning import Conditioning
 from fa_hific_jax.training.state import create
-from fa_hific_jax.training.step import forward, train_step
+from fa_hific_jax.training.step import forward, make_batch, train_step
 
 SETTINGS = tiny_settings(
     model__qualities=4,
@@ -184,8 +184,8 @@ def test_a_file_that_lost_its_quality_is_refused():
         model().decompress(bitstream.pack(container._replace(quality=None)))
 
 
-def test_drawn_knobs_have_the_stated_distribution():
-    drawn = knobs.draw(jax.random.split(KEY, 4000), SETTINGS)
+def test_drawn_conditioning_has_the_stated_distribution():
+    drawn = conditioning.draw(jax.random.split(KEY, 4000), SETTINGS)
     assert np.isclose(np.mean(drawn.detail == 0.0), 0.5, atol=0.03)
     assert np.isclose(np.mean(drawn.detail[drawn.detail > 0]), 0.5, atol=0.03)
     assert np.isclose(np.mean(drawn.quality), 0.5, atol=0.02)
@@ -196,10 +196,11 @@ def test_the_weight_of_the_rate_falls_geometrically():
     quality = jnp.asarray([0.0, 0.5, 1.0], jnp.float32)
     above, below = SETTINGS.loss.lambda_above, SETTINGS.loss.lambda_below
     expected = [above, (above * below) ** 0.5, below]
-    np.testing.assert_allclose(knobs.rate_weight(quality, SETTINGS.loss), expected, rtol=1e-6)
+    found = conditioning.image_lambda(jnp.ones(()), quality, SETTINGS.loss)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_step_weighs_each_image_by_its_own_knobs():
+def test_a_step_weights_each_image_by_its_own_conditioning():
     """The step's gradient is that of the loss written out image by image."""
     state = create(SETTINGS, KEY)
     state = state.replace(params=state.params | {"autoencoder": params_of()})
@@ -207,11 +208,10 @@ def test_a_step_weighs_each_image_by_its_own_knobs():
     step = jax.jit(functools.partial(train_step, settings=SETTINGS))
     with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer power.
         _, metrics = step(state, images, KEY, None)
-    x = jnp.asarray(images, jnp.float32) / 255.0
-    keys = jax.random.split(jax.random.fold_in(KEY, 0), 4)
-    drawn = knobs.draw(keys, SETTINGS)
-    outputs = forward(params_of(), x, keys, drawn, SETTINGS)
-    weights = knobs.rate_weight(drawn.quality, SETTINGS.loss)
+    batch = make_batch(jnp.asarray(images), KEY, jnp.zeros((), jnp.int32), SETTINGS)
+    x, _, drawn = batch
+    outputs = forward(params_of(), batch, SETTINGS)
+    weights = conditioning.image_lambda(jnp.ones(()), drawn.quality, SETTINGS.loss)
     np.testing.assert_allclose(metrics["lambda_rate"], jnp.mean(weights), rtol=1e-6)
     np.testing.assert_allclose(metrics["bpp_noisy"], jnp.mean(outputs.rates.noisy), rtol=1e-5)
     assert "bpp_target" not in metrics
@@ -226,8 +226,8 @@ def test_a_step_weighs_each_image_by_its_own_knobs():
     np.testing.assert_allclose(metrics["grad_norm_term/ffl"], norm, rtol=1e-3)
 
 
-def test_without_knobs_nothing_is_drawn():
-    assert knobs.draw(jax.random.split(KEY, 2), tiny_settings()) == Knobs(None, None)
+def test_without_conditioning_nothing_is_drawn():
+    assert conditioning.draw(jax.random.split(KEY, 2), tiny_settings()) == Conditioning()
 
 
 @pytest.mark.parametrize(

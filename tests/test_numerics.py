@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fa_hific_jax.training.knobs import Knobs
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.losses import lpips as lpips_module
 from fa_hific_jax.models.discriminator import SPECTRAL
+from fa_hific_jax.training.conditioning import Conditioning
 from fa_hific_jax.training.state import create, discriminator_network
-from fa_hific_jax.training.step import forward, train_step
+from fa_hific_jax.training.step import Batch, forward, train_step
 
 pytestmark = pytest.mark.long
 
@@ -57,7 +57,7 @@ def bfloat16():
 
 
 def test_everything_that_a_step_leaves_behind_is_float32(bfloat16):
-    """Parameters, running mean, moments, spectral vectors and metrics; counters are int32."""
+    """Parameters, EMA parameters, moments, spectral vectors and metrics; counters are int32."""
     _, state, metrics, _ = bfloat16
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((state, metrics))}
     assert dtypes == {jnp.dtype("float32"), jnp.dtype("int32")}
@@ -86,9 +86,9 @@ def test_convolutions_alone_are_bfloat16(bfloat16):
 def test_outputs_that_losses_see_are_float32_but_for_features(bfloat16):
     settings, state, *_ = bfloat16
     keys = jax.random.split(KEY, 2)
-    x = jnp.zeros((2, 64, 64, 3))
+    batch = Batch(jnp.zeros((2, 64, 64, 3)), keys, Conditioning())
     outputs = jax.eval_shape(
-        lambda params: forward(params, x, keys, Knobs(None, None), settings),
+        lambda params: forward(params, batch, settings),
         state.params["autoencoder"],
     )
     for name in ("y", "y_hat", "z_hat", "x_hat", "rates"):

@@ -1,4 +1,4 @@
-"""Which parameters train: by parts of their names, split and put together without loss."""
+"""Which parameters train: by parts of their names, partitioned and combined without loss."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ PARAMS = {
 
 
 def trained(*patterns) -> set[str]:
-    part = trainable.split(PARAMS, patterns)[0]
+    part = trainable.partition(PARAMS, patterns)[0]
     return {name for name, leaf in trainable.by_name(part).items() if leaf is not None}
 
 
@@ -31,26 +31,32 @@ def test_a_pattern_is_any_part_of_a_name():
     }
 
 
+def test_a_prefix_stands_in_front_of_every_name():
+    params = {"conv_out": {"kernel": np.ones(1)}, "conv0": {"kernel": np.ones(1)}}
+    ours, _ = trainable.partition(params, ("discriminator/conv0",), "discriminator/")
+    assert ours["conv_out"]["kernel"] is None and ours["conv0"]["kernel"] is not None
+
+
 def test_everything_trains_without_patterns():
-    whole, nothing = trainable.split(PARAMS, ())
+    whole, nothing = trainable.partition(PARAMS, ())
     assert jax.tree.structure(whole) == jax.tree.structure(PARAMS)
     assert jax.tree.leaves(nothing) == []
 
 
 @pytest.mark.parametrize("patterns", [(), ("fcm", "sigma"), ("kernel",), ("nothing",)])
-def test_parts_share_no_leaf_and_merge_to_the_whole(patterns):
-    ours, theirs = trainable.split(PARAMS, patterns)
+def test_parts_share_no_leaf_and_combine_to_the_whole(patterns):
+    ours, theirs = trainable.partition(PARAMS, patterns)
     assert len(jax.tree.leaves(ours)) + len(jax.tree.leaves(theirs)) == 5
-    merged = trainable.merge(ours, theirs)
-    assert jax.tree.structure(merged) == jax.tree.structure(PARAMS)
-    jax.tree.map(np.testing.assert_array_equal, merged, PARAMS)
+    combined = trainable.combine(ours, theirs)
+    assert jax.tree.structure(combined) == jax.tree.structure(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, combined, PARAMS)
 
 
 def test_a_tree_differentiates_in_what_trains_alone():
-    ours, theirs = trainable.split(PARAMS, ("bias", "sigma"))
+    ours, theirs = trainable.partition(PARAMS, ("bias", "sigma"))
 
     def loss(part):
-        whole = trainable.merge(part, theirs)
+        whole = trainable.combine(part, theirs)
         return sum(jnp.sum(jnp.exp(leaf)) for leaf in jax.tree.leaves(whole))
 
     grads = jax.grad(loss)(ours)
@@ -61,12 +67,12 @@ def test_a_pattern_that_matches_nothing_is_named_with_near_names():
     trainable.check(PARAMS, ("fcm", "sigma"))
     with pytest.raises(
         UserError,
-        match=r"^config\.trainable names 'fmc', but no parameter's name contains it: "
-        r"did you mean 'fcm1'\?; parameters\.txt of a run lists all of them$",
+        match=r"^config\.trainable contains 'fmc', but no parameter's name contains it: "
+        r"did you mean 'fcm1'\?; parameters\.txt of a run lists all names$",
     ):
         trainable.check(PARAMS, ("sigma", "fmc"))
     with pytest.raises(
         UserError,
-        match=r"names 'discriminator', .*: they begin with autoencoder, dsl_sigma; parameters",
+        match=r"contains 'discriminator', .*: names begin with autoencoder, dsl_sigma; parameters",
     ):
         trainable.check(PARAMS, ("discriminator",))

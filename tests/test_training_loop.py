@@ -110,7 +110,7 @@ def test_a_checkpoint_gives_the_running_mean_to_inference_and_all_to_the_run(tmp
     )
     init = jax.jit(functools.partial(create, settings))
     state, other = init(jax.random.key(0)), init(jax.random.key(1))
-    state = state.replace(averaged=jax.tree.map(lambda leaf: leaf + 1.0, state.averaged))
+    state = state.replace(ema_params=jax.tree.map(lambda leaf: leaf + 1.0, state.ema_params))
     checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
     save(state, settings, checkpoints)
     checkpoints.close()

@@ -1,0 +1,88 @@
+"""The example loss of docs/extending.md, added to a copy of the package as the page says."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doc_pages import ROOT, fences, read
+
+# After these lines stand those of the page's second to fourth block.
+PLACES = (
+    ("fa_hific_jax/settings.py", "class LossConfig"),
+    ("configs/base.py", "    config.loss = ConfigDict()"),
+    ("fa_hific_jax/training/terms.py", "TERMS = ("),
+)
+IMPORT = "from fa_hific_jax.losses.charbonnier import charbonnier\n"
+CHECK = """
+import functools
+import jax, jax.numpy as jnp, numpy as np
+from tiny_settings import tiny_settings
+from fa_hific_jax.training.state import create
+from fa_hific_jax.training.step import forward, make_batch, train_step
+
+assert tiny_settings().loss.charbonnier == 0.0
+off = {f"loss__{name}": 0.0 for name in ("mse", "gan", "ffl", "dsl", "lambda_below")}
+settings = tiny_settings(loss__charbonnier=0.5, loss__target_bpp=1e9, model__fcm_width=0, **off)
+state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
+images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+key = jax.random.key(3)
+after, metrics = jax.jit(functools.partial(train_step, settings=settings))(state, images, key, None)
+
+@jax.jit
+def expected(state):
+    batch = make_batch(jnp.asarray(images), key, state.step, settings)
+    def distance(x_hat):
+        return jnp.mean(jnp.sqrt(jnp.square(batch.x - x_hat) + 1e-6))
+    def of(params):
+        return 0.5 * distance(forward(params, batch, settings).x_hat)
+    x_hat = forward(state.params["autoencoder"], batch, settings).x_hat
+    norm = jnp.linalg.norm(0.5 * jax.grad(distance)(x_hat).ravel())
+    return distance(x_hat), norm, jax.grad(of)(state.params["autoencoder"])
+
+value, norm, grads = expected(state)
+np.testing.assert_allclose(metrics["charbonnier"], value, rtol=1e-5)
+np.testing.assert_allclose(metrics["loss"], 0.5 * value, rtol=1e-5)
+np.testing.assert_allclose(metrics["grad_norm_term/charbonnier"], norm, rtol=1e-5)
+moment = after.optimizer[1][0].mu["autoencoder"]["generator"]  # 0.1 of the first gradient
+for found, grad in zip(*map(jax.tree.leaves, (moment, grads["generator"])), strict=True):
+    np.testing.assert_allclose(found, 0.1 * grad, rtol=1e-3, atol=1e-6)
+assert float(metrics["grad_norm/generator"]) > 1e-3
+off = tiny_settings(model__fcm_width=0, loss__dsl=0.0, loss__gan=0.0)
+state = jax.eval_shape(functools.partial(create, off), jax.random.key(0))
+_, metrics = jax.eval_shape(functools.partial(train_step, settings=off), state, images, key, None)
+assert not [name for name in metrics if "charbonnier" in name]
+"""
+
+
+@pytest.mark.long
+def test_a_loss_takes_its_file_its_config_field_and_one_line(tmp_path):
+    page = read(Path("docs/extending.md"))
+    loss, *lines = [fence.code for fence in fences(page) if fence.language == "python"][:4]
+    for name in ("fa_hific_jax", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("shipped"))
+    (tmp_path / "fa_hific_jax/losses/charbonnier.py").write_text(loss)
+    for (name, place), added in zip(PLACES, lines, strict=True):
+        source = (tmp_path / name).read_text()
+        before, found, after = source.partition(place)
+        assert found, f"{name} has no {place!r}"
+        if "class" in place:  # its fields come after the docstring
+            head, quotes, after = after.partition('"""\n\n')
+            found += head + quotes
+        else:
+            found, after = f"{found}\n", after.removeprefix("\n")
+        (tmp_path / name).write_text(before + found + added + after)
+    terms = tmp_path / "fa_hific_jax/training/terms.py"
+    terms.write_text(
+        terms.read_text().replace("from fa_hific_jax", f"{IMPORT}from fa_hific_jax", 1)
+    )
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests'}",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,1 +1,1 @@
-"""Losses: pure functions of arrays, float32, unweighted."""
+"""Losses: pure functions of arrays, computed in float32 and unweighted."""

@@ -14,11 +14,10 @@ from fa_hific_jax.ops import Image, at_least_float32
 Features = Float[Array, "_ _ _ _"]  # as Image, but of a size and width of its own
 
 WEIGHTINGS = ("mean", "authors")
-"""How `spectrum_loss` weights its levels."""
+"""Weightings of the levels in `spectrum_loss`."""
 
-_BLOCK = (
-    16  # outputs of a blur that are computed together; at least one less than its longest kernel
-)
+# Outputs of a blur that are computed together; at least one less than the longest kernel.
+_BLOCK = 16
 
 
 def spectrum_loss(
@@ -31,24 +30,24 @@ def spectrum_loss(
     weighting: str = "mean",
     **ffl_options: Any,
 ) -> Float[Array, ""]:
-    """Weighted sum over levels i of FFL(blur(C_i, sigmas[1, i]), blur(A_i, sigmas[0, i])).
+    """Returns the sum over levels i of weight_i FFL(blur(C_i, s[1, i]), blur(A_i, s[0, i])).
 
-    With constant sigmas this is the spectrum loss (SL), with trained ones the dynamic spectrum
-    loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al.,
-    "Catch Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder",
-    CVPR 2023. By default that paper's blur, depthwise with the reflected borders of the FA-VAE
-    code, and its mean over levels; kernel and weights of the FA-HiFiC authors are options.
+    With constant sigmas s this is the spectrum loss (SL), with trained ones the dynamic spectrum
+    loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al., "Catch
+    Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder", CVPR
+    2023. The default is that paper's mean over levels and its depthwise blur, with the reflected
+    borders of the FA-VAE code. Kernel and weights of the FA-HiFiC authors are options.
 
     Args:
       encoder_features: A_i, finest level first, any range.
       generator_features: C_i, of the shapes of A_i.
-      sigmas: positive standard deviations in pixels of each level; row 0 of the encoder, row 1 of
-        the generator. The four of the FA-HiFiC authors are [[A1, A2], [C1, C2]].
+      sigmas: positive standard deviations in pixels for each level; row 0 is for the encoder, row 1
+        for the generator. The four of the FA-HiFiC authors are [[A1, A2], [C1, C2]].
       kernel_size: side of the Gaussian kernel, 3 to 15, odd unless legacy.
-      legacy_kernel: blur with `legacy_gaussian_blur`.
-      weighting: one of WEIGHTINGS. "mean" (FA-VAE): one over the number of levels; "authors"
-        (FA-HiFiC): one over the level's channels, 1/60 and 1/120 at the paper's widths, though FFL
-        is a mean over channels already.
+      legacy_kernel: True to blur with `legacy_gaussian_blur`.
+      weighting: one of WEIGHTINGS. "mean" (FA-VAE): 1 / number of levels. "authors" (FA-HiFiC):
+        1 / channels of the level, 1/60 and 1/120 at the paper's widths, although FFL is a mean over
+        channels already.
       **ffl_options: passed to `focal_frequency_loss`.
 
     Raises:
@@ -74,10 +73,10 @@ def spectrum_loss(
 
 
 def gaussian_blur(x: Image, sigma: Float[Array, ""], size: int) -> Image:
-    """Each channel of x convolved with `gaussian_kernel(size, sigma)`, borders reflected.
+    """Returns each channel of x convolved with `gaussian_kernel(size, sigma)`, borders reflected.
 
-    The shape stays, whatever the sides. Differentiable in x and sigma; computed in float32, in
-    float64 for float64 x.
+    The result has the shape of x, which may have any size. Differentiable in x and sigma; computed
+    in float32, in float64 for float64 x.
 
     Raises:
       UserError: size is even or not in 3 to 15.
@@ -105,10 +104,10 @@ def legacy_gaussian_blur(
 
 
 def gaussian_kernel(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
-    """exp(-(u^2 + v^2) / (2 sigma^2)), with sum 1, for u and v from -(size // 2) on.
+    """Returns exp(-(u^2 + v^2) / (2 sigma^2)), scaled to sum 1, for u and v from -(size // 2) on.
 
-    Differentiable in sigma, which must be positive. An even size, of use in the legacy blur alone,
-    has its peak below and right of the centre.
+    Differentiable in sigma, which must be positive. A kernel of even size, which only the legacy
+    blur uses, has its peak below and to the right of the center.
 
     Raises:
       UserError: size is not in 3 to 15.
@@ -118,12 +117,12 @@ def gaussian_kernel(size: int, sigma: Float[Array, ""]) -> Float[Array, "size si
 
 
 def sigma_from_raw(raw: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """softplus(raw): a positive sigma from an unconstrained parameter."""
+    """Returns softplus(raw), a positive sigma from an unconstrained parameter."""
     return jax.nn.softplus(raw)
 
 
 def raw_from_sigma(sigma: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """The raw parameter from which `sigma_from_raw` gives this positive sigma."""
+    """Returns the parameter from which `sigma_from_raw` gives this positive sigma."""
     return sigma + jnp.log(-jnp.expm1(-sigma))
 
 
@@ -142,11 +141,12 @@ def _gaussian_1d(size: int, sigma: Float[Array, ""]) -> Float[Array, " size"]:
 
 
 def _along(x: Image, kernel: Float[Array, " size"], axis: int, mode: str) -> Features:
-    """x, continued past both ends of an axis, correlated with the kernel along it.
+    """Returns the correlation of x, padded at both ends of an axis, with the kernel along it.
 
-    Blocks of outputs are products of the inputs that they see with one banded matrix. For value and
-    gradient on a CPU, at (1, 256, 256, 16), that takes 45 % of the time of one matrix for the whole
-    side, 40 % of that of sums of shifted images, and far less than grouped convolutions do.
+    Each block of outputs is the product of one banded matrix with the inputs that it depends on.
+    Value and gradient on a CPU, at (1, 256, 256, 16), take 45 % of the time that one matrix for the
+    whole side takes, 40 % of that of sums of shifted images, and far less than grouped
+    convolutions.
     """
     size, block = len(kernel), _BLOCK
     outputs = x.shape[axis] + 2 * (size // 2) - size + 1

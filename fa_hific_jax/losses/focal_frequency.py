@@ -1,4 +1,4 @@
-"""Focal frequency loss: a spectral distance that weights each frequency by its own error."""
+"""Focal frequency loss: a spectral distance that weights each frequency by its error."""
 
 import jax
 import jax.numpy as jnp
@@ -25,28 +25,28 @@ def focal_frequency_loss(
     matrix: Matrix | None = None,
     emphasis: Float[Array, "h half"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean over images, channels and frequencies of w |F(target) - F(prediction)|^2.
+    """Returns the mean over images, channels and frequencies of w |F(target) - F(prediction)|^2.
 
-    F is the orthonormal 2-D Fourier transform. The weight w = |F(target) - F(prediction)|^alpha,
-    scaled to a maximum of 1, is a constant to differentiation. Jiang et al., "Focal Frequency Loss
-    for Image Reconstruction and Synthesis", ICCV 2021, with the options of the authors' package
-    `focal-frequency-loss` (there `loss_weight` multiplies the result as well).
+    F is the orthonormal 2-D Fourier transform. The weight w = |F(target) - F(prediction)|^alpha is
+    scaled to a maximum of 1 and is a constant to differentiation. Jiang et al., "Focal Frequency
+    Loss for Image Reconstruction and Synthesis", ICCV 2021, with the options of the authors'
+    package `focal-frequency-loss`, whose `loss_weight` is left to the caller.
 
     Args:
       prediction, target: images or feature maps of one shape, any range; the loss grows with the
         square of the range. Computed in float32, in float64 for float64 inputs.
-      alpha: how strongly the loss favours the frequencies that are furthest off.
-      patch_factor: the sides are cut into so many parts, and each patch has its own spectrum.
-      ave_spectrum: compare the spectra averaged over the batch.
-      log_matrix: use log(1 + w), before scaling.
-      batch_matrix: scale by the maximum over the whole batch, else by that of each channel of each
-        patch.
-      matrix: weights to use instead of w, nominally in [0, 1], by image (1 under ave_spectrum),
-        patch (row by row), vertical and horizontal frequency (in the order of a full FFT of the
-        patch) and channel; sides of 1 are repeated. It gets no gradient, and alpha, log_matrix and
-        batch_matrix have no say in it.
-      emphasis: multiplied with the weights, for each frequency of a patch's real transform (height,
-        width // 2 + 1); none without.
+      alpha: exponent of the weight: the larger, the more the largest errors count.
+      patch_factor: number of patches per side; each patch has its own spectrum.
+      ave_spectrum: True to compare spectra averaged over the batch.
+      log_matrix: True to use log(1 + w) before scaling.
+      batch_matrix: True to scale by the maximum over the batch, False to scale by the maximum of
+        each channel of each patch.
+      matrix: weights that replace w, nominally in [0, 1], by image (1 with ave_spectrum), patch
+        (row by row), vertical and horizontal frequency (in the order of a full FFT of the patch)
+        and channel. Axes of length 1 are broadcast. It gets no gradient, and alpha, log_matrix and
+        batch_matrix are ignored.
+      emphasis: factor on the weight of each frequency of a patch's real transform, (height,
+        width // 2 + 1); 1 without.
 
     Raises:
       UserError: a side is not divisible by patch_factor.
@@ -60,7 +60,7 @@ def focal_frequency_loss(
     # The other half of a real image's spectrum mirrors this one.
     spectrum = jnp.fft.rfft2(patches, norm="ortho")
     distance = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    # Without this stop the square root at equal spectra would turn the gradient into NaN.
+    # Without stop_gradient, the square root at equal spectra would turn the gradient into NaN.
     constant = jax.lax.stop_gradient(distance)
     if matrix is None:
         weight = _weight(constant, alpha, log_matrix, batch_matrix)
@@ -94,7 +94,7 @@ def _weight(
 
 
 def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
-    """The matrix on the half spectrum of patches of this shape: means of mirrored frequencies."""
+    """Returns the matrix on the half spectrum: the mean of each frequency and its mirror image."""
     matrix = matrix.transpose(0, 1, 4, 2, 3)
     if any(side not in (1, whole) for side, whole in zip(matrix.shape, shape, strict=True)):
         raise ValueError(
@@ -107,6 +107,6 @@ def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
 
 
 def _multiplicity(width: int) -> np.ndarray:
-    """How often each column of the half spectrum occurs in the full one."""
+    """Returns how often each column of the half spectrum occurs in the full one."""
     column = np.arange(width // 2 + 1)
     return np.where((column == 0) | (2 * column == width), 1, 2)

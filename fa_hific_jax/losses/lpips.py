@@ -14,7 +14,7 @@ from fa_hific_jax.losses.lpips_backbones import BACKBONES, Backbone, Features, W
 from fa_hific_jax.losses.weight_files import mistakes, read_npz
 from fa_hific_jax.ops import Image
 
-# Of the ImageNet standardisation, applied to images in [-1, 1].
+# Standardization with the statistics of ImageNet, for images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -22,7 +22,7 @@ SCALE = (0.458, 0.448, 0.450)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LpipsParams:
-    """Weights of a network by torchvision's names (kernels HWIO) and of the taps' channels."""
+    """Weights of a network, named as in torchvision (kernels HWIO), and of its taps' channels."""
 
     net: str = dataclasses.field(metadata={"static": True})  # key of BACKBONES
     weights: Weights
@@ -30,20 +30,21 @@ class LpipsParams:
 
     @property
     def title(self) -> str:
-        """The network as people call it."""
+        """Common name of the network."""
         return BACKBONES[self.net].title
 
 
 def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
-    """The parameters, float32, from an .npz that docs/lpips.md describes; local or cloud path.
+    """Returns the parameters, float32, from an .npz file that docs/lpips.md describes.
 
-    Which network it is, AlexNet, SqueezeNet 1.1 or VGG16, its arrays tell.
+    The arrays decide whether the network is AlexNet, SqueezeNet 1.1 or VGG16. The path may be local
+    or in a cloud bucket.
 
     Raises:
-      UserError: the file is missing, is no .npz, or lacks arrays of the right shape.
+      UserError: the file is missing, is no .npz file, or lacks arrays of the right shape.
     """
     arrays = read_npz(path, "fa-hific get-lpips", "docs/lpips.md")
-    net = _recognise(arrays)
+    net = _recognized(arrays)
     if net is None:
         raise UserError(
             f"{path}: not LPIPS weights, no array fits AlexNet, SqueezeNet or VGG16; "
@@ -55,10 +56,11 @@ def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
 def lpips_params(
     net: str, arrays: Mapping[str, np.ndarray], source: str | os.PathLike[str]
 ) -> LpipsParams:
-    """The parameters of `net`, a key of BACKBONES, from arrays as torchvision keeps them.
+    """Returns the parameters of `net`, a key of BACKBONES, from arrays in torchvision's layout.
 
     Raises:
-      UserError: an array is missing, has another shape or no real numbers; names it and `source`.
+      UserError: an array is missing, or has another shape, another type or values that are not
+        finite. The message names the array and `source`.
     """
     shapes = expected_shapes(net)
     if wrong := mistakes(arrays, shapes):
@@ -78,7 +80,7 @@ def lpips_params(
 
 
 def expected_shapes(net: str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array of `net` in an .npz: network, then linear weights."""
+    """Returns the shape of every array of `net` in an .npz file: network, then linear weights."""
     backbone = BACKBONES[net]
     shapes = {}
     for name, shape in backbone.shapes.items():
@@ -89,11 +91,11 @@ def expected_shapes(net: str) -> dict[str, tuple[int, ...]]:
 
 
 def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
-    """LPIPS distance of each pair of RGB images in [0, 1], float32; 0 for equal ones.
+    """Returns the LPIPS distance of each pair of RGB images in [0, 1], float32; 0 for equal images.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
-    2018, version 0.1. Between equal images the gradient is 0 too (both up to rounding where a
-    compiler rounds the two sides differently).
+    2018, version 0.1. The gradient between equal images is 0 too. (Both hold up to rounding if a
+    compiler rounds the two sides differently.)
 
     Raises:
       UserError: a side is too short for the network: under 31 pixels for AlexNet, 17 for
@@ -101,8 +103,8 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
     """
     backbone = BACKBONES[params.net]
     _check_size(backbone, x)
-    # Not as one batch: to join two batches that lie across devices would send images between them.
-    taps, taps_hat = (backbone.features(params.weights, standardised(i)) for i in (x, x_hat))
+    # Not as one batch: joining batches that are split over devices would move images.
+    taps, taps_hat = (backbone.features(params.weights, standardized(i)) for i in (x, x_hat))
     distance = jnp.zeros(x.shape[0], jnp.float32)
     for a, b, linear in zip(taps, taps_hat, params.linear, strict=True):
         difference = jnp.square(_unit(a) - _unit(b)) * linear[None, None, None]
@@ -120,23 +122,23 @@ def _check_size(backbone: Backbone, x: Image) -> None:
         )
 
 
-def standardised(x: Image) -> Features:
+def standardized(x: Image) -> Features:
     shift, scale = jnp.asarray(SHIFT, jnp.float32), jnp.asarray(SCALE, jnp.float32)
     return (2.0 * x.astype(jnp.float32) - 1.0 - shift[None, None, None]) / scale[None, None, None]
 
 
 def _unit(features: Features) -> Features:
-    """Features divided by (their L2 norm over channels + 1e-10)."""
+    """Returns the features divided by (their L2 norm over channels + 1e-10)."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
-    # The root has no derivative where ReLU left only zeros, which the outer `where` alone would
-    # not keep from turning into NaN.
+    # The root has no derivative where ReLU left only zeros. Without the inner `where` the gradient
+    # would be NaN there.
     positive = squares > 0
     norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
     return features / (norm + 1e-10)
 
 
-def _recognise(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """The network whose kernels most of the arrays are, None where none is one."""
+def _recognized(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the network whose kernels most arrays match, None if none matches."""
 
     def fitting(net: str) -> int:
         shapes = expected_shapes(net)

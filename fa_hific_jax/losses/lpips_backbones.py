@@ -1,8 +1,8 @@
 """The feature networks of LPIPS: AlexNet, SqueezeNet 1.1 and VGG16, up to their last tap.
 
-Layers carry torchvision's names, and `shapes` its order of axes (outputs, inputs, height, width);
-the networks themselves take kernels as (height, width, inputs, outputs) and images as NHWC. Each
-returns the taps of LPIPS: the outputs, after ReLU, which it compares.
+Layers have torchvision's names, and `shapes` has its order of axes (outputs, inputs, height,
+width). The networks take kernels as (height, width, inputs, outputs) and images as NHWC. Each
+returns the taps of LPIPS: the outputs, after ReLU, that LPIPS compares.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,17 +40,17 @@ _FIRES = (
 
 
 class Backbone(NamedTuple):
-    """A network up to its last tap."""
+    """Network up to its last tap."""
 
     title: str
     features: Callable[[Weights, Features], list[Features]]
     shapes: dict[str, tuple[int, ...]]  # of the kernels, as torchvision keeps them
     channels: tuple[int, ...]  # of the taps
-    smallest_side: int  # one pixel less, and the last pooling or the first convolution has no input
+    smallest_side: int  # with a pixel less, the last pooling or first convolution has no input
 
 
 def _alexnet(weights: Weights, x: Features) -> list[Features]:
-    """5 taps, one after each convolution (Krizhevsky, arXiv:1404.5997)."""
+    """Returns 5 taps, one after each convolution (Krizhevsky, arXiv:1404.5997)."""
     tap0 = _conv(weights, "features.0", x, stride=4, padding=2)
     tap1 = _conv(weights, "features.3", _max_pool(tap0, 3), padding=2)
     tap2 = _conv(weights, "features.6", _max_pool(tap1, 3), padding=1)
@@ -60,7 +60,7 @@ def _alexnet(weights: Weights, x: Features) -> list[Features]:
 
 
 def _squeezenet(weights: Weights, x: Features) -> list[Features]:
-    """7 taps (Iandola et al., arXiv:1602.07360, version 1.1), poolings with partial windows."""
+    """Returns 7 taps (Iandola et al., arXiv:1602.07360, version 1.1), with partial poolings."""
     tap0 = _conv(weights, "features.0", x, stride=2)
     tap1 = _fire(weights, 4, _fire(weights, 3, _max_pool(tap0, 3, partial=True)))
     tap2 = _fire(weights, 7, _fire(weights, 6, _max_pool(tap1, 3, partial=True)))
@@ -72,7 +72,7 @@ def _squeezenet(weights: Weights, x: Features) -> list[Features]:
 
 
 def vgg16(weights: Weights, x: Features) -> list[Features]:
-    """5 taps, one at the end of each block (Simonyan and Zisserman, arXiv:1409.1556)."""
+    """Returns 5 taps, one at the end of each block (Simonyan and Zisserman, arXiv:1409.1556)."""
     taps = []
     for block in _VGG16_BLOCKS:
         if taps:
@@ -96,20 +96,20 @@ def _fire(weights: Weights, layer: int, x: Features) -> Features:
 def _conv(
     weights: Weights, name: str, x: Features, *, stride: int = 1, padding: int = 0
 ) -> Features:
-    """Cross-correlation, bias and ReLU."""
+    """Returns the convolution with bias and ReLU."""
     h = lax.conv_general_dilated(
         x,
         weights[f"{name}.weight"],
         (stride, stride),
         [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,  # accelerators would else round to 8 or 11 bits
+        precision=lax.Precision.HIGHEST,  # else accelerators round to 8 or 11 bits
     )
     return jax.nn.relu(h + weights[f"{name}.bias"][None, None, None])
 
 
 def _max_pool(x: Features, window: int, *, partial: bool = False) -> Features:
-    """Maxima at stride 2; `partial` keeps a last window that only part of the image fills."""
+    """Returns maxima at stride 2; `partial` keeps a last window that is only partly filled."""
     _, height, width, _ = x.shape
     ends = [(side - window) % 2 if partial else 0 for side in (height, width)]
     padding = ((0, 0), (0, ends[0]), (0, ends[1]), (0, 0))

@@ -1,4 +1,4 @@
-"""Files of frozen networks' weights: an .npz of named arrays, checked before use."""
+"""Weight files of frozen networks: an .npz of named arrays, checked before use."""
 
 import io
 import os
@@ -13,14 +13,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz; local or cloud path.
+    """Returns all arrays of an .npz file.
 
     Args:
-      command: makes the file.
-      page: of the documentation, says more.
+      path: local or cloud path.
+      command: command that makes the file, for error messages.
+      page: page of the documentation, for error messages.
 
     Raises:
-      UserError: the file is missing or no .npz.
+      UserError: the file is missing or is no .npz file.
     """
     found = epath.Path(path)
     if not found.is_file():
@@ -28,17 +29,17 @@ def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str,
     try:
         with np.load(io.BytesIO(found.read_bytes()), allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
-    # Anything: zipfile, zlib and NumPy's header each fail in their own ways, and an .npy gives a
-    # TypeError, since it is an array, which `with` does not take.
+    # Any exception: zipfile, zlib and NumPy's header parser each raise their own, and an .npy file
+    # raises a TypeError, because it is an array, which has no `with`.
     except Exception as error:
         raise UserError(
-            f"{path}: not a readable .npz file, perhaps cut short; make it anew with "
+            f"{path}: not a readable .npz file, perhaps truncated; make it again with "
             f"`{command}` ({page})"
         ) from error
 
 
 def mistakes(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> str:
-    """What keeps `arrays` from being the weights of these shapes, three at most; "" if nothing."""
+    """Returns up to three reasons why `arrays` do not have these shapes; "" if they do."""
     wrong = [mistake for name in shapes if (mistake := _mistake(arrays, name, shapes[name]))]
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return ", ".join(wrong[:3]) + more

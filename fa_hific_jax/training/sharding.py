@@ -1,8 +1,8 @@
-"""Where arrays live: batches are split over all devices, the state is copied or split.
+"""Sharding: batches are split over all devices, the state is replicated or split.
 
-The mesh has two axes. Along "data" devices hold the same of the state; along "fsdp" each holds a
-part of it (fully sharded data parallelism: Rajbhandari et al., "ZeRO", SC 2020), which XLA gathers
-where a step needs the whole. Batches are split over both.
+The mesh has two axes. Devices along "data" hold the same part of the state. Devices along "fsdp"
+hold different parts (fully sharded data parallelism: Rajbhandari et al., "ZeRO", SC 2020), which
+XLA gathers when a step needs the whole. Batches are split over both axes.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fa_hific_jax.errors import UserError
 
 SMALLEST = 4096
-"""Numbers in an array that is worth splitting; smaller ones are copied."""
+"""Number of elements from which an array is split; smaller arrays are replicated."""
 
 
 def data_mesh(fsdp: int = 1) -> Mesh:
-    """All devices of all processes, those of a process side by side, `fsdp` of them along "fsdp".
+    """Returns a mesh of all devices of all processes, with `fsdp` devices along "fsdp".
+
+    Devices of one process are neighbors.
 
     Raises:
       UserError: `fsdp` does not divide the number of devices.
@@ -34,38 +36,38 @@ def data_mesh(fsdp: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device."""
+    """Returns the sharding of arrays of which every device has a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The leading axis divided over the devices."""
+    """Returns the sharding of batches: the leading axis is split over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def of_state(shapes: Any, mesh: Mesh) -> Any:
-    """A sharding for each array of a state: its longest divisible axis split along "fsdp"."""
+    """Returns each array's sharding: the longest divisible axis is split over "fsdp"."""
     parts = mesh.shape["fsdp"]
 
-    def of(leaf: Any) -> NamedSharding:
+    def sharding(leaf: Any) -> NamedSharding:
         lengths = [length if length % parts == 0 else 0 for length in leaf.shape]
         if parts == 1 or leaf.size < SMALLEST or not any(lengths):
             return replicated(mesh)
         axis = int(np.argmax(lengths))
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
-    return jax.tree.map(of, shapes)
+    return jax.tree.map(sharding, shapes)
 
 
 def gather(mesh: Mesh) -> Callable[[Any], Any]:
-    """A function that gives a state as full copies; all processes must call it together."""
+    """Returns a function that replicates a state; all processes must call it together."""
     if mesh.shape["fsdp"] == 1:
         return lambda state: state
     return jax.jit(lambda state: state, out_shardings=replicated(mesh))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises a UserError where the global batch cannot be divided evenly over the devices."""
+    """Raises a UserError if the global batch cannot be split evenly over the devices."""
     if batch_size % mesh.size:
         raise UserError(
             f"train.batch_size is {batch_size}, which {mesh.size} devices cannot share evenly: "

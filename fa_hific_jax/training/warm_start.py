@@ -1,4 +1,4 @@
-"""Parameters of an earlier stage, or imported ones, as the beginning of a new run."""
+"""Warm start: a new run that begins with the parameters of an earlier or imported one."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -21,8 +21,8 @@ FREE = {
     *("model.hyper_rounding", "model.dtype", "model.qualities", "model.linear_path"),
     *("discriminator.widths", "discriminator.context_channels"),
 }
-"""Settings that need not be those of the source: names and shapes of the parameters show them, or
-they do not change what the parameters mean."""
+"""Settings that may differ from those of the source. They show in the names and shapes of the
+parameters, or do not change the meaning of the parameters."""
 
 SPECTRAL = "discriminator/spectral/"
 TAKEN = (
@@ -31,14 +31,18 @@ TAKEN = (
     "training/discriminator/params/",
     f"training/{SPECTRAL}",
 )
-"""Beginnings of the names in a checkpoint under which a new run finds what it can take."""
+"""Prefixes of the names in a checkpoint that a new run can take."""
 
 
-class Source(NamedTuple):
-    """Parameters to take: of a checkpoint, or of an exported model.
+class StoredParameters(NamedTuple):
+    """Parameters of a checkpoint or of an exported model.
 
-    `settings` are those of the run, `stored` the parameters' shapes by name, `read` gives the
-    arrays of some names.
+    Attributes:
+      folder: folder of the run or model.
+      step: training step at which they were stored.
+      settings: settings of the run that trained them, as nested mappings.
+      stored: shapes of the parameters by name.
+      read: function that returns the arrays with the given names.
     """
 
     folder: epath.Path
@@ -48,11 +52,11 @@ class Source(NamedTuple):
     read: Callable[[Collection[str]], Mapping[str, np.ndarray]]
 
 
-def find(settings: Settings) -> Source:
-    """The newest checkpoint, or the model, in `settings.init_from`.
+def find(settings: Settings) -> StoredParameters:
+    """Returns the parameters of the newest checkpoint, or of the model, in `settings.init_from`.
 
     Raises:
-      UserError: there is none, or its parameters mean something else than those of `settings`.
+      UserError: there is none, or its parameters have another meaning than those of `settings`.
     """
     folder = workdir_path(shipped.place(settings.init_from), "config.init_from")
     is_model = (folder / model_folder.DESCRIPTION).exists()
@@ -71,7 +75,7 @@ def find(settings: Settings) -> Source:
     return source
 
 
-def _of_checkpoint(folder: epath.Path) -> Source:
+def _of_checkpoint(folder: epath.Path) -> StoredParameters:
     kept, step = newest(folder, "config.init_from")
 
     def read(names: Collection[str]) -> Mapping[str, np.ndarray]:
@@ -86,23 +90,26 @@ def _of_checkpoint(folder: epath.Path) -> Source:
         for name, leaf in by_name(items).items()
         if name.startswith(TAKEN) and leaf is not None
     }
-    return Source(folder, step, kept.settings(step), stored, read)
+    return StoredParameters(folder, step, kept.settings(step), stored, read)
 
 
-def _of_model(folder: epath.Path) -> Source:
+def _of_model(folder: epath.Path) -> StoredParameters:
     origin, leaves = model_folder.load_parameters(str(folder))
     stored = {f"autoencoder/{name}": leaf for name, leaf in leaves.items()}
-    return Source(folder, origin["step"], origin["settings"], stored, lambda names: stored)
+    return StoredParameters(
+        folder, origin["step"], origin["settings"], stored, lambda names: stored
+    )
 
 
-def take(state: TrainState, source: Source) -> tuple[TrainState, str]:
-    """(`state` with every parameter that `source` has, what was taken in one line).
+def take(state: TrainState, source: StoredParameters) -> tuple[TrainState, str]:
+    """Returns (`state` with every parameter that `source` has, a one-line summary).
 
-    Spectral vectors come with the parameters of a discriminator. What only `state` has stays as it
-    is, its step and optimizers too. Arrays are read on the host and laid out as those of `state`.
+    A discriminator's parameters come with its spectral vectors. Whatever only `state` has stays as
+    it is, including its step and optimizers. Arrays are read on the host and get the sharding of
+    those in `state`.
 
     Raises:
-      UserError: a parameter of both has another shape in `source`.
+      UserError: a parameter has different shapes in `state` and `source`.
     """
     ours, stored = by_name(_items(state)), source.stored
     common = [name for name in ours if name in stored]
@@ -123,7 +130,7 @@ def take(state: TrainState, source: Source) -> tuple[TrainState, str]:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """What of `state` can be taken, where a checkpoint has it."""
+    """Returns the part of `state` that a checkpoint can replace, in the layout of a checkpoint."""
     training = dict(state.params)
     autoencoder = training.pop("autoencoder")
     if state.discriminator is not None:
@@ -144,7 +151,7 @@ def _replaced(state: TrainState, items: dict[str, Any]) -> TrainState:
 
 
 def _summary(
-    source: Source, taken: dict[str, Any], ours: Collection[str], stored: Collection[str]
+    source: StoredParameters, taken: dict[str, Any], ours: Collection[str], stored: Collection[str]
 ) -> str:
     names = {_parameter(name) for name in taken}
     here, there = (
@@ -160,17 +167,17 @@ def _summary(
 
 
 def _parameter(name: str) -> str:
-    """The name under which the parameters of a run are listed."""
+    """Returns the name that parameters.txt has for a name of a checkpoint."""
     return name.removeprefix("training/").replace("discriminator/params/", "discriminator/")
 
 
 def _groups(chosen: Collection[str], names: Collection[str]) -> list[str]:
-    """`chosen`, each by the shortest beginning of its name that nothing else of `names` shares."""
-    others = {beginning for name in names if name not in chosen for beginning in _beginnings(name)}
-    found = [next(part for part in _beginnings(name) if part not in others) for name in chosen]
+    """Returns the shortest prefixes that cover `chosen` and nothing else of `names`."""
+    others = {prefix for name in names if name not in chosen for prefix in _prefixes(name)}
+    found = [next(part for part in _prefixes(name) if part not in others) for name in chosen]
     return [name.removeprefix("autoencoder/") for name in dict.fromkeys(found)]
 
 
-def _beginnings(name: str) -> list[str]:
+def _prefixes(name: str) -> list[str]:
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]

@@ -281,7 +281,7 @@ def damaged(position: int) -> bytes:
 def test_a_file_that_is_no_npz_is_named(tmp_path, content):
     path = tmp_path / "weights.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="weights.npz: not a readable .npz file, perhaps cut short"):
+    with pytest.raises(UserError, match="weights.npz: not a readable .npz file, perhaps truncated"):
         load_lpips(path)
 
 

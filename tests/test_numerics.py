@@ -120,7 +120,7 @@ def test_the_discriminator_in_bfloat16_judges_nearly_alike(variant):
 
 def test_lpips_sees_float32():
     narrow = jnp.full((1, 31, 31, 3), 0.5, jnp.bfloat16)
-    assert lpips_module.standardised(narrow).dtype == jnp.float32
+    assert lpips_module.standardized(narrow).dtype == jnp.float32
 
 
 def losses(dtype: str, steps: int) -> np.ndarray:

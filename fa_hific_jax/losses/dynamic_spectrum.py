@@ -33,9 +33,9 @@ def spectrum_loss(
     """Returns the sum over levels i of weight_i FFL(blur(C_i, s[1, i]), blur(A_i, s[0, i])).
 
     With constant sigmas s this is the spectrum loss (SL), with trained ones the dynamic spectrum
-    loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al., "Catch
-    Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder", CVPR
-    2023. The default is that paper's mean over levels and its depthwise blur, with the reflected
+    loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al.,
+    "Catch Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder",
+    CVPR 2023. The default is that paper's mean over levels and its depthwise blur, with the reflected
     borders of the FA-VAE code. Kernel and weights of the FA-HiFiC authors are options.
 
     Args:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
-from fa_hific_jax.losses.lpips import LpipsParams, standardised
+from fa_hific_jax.losses.lpips import LpipsParams, standardized
 from fa_hific_jax.losses.lpips_backbones import BACKBONES
 from fa_hific_jax.metrics.distances import frechet_distance, kid
 from fa_hific_jax.metrics.inception import InceptionParams, inception
@@ -155,7 +155,7 @@ def _available(weights: Weights) -> dict[str, InceptionParams | LpipsParams]:
 
 @jax.jit
 def _alex(params: LpipsParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 256"]:
-    taps = BACKBONES["alex"].features(params.weights, standardised(x.astype(jnp.float32) / 255.0))
+    taps = BACKBONES["alex"].features(params.weights, standardized(x.astype(jnp.float32) / 255.0))
     return jnp.mean(taps[-1], axis=(1, 2))
 
 

@@ -30,8 +30,9 @@ from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.training import warm_start
+from fa_hific_jax.training.ema import ema_autoencoder
 from fa_hific_jax.training.held_out import evaluator
-from fa_hific_jax.training.state import TrainState, create, ema_autoencoder
+from fa_hific_jax.training.state import TrainState, create
 from fa_hific_jax.training.step import train_step
 
 # Encoder's widths (the generator's are the same, reversed) and residual blocks.

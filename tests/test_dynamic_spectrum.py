@@ -15,7 +15,7 @@ from fa_hific_jax.losses.dynamic_spectrum import (
     sigma_from_raw,
     spectrum_loss,
 )
-from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss
 from fa_hific_jax.losses.rate_distortion import mse_255, switch_lambda
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Rates
 from fa_hific_jax.training.terms import TERMS, LossInputs
@@ -303,10 +303,9 @@ def test_equal_features_cost_nothing_only_under_equal_sigmas():
 def test_loss_is_the_mean_over_levels_and_passes_its_options_on():
     a = [random(1, 8, 8, 2, seed=i) for i in range(3)]
     c = [random(1, 8, 8, 2, seed=i) for i in range(3, 6)]
-    each = [
-        focal_frequency_loss(q, p, alpha=2.0, log_matrix=True) for p, q in zip(a, c, strict=True)
-    ]
-    value = spectrum_loss(a, c, alpha=2.0, log_matrix=True)
+    focus = Focus(alpha=2.0, log_matrix=True)
+    each = [focal_frequency_loss(q, p, focus=focus) for p, q in zip(a, c, strict=True)]
+    value = spectrum_loss(a, c, focus=focus)
     np.testing.assert_allclose(value, np.mean(each), rtol=1e-6)
 
 

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss
 
 # Reference numbers: package focal-frequency-loss 0.3.0, NCHW.
 OPTIONS = ("alpha", "patch_factor", "ave_spectrum", "log_matrix", "batch_matrix")
+
+
+def ffl(p, t, alpha=1.0, log_matrix=False, batch_matrix=False, **options):
+    focus = Focus(alpha, log_matrix, batch_matrix)
+    return focal_frequency_loss(p, t, focus=focus, **options)
 
 
 def random_pair(seed=0, shape=(2, 8, 12, 3)):
@@ -29,7 +34,7 @@ def values_and_gradients(prediction, target, rows, dtype):
         for alpha, patch_factor, *flags in rows:
             values = (float(alpha), int(patch_factor), *map(bool, flags))
             options = dict(zip(OPTIONS, values, strict=True))
-            loss = functools.partial(focal_frequency_loss, **options)
+            loss = functools.partial(ffl, **options)
             results.append(jax.value_and_grad(loss)(p, t))
         return results
 
@@ -138,7 +143,7 @@ def test_half_spectrum_gives_the_mean_over_the_full_one(height, width, x64):
 )
 def test_equal_inputs_have_zero_loss_and_zero_gradient(dtype, options):
     x = random_pair()[0].astype(dtype)
-    loss = functools.partial(focal_frequency_loss, **options)
+    loss = functools.partial(ffl, **options)
     value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, x)
     assert value == 0 and value.dtype == jnp.float32
     assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
@@ -158,7 +163,7 @@ def test_prediction_and_target_may_be_swapped():
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 def test_loss_grows_with_the_square_of_the_range(alpha):
     p, t = random_pair(seed=3)
-    one, many = (focal_frequency_loss(255 * s * p, 255 * s * t, alpha=alpha) for s in (1.0, 4.0))
+    one, many = (ffl(255 * s * p, 255 * s * t, alpha=alpha) for s in (1.0, 4.0))
     np.testing.assert_allclose(many, 16 * one, rtol=1e-6)
 
 
@@ -198,7 +203,7 @@ def test_matrix_weights_each_frequency_of_each_patch_even_unsymmetrically(height
 
 def test_matrix_of_ones_gives_the_mean_squared_error_and_has_no_gradient():
     p, t = random_pair(seed=5)
-    loss = jax.value_and_grad(lambda m: focal_frequency_loss(p, t, alpha=2.0, matrix=m))
+    loss = jax.value_and_grad(lambda m: ffl(p, t, alpha=2.0, matrix=m))
     value, grad = jax.jit(loss)(jnp.ones((1, 1, 1, 1, 1)))
     np.testing.assert_allclose(value, jnp.mean(jnp.square(p - t)), rtol=1e-6)
     assert not np.any(grad)

@@ -14,17 +14,15 @@ from fa_hific_jax.losses.gan import discriminator_loss
 from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.training import sharding
 from fa_hific_jax.training.accumulation import join, mean_over_parts, split
+from fa_hific_jax.training.ema import ema_autoencoder, restart_ema, swapped
 from fa_hific_jax.training.guards import gradient_norms
 from fa_hific_jax.training.objective import differentiate
 from fa_hific_jax.training.state import (
     create,
     discriminator_logits,
     discriminator_network,
-    ema_autoencoder,
     optimizers,
     parameters,
-    restart_ema,
-    swapped,
 )
 from fa_hific_jax.training.step import Decoded, forward, make_batch, train_step
 from fa_hific_jax.training.step import update_discriminator as update

@@ -1,14 +1,13 @@
 """Dynamic spectrum loss: focal frequency loss of Gaussian-blurred feature maps."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+from fa_hific_jax.losses.focal_frequency import LINEAR, Focus, focal_frequency_loss
 from fa_hific_jax.ops import Image, at_least_float32
 
 Features = Float[Array, "_ _ _ _"]  # as Image, but of a size and width of its own
@@ -28,15 +27,15 @@ def spectrum_loss(
     kernel_size: int = 9,
     legacy_kernel: bool = False,
     weighting: str = "mean",
-    **ffl_options: Any,
+    focus: Focus = LINEAR,
 ) -> Float[Array, ""]:
     """Returns the sum over levels i of weight_i FFL(blur(C_i, s[1, i]), blur(A_i, s[0, i])).
 
     With constant sigmas s this is the spectrum loss (SL), with trained ones the dynamic spectrum
     loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al.,
     "Catch Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder",
-    CVPR 2023. The default is that paper's mean over levels and its depthwise blur, with the reflected
-    borders of the FA-VAE code. Kernel and weights of the FA-HiFiC authors are options.
+    CVPR 2023. The default is that paper's mean over levels and its depthwise blur, with reflected
+    borders as in the FA-VAE code. Kernel and weights of the FA-HiFiC authors are options.
 
     Args:
       encoder_features: A_i, finest level first, any range.
@@ -48,7 +47,7 @@ def spectrum_loss(
       weighting: one of WEIGHTINGS. "mean" (FA-VAE): 1 / number of levels. "authors" (FA-HiFiC):
         1 / channels of the level, 1/60 and 1/120 at the paper's widths, although FFL is a mean over
         channels already.
-      **ffl_options: passed to `focal_frequency_loss`.
+      focus: options of `focal_frequency_loss`.
 
     Raises:
       UserError: kernel_size is out of range, or even.
@@ -68,7 +67,7 @@ def spectrum_loss(
         divisor = levels if weighting == "mean" else a.shape[-1]
         if sigmas is not None:
             a, c = blur(a, sigmas[0, i], kernel_size), blur(c, sigmas[1, i], kernel_size)
-        losses.append(focal_frequency_loss(c, a, **ffl_options) / divisor)
+        losses.append(focal_frequency_loss(c, a, focus=focus) / divisor)
     return jnp.sum(jnp.stack(losses))
 
 

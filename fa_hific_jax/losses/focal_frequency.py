@@ -1,5 +1,7 @@
 """Focal frequency loss: a spectral distance that weights each frequency by its error."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +15,25 @@ HalfSpectrum = Float[Array, "b p c h w_half"]
 Matrix = Float[Array, "_ _ _ _ _"]  # image, patch, height, width, channel
 
 
+class Focus(NamedTuple):
+    """How the weight of a frequency follows from its error."""
+
+    alpha: float = 1.0  # exponent: the larger, the more the largest errors count
+    log_matrix: bool = False  # log(1 + weight), before scaling
+    batch_matrix: bool = False  # scaled by the maximum of the batch, else of each channel and patch
+
+
+LINEAR = Focus()
+"""The default of FFL: weights proportional to the error."""
+
+
 def focal_frequency_loss(
     prediction: Image,
     target: Image,
     *,
-    alpha: float = 1.0,
+    focus: Focus = LINEAR,
     patch_factor: int = 1,
     ave_spectrum: bool = False,
-    log_matrix: bool = False,
-    batch_matrix: bool = False,
     matrix: Matrix | None = None,
     emphasis: Float[Array, "h half"] | None = None,
 ) -> Float[Array, ""]:
@@ -35,16 +47,13 @@ def focal_frequency_loss(
     Args:
       prediction, target: images or feature maps of one shape, any range; the loss grows with the
         square of the range. Computed in float32, in float64 for float64 inputs.
-      alpha: exponent of the weight: the larger, the more the largest errors count.
+      focus: exponent alpha and options of the weight.
       patch_factor: number of patches per side; each patch has its own spectrum.
       ave_spectrum: True to compare spectra averaged over the batch.
-      log_matrix: True to use log(1 + w) before scaling.
-      batch_matrix: True to scale by the maximum over the batch, False to scale by the maximum of
-        each channel of each patch.
       matrix: weights that replace w, nominally in [0, 1], by image (1 with ave_spectrum), patch
         (row by row), vertical and horizontal frequency (in the order of a full FFT of the patch)
-        and channel. Axes of length 1 are broadcast. It gets no gradient, and alpha, log_matrix and
-        batch_matrix are ignored.
+        and channel. Axes of length 1 are broadcast. It gets no gradient, and focus is
+        ignored.
       emphasis: factor on the weight of each frequency of a patch's real transform, (height,
         width // 2 + 1); 1 without.
 
@@ -63,7 +72,7 @@ def focal_frequency_loss(
     # Without stop_gradient, the square root at equal spectra would turn the gradient into NaN.
     constant = jax.lax.stop_gradient(distance)
     if matrix is None:
-        weight = _weight(constant, alpha, log_matrix, batch_matrix)
+        weight = _weight(constant, focus)
     else:
         weight = _half_of(jax.lax.stop_gradient(matrix.astype(distance.dtype)), patches.shape)
     if emphasis is not None:
@@ -83,13 +92,11 @@ def _split(x: Image, patch_factor: int) -> Patches:
     return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, -1, c, *x.shape[2:5:2])
 
 
-def _weight(
-    distance: HalfSpectrum, alpha: float, log_matrix: bool, batch_matrix: bool
-) -> HalfSpectrum:
-    weight = jnp.sqrt(distance) ** alpha
-    if log_matrix:
+def _weight(distance: HalfSpectrum, focus: Focus) -> HalfSpectrum:
+    weight = jnp.sqrt(distance) ** focus.alpha
+    if focus.log_matrix:
         weight = jnp.log1p(weight)
-    peak = jnp.max(weight, axis=None if batch_matrix else (-2, -1), keepdims=True)
+    peak = jnp.max(weight, axis=None if focus.batch_matrix else (-2, -1), keepdims=True)
     return jnp.where(peak > 0, weight / jnp.where(peak > 0, peak, jnp.ones_like(peak)), 0.0)
 
 

@@ -14,7 +14,8 @@ from fa_hific_jax.metrics import psnr
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.ops import round_half_up
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training.state import TrainState, ema_autoencoder
+from fa_hific_jax.training.ema import ema_autoencoder
+from fa_hific_jax.training.state import TrainState
 from fa_hific_jax.training.step import train_step
 
 LIMIT = 32

@@ -21,11 +21,12 @@ from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
 from fa_hific_jax.models.autoencoder import Key
 from fa_hific_jax.settings import LossConfig, Settings, TrainConfig
 from fa_hific_jax.training import record, sharding, warm_start
+from fa_hific_jax.training.ema import swapped
 from fa_hific_jax.training.held_out import evaluator
 from fa_hific_jax.training.logs import Logs
 from fa_hific_jax.training.processes import leads, say
 from fa_hific_jax.training.progress import Progress
-from fa_hific_jax.training.state import TrainState, create, swapped
+from fa_hific_jax.training.state import TrainState, create
 from fa_hific_jax.training.step import train_step
 from fa_hific_jax.training.stopping import Stop, naming_full_disks
 from fa_hific_jax.training.summaries import count, describe, example_images

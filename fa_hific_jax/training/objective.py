@@ -18,21 +18,13 @@ TermGradient = dict[str, Any]
 
 
 class Gradients(NamedTuple):
-    """Gradients of the weighted loss, and what was measured on the way.
+    """Gradients of the weighted loss, and what was measured on the way."""
 
-    Attributes:
-      outputs: gradient at the outputs of the autoencoder.
-      raw_sigmas: gradient at the raw sigmas, None without DSL.
-      squares: squared norm of each term's weighted gradient at x_hat, by the term's name.
-      observed: measurements for the balance, None without a balance.
-      metrics: the loss and its unweighted parts by name.
-    """
-
-    outputs: AutoencoderOutput
-    raw_sigmas: Array | None
-    squares: Metrics
+    outputs: AutoencoderOutput  # gradient at the outputs of the autoencoder
+    raw_sigmas: Array | None  # gradient at the raw sigmas
+    squares: Metrics  # squared norm of each term's weighted gradient at x_hat
     observed: balance.Observed | None
-    metrics: Metrics
+    metrics: Metrics  # the loss, and its unweighted parts
 
 
 def differentiate(given: LossInputs) -> Gradients:
@@ -81,14 +73,9 @@ def _value_and_gradients(
     value, pullback = jax.vjp(value_at, judged, given.raw_sigmas)
     gradient, sigmas = pullback(jnp.asarray(getattr(given.settings.loss, term.weight), value.dtype))
     if term.scales_with_detail and given.detail is not None:
-        detail = given.detail
-        gradient = jax.tree.map(lambda leaf: leaf * _per_image(detail, leaf), gradient)
+        detail = given.detail[:, None, None, None]  # for images and feature maps
+        gradient = jax.tree.map(lambda leaf: leaf * detail.astype(leaf.dtype), gradient)
     return value, gradient, sigmas
-
-
-def _per_image(factors: PerImage, leaf: Array) -> Array:
-    """Returns the factors of the images in the dtype of `leaf`, with as many axes."""
-    return factors.astype(leaf.dtype).reshape(-1, *[1] * (leaf.ndim - 1))
 
 
 def _squared_norms(gradients: dict[str, TermGradient]) -> Metrics:

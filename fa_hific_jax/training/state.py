@@ -12,7 +12,7 @@ from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models.autoencoder import STRIDE, Images, Key, Latents, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
-from fa_hific_jax.training import balance, controller, ema, trainable
+from fa_hific_jax.training import balance, controller, trainable
 from fa_hific_jax.training.muon import muon
 from fa_hific_jax.training.schedules import learning_rate
 
@@ -37,7 +37,7 @@ class TrainState(flax.struct.PyTreeNode):
       optimizer: state of the optimizer, of the parameters that train alone.
       discriminator: a `DiscriminatorState`, None in a run without adversarial term.
       ema_params: running mean of the autoencoder's parameters that train, with None for those that
-        do not; None with `optimizer.ema_decay` 0. `ema_autoencoder` gives all parameters.
+        do not; None with `optimizer.ema_decay` 0. See ema.py.
       controller: a `ControllerState`, None unless `loss.rate_control` is "controller".
       balance: a `BalanceState`, None if `loss.balance` is "fixed".
       skipped: number of steps that were not finite, in total and in a row, int32 of shape (2,).
@@ -113,33 +113,6 @@ def parameters(state: TrainState) -> dict[str, Any]:
     if state.discriminator is None:
         return state.params
     return state.params | {"discriminator": state.discriminator.params}
-
-
-def ema_autoencoder(state: TrainState) -> Any:
-    """Returns the autoencoder's parameters for inference: EMA parameters where there are any."""
-    return ema.whole(state.ema_params, state.params["autoencoder"])
-
-
-def swapped(state: TrainState) -> TrainState:
-    """Returns `state` with the EMA parameters and the latest ones in each other's place.
-
-    Checkpoints are stored this way, so that inference and later stages read the EMA parameters.
-    Applied twice, it returns the original state.
-    """
-    if state.ema_params is None:
-        return state
-    latest = ema.averaged_part(state.ema_params, state.params["autoencoder"])
-    params = state.params | {"autoencoder": ema_autoencoder(state)}
-    return state.replace(params=params, ema_params=latest)
-
-
-def restart_ema(state: TrainState) -> TrainState:
-    """Returns `state` with EMA parameters that equal its present parameters.
-
-    They are copies, because a step that donates the state must not get the same buffer twice.
-    """
-    latest = ema.averaged_part(state.ema_params, state.params["autoencoder"])
-    return state.replace(ema_params=jax.tree.map(jnp.copy, latest))
 
 
 def _discriminator(settings: Settings, key: Key) -> DiscriminatorState:

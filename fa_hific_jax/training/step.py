@@ -188,45 +188,55 @@ def update_autoencoder(
     lpips_params: LpipsParams | None,
     settings: Settings,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one optimizer step of encoder, hyperprior, generator and the DSL's blur widths.
+    """Takes one optimizer step of encoder, hyperprior, generator and the DSL's blur widths."""
 
-    The terms of the loss are differentiated at the outputs of the forward pass, each by itself.
-    From there a single pullback goes through the networks.
-    """
-
-    def gradient(batch: Batch):
-        outputs, raw_sigmas, pullback = forward_pass(batch)
-        given = LossInputs(
-            x=batch.x,
-            outputs=outputs,
-            raw_sigmas=raw_sigmas,
-            lmbda=image_lambda(lmbda, batch.conditioning.quality, settings.loss),
-            detail=batch.conditioning.detail,
-            discriminator=state.discriminator,
-            lpips_params=lpips_params,
-            balance=state.balance,
-            settings=settings,
-        )
-        loss = differentiate(given)
-        (grads,) = pullback((loss.outputs, loss.raw_sigmas))
-        return grads, loss.squares, loss.observed, loss.metrics
+    def gradient(part: Batch):
+        forward = forward_pass(part)
+        return autoencoder_gradient(forward, part, state, lmbda, lpips_params, settings)
 
     count = settings.train.accumulate
     grads, squares, observed, metrics = mean_over_parts(gradient, batch, count)
     trained, frozen = partition(state.params, settings.trainable)
     updates, optimizer = optimizers(settings.optimizer)[0].update(grads, state.optimizer, trained)
     trained: Any = optax.apply_updates(trained, updates)
-    ema_params = ema.update(
-        state.ema_params, trained["autoencoder"], state.step, settings.optimizer.ema_decay
-    )
+    decay = settings.optimizer.ema_decay
     new_state = state.replace(
         params=combine(trained, frozen),
         optimizer=optimizer,
-        ema_params=ema_params,
+        ema_params=ema.update(state.ema_params, trained["autoencoder"], state.step, decay),
         balance=balance.observe(state.balance, observed),
     )
     psnr = {"psnr": 10 * jnp.log10(255.0**2 / jnp.maximum(metrics["mse"], 1e-6))}
     return new_state, metrics | psnr | gradient_norms(grads) | term_norms(squares, count)
+
+
+def autoencoder_gradient(
+    forward: Forward,
+    batch: Batch,
+    state: TrainState,
+    lmbda: Float[Array, ""],
+    lpips_params: LpipsParams | None,
+    settings: Settings,
+) -> tuple[Any, Metrics, balance.Observed | None, Metrics]:
+    """Returns (gradient of the trained parameters, squared norms of terms, measurements, metrics).
+
+    Each term of the loss is differentiated by itself, at the outputs of the forward pass. From
+    there a single pullback goes through the networks.
+    """
+    given = LossInputs(
+        x=batch.x,
+        outputs=forward.outputs,
+        raw_sigmas=forward.raw_sigmas,
+        lmbda=image_lambda(lmbda, batch.conditioning.quality, settings.loss),
+        detail=batch.conditioning.detail,
+        discriminator=state.discriminator,
+        lpips_params=lpips_params,
+        balance=state.balance,
+        settings=settings,
+    )
+    loss = differentiate(given)
+    (grads,) = forward.pullback((loss.outputs, loss.raw_sigmas))
+    return grads, loss.squares, loss.observed, loss.metrics
 
 
 def _decoded(forward: Forward) -> Decoded:

@@ -13,7 +13,8 @@ from fa_hific_jax import ops
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
-from fa_hific_jax.training.state import TrainState, ema_autoencoder, parameters
+from fa_hific_jax.training.ema import ema_autoencoder
+from fa_hific_jax.training.state import TrainState, parameters
 
 EXAMPLES = 4
 # Decibels at the bottom and at the top of all pictures of spectra.

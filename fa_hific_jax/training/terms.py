@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax.losses.band_power import power_loss
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
-from fa_hific_jax.losses.focal_frequency import focal_frequency_loss
+from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss
 from fa_hific_jax.losses.gan import generator_loss
 from fa_hific_jax.losses.lpips import LpipsParams, lpips
 from fa_hific_jax.losses.rate_distortion import mse_255
@@ -27,26 +27,13 @@ Scalar = Float[Array, ""]
 
 
 class LossInputs(NamedTuple):
-    """Everything that a term of the loss may use.
+    """Everything that a term of the loss may use."""
 
-    Attributes:
-      x: original images in [0, 1].
-      outputs: outputs of the autoencoder.
-      raw_sigmas: widths of the DSL's blurs before `sigma_from_raw`, of shape (1, levels) if encoder
-        and generator share them, else (2, levels). None without DSL.
-      lmbda: weight of the rate, for all images or for each.
-      detail: factor of each image on the gradient of terms that scale with detail; None for 1.
-      discriminator: None without adversarial term.
-      lpips_params: result of `load_lpips`, None without LPIPS.
-      balance: None if `loss.balance` is "fixed".
-      settings: settings of the run.
-    """
-
-    x: Images
+    x: Images  # originals in [0, 1]
     outputs: AutoencoderOutput
-    raw_sigmas: Array | None
-    lmbda: Scalar | PerImage
-    detail: PerImage | None
+    raw_sigmas: Array | None  # (1 or 2, levels), see `sigma_from_raw`; None without DSL
+    lmbda: Scalar | PerImage  # weight of the rate, for all images or for each
+    detail: PerImage | None  # factor on the gradients of terms that scale with detail
     discriminator: DiscriminatorState | None
     lpips_params: LpipsParams | None
     balance: BalanceState | None
@@ -54,23 +41,14 @@ class LossInputs(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One term of the loss.
-
-    Attributes:
-      name: name of the term, and of its value among the metrics unless `metric` is set.
-      weight: field of `LossConfig` that holds the weight. A term of weight 0 is not computed.
-      value: function that returns the unweighted value, a float32 scalar.
-      judges: fields of the autoencoder's outputs at which the term is differentiated.
-      scales_with_detail: True if each image's gradient is multiplied by its detail.
-      metric: name of the value among the metrics if it differs from `name`.
-    """
+    """One term of the loss. A term of weight 0 is not computed."""
 
     name: str
-    weight: str
-    value: Callable[[LossInputs], Scalar]
-    judges: tuple[str, ...] = ("x_hat",)
-    scales_with_detail: bool = False
-    metric: str = ""
+    weight: str  # field of `LossConfig`
+    value: Callable[[LossInputs], Scalar]  # unweighted, float32
+    judges: tuple[str, ...] = ("x_hat",)  # outputs at which the term is differentiated
+    scales_with_detail: bool = False  # each image's gradient is multiplied by its detail
+    metric: str = ""  # name of the value among the metrics if it is not `name`
 
 
 def _mse(given: LossInputs) -> Scalar:
@@ -94,11 +72,9 @@ def _ffl(given: LossInputs) -> Scalar:
     return focal_frequency_loss(
         given.outputs.x_hat,
         given.x,
-        alpha=config.ffl_alpha,
+        focus=Focus(config.ffl_alpha, config.ffl_log_matrix, config.ffl_batch_matrix),
         patch_factor=config.ffl_patch_factor,
         ave_spectrum=config.ffl_ave_spectrum,
-        log_matrix=config.ffl_log_matrix,
-        batch_matrix=config.ffl_batch_matrix,
         emphasis=emphasis(given.balance, given.x, config),
     )
 
@@ -119,7 +95,7 @@ def _dsl(given: LossInputs) -> Scalar:
         kernel_size=config.dsl_kernel_size,
         legacy_kernel=config.dsl_legacy_kernel,
         weighting=config.dsl_weighting,
-        alpha=config.dsl_alpha,
+        focus=Focus(config.dsl_alpha),
     )
 
 

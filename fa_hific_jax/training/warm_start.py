@@ -12,7 +12,8 @@ from fa_hific_jax.checkpoints import differences, newest, workdir_path
 from fa_hific_jax.codec import model_folder, shipped
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
-from fa_hific_jax.training.state import TrainState, restart_ema
+from fa_hific_jax.training.ema import restart_ema
+from fa_hific_jax.training.state import TrainState
 from fa_hific_jax.training.trainable import by_name
 
 FREE = {
@@ -35,21 +36,13 @@ TAKEN = (
 
 
 class StoredParameters(NamedTuple):
-    """Parameters of a checkpoint or of an exported model.
-
-    Attributes:
-      folder: folder of the run or model.
-      step: training step at which they were stored.
-      settings: settings of the run that trained them, as nested mappings.
-      stored: shapes of the parameters by name.
-      read: function that returns the arrays with the given names.
-    """
+    """Parameters of a checkpoint or of an exported model."""
 
     folder: epath.Path
     step: int
-    settings: Mapping[str, Any]
-    stored: Mapping[str, Any]
-    read: Callable[[Collection[str]], Mapping[str, np.ndarray]]
+    settings: Mapping[str, Any]  # of the run that trained them
+    stored: Mapping[str, Any]  # their shapes by name
+    read: Callable[[Collection[str]], Mapping[str, np.ndarray]]  # the arrays with these names
 
 
 def find(settings: Settings) -> StoredParameters:
@@ -173,11 +166,10 @@ def _parameter(name: str) -> str:
 
 def _groups(chosen: Collection[str], names: Collection[str]) -> list[str]:
     """Returns the shortest prefixes that cover `chosen` and nothing else of `names`."""
-    others = {prefix for name in names if name not in chosen for prefix in _prefixes(name)}
-    found = [next(part for part in _prefixes(name) if part not in others) for name in chosen]
+
+    def prefixes(name: str) -> list[str]:
+        return ["/".join(name.split("/")[: count + 1]) for count in range(name.count("/") + 1)]
+
+    others = {prefix for name in names if name not in chosen for prefix in prefixes(name)}
+    found = [next(part for part in prefixes(name) if part not in others) for name in chosen]
     return [name.removeprefix("autoencoder/") for name in dict.fromkeys(found)]
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]

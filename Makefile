@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python
 VENV_TFC := .venv-tfc
 RUN_TFC := $(VENV_TFC)/bin/python
 INTEROP := $(CURDIR)/runs/interop
-DEMO := --images photographs:held_out --quality 0.2,0.5,0.8 --baselines jpeg,webp \
+DEMO := --images photographs:validation --quality 0.2,0.5,0.8 --baselines jpeg,webp \
     --baseline_points 6 --out runs/demo/evaluation
 
 .PHONY: demo test test-long test-tfc lint docs wheel clean
@@ -38,7 +38,7 @@ test-tfc: $(VENV)/ready $(VENV_TFC)/ready
 	$(RUN_TFC) train.py --config configs/tiny.py --workdir runs/tfc --config.train.steps=10 \
 	    --config.train.log_every=5
 	$(RUN_TFC) eval.py --config configs/tiny.py --workdir runs/tfc \
-	    --config.data.evaluation=photographs:held_out
+	    --config.data.evaluation=photographs:validation
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -29,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="lite", help="a model's folder (lite)")
     parser.add_argument(
-        "--images", default="photographs:held_out", help="what to show (photographs:held_out)"
+        "--images", default="photographs:validation", help="what to show (photographs:validation)"
     )
     parser.add_argument("--limit", type=int, default=3, help="how many of them (3)")
     parser.add_argument("--quality", type=float, help="of the model, from 0 to 1")

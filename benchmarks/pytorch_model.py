@@ -235,7 +235,7 @@ class Trainer:
         loss = loss + config.ffl * focal_frequency_loss(x_hat, x)
         for level, (a, c) in enumerate(zip(encoder_features, fcm_features, strict=True)):
             blurred = (
-                _blur(v, F.softplus(self.sigmas[row, level]), config.dsl_kernel_size)
+                _blur(v, F.softplus(self.sigmas[row, level]), config.dsl_blur[0])
                 for row, v in enumerate((a, c))
             )
             loss = loss + config.dsl / 2 * focal_frequency_loss(*blurred)

@@ -56,8 +56,7 @@ def settings_of(control: str) -> settings_lib.Settings:
         config.loss.lambda_above = config.loss.lambda_below = 1e-4
     else:
         config.loss.rate_control = control
-    config.loss.control_steps = 50
-    config.loss.control_gain = 5.0
+    config.loss.control = (50, 5.0)
     config.loss.warmup_steps = 100
     config.optimizer.clip_norm = 100.0
     config.optimizer.drop_steps = (3 * STEPS // 4,)

@@ -1,7 +1,7 @@
 """The shipped model, trained on for two minutes on two CPU cores: `make demo`.
 
   python train.py --config configs/demo.py --workdir runs/demo
-  python eval.py --models lite,runs/demo --images photographs:held_out --out runs/demo/evaluation
+  python eval.py --models lite,runs/demo --images photographs:validation --out runs/demo/evaluation
 
 Begins with `lite` and trains it with focal frequency and dynamic spectrum loss, on procedural
 images and four photographs of the scikit-image wheel. No LPIPS, whose weights are not in the

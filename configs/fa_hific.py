@@ -9,7 +9,7 @@ frequency losses: FFL 0.5, DSL 0.25 times the sum of each level's loss over its 
 lo_favae, mi_favae, hi_favae have those of FA-VAE: FFL 1, DSL 0.01 times the mean over levels. In
 both, each level of encoder and generator has its own sigma, and the blur is FA-VAE's, each channel
 for itself. The authors' code blurs the sum of the channels, which gives a DSL of another size
-(--config.loss.dsl_legacy_kernel=True), and divides the MSE by a further 255. It begins with a
+(`legacy_kernel` in loss.dsl_options), and divides the MSE by a further 255. It begins with a
 trained `hific`; the authors trained FCM and sigmas alone and without a discriminator, which is
 --config.trainable="('fcm', 'sigma')" --config.loss.gan=0 (docs/training.md).
 
@@ -25,8 +25,8 @@ are no Kodak numbers in the usual sense (HiFiC beside it):
 
 from configs import hific
 
-# Weights of FFL and DSL, and the DSL's weighting of its levels, by their source.
-WEIGHTS = {"": (0.5, 0.25, "authors"), "favae": (1.0, 0.01, "mean")}
+# Weights of FFL and DSL, and the options of DSL, by their source.
+WEIGHTS = {"": (0.5, 0.25, ("channel_weighting",)), "favae": (1.0, 0.01, ())}
 
 
 def get_config(variant: str = "lo"):
@@ -37,5 +37,5 @@ def get_config(variant: str = "lo"):
         )
     config = hific.get_config(rate)
     config.model.fcm_width = 64
-    config.loss.ffl, config.loss.dsl, config.loss.dsl_weighting = WEIGHTS[source]
+    config.loss.ffl, config.loss.dsl, config.loss.dsl_options = WEIGHTS[source]
     return config

@@ -50,9 +50,8 @@ def get_config(stage: str = "ours"):
     config.data.crop = 256
     config.train.batch_size = 4
     # Small photographs, many of them JPEG files: halved, they have less of its traces.
-    config.data.scale_min = 0.5
+    config.data.scale = (0.5, 0.95)
     config.data.threads = 1
-    config.data.prefetch = 8
 
     config.loss.rate_control = "quality"
     config.loss.lambda_above = 12.0
@@ -91,7 +90,7 @@ def get_config(stage: str = "ours"):
     if stage in ("fa", "ours"):
         config.model.fcm_width = 16
     if stage == "fa":
-        config.loss.dsl, config.loss.dsl_weighting = 0.25, "authors"
+        config.loss.dsl, config.loss.dsl_options = 0.25, ("channel_weighting",)
     if stage == "ours":
         # With all of the autoencoder in training, what asks for detail cost rate and PSNR at every
         # detail; now detail 0 is the base itself, and images that have it teach nothing.

@@ -31,15 +31,13 @@ def get_config():
     config.data.crop = 128
     config.data.cache = True
     config.data.threads = 1
-    config.data.prefetch = 8
 
     config.loss.target_bpp = 0.25
     config.loss.lambda_above = 0.5
     # Almost no rate at first: in some runs latents that were pushed to zero before the generator
     # had learned to use them did not come back.
     config.loss.warmup_steps = 1000
-    config.loss.warmup_lambda = 0.1
-    config.loss.warmup_target = 4.0
+    config.loss.warmup_factors = (0.1, 4.0)
     # In minutes there is no texture to judge yet: the adversarial and spectrum terms stay small.
     config.loss.gan = 0.01
     config.loss.ffl = 0.5

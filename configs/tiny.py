@@ -33,7 +33,6 @@ def get_config():
         config.data.cache = True
     config.data.crop = 64
     config.data.threads = 1
-    config.data.prefetch = 4
 
     config.loss.target_bpp = 0.5
     config.loss.lambda_above = 1.0

@@ -137,7 +137,7 @@ class Checkpoints:
                 raise UserError(
                     f"the checkpoint of step {step} holds another training state than the config "
                     "needs: leave loss.gan, loss.dsl and optimizer.ema_decay on or off and "
-                    "loss.dsl_sigma_pairwise and loss.rate_control as that run had them, or use "
+                    "loss.dsl_options and loss.rate_control as that run had them, or use "
                     "another --workdir"
                 )
         with self._naming_damage(step):

@@ -87,7 +87,7 @@ def _help(module: str) -> str:
 
 
 def _check_config_arguments(argv: Sequence[str]) -> None:
-    """Raises a UserError for a config file or an overridden key that does not exist.
+    """Raises a UserError for a config file or key that does not exist, or text that is no number.
 
     Before absl parses, whose complaints would name neither the group of the key nor the file.
     """
@@ -96,8 +96,8 @@ def _check_config_arguments(argv: Sequence[str]) -> None:
         shipped = ", ".join(sorted(file.stem for file in config_folder().glob("[!_]*.py")))
         raise UserError(f"--config {path}: no such file; give one that exists, or {shipped}")
     for argument in argv[1:]:
-        if match := re.match(r"--?(?:no)?config\.([\w.]+)", argument):
-            settings.check_key(match[1])
+        if match := re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):
+            settings.check_key(match[1], match[2])
 
 
 def _check_given(arguments: Sequence[str], required: Sequence[str]) -> None:
@@ -137,7 +137,7 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
         return f"{error} See --help"
     if isinstance(error, flags.Error) and origin is not error:
         flag = str(error).partition(": ")[0].removeprefix("flag ")
-        hint = " (configs/base.py explains the key)" if flag.startswith("--config.") else ""
+        hint = " (docs/configuration.md explains the key)" if flag.startswith("--config.") else ""
         return f"{flag}: {reason}{hint}"
     return f"--config {spec}: {error}" if spec else f"{error} See --help"
 

@@ -98,8 +98,15 @@ def test_help_teaches_by_example_and_lists_the_flags(script, example, flags):
         ),
         (
             ["--config.train.steps=many"],
-            "--config.train.steps=many: invalid literal for int() with base 10: 'many' "
-            "(configs/base.py explains the key)",
+            "train.steps is 'many': it must be a whole number",
+        ),
+        (
+            ["--config.train.steps=1e3"],
+            "train.steps is '1e3': write it without point or exponent, --config.train.steps=1000",
+        ),
+        (
+            ["--config.optimizer.learning_rate=nan"],
+            "optimizer.learning_rate is nan: it must be a finite number",
         ),
         (
             ["--config.loss.lpips=1"],

@@ -54,9 +54,8 @@ def test_stages_add_their_losses():
 
 def test_frequency_weights_of_fa_vae_are_a_variant():
     authors, favae = (build(fa_hific.get_config(name)).loss for name in ("mi", "mi_favae"))
-    assert (favae.ffl, favae.dsl, favae.dsl_weighting) == (1.0, 0.01, "mean")
-    assert (authors.ffl, authors.dsl, authors.dsl_weighting) == (0.5, 0.25, "authors")
-    assert not (favae.dsl_legacy_kernel or authors.dsl_legacy_kernel)
+    assert (favae.ffl, favae.dsl, favae.dsl_options) == (1.0, 0.01, ())
+    assert (authors.ffl, authors.dsl, authors.dsl_options) == (0.5, 0.25, ("channel_weighting",))
     assert (favae.target_bpp, favae.gan) == (authors.target_bpp, authors.gan)
     with pytest.raises(ValueError, match="'lo_vae' does not exist: choose lo or lo_favae"):
         fa_hific.get_config("lo_vae")
@@ -99,7 +98,7 @@ def test_the_demo_goes_on_from_the_shipped_model_without_files():
 
 def test_lite_has_the_weights_of_fa_hific():
     light, paper = build(lite.get_config("fa")).loss, build(fa_hific.get_config("lo")).loss
-    for weight in ("mse", "lpips", "gan", "ffl", "dsl", "dsl_weighting"):
+    for weight in ("mse", "lpips", "gan", "ffl", "dsl", "dsl_options"):
         assert getattr(light, weight) == getattr(paper, weight)
 
 
@@ -108,7 +107,7 @@ def test_tiny_uses_a_data_folder_where_one_is_named(monkeypatch):
     data = build(tiny.get_config()).data
     assert (data.train, data.evaluation) == (("/photographs/train",), "/photographs/kodak")
     monkeypatch.delenv("FA_HIFIC_DATA")
-    assert build(tiny.get_config()).data.evaluation == "photographs:held_out"
+    assert build(tiny.get_config()).data.evaluation == "photographs:validation"
 
 
 @pytest.mark.parametrize("module", [mse_lpips, hific, fa_hific, lite])
@@ -137,7 +136,7 @@ def test_recipes_have_the_constants_of_the_reference(module, variant, golden):
     assert loss.lambda_below == reference["lambda_B"]
     assert (loss.mse, loss.lpips) == (reference["k_M"], reference["k_P"])
     assert loss.gan == (0 if module is mse_lpips else reference["beta"])
-    assert (loss.warmup_steps, loss.warmup_lambda, loss.warmup_target) == (50_000, 2.0, 0.20 / 0.14)
+    assert (loss.warmup_steps, loss.warmup_factors) == (50_000, (2.0, 0.20 / 0.14))
     assert optimizer.learning_rate == optimizer.discriminator_learning_rate == 1e-4
     assert (optimizer.drop_steps, optimizer.drop_factor) == ((500_000,), 0.1)
     assert (optimizer.warmup_steps, optimizer.clip_norm) == (0, 0.0)

@@ -14,7 +14,7 @@ from fa_hific_jax.training.controller import bounds, observe, rate_weight, start
 
 CONFIG = tiny_settings(
     loss__rate_control="controller",
-    loss__control_steps=50,
+    loss__control=(50, 1.0),
     loss__target_bpp=0.3,
     loss__lambda_above=1.0,
     loss__lambda_below=1 / 16,
@@ -61,7 +61,7 @@ def test_a_rate_that_hardly_follows_lands_in_a_short_run_with_a_gain_of_five(lag
     """4000 steps, batches scatter by 20 %: measured within 1.5 %, and 10 % to 24 % with 1."""
 
     def off(gain):
-        config = dataclasses.replace(CONFIG, control_gain=gain)
+        config = dataclasses.replace(CONFIG, control=(50, gain))
         rates, _ = simulate(config, 4_000, lag=lag, slope=slope, noise=0.2, unit_rate=0.2)
         return abs(float(np.mean(rates[-1_000:])) / CONFIG.target_bpp - 1)
 
@@ -105,7 +105,7 @@ def test_integral_does_not_wind_up_while_the_weight_is_at_its_bound():
     np.testing.assert_allclose(long.log_lambda, short.log_lambda, atol=1e-6)
     high = math.exp(bounds(CONFIG)[1])
     np.testing.assert_allclose(weight(long, target, CONFIG), high, rtol=1e-5)
-    freed = run(long, jnp.asarray(0.1), 5 * CONFIG.control_steps)
+    freed = run(long, jnp.asarray(0.1), 5 * CONFIG.control[0])
     # Of that time the running mean takes log(30 / 0.3) = 4.6 windows to come down to the target.
     assert float(weight(freed, target, CONFIG)) < 0.5 * high
 
@@ -139,7 +139,7 @@ def test_the_switch_has_no_state_and_looks_at_the_batch_alone():
 @pytest.mark.parametrize("control", ["switch", "controller"])
 def test_the_warm_up_changes_target_and_weight_of_both(control):
     config = dataclasses.replace(
-        CONFIG, rate_control=control, warmup_steps=10, warmup_target=2.0, warmup_lambda=0.5
+        CONFIG, rate_control=control, warmup_steps=10, warmup_factors=(0.5, 2.0)
     )
 
     def at(step):

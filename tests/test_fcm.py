@@ -15,8 +15,9 @@ from fa_hific_jax.losses.dynamic_spectrum import legacy_gaussian_blur
 from fa_hific_jax.models import fcm
 from fa_hific_jax.models.autoencoder import Autoencoder, init_parameters
 from fa_hific_jax.models.encoder import Encoder
-from fa_hific_jax.models.fcm import KINDS, LOCAL_KINDS, frequency_complement
+from fa_hific_jax.models.fcm import LOCAL_KINDS, frequency_complement
 from fa_hific_jax.models.generator import Generator
+from fa_hific_jax.settings.model import FCM_KINDS
 
 # Every module there is; the attention kind is the residual one at level 1.
 MODULES = [("hific", 1), ("conv", 1), ("residual", 1), ("attention", 1), ("attention", 2)]
@@ -350,7 +351,7 @@ def test_dropout_leaves_the_noise_of_latents_alone():
     assert np.abs(other.fcm_features[0] - dropped.fcm_features[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FCM_KINDS)
 def test_generator_has_the_modules_that_are_configured(kind):
     generator = Generator((8, 8, 8, 8, 6), 0, 4, "pytorch", fcm=kind)
     y_hat = features(1, 2, 3, 5)

@@ -17,8 +17,9 @@ from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
-from fa_hific_jax.models.fcm import KINDS, frequency_complement, scaled
+from fa_hific_jax.models.fcm import frequency_complement, scaled
 from fa_hific_jax.models.gains import interpolate
+from fa_hific_jax.settings.model import FCM_KINDS
 from fa_hific_jax.training import conditioning
 from fa_hific_jax.training.conditioning import Conditioning
 from fa_hific_jax.training.state import create
@@ -136,7 +137,7 @@ def test_the_id_covers_the_gains_of_the_decoder():
     assert from_params(CONFIG, params).model_id != model().model_id
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "legacy"])
+@pytest.mark.parametrize("kind", [kind for kind in FCM_KINDS if kind != "legacy"])
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_share_of_a_module_is_that_share_of_what_it_adds(kind, level):
     module = frequency_complement(kind, level, 8)

@@ -201,7 +201,7 @@ def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
 def test_an_untrained_scale_is_about_that_of_photographs():
     config = config_of("alone")
     params = autoencoder.init_parameters(config, KEY)
-    source = open_source("photographs:held_out")
+    source = open_source("photographs:validation")
     photographs = [jnp.float32(source[i][None, :256, :256]) / 255 for i in range(len(source))]
     _, scale = autoencoder.apply(
         config, params, jnp.zeros((1, 1, 1, config.hyper_channels)), method="synthesise_parameters"

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fa_hific_jax.data.pipeline import DataConfig, train_batches
+from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.data.sources import open_source, read_image
 from fa_hific_jax.data.tally import Tally
 from fa_hific_jax.data.transforms import RandomCrop, resize_box
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.settings import DataConfig
+from fa_hific_jax.settings.declare import build
 
-HIFIC = {"scale_min": 0.75, "scale_max": 0.95}
+HIFIC = {"scale": (0.75, 0.95)}
 
 
 def config(*train, **changes):
@@ -27,11 +29,9 @@ def config(*train, **changes):
         **HIFIC,
         "cache": True,
         "threads": 2,
-        "prefetch": 4,
-        "tfds_dir": "",
-        "evaluation": "photographs:held_out",
+        "evaluation": "photographs:validation",
     }
-    return DataConfig(**(fields | changes))
+    return build(DataConfig, "data", fields | changes)
 
 
 def take(n, data, *, batch_size=4, seed=0, **options):
@@ -176,9 +176,9 @@ def test_threads_and_caching_do_not_alter_batches(flat_images):
     damage(flat_images.folder / "a" / "003.png")
     expected = take(8, data)
     for changes in (
-        {"threads": 0, "prefetch": 0},
-        {"threads": 1, "prefetch": 1},
-        {"threads": 4, "prefetch": 9},
+        {"threads": 0},
+        {"threads": 1},
+        {"threads": 4},
         {"cache": False},
     ):
         np.testing.assert_array_equal(take(8, dataclasses.replace(data, **changes)), expected)
@@ -312,17 +312,22 @@ def test_a_negative_seed_is_refused():
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"train": ()}, "data.train must name at least one source"),
-        ({"weights": (1.0, 2.0)}, "data.weights must be empty or hold one share .* 1 sources"),
-        ({"weights": (0.0,)}, r"data.weights must all be positive, not \(0.0,\)"),
-        ({"weights": (float("nan"),)}, "data.weights must all be positive"),
-        ({"crop": 0}, "data.crop must be at least 1, not 0"),
-        ({"scale_min": 0.0}, "data.scale_min must satisfy 0 < scale_min <= scale_max, not 0.0"),
-        ({"scale_max": 0.5}, "data.scale_min must satisfy .* not 0.75, 0.5"),
-        ({"scale_max": float("inf")}, "data.scale_min must satisfy"),
-        ({"threads": -1}, "data.threads must not be negative"),
-        ({"prefetch": -2}, "data.prefetch must not be negative, not -2"),
-        ({"evaluation": ""}, "data.evaluation must name a source"),
+        ({"train": ()}, "data.train is .*: name at least one source"),
+        (
+            {"weights": (1.0, 2.0)},
+            "data.weights is .*: give one share .* 1 sources of data.train, or",
+        ),
+        ({"weights": (0.0,)}, r"data.weights is \(0.0,\): all must be positive"),
+        (
+            {"weights": (float("nan"),)},
+            r"data.weights is \(nan,\): it must be a tuple of finite numbers",
+        ),
+        ({"crop": 0}, "data.crop is 0: it must be at least 1"),
+        ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest <="),
+        ({"scale": (0.75, 0.5)}, r"data.scale is \(0.75, 0.5\): give two factors"),
+        ({"scale": (0.75, float("inf"))}, r"data.scale is .* a finite number and a finite number"),
+        ({"threads": -1}, "data.threads is -1: it must not be negative"),
+        ({"evaluation": ""}, "data.evaluation is '': name a source"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

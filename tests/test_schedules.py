@@ -33,7 +33,6 @@ def test_rate_starts_higher_and_is_pulled_harder_for_50_000_steps(step, expected
     loss = tiny_settings(
         loss__target_bpp=0.14,
         loss__warmup_steps=50_000,
-        loss__warmup_lambda=2.0,
-        loss__warmup_target=0.20 / 0.14,
+        loss__warmup_factors=(2.0, 0.20 / 0.14),
     ).loss
     np.testing.assert_allclose(rate_target(jnp.asarray(step), loss), expected, rtol=1e-6)

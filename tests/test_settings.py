@@ -3,16 +3,26 @@
 import ast
 import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import base, small
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.settings import OptimizerConfig, Settings, check_key, from_mapping, to_mapping
+from fa_hific_jax.settings import (
+    OptimizerConfig,
+    Settings,
+    check_key,
+    declarations,
+    from_mapping,
+    to_mapping,
+)
 
-PACKAGE = Path(settings_lib.__file__).parent
+PACKAGE = Path(settings_lib.__file__).parents[1]
 GROUPS = {
     field.name: field.type
     for field in dataclasses.fields(Settings)
@@ -73,7 +83,7 @@ def test_unknown_group_is_named():
 def test_missing_keys_and_groups_are_named():
     config = mapping()
     del config["train"]["seed"]
-    sentence = r"^config key train\.seed is missing: configs/base\.py explains it$"
+    sentence = r"^config key train\.seed is missing: docs/configuration\.md explains it$"
     with pytest.raises(UserError, match=sentence):
         from_mapping(config)
     del config["train"]
@@ -103,12 +113,67 @@ def test_group_that_is_a_number_is_named():
             {"trainable": ("fcm", "")},
             r"^trainable is \('fcm', ''\): give parts .* \('fcm', 'sigma'\), or",
         ),
-        ({"data__train": ()}, r"^data\.train must name at least one source of images$"),
+        ({"data__train": ()}, r"^data\.train is \(\): name at least one source of images$"),
     ],
 )
 def test_values_that_make_no_sense_are_named_with_the_mend(overrides, sentence):
     with pytest.raises(UserError, match=sentence):
         from_mapping(mapping(**overrides))
+
+
+NUMBERS = [name for name, field in declarations() if field.type in (int, float)]
+OTHERS = [name for name, field in declarations() if name not in NUMBERS]
+
+
+def changed(name, value):
+    """The small config with one key changed, "loss.mse" or "init_from"."""
+    return mapping(**{name.replace(".", "__"): value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None, (1,), -1e9])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_is_taken_from_what_is_none_or_far_from_sense(name, value):
+    sentence = rf"^{re.escape(f'{name} is {value!r}')}: it must|^{name} is -1000000000.*: "
+    with pytest.raises(UserError, match=sentence):
+        from_mapping(changed(name, value))
+
+
+@pytest.mark.parametrize("value", [3, 0.5, None, {}, (None,), ("a", 1), [math.nan]])
+@pytest.mark.parametrize("name", OTHERS)
+def test_strings_tuples_and_truth_values_are_taken_from_nothing_else(name, value):
+    with pytest.raises(UserError, match=rf"^{re.escape(f'{name} is {value!r}')}: it must be "):
+        from_mapping(changed(name, value))
+
+
+def test_whole_numbers_and_lists_get_the_declared_type():
+    overrides = {"train__steps": 1e3, "loss__mse": 1, "data__weights": [1, np.float32(0.5)]}
+    settings = from_mapping(mapping(**overrides))
+    found = (settings.train.steps, settings.loss.mse, settings.data.weights)
+    assert found == (1000, 1.0, (1.0, 0.5))
+    assert list(map(type, (*found[:2], *found[2]))) == [int, float, float, float]
+    with pytest.raises(UserError, match=r"^train\.steps is 1000\.5: it must be a whole number$"):
+        from_mapping(mapping(train__steps=1000.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("1e3", r"^train\.steps is '1e3': write it .* exponent, --config\.train\.steps=1000$"),
+        ("many", r"^train\.steps is 'many': it must be a whole number$"),
+        ("inf", r"^train\.steps is inf: it must be a whole number$"),
+        ("-5", r"^train\.steps is -5: it must be at least 1$"),
+    ],
+)
+def test_numbers_of_the_command_line_are_checked_before_they_are_parsed(text, sentence):
+    check_key("train.steps", "1_000")
+    check_key("loss.mse", "1e-3")
+    check_key("data.train", "('images/',)")
+    with pytest.raises(UserError, match=sentence):
+        check_key("train.steps", text)
+
+
+def test_there_are_at_most_75_keys():
+    assert len(list(declarations())) <= 75
 
 
 def test_terms_that_are_off_need_nothing():
@@ -139,15 +204,12 @@ def test_overridden_paths_are_checked_against_groups_and_keys():
 
 
 def names_read() -> set[str]:
-    """Attributes that the package reads, but for where the settings themselves are defined."""
-    own = {kind.__name__ for kind in GROUPS.values()}
+    """Attributes that the package reads outside of the declarations."""
     read = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "settings.py":
+        if path.parent.name == "settings":
             continue
-        tree = ast.parse(path.read_text("utf-8"))
-        tree.body = [node for node in tree.body if getattr(node, "name", None) not in own]
-        for node in ast.walk(tree):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 read.add(node.attr)
     return read

@@ -232,18 +232,18 @@ def test_buckets_without_their_client_are_named():
 
 def test_photographs_are_colourful_and_never_shared():
     pytest.importorskip("skimage")
-    train, held_out = Photographs("train"), Photographs("held_out")
-    assert not set(train.names) & set(held_out.names)
+    train, validation = Photographs("train"), Photographs("validation")
+    assert not set(train.names) & set(validation.names)
     # The two views of a stereo pair count as one photograph.
-    assert not {n.split("_")[0] for n in train.names} & {n.split("_")[0] for n in held_out.names}
-    for source in (train, held_out):
+    assert not {n.split("_")[0] for n in train.names} & {n.split("_")[0] for n in validation.names}
+    for source in (train, validation):
         for i in range(len(source)):
             assert source[i].dtype == np.uint8 and min(source[i].shape[:2]) >= 300
             assert source[i].std() > 20
 
 
 def test_an_unknown_split_is_named():
-    with pytest.raises(UserError, match="photographs:test: the split must be one of .*held_out"):
+    with pytest.raises(UserError, match="photographs:test: the split must be one of .*validation"):
         open_source("photographs:test")
 
 

@@ -120,10 +120,11 @@ print(sum(source[i].shape[0] for i in range(len(source))), "tensorflow" in sys.m
     assert (done.returncode, done.stdout) == (0, "110 False\n"), done.stderr
 
 
-def test_batches_are_made_of_them(folder):
-    fields = {"weights": (), "crop": 8, "scale_min": 0.75, "scale_max": 0.95, "cache": False}
-    fields |= {"threads": 2, "prefetch": 2, "evaluation": "dead_leaves"}
-    data = DataConfig(train=("tfds:tiny_photos/small",), tfds_dir=folder, **fields)
+def test_batches_are_made_of_them(folder, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", folder)
+    fields = {"weights": (), "crop": 8, "scale": (0.75, 0.95), "cache": False}
+    fields |= {"threads": 2, "evaluation": "dead_leaves"}
+    data = DataConfig(train=("tfds:tiny_photos/small",), **fields)
     batches = train_batches(data, batch_size=3, seed=0)
     assert [batch.shape for batch in itertools.islice(batches, 4)] == [(3, 8, 8, 3)] * 4
     assert batches.counts()["data/damaged"] == 0
@@ -152,7 +153,7 @@ def test_a_set_that_is_not_prepared_says_how_and_downloads_nothing(tmp_path, nam
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download)
     text = sentence(f"tfds:{name}:train", str(tmp_path))
-    assert f"is not prepared in {tmp_path} (data.tfds_dir or TFDS_DATA_DIR" in text
+    assert f"is not prepared in {tmp_path} (the environment variable TFDS_DATA_DIR" in text
     assert f"tfds.builder('{name}', data_dir='{tmp_path}', file_format='array_record')" in text
     assert os.listdir(tmp_path) == []
 

@@ -209,14 +209,13 @@ def test_only_gradients_longer_than_the_limit_are_scaled_down():
         np.testing.assert_allclose(state[1][0].mu["b"], 0.1 * expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("learned", [True, False])
-def test_sigmas_are_learned_only_by_the_dynamic_loss(pairwise, learned):
-    settings = tiny_settings(
-        loss__dsl_sigma_pairwise=pairwise, loss__dsl_sigma_learned=learned, loss__gan=0.0
-    )
+def test_sigmas_are_learned_only_by_the_dynamic_loss(shared, learned):
+    options = ("shared_sigma",) * shared + ("fixed_sigma",) * (not learned)
+    settings = tiny_settings(loss__dsl_options=options, loss__gan=0.0)
     state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
-    assert state.params["dsl_sigma"].shape == ((1, 2) if pairwise else (2, 2))
+    assert state.params["dsl_sigma"].shape == ((1, 2) if shared else (2, 2))
     a = tuple(jax.random.normal(jax.random.key(i), (2, 64 // i, 64 // i, 4)) for i in (1, 2))
     batch, outputs = first_outputs()
     outputs = outputs._replace(encoder_features=a, fcm_features=tuple(0.5 * f for f in a))

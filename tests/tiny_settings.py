@@ -14,10 +14,9 @@ def tiny_config(**overrides):
         config.model.hyper_channels = 4
         config.discriminator.widths = (4, 4, 4, 4)
         config.data.train = ("dead_leaves:4",)
-        config.data.evaluation = "photographs:held_out"
+        config.data.evaluation = "photographs:validation"
         config.data.cache = True
         config.data.threads = 0
-        config.data.prefetch = 0
         config.train.batch_size = 2
         config.train.steps = 6
         config.train.log_every = 2

@@ -87,7 +87,10 @@ def _describe(imported) -> None:
         print(f"assumed: {name} {model[name]}, as the file does not say (--{option} does)")
     print(f"trained: {imported.step} steps, regime {imported.regime or 'unknown'}")
     if "dsl_sigma" in imported.training:
-        print("blur widths of the dynamic spectrum loss: --config.loss.dsl_legacy_kernel=True")
+        print(
+            "blur widths of the dynamic spectrum loss: "
+            "--config.loss.dsl_options=\"('channel_weighting', 'legacy_kernel')\""
+        )
     reasons: dict[str, list[str]] = {}
     for name, reason in imported.ignored:
         reasons.setdefault(reason, []).append(name)

@@ -13,7 +13,7 @@ from fa_hific_jax.codec.compress import EntropyModel
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.settings.model import LATER, ModelConfig
 
 # What decoding does not depend on: other encoders, and other precisions of the decoder, read and
 # write files of the same model.
@@ -26,8 +26,8 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
         key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_DECODING
     }
     # Models without what came later have the ids that they had before.
-    for later in ("qualities", "linear_path"):
-        if fields[later] in (0, "none"):
+    for later, absent in LATER.items():
+        if fields[later] == absent:
             del fields[later]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     decoding = {"generator": params["generator"]}

@@ -26,7 +26,8 @@ from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.settings.declare import build
+from fa_hific_jax.settings.model import LATER, ModelConfig
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -153,10 +154,10 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
 
 def config_of(stored: Mapping[str, Any]) -> ModelConfig:
     """The config from its JSON; raises a TypeError where fields are missing or unknown."""
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
-    }
-    return ModelConfig(**fields)
+    names = {field.name for field in dataclasses.fields(ModelConfig)}
+    if odd := names ^ set(LATER | dict(stored)):
+        raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
+    return build(ModelConfig, "model", stored)
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:

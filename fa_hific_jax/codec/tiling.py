@@ -25,7 +25,8 @@ from fa_hific_jax.codec.programs import (
 )
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig, trunk_channels
-from fa_hific_jax.models.fcm import LEGACY_SIDE, LOCAL_KINDS
+from fa_hific_jax.models.fcm import LOCAL_KINDS
+from fa_hific_jax.settings.model import LEGACY_SIDE
 
 MODES = ("auto", "whole", "exact", "blend")
 # Sides of the tiles: pixels of the encoder, latents of the others. Wider ones waste less on their

@@ -1,8 +1,6 @@
 """Grain pipeline: sources of images to endless training batches."""
 
-import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -15,47 +13,7 @@ from fa_hific_jax.data.sources import Cached, Source, open_source
 from fa_hific_jax.data.tally import Tally
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What to train and evaluate on; specs are those of `sources.open_source`.
-
-    Raises UserError, naming the field, for values that cannot be.
-    """
-
-    train: tuple[str, ...]  # specs of the training images
-    weights: tuple[float | int, ...]  # share of each spec in a batch; empty for equal shares
-    crop: int  # side of a training crop, pixels
-    scale_min: float  # bounds of the random scale before cropping, see RandomCrop
-    scale_max: float
-    cache: bool  # keep decoded training images in memory
-    threads: int  # that make batches; 0 leaves it to the caller's, without prefetch
-    prefetch: int  # batches made ahead
-    tfds_dir: str  # folder of TensorFlow Datasets; "" for TFDS_DATA_DIR or its own default
-    evaluation: str  # spec of the images to evaluate on
-
-    def __post_init__(self):
-        _require(len(self.train) > 0, "train", "must name at least one source of images")
-        _require(
-            len(self.weights) in (0, len(self.train)),
-            "weights",
-            f"must be empty or hold one share for each of the {len(self.train)} sources",
-        )
-        positive = all(math.isfinite(weight) and weight > 0 for weight in self.weights)
-        _require(positive, "weights", f"must all be positive, not {self.weights}")
-        _require(self.crop >= 1, "crop", f"must be at least 1, not {self.crop}")
-        ordered = 0 < self.scale_min <= self.scale_max < math.inf
-        bounds = f"must satisfy 0 < scale_min <= scale_max, not {self.scale_min}, {self.scale_max}"
-        _require(ordered, "scale_min", bounds)
-        _require(self.threads >= 0, "threads", f"must not be negative, not {self.threads}")
-        _require(self.prefetch >= 0, "prefetch", f"must not be negative, not {self.prefetch}")
-        _require(bool(self.evaluation), "evaluation", "must name a source of images")
-
-
-def _require(condition: bool, field: str, sentence: str) -> None:
-    if not condition:
-        raise UserError(f"data.{field} {sentence}")
+from fa_hific_jax.settings.data import DataConfig
 
 
 def open_sources(config: DataConfig) -> list[Source]:
@@ -63,7 +21,7 @@ def open_sources(config: DataConfig) -> list[Source]:
 
     Raises UserError, before anything slow begins, where one of them has no images.
     """
-    return [open_source(spec, config.tfds_dir) for spec in config.train]
+    return [open_source(spec) for spec in config.train]
 
 
 class Batches(Iterator[np.ndarray]):
@@ -137,12 +95,14 @@ def train_batches(
         _endless(Cached(source) if config.cache else source, shuffle_seed, tally, number)
         for number, (source, shuffle_seed) in enumerate(zip(sources, shuffle_seeds, strict=True))
     ]
-    crop = RandomCrop(config.crop, config.scale_min, config.scale_max)
+    crop = RandomCrop(config.crop, *config.scale)
     crops = grain.MapDataset.mix(images, config.weights or None).random_map(crop, seed=crop_seed)
     # Global batch k of n processes is what would be batches k n to k n + n - 1 of a single one.
     shares = crops.batch(batch_size // processes, drop_remainder=True)
     own = shares.slice(slice(start_step * processes + index, None, processes))
-    ahead = config.prefetch if config.threads else 0  # old Grain takes no threads only so
+    ahead = (
+        max(8, 4 * config.threads) if config.threads else 0
+    )  # old Grain takes no threads only so
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
     return Batches(iter(own.to_iter_dataset(options)), tally)
 

@@ -24,7 +24,7 @@ DEAD_LEAVES_COUNT = 512  # of the spec "dead_leaves": 100 MB when kept in memory
 # images are graphics, microscopy, astronomy or greyscale. "camera" is held out to have one grey.
 _PHOTOGRAPHS = {
     "train": ("astronaut.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png"),
-    "held_out": ("camera.png", "chelsea.png", "rocket.jpg"),
+    "validation": ("camera.png", "chelsea.png", "rocket.jpg"),
 }
 
 
@@ -74,7 +74,7 @@ class ImageFiles(Files):
 
 
 class Photographs(Files):
-    """Photographs from scikit-image's wheel: split "train" (4) or "held_out" (3), never shared.
+    """Photographs from scikit-image's wheel: split "train" (4) or "validation" (3), never shared.
 
     Raises UserError for another split, and where scikit-image is not installed.
     """
@@ -121,7 +121,7 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
     """The source that `spec` names.
 
     "dead_leaves" or "dead_leaves:COUNT" is procedural, "photographs:train" and
-    "photographs:held_out" come with scikit-image, "arrayrecord:PATTERN" is what `fa-hific pack`
+    "photographs:validation" come with scikit-image, "arrayrecord:PATTERN" is what `fa-hific pack`
     wrote, "tfds:NAME/CONFIG:SPLIT" a data set of TensorFlow Datasets, prepared in the folder
     `tfds_dir`; anything else is a folder or glob of images, here or in a bucket. Raises UserError
     where there is nothing to open.

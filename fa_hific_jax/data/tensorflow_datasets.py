@@ -108,8 +108,8 @@ def _builder(tfds: ModuleType, name: str, folder: str, spec: str) -> Any:
     if config and config not in configs:
         raise UserError(f"{spec}: {base} has no config {config}: choose one of {configs}")
     raise UserError(
-        f"{spec}: is not prepared in {folder} (data.tfds_dir or TFDS_DATA_DIR name another "
-        f"folder); this downloads and prepares it, which may take hundreds of GB: "
+        f"{spec}: is not prepared in {folder} (the environment variable TFDS_DATA_DIR names "
+        f"another folder); this downloads and prepares it, which may take hundreds of GB: "
         f"{_how(name, folder)}"
     )
 

@@ -6,8 +6,7 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.ops import at_least_float32
-
-KINDS = ("non_saturating", "least_squares")
+from fa_hific_jax.settings.loss import GAN_KINDS
 
 
 def discriminator_loss(
@@ -25,11 +24,11 @@ def discriminator_loss(
 
     Args:
       logits_real, logits_fake: logits of originals and of decoded images; images on the first axis.
-      kind: one of KINDS.
+      kind: one of GAN_KINDS.
       weight: factor on the terms of each image, applied before the mean; 1 without.
 
     Raises:
-      UserError: kind is not one of KINDS.
+      UserError: kind is not one of GAN_KINDS.
     """
     _check(kind)
     logits_real, logits_fake = at_least_float32(logits_real), at_least_float32(logits_fake)
@@ -47,7 +46,7 @@ def generator_loss(logits_fake: Float[Array, "*f"], kind: str) -> Float[Array, "
     "non_saturating": mean(-log p_fake). "least_squares": mean((p_fake - 1)^2) / 2.
 
     Raises:
-      UserError: kind is not one of KINDS.
+      UserError: kind is not one of GAN_KINDS.
     """
     _check(kind)
     logits_fake = at_least_float32(logits_fake)
@@ -63,5 +62,5 @@ def _mean(values: Float[Array, "*v"], weight: Float[Array, " b"] | None) -> Floa
 
 
 def _check(kind: str) -> None:
-    if kind not in KINDS:
-        raise UserError(f"GAN loss {kind!r} is unknown: choose {' or '.join(KINDS)}")
+    if kind not in GAN_KINDS:
+        raise UserError(f"GAN loss {kind!r} is unknown: choose {' or '.join(GAN_KINDS)}")

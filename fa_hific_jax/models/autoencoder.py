@@ -1,6 +1,5 @@
 """Encoder, hyperprior and generator joined: the model that is trained and that codes images."""
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -11,14 +10,13 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.encoder import Encoder
-from fa_hific_jax.models.fcm import KINDS, LEGACY_SIDE
 from fa_hific_jax.models.gains import Gains
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
-from fa_hific_jax.models.layers import VARIANTS, Size
-from fa_hific_jax.models.linear_path import LINEAR_PATHS, VALUES, spread
+from fa_hific_jax.models.layers import Size
+from fa_hific_jax.models.linear_path import VALUES, spread
+from fa_hific_jax.settings.model import LEGACY_SIDE, ModelConfig
 
 STRIDE = 64
 """Pixels to one hyper-latent: images are padded to a multiple of it."""
@@ -28,79 +26,6 @@ Latents = Float[Array, "b hy wy cy"]
 HyperLatents = Float[Array, "b hz wz cz"]
 PerImage = Float[Array, " b"]
 Key = PRNGKeyArray | UInt32[Array, "2"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Shape of the model: group `model` of the configs, where every field is explained."""
-
-    encoder_widths: tuple[int, ...]
-    generator_widths: tuple[int, ...]
-    latent_channels: int
-    hyper_channels: int
-    residual_blocks: int
-    fcm_width: int
-    fcm: str
-    fcm_dropout: float
-    variant: str
-    input_range: str
-    likelihood: str
-    hyper_rounding: str
-    dtype: str
-    qualities: int = 0
-    linear_path: str = "none"
-
-    def __post_init__(self):
-        for field in ("encoder_widths", "generator_widths"):
-            if len(getattr(self, field)) != 5:
-                raise UserError(
-                    f"model.{field} is {getattr(self, field)}: give five widths, "
-                    "one for each of the levels from 1 to 1/16 of the image's size"
-                )
-        for field in ("encoder_widths", "generator_widths"):
-            if min(getattr(self, field)) < 1:
-                raise UserError(
-                    f"model.{field} is {getattr(self, field)}: every width must be at least 1"
-                )
-        for field in ("latent_channels", "hyper_channels"):
-            if getattr(self, field) < 1:
-                raise UserError(f"model.{field} is {getattr(self, field)}: it must be at least 1")
-        if not 0 <= self.fcm_dropout < 1:
-            raise UserError(
-                f"model.fcm_dropout is {self.fcm_dropout}: it must be at least 0 and below 1"
-            )
-        if self.linear_path != "none" and self.input_range != "unit":
-            raise UserError(
-                f"model.linear_path {self.linear_path!r} makes images in [0, 1]: "
-                'set model.input_range="unit"'
-            )
-        if self.linear_path != "none" and self.latent_channels > VALUES:
-            raise UserError(
-                f"model.latent_channels is {self.latent_channels}: beside a linear path it must be "
-                f"at most {VALUES}, the values of a block"
-            )
-        if self.linear_path == "alone" and self.fcm_width:
-            raise UserError(
-                f"model.fcm_width is {self.fcm_width}, but with model.linear_path 'alone' there is "
-                "no generator: set model.fcm_width=0"
-            )
-        if self.qualities < 0 or self.qualities == 1:
-            raise UserError(
-                f"model.qualities is {self.qualities}: give 0 for a single rate, or at least 2"
-            )
-        for field, choices in (
-            ("fcm", KINDS),
-            ("variant", VARIANTS),
-            ("input_range", ("unit", "symmetric")),
-            ("likelihood", tuple(LIKELIHOODS)),
-            ("hyper_rounding", ("noise", "straight_through")),
-            ("dtype", ("float32", "bfloat16")),
-            ("linear_path", LINEAR_PATHS),
-        ):
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"model.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}"
-                )
 
 
 class Rates(NamedTuple):

@@ -1,6 +1,5 @@
 """Discriminator: is this patch real, given the latents?"""
 
-import dataclasses
 from typing import Literal
 
 import flax.linen as nn
@@ -19,17 +18,10 @@ from fa_hific_jax.models.layers import (
     pad,
     same_padding,
 )
+from fa_hific_jax.settings.model import DiscriminatorConfig
 
 SPECTRAL = "spectral"
 """Collection of the power iteration's vectors, the discriminator's only state."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Shape of the discriminator: group `discriminator` of the configs."""
-
-    widths: tuple[int, ...]
-    context_channels: int
 
 
 # What a 4x4 convolution with stride 2 needs to halve the size exactly, and one with stride 1 to

@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     Attributes:
       widths: channels of the five blocks, finest first (paper: 60, 120, 240, 480, 960).
       latent_channels: channels of y (paper: 220).
-      variant: "pytorch" or "tensorflow", which pad differently (layers.VARIANTS).
+      variant: "pytorch" or "tensorflow", which pad differently.
       dtype: in which convolutions are computed.
       linear_path: "beside" for a linear transform of the image that is added to y (and is all of
         it before training), "alone" for nothing else, "none" for none.

@@ -20,18 +20,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 from fa_hific_jax import ops
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.layers import ChannelNorm, Conv, Features, Size
-
-KINDS = ("hific", "conv", "residual", "attention", "legacy")
-"""Values of `model.fcm`: see `frequency_complement`."""
+from fa_hific_jax.settings.model import LEGACY_SIDE
 
 LOCAL_KINDS = ("hific",)
 """Kinds whose output depends on nearby pixels alone: a tile gives what the whole image gives there.
 
 GroupNorm and the legacy norm take statistics of the whole image, and attention looks at all of it.
 """
-
-LEGACY_SIDE = 256
-"""Side of the only images that the legacy kind takes, pixels: its norms have gains per position."""
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
 Tokens = Float[Array, "b n heads d"]
@@ -59,7 +54,7 @@ def frequency_complement(
     that HiFiC.
 
     Args:
-      kind: one of KINDS.
+      kind: one of settings.model.FCM_KINDS.
       level: 1 or 2.
       width: channels inside the module.
       dropout: share of the activations that is zeroed in training.

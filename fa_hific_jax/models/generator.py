@@ -71,9 +71,9 @@ class Generator(nn.Module):
       widths: channels of the head and of the four upsamplings (paper: 960, 480, 240, 120, 60).
       residual_blocks: blocks at the latents' size (paper: 9).
       fcm_width: channels inside each FCM, or 0 for the plain generator of HiFiC.
-      variant: "pytorch" or "tensorflow", which pad and upsample differently (layers.VARIANTS).
+      variant: "pytorch" or "tensorflow", which pad and upsample differently.
       dtype: in which convolutions are computed.
-      fcm: kind of the FCMs, one of fcm.KINDS.
+      fcm: kind of the FCMs, one of settings.model.FCM_KINDS.
       fcm_dropout: share of their activations that is zeroed in training.
       linear_path: "beside" for a linear transform of y_hat that is added to the image (and is all
         of it before training), "alone" for nothing else, "none" for none.

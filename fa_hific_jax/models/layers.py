@@ -22,13 +22,9 @@ With it one compiled program serves images of many sizes, and each comes out as 
 had its size. Convolutions reflect, or see zeros, at the true border.
 """
 
-VARIANTS = ("pytorch", "tensorflow")
-"""Whose networks: the PyTorch HiFiC's or the TensorFlow original's (docs/fidelity.md).
-
-"pytorch" is Justin-Tan/high-fidelity-generative-compression, on which FA-HiFiC was built,
-"tensorflow" is tensorflow/compression, models/hific. They have the same layers but for the
-discriminator's; this module's `edge_mode`, `DOWN_3X3` and `UP_3X3` are where convolutions differ.
-"""
+# "pytorch" is Justin-Tan/high-fidelity-generative-compression, on which FA-HiFiC was built,
+# "tensorflow" is tensorflow/compression, models/hific. They have the same layers but for the
+# discriminator's; convolutions differ in `edge_mode`, `DOWN_3X3` and `UP_3X3` (docs/fidelity.md).
 
 # Rows above and below, columns left and right, of a 3x3 convolution with stride 2: the PyTorch
 # HiFiC pads above and right (src/network/encoder.py), TensorFlow's "SAME" below and right.

@@ -24,9 +24,6 @@ from jaxtyping import Array, Float, Int
 from fa_hific_jax import ops
 from fa_hific_jax.models.layers import Size
 
-LINEAR_PATHS = ("none", "beside", "alone")
-"""How it stands to the networks; alone it is all of the autoencoder but the hyperprior."""
-
 BLOCK = 16
 VALUES = 3 * BLOCK**2
 """Of a block of pixels."""

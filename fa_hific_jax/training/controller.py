@@ -50,11 +50,12 @@ def observe(
     is log(lambda). While lambda is at a bound, errors that push it further are not integrated
     (anti-windup).
     """
-    mean = state.mean_rate + (bpp_rounded - state.mean_rate) / config.control_steps
+    steps, gain = config.control
+    mean = state.mean_rate + (bpp_rounded - state.mean_rate) / steps
     error = _error(mean, target)
-    change = config.control_gain / (INTEGRAL_TIME * config.control_steps) * error
+    change = gain / (INTEGRAL_TIME * steps) * error
     low, high = bounds(config)
-    wanted = state.log_lambda + config.control_gain * error
+    wanted = state.log_lambda + gain * error
     stuck = ((wanted > high) & (error > 0)) | ((wanted < low) & (error < 0))
     integral = jnp.where(stuck, state.log_lambda, state.log_lambda + change)
     return ControllerState(jnp.clip(integral, low, high), mean)
@@ -62,7 +63,7 @@ def observe(
 
 def weight(state: ControllerState, target: Scalar, config: LossConfig) -> Scalar:
     """Returns lambda = exp(integral + gain * error), within `bounds`."""
-    wanted = state.log_lambda + config.control_gain * _error(state.mean_rate, target)
+    wanted = state.log_lambda + config.control[1] * _error(state.mean_rate, target)
     return jnp.exp(jnp.clip(wanted, *bounds(config)))
 
 

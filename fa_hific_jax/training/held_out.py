@@ -34,7 +34,7 @@ def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
     Raises:
       UserError: `data.evaluation` has no images, or one that cannot be read.
     """
-    source = open_source(settings.data.evaluation, settings.data.tfds_dir)
+    source = open_source(settings.data.evaluation)
     side = settings.data.crop
     squares = [middle(source[index], side)[None] for index in range(min(LIMIT, len(source)))]
     alone = dataclasses.replace(settings.train, batch_size=1, accumulate=1)

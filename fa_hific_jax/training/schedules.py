@@ -25,11 +25,11 @@ def learning_rate(initial: float, config: OptimizerConfig) -> optax.Schedule:
 def rate_target(step: Int[Array, ""], config: LossConfig) -> tuple[Scalar, Scalar]:
     """Returns (target in bpp, factor on the weight of the rate) at a step.
 
-    During the first `warmup_steps` the target is multiplied by `warmup_target` and the factor is
-    `warmup_lambda`, afterwards both factors are 1. HiFiC starts at a higher rate (configs.py of the
+    During the first `warmup_steps` the factor on the weight and that on the target are
+    `warmup_factors`, afterwards both are 1. HiFiC starts at a higher rate (configs.py of the
     original and of the PyTorch HiFiC: target x 0.20/0.14 for 50,000 steps). The PyTorch code
     doubles the weight meanwhile; the original doubles a lambda by which it divides.
     """
     warm = step < config.warmup_steps
-    target = config.target_bpp * jnp.where(warm, config.warmup_target, 1.0)
-    return target, jnp.where(warm, config.warmup_lambda, 1.0)
+    of_lambda, of_target = (jnp.where(warm, factor, 1.0) for factor in config.warmup_factors)
+    return config.target_bpp * of_target, of_lambda

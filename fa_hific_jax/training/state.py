@@ -125,5 +125,5 @@ def _discriminator(settings: Settings, key: Key) -> DiscriminatorState:
 
 
 def _raw_sigmas(config: LossConfig) -> Array:
-    rows = 1 if config.dsl_sigma_pairwise else 2
-    return raw_from_sigma(jnp.full((rows, 2), config.dsl_sigma, jnp.float32))
+    rows = 1 if "shared_sigma" in config.dsl_options else 2
+    return raw_from_sigma(jnp.full((rows, 2), config.dsl_blur[1], jnp.float32))

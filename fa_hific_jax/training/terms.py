@@ -69,12 +69,12 @@ def _gan(given: LossInputs) -> Scalar:
 
 def _ffl(given: LossInputs) -> Scalar:
     config = given.settings.loss
+    options = config.ffl_options
     return focal_frequency_loss(
         given.outputs.x_hat,
         given.x,
-        focus=Focus(config.ffl_alpha, config.ffl_log_matrix, config.ffl_batch_matrix),
-        patch_factor=config.ffl_patch_factor,
-        ave_spectrum=config.ffl_ave_spectrum,
+        focus=Focus(config.alpha, "log_matrix" in options, "batch_matrix" in options),
+        ave_spectrum="ave_spectrum" in options,
         emphasis=emphasis(given.balance, given.x, config),
     )
 
@@ -86,16 +86,17 @@ def _power(given: LossInputs) -> Scalar:
 def _dsl(given: LossInputs) -> Scalar:
     assert given.raw_sigmas is not None
     config, sigmas = given.settings.loss, sigma_from_raw(given.raw_sigmas)
-    if not config.dsl_sigma_learned:
+    options = config.dsl_options
+    if "fixed_sigma" in options:
         sigmas = jax.lax.stop_gradient(sigmas)
     return spectrum_loss(
         given.outputs.encoder_features,
         given.outputs.fcm_features,
         sigmas=jnp.broadcast_to(sigmas, (2, sigmas.shape[1])),
-        kernel_size=config.dsl_kernel_size,
-        legacy_kernel=config.dsl_legacy_kernel,
-        weighting=config.dsl_weighting,
-        focus=Focus(config.dsl_alpha),
+        kernel_size=config.dsl_blur[0],
+        legacy_kernel="legacy_kernel" in options,
+        weighting="authors" if "channel_weighting" in options else "mean",
+        focus=Focus(config.alpha),
     )
 
 

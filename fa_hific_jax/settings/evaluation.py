@@ -1,0 +1,47 @@
+"""Settings of the evaluation: group `evaluation`."""
+
+import dataclasses
+
+from fa_hific_jax.settings.declare import Rule, check, setting
+
+_POINTS = Rule(
+    lambda points: points >= 0,
+    "give a number of qualities to spread over each codec's range, or 0 for all",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Settings of what eval.py measures: group `evaluation`. Flags of eval.py take precedence."""
+
+    lpips_files: tuple[str, ...] = setting(
+        (),
+        """Weights of the LPIPS metrics: files that `fa-hific get-lpips` writes, one for each
+        network. Without the file of a network its LPIPS is not measured; FD-Alex needs AlexNet's
+        file.""",
+    )
+    inception_file: str = setting(
+        "", "Weights of Inception for FID and KID (docs/evaluation.md says how to get them)."
+    )
+    baselines: tuple[str, ...] = setting(
+        ("jpeg", "webp"),
+        """Classical codecs that compress the same images: `"jpeg"`, `"webp"`, `"avif"`,
+        `"jpeg2000"`, `"jpegxl"`, `"bpg"`, `"vvc"`.""",
+    )
+    baseline_points: int = setting(
+        0,
+        """Number of qualities of each classical codec, spread from its smallest files to its
+        largest; 0 for all qualities of its sweep.""",
+        _POINTS,
+    )
+    same_size: bool = setting(
+        False,
+        """True to run each classical codec also at the size of the first model's file, image by
+        image.""",
+    )
+    untrained_control: bool = setting(
+        False, "True to evaluate a randomly initialized model too, as a control."
+    )
+
+    def __post_init__(self):
+        check("evaluation", self)

@@ -1,0 +1,178 @@
+"""Settings of the networks: groups `model` and `discriminator`."""
+
+import dataclasses
+
+from fa_hific_jax.settings.declare import (
+    NOT_NEGATIVE,
+    SHARE,
+    Rule,
+    at_least,
+    check,
+    one_of,
+    refusal,
+    setting,
+)
+
+VARIANTS = ("pytorch", "tensorflow")
+"""Values of `model.variant`: the implementation of HiFiC whose networks are used."""
+
+FCM_KINDS = ("hific", "conv", "residual", "attention", "legacy")
+"""Values of `model.fcm`: kinds of frequency complement modules."""
+
+LEGACY_SIDE = 256
+"""Side in pixels of the only images that the FCM kind "legacy" takes."""
+
+LINEAR_PATHS = ("none", "beside", "alone")
+"""Values of `model.linear_path`."""
+
+BLOCK_VALUES = 768
+"""Number of values of a block of 16 x 16 RGB pixels: the most latents that the linear path has."""
+
+LATER = {"qualities": 0, "linear_path": "none"}
+"""Keys, with their defaults, that models exported by the first versions lack."""
+
+_WIDTHS = Rule(
+    lambda widths: len(widths) == 5 and min(widths) >= 1,
+    "give five widths of at least 1, one for each level from 1 to 1/16 of the image's size",
+)
+_DISCRIMINATOR_WIDTHS = Rule(
+    lambda widths: len(widths) >= 1 and min(widths) >= 1, "give one or more widths of at least 1"
+)
+_QUALITIES = Rule(lambda n: n == 0 or n >= 2, "give 0 for a single rate, or at least 2")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Settings that shape the autoencoder: group `model`."""
+
+    variant: str = setting(
+        "pytorch",
+        """Implementation whose networks are used. `"pytorch"` is Justin-Tan's, on which FA-HiFiC
+        was built; its convolutions reflect the edges. `"tensorflow"` is the original; it pads with
+        zeros and has another discriminator. docs/fidelity.md lists all differences.""",
+        one_of(*VARIANTS),
+    )
+    input_range: str = setting(
+        "unit",
+        """Value range of the images that the networks see and make. `"unit"` is 0 to 1.
+        `"symmetric"` is -1 to 1 with tanh as the last operation, as in the published low and high
+        models of PyTorch HiFiC.""",
+        one_of("unit", "symmetric"),
+    )
+    likelihood: str = setting(
+        "gaussian",
+        """Conditional distribution of the latents y: `"gaussian"` (HiFiC), or `"logistic"` as in
+        the published medium model of PyTorch HiFiC.""",
+        one_of("gaussian", "logistic"),
+    )
+    encoder_widths: tuple[int, ...] = setting(
+        (60, 120, 240, 480, 960),
+        "Channels of the encoder's five levels, finest level first (HiFiC).",
+        _WIDTHS,
+    )
+    generator_widths: tuple[int, ...] = setting(
+        (960, 480, 240, 120, 60),
+        """Channels of the generator (HiFiC): first those of its head at 1/16 of the image's size,
+        then those of its four upsampling layers.""",
+        _WIDTHS,
+    )
+    latent_channels: int = setting(220, "Channels of the latents y (HiFiC).", at_least(1))
+    hyper_channels: int = setting(
+        320,
+        "Channels of the hyper-latents z and of the networks around them (HiFiC).",
+        at_least(1),
+    )
+    residual_blocks: int = setting(9, "Residual blocks of the generator (HiFiC).", NOT_NEGATIVE)
+    fcm_width: int = setting(
+        0,
+        """Channels inside the frequency complement modules (FCM), 0 for a model without FCM
+        (FA-HiFiC: 64).""",
+        NOT_NEGATIVE,
+    )
+    fcm: str = setting(
+        "hific",
+        """Kind of the FCMs. `"hific"` is three times ChannelNorm, ReLU and convolution. `"conv"`,
+        `"residual"` and `"attention"` are those of FA-VAE; attention works at half the image's
+        size, and its time grows with the square of the number of pixels. `"legacy"` is the module
+        of the FA-HiFiC authors' code, for images of 256x256 pixels alone. Only with `"hific"` do
+        the tiles of an image decode to the same pixels as the whole image.""",
+        one_of(*FCM_KINDS),
+    )
+    fcm_dropout: float = setting(
+        0.0,
+        """Share of the FCMs' activations that is set to zero in training (FA-HiFiC: 0.5; FA-VAE: 0,
+        and 0.1 next to attention).""",
+        SHARE,
+    )
+    hyper_rounding: str = setting(
+        "noise",
+        """Input of the hyper-synthesis in training: `"noise"` adds uniform noise to z (HiFiC),
+        `"straight_through"` rounds z, as the decoder does, and lets the gradient pass
+        unchanged.""",
+        one_of("noise", "straight_through"),
+    )
+    qualities: int = setting(
+        0,
+        """Number of qualities at which gains of the latents y are learned, 0 for a model of one
+        rate (HiFiC). A model with gains needs at least 2 qualities and
+        `loss.rate_control="quality"`; it codes at every rate between its lowest and its
+        highest quality.""",
+        _QUALITIES,
+    )
+    linear_path: str = setting(
+        "none",
+        """Use of a linear transform of 16x16 blocks, initialized as the DCT. `"none"` leaves it out
+        (HiFiC). `"beside"` adds it to encoder and generator, which then learn only what a transform
+        codec lacks. `"alone"` replaces them, which trains the hyperprior in minutes
+        (docs/concepts.md).""",
+        one_of(*LINEAR_PATHS),
+    )
+    dtype: str = setting(
+        "float32",
+        """Data type of the convolutions, `"float32"` or `"bfloat16"`. Norms, rates and losses are
+        always float32.""",
+        one_of("float32", "bfloat16"),
+    )
+
+    def __post_init__(self):
+        check("model", self)
+        if self.linear_path == "none":
+            return
+        if self.input_range != "unit":
+            raise refusal(
+                "model.input_range",
+                self.input_range,
+                f"model.linear_path={self.linear_path!r} makes images in [0, 1], so set "
+                'model.input_range="unit"',
+            )
+        if self.latent_channels > BLOCK_VALUES:
+            raise refusal(
+                "model.latent_channels",
+                self.latent_channels,
+                f"with a linear path it must be at most {BLOCK_VALUES}, the values of a block",
+            )
+        if self.linear_path == "alone" and self.fcm_width:
+            raise refusal(
+                "model.fcm_width",
+                self.fcm_width,
+                "model.linear_path='alone' has no generator, so set model.fcm_width=0",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Settings that shape the discriminator: group `discriminator`."""
+
+    widths: tuple[int, ...] = setting(
+        (64, 128, 256, 512),
+        "Channels of the 4x4 convolutions; all but the last have stride 2 (HiFiC).",
+        _DISCRIMINATOR_WIDTHS,
+    )
+    context_channels: int = setting(
+        12,
+        "Channels to which the latents that condition it are reduced (HiFiC).",
+        at_least(1),
+    )
+
+    def __post_init__(self):
+        check("discriminator", self)

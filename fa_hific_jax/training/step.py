@@ -1,7 +1,7 @@
 """One training step: a single forward pass, then the discriminator's and the autoencoder's update.
 
-The terms of the loss are the table `TERMS` in terms.py. With `train.accumulate` above 1 the batch is
-computed in parts, and each part runs forward twice: before the discriminator's update, and after
+The terms of the loss are the table `TERMS` in terms.py. With `train.accumulate` above 1 the batch
+is computed in parts, and each part runs forward twice: before the discriminator's update, and after
 it for the gradient.
 """
 

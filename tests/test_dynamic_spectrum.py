@@ -338,7 +338,7 @@ def test_unknown_weighting_is_refused():
         spectrum_loss([x], [x], weighting="sum")
 
 
-def test_kernel_sizes_other_than_3_to_15_odd_for_our_blur_are_the_users_to_mend():
+def test_kernel_sizes_other_than_3_to_15_odd_for_our_blur_are_refused():
     x, sigma = random(1, 8, 8, 2), jnp.asarray(1.0)
     with pytest.raises(UserError, match="kernel size 4: choose an odd number from 3 to 15"):
         gaussian_blur(x, sigma, 4)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_loss_takes_its_file_its_config_field_and_one_line(tmp_path):
     for name in ("fa_hific_jax", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("shipped"))
     (tmp_path / "fa_hific_jax/losses/charbonnier.py").write_text(loss)
-    lines[2] = next(line for line in lines[2].splitlines(True) if "Term(" in line)
+    lines[2] = next(line.strip() for line in lines[2].splitlines() if "Term(" in line) + "\n"
     for (name, place), added in zip(PLACES, lines, strict=True):
         source = (tmp_path / name).read_text()
         before, found, after = source.partition(place)
@@ -74,7 +75,7 @@ def test_a_loss_takes_its_file_its_config_field_and_one_line(tmp_path):
             found += head + quotes
         else:
             found, after = f"{found}\n", after.removeprefix("\n")
-        (tmp_path / name).write_text(before + found + added + after)
+        (tmp_path / name).write_text(before + found + textwrap.indent(added, "    ") + after)
     terms = tmp_path / "fa_hific_jax/training/terms.py"
     terms.write_text(
         terms.read_text().replace("from fa_hific_jax", f"{IMPORT}from fa_hific_jax", 1)

@@ -52,7 +52,7 @@ def test_bfloat16_logits_give_float32_losses():
         assert generator_loss(logits, kind) == generator_loss(wide, kind)
 
 
-def test_unknown_kind_is_the_users_to_mend():
+def test_unknown_kind_is_refused_by_name():
     logits = jnp.zeros((2,))
     sentence = "GAN loss 'hinge' is unknown: choose non_saturating or least_squares"
     with pytest.raises(UserError, match=sentence):

@@ -15,7 +15,7 @@ def hann(n: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)
 
 
-def ring_counts(height: int, width: int, bins: int) -> np.ndarray:
+def band_counts(height: int, width: int, bins: int) -> np.ndarray:
     counts = np.zeros(bins)
     for i in range(height):
         for j in range(width):
@@ -27,17 +27,17 @@ def ring_counts(height: int, width: int, bins: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("height, width", [(32, 48), (45, 37)])
-def test_rings_add_up_to_the_power_of_a_band_limited_image(height, width):
+def test_bands_add_up_to_the_power_of_a_band_limited_image(height, width):
     generator = np.random.default_rng(1)
     image = sum(
         wave(height, width, *generator.integers(-10, 11, 2), generator.normal(0, 20))
         for _ in range(12)
     )
-    # 13 rings: no frequency of these sizes lies on an edge between them.
+    # 13 bands: no frequency of these sizes lies on an edge between them.
     _, power = radial_power_spectrum(image, 13)
     window = hann(height)[:, None] * hann(width)[None]
     mean_square = np.sum((window * image[..., 0]) ** 2) / np.sum(window**2)
-    total = np.sum(power * ring_counts(height, width, 13)) / (height * width)
+    total = np.sum(power * band_counts(height, width, 13)) / (height * width)
     np.testing.assert_allclose(total, mean_square, rtol=1e-12)
 
 
@@ -56,14 +56,14 @@ def test_a_sinusoid_stays_within_one_bin_of_its_frequency():
 def test_the_radial_peak_lies_at_the_frequency_of_the_sinusoid():
     frequency, power = radial_power_spectrum(wave(128, 128, 24, 32, 10.0), 32)
     peak = frequency[np.argmax(power)]
-    assert abs(peak - 40 / 128) <= 0.5 / 32 / 2 + 1e-12  # the ring that holds 0.3125
+    assert abs(peak - 40 / 128) <= 0.5 / 32 / 2 + 1e-12  # the band that holds 0.3125
 
 
 def test_white_noise_is_flat_at_its_variance():
     noise = np.random.default_rng(2).normal(100.0, 7.0, (400, 300, 1))
     frequency, power = radial_power_spectrum(noise, 20)
-    # Each ring averages over 2000 values and more, neighbours correlated by the window: the
-    # standard error is at most 4 %; the first rings see the mean of 100.
+    # Each band averages over 2000 values and more, neighbors correlated by the window: the
+    # standard error is at most 4 %; the first bands see the mean of 100.
     np.testing.assert_allclose(power[2:], 49.0, rtol=0.12)
     np.testing.assert_allclose(power[2:].mean(), 49.0, rtol=0.02)
     np.testing.assert_allclose(frequency, (np.arange(20) + 0.5) / 40, rtol=1e-12)
@@ -76,7 +76,7 @@ def test_the_window_removes_the_border_cross():
     assert spectrum[0, 32] < bare[0, 32] - 40
 
 
-def test_colour_is_weighed_as_luma_and_constants_fill_only_the_centre():
+def test_color_is_weighted_as_luma_and_constants_fill_only_the_center():
     red = np.zeros((31, 32, 3), np.uint8)
     red[..., 0] = 200
     spectrum = log_spectrum(red)

@@ -1,4 +1,4 @@
-"""Guards of a step: the norms of its gradients, and the step undone where it is not finite."""
+"""Checks of a step: norms of its gradients, and rejection of a step that is not finite."""
 
 from typing import Any
 

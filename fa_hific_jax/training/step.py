@@ -1,8 +1,8 @@
-"""One training step: discriminator first, then autoencoder, from a single forward pass.
+"""One training step: a single forward pass, then the discriminator's and the autoencoder's update.
 
-The terms of the loss and their weights are the table `TERMS` in terms.py. With
-`train.accumulate` above 1 the batch is computed in parts, each of which runs forward twice: before
-the discriminator's update, and after it for the gradient.
+The terms of the loss are the table `TERMS` in terms.py. With `train.accumulate` above 1 the batch
+is computed in parts, and each part runs forward twice: before the discriminator's update, and after
+it for the gradient.
 """
 
 import functools
@@ -45,15 +45,11 @@ class Batch(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Result of a forward pass: what the losses judge, and the pullback from there.
-
-    `raw_sigmas` are the widths of the DSL's blurs, which are parameters, or None without DSL.
-    `pullback` maps gradients at (outputs, raw_sigmas) to gradients of the trained parameters.
-    """
+    """Result of a forward pass: what the losses are computed from, and the way back."""
 
     outputs: AutoencoderOutput
-    raw_sigmas: Array | None
-    pullback: Callable[..., Any]
+    raw_sigmas: Array | None  # widths of the DSL's blurs, which are parameters; None without DSL
+    pullback: Callable[..., Any]  # from (outputs, raw_sigmas) to the trained parameters
 
 
 class Decoded(NamedTuple):
@@ -74,10 +70,10 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after one step on `images` in 0..255, and the metrics of the step.
 
-    The discriminator is updated first and then judges the same x_hat for the generator. Noise and
-    conditioning follow from `key`, `state.step` and an image's place in the batch alone, so a
-    resumed run sees the same as an unbroken one. Only what `settings.trainable` selects is
-    differentiated and changed.
+    The discriminator is updated first; the adversarial term then uses the updated one with the same
+    x_hat. Noise and conditioning depend only on `key`, `state.step` and an image's place in the
+    batch, so a resumed run sees the same as an unbroken one. Only parameters that
+    `settings.trainable` selects are differentiated and changed.
 
     If a metric is not finite, the state stays as it is except for `step` and `skipped`, and the
     other metrics are meaningless.
@@ -99,7 +95,7 @@ def train_step(
 
 
 def make_batch(images: UInt8[Array, "b h w 3"], key: Key, step: Array, settings: Settings) -> Batch:
-    """Returns the images in [0, 1] with keys and conditioning that are theirs alone."""
+    """Returns the images in [0, 1], each with its own random key and conditioning."""
     keys = jax.random.split(jax.random.fold_in(key, step), len(images))
     x = images.astype(jnp.float32) / 255.0
     return Batch(x, keys, conditioning.draw(keys, settings))
@@ -119,7 +115,7 @@ def forward(params: Any, batch: Batch, settings: Settings) -> AutoencoderOutput:
 
 
 def forward_vjp(params: Any, batch: Batch, settings: Settings) -> Forward:
-    """Runs `forward` so that it can be differentiated in the parameters that train."""
+    """Runs `forward`, and returns its pullback to the parameters that train beside the outputs."""
     trained, frozen = partition(params, settings.trainable)
 
     def run(trained):
@@ -136,10 +132,10 @@ def update_discriminator(
 ) -> tuple[DiscriminatorState | None, Metrics]:
     """Takes one Adam step of the discriminator on original and decoded images.
 
-    Both go through one call, each image beside its own latents: [x, x_hat] with [y_hat, y_hat].
-    (The PyTorch HiFiC repeats each latent twice in a row, which judges most images of a batch under
-    another image's latents.) The gradient is that of this loss alone, and the power iteration
-    advances once. A discriminator of which nothing trains is returned as it is.
+    Both go through one call, each image with its own latents: [x, x_hat] with [y_hat, y_hat]. (The
+    PyTorch HiFiC repeats each latent twice in a row, which pairs most images of a batch with the
+    latents of another image.) Only this loss contributes to the gradient. The power iteration
+    advances once. A discriminator without parameters that train is returned as it is.
     """
     if discriminator is None:
         return None, {}

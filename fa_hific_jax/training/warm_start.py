@@ -58,8 +58,8 @@ def find(settings: Settings) -> StoredParameters:
     for key, was, is_now in differences(stored, settings, ["model", "discriminator"]):
         group, field = key.split(".")
         fcm = min(stored["model"]["fcm_width"], settings.model.fcm_width)
-        judged = min(stored["loss"]["gan"], settings.loss.gan)
-        new = (field.startswith("fcm") and not fcm) or (group == "discriminator" and not judged)
+        gan = min(stored["loss"]["gan"], settings.loss.gan)
+        new = (field.startswith("fcm") and not fcm) or (group == "discriminator" and not gan)
         if key not in FREE and not new:
             raise UserError(
                 f"config.init_from {folder} was trained with {key}={was}, the config says "

@@ -18,7 +18,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
 from fa_hific_jax.settings.declare import build
 
-HIFIC = {"scale": (0.75, 0.95)}
+HIFIC = (0.75, 0.95)
 
 
 def config(*train, **changes):
@@ -26,7 +26,7 @@ def config(*train, **changes):
         "train": train,
         "weights": (),
         "crop": 16,
-        **HIFIC,
+        "scale": HIFIC,
         "cache": True,
         "threads": 2,
         "evaluation": "photographs:validation",
@@ -64,7 +64,7 @@ def damage(*paths):
 def test_images_of_any_size_give_crops_of_one_size(height, width, seed):
     rng = np.random.default_rng(seed)
     image = rng.integers(100, 104, (height, width, 3), np.uint8)
-    crop = RandomCrop(16, **HIFIC).random_map(image, rng)
+    crop = RandomCrop(16, *HIFIC).random_map(image, rng)
     assert crop.shape == (16, 16, 3) and crop.dtype == np.uint8
     # Bilinear interpolation stays within its pixels; what came from outside the image would be 0.
     assert image.min() <= crop.min() and crop.max() <= image.max()
@@ -114,7 +114,7 @@ def test_crops_are_those_of_the_pytorch_version(height, width, share, row, colum
     """`OpenImages.__getitem__` of its src/helpers/datasets.py, with the same numbers drawn."""
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     rng = Drawn(share, row, column, flip)
-    crop = RandomCrop(32, **HIFIC).random_map(image, rng)
+    crop = RandomCrop(32, *HIFIC).random_map(image, rng)
 
     low = max(32 / min(height, width), 0.75)
     high = max(low, 0.95)
@@ -135,7 +135,7 @@ def test_an_image_as_large_as_the_crop_is_only_flipped():
     rng = np.random.default_rng(0)
     for size in (7, 16, 49, 255):
         image = rng.integers(0, 256, (size, size, 3), np.uint8)
-        crops = [RandomCrop(size, **HIFIC).random_map(image, rng) for _ in range(16)]
+        crops = [RandomCrop(size, *HIFIC).random_map(image, rng) for _ in range(16)]
         flipped = [np.array_equal(crop, image[:, ::-1]) for crop in crops]
         assert any(flipped) and not all(flipped)
         assert all(f or np.array_equal(crop, image) for f, crop in zip(flipped, crops, strict=True))
@@ -146,7 +146,7 @@ def test_scales_and_places_are_spread_over_their_range():
     y, x = np.mgrid[:100, :100]
     image = np.stack([2 * x, y, y], axis=-1).astype(np.uint8)
     rng = np.random.default_rng(0)
-    crops = np.stack([RandomCrop(24, **HIFIC).random_map(image, rng) for _ in range(400)])
+    crops = np.stack([RandomCrop(24, *HIFIC).random_map(image, rng) for _ in range(400)])
     across = (crops[:, 12, 23, 0].astype(float) - crops[:, 12, 0, 0]) / 23.0
     down = (crops[:, 23, 12, 1].astype(float) - crops[:, 0, 12, 1]) / 23.0
     scale = 1.0 / down

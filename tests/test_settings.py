@@ -21,6 +21,7 @@ from fa_hific_jax.settings import (
     from_mapping,
     to_mapping,
 )
+from fa_hific_jax.training.terms import TERMS
 
 PACKAGE = Path(settings_lib.__file__).parents[1]
 GROUPS = {
@@ -204,8 +205,8 @@ def test_overridden_paths_are_checked_against_groups_and_keys():
 
 
 def names_read() -> set[str]:
-    """Attributes that the package reads outside of the declarations."""
-    read = set()
+    """Attributes that the package reads outside of the declarations, and the weights of terms."""
+    read = {term.weight for term in TERMS}
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name == "settings":
             continue

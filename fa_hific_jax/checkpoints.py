@@ -261,9 +261,14 @@ def differences(
     A group is a group of keys or a single key.
     """
     found = []
-    for group, wanted in json.loads(json.dumps(settings_lib.to_mapping(given))).items():
+    wanted_settings, defaults = (
+        json.loads(json.dumps(settings_lib.to_mapping(each)))
+        for each in (given, settings_lib.Settings())
+    )
+    for group, wanted in wanted_settings.items():
         if group in groups and isinstance(wanted, dict):
-            was = stored.get(group, {})
+            # What an older version did not know has the default, which changes nothing.
+            was = defaults[group] | stored[group] if group in stored else {}
             found += [(f"{group}.{key}", was.get(key), value) for key, value in wanted.items()]
         elif group in groups:
             found.append((group, stored.get(group), wanted))

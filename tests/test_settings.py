@@ -12,6 +12,7 @@ import pytest
 
 from configs import base, small
 from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.checkpoints import differences
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import (
     OptimizerConfig,
@@ -171,6 +172,17 @@ def test_numbers_of_the_command_line_are_checked_before_they_are_parsed(text, se
     check_key("data.train", "('images/',)")
     with pytest.raises(UserError, match=sentence):
         check_key("train.steps", text)
+
+
+def test_a_checkpoint_that_lacks_later_keys_has_their_defaults():
+    given = from_mapping(mapping())
+    stored = json.loads(json.dumps(to_mapping(given)))
+    del stored["model"]["linear_path"], stored["model"]["qualities"]
+    assert differences(stored, given, ["model", "discriminator"]) == []
+    stored["model"]["dtype"] = "bfloat16"
+    assert differences(stored, given, ["model"]) == [("model.dtype", "bfloat16", "float32")]
+    del stored["model"]
+    assert ("model.fcm", None, "hific") in differences(stored, given, ["model"])
 
 
 def test_there_are_at_most_75_keys():

@@ -2,8 +2,8 @@
 
   python -m tools.shipped_lpips lpips_alex.npz lpips_squeeze.npz
 
-A kernel becomes 16-bit integers and one float32 step per output channel, so that a file has half its
-size. `fa_hific_jax.losses.lpips.load_lpips` reads them.
+A kernel becomes 16-bit integers and one float32 step per output channel, which halves the file.
+`fa_hific_jax.losses.lpips.load_lpips` reads it.
 """
 
 import sys

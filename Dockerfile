@@ -4,8 +4,10 @@ FROM python:3.11-slim
 
 WORKDIR /opt/fa-hific-jax
 COPY requirements.txt .
-RUN pip install --no-cache-dir --requirement requirements.txt \
-    && pip install --no-cache-dir "jax[cuda12]==$(python -c 'import jax; print(jax.__version__)')"
+RUN pip install --no-cache-dir uv==0.13.9 \
+    && uv pip install --system --no-cache --requirement requirements.txt \
+    && uv pip install --system --no-cache \
+        "jax[cuda12]==$(python -c 'import jax; print(jax.__version__)')"
 COPY . .
 RUN pip install --no-cache-dir --no-deps --editable .
 

@@ -1,14 +1,17 @@
 # `make demo` compresses with the model that comes with the package, trains it on, and reports; `make
-# test` runs the test suite. Both first make a virtual environment in .venv with everything pinned in
-# requirements.txt. `make test-tfc` tests TensorFlow Compression's coder, and the oldest JAX, in
-# .venv-tfc (requirements-tfc.txt). `make docs` builds the pages of docs/, `make wheel` what is
-# installed elsewhere.
+# test` runs the test suite. Both first make a virtual environment in .venv: the demo with what
+# running, training and evaluating need (requirements.txt), the tests with requirements-dev.txt.
+# `make test-tfc` tests TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc
+# (requirements-tfc.txt). `make docs` builds the pages of docs/, `make wheel` what is installed
+# elsewhere.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 VENV_TFC := .venv-tfc
 RUN_TFC := $(VENV_TFC)/bin/python
+# Installs in a tenth of pip's time; where it cannot be had, pip installs the same.
+UV := uv==0.13.9
 INTEROP := $(CURDIR)/runs/interop
 DEMO := --images photographs:validation --quality 0.2,0.5,0.8 --baselines jpeg,webp \
     --baseline_points 6 --out runs/demo/evaluation
@@ -20,17 +23,18 @@ demo: $(VENV)/ready
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo
 	$(RUN) eval.py --models lite,runs/demo $(DEMO)
 
-test: $(VENV)/ready
+test: $(VENV)/ready-dev
 	$(RUN) -m pytest -n 2
 
 # Whole training runs: killed, resumed, in stages, on several processes. The report in a browser.
-test-long: $(VENV)/ready
+test-long: $(VENV)/ready-dev
 	$(RUN) -m pytest -n 2 -m "long and not slow"
 
-# Both environments write files to one folder, and each decodes those of the other.
-test-tfc: $(VENV)/ready $(VENV_TFC)/ready
+# Both environments write files to one folder, and each decodes those of the other. The second also
+# has TensorFlow, which prepares the sets that tests/test_tfds.py reads.
+test-tfc: $(VENV)/ready-dev $(VENV_TFC)/ready
 	$(RUN_TFC) -m pytest -n 2 tests/test_bitstream.py tests/test_coders.py tests/test_compress.py \
-	    tests/test_exact.py
+	    tests/test_exact.py tests/test_tfds.py
 	rm -rf $(INTEROP) runs/tfc
 	FA_HIFIC_INTEROP=$(INTEROP) $(RUN) -m pytest tests/test_interop.py -k written
 	FA_HIFIC_INTEROP=$(INTEROP) $(RUN_TFC) -m pytest tests/test_interop.py
@@ -40,31 +44,38 @@ test-tfc: $(VENV)/ready $(VENV_TFC)/ready
 	$(RUN_TFC) eval.py --config configs/tiny.py --workdir runs/tfc \
 	    --config.data.evaluation=photographs:validation
 
-lint: $(VENV)/ready
+lint: $(VENV)/ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(RUN)
 
 # The documentation as a site in site/; a broken link or reference ends it.
-docs: $(VENV)/ready
+docs: $(VENV)/ready-dev
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 # dist/*.whl and dist/*.tar.gz, with the build backend of .venv.
-wheel: $(VENV)/ready
+wheel: $(VENV)/ready-dev
 	rm -rf dist
 	$(RUN) -m build --no-isolation
 
-$(VENV)/ready: requirements.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --requirement requirements.txt
-	$(RUN) -m pip install --quiet --no-deps --editable .
+# $(call install,ENVIRONMENT,REQUIREMENTS)
+define install
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet $(UV) || true
+	$(1)/bin/python -m uv pip install --quiet --python $(1)/bin/python --requirement $(2) || \
+	    $(1)/bin/python -m pip install --quiet --requirement $(2)
+	$(1)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
+endef
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	$(call install,$(VENV),requirements.txt)
+
+$(VENV)/ready-dev: requirements-dev.txt pyproject.toml
+	$(call install,$(VENV),requirements-dev.txt)
 
 $(VENV_TFC)/ready: requirements-tfc.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV_TFC)
-	$(RUN_TFC) -m pip install --quiet --requirement requirements-tfc.txt
-	$(RUN_TFC) -m pip install --quiet --no-deps --editable .
-	touch $@
+	$(call install,$(VENV_TFC),requirements-tfc.txt)
 
 clean:
 	rm -rf $(VENV) $(VENV_TFC) runs site dist

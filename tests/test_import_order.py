@@ -18,7 +18,7 @@ ORDER = (
     ("models", "metrics"),
     ("codec", "checkpoints"),
     ("training", "evaluation", "convert"),
-    ("demo",),
+    ("demo", "pillow"),
     ("commands",),
     ("train", "eval"),
     ("cli",),
@@ -29,6 +29,7 @@ ROW = {name: row for row, names in enumerate(ORDER) for name in names}
 OPTIONAL = {
     "tensorflow",
     "clu",
+    "tensorboardX",
     "skimage",
     "matplotlib",
     "jinja2",

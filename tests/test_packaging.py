@@ -142,3 +142,12 @@ def test_every_extra_is_explained_or_speaks_for_itself():
         project["optional-dependencies"]
     )
     assert project["requires-python"] == ">=3.11" and "version" not in project
+
+
+def test_what_users_install_is_pinned_as_it_is_tested():
+    def pins(name: str) -> set[str]:
+        lines = (ROOT / name).read_text().splitlines()
+        return {line for line in lines if line and not line.startswith("#")}
+
+    assert pins("requirements.txt") < pins("requirements-dev.txt")
+    assert not any("tensorflow" in pin for pin in pins("requirements.txt"))

@@ -15,6 +15,7 @@ from fa_hific_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
 pytest.importorskip("array_record", reason="not on this platform")
+pytest.importorskip("tensorflow", reason="preparing a set needs TensorFlow: make test-tfc")
 
 
 def photograph(index, split="train"):

@@ -39,15 +39,17 @@ class Logs:
         """Writes numbers of a step."""
         if self._events is None:
             return
-        self._events.write_scalars(step, dict(values))
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
         line = json.dumps({"step": step, "time": round(time.time(), 3)} | dict(values))
         with self._path.open("a") as file:
             file.write(f"{line}\n")
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Writes stacks of pictures, uint8 (n, h, w, 1 or 3)."""
+        """Writes stacks of pictures, uint8 (n, h, w, 1 or 3), each stack as one sheet."""
         if self._events is not None:
-            self._events.write_images(step, dict(pictures))
+            for name, stack in pictures.items():
+                self._events.add_images(name, stack, step, dataformats="NHWC")
 
 
 def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
@@ -72,13 +74,8 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
 
 
 def _event_writer(workdir: epath.Path) -> Any:
-    # TensorFlow greets with what nobody can act on; JAX has set a level that is too low.
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = max("3", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"))
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
-        import tensorflow as tf
-        from clu import metric_writers
+        from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(f"logging needs {error.name}: pip install 'fa-hific-jax[train]'") from error
-    tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory that JAX needs.
-    return metric_writers.create_default_writer(workdir, collection=FOLDER)
+    return SummaryWriter(os.fspath(workdir / FOLDER))

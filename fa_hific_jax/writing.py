@@ -156,7 +156,7 @@ def _new_file(target: Path) -> Path:
 
 
 def _keep_permissions(target: Path, temporary: Path) -> None:
-    """Gives the new file owner, group and mode of the one that it is to replace, if there is one."""
+    """Gives the new file owner, group and mode of the one that it replaces, if any."""
     try:
         old = target.stat()
     except FileNotFoundError:

@@ -124,8 +124,10 @@ def test_of_many_processes_one_creates_the_file():
     )
     command = [sys.executable, "-c", code]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    processes = [subprocess.Popen([*command, str(i)], env=env, **pipes) for i in range(3)]
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen([*command, str(i)], env=env, stdin=pipe, stdout=pipe) for i in range(3)
+    ]
     for process in processes:
         assert process.stdout and process.stdout.readline() == b"\n"
     for process in processes:
@@ -224,7 +226,8 @@ def test_a_terminal_is_recognized():
         assert streams.is_terminal(f"/dev/fd/{terminal}")
         assert not streams.is_terminal("/dev/null") and not streams.is_terminal("absent")
     finally:
-        os.close(main), os.close(terminal)
+        os.close(main)
+        os.close(terminal)
 
 
 def test_a_socket_is_refused():

@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+StrPath = str | os.PathLike[str]
 STDIN, STDOUT = Path("/dev/stdin"), Path("/dev/stdout")
 """What `-` means as an input and as an output."""
 
 _READER_SECONDS = 30.0  # for which a pipe waits until another program opens it
 
 
-def is_stream(path: Path | str) -> bool:
+def is_stream(path: StrPath) -> bool:
     """Returns True for an open descriptor (/dev/stdout, /dev/fd/N), a pipe, a character device."""
     if _descriptor(path) is not None:
         return True
@@ -26,7 +27,7 @@ def is_stream(path: Path | str) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def is_terminal(path: Path | str) -> bool:
+def is_terminal(path: StrPath) -> bool:
     """Returns True where bytes that are written to `path` would appear on a terminal."""
     number = _descriptor(path)
     try:
@@ -43,7 +44,7 @@ def is_terminal(path: Path | str) -> bool:
         os.close(descriptor)
 
 
-def send(data: bytes, path: Path | str) -> None:
+def send(data: bytes, path: StrPath) -> None:
     """Writes all bytes to a stream, without a buffer that a broken pipe would leave filled.
 
     Raises:
@@ -62,7 +63,7 @@ def send(data: bytes, path: Path | str) -> None:
             rest = rest[out.write(rest) :]
 
 
-def _descriptor(path: Path | str) -> int | None:
+def _descriptor(path: StrPath) -> int | None:
     """The number of the open descriptor that a name such as /dev/fd/3 stands for."""
     name = str(path)
     if match := re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", name):
@@ -70,7 +71,7 @@ def _descriptor(path: Path | str) -> int | None:
     return {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}.get(name)
 
 
-def _open(path: Path | str) -> int:
+def _open(path: StrPath) -> int:
     number = _descriptor(path)
     if number is not None:
         return os.dup(number)

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 from fa_hific_jax import streams
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.streams import StrPath
 
 PREFIX, SUFFIX = ".fa-hific-", ".tmp"
 STALE_SECONDS = 24 * 3600
@@ -43,7 +44,7 @@ _swept: set[Path] = set()
 class TargetExists(UserError):
     """The target is there already and must not be replaced."""
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: StrPath):
         super().__init__(f"{path}: there already: give --force to overwrite, or another -o")
 
 
@@ -60,7 +61,7 @@ def write(path: Any, data: bytes, *, replace: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path | str, *, replace: bool = True) -> Iterator[BinaryIO]:
+def whole_file(path: StrPath, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Yields an open, seekable binary file whose content is at `path` once the block has ended.
 
     Missing folders are made. After an error in the block, nothing at `path` has changed.
@@ -80,7 +81,7 @@ def whole_file(path: Path | str, *, replace: bool = True) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def whole_path(path: Path | str, *, replace: bool = True) -> Iterator[Path]:
+def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
     """Like `whole_file`, but yields the name of an empty file, for writers that open it themselves.
 
     Not for streams.
@@ -106,7 +107,7 @@ def whole_path(path: Path | str, *, replace: bool = True) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
 
 
-def write_folder(folder: Path | str, files: Mapping[str, bytes], *, replace: bool = False) -> None:
+def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
     """Writes files as a folder that holds nothing else, whole or not at all.
 
     An empty folder at the place is filled. A folder that cannot be renamed, such as the mount point
@@ -179,7 +180,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _take_name(temporary: Path, target: Path, path: Path | str, replace: bool) -> bool:
+def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> bool:
     """Gives the finished file its name; returns False where renaming cannot do that."""
     try:
         if replace and temporary.parent != target.parent:
@@ -225,7 +226,7 @@ def _overwrite(temporary: Path, target: Path) -> None:
         ) from error
 
 
-def _take_folder_name(temporary: Path, target: Path, folder: Path | str, replace: bool) -> None:
+def _take_folder_name(temporary: Path, target: Path, folder: StrPath, replace: bool) -> None:
     aside = None
     if target.is_dir():
         _keep_permissions(target, temporary)
@@ -244,7 +245,7 @@ def _take_folder_name(temporary: Path, target: Path, folder: Path | str, replace
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _fill(target: Path, folder: Path | str, files: Mapping[str, bytes], replace: bool) -> None:
+def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bool) -> None:
     others = [path for path in target.iterdir() if path.name not in files]
     if not replace and any(path.name in files for path in target.iterdir()):
         raise TargetExists(folder)

@@ -16,9 +16,17 @@ STDIN, STDOUT = Path("/dev/stdin"), Path("/dev/stdout")
 _READER_SECONDS = 30.0  # for which a pipe waits until another program opens it
 
 
+def descriptor_of(path: StrPath) -> int | None:
+    """The number of the open descriptor that a name such as /dev/fd/3 stands for, else None."""
+    name = str(path)
+    if match := re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", name):
+        return int(match[1])
+    return {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}.get(name)
+
+
 def is_stream(path: StrPath) -> bool:
     """Returns True for an open descriptor (/dev/stdout, /dev/fd/N), a pipe, a character device."""
-    if _descriptor(path) is not None:
+    if descriptor_of(path) is not None:
         return True
     try:
         mode = os.stat(path).st_mode
@@ -29,7 +37,7 @@ def is_stream(path: StrPath) -> bool:
 
 def is_terminal(path: StrPath) -> bool:
     """Returns True where bytes that are written to `path` would appear on a terminal."""
-    number = _descriptor(path)
+    number = descriptor_of(path)
     try:
         if number is not None:
             return os.isatty(number)
@@ -44,6 +52,24 @@ def is_terminal(path: StrPath) -> bool:
         os.close(descriptor)
 
 
+def is_read_once(path: StrPath) -> bool:
+    """Returns True for an open descriptor (/dev/stdin, /dev/fd/N) and for a named pipe."""
+    return descriptor_of(path) is not None or Path(path).is_fifo()
+
+
+def receive(path: StrPath) -> bytes:
+    """Reads a stream to its end.
+
+    Raises:
+      OSError: the stream is closed or cannot be read.
+    """
+    if descriptor_of(path) != 0:
+        return Path(path).read_bytes()
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer.read()
+
+
 def send(data: bytes, path: StrPath) -> None:
     """Writes all bytes to a stream, without a buffer that a broken pipe would leave filled.
 
@@ -52,7 +78,7 @@ def send(data: bytes, path: StrPath) -> None:
     """
     rest = memoryview(data)
     with contextlib.ExitStack() as stack:
-        if _descriptor(path) == 1:
+        if descriptor_of(path) == 1:
             if sys.stdout is None:
                 raise OSError(errno.EBADF, "standard output is closed")
             sys.stdout.flush()
@@ -63,16 +89,8 @@ def send(data: bytes, path: StrPath) -> None:
             rest = rest[out.write(rest) :]
 
 
-def _descriptor(path: StrPath) -> int | None:
-    """The number of the open descriptor that a name such as /dev/fd/3 stands for."""
-    name = str(path)
-    if match := re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", name):
-        return int(match[1])
-    return {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}.get(name)
-
-
 def _open(path: StrPath) -> int:
-    number = _descriptor(path)
+    number = descriptor_of(path)
     if number is not None:
         return os.dup(number)
     end = time.monotonic() + _READER_SECONDS

@@ -86,7 +86,7 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
 
     Not for streams.
     """
-    target = Path(os.path.realpath(path))
+    target = _followed(path)
     if os.path.lexists(path):
         if not replace:
             raise TargetExists(path)
@@ -118,7 +118,7 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
       TargetExists: the folder holds something, and `replace` is False.
       OSError: the operating system's reason why it cannot be written.
     """
-    target = Path(os.path.realpath(folder))
+    target = _followed(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _random_name(target.parent)
     try:
@@ -136,6 +136,11 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _followed(path: StrPath) -> Path:
+    """The path, or what it leads to where it is a symbolic link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
 def _random_name(folder: Path) -> Path:
     return folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
 
@@ -148,6 +153,7 @@ def _new_file(target: Path) -> Path:
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
     except OSError as error:
         if error.errno not in _UNWRITABLE or not os.access(target, os.W_OK) or target.is_dir():
+            error.filename = str(target)
             raise
         descriptor, name = tempfile.mkstemp(SUFFIX, PREFIX)
         os.close(descriptor)
@@ -262,7 +268,7 @@ def _remove_leftovers(fresh: Path) -> None:
     A killed process cannot tidy up, and whether one on another host still lives cannot be known:
     only the age says so, see `STALE_SECONDS`.
     """
-    folder = fresh.parent
+    folder = fresh.parent.absolute()
     if folder in _swept:
         return
     _swept.add(folder)

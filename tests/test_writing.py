@@ -156,7 +156,7 @@ def test_a_file_in_a_folder_without_write_permission_is_overwritten_in_place(mon
     real = os.open
 
     def read_only(path, flags, *args, **kwargs):
-        if flags & os.O_EXCL and Path(path).parent == Path.cwd():
+        if flags & os.O_EXCL and Path(path).parent == Path():
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path, flags, *args, **kwargs)
 

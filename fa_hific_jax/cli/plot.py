@@ -13,6 +13,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fa_hific_jax.cli import files
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
@@ -33,9 +34,15 @@ LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rundir", metavar="RUNDIR", help="the --workdir of a training run")
     parser.add_argument(
-        "-o", "--output", metavar="FILE.png", help="picture to write (default: RUNDIR/curves.png)"
+        "rundir", metavar="RUNDIR", type=files.path_name, help="the --workdir of a training run"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE.png",
+        type=files.path_name,
+        help="picture to write (default: RUNDIR/curves.png)",
     )
 
 
@@ -45,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from fa_hific_jax.training.logs import read_scalars
 
     folder = epath.Path(args.rundir).expanduser()
-    target = epath.Path(args.output).expanduser() if args.output else folder / "curves.png"
+    target = epath.Path(args.output) if args.output else folder / "curves.png"
     if target.suffix.lower() != ".png":
         raise UserError(f"-o {target}: give a name that ends with .png")
     figure = draw(read_scalars(folder), title=folder.resolve().name)

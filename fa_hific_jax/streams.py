@@ -13,7 +13,7 @@ StrPath = str | os.PathLike[str]
 STDIN, STDOUT = Path("/dev/stdin"), Path("/dev/stdout")
 """What `-` means as an input and as an output."""
 
-_READER_SECONDS = 30.0  # for which a pipe waits until another program opens it
+_READER_SECONDS = 2.0  # for which a pipe waits until another program opens it
 
 
 def descriptor_of(path: StrPath) -> int | None:
@@ -74,7 +74,7 @@ def send(data: bytes, path: StrPath) -> None:
     """Writes all bytes to a stream, without a buffer that a broken pipe would leave filled.
 
     Raises:
-      OSError: the stream is closed, or within 30 s no other program has opened the pipe to read it.
+      OSError: the stream is closed, or no other program opens the pipe to read it within 2 s.
     """
     rest = memoryview(data)
     with contextlib.ExitStack() as stack:

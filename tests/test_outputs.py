@@ -54,6 +54,21 @@ def test_what_is_wrong_with_standard_input_is_said_with_its_name(tmp_path):
         assert done.stderr.startswith(b"error: /dev/stdin: ") and reason in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["a.png", "-o", "pipe"], ["pipe", "-o", "b.fahj"], ["-"]])
+def test_the_wait_for_the_other_end_of_a_pipe_can_be_ended(tmp_path, arguments):
+    image(str(tmp_path / "a.png"))
+    os.mkfifo(tmp_path / "pipe")
+    env = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+    command = [sys.executable, str(ROOT / "tests/fake_model.py"), "compress", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, cwd=tmp_path, stdin=pipe, stderr=pipe) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.terminate()
+        assert process.wait(timeout=5) == 143 and process.stderr and process.stderr.read() == b""
+    assert written(str(tmp_path)) == ["a.png"]
+
+
 def test_standard_output_may_be_closed(tmp_path):
     image(str(tmp_path / "a.png"))
     command = f"{sys.executable} {ROOT}/tests/fake_model.py compress a.png -o - >&-"

@@ -76,11 +76,10 @@ def run(args: argparse.Namespace) -> None:
     if not jobs:
         return
     name = runtime.model_to_use(args.model)
-    with runtime.orderly():
+    with runtime.orderly(), files.open_streams(jobs) as contents:
         from fa_hific_jax.codec.model_folder import load_model
         from fa_hific_jax.codec.pixels import on_white, read_image
 
-        contents = files.read_once(jobs)
         runtime.use_compile_cache()
         model = load_model(name)
         if (args.quality, args.bpp) != (None, None) and not model.config.qualities:

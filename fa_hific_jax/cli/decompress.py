@@ -25,6 +25,7 @@ from pathlib import Path
 from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.streams import is_stream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,19 +52,13 @@ def run(args: argparse.Namespace) -> None:
     found = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
     jobs = files.pair(args.inputs, found, args.output, ".png")
     jobs = files.check_targets(jobs, args.force, args.skip_existing)
+    _check_names(jobs, args.output)
     if not jobs:
         return
     name = runtime.model_to_use(args.model)
-    with runtime.orderly():
-        from fa_hific_jax.codec.pixels import Picture, check_image_name, on_white, write_image
-
-        for job in jobs:
-            check_image_name(job.target)
-        _check_originals(jobs, args.output)
-        contents = files.read_once(jobs)
-        from fa_hific_jax.codec.model_folder import (
-            load_model,  # Loads slowly: after the user's mistakes.
-        )
+    with runtime.orderly(), files.open_streams(jobs) as contents:
+        from fa_hific_jax.codec.model_folder import load_model
+        from fa_hific_jax.codec.pixels import Picture, on_white, write_image
 
         runtime.use_compile_cache()
         model = load_model(name)
@@ -95,14 +90,18 @@ def run(args: argparse.Namespace) -> None:
     batch.end(failures)
 
 
-def _check_originals(jobs: list[files.Job], output: str | None) -> None:
-    """Raises a UserError where an image that this codec did not write would be overwritten unasked.
+def _check_names(jobs: list[files.Job], output: str | None) -> None:
+    """Raises a UserError for a target of no image format, or one that may be the original.
 
-    NAME.png beside NAME.fahj is usually what was compressed; only -o NAME.png asks for its place.
+    NAME.png beside NAME.fahj is usually what was compressed. It is overwritten where this codec
+    wrote it, or where -o names it.
     """
-    from fa_hific_jax.codec.pixels import is_decoded
+    from fa_hific_jax.codec.pixels import check_image_name, is_decoded
 
     for job in jobs:
+        check_image_name(job.target)
+        if is_stream(job.target):
+            continue
         beside = os.path.realpath(job.target.parent) == os.path.realpath(job.source.parent)
         named = output is not None and job.target == Path(output)
         if beside and not named and job.target.is_file() and not is_decoded(job.target):

@@ -144,11 +144,22 @@ def leaving_existing(skip_existing: bool) -> Iterator[None]:
             raise
 
 
-def read_once(jobs: Sequence[Job]) -> dict[Path, bytes]:
-    """The content of standard input and of pipes among the sources, which cannot be opened twice.
+@contextlib.contextmanager
+def open_streams(jobs: Sequence[Job]) -> Iterator[dict[Path, bytes]]:
+    """Yields the content of the sources that can be read only once, and holds named pipes open.
 
-    To be called in the main thread, where a signal ends the wait for the other end of a pipe.
+    To be used in the main thread, where a signal ends the wait for the other end of a pipe.
     """
+    contents = _read_once(jobs)
+    with contextlib.ExitStack() as stack:
+        for path in {job.target for job in jobs}:
+            if path.is_fifo() and streams.descriptor_of(path) is None:
+                with contextlib.suppress(OSError):  # It fails again when the file is written.
+                    stack.enter_context(path.open("wb"))
+        yield contents
+
+
+def _read_once(jobs: Sequence[Job]) -> dict[Path, bytes]:
     paths = dict.fromkeys(job.source for job in jobs if streams.is_read_once(job.source))
     if streams.STDIN in paths and sys.stdin is not None and sys.stdin.isatty():
         raise UserError("standard input is a terminal: redirect it from a file or a pipe")
@@ -160,7 +171,7 @@ def read_once(jobs: Sequence[Job]) -> dict[Path, bytes]:
 
 
 def opened(path: Path, contents: Mapping[Path, bytes]) -> io.BufferedIOBase:
-    """The file opened to be read, or its content as a file where `read_once` has it."""
+    """The file opened to be read, or its content as a file where `open_streams` has it."""
     if path not in contents:
         return path.open("rb")
     file = io.BytesIO(contents[path])

@@ -37,7 +37,8 @@ The file system's clock decides, so hosts that share a folder need not agree on 
 """
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV)
+# A mount point; another file system; another user's file in a folder such as /tmp.
+_NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV, errno.EPERM)
 _swept: set[Path] = set()
 
 
@@ -198,7 +199,7 @@ def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> b
     except FileExistsError as error:
         raise TargetExists(path) from error
     except OSError as error:
-        if error.errno not in _NOT_BY_RENAMING or not target.is_file():
+        if error.errno not in _NOT_BY_RENAMING or not os.access(target, os.W_OK):
             raise
         return False
     return True

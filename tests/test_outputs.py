@@ -11,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 from test_cli import ROOT, image, models, pixels_of, refused, run, written  # noqa: F401  (models: a fixture)
+from tiny_settings import tiny_settings
 
 from fa_hific_jax import streams
 from fa_hific_jax.cli import runtime
-from fa_hific_jax.codec.pixels import is_decoded
+from fa_hific_jax.codec.pixels import is_decoded, write_image
+from fa_hific_jax.convert import published
+from fa_hific_jax.data import pack
+from fa_hific_jax.evaluation import results
+from fa_hific_jax.training import record
 from fa_hific_jax.writing import write
 
 
@@ -235,3 +241,35 @@ def test_a_home_folder_is_meant_in_outputs_too(models, monkeypatch, tmp_path):
     assert run("decompress", "~/new/a.fahj", "-o", "~/b.png") == 0
     assert run("compress", "a.png", "-o", "./~/") == 0
     assert written() == ["a.png", "home/b.png", "home/new/a.fahj", "~/a.fahj"]
+
+
+def note_a_start(path: Path) -> None:
+    record.note_start(epath.Path(path.parent), tiny_settings(), 0)
+
+
+def plot(path: Path) -> None:
+    (path.parent / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert run("plot", path.parent) == 0
+
+
+WRITERS = {
+    "a.png": lambda path: write_image(path, np.zeros((2, 3, 3), np.uint8)),
+    "results.json": lambda path: results.write_json(path, {}),
+    "weights.npz": lambda path: published._save(path, {"w": np.zeros(2)}),
+    "manifest.json": lambda path: pack._write_manifest({}, path.parent),
+    "run.json": note_a_start,
+    "curves.png": plot,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer_follows_a_link_and_keeps_permissions(tmp_path, name):
+    private, folder = tmp_path / "private", tmp_path / "folder"
+    private.touch(0o600)
+    folder.mkdir()
+    (folder / name).symlink_to(private)
+    WRITERS[name](folder / name)
+    assert (folder / name).is_symlink() and private.stat().st_size > 0
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert set(os.listdir(tmp_path)) == {"private", "folder"}
+    assert set(os.listdir(folder)) <= {name, "metrics.jsonl"}

@@ -26,13 +26,7 @@ def descriptor_of(path: StrPath) -> int | None:
 
 def is_stream(path: StrPath) -> bool:
     """Returns True for an open descriptor (/dev/stdout, /dev/fd/N), a pipe, a character device."""
-    if descriptor_of(path) is not None:
-        return True
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    return is_read_once(path) or stat.S_ISCHR(_mode(path))
 
 
 def is_terminal(path: StrPath) -> bool:
@@ -41,7 +35,7 @@ def is_terminal(path: StrPath) -> bool:
     try:
         if number is not None:
             return os.isatty(number)
-        if not stat.S_ISCHR(os.stat(path).st_mode):
+        if not stat.S_ISCHR(_mode(path)):
             return False
         descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
@@ -54,7 +48,7 @@ def is_terminal(path: StrPath) -> bool:
 
 def is_read_once(path: StrPath) -> bool:
     """Returns True for an open descriptor (/dev/stdin, /dev/fd/N) and for a named pipe."""
-    return descriptor_of(path) is not None or Path(path).is_fifo()
+    return descriptor_of(path) is not None or stat.S_ISFIFO(_mode(path))
 
 
 def receive(path: StrPath) -> bytes:
@@ -87,6 +81,14 @@ def send(data: bytes, path: StrPath) -> None:
             out = stack.enter_context(open(_open(path), "wb", buffering=0))
         while rest:
             rest = rest[out.write(rest) :]
+
+
+def _mode(path: StrPath) -> int:
+    """The kind of what is at the path, links followed; 0 where nothing can be found there."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
 
 
 def _open(path: StrPath) -> int:

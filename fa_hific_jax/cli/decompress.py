@@ -104,7 +104,7 @@ def _check_names(jobs: list[files.Job], output: str | None) -> None:
             continue
         beside = os.path.realpath(job.target.parent) == os.path.realpath(job.source.parent)
         named = output is not None and job.target == Path(output)
-        if beside and not named and job.target.is_file() and not is_decoded(job.target):
+        if beside and not named and os.path.isfile(job.target) and not is_decoded(job.target):
             raise UserError(
                 f"{job.target}: may be the original, as it is no image that fa-hific decompressed, "
                 f"so it is not overwritten: give another -o, or -o {job.target} for this one"

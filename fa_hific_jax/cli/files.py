@@ -80,13 +80,13 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
             else streams.STDOUT
             for file in found
         ]
-    elif one_file and not (out.endswith(("/", os.sep)) or Path(out).is_dir()):
+    elif one_file and not (out.endswith(("/", os.sep)) or os.path.isdir(out)):
         targets = [Path(out)]
     elif streams.is_stream(out):
         raise UserError(f"{out}: takes a single file, given by its name: give a folder as -o")
-    elif Path(out).is_file():
+    elif os.path.isfile(out):
         raise UserError(f"{out}: is a file, and several files need a folder: give another -o")
-    elif not out.endswith(("/", os.sep)) and not Path(out).is_dir() and _names_a_file(out):
+    elif not out.endswith(("/", os.sep)) and not os.path.isdir(out) and _names_a_file(out):
         raise UserError(
             f"{out}: is the name of a file, and several files need a folder: give another -o, "
             f"or {out}/ if it is to be a folder"
@@ -112,20 +112,20 @@ def check_targets(jobs: Sequence[Job], force: bool, skip_existing: bool = False)
     """
     sources = {os.path.realpath(job.source) for job in jobs}
     files = [job for job in jobs if not streams.is_stream(job.target)]
-    if any(streams.is_terminal(job.target) for job in jobs):
+    if len(files) < len(jobs) and any(streams.is_terminal(job.target) for job in jobs):
         raise UserError("the output is a terminal: redirect it to a file or a pipe, or give -o")
     for job in files:
         if os.path.realpath(job.target) in sources:
             raise UserError(f"{job.target}: is an input, it cannot be the output too: give -o")
-        if job.target.is_dir():
+        if os.path.isdir(job.target):
             raise UserError(f"{job.target}: is a folder where a file is to be written: give -o")
     existing = [job.target for job in files if os.path.lexists(job.target)]
     if skip_existing and existing:
-        print(
-            f"{len(existing)} of {len(jobs)} files are there already and stay as they are",
-            file=sys.stderr,
-        )
-        return [job for job in jobs if job.target not in existing]
+        if sys.stderr is not None:
+            left = f"{len(existing)} of {len(jobs)} files are there already and stay as they are"
+            print(left, file=sys.stderr)
+        there = set(existing)
+        return [job for job in jobs if job.target not in there]
     if existing and not force:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UserError(
@@ -153,7 +153,7 @@ def open_streams(jobs: Sequence[Job]) -> Iterator[dict[Path, bytes]]:
     contents = _read_once(jobs)
     with contextlib.ExitStack() as stack:
         for path in {job.target for job in jobs}:
-            if path.is_fifo() and streams.descriptor_of(path) is None:
+            if streams.is_read_once(path) and streams.descriptor_of(path) is None:
                 with contextlib.suppress(OSError):  # It fails again when the file is written.
                     stack.enter_context(path.open("wb"))
         yield contents
@@ -204,7 +204,7 @@ def path_name(text: str) -> str:
 def has_image_suffix(path: Path) -> bool:
     """Returns True for a name that other programs take for an image's."""
     kind = mimetypes.guess_type(path.name)[0] or ""
-    return path.suffix.lower() in IMAGE_SUFFIXES or kind.startswith("image/")
+    return path.suffix.lower() in IMAGE_SUFFIXES | {".jxl"} or kind.startswith("image/")
 
 
 def _names_a_file(out: str) -> bool:

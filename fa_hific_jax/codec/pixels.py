@@ -136,8 +136,11 @@ def check_image_name(path: Path) -> None:
 
 def is_decoded(path: Path) -> bool:
     """Returns True for a PNG file that `write_image` has written, unchanged since then."""
-    with path.open("rb") as file:
-        return "tEXt{}\0{}".format(*_MARK).encode() in file.read(256)
+    try:
+        with path.open("rb") as file:
+            return "tEXt{}\0{}".format(*_MARK).encode() in file.read(256)
+    except OSError:
+        return False
 
 
 def _compressed(alpha: Alpha, method: int) -> bytes:

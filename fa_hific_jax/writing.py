@@ -93,7 +93,7 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
             raise TargetExists(path)
         if target.exists() and not (target.is_file() or target.is_dir()):
             raise UserError(f"{path}: is neither a file nor a pipe: choose another output")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     temporary = _new_file(target)
     try:
         yield temporary
@@ -120,7 +120,7 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
       OSError: the operating system's reason why it cannot be written.
     """
     target = _followed(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     temporary = _random_name(target.parent)
     try:
         temporary.mkdir()
@@ -140,6 +140,13 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
 def _followed(path: StrPath) -> Path:
     """The path, or what it leads to where it is a symbolic link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # "File exists" would not say what is wrong.
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder)) from error
 
 
 def _random_name(folder: Path) -> Path:

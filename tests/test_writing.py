@@ -91,6 +91,12 @@ def test_a_link_stays_and_its_target_is_replaced():
     assert names("deep") == ["new", "real"]
 
 
+def test_a_file_in_the_place_of_a_folder_is_named():
+    Path("a").touch()
+    with pytest.raises(NotADirectoryError, match="is not a folder: 'a'"):
+        write("a/b", b"new")
+
+
 def test_an_error_leaves_what_was_there():
     Path("a").write_bytes(b"before")
     with pytest.raises(KeyboardInterrupt), whole_file("a") as file:

@@ -13,7 +13,8 @@ PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
     ("errors", "ops", "spectra"),
-    ("settings",),
+    ("settings", "blur"),
+    ("fidelity",),
     ("entropy", "losses", "data"),
     ("models", "metrics"),
     ("codec", "checkpoints"),

@@ -82,7 +82,7 @@ def batches(settings: settings_lib.Settings, kind: str, seed: int):
 def rate_and_mse(config, params, images):
     """Mean bits per pixel of the rounded latents, and MSE in 0..255, of one batch."""
     x = images.astype(jnp.float32) / 255.0
-    outputs = autoencoder.apply(config, params, x)
+    outputs = autoencoder.forward(config, params, x)
     error = 255.0 * (jnp.clip(outputs.x_hat, 0.0, 1.0) - x)
     return jnp.mean(outputs.rates.rounded), jnp.mean(jnp.square(error))
 

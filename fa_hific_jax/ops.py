@@ -1,10 +1,10 @@
-"""Rounding, gradient-bounded maximum and padding: the array operations that everything shares."""
+"""Rounding, gradient-bounded maximum, padding and normalization, which all parts share."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Image = Float[Array, "b h w c"]
 
@@ -58,3 +58,16 @@ def pad_to_multiple(x: Image, multiple: int) -> Float[Array, "b _ _ c"]:
     _, height, width, _ = x.shape
     bottom, right = -height % multiple, -width % multiple
     return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="reflect")
+
+
+def normalized(
+    x: Float[Array, "..."], axes: tuple[int, ...], where: Bool[Array, "..."] | None = None
+) -> Float[Array, "..."]:
+    """Returns (x - mean) / sqrt(biased variance + 1e-5) over the axes, in at least float32.
+
+    With `where`, mean and variance are those of the elements where it is True.
+    """
+    x = at_least_float32(x)
+    centered = x - jnp.mean(x, axes, keepdims=True, where=where)
+    variance = jnp.mean(jnp.square(centered), axes, keepdims=True, where=where)
+    return centered * jax.lax.rsqrt(variance + 1e-5)

@@ -68,8 +68,7 @@ def image(height: int, width: int, batch: int = 1) -> jax.Array:
 
 @jax.jit
 def mean_of(parameters, z_hat):
-    variables = {"params": parameters}
-    return Autoencoder(TINY).apply(variables, z_hat, method="synthesise_parameters")[0]
+    return autoencoder.bind(TINY, parameters).hyperprior.synthesis(z_hat)[0]
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (37, 5)])
@@ -292,16 +291,15 @@ def test_an_image_within_a_larger_array_gives_what_it_gives_alone(request):
     canvas = jnp.asarray(rng.random((1, 192, 256, 3)))
     latents = jnp.asarray(rng.normal(size=(1, 12, 16, config.latent_channels)))
 
-    @functools.partial(jax.jit, static_argnames="method")
-    def run(*arrays, method):
-        return autoencoder.apply(config, params, *arrays, method=method, dtype="float64")
+    net = autoencoder.bind(config, params, "float64")
+    analyze, generate = jax.jit(net.analyze), jax.jit(net.generate)
 
     for height, width in [(64, 192), (192, 64)]:
-        y, z, _ = run(canvas, (jnp.int32(height), jnp.int32(width)), method="analyse")
-        alone_y, alone_z, _ = run(canvas[:, :height, :width], method="analyse")
+        y, z, _ = analyze(canvas, (jnp.int32(height), jnp.int32(width)))
+        alone_y, alone_z, _ = analyze(canvas[:, :height, :width])
         np.testing.assert_allclose(y[:, : height // 16, : width // 16], alone_y, rtol=0, atol=1e-12)
         np.testing.assert_allclose(z[:, : height // 64, : width // 64], alone_z, rtol=0, atol=1e-12)
         size = (jnp.int32(height // 16), jnp.int32(width // 16))
-        image = run(latents, size, method="generate")
-        alone = run(latents[:, : height // 16, : width // 16], method="generate")
+        image = generate(latents, size)
+        alone = generate(latents[:, : height // 16, : width // 16])
         np.testing.assert_allclose(image[:, :height, :width], alone, rtol=0, atol=1e-12)

@@ -13,7 +13,8 @@ from fa_hific_jax import ops
 from fa_hific_jax.codec import bitstream, compress, exact
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import STRIDE, Autoencoder
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.autoencoder import STRIDE
 
 SIZES = [(1, 7), (63, 65), (130, 70)]  # height, width
 # The header of docs/bitstream.md at these sizes: 22 bytes and four varints of 1 or 2 bytes.
@@ -28,9 +29,9 @@ def quantised_of(height: int, width: int) -> compress.Quantised:
 @functools.partial(jax.jit, static_argnums=0)
 def forward(config, params, image):
     """z, symbols of y around its mean and the rounded rate of the float network, in one pass."""
-    model = Autoencoder(config)
-    out = model.apply({"params": params}, image[None].astype(jnp.float32) / 255.0)
-    mean, _ = model.apply({"params": params}, out.z_hat, method="synthesise_parameters")
+    model = autoencoder.bind(config, params)
+    out = model(image[None].astype(jnp.float32) / 255.0)
+    mean, _ = model.hyperprior.synthesis(out.z_hat)
     return out.z_hat[0], jnp.round(out.y_hat - mean)[0], out.rates.rounded[0]
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from tiny_settings import tiny_settings
 
+from fa_hific_jax.blur import gaussian_blur, gaussian_kernel
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
 from fa_hific_jax.losses.dynamic_spectrum import (
-    gaussian_blur,
-    gaussian_kernel,
-    legacy_gaussian_blur,
     raw_from_sigma,
     sigma_from_raw,
     spectrum_loss,
@@ -126,8 +125,11 @@ def test_our_blur_keeps_channels_apart_where_the_legacy_blur_sums_them():
     assert theirs.shape[-1] == 1 and theirs[0, 6, 6, 0] > 0.9
     # Errors that cancel in the sum over channels cost nothing there.
     c = x + jnp.asarray([1.0, -1.0, 0.0])[None, None, None] * random(1, 12, 12, 1, seed=1)
-    loss = jax.jit(spectrum_loss, static_argnames="legacy_kernel")
-    losses = [loss([x], [c], sigmas=jnp.ones((2, 1)), legacy_kernel=k) for k in (False, True)]
+    loss, blurs = (
+        jax.jit(spectrum_loss, static_argnames="blur"),
+        (gaussian_blur, legacy_gaussian_blur),
+    )
+    losses = [loss([x], [c], sigmas=jnp.ones((2, 1)), blur=blur) for blur in blurs]
     assert losses[0] > 1e-3 and losses[1] < 1e-9
 
 
@@ -217,7 +219,7 @@ def authors(golden, x64):
 
 def authors_loss(a, c, sigmas=None):
     # The authors divide by 60 and 120 whatever the width, we by the 6 and 12 channels there are.
-    return 0.1 * spectrum_loss(a, c, sigmas=sigmas, legacy_kernel=True, weighting="authors")
+    return 0.1 * spectrum_loss(a, c, sigmas=sigmas, blur=legacy_gaussian_blur, weighting="authors")
 
 
 def test_weighting_of_levels_agrees_with_the_fa_hific_authors(authors):

@@ -11,7 +11,7 @@ from tiny_settings import tiny_config, tiny_settings
 
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.dynamic_spectrum import legacy_gaussian_blur
+from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
 from fa_hific_jax.models import fcm
 from fa_hific_jax.models.autoencoder import Autoencoder, init_parameters
 from fa_hific_jax.models.encoder import Encoder
@@ -132,7 +132,7 @@ def test_generator_with_legacy_fcm_equals_the_authors(golden):
     data = golden("authors_full")
     parameters = reference_weights.generator(9)
     parameters |= {f"fcm{level}": authors_parameters(level) for level in (1, 2)}
-    generator = Generator((960, 480, 240, 120, 60), 9, 64, "pytorch", fcm="legacy", fcm_dropout=0.5)
+    generator = Generator((960, 480, 240, 120, 60), 9, "pytorch", fcm=("legacy", 64, 0.5))
     y_hat = reference_weights.nhwc(data["y"].astype(np.float32))
     image, (c1, c2) = jax.jit(generator.apply)({"params": parameters}, y_hat)
     sigma = jnp.asarray(3.0)
@@ -353,7 +353,7 @@ def test_dropout_leaves_the_noise_of_latents_alone():
 
 @pytest.mark.parametrize("kind", FCM_KINDS)
 def test_generator_has_the_modules_that_are_configured(kind):
-    generator = Generator((8, 8, 8, 8, 6), 0, 4, "pytorch", fcm=kind)
+    generator = Generator((8, 8, 8, 8, 6), 0, "pytorch", fcm=(kind, 4, 0.0))
     y_hat = features(1, 2, 3, 5)
     shapes = jax.eval_shape(generator.init, jax.random.key(0), y_hat)["params"]
     for level, channels in [(1, 6), (2, 8)]:

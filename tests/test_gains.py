@@ -80,13 +80,12 @@ def test_files_decode_to_what_the_network_gives_at_that_quality_and_detail(level
     decoded = model().decompress(data, detail=detail)
     knob = [jnp.asarray([value], jnp.float32) for value in (quality, detail)]
     x = jnp.asarray(IMAGE[None], jnp.float32) / 255.0
-    outputs = autoencoder.apply(CONFIG, params_of(), x, None, *knob)
+    outputs = autoencoder.forward(CONFIG, params_of(), x, None, *knob)
     y_hat = model()._latents(bitstream.unpack(data))[None]
     # The integer synthesis gives other means, a little: a symbol in many is another.
     assert np.mean(np.isclose(y_hat, outputs.y_hat, atol=0.02 / (0.25 + quality))) > 0.97
-    x_hat, _ = autoencoder.apply(
-        CONFIG, params_of(), jnp.asarray(y_hat), None, None, knob[1], method="_generate"
-    )
+    network = autoencoder.bind(CONFIG, params_of())
+    x_hat, _ = network.pixel_stage(network.latent_stage(jnp.asarray(y_hat)), detail=knob[1])
     expected = np.clip(np.asarray(x_hat[0, :96, :70]) * 255.0, 0, 255)
     assert np.max(np.abs(decoded - expected)) <= 0.51
 

@@ -17,18 +17,17 @@ from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import scale_indexes
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
-from fa_hific_jax.models.band_start import band_start
-from fa_hific_jax.models.linear_path import (
+from fa_hific_jax.models.linear.hyperprior_init import hyperprior_init
+from fa_hific_jax.models.linear.transform import (
     BLOCK,
     FINEST_STEP,
-    VALUES,
-    BlockAnalysis,
-    BlockSynthesis,
+    LinearAnalysis,
+    LinearSynthesis,
     bands,
     border_filter,
     dct_basis,
-    image_of,
 )
+from fa_hific_jax.settings.model import BLOCK_VALUES as VALUES
 
 KEY = jax.random.key(0)
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 70, 3), dtype=np.uint8)
@@ -127,13 +126,13 @@ def test_a_part_of_a_canvas_is_transformed_as_if_alone():
 
 
 def analysed(x, count, size=None):
-    analysis = BlockAnalysis(count)
+    analysis = LinearAnalysis(count)
     return analysis.apply(analysis.init(KEY, x), x, size)
 
 
 def synthesised(y, size=None):
-    synthesis = BlockSynthesis()
-    return image_of(synthesis.apply(synthesis.init(KEY, y), y), size)
+    synthesis = LinearSynthesis()
+    return synthesis.apply(synthesis.init(KEY, y), y, size)
 
 
 def test_untrained_the_networks_add_nothing():
@@ -141,14 +140,11 @@ def test_untrained_the_networks_add_nothing():
     beside, alone = (config_of(kind) for kind in ("beside", "alone"))
     params = autoencoder.init_parameters(beside, KEY)
     linear = autoencoder.init_parameters(alone, KEY)
-    assert set(jax.tree.leaves(jax.tree.map(jnp.shape, linear["encoder"]))) == {1, VALUES, 24}
-    both = [autoencoder.apply(config, params, x, method="analyse")[0] for config in (beside, alone)]
+    assert set(linear) == {"linear_analysis", "linear_synthesis", "hyperprior"}
+    nets = [autoencoder.bind(config, params) for config in (beside, alone)]
+    both = [net.analyze(x)[0] for net in nets]
     np.testing.assert_array_equal(*both)
-    both = [
-        autoencoder.apply(config, params, jnp.round(both[0]), method="generate")
-        for config in (beside, alone)
-    ]
-    np.testing.assert_allclose(*both, atol=1e-6)
+    np.testing.assert_allclose(*[net.generate(jnp.round(both[0])) for net in nets], atol=1e-6)
 
 
 def test_networks_that_add_nothing_learn():
@@ -157,13 +153,14 @@ def test_networks_that_add_nothing_learn():
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
 
     def loss(params):
-        out = autoencoder.apply(config, params, x, KEY)
+        out = autoencoder.forward(config, params, x, KEY)
         return jnp.mean(jnp.square(out.x_hat - x)) + jnp.mean(out.rates.noisy)
 
     grads = jax.grad(loss)(params)
-    for part in ("encoder", "generator"):
-        for layer in ("conv_out", "linear"):
-            assert all(jnp.any(leaf) for leaf in jax.tree.leaves(grads[part][layer])), layer
+    parts = ("linear_analysis", "linear_synthesis")
+    learning = [grads[part]["conv_out"] for part in ("encoder", "generator")]
+    for part in learning + [grads[part] for part in parts]:
+        assert all(jnp.any(leaf) for leaf in jax.tree.leaves(part))
 
 
 @pytest.mark.parametrize("linear_path", ["beside", "alone"])
@@ -174,7 +171,7 @@ def test_files_decode_to_what_the_network_gives(linear_path, level, tmp_path):
     save_model(from_params(config, params), str(tmp_path / "model"))
     model = load_model(str(tmp_path / "model"))
     decoded = model.decompress(model.compress(IMAGE, quality=quality))
-    out = autoencoder.apply(
+    out = autoencoder.forward(
         config,
         params,
         jnp.asarray(IMAGE[None], jnp.float32) / 255,
@@ -192,7 +189,7 @@ def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
     integers = exact.quantise_synthesis(params["hyperprior"], [z])
     mean, rows = exact.parameters(integers, z)
     z = jnp.asarray(z[None], jnp.float32)
-    expected = autoencoder.apply(config, params, z, method="synthesise_parameters")
+    expected = autoencoder.bind(config, params).hyperprior.synthesis(z)
     np.testing.assert_allclose(mean, expected[0][0], rtol=1e-3, atol=1e-3)
     assert np.mean(rows != scale_indexes(np.asarray(expected[1][0]), SCALE_TABLE)) < 1e-2
     assert len(np.unique(rows)) > 10
@@ -203,10 +200,9 @@ def test_an_untrained_scale_is_about_that_of_photographs():
     params = autoencoder.init_parameters(config, KEY)
     source = open_source("photographs:validation")
     photographs = [jnp.float32(source[i][None, :256, :256]) / 255 for i in range(len(source))]
-    _, scale = autoencoder.apply(
-        config, params, jnp.zeros((1, 1, 1, config.hyper_channels)), method="synthesise_parameters"
-    )
-    y = [autoencoder.apply(config, params, x, method="analyse")[0] for x in photographs]
+    net = autoencoder.bind(config, params)
+    _, scale = net.hyperprior.synthesis(jnp.zeros((1, 1, 1, config.hyper_channels)))
+    y = [net.analyze(x)[0] for x in photographs]
     measured = np.std(np.concatenate([np.ravel(each[..., 1:]) for each in y]))
     assert 0.3 < np.sqrt(np.mean(np.square(scale[..., 1:]))) / measured < 3
 
@@ -218,10 +214,11 @@ def test_hyper_latents_begin_with_the_places_of_large_coefficients():
     x = np.full((1, 128, 128, 3), 0.5, np.float32)
     noise = np.random.default_rng(0).uniform(0, 1, (32, 32, 1))
     x[:, 64:96, 96:128] = noise
-    y, z, _ = autoencoder.apply(config, params, jnp.asarray(x), method="analyse")
+    net = autoencoder.bind(config, params)
+    y, z, _ = net.analyze(jnp.asarray(x))
     assert np.max(np.abs(np.round(z[0, 0]))) <= 1
     assert np.max(z[0, 1, 1]) > 3
-    _, scale = autoencoder.apply(config, params, jnp.round(z), method="synthesise_parameters")
+    _, scale = net.hyperprior.synthesis(jnp.round(z))
     luma = [k for k in range(24) if bands(24)[k] >= 0][:8]
     louder = np.log(scale[0][..., luma]).mean(-1)
     rest = np.log(scale[0, :2, :2][..., luma]).mean()
@@ -231,7 +228,7 @@ def test_hyper_latents_begin_with_the_places_of_large_coefficients():
 
 @pytest.mark.parametrize("hyper_channels", [1, 4, 9])
 def test_few_hyper_latents_have_room_for_few_bands(hyper_channels):
-    start = band_start(hyper_channels, 24)
+    start = hyperprior_init(hyper_channels, 24)
     assert np.count_nonzero(start.analysis[2]) == 4 * (hyper_channels // 4)
     assert np.isfinite(start.log_scale).all()
 
@@ -239,8 +236,8 @@ def test_few_hyper_latents_have_room_for_few_bands(hyper_channels):
 @pytest.mark.parametrize("linear_path", ["beside", "alone"])
 @pytest.mark.parametrize("mode", ["exact", "blend"])
 def test_tiles_give_what_the_whole_gives(linear_path, mode, monkeypatch):
-    monkeypatch.setattr(tiling, "_TRUNK_SIDE", 24)
-    monkeypatch.setattr(tiling, "_ENLARGE_SIDE", 16)
+    monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
+    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
     config, params = moved(linear_path, 0)
     model = from_params(config, params)
     image = np.random.default_rng(1).integers(0, 256, (512, 640, 3), dtype=np.uint8)

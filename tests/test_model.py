@@ -1,7 +1,6 @@
 """Models that code: any image in, the same bytes out, folders that keep them, sentences."""
 
 import dataclasses
-import functools
 import json
 import shutil
 
@@ -39,10 +38,8 @@ def test_decoded_image_is_the_networks_of_the_decoded_latents():
     decoded = model.decompress(data)
     assert (decoded.shape, decoded.dtype) == (image.shape, np.uint8)
     y_hat = compress.decode(model.entropy, bitstream.unpack(data))
-    generate = functools.partial(
-        autoencoder.apply, model.config, coding_params(), method="generate"
-    )
-    x_hat = np.asarray(jax.jit(generate)(y_hat[None]))[0, :63, :65]
+    generate = jax.jit(autoencoder.bind(model.config, coding_params()).generate)
+    x_hat = np.asarray(generate(y_hat[None]))[0, :63, :65]
     expected = np.floor(np.clip(x_hat, 0, 1) * 255 + 0.5)
     assert np.max(np.abs(decoded - expected)) <= 1
 

@@ -21,7 +21,7 @@ NEAR = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def plain_generator(residual_blocks: int) -> Generator:
-    return Generator((960, 480, 240, 120, 60), residual_blocks, fcm_width=0, variant="pytorch")
+    return Generator((960, 480, 240, 120, 60), residual_blocks, "pytorch")
 
 
 @pytest.mark.parametrize(

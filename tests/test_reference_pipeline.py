@@ -34,10 +34,10 @@ def reconstruct(model: Autoencoder, x):
     padded = ops.pad_to_multiple(x, 16)
     y = ops.pad_to_multiple(model.encoder(padded)[0], 4)
     z_hat = ops.round_half_up(model.hyperprior.analysis(y))
-    mean, scale = model.synthesise_parameters(z_hat)
+    mean, scale = model.hyperprior.synthesis(z_hat)
     y_hat = mean + ops.round_half_up(y - mean)
     likelihood = LIKELIHOODS[model.config.likelihood](y_hat, mean, scale)
-    costs = [jnp.sum(bits(p, "pytorch")) for p in (likelihood, model.prior_likelihood(z_hat))]
+    costs = [jnp.sum(bits(p, "pytorch")) for p in (likelihood, model.hyperprior.prior(z_hat))]
     return {
         "y_padded": y,
         "mean": mean,

@@ -30,7 +30,7 @@ from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import Autoencoder
+from fa_hific_jax.models import autoencoder
 
 FOLDER = Path(__file__).parent
 DESCRIPTION, WEIGHTS, TABLES = "model.json", "weights.safetensors", "tables.safetensors"
@@ -129,8 +129,7 @@ def test_a_size_that_the_model_cannot_decode_is_refused_as_other_files_are():
 @jax.jit
 def generated(params, y_hat):
     """The image of latents by the network alone, in 8 bits, sides multiples of 64."""
-    net = Autoencoder(coding_config())
-    image = net.apply({"params": params}, y_hat[None], method="generate")[0]
+    image = autoencoder.bind(coding_config(), params).generate(y_hat[None])[0]
     return jnp.floor(jnp.clip(image, 0, 1) * 255 + 0.5).astype(jnp.uint8)
 
 

@@ -93,7 +93,7 @@ def test_encoder_is_the_originals():
 
 
 def test_generator_is_the_originals():
-    network, y = Generator((8, 7, 6, 5, 4), 2, 0, variant="tensorflow"), random_array(2, 3, 5, 3)
+    network, y = Generator((8, 7, 6, 5, 4), 2, "tensorflow"), random_array(2, 3, 5, 3)
     variables = random_variables(network, y)
     p = variables["params"]
     head = norm(conv(norm(y, p["norm_in"]), p["conv_head"]), p["norm_head"])

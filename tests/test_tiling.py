@@ -17,7 +17,8 @@ from fa_hific_jax.codec import programs, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.programs import LATENT
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import Autoencoder
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.autoencoder import DecoderState
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,8 +34,8 @@ def small_tiles(monkeypatch):
     """Tiles small enough that an image of some 200 pixels has several of each kind."""
     monkeypatch.setattr(tiling, "_ENCODER_SIDE", 192)
     monkeypatch.setattr(tiling, "_HYPER_SIDE", 20)
-    monkeypatch.setattr(tiling, "_TRUNK_SIDE", 12)
-    monkeypatch.setattr(tiling, "_ENLARGE_SIDE", 10)
+    monkeypatch.setattr(tiling, "_LATENT_SIDE", 12)
+    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 10)
     monkeypatch.setattr(tiling, "_BLEND_MARGIN", 2)
 
 
@@ -62,13 +63,12 @@ def test_weights_of_blended_tiles_add_up_to_one(extent, side, margin):
     np.testing.assert_allclose(total, 1.0, atol=1e-6)
 
 
-def reach(config, params, method, x, factor):
+def reach(net, function, x, factor):
     """How far from the middle of x a change is seen in the output, in units of x.
 
     Output k stands where x has k / factor to (k + 1) / factor; its nearer edge counts.
     """
-    net = Autoencoder(config, "float64")
-    compute = jax.jit(lambda x: net.apply({"params": params}, x, method=METHODS[method]))
+    compute = jax.jit(lambda x: function(net, x))
     middle = x.shape[1] // 2
     changed = x.copy()
     changed[:, middle, middle] += 1.0
@@ -76,14 +76,6 @@ def reach(config, params, method, x, factor):
     above = middle - ((differs.min() + 1) / factor - 1)
     below = differs.max() / factor - middle
     return max(above, below)
-
-
-METHODS = {
-    "encode": lambda net, x: net.encode(x)[0],
-    "hyper_analyse": lambda net, y: net.hyperprior.analysis(y),
-    "trunk": lambda net, y: net.trunk(y),
-    "enlarge": lambda net, features: net.enlarge(features),
-}
 
 
 @pytest.mark.parametrize("variant", ["pytorch", "tensorflow"])
@@ -97,17 +89,18 @@ def test_networks_see_as_far_as_computed_and_no_further(variant, request):
     rng = np.random.default_rng(0)
     y = rng.random((1, 48, 48, config.latent_channels))
     features = rng.random((1, 24, 24, config.generator_widths[0]))
-    found = {
-        "encode": reach(config, params, "encode", rng.random((1, 192, 192, 3)), 1 / LATENT),
-        "hyper_analyse": reach(config, params, "hyper_analyse", y, 1 / 4),
-        "trunk": reach(config, params, "trunk", y, 1),
-        "enlarge": reach(config, params, "enlarge", features, LATENT),
-    }
+    net, x = autoencoder.bind(config, params, "float64"), rng.random((1, 192, 192, 3))
+    encoder = reach(net, lambda net, x: net.encode(x)[0], x, 1 / LATENT)
+    hyper_analysis = reach(net, lambda net, y: net.hyperprior.analysis(y), y, 1 / 4)
+    latent_stage = reach(net, lambda net, y: net.latent_stage(y).features, y, 1)
+    pixel_stage = reach(
+        net, lambda net, x: net.pixel_stage(DecoderState(x, None))[0], features, LATENT
+    )
     # Within an output's block and the parity of upsamplings the reach differs from place to place.
-    assert field.encoder - LATENT < found["encode"] <= field.encoder
-    assert field.hyper_analysis - 4 < found["hyper_analyse"] <= field.hyper_analysis
-    assert found["trunk"] == field.trunk == 5
-    assert field.enlarge - 1 < found["enlarge"] <= field.enlarge
+    assert field.encoder - LATENT < encoder <= field.encoder
+    assert field.hyper_analysis - 4 < hyper_analysis <= field.hyper_analysis
+    assert latent_stage == field.latent_stage == 5
+    assert field.pixel_stage - 1 < pixel_stage <= field.pixel_stage
 
 
 def test_symbols_are_the_same_whole_in_tiles_on_canvases_and_in_batches(small_tiles):
@@ -168,12 +161,12 @@ def test_no_tile_is_larger_than_it_should_be(small_tiles, monkeypatch):
 def test_a_hundred_sizes_take_four_programs(monkeypatch):
     traces = []
 
-    class Counted(Autoencoder):
+    class Counted(autoencoder.Autoencoder):
         def __post_init__(self):
             traces.append(1)
             super().__post_init__()
 
-    monkeypatch.setattr(programs, "Autoencoder", Counted)
+    monkeypatch.setattr(autoencoder, "Autoencoder", Counted)
     # A config of its own, so that no other test has compiled for it.
     config = dataclasses.replace(coding_config(), fcm_dropout=0.125)
     model = from_params(config, coding_params())

@@ -133,16 +133,15 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
     from fa_hific_jax.models import autoencoder
 
-    synthesise = jax.jit(
-        lambda z: autoencoder.apply(model.config, params, z, method="synthesise_parameters")
-    )
+    hyperprior = autoencoder.bind(model.config, params).hyperprior
+    synthesize = jax.jit(hyperprior.synthesis)
     level = choices.quality_level(model.config, None)
     network = Network(*choices.at_quality(model.config, model.params, level))
     bits = np.zeros(2)
     for image in images:
-        ((y, z),) = tiling.analyse(network, [image])
+        ((y, z),) = tiling.analyze(network, [image])
         quantised = quantise(model.entropy, y, z)
-        mean, scale = jax.device_get(synthesise(quantised.z[None].astype(np.float32)))
+        mean, scale = jax.device_get(synthesize(quantised.z[None].astype(np.float32)))
         symbols = np.floor(y - mean[0] + 0.5).astype(np.int32)
         pairs = (quantised.y, quantised.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
         bits += [

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fa_hific_jax.codec import exact
 from fa_hific_jax.codec.compress import EntropyModel
@@ -19,6 +20,12 @@ from fa_hific_jax.settings.model import LATER, ModelConfig
 # write files of the same model.
 _NOT_DECODING = ("encoder_widths", "hyper_rounding", "fcm_dropout", "dtype")
 
+# Names of parameters in the first model folders, which later ones keep.
+_STORED_AS = {
+    "linear_analysis/": "encoder/linear/",
+    "linear_synthesis/": "generator/linear/",
+}
+
 
 def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, Any]) -> bytes:
     """The first 8 bytes of a SHA-256 over all that decoding depends on."""
@@ -30,7 +37,8 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
         if fields[later] == absent:
             del fields[later]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    decoding = {"generator": params["generator"]}
+    parts = ("generator", "linear_synthesis")
+    decoding = {name: params[name] for name in parts if name in params}
     if config.qualities:
         decoding["gains"] = {"log_inverse": params["gains"]["log_inverse"]}
     for name, array in sorted((entropy_arrays(entropy) | flat(decoding)).items()):
@@ -40,26 +48,23 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
     return digest.digest()[:8]
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """The leaves of nested mappings by their paths, as in "encoder/conv0/Conv_0/kernel"."""
-    leaves = {}
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        nested = isinstance(value, Mapping)
-        leaves |= flat(value, f"{path}/") if nested else {path: np.asarray(value)}
-    return leaves
+def flat(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns parameters by the names that model folders and model ids have for them."""
+    leaves = flatten_dict(params, sep="/")
+    return {_renamed(name, _STORED_AS): np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Inverse of `flat`."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree
+    ours = {stored: name for name, stored in _STORED_AS.items()}
+    return unflatten_dict({_renamed(name, ours): leaf for name, leaf in leaves.items()}, sep="/")
+
+
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:

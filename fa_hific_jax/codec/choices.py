@@ -8,14 +8,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float32
 
 from fa_hific_jax.codec.bitstream import QUALITIES
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import ModelConfig
-from fa_hific_jax.models.encoder import ENDS
+from fa_hific_jax.models.autoencoder import ModelConfig, with_latents_scaled
 from fa_hific_jax.models.fcm import scaled
 
 DEFAULT_QUALITY = 0.5
@@ -49,11 +47,8 @@ def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None
     if level is None:
         return config, params
     kept = {name: part for name, part in params.items() if name != "gains"}
-    gain = gains(params, level)
-    last = {name: part for name, part in params["encoder"].items() if name in ENDS}
-    multiplied = jax.tree.map(lambda leaf: leaf * gain.reshape(*[1] * (leaf.ndim - 1), -1), last)
-    encoder = dict(params["encoder"]) | multiplied
-    return dataclasses.replace(config, qualities=0), kept | {"encoder": encoder}
+    single = dataclasses.replace(config, qualities=0)
+    return single, with_latents_scaled(kept, gains(params, level))
 
 
 def gains(params: Mapping[str, Any], level: int) -> Float32[np.ndarray, " cy"]:

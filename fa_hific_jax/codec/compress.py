@@ -176,11 +176,11 @@ def estimated_bits(config: ModelConfig, params: Any, quantised: Quantised) -> fl
 
 @functools.partial(jax.jit, static_argnums=0)
 def _bits(config, params, z, y):
-    z = z[None].astype(jnp.float32)
-    _, scale = autoencoder.apply(config, params, z, method="synthesise_parameters")
+    z, net = z[None].astype(jnp.float32), autoencoder.bind(config, params)
+    _, scale = net.hyperprior.synthesis(z)
     likelihood = LIKELIHOODS[config.likelihood]
     of_y = likelihood(y[None].astype(jnp.float32), jnp.zeros_like(scale), scale)
-    of_z = autoencoder.apply(config, params, z, method="prior_likelihood")
+    of_z = net.hyperprior.prior(z)
     return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
 
 

@@ -182,7 +182,7 @@ class Model:
             _check_image(image)
             tiling.check_size(self.config, *image.shape[:2])
         network = self._encoder(quality, reproducible)
-        latents = tiling.analyse(network, images, mode, plan)
+        latents = tiling.analyze(network, images, mode, plan)
         return [compress.quantise(self.entropy, y, z) for y, z in latents]
 
     def encode(
@@ -223,12 +223,12 @@ class Model:
             )
         config, params = choices.at_quality(self.config, self.params, bitstream.QUALITIES - 1)
         network = Network(config, params, "float64" if reproducible else None)
-        ((y, _),) = tiling.analyse(network, [image], mode)
+        ((y, _),) = tiling.analyze(network, [image], mode)
         finest = choices.gains(self.params, bitstream.QUALITIES - 1)
 
         def size(level: int) -> int:
             scaled = y * (choices.gains(self.params, level) / finest)[None, None].astype(y.dtype)
-            (z,) = programs.run_whole(network, "hyper_analyse", [scaled], ())
+            (z,) = programs.run_whole(network, programs.hyper_analyze, [scaled], ())
             quantised = compress.quantise(self.entropy, scaled, z)
             quality = level / (bitstream.QUALITIES - 1)
             return len(self.encode(quantised, *image.shape[:2], quality=quality))
@@ -285,13 +285,7 @@ def from_params(
     """
     params = jax.device_get(params)
     hyperprior = params["hyperprior"]
-    used = {
-        "encoder": params["encoder"],
-        "hyperprior": {"analysis": hyperprior["analysis"]},
-        "generator": params["generator"],
-    }
-    if config.qualities:
-        used["gains"] = params["gains"]
+    used = params | {"hyperprior": {"analysis": hyperprior["analysis"]}}
     return Model(
         config=config,
         params=jax.device_put(jax.tree.map(lambda leaf: _rounded(leaf, weights), used)),
@@ -312,7 +306,7 @@ def hyper_latents(
     for image, quality in zip(images, itertools.cycle(_CALIBRATED)):
         level = choices.quality_level(config, quality if config.qualities else None)
         network = Network(*choices.at_quality(config, params, level))
-        latents.append(tiling.analyse(network, [image])[0][1])
+        latents.append(tiling.analyze(network, [image])[0][1])
     return [np.floor(z + 0.5).astype(np.int32) for z in latents]
 
 

@@ -8,7 +8,7 @@ sizes, with the same results.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,13 @@ except ImportError:  # before jax 0.8
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.autoencoder import STRIDE, Autoencoder, ModelConfig
+from fa_hific_jax.models.autoencoder import (
+    STRIDE,
+    Autoencoder,
+    DecoderState,
+    ModelConfig,
+    bind,
+)
 
 LATENT = 16
 """Pixels to one latent."""
@@ -35,6 +41,8 @@ _CANVASES = 2
 _CANDIDATES = 24  # heights, and widths, that a smaller canvas may have
 
 Shape = tuple[int, int]
+Function = Callable[[Autoencoder, Any, Any], Any]
+"""One of the functions at the end of this file, of (network, batch, true size)."""
 
 
 class Network(NamedTuple):
@@ -74,10 +82,13 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
 
 
 def run_whole(
-    network: Network, method: str, arrays: Sequence[np.ndarray | None], canvases: Sequence[Shape]
+    network: Network,
+    function: Function,
+    arrays: Sequence[np.ndarray | None],
+    canvases: Sequence[Shape],
 ) -> list[Any]:
-    """What the method makes of each array that is there, on its canvas, uncropped."""
-    unit = LATENT if method == "generate" else 1
+    """Returns what the function makes of each array that is there, on its canvas, uncropped."""
+    unit = LATENT if function is generate else 1
     present = {i: array for i, array in enumerate(arrays) if array is not None}
     groups: dict[tuple[Shape, bool], list[int]] = {}
     for i, array in present.items():
@@ -92,7 +103,7 @@ def run_whole(
             # The last chunk is filled up: another number of images would be another program.
             members += [members[0]] * (count - len(members))
             sizes = sizes_of(members) if shared else None
-            made = run(network, method, canvas_of(members, canvas), sizes)
+            made = run(network, function, canvas_of(members, canvas), sizes)
             for position, i in enumerate(chunk):
                 results[i] = jax.tree.map(lambda leaf, position=position: leaf[position], made)
     return results
@@ -112,16 +123,13 @@ def sizes_of(arrays: Sequence[np.ndarray]) -> Int32[np.ndarray, "b 2"]:
 
 
 def run(
-    network: Network, method: str, x: np.ndarray, sizes: Int32[np.ndarray, "b 2"] | None
+    network: Network, function: Function, x: Any, sizes: Int32[np.ndarray, "b 2"] | None
 ) -> Any:
-    """What a method of _METHODS makes of a batch, on the host; of its true `sizes` if given.
-
-    Images are 8-bit RGB on both ends.
-    """
+    """Returns what a function below makes of a batch, on the host; of its true `sizes` if given."""
     config, params, dtype = network
     # Explicitly either way, so that the caller's own setting changes nothing.
     with enable_x64(dtype == "float64"):
-        return jax.device_get(_program(config, params, x, sizes, method=method, dtype=dtype))
+        return jax.device_get(_program(config, params, x, sizes, function=function, dtype=dtype))
 
 
 def _candidates(extents: np.ndarray) -> list[int]:
@@ -137,59 +145,55 @@ def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, 
     return (min(fitting, key=math.prod), True) if fitting else (shape, False)
 
 
-def _analyse(net: Autoencoder, x, size):
-    y, z, _ = net.analyse(_unit_range(net, x), size)
+def analyze(net: Autoencoder, x, size):
+    """Returns y and z, before rounding, of 8-bit images."""
+    y, z, _ = net.analyze(_unit_range(net, x), size)
     return y, z
 
 
-def _encode(net: Autoencoder, x, size):
+def encode(net: Autoencoder, x, size):
+    """Returns y of 8-bit images."""
     return net.encode(_unit_range(net, x), size)[0]
 
 
-def _hyper_analyse(net: Autoencoder, y, size):
+def hyper_analyze(net: Autoencoder, y, size):
+    """Returns z, before rounding, of y."""
     return net.hyperprior.analysis(y, size)
 
 
-def _generate(net: Autoencoder, y_hat, size):
+def generate(net: Autoencoder, y_hat, size):
+    """Returns 8-bit images of y_hat."""
     return _to_8_bits(net.generate(y_hat, size))
 
 
-def _trunk(net: Autoencoder, y_hat, size):
-    return ops.at_least_float32(net.trunk(y_hat, size))
+def latent_stage(net: Autoencoder, y_hat, size):
+    """Returns the first half of `generate`, for `pixel_stage`."""
+    return net.latent_stage(y_hat, size)
 
 
-def _enlarge(net: Autoencoder, features, size):
-    return _to_8_bits(net.enlarge(features, size))
+def pixel_stage(net: Autoencoder, state: DecoderState, size):
+    """Returns the second half of `generate`."""
+    return _to_8_bits(net.pixel_stage(state, size)[0])
+
+
+def _to_8_bits(image):
+    return ops.round_half_up(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 def _unit_range(net: Autoencoder, x):
     return x.astype(net.dtype or "float32") / 255.0
 
 
-def _to_8_bits(x):
-    return ops.round_half_up(jnp.clip(x, 0.0, 1.0) * 255.0).astype(jnp.uint8)
-
-
-_METHODS = {
-    "analyse": _analyse,
-    "encode": _encode,
-    "hyper_analyse": _hyper_analyse,
-    "generate": _generate,
-    "trunk": _trunk,
-    "enlarge": _enlarge,
-}
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "dtype"))
-def _program(config, params, x, sizes, *, method, dtype):
-    """A function of METHODS for each element of a batch, with sizes or all of the array's."""
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("function", "dtype"))
+def _program(config, params, x, sizes, *, function, dtype):
+    """The function for each element of a batch, with sizes or all of the array's."""
     if dtype == "float64":
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    net = bind(config, params, dtype)
 
     def one(x, size):
         size = None if size is None else (size[0], size[1])
-        net = Autoencoder(config, dtype)
-        out = net.apply({"params": params}, x[None], size, method=_METHODS[method])
+        out = function(net, jax.tree.map(lambda leaf: leaf[None], x), size)
         return jax.tree.map(lambda leaf: leaf[0], out)
 
     return jax.vmap(one, in_axes=(0, None if sizes is None else 0))(x, sizes)

@@ -7,11 +7,13 @@ again, with a margin as wide as the networks see, which is thrown away.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from fa_hific_jax.codec import programs
 from fa_hific_jax.codec.programs import (
     LATENT,
     WHOLE_PIXELS,
@@ -24,14 +26,14 @@ from fa_hific_jax.codec.programs import (
     sizes_of,
 )
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig, trunk_channels
+from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 from fa_hific_jax.models.fcm import LOCAL_KINDS
 from fa_hific_jax.settings.model import LEGACY_SIDE
 
 MODES = ("auto", "whole", "exact", "blend")
 # Sides of the tiles: pixels of the encoder, latents of the others. Wider ones waste less on their
 # margins and need more memory.
-_ENCODER_SIDE, _HYPER_SIDE, _TRUNK_SIDE, _ENLARGE_SIDE = 1024, 256, 128, 64
+_ENCODER_SIDE, _HYPER_SIDE, _LATENT_SIDE, _PIXEL_SIDE = 1024, 256, 128, 64
 _BLEND_MARGIN = 4  # latents
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -43,8 +45,8 @@ class ReceptiveField(NamedTuple):
 
     encoder: int  # pixels
     hyper_analysis: int  # latents
-    trunk: int  # latents
-    enlarge: int  # latents
+    latent_stage: int  # latents
+    pixel_stage: int  # latents
 
 
 class Tile(NamedTuple):
@@ -59,15 +61,15 @@ class Tile(NamedTuple):
 def receptive_field(config: ModelConfig) -> ReceptiveField:
     """Upper bounds, from the kernels and strides of the networks; of FCMs that are local."""
     fcm = 3 if config.fcm_width else 0  # three 3x3 convolutions
-    enlarge = 3  # 7x7
+    pixels = 3  # 7x7
     for level in (1, 2, 3, 4):
-        enlarge += fcm if level <= 2 else 0
-        enlarge = math.ceil(enlarge / 2) + 1  # an upsampling's output sees the next input too
+        pixels += fcm if level <= 2 else 0
+        pixels = math.ceil(pixels / 2) + 1  # an upsampling's output sees the next input too
     return ReceptiveField(
         encoder=3 + (1 + 2 + 4 + 8) + 16,
         hyper_analysis=1 + 2 + 2 * 2,
-        trunk=1 + 2 * config.residual_blocks,
-        enlarge=enlarge,
+        latent_stage=1 + 2 * config.residual_blocks,
+        pixel_stage=pixels,
     )
 
 
@@ -89,7 +91,7 @@ def check_size(config: ModelConfig, height: int, width: int) -> None:
         )
 
 
-def analyse(
+def analyze(
     network: Network, images: Sequence[Image], mode: str = "auto", canvases: Sequence[Shape] = ()
 ) -> list[tuple[Values, Values]]:
     """y and z of each image, before rounding.
@@ -100,11 +102,11 @@ def analyse(
     """
     padded = [_pad(image) for image in images]
     tiled = [_in_tiles(image.shape, 1, mode) for image in padded]
-    whole = run_whole(network, "analyse", _unless(tiled, padded), canvases)
+    whole = run_whole(network, programs.analyze, _unless(tiled, padded), canvases)
     results = []
     for image, cut, both in zip(padded, tiled, whole, strict=True):
         if cut:
-            results.append(_analyse_tiles(network, image))
+            results.append(_analyze_tiles(network, image))
         else:
             y, z = both
             results.append((_crop(y, image.shape, LATENT), _crop(z, image.shape, STRIDE)))
@@ -120,7 +122,8 @@ def generate(
     """The image of padded size for each y_hat; exact tiles give it to one step of 8 bits."""
     local = _is_local(network.config)
     tiled = [local and _in_tiles(y_hat.shape, LATENT, mode) for y_hat in latents]
-    whole = run_whole(network, "generate", _unless(tiled, latents), canvases if local else ())
+    canvases = canvases if local else ()
+    whole = run_whole(network, programs.generate, _unless(tiled, latents), canvases)
     return [
         _generate_tiles(network, y_hat, mode == "blend")
         if cut
@@ -148,72 +151,98 @@ def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
     ]
 
 
-def _analyse_tiles(network: Network, image: Image) -> tuple[Values, Values]:
-    height, width, _ = image.shape
-    config, field = network.config, receptive_field(network.config)
-    dtype = np.float64 if network.dtype == "float64" else np.float32
-    y = np.empty((height // LATENT, width // LATENT, config.latent_channels), dtype)
-    z = np.empty((height // STRIDE, width // STRIDE, config.hyper_channels), dtype)
+def _analyze_tiles(network: Network, image: Image) -> tuple[Values, Values]:
+    field = receptive_field(network.config)
     margin = _multiple(field.encoder, LATENT)
-    _run_tiles(network, "encode", image, y, _ENCODER_SIDE, margin)
-    margin = _multiple(field.hyper_analysis, STRIDE // LATENT)
-    _run_tiles(network, "hyper_analyse", y, z, _HYPER_SIDE, margin)
-    return y, z
+    y = _tiled(network, programs.encode, image, _ENCODER_SIDE, margin, (1, LATENT))
+    down = STRIDE // LATENT
+    margin = _multiple(field.hyper_analysis, down)
+    return y, _tiled(network, programs.hyper_analyze, y, _HYPER_SIDE, margin, (1, down))
 
 
 def _generate_tiles(network: Network, y_hat: np.ndarray, blend: bool) -> Image:
-    """The residual blocks at the latents' size, which see far, then what enlarges, which does not.
+    """Returns the image of y_hat: a stage at the latents' size, which sees far, then the other.
 
-    Blending spares the first their margins, almost: features are cross-faded, not pixels.
+    Blending spares the first stage most of its margins: features are cross-faded, not pixels.
     """
-    height, width, _ = y_hat.shape
     field = receptive_field(network.config)
-    features = np.zeros((height, width, trunk_channels(network.config)), np.float32)
     if blend:
-        _blend_tiles(network, "trunk", y_hat, features, _TRUNK_SIDE, _BLEND_MARGIN)
+        state = _blended(network, programs.latent_stage, y_hat, _LATENT_SIDE, _BLEND_MARGIN)
     else:
-        _run_tiles(network, "trunk", y_hat, features, _TRUNK_SIDE, field.trunk)
-    image = np.empty((LATENT * height, LATENT * width, 3), np.uint8)
-    _run_tiles(network, "enlarge", features, image, _ENLARGE_SIDE, field.enlarge)
-    return image
+        state = _tiled(network, programs.latent_stage, y_hat, _LATENT_SIDE, field.latent_stage)
+    scale = (LATENT, 1)
+    return _tiled(network, programs.pixel_stage, state, _PIXEL_SIDE, field.pixel_stage, scale)
 
 
-def _run_tiles(
+def _tiled(
     network: Network,
-    method: str,
-    source: np.ndarray,
-    out: np.ndarray,
+    function: programs.Function,
+    source: Any,
     side: int,
     margin: int,
-) -> None:
-    """Fills `out`, which may be larger or smaller than the source by a factor, tile by tile."""
-    up, down = max(1, len(out) // len(source)), max(1, len(source) // len(out))
-    for row, column, result in _tile_results(network, method, source, side, margin, down):
+    scale: tuple[int, int] = (1, 1),
+) -> Any:
+    """Returns what the function makes of `source`, tile by tile.
+
+    `source` and the result are arrays (height, width, channels) or trees of them. Both sides of the
+    result are those of the source times scale[0] / scale[1].
+    """
+    up, down = scale
+    out = None
+    for row, column, result in _tile_results(network, function, source, side, margin, down):
+        out = _empty_like(result, source, scale) if out is None else out
         place = _part(row.first, row.last, up, down), _part(column.first, column.last, up, down)
         top, left = row.start * up // down, column.start * up // down
-        out[place] = result[
-            place[0].start - top : place[0].stop - top, place[1].start - left : place[1].stop - left
-        ]
+        kept = (
+            slice(place[0].start - top, place[0].stop - top),
+            slice(place[1].start - left, place[1].stop - left),
+        )
+        for whole, tile in zip(jax.tree.leaves(out), jax.tree.leaves(result), strict=True):
+            whole[place] = tile[kept]
+    return out
 
 
-def _blend_tiles(
-    network: Network, method: str, source: np.ndarray, out: np.ndarray, side: int, margin: int
-) -> None:
-    """Adds tiles to `out`, of the source's size, neighbours mixed linearly within the margin."""
-    for row, column, result in _tile_results(network, method, source, side, margin, 1):
+def _blended(
+    network: Network, function: programs.Function, source: Any, side: int, margin: int
+) -> Any:
+    """Like `_tiled` at the source's size, but tiles are cross-faded linearly within the margin."""
+    out = None
+    for row, column, result in _tile_results(network, function, source, side, margin, 1):
+        out = _empty_like(result, source, (1, 1)) if out is None else out
         weights = _ramps(row, margin)[:, None, None] * _ramps(column, margin)[None, :, None]
-        part = result[: row.stop - row.start, : column.stop - column.start]
-        out[row.start : row.stop, column.start : column.stop] += weights * part
+        for whole, tile in zip(jax.tree.leaves(out), jax.tree.leaves(result), strict=True):
+            part = tile[: row.stop - row.start, : column.stop - column.start]
+            whole[row.start : row.stop, column.start : column.stop] += weights * part
+    return out
+
+
+def _empty_like(result: Any, source: Any, scale: tuple[int, int]) -> Any:
+    """Returns zeros for the outputs of all tiles, given those of one."""
+    height, width = (extent * scale[0] // scale[1] for extent in _extents(source))
+    return jax.tree.map(lambda leaf: np.zeros((height, width, leaf.shape[-1]), leaf.dtype), result)
 
 
 def _tile_results(
-    network: Network, method: str, source: np.ndarray, side: int, margin: int, align: int
-) -> Iterator[tuple[Tile, Tile, np.ndarray]]:
-    rows, columns = (tiles(extent, side, margin, align) for extent in source.shape[:2])
+    network: Network,
+    function: programs.Function,
+    source: Any,
+    side: int,
+    margin: int,
+    align: int,
+) -> Iterator[tuple[Tile, Tile, Any]]:
+    rows, columns = (tiles(extent, side, margin, align) for extent in _extents(source))
     for row, column in itertools.product(rows, columns):
-        part = source[row.start : row.stop, column.start : column.stop]
-        canvas = canvas_of([part], (side, side))
-        yield row, column, run(network, method, canvas, sizes_of([part]))[0]
+        place = slice(row.start, row.stop), slice(column.start, column.stop)
+        part = jax.tree.map(lambda leaf, place=place: leaf[place], source)
+        canvas = jax.tree.map(lambda leaf: canvas_of([leaf], (side, side)), part)
+        size = sizes_of(jax.tree.leaves(part)[:1])
+        made = run(network, function, canvas, size)
+        yield row, column, jax.tree.map(lambda leaf: leaf[0], made)
+
+
+def _extents(source: Any) -> Shape:
+    height, width, _ = jax.tree.leaves(source)[0].shape
+    return height, width
 
 
 def _ramps(tile: Tile, fade: int) -> Float32[np.ndarray, " n"]:

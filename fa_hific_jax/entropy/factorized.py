@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOOD_MIN
+from fa_hific_jax.fidelity.variants import VARIANTS
 
 FILTERS = (1, 3, 3, 3, 1)
 """Width of each layer of the cumulative's network: three hidden layers of three."""
@@ -48,7 +49,7 @@ def layers_of(params: Mapping[str, Any]) -> list[Layer]:
 class FactorizedPrior(nn.Module):
     """Learned density of z, one per channel, through its cumulative: see `cdf_logits`.
 
-    `variant` is "pytorch" or "tensorflow". Neither has an offset of the rounding (the PyTorch HiFiC
+    `variant` is a key of VARIANTS. None has an offset of the rounding (the PyTorch HiFiC
     computes medians and does not use them). `init_scale` is the spread of the initial density.
     """
 
@@ -63,7 +64,7 @@ class FactorizedPrior(nn.Module):
             h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))
             params[f"h{k}"] = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
             params[f"b{k}"] = self.param(f"b{k}", _centred_uniform, (self.channels, fan_out, 1))
-            if self.variant == "pytorch" or k < len(FILTERS) - 2:
+            if k < len(FILTERS) - 2 or not VARIANTS[self.variant].prior_ends_linear:
                 a_shape = (self.channels, fan_out, 1)
                 params[f"a{k}"] = self.param(f"a{k}", nn.initializers.zeros, a_shape)
         self.layers = layers_of(params)

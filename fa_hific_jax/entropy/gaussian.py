@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
+from fa_hific_jax.fidelity.variants import VARIANTS
 
 SCALE_MIN = 0.11
 """Smallest standard deviation; below it a rounded symbol is 0 with near certainty."""
@@ -43,12 +44,12 @@ LIKELIHOODS = {"gaussian": gaussian_likelihood, "logistic": logistic_likelihood}
 
 
 def bits(likelihood: Float[Array, "*s"], variant: str) -> Float[Array, "*s"]:
-    """Code length in bits, -log2(likelihood), plus 1e-9 within the logarithm for "pytorch".
+    """Returns the code length in bits, -log2(likelihood + offset).
 
-    That offset is the PyTorch HiFiC's (src/hyperprior.py); TensorFlow Compression has none. The
-    dearest symbol costs 28.9 and 29.9 bits.
+    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py); TensorFlow Compression has none.
+    The dearest symbol costs 28.9 and 29.9 bits.
     """
-    return -jnp.log2(likelihood + (LIKELIHOOD_MIN if variant == "pytorch" else 0.0))
+    return -jnp.log2(likelihood + VARIANTS[variant].bits_offset)
 
 
 def _likelihood(y, mean, scale, cdf):

@@ -1,11 +1,13 @@
 """Encoder, hyperprior and generator joined: the model that is trained and that codes images."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from fa_hific_jax import ops
@@ -15,7 +17,8 @@ from fa_hific_jax.models.gains import Gains
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
 from fa_hific_jax.models.layers import Size
-from fa_hific_jax.models.linear_path import VALUES, spread
+from fa_hific_jax.models.linear.hyperprior import CoefficientHyperprior
+from fa_hific_jax.models.linear.transform import LinearAnalysis, LinearSynthesis
 from fa_hific_jax.settings.model import LEGACY_SIDE, ModelConfig
 
 STRIDE = 64
@@ -59,13 +62,29 @@ class AutoencoderOutput(NamedTuple):
     rates: Rates
 
 
+class DecoderState(NamedTuple):
+    """What the decoder's first stage, at the latents' size, hands to the second.
+
+    Both fields have the height and width of y_hat. A part that the model does not have is None.
+    (A generator that refines the picture of the linear synthesis needs no other state: its second
+    stage can make that picture from `y_hat`. Nor does one that folds pixels into channels.)
+    """
+
+    features: Float[Array, "b hy wy f"] | None
+    y_hat: Latents | None
+
+
 class Autoencoder(nn.Module):
     """The codec as a network: images in [0, 1], NHWC, of any size.
 
+    y is the sum of the analyses that the model has, and x_hat the sum of the syntheses: those of
+    HiFiC's encoder and generator, and those of the linear transform. This class alone decides what
+    each of them needs beside the other.
+
     Attributes:
       config: shape of the networks.
-      dtype: in which convolutions are computed, instead of the config's ("float64" gives the same
-        latents on every device and needs JAX's 64-bit mode).
+      dtype: data type of the convolutions, instead of the config's. "float64" gives the same
+        latents on every device and needs JAX's 64-bit mode.
     """
 
     config: ModelConfig
@@ -73,28 +92,28 @@ class Autoencoder(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.dtype or self.config.dtype)
-        variant = config.variant
-        self.encoder = Encoder(
-            config.encoder_widths, config.latent_channels, variant, dtype, config.linear_path
-        )
-        linear = config.linear_path != "none"
-        self.hyperprior = Hyperprior(
-            config.hyper_channels,
-            config.latent_channels,
-            variant,
-            dtype,
-            spread=tuple(spread(config.latent_channels)) if linear else (),
-        )
-        self.generator = Generator(
-            config.generator_widths,
-            config.residual_blocks,
-            config.fcm_width,
-            variant=variant,
-            dtype=dtype,
-            fcm=config.fcm,
-            fcm_dropout=config.fcm_dropout,
-            linear_path=config.linear_path,
-        )
+        variant, linear = config.variant, config.linear_path != "none"
+        if config.linear_path != "alone":
+            # Beside the linear transform the networks begin by adding nothing.
+            last = nn.initializers.zeros if linear else nn.initializers.glorot_uniform()
+            self.encoder = Encoder(
+                config.encoder_widths, config.latent_channels, variant, dtype, last
+            )
+            fcm = (config.fcm, config.fcm_width, config.fcm_dropout)
+            self.generator = Generator(
+                config.generator_widths,
+                config.residual_blocks,
+                variant,
+                dtype,
+                fcm=fcm if config.fcm_width else None,
+                companded=linear,
+                last_init=last,
+            )
+        if linear:
+            self.linear_analysis = LinearAnalysis(config.latent_channels)
+            self.linear_synthesis = LinearSynthesis()
+        hyperprior = CoefficientHyperprior if linear else Hyperprior
+        self.hyperprior = hyperprior(config.hyper_channels, config.latent_channels, variant, dtype)
         if config.qualities:
             self.gains = Gains(config.qualities, config.latent_channels)
 
@@ -105,7 +124,7 @@ class Autoencoder(nn.Module):
         quality: PerImage | None = None,
         detail: PerImage | None = None,
     ) -> AutoencoderOutput:
-        """Codes and decodes x; with a key as in training, without one as the codec does.
+        """Codes and decodes x, with a key as in training, without a key as the codec does.
 
         `quality` in [0, 1] chooses the rate of a model with gains, 1 without; other models have no
         use for it. `detail` in [0, 1] is the share of the FCMs' features that is added, 1 without.
@@ -117,7 +136,7 @@ class Autoencoder(nn.Module):
         """
         if quality is None:
             quality = jnp.ones(len(x))
-        y, z, encoder_features = self.analyse(x, quality=quality)
+        y, z, encoder_features = self.analyze(x, quality=quality)
         z_rounded = ops.straight_through_round(z)
         if key is None:
             z_noisy = z_hat = ops.round_half_up(z)
@@ -127,21 +146,22 @@ class Autoencoder(nn.Module):
             key_dropout = jax.random.fold_in(key, 2)  # 0 and 1 are those of z and y
             z_noisy = z + jax.random.uniform(key_z, z.shape, z.dtype, -0.5, 0.5)
             z_hat = z_noisy if self.config.hyper_rounding == "noise" else z_rounded
-        mean, scale = self.synthesise_parameters(z_hat)
+        mean, scale = self.hyperprior.synthesis(z_hat)
         y_hat = mean + ops.straight_through_round(y - mean)
         y_noisy = (
             y_hat if key is None else y + jax.random.uniform(key_y, y.shape, y.dtype, -0.5, 0.5)
         )
 
-        likelihood = LIKELIHOODS[self.config.likelihood]
+        likelihood, prior = LIKELIHOODS[self.config.likelihood], self.hyperprior.prior
         bpp = functools.partial(_bpp, pixels=x.shape[1] * x.shape[2], variant=self.config.variant)
-        bpp_y, bpp_z = bpp(likelihood(y_noisy, mean, scale)), bpp(self.prior_likelihood(z_noisy))
-        rounded_y = bpp(likelihood(y_hat, mean, scale))
-        rounded_z = bpp(self.prior_likelihood(z_rounded))
+        bpp_y, bpp_z = bpp(likelihood(y_noisy, mean, scale)), bpp(prior(z_noisy))
+        rounded_y, rounded_z = bpp(likelihood(y_hat, mean, scale)), bpp(prior(z_rounded))
 
         if self.config.qualities:
             y_hat = y_hat * self.gains.inverse(quality)
-        x_hat, fcm_features = self._generate(y_hat, key=key_dropout, detail=detail)
+        x_hat, fcm_features = self.pixel_stage(
+            self.latent_stage(y_hat), key=key_dropout, detail=detail
+        )
         return AutoencoderOutput(
             y=y,
             y_hat=y_hat,
@@ -152,10 +172,10 @@ class Autoencoder(nn.Module):
             rates=Rates(bpp_y + bpp_z, rounded_y + rounded_z, rounded_y, rounded_z),
         )
 
-    def analyse(self, x: Images, size: Size | None = None, quality: PerImage | None = None):
-        """y, z before rounding, and A_1, A_2 of images that are padded to a multiple of STRIDE.
+    def analyze(self, x: Images, size: Size | None = None, quality: PerImage | None = None):
+        """Returns y, z before rounding, and A_1, A_2; x is padded to multiples of STRIDE.
 
-        With a `size`, a multiple of STRIDE too, those of the part of x at its top left; with a
+        With a `size`, a multiple of STRIDE too, these are of the part of x at its top left. With a
         `quality`, y is multiplied by its gain.
         """
         y, encoder_features = self.encode(ops.pad_to_multiple(x, STRIDE), size)
@@ -165,71 +185,94 @@ class Autoencoder(nn.Module):
         return y, self.hyperprior.analysis(y, latent_size), encoder_features
 
     def encode(self, x: Images, size: Size | None = None):
-        """y, and A_1, A_2, of images whose sides are multiples of 16."""
-        if self.config.input_range == "symmetric":
-            x = 2.0 * x - 1.0
-        y, encoder_features = self.encoder(x, size)
-        return ops.at_least_float32(y), encoder_features
-
-    def synthesise_parameters(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
-        """Mean and scale of y under the decoded hyper-latents."""
-        return self.hyperprior.synthesis(z_hat)
-
-    def prior_likelihood(self, z: HyperLatents) -> HyperLatents:
-        """Probability of each hyper-latent under its prior."""
-        return self.hyperprior.prior(z)
+        """Returns y, float32, and A_1, A_2, of images whose sides are multiples of 16."""
+        path = self.config.linear_path
+        if path == "alone":
+            return self.linear_analysis(x, size), ()
+        seen = 2.0 * x - 1.0 if self.config.input_range == "symmetric" else x
+        y, encoder_features = self.encoder(seen, size)
+        if path == "beside":
+            y = y + self.linear_analysis(x, size)
+        return y, encoder_features
 
     def generate(self, y_hat: Latents, size: Size | None = None) -> Images:
-        """The image of the padded size that y_hat stands for, not clipped.
+        """Returns the image of padded size that y_hat stands for, not clipped.
 
         With a `size`, that of the latents of this size at the top left of y_hat.
         """
-        return self._generate(y_hat, size)[0]
+        return self.pixel_stage(self.latent_stage(y_hat, size), size)[0]
 
-    def trunk(self, y_hat: Latents, size: Size | None = None) -> Float[Array, "b hy wy c"]:
-        """The first half of `generate`, at the latents' size."""
-        return self.generator.trunk(y_hat, size)
+    def latent_stage(self, y_hat: Latents, size: Size | None = None) -> DecoderState:
+        """Returns what the decoder makes of y_hat at the latents' size; `size` as in `generate`."""
+        path = self.config.linear_path
+        features = None
+        if path != "alone":
+            features = ops.at_least_float32(self.generator.trunk(y_hat, size))
+        return DecoderState(features, None if path == "none" else ops.at_least_float32(y_hat))
 
-    def enlarge(self, features: Float[Array, "b hy wy c"], size: Size | None = None) -> Images:
-        """The second half of `generate`, from what `trunk` puts out."""
-        return self._unit(self.generator.enlarge(features, size)[0])
-
-    def _generate(
+    def pixel_stage(
         self,
-        y_hat: Latents,
+        state: DecoderState,
         size: Size | None = None,
         key: Key | None = None,
         detail: PerImage | None = None,
-    ):
-        """Images in [0, 1], nominally, and C_1, C_2."""
-        x_hat, fcm_features = self.generator(y_hat, size, key, detail)
-        return self._unit(x_hat), fcm_features
+    ) -> tuple[Images, tuple[Float[Array, "b _ _ _"], ...]]:
+        """Returns the image, nominally in [0, 1] and not clipped, and C_1, C_2.
 
-    def _unit(self, x_hat: Images) -> Images:
-        return 0.5 * jnp.tanh(x_hat) + 0.5 if self.config.input_range == "symmetric" else x_hat
+        `size` is that of the latents. Key and detail are those of `Generator.__call__`.
+        """
+        features, y_hat = state
+        image, fcm_features = 0.0, ()
+        if features is not None:
+            image, fcm_features = self.generator.upsample(features, size, key, detail)
+        if y_hat is not None:
+            image = image + self.linear_synthesis(y_hat, size)
+        if self.config.input_range == "symmetric":
+            image = 0.5 * jnp.tanh(image) + 0.5
+        return image, fcm_features
 
 
-def trunk_channels(config: ModelConfig) -> int:
-    """Of what `Autoencoder.trunk` puts out."""
-    trunk = 0 if config.linear_path == "alone" else config.generator_widths[0]
-    return trunk if config.linear_path == "none" else trunk + VALUES
+def bind(config: ModelConfig, params: Any, dtype: str | None = None) -> Autoencoder:
+    """Returns the autoencoder with these parameters, whose methods can be called."""
+    return Autoencoder(config, dtype).bind({"params": params})
 
 
-def apply(
+def forward(
     config: ModelConfig,
     params: Any,
-    *args: Any,
-    method: str = "__call__",
-    dtype: str | None = None,
-) -> Any:
-    """What a method of the `Autoencoder` with these parameters returns for `args`."""
-    return Autoencoder(config, dtype).apply({"params": params}, *args, method=method)
+    x: Images,
+    key: Key | None = None,
+    quality: PerImage | None = None,
+    detail: PerImage | None = None,
+) -> AutoencoderOutput:
+    """Returns what the autoencoder with these parameters makes of x: see `Autoencoder.__call__`."""
+    return bind(config, params)(x, key, quality, detail)
 
 
 def init_parameters(config: ModelConfig, key: Key) -> Any:
-    """Random parameters of an autoencoder, all following from `key`."""
+    """Returns random parameters of an autoencoder, all following from `key`."""
     side = LEGACY_SIDE if config.fcm_width and config.fcm == "legacy" else STRIDE
     return Autoencoder(config).init(key, jnp.zeros((1, side, side, 3)))["params"]
+
+
+def with_latents_scaled(
+    params: Mapping[str, Any], factors: Float[np.ndarray, " cy"]
+) -> dict[str, Any]:
+    """Returns parameters whose `encode` gives y times a factor for each channel.
+
+    The layers that add up to y are linear in their parameters, so these are multiplied.
+    """
+    scaled = dict(params)
+    if "encoder" in params:
+        last = params["encoder"]["conv_out"]
+        scaled["encoder"] = dict(params["encoder"]) | {"conv_out": _times(last, factors)}
+    if "linear_analysis" in params:
+        scaled["linear_analysis"] = _times(params["linear_analysis"], factors)
+    return scaled
+
+
+def _times(tree: Any, factors: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf * factors.reshape(*[1] * (leaf.ndim - 1), -1), tree)
 
 
 def _bpp(likelihood: Float[Array, "b h w c"], pixels: int, variant: str) -> PerImage:

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
+from fa_hific_jax.fidelity.variants import VARIANTS, Padding
 from fa_hific_jax.models.convolution import convolve
 from fa_hific_jax.models.layers import (
     Conv,
     Features,
-    Padding,
     Resized,
-    edge_mode,
     pad,
     same_padding,
 )
@@ -81,7 +80,7 @@ class Discriminator(nn.Module):
 
     Attributes:
       config: widths.
-      variant: "pytorch" or "tensorflow".
+      variant: key of VARIANTS.
       input_range: of the images it judges, "symmetric" for -1 to 1: those in [0, 1] are mapped.
       dtype: in which convolutions are computed; parameters and logits are float32.
     """
@@ -106,24 +105,25 @@ class Discriminator(nn.Module):
         context = jnp.repeat(jnp.repeat(context, 16, axis=1), 16, axis=2)
         context = context[:, : x.shape[1], : x.shape[2]]
         h = jnp.concatenate([x.astype(self.dtype), context], axis=-1)
-        last = len(self.config.widths) - 1
+        head, last = VARIANTS[self.variant].discriminator_head, len(self.config.widths) - 1
         for layer, width in enumerate(self.config.widths):
-            halves = self.variant == "pytorch" or layer < last
+            halves = head == 1 or layer < last
             conv = self._conv4x4(width, halves, name=f"conv{layer}")
             h = nn.leaky_relu(conv(h), 0.2)
-        if self.variant == "pytorch":
+        if head == 1:
             return ops.at_least_float32(Conv(1, 1, dtype=self.dtype, name="conv_out")(h))
         return ops.at_least_float32(self._conv4x4(1, halves=False, name="conv_out")(h))
 
     def _context(self) -> nn.Module:
-        channels, mode = self.config.context_channels, edge_mode(self.variant)
-        if self.variant == "pytorch":
+        channels, variant = self.config.context_channels, VARIANTS[self.variant]
+        mode = variant.edges
+        if variant.discriminator_head == 1:
             return Conv(channels, 3, mode=mode, dtype=self.dtype, name="context")
         return SpectralConv(channels, 3, 1, same_padding(3), mode, self.dtype, name="context")
 
     def _conv4x4(self, features: int, halves: bool, name: str) -> nn.Module:
         stride, padding = (2, HALVING_4X4) if halves else (1, KEEPING_4X4)
-        mode = edge_mode(self.variant)
+        mode = VARIANTS[self.variant].edges
         return SpectralConv(features, 4, stride, padding, mode, self.dtype, name=name)
 
 

@@ -1,6 +1,7 @@
-"""Generator: quantised latents to image."""
+"""Generator: quantized latents to image."""
 
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -8,90 +9,48 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.fcm import Key, frequency_complement
+from fa_hific_jax.fidelity.variants import VARIANTS
+from fa_hific_jax.models.fcm import frequency_complement
+from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.layers import (
-    UP_3X3,
     ChannelNorm,
     Conv,
     ResidualBlock,
     Size,
     Upsample,
     doubled,
-    edge_mode,
 )
-from fa_hific_jax.models.linear_path import VALUES, BlockSynthesis, image_of
-
-
-class Trunk(nn.Module):
-    """What the generator does at the latents' size: a head, and residual blocks around it.
-
-    It sees far and is cheap per pixel; the rest of the generator is the other way round.
-    """
-
-    width: int
-    residual_blocks: int
-    variant: str
-    dtype: jnp.dtype = jnp.dtype("float32")
-    linear_path: str = "none"
-
-    @nn.compact
-    def __call__(
-        self, y_hat: Float[Array, "b hy wy cy"], size: Size | None = None
-    ) -> Float[Array, "b hy wy f"]:
-        linear = None
-        if self.linear_path != "none":
-            linear = BlockSynthesis(name="linear")(y_hat)
-            if self.linear_path == "alone":
-                return linear
-        conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
-        if linear is None:
-            head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
-            head = conv(self.width, 3, name="conv_head")(head, size)
-        else:
-            # How large coefficients are says how coarse they are, which ChannelNorm divides away;
-            # but the mean of a block is a hundred times the others, and the biases are for the
-            # norm below as they are in the encoder.
-            head = jnp.arcsinh(y_hat).astype(self.dtype)
-            bias = nn.initializers.normal(0.5)
-            head = conv(self.width, 3, bias_init=bias, name="conv_head")(head, size)
-        head = ChannelNorm(name="norm_head")(head)
-        x = head
-        for block in range(self.residual_blocks):
-            x = ResidualBlock(self.variant, dtype=self.dtype, name=f"block{block}")(x, size)
-        x = x + head
-        if linear is None:
-            return x
-        return jnp.concatenate([ops.at_least_float32(x), linear], axis=-1)
 
 
 class Generator(nn.Module):
     """G of HiFiC (Mentzer et al. 2020, fig. 2), with FCM after the two finest upsamplings.
 
+    It has two stages, so that large images can be decoded in tiles: the trunk works at the size of
+    the latents, sees far and is cheap per pixel; `upsample` is the other way round.
+
     Attributes:
       widths: channels of the head and of the four upsamplings (paper: 960, 480, 240, 120, 60).
-      residual_blocks: blocks at the latents' size (paper: 9).
-      fcm_width: channels inside each FCM, or 0 for the plain generator of HiFiC.
-      variant: "pytorch" or "tensorflow", which pad and upsample differently.
-      dtype: in which convolutions are computed.
-      fcm: kind of the FCMs, one of settings.model.FCM_KINDS.
-      fcm_dropout: share of their activations that is zeroed in training.
-      linear_path: "beside" for a linear transform of y_hat that is added to the image (and is all
-        of it before training), "alone" for nothing else, "none" for none.
+      residual_blocks: blocks of the trunk (paper: 9).
+      variant: key of VARIANTS, which pad and upsample differently.
+      dtype: data type of the convolutions.
+      fcm: kind, channels and dropout of the FCMs as `frequency_complement` takes them, None for the
+        plain generator of HiFiC.
+      companded: True for latents whose size has a meaning, such as coefficients of a transform.
+        They enter through arcsinh, since the ChannelNorm of HiFiC divides their size away.
+      last_init: initializer of the last kernel.
     """
 
     widths: tuple[int, ...]
     residual_blocks: int
-    fcm_width: int
     variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
-    fcm: str = "hific"
-    fcm_dropout: float = 0.0
-    linear_path: str = "none"
+    fcm: tuple[str, int, float] | None = None
+    companded: bool = False
+    last_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
 
     def setup(self):
-        self.trunk = Trunk(
-            self.widths[0], self.residual_blocks, self.variant, self.dtype, self.linear_path
-        )
+        edges = VARIANTS[self.variant].edges
+        self.trunk = Trunk(self.widths[0], self.residual_blocks, edges, self.dtype, self.companded)
         nn.share_scope(self, self.trunk)
 
     def __call__(
@@ -101,49 +60,78 @@ class Generator(nn.Module):
         key: Key | None = None,
         detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
-        """The image, 16 times as large, nominally in [0, 1] but not clipped, and C_1, C_2.
+        """Returns the image, float32 and 16 times as large, and C_1, C_2.
 
-        C_1 belongs to the finest level (the last upsampling), C_2 to the one before; both are
-        empty without FCM. With a key, the FCMs drop out as in training. `detail` in [0, 1] says
-        how much of what they add is added: B + detail (F - B), F being what the generator goes on
-        with at full detail (B + C but for FA-VAE's residual kind).
+        The image is nominally in [0, 1] but not clipped. C_1 belongs to the finest level (the last
+        upsampling), C_2 to the one before; without FCM there are none. With a key, the FCMs drop
+        out as in training. `detail` in [0, 1] is the share of their addition that is used:
+        B + detail (F - B), where F is what the generator goes on with at full detail (B + C, except
+        for FA-VAE's residual kind).
         """
-        return self.enlarge(self.trunk(y_hat, size), size, key, detail)
+        return self.upsample(self.trunk(y_hat, size), size, key, detail)
 
     @nn.compact
-    def enlarge(
+    def upsample(
         self,
         x: Float[Array, "b hy wy f"],
         size: Size | None = None,
         key: Key | None = None,
         detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
-        """As `__call__`, of what the trunk made of y_hat."""
-        conv = functools.partial(Conv, mode=edge_mode(self.variant), dtype=self.dtype)
-        linear = None
-        if self.linear_path != "none":
-            x, linear = x[..., :-VALUES], image_of(x[..., -VALUES:], size)
-            if self.linear_path == "alone":
-                return linear, ()
-        x = x.astype(self.dtype)
-        features = []
+        """Returns what `__call__` returns, from the features of the trunk."""
+        variant = VARIANTS[self.variant]
+        x, features = x.astype(self.dtype), []
         for level in reversed(range(1, len(self.widths))):
-            centre = UP_3X3[self.variant]
-            up = Upsample(self.widths[-level], 3, centre, dtype=self.dtype, name=f"up{level}")
+            width = self.widths[-level]
+            up = Upsample(width, 3, variant.up_center, dtype=self.dtype, name=f"up{level}")
             x, size = up(x, size), doubled(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
-            if self.fcm_width and level <= 2:
-                complement = frequency_complement(
-                    self.fcm, level, self.fcm_width, self.fcm_dropout, self.dtype, f"fcm{level}"
-                )
+            if self.fcm is not None and level <= 2:
+                kind, channels, dropout = self.fcm
+                name = f"fcm{level}"
+                complement = frequency_complement(kind, level, channels, dropout, self.dtype, name)
                 level_key = None if key is None else jax.random.fold_in(key, level)
                 b, (c, x) = x, complement(x, size, level_key)
                 if detail is not None:
                     x = b + detail.astype(x.dtype)[:, None, None, None] * (x - b)
                 features.insert(0, c)
-        if linear is None:
-            image = ops.at_least_float32(conv(3, 7, name="conv_out")(x, size))
+        conv = functools.partial(Conv, mode=variant.edges, dtype=self.dtype)
+        image = conv(3, 7, kernel_init=self.last_init, name="conv_out")(x, size)
+        return ops.at_least_float32(image), tuple(features)
+
+
+class Trunk(nn.Module):
+    """Stage of the generator at the latents' size: a head, and residual blocks around it.
+
+    Attributes:
+      width: channels.
+      residual_blocks: number of blocks.
+      edges: what convolutions see beyond the edges.
+      dtype: data type of the convolutions.
+      companded: as for `Generator`.
+    """
+
+    width: int
+    residual_blocks: int
+    edges: Literal["reflect", "constant"]
+    dtype: jnp.dtype = jnp.dtype("float32")
+    companded: bool = False
+
+    @nn.compact
+    def __call__(
+        self, y_hat: Float[Array, "b hy wy cy"], size: Size | None = None
+    ) -> Float[Array, "b hy wy f"]:
+        if self.companded:
+            # The biases are for the norm below, as those of the encoder's first convolution are.
+            head, bias_init = jnp.arcsinh(y_hat), nn.initializers.normal(0.5)
         else:
-            image = conv(3, 7, kernel_init=nn.initializers.zeros, name="conv_out")(x, size)
-            image = ops.at_least_float32(image) + linear
-        return image, tuple(features)
+            head = ChannelNorm(name="norm_in")(y_hat.astype(self.dtype))
+            bias_init = nn.initializers.zeros
+        conv = Conv(
+            self.width, 3, mode=self.edges, bias_init=bias_init, dtype=self.dtype, name="conv_head"
+        )
+        head = ChannelNorm(name="norm_head")(conv(head.astype(self.dtype), size))
+        x = head
+        for block in range(self.residual_blocks):
+            x = ResidualBlock(self.edges, dtype=self.dtype, name=f"block{block}")(x, size)
+        return x + head

@@ -10,33 +10,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fa_hific_jax import ops
+from fa_hific_jax.fidelity.variants import Padding
 from fa_hific_jax.models.convolution import convolve
 
 Features = Float[Array, "b h w c"]
 Resized = Float[Array, "b _ _ _"]
-Padding = tuple[tuple[int, int], tuple[int, int]]
 Size = tuple[Int[Array, ""], Int[Array, ""]]
 """Height and width of the true image within an array: rows and columns beyond are of no meaning.
 
 With it one compiled program serves images of many sizes, and each comes out as if its array had
 had its size. Convolutions reflect, or see zeros, at the true border.
 """
-
-# "pytorch" is Justin-Tan/high-fidelity-generative-compression, on which FA-HiFiC was built,
-# "tensorflow" is tensorflow/compression, models/hific. They have the same layers but for the
-# discriminator's; convolutions differ in `edge_mode`, `DOWN_3X3` and `UP_3X3` (docs/fidelity.md).
-
-# Rows above and below, columns left and right, of a 3x3 convolution with stride 2: the PyTorch
-# HiFiC pads above and right (src/network/encoder.py), TensorFlow's "SAME" below and right.
-DOWN_3X3: dict[str, Padding] = {"pytorch": ((1, 0), (0, 1)), "tensorflow": ((0, 1), (0, 1))}
-# Taps of a 3x3 transposed convolution before the one that falls on its input's own pixel: it is the
-# adjoint of a centred convolution (PyTorch, padding 1) or of one padded below and right (Keras).
-UP_3X3 = {"pytorch": 1, "tensorflow": 2}
-
-
-def edge_mode(variant: str) -> Literal["reflect", "constant"]:
-    """What convolutions see beyond the edges, but where both variants have zeros."""
-    return "reflect" if variant == "pytorch" else "constant"
 
 
 def same_padding(kernel: int) -> Padding:
@@ -210,13 +194,13 @@ class ChannelNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), without an activation after the sum."""
 
-    variant: str
+    edges: Literal["reflect", "constant"]
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features, size: Size | None = None) -> Features:
         channels = x.shape[-1]
-        conv = functools.partial(Conv, channels, 3, mode=edge_mode(self.variant), dtype=self.dtype)
+        conv = functools.partial(Conv, channels, 3, mode=self.edges, dtype=self.dtype)
         inner = nn.relu(ChannelNorm(name="norm1")(conv(name="conv1")(x, size)))
         inner = conv(name="conv2")(inner, size)
         return x + ChannelNorm(name="norm2")(inner)

@@ -45,7 +45,7 @@ def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
     def measure(state, images, quality, lpips_params):
         x = images.astype(jnp.float32) / 255.0
         params = ema_autoencoder(state)
-        outputs = autoencoder.apply(settings.model, params, x, None, quality)
+        outputs = autoencoder.forward(settings.model, params, x, None, quality)
         decoded = round_half_up(jnp.clip(outputs.x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
         _, metrics = train_step(state, images, key, lpips_params, settings=alone)
         return decoded[0], outputs.rates.rounded[0], metrics["loss"]

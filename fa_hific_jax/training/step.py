@@ -106,7 +106,7 @@ def forward(params: Any, batch: Batch, settings: Settings) -> AutoencoderOutput:
 
     def single(image: Batch) -> AutoencoderOutput:
         x, key, (quality, detail) = image
-        return autoencoder.apply(settings.model, params, x[None], key, quality, detail)
+        return autoencoder.forward(settings.model, params, x[None], key, quality, detail)
 
     # The autoencoder takes a batch, here of one image; a key has no such axis.
     given = jax.tree.map(lambda values: values[:, None], batch.conditioning)

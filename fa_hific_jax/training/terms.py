@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fa_hific_jax.blur import gaussian_blur
+from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
 from fa_hific_jax.losses.band_power import power_loss
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
 from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss
@@ -94,7 +96,7 @@ def _dsl(given: LossInputs) -> Scalar:
         given.outputs.fcm_features,
         sigmas=jnp.broadcast_to(sigmas, (2, sigmas.shape[1])),
         kernel_size=config.dsl_blur[0],
-        legacy_kernel="legacy_kernel" in options,
+        blur=legacy_gaussian_blur if "legacy_kernel" in options else gaussian_blur,
         weighting="authors" if "channel_weighting" in options else "mean",
         focus=Focus(config.alpha),
     )

@@ -23,10 +23,10 @@ from jaxtyping import Array, Float, Int
 
 from fa_hific_jax import ops
 from fa_hific_jax.models.layers import Size
+from fa_hific_jax.settings.model import BLOCK_VALUES
 
 BLOCK = 16
-VALUES = 3 * BLOCK**2
-"""Of a block of pixels."""
+"""Side of a block in pixels."""
 
 FINEST_STEP = 1 / 10
 """Step, for images in [0, 1], in which the orthonormal coefficients of an untrained model are
@@ -48,11 +48,11 @@ frequency)^fall, and more of the mean; fitted to halved photographs."""
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 
 
-class BlockAnalysis(nn.Module):
-    """What the linear path adds to y: the transform of each block of an image in [0, 1].
+class LinearAnalysis(nn.Module):
+    """Transform of each block of an image in [0, 1] to one vector of latents.
 
     Attributes:
-      latent_channels: of y, at most `VALUES`.
+      latent_channels: channels of y, at most BLOCK_VALUES.
     """
 
     latent_channels: int
@@ -61,33 +61,29 @@ class BlockAnalysis(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w 3"], size: Size | None = None
     ) -> Float[Array, "b hy wy cy"]:
-        kernel = self.param("kernel", _analysis, (1, 1, VALUES, self.latent_channels))
+        kernel = self.param("kernel", _analysis, (1, 1, BLOCK_VALUES, self.latent_channels))
         blocks = _mix_borders(ops.at_least_float32(x) - 0.5, border_filter(), size)
         b, h, w, _ = blocks.shape
         blocks = blocks.reshape(b, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
-        blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // BLOCK, w // BLOCK, VALUES)
+        blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // BLOCK, w // BLOCK, -1)
         return jnp.matmul(blocks, kernel[0, 0] / FINEST_STEP, precision=_PRECISION)
 
 
-class BlockSynthesis(nn.Module):
-    """What the linear path makes of y: `BLOCK`^2 pixels of three colours for each latent."""
+class LinearSynthesis(nn.Module):
+    """Image, 16 times as large as y_hat, in which each vector of latents makes one block."""
 
     @nn.compact
-    def __call__(self, y_hat: Float[Array, "b hy wy cy"]) -> Float[Array, "b hy wy v"]:
-        kernel = self.param("kernel", _synthesis, (1, 1, y_hat.shape[-1], VALUES))
+    def __call__(
+        self, y_hat: Float[Array, "b hy wy cy"], size: Size | None = None
+    ) -> Float[Array, "b h w 3"]:
+        kernel = self.param("kernel", _synthesis, (1, 1, y_hat.shape[-1], BLOCK_VALUES))
         y_hat = ops.at_least_float32(y_hat)
-        return jnp.matmul(y_hat, kernel[0, 0] * FINEST_STEP, precision=_PRECISION) + 0.5
-
-
-def image_of(
-    blocks: Float[Array, "b hy wy v"], size: Size | None = None
-) -> Float[Array, "b h w 3"]:
-    """The image of which `BlockSynthesis` made the blocks; the `size` is that of the latents."""
-    b, h, w, _ = blocks.shape
-    blocks = blocks.reshape(b, h, w, BLOCK, BLOCK, 3).transpose(0, 1, 3, 2, 4, 5)
-    image = blocks.reshape(b, h * BLOCK, w * BLOCK, 3)
-    pixels = None if size is None else (size[0] * BLOCK, size[1] * BLOCK)
-    return _mix_borders(image, np.linalg.inv(border_filter()), pixels)
+        blocks = jnp.matmul(y_hat, kernel[0, 0] * FINEST_STEP, precision=_PRECISION) + 0.5
+        b, h, w, _ = blocks.shape
+        blocks = blocks.reshape(b, h, w, BLOCK, BLOCK, 3).transpose(0, 1, 3, 2, 4, 5)
+        image = blocks.reshape(b, h * BLOCK, w * BLOCK, 3)
+        pixels = None if size is None else (size[0] * BLOCK, size[1] * BLOCK)
+        return _mix_borders(image, np.linalg.inv(border_filter()), pixels)
 
 
 def border_filter() -> Float[np.ndarray, "16 16"]:
@@ -130,7 +126,7 @@ def dct_basis(count: int) -> Float[np.ndarray, "v count"]:
     Colours are taken as their sum and two differences, in which R, G and B are little correlated.
     """
     cosines = np.asarray(scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0))
-    basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLOURS).reshape(VALUES, VALUES)
+    basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLOURS).reshape(BLOCK_VALUES, -1)
     return basis[_order(count)].T
 
 

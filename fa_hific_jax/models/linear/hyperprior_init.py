@@ -9,14 +9,15 @@ puts them in their places again, interpolates, and makes the logarithm of the sc
 of it is trained like any other kernel, and the other channels begin small.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.nn.initializers import Initializer
+from jaxtyping import Float
 
-from fa_hific_jax.models.linear_path import bands, spread
+from fa_hific_jax.models.linear.transform import bands, spread
 
 Kernel = Float[np.ndarray, "k k i o"]
 
@@ -36,7 +37,7 @@ OTHERS = 0.1
 """How large random kernels are beside these, of what they would be alone."""
 
 
-class BandStart(NamedTuple):
+class HyperpriorInit(NamedTuple):
     """Initial kernels of analysis and synthesis of scales, first layer first, and its last bias."""
 
     analysis: tuple[Kernel, Kernel, Kernel]
@@ -44,7 +45,7 @@ class BandStart(NamedTuple):
     log_scale: Float[np.ndarray, " cy"]
 
 
-def band_start(channels: int, latent_channels: int) -> BandStart:
+def hyperprior_init(channels: int, latent_channels: int) -> HyperpriorInit:
     """For `channels` hyper-latents; bands for which they do not suffice are left out."""
     band = bands(latent_channels)
     count = min(int(band.max()) + 1, channels // 4)
@@ -68,14 +69,18 @@ def band_start(channels: int, latent_channels: int) -> BandStart:
     magnitude = np.arcsinh(0.8 * usual)  # about the mean, of a Gaussian
     expected = member.T @ magnitude / np.maximum(member.sum(0), 1)
     log_scale = np.log(usual) - SLOPE * member @ expected
-    return BandStart((magnitudes, averages, places), (back, between, scales), log_scale)
+    return HyperpriorInit((magnitudes, averages, places), (back, between, scales), log_scale)
 
 
-def around(kernel: Kernel):
-    """Initialiser of a kernel: this one, and small random values on it."""
+def around(kernels: tuple[Kernel, Kernel, Kernel]) -> tuple[Initializer, Initializer, Initializer]:
+    """Returns initializers of the kernels: these, plus small random values."""
 
-    def init(key: jax.Array, shape, dtype=np.float32) -> Float[Array, "k k i o"]:
-        random = jax.nn.initializers.glorot_uniform()(key, shape, dtype)
-        return jnp.asarray(kernel, dtype) + OTHERS * random
+    def around_one(kernel: Kernel) -> Initializer:
+        def init(key: Any, shape: Any, dtype: Any = np.float32, out_sharding: Any = None) -> Any:
+            random = jax.nn.initializers.glorot_uniform()(key, shape, dtype)
+            return jnp.asarray(kernel, dtype) + OTHERS * random
 
-    return init
+        return init
+
+    first, second, third = kernels
+    return around_one(first), around_one(second), around_one(third)

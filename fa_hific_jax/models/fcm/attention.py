@@ -1,0 +1,103 @@
+"""The attention FCM of FA-VAE."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from fa_hific_jax import ops
+from fa_hific_jax.models.fcm.dropout import Key, drop, split
+from fa_hific_jax.models.fcm.group_norm_conv import GroupNorm, inside, largest_divisor
+from fa_hific_jax.models.layers import Features, Size
+
+Tokens = Float[Array, "b n heads d"]
+
+# Attention weights that are held at once, at 4 bytes each.
+_SCORES = 2**26
+
+
+class Attention(nn.Module):
+    """C = GroupNorm, then one transformer encoder layer over all positions; goes on with B + C.
+
+    The layer is PyTorch's TransformerEncoderLayer as FA-VAE uses it: up to 8 heads (the most that
+    divide the channels), norms after each sum, ReLU, no code of position. Its output takes the
+    place of B in FA-VAE; it is added here, from a last gain of zero, for the sake of warm starts.
+    FA-VAE also drops out attention weights, which would take a random number for each pair of
+    positions.
+
+    FA-VAE has it at the latents' size, 256 positions of a 256x256 image; at half the image's size
+    there are 16384, and 98304 of a 768x512 one. Queries are taken a few at a time, so memory grows
+    with the number of positions, but time with its square: 256x256 takes some 15 seconds on two CPU
+    cores, 768x512 takes 36 times as long.
+
+    Attributes:
+      width: of the hidden layer (FA-VAE: 2048).
+      dropout: share zeroed in training (FA-VAE: 0.1).
+      dtype: of the products with weights.
+    """
+
+    width: int
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(
+        self, b: Features, size: Size | None = None, key: Key | None = None
+    ) -> tuple[Features, Features]:
+        batch, height, width, channels = b.shape
+        dense = functools.partial(
+            nn.Dense, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype
+        )
+        key0, key1, key2 = split(key)
+
+        x = GroupNorm(name="norm_in")(b, size).reshape(batch, -1, channels)
+        heads = largest_divisor(channels, 8)
+        queries, keys, values = (
+            ops.at_least_float32(dense(channels, name=name)(x)).reshape(
+                batch, -1, heads, channels // heads
+            )
+            for name in ("query", "key", "value")
+        )
+        within = None if size is None else inside(height, width, size).ravel()
+        attended = _attend(queries, keys, values, within).reshape(x.shape)
+        attended = dense(channels, name="out")(attended)
+        x = TokenNorm(name="norm0")(x + drop(attended, self.dropout, key0))
+        hidden = drop(nn.relu(dense(self.width, name="dense0")(x)), self.dropout, key1)
+        hidden = dense(channels, name="dense1")(hidden)
+        last = TokenNorm(nn.initializers.zeros, name="norm1")
+        c = last(x + drop(hidden, self.dropout, key2)).reshape(b.shape).astype(b.dtype)
+        return c, b + c
+
+
+class TokenNorm(nn.Module):
+    """LayerNorm: each position normalised over its channels, then gain and offset."""
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        scale = self.param("scale", self.scale_init, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        normalized = ops.normalized(x, (-1,))
+        return (normalized * scale[None, None] + bias[None, None]).astype(x.dtype)
+
+
+def _attend(
+    queries: Tokens, keys: Tokens, values: Tokens, within: Bool[Array, " n"] | None
+) -> Tokens:
+    """softmax(q k / sqrt(d)) v for each query and head, over the keys that lie inside."""
+    batch, n, heads, d = queries.shape
+
+    def answer(query: Float[Array, "b heads d"]) -> Float[Array, "b heads d"]:
+        scores = jnp.einsum("bhd,bnhd->bhn", query / math.sqrt(d), keys)
+        if within is not None:
+            scores = jnp.where(within[None, None], scores, -jnp.inf)
+        return jnp.einsum("bhn,bnhd->bhd", nn.softmax(scores), values)
+
+    at_once = min(n, max(1, _SCORES // (batch * heads * n)))
+    # Backwards, the weights are computed again rather than kept.
+    answers = jax.lax.map(jax.checkpoint(answer), queries.swapaxes(0, 1), batch_size=at_once)
+    return answers.swapaxes(0, 1)

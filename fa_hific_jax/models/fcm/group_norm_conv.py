@@ -1,0 +1,69 @@
+"""The convolutional and the residual FCM of FA-VAE, and the GroupNorm that its kinds share."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from fa_hific_jax import ops
+from fa_hific_jax.models.fcm.dropout import Key, drop
+from fa_hific_jax.models.layers import Conv, Features, Size
+
+
+class GroupNormConv(nn.Module):
+    """F(B) = GroupNorm, SiLU, 3x3 convolution, GroupNorm, SiLU, dropout, 3x3 convolution.
+
+    FA-VAE's convolutional module has C = F(B) and goes on with B + C. Its residual module has
+    C = B + F(B) and goes on with C: the two differ in what the loss compares. FA-VAE has as many
+    channels inside as outside.
+
+    Attributes:
+      width: channels inside.
+      residual: True for C = B + F(B).
+      dropout: share that is set to zero in training (FA-VAE: 0, and 0.1 next to attention).
+      dtype: data type of the convolutions.
+    """
+
+    width: int
+    residual: bool
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(
+        self, b: Features, size: Size | None = None, key: Key | None = None
+    ) -> tuple[Features, Features]:
+        x = nn.silu(GroupNorm(name="norm0")(b, size))
+        x = Conv(self.width, 3, mode="constant", dtype=self.dtype, name="conv0")(x, size)
+        x = drop(nn.silu(GroupNorm(name="norm1")(x, size)), self.dropout, key)
+        zeros, channels = nn.initializers.zeros, b.shape[-1]
+        last = Conv(channels, 3, mode="constant", kernel_init=zeros, dtype=self.dtype, name="conv1")
+        c = last(x, size)
+        return (b + c, b + c) if self.residual else (c, b + c)
+
+
+class GroupNorm(nn.Module):
+    """Normalization of groups of channels over all positions of an image, with gain and offset.
+
+    There are 32 groups as in FA-VAE, or the largest number below that divides the channels (30 of
+    60 and of 120). Computed in float32 and returned in the dtype of the input.
+    """
+
+    @nn.compact
+    def __call__(self, x: Features, size: Size | None = None) -> Features:
+        batch, height, width, channels = x.shape
+        grouped = x.reshape(batch, height, width, largest_divisor(channels, 32), -1)
+        where = None if size is None else inside(height, width, size)[None, :, :, None, None]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        normalized = ops.normalized(grouped, (1, 2, 4), where).reshape(x.shape)
+        return (normalized * scale[None, None, None] + bias[None, None, None]).astype(x.dtype)
+
+
+def inside(height: int, width: int, size: Size) -> Bool[Array, "height width"]:
+    """Returns True where an array of this height and width lies within the true size."""
+    return (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])[None]
+
+
+def largest_divisor(channels: int, most: int) -> int:
+    """Returns the largest divisor of `channels` up to `most`."""
+    return max(n for n in range(1, most + 1) if channels % n == 0)

@@ -1,0 +1,1 @@
+"""A linear transform beside encoder and generator, and the hyperprior that suits its latents."""

@@ -314,15 +314,22 @@ def test_loss_is_the_mean_over_levels_and_passes_its_options_on():
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("weighting", ["mean", "authors"])
 def test_the_term_of_the_training_loss_blurs_and_weights_as_configured(legacy, weighting):
-    options = {"kernel_size": 5, "legacy_kernel": legacy, "weighting": weighting}
-    settings = tiny_settings(**{f"loss__dsl_{key}": value for key, value in options.items()})
+    chosen = ("legacy_kernel",) * legacy + ("channel_weighting",) * (weighting == "authors")
+    settings = tiny_settings(loss__dsl_blur=(5, 3.0), loss__dsl_options=chosen)
     a, c = (tuple(random(1, 16 // i, 16 // i, 4, seed=s + i) for i in (1, 2)) for s in (0, 2))
     image, latents, rate = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 1, 1, 4)), jnp.ones((1,))
     outputs = AutoencoderOutput(latents, latents, latents, image, a, c, Rates(*[rate] * 4))
     raw = random(2, 2, seed=9)
     given = LossInputs(image, outputs, raw, jnp.ones(()), None, None, None, None, settings)
     found = next(term for term in TERMS if term.name == "dsl").value(given)
-    expected = spectrum_loss(a, c, sigmas=sigma_from_raw(raw), **options)
+    expected = spectrum_loss(
+        a,
+        c,
+        sigmas=sigma_from_raw(raw),
+        kernel_size=5,
+        blur=legacy_gaussian_blur if legacy else gaussian_blur,
+        weighting=weighting,
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -12,10 +12,10 @@ from tiny_settings import tiny_config, tiny_settings
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
-from fa_hific_jax.models import fcm
 from fa_hific_jax.models.autoencoder import Autoencoder, init_parameters
 from fa_hific_jax.models.encoder import Encoder
-from fa_hific_jax.models.fcm import LOCAL_KINDS, frequency_complement
+from fa_hific_jax.models.fcm import LOCAL_KINDS, attention, frequency_complement
+from fa_hific_jax.models.fcm.dropout import drop
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.settings.model import FCM_KINDS
 
@@ -300,7 +300,7 @@ def test_attention_taken_a_few_queries_at_a_time_is_the_same(monkeypatch):
         return jnp.sum(jnp.square(module.apply({"params": p}, b)[0]))
 
     value, grads = jax.jit(jax.value_and_grad(energy))(parameters)
-    monkeypatch.setattr(fcm, "_SCORES", 2 * 6 * 35 * 8)  # of 35 queries 8 at a time
+    monkeypatch.setattr(attention, "_SCORES", 2 * 6 * 35 * 8)  # of 35 queries 8 at a time
     few_value, few_grads = jax.jit(jax.value_and_grad(energy))(parameters)
     np.testing.assert_allclose(few_value, value, rtol=1e-5)
     for few, one in zip(jax.tree.leaves(few_grads), jax.tree.leaves(grads), strict=True):
@@ -323,7 +323,7 @@ def test_dropout_is_on_in_training_other_for_each_key_and_off_in_evaluation(kind
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
     x = jnp.ones((100, 1000))
-    dropped = fcm._drop(x, 0.2, jax.random.key(0))
+    dropped = drop(x, 0.2, jax.random.key(0))
     assert set(np.unique(dropped)) == {0.0, 1.25}
     np.testing.assert_allclose(np.mean(dropped), 1.0, atol=5 * 0.5 / np.sqrt(x.size))
 

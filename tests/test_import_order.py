@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
+    ("errors", "ops", "spectra", "streams"),
     ("settings", "writing", "blur"),
     ("fidelity",),
     ("entropy", "losses", "data"),

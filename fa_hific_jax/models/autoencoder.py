@@ -71,7 +71,7 @@ class DecoderState(NamedTuple):
     """
 
     features: Float[Array, "b hy wy f"] | None
-    y_hat: Latents | None
+    y_hat: Any
 
 
 class Autoencoder(nn.Module):
@@ -222,9 +222,9 @@ class Autoencoder(nn.Module):
         `size` is that of the latents. Key and detail are those of `Generator.__call__`.
         """
         features, y_hat = state
-        image, fcm_features = 0.0, ()
-        if features is not None:
-            image, fcm_features = self.generator.upsample(features, size, key, detail)
+        if features is None:
+            return self.linear_synthesis(y_hat, size), ()
+        image, fcm_features = self.generator.upsample(features, size, key, detail)
         if y_hat is not None:
             image = image + self.linear_synthesis(y_hat, size)
         if self.config.input_range == "symmetric":

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from fa_hific_jax.models.linear.transform import bands, spread
 
-Kernel = Float[np.ndarray, "k k i o"]
+Kernel = Float[np.ndarray, "_ _ _ _"]
 
 RESOLUTION = 2.0
 """Steps of a hyper-latent to one unit of |arcsinh(y)|."""

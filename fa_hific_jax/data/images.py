@@ -6,19 +6,23 @@ import io
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image, ImageChops, ImageCms
 
+from fa_hific_jax.data import color, isobmff, jpeg, metadata, png, tiff
+from fa_hific_jax.data.levels import colors_and_alpha, eight_bits
+from fa_hific_jax.data.metadata import Metadata
+from fa_hific_jax.data.parts import Parts, open_file
 from fa_hific_jax.errors import UserError
 
 MAX_PIXELS = 512 * 2**20  # also the most that a compressed file may announce
 
 _ORIENTATION = 0x0112  # EXIF tag
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -30,6 +34,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 _SIDEWAYS = {5, 6, 7, 8}
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _PROFILE_IGNORED = "its colour profile is damaged or of another kind and was ignored"
 
 
@@ -43,32 +48,37 @@ class Picture(NamedTuple):
     rgb: UInt8[np.ndarray, "h w 3"]
     alpha: UInt8[np.ndarray, "h w"] | None = None
     notes: tuple[str, ...] = ()
+    metadata: Metadata = Metadata()
 
 
 def read_image(source: Path | str | bytes | io.IOBase, max_pixels: int = MAX_PIXELS) -> Picture:
     """The picture in a file (path, bytes or open file) of any kind that Pillow reads.
 
-    Grey is repeated, palettes are looked up, CMYK and embedded profiles become sRGB, the EXIF
-    orientation is applied, 16 bits become 8 (round(v / 257), except for RGB, which Pillow cuts to
-    its upper byte), and of an animation the first frame counts. Pixels in floating point, or
-    integers beyond 16 bits, are taken as 0 to 1, 255 or 65535, the first that holds all of them,
-    else as lowest to highest.
+    docs/images.md tells what is converted, kept, noted and refused. Grey is repeated, palettes are
+    looked up, CMYK, embedded profiles and stated color spaces become sRGB, the EXIF orientation is
+    applied, 16 bits become 8 (round(v / 257), except for RGB, of which the upper byte counts), and
+    of an animation the first frame counts. Other depths are scaled by `levels.eight_bits`. Damage
+    in what the pixels do not need is noted.
 
     Raises:
       UserError: no image, a damaged one, or more than `max_pixels` pixels.
     """
-    with _opened(source, max_pixels) as image:
-        image.load()
-        notes = []
-        # The further pictures of MPO are previews and other views of the same photograph.
-        if getattr(image, "is_animated", False) and image.format != "MPO":
+    with _readable(source) as (file, name):
+        parts = _take_apart(file)
+        _check_size(name, parts.size, max_pixels)
+        image = _open(parts)
+        _check_size(name, parts.size or image.size, max_pixels)
+        notes = list(parts.notes)
+        image = _loaded(image, parts, notes)
+        if getattr(image, "is_animated", False):
             notes.append("of its several frames or pages only the first is kept")
-        turn = _UPRIGHT.get(_orientation(image, notes), lambda pixels: pixels)
-        colours, alpha = _without_alpha(image)
-        rgb = np.array(turn(np.asarray(_to_srgb(colours, notes))), order="C")
+        orientation = parts.orientation if parts.layout else _orientation(image, notes)
+        turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
+        colours, alpha = _without_alpha(image, parts, notes)
+        rgb = np.array(turn(_srgb(image, colours, parts, notes)), order="C")
         if alpha is not None:
             alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
-        return Picture(rgb, alpha, tuple(notes))
+        return Picture(rgb, alpha, tuple(notes), metadata.of(image, parts))
 
 
 def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -91,13 +101,22 @@ def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
     Raises:
       UserError: no image.
     """
-    with _opened(source, None) as image:
-        width, height = image.size
-        if image.format == "TIFF":  # some releases of Pillow give the size of it once turned
-            tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-        sideways = _orientation(image, []) in _SIDEWAYS
-        return (width, height) if sideways else (height, width)
+    with _readable(source) as (file, _):
+        parts = _take_apart(file, header_only=True)
+        if parts.size:
+            stored, (width, height) = _with_info(parts.info), parts.size
+        else:
+            stored = _open(parts)
+            width, height = stored.size
+        turned = {parts.orientation, _orientation(stored, [])} & _SIDEWAYS
+        return (width, height) if turned else (height, width)
+
+
+def _with_info(info: dict[str, Any]) -> Image.Image:
+    """Pillow's image of no other content, for what it makes of metadata."""
+    image = Image.new("1", (1, 1))
+    image.info.update(info)
+    return image
 
 
 def on_white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
@@ -109,20 +128,16 @@ def on_white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
 
 
 @contextlib.contextmanager
-def _opened(source, max_pixels: int | None) -> Iterator[Image.Image]:
-    """The file as Pillow's image; what goes wrong meanwhile becomes a UserError with its name."""
+def _readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
+    """The open file and its name; what goes wrong meanwhile becomes a UserError with that."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", "the image")
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with _without_bomb_guard(), Image.open(file) as image:
-            if image.format in ("EPS", "WMF"):  # Pillow would start other programs on them
-                raise ValueError("vector graphics; draw it as PNG first")
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise UserError(
-                    f"{name}: {image.width} x {image.height} pixels are over the limit of "
-                    f"{max_pixels} pixels: cut it into parts"
-                )
-            yield image
+        with contextlib.ExitStack() as stack:
+            file = open_file(source)
+            if file is not source:
+                stack.enter_context(file)
+            stack.enter_context(_without_bomb_guard())
+            yield file, name
     except UserError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -130,6 +145,69 @@ def _opened(source, max_pixels: int | None) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow raises errors of many types on broken files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _unreadable(name, reason) from error
+
+
+def _take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
+    file.seek(0)
+    start = file.read(64)
+    file.seek(0)
+    if start.startswith(png.SIGNATURE):
+        return png.take_apart(file, header_only)
+    if start.startswith(jpeg.SIGNATURE):
+        return jpeg.take_apart(file)
+    if start.startswith(tiff.SIGNATURES):
+        return tiff.take_apart(file)
+    if isobmff.brands(start):
+        return isobmff.take_apart(file)
+    if start.startswith(_JPEG_XL):
+        _register_jpeg_xl()
+    return Parts(file)
+
+
+def _open(parts: Parts) -> Image.Image:
+    try:
+        image = Image.open(parts.pixels)
+    except Image.UnidentifiedImageError as error:
+        if not parts.size or parts.layout:
+            raise
+        raise ValueError(tiff.describe(parts.pixels) + ", which Pillow does not read") from error
+    if image.format in ("EPS", "WMF"):  # Pillow would start other programs on them
+        raise ValueError("vector graphics; draw it as PNG first")
+    image.info.update(parts.info)
+    return image
+
+
+def _check_size(name: object, size: tuple[int, ...], max_pixels: int) -> None:
+    if size and size[0] * size[1] > max_pixels:
+        raise UserError(
+            f"{name}: {size[0]} x {size[1]} pixels are over the limit of {max_pixels} pixels: cut "
+            "it into parts"
+        )
+
+
+def _register_jpeg_xl() -> None:
+    try:
+        import pillow_jxl  # noqa: F401  # Tells Pillow of the format.
+    except ImportError as error:
+        raise ValueError(
+            "JPEG XL, for which the extra fa-hific-jax[jpegxl] is to be installed"
+        ) from error
+
+
+def _loaded(image: Image.Image, parts: Parts, notes: list[str]) -> Image.Image:
+    """The image with its pixels, of a JPEG also where its end is missing and nothing else is."""
+    try:
+        image.load()
+        return image
+    except OSError:
+        if image.format != "JPEG":
+            raise
+    parts.pixels.seek(0)
+    with Image.open(io.BytesIO(jpeg.ended(parts.pixels.read()))) as whole:
+        whole.load()
+    whole.info.update(parts.info)
+    notes.append("its end is missing, after the last of its pixels")
+    return whole
 
 
 def _unreadable(name: object, reason: str) -> UserError:
@@ -167,17 +245,49 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
-def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+def _without_alpha(
+    image: Image.Image, parts: Parts, notes: list[str]
+) -> tuple[Image.Image, np.ndarray | None]:
     """Colours and transparency apart; colours keep profile and, where they were grey, one band."""
+    if parts.layout is not None:
+        samples = tiff.samples(np.asarray(image), parts.layout, parts.size[0])
+        levels, alpha = colors_and_alpha(samples, parts.layout, notes)
+        colours = Image.fromarray(levels)
+        colours.info = dict(parts.info)
+        return colours, alpha
+    if parts.key:
+        return image, np.where(_is_clear(image, parts), 0, 255).astype(np.uint8)
     if not image.has_transparency_data:
         return image, None
-    if image.mode.startswith("I"):  # one of the grey levels stands for clear
-        clear = np.asarray(image) == image.info["transparency"]
-        return image, np.where(clear, 0, 255).astype(np.uint8)
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     colours = rgba.convert("L" if image.mode in ("L", "LA", "La") else "RGB")
     colours.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
     return colours, np.asarray(rgba.getchannel("A"))
+
+
+def _is_clear(image: Image.Image, parts: Parts) -> Bool[np.ndarray, "h w"]:
+    """Where an image of PNG without an alpha channel has the level, or color, that is clear."""
+    if len(parts.key) == 3:
+        levels = png.deep_color(parts, image) if parts.depth == 16 else np.asarray(image)
+        return np.all(levels == np.array(parts.key, levels.dtype), axis=-1)
+    scale = 255 // (2**parts.depth - 1) if parts.depth < 8 else 1
+    return np.asarray(image.convert("L") if image.mode == "1" else image) == scale * parts.key[0]
+
+
+def _srgb(
+    image: Image.Image, colours: Image.Image, parts: Parts, notes: list[str]
+) -> UInt8[np.ndarray, "h w 3"]:
+    if parts.space is None or "icc_profile" in colours.info:
+        return np.asarray(_to_srgb(colours, notes))
+    if colours.mode.startswith("I"):
+        levels = np.asarray(colours).astype(np.uint16)
+    elif parts.depth == 16 and image.mode in ("RGB", "RGBA"):
+        levels = png.deep_color(parts, image)
+    else:
+        levels = np.asarray(colours.convert("L" if colours.mode in ("1", "L") else "RGB"))
+    rgb, more = color.to_srgb(levels, parts.space)
+    notes.extend(more)
+    return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)
 
 
 def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -185,7 +295,7 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow takes all for Adobe's, which are inverted
     if image.mode.startswith(("I", "F")):
-        image = _eight_bits(image, notes)
+        image = Image.fromarray(eight_bits(np.asarray(image), notes))
     if not profile and image.mode != "LAB":
         return image.convert("RGB")
     try:
@@ -222,20 +332,3 @@ def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform |
         if np.max(np.asarray(change)) <= 1:
             return mode, None
     return mode, transform
-
-
-def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    values = np.asarray(image)
-    if values.dtype.itemsize == 2:
-        values = values.astype(np.uint16, copy=False)
-        # v // 257 rounded to nearest without an intermediate of more than 16 bits.
-        return Image.fromarray((values // 257 + (values % 257 > 128)).astype(np.uint8))
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    tops = [65535.0] if values.dtype.kind == "i" else [1.0, 255.0, 65535.0]
-    if low >= 0.0 and high <= tops[-1]:
-        low, high = 0.0, next(top for top in tops if high <= top)
-    if values.dtype.kind == "f" or (low, high) != (0.0, 65535.0):
-        notes.append(f"of its grey levels {low:g} became black and {high:g} white")
-    scaled = (np.clip(values, low, high, dtype=np.float64) - low) * (255.0 / max(high - low, 1e-30))
-    return Image.fromarray(np.rint(np.nan_to_num(scaled)).astype(np.uint8))

@@ -1,5 +1,6 @@
 """Color spaces that files state in numbers, converted to sRGB (ITU-T H.273, PNG third edition)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -86,11 +87,11 @@ def to_srgb(levels: Levels, space: Space) -> tuple[UInt8[np.ndarray, "h w *c"], 
     return result, notes
 
 
-def _unchanged(convert, dimensions: int) -> bool:
+def _unchanged(convert: Callable[[np.ndarray], np.ndarray], dimensions: int) -> bool:
     steps = np.arange(0, 256, 15).astype(np.uint8)
     probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
     probe = probe if dimensions == 3 else np.arange(256, dtype=np.uint8)[:, None]
-    return np.max(np.abs(convert(probe).astype(int) - probe)) <= 1
+    return bool(np.max(np.abs(convert(probe).astype(int) - probe)) <= 1)
 
 
 def _matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -45,18 +45,24 @@ def colors_and_alpha(
     """Levels of gray or RGB, and transparency, from the samples of a TIFF."""
     count = 3 if samples.shape[2] >= 3 else 1
     colors = samples[..., 0] if count == 1 else samples[..., :3]
-    result = eight_bits(colors, notes, layout.bits, layout.negative)
-    if samples.shape[2] == count:
-        return result, None
-    if layout.alpha == 0:
-        notes.append("of its samples those beyond the colors were left out")
-        return result, None
-    alpha = eight_bits(samples[..., -1], [], layout.bits)
+    if samples.shape[2] == count or layout.alpha == 0:
+        if samples.shape[2] > count:
+            notes.append("of its samples those beyond the colors were left out")
+        return eight_bits(colors, notes, layout.bits, layout.negative), None
+    clear = samples[..., -1]
+    alpha = eight_bits(clear, [], layout.bits)
     if layout.alpha == 1:
-        spread = alpha if count == 1 else alpha[..., None]
-        result = (result.astype(np.uint16) * 255 + spread // 2) // np.maximum(spread, 1)
-        result = np.minimum(result, 255).astype(np.uint8)
-    return result, alpha
+        colors = _divided(colors, clear if count == 1 else clear[..., None])
+    return eight_bits(colors, notes, layout.bits, layout.negative), alpha
+
+
+def _divided(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colors that were multiplied by an alpha of the same range."""
+    whole = colors.dtype.kind != "f"
+    top = np.iinfo(colors.dtype).max if whole else 1
+    with np.errstate(all="ignore"):
+        result = np.where(alpha > 0, colors * (top / alpha.astype(np.float64)), 0)
+    return np.minimum(np.rint(result), top).astype(colors.dtype) if whole else result
 
 
 def _span(values: np.ndarray, bits: int) -> tuple[float, float]:

@@ -44,7 +44,8 @@ def take_apart(file: BufferedIOBase) -> Parts:
         file.seek(0)
         return Parts(file)  # Pillow's to judge
     file.seek(8)
-    if file.read(2) == b"CR" or _DNG_VERSION in first or _is_raw([first, *others]):
+    canon = file.read(4) == b"CR\2\0" and head.first == 16
+    if canon or _DNG_VERSION in first or _is_raw([first, *others]):
         raise ValueError(_RAW)
     if any(_larger(other, first) for other in others):
         raise ValueError(_THUMBNAIL)

@@ -52,14 +52,14 @@ def colors_and_alpha(
     clear = samples[..., -1]
     alpha = eight_bits(clear, [], layout.bits)
     if layout.alpha == 1:
-        colors = _divided(colors, clear if count == 1 else clear[..., None])
+        colors = _divided(colors, clear if count == 1 else clear[..., None], layout.bits)
     return eight_bits(colors, notes, layout.bits, layout.negative), alpha
 
 
-def _divided(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def _divided(colors: np.ndarray, alpha: np.ndarray, bits: int) -> np.ndarray:
     """Colors that were multiplied by an alpha of the same range."""
     whole = colors.dtype.kind != "f"
-    top = np.iinfo(colors.dtype).max if whole else 1
+    top = 2 ** (bits - (colors.dtype.kind == "i")) - 1 if whole else 1
     with np.errstate(all="ignore"):
         result = np.where(alpha > 0, colors * (top / alpha.astype(np.float64)), 0)
     return np.minimum(np.rint(result), top).astype(colors.dtype) if whole else result

@@ -5,8 +5,9 @@
   fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
   fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
 
-A file that is there is not overwritten without --force. Files that are damaged or were made
-with another model are named at the end, after all else is done.
+Metadata that compress kept are written into the image; a TIFF with metadata is not compressed. A
+file that is there is not overwritten without --force. Files that are damaged or were made with
+another model are named at the end, after all else is done.
 
 exit codes:
   0  all files were decompressed
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     files.check_targets(jobs, args.force)
     name = runtime.model_to_use(args.model)
     with runtime.orderly():
+        from fa_hific_jax.codec import metadata
         from fa_hific_jax.codec.pixels import Picture, check_image_name, on_white, write_image
 
         for job in jobs:
@@ -70,13 +72,14 @@ def run(args: argparse.Namespace) -> None:
             return job.source.read_bytes()
 
         def work(data):
-            return model.decompress_picture(data, detail=args.detail, mode=args.mode, plan=plan)
+            options = {"detail": args.detail, "mode": args.mode, "plan": plan}
+            return *model.decompress_picture(data, **options), metadata.of(data)
 
         def write(job, picture):
-            rgb, alpha = picture
+            rgb, alpha, kept = picture
             if args.drop_alpha:
                 rgb, alpha = on_white(Picture(rgb, alpha)), None
-            write_image(job.target, rgb, alpha)
+            write_image(job.target, rgb, alpha, kept)
 
         with Progress(len(jobs), sum(pixels.values())) as progress:
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)

@@ -12,7 +12,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fa_hific_jax.codec.bitstream import BitstreamError
+from fa_hific_jax.codec.metadata import with_metadata
 from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
+from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.errors import UserError
 
 __all__ = [
@@ -90,20 +92,25 @@ def unpack_alpha(data: bytes, height: int, width: int) -> Alpha:
 
 
 def write_image(
-    path: Path | str, rgb: UInt8[np.ndarray, "h w 3"], alpha: Alpha | None = None
+    path: Path | str,
+    rgb: UInt8[np.ndarray, "h w 3"],
+    alpha: Alpha | None = None,
+    metadata: Metadata = Metadata(),  # noqa: B008  # It cannot be changed.
 ) -> None:
     """Writes the picture, values 0 to 255, in the format of the path's suffix, whole or not at all.
 
     PNG, WebP and TIFF are lossless, JPEG has quality 95 at full colour resolution.
 
     Raises:
-      UserError: another suffix, transparency in JPEG, or a size that the format cannot hold.
+      UserError: another suffix, transparency or more than 64 KB of metadata in JPEG, or a size that
+        the format cannot hold.
     """
     path = Path(path)
     check_image_name(path)
     kind, options = _FORMATS[path.suffix.lower()]
     if alpha is not None and kind == "JPEG":
         raise UserError(f"{path}: JPEG cannot hold transparency: write PNG, WebP or TIFF")
+    options = with_metadata(options, metadata, kind)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
     with atomically(path) as temporary, temporary.open("wb") as file:
         try:

@@ -51,14 +51,19 @@ class Picture(NamedTuple):
     metadata: Metadata = Metadata()
 
 
-def read_image(source: Path | str | bytes | io.IOBase, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_image(
+    source: Path | str | bytes | io.IOBase,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    keep_metadata: bool = False,
+) -> Picture:
     """The picture in a file (path, bytes or open file) of any kind that Pillow reads.
 
     docs/images.md tells what is converted, kept, noted and refused. Grey is repeated, palettes are
     looked up, CMYK, embedded profiles and stated color spaces become sRGB, the EXIF orientation is
     applied, 16 bits become 8 (round(v / 257), except for RGB, of which the upper byte counts), and
     of an animation the first frame counts. Other depths are scaled by `levels.eight_bits`. Damage
-    in what the pixels do not need is noted.
+    in what the pixels do not need is noted. EXIF and XMP are dropped unless asked for.
 
     Raises:
       UserError: no image, a damaged one, or more than `max_pixels` pixels.
@@ -78,7 +83,8 @@ def read_image(source: Path | str | bytes | io.IOBase, max_pixels: int = MAX_PIX
         rgb = np.array(turn(_srgb(image, colours, parts, notes)), order="C")
         if alpha is not None:
             alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
-        return Picture(rgb, alpha, tuple(notes), metadata.of(image, parts))
+        kept = metadata.of(image, parts) if keep_metadata else Metadata()
+        return Picture(rgb, alpha, tuple(notes), kept)
 
 
 def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:

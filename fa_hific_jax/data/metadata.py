@@ -59,7 +59,9 @@ def _of_tiff(parts: Parts) -> bytes:
     """What describes the photograph, as EXIF of its own; b"" where there is nothing."""
     found, kept = Image.Exif(), Image.Exif()
     try:
-        found.load_from_fp(parts.pixels)
+        found.endian = tags.header(parts.pixels).order
+        parts.pixels.seek(0)
+        found.load_from_fp(parts.pixels, parts.directory or None)
         kept.update({tag: found[tag] for tag in _DESCRIBING if tag in found})
         for directory in _DIRECTORIES:
             if values := dict(found.get_ifd(directory)):

@@ -44,6 +44,7 @@ class Parts(NamedTuple):
       depth: bits of a sample of PNG.
       notes: sentences on what was ignored.
       orientation: EXIF's, of TIFF.
+      directory: offset of the one that describes a TIFF, where the header names another.
       layout: of TIFF whose samples Pillow does not read rightly.
     """
 
@@ -55,6 +56,7 @@ class Parts(NamedTuple):
     depth: int = 8
     notes: tuple[str, ...] = ()
     orientation: int = 1
+    directory: int = 0
     layout: Layout | None = None
 
 

@@ -21,7 +21,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 25
 _FILL_ORDER, _STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 266, 273, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 317, 322, 323, 324, 325
 _SUB_DIRECTORIES, _EXTRA, _FORMAT, _DNG_VERSION = 330, 338, 339, 50706
-_ORIENTATION, _INFO = 274, {34675: "icc_profile"}
+_ORIENTATION, _INFO = 274, {34675: "icc_profile", 700: "xmp"}
 _WHITE_IS_ZERO, _RGB, _RAW_KINDS = 0, 2, (32803, 34892)
 _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, not of pixels
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
@@ -55,9 +55,21 @@ def take_apart(file: BufferedIOBase) -> Parts:
         return Parts(file, size, orientation=orientation)
     layout = _layout(first, head)
     data = tags.with_directory(file.read(), head, _as_bytes(first, layout))
-    info = {name: first[tag][0] for tag, name in _INFO.items() if tag in first}
-    notes = (_PAGES,) if following else ()
-    return Parts(io.BytesIO(data), size, info, notes=notes, orientation=orientation, layout=layout)
+    info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
+    return Parts(
+        io.BytesIO(data),
+        size,
+        info,
+        notes=(_PAGES,) if following else (),
+        orientation=orientation,
+        directory=head.first,
+        layout=layout,
+    )
+
+
+def _blob(values: tuple) -> bytes:
+    """What a tag of bytes holds, be they of the type for text or for numbers."""
+    return values[0] if values and isinstance(values[0], bytes) else bytes(values)
 
 
 def samples(rows: Shaped[np.ndarray, "h bytes"], layout: Layout, width: int) -> np.ndarray:

@@ -92,7 +92,7 @@ class Model:
         )
         level, gray = choices.quality_level(self.config, quality), _is_gray(image)
         extras = Extras(b"" if alpha is None else pack_alpha(alpha), level, gray)
-        return self._encode(quantised, *image.shape[:2], coder, extras)
+        return self._encode(quantised, image.shape[:2], coder, extras)
 
     def decompress(
         self,
@@ -159,7 +159,7 @@ class Model:
         level = choices.quality_level(self.config, quality)
         return [
             self._encode(
-                quantised, *image.shape[:2], coder, Extras(quality=level, gray=_is_gray(image))
+                quantised, image.shape[:2], coder, Extras(quality=level, gray=_is_gray(image))
             )
             for quantised, image in zip(symbols, images, strict=True)
         ]
@@ -210,7 +210,7 @@ class Model:
         _check_alpha(alpha, height, width)
         stream = b"" if alpha is None else pack_alpha(alpha)
         level = choices.quality_level(self.config, quality)
-        return self._encode(quantised, height, width, coder, Extras(stream, level))
+        return self._encode(quantised, (height, width), coder, Extras(stream, level))
 
     def quality_for(
         self,
@@ -254,7 +254,7 @@ class Model:
             (z,) = programs.run_whole(network, "hyper_analyse", [scaled], ())
             quantised = compress.quantise(self.entropy, scaled, z)
             extras = Extras(stream, level, gray)
-            return len(self._encode(quantised, *image.shape[:2], coder, extras))
+            return len(self._encode(quantised, image.shape[:2], coder, extras))
 
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
         level = max(bisect.bisect_right(range(bitstream.QUALITIES), most, key=size) - 1, 0)
@@ -267,10 +267,8 @@ class Model:
             level -= 1
         return level / (bitstream.QUALITIES - 1)
 
-    def _encode(
-        self, quantised: Quantised, height: int, width: int, coder: str, extras: Extras
-    ) -> bytes:
-        return compress.encode(self.entropy, quantised, self.model_id, height, width, coder, extras)
+    def _encode(self, quantised: Quantised, size: Shape, coder: str, extras: Extras) -> bytes:
+        return compress.encode(self.entropy, quantised, self.model_id, *size, coder, extras)
 
     def _encoder(self, quality: float | None, reproducible: bool) -> Network:
         level = choices.quality_level(self.config, quality)

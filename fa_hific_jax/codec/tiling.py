@@ -29,7 +29,7 @@ from fa_hific_jax.models.fcm import LEGACY_SIDE, LOCAL_KINDS
 
 MODES = ("auto", "whole", "exact", "blend")
 # Sides of the tiles: pixels of the encoder, latents of the others. Wider ones waste less on their
-# margins and need more memory.
+# margins and need more memory. Of narrow images tiles of as many pixels are longer (`tile_shape`).
 _ENCODER_SIDE, _HYPER_SIDE, _TRUNK_SIDE, _ENLARGE_SIDE = 1024, 256, 128, 64
 _BLEND_MARGIN = 4  # latents
 
@@ -147,6 +147,20 @@ def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
     ]
 
 
+def tile_shape(extents: Shape, side: int, align: int) -> Shape:
+    """Height and width of the tiles for an array: square, or narrower by powers of two and longer.
+
+    A line of pixels would fill a sixteenth of a square tile. A few shapes serve all arrays, each
+    of which is a program.
+    """
+    shape = [side, side]
+    for narrow, long in ((0, 1), (1, 0)):
+        while shape[narrow] // 2 >= extents[narrow] and shape[narrow] // 2 % align == 0:
+            shape[narrow] //= 2
+            shape[long] *= 2 if shape[long] < extents[long] else 1
+    return shape[0], shape[1]
+
+
 def _analyse_tiles(network: Network, image: Image) -> tuple[Values, Values]:
     height, width, _ = image.shape
     config, field = network.config, receptive_field(network.config)
@@ -208,10 +222,12 @@ def _blend_tiles(
 def _tile_results(
     network: Network, method: str, source: np.ndarray, side: int, margin: int, align: int
 ) -> Iterator[tuple[Tile, Tile, np.ndarray]]:
-    rows, columns = (tiles(extent, side, margin, align) for extent in source.shape[:2])
+    shape = tile_shape(source.shape[:2], side, align)
+    sides = zip(source.shape[:2], shape, strict=True)
+    rows, columns = (tiles(extent, length, margin, align) for extent, length in sides)
     for row, column in itertools.product(rows, columns):
         part = source[row.start : row.stop, column.start : column.stop]
-        canvas = canvas_of([part], (side, side))
+        canvas = canvas_of([part], shape)
         yield row, column, run(network, method, canvas, sizes_of([part]))[0]
 
 

@@ -259,7 +259,7 @@ def _without_alpha(
         samples = tiff.samples(np.asarray(image), parts.layout, parts.size[0])
         levels, alpha = colors_and_alpha(samples, parts.layout, notes)
         colours = Image.fromarray(levels)
-        colours.info = dict(parts.info)
+        colours.info.update(parts.info)
         return colours, alpha
     if parts.key:
         return image, np.where(_is_clear(image, parts), 0, 255).astype(np.uint8)

@@ -48,7 +48,7 @@ class Parts(NamedTuple):
       layout: of TIFF whose samples Pillow does not read rightly.
     """
 
-    pixels: BufferedIOBase
+    pixels: Any  # a file that can be sought in; Pillow's types take no BufferedIOBase
     size: tuple[int, ...] = ()
     info: dict[str, Any] = {}
     space: Space | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageChops, ImageCms
 
-from fa_hific_jax.data import color, isobmff, jpeg, metadata, png, tiff
+from fa_hific_jax.data import color, isobmff, jpeg, metadata, png, tiff, webp
 from fa_hific_jax.data.levels import colors_and_alpha, eight_bits
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.data.parts import Parts, open_file
@@ -150,7 +150,7 @@ def _readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
         raise _unreadable(name, "not of a kind that Pillow knows") from error
     except Exception as error:  # Pillow raises errors of many types on broken files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _unreadable(name, reason) from error
+        raise _unreadable(name, " ".join(reason.split())) from error
 
 
 def _take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
@@ -163,6 +163,8 @@ def _take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
         return jpeg.take_apart(file)
     if start.startswith(tiff.SIGNATURES):
         return tiff.take_apart(file)
+    if webp.is_webp(start):
+        return webp.take_apart(file)
     if isobmff.brands(start):
         return isobmff.take_apart(file)
     if start.startswith(_JPEG_XL):

@@ -7,7 +7,8 @@ from fa_hific_jax.data import color
 from fa_hific_jax.data.parts import Parts
 
 _HEAD = 2**16  # bytes that hold the description of any picture that is not a film
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+_AVIF = {b"avif", b"avis"}
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _UNSPECIFIED = 2
 
 
@@ -24,7 +25,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
     head = file.read(_HEAD)
     file.seek(0)
     named = brands(head)
-    if named[:1] and named[0] in _HEIC:
+    if _HEIC & set(named) and not _AVIF & set(named):
         raise ValueError("HEIC; save it as JPEG, PNG or AVIF first")
     notes = ["its HDR gain map is left out"] if b"tmap" in named else []
     space = None

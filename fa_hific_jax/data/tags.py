@@ -37,7 +37,9 @@ def header(file: BufferedIOBase) -> Header:
 def directory(file: BufferedIOBase, head: Header, offset: int) -> tuple[Tags, int]:
     """Values by tag, and the offset of the next directory, 0 where there is none.
 
-    Raises ValueError or struct.error where it is damaged.
+    Tags whose values are damaged or of unknown types are left out.
+
+    Raises ValueError or struct.error where the directory itself is damaged.
     """
     count_code, entry_code = ("Q", "HHQ8s") if head.big else ("H", "HHI4s")
     file.seek(offset)
@@ -46,7 +48,8 @@ def directory(file: BufferedIOBase, head: Header, offset: int) -> tuple[Tags, in
         raise ValueError("damaged tags")
     entries = [_unpack(file, head.order + entry_code) for _ in range(count)]
     (following,) = _unpack(file, head.order + ("Q" if head.big else "I"))
-    return {tag: _values(file, head, *entry) for tag, *entry in entries}, following
+    values = {tag: _values(file, head, *entry) for tag, *entry in entries}
+    return {tag: found for tag, found in values.items() if found}, following
 
 
 def with_directory(data: bytes, head: Header, tags: dict[int, tuple[int, ...]]) -> bytes:
@@ -91,7 +94,10 @@ def _values(
     if size <= len(inline):
         return struct.unpack(form, inline[:size])
     file.seek(struct.unpack(head.order + ("Q" if head.big else "I"), inline)[0])
-    return _unpack(file, form)
+    try:
+        return _unpack(file, form)
+    except ValueError:
+        return ()
 
 
 def _unpack(file: BufferedIOBase, form: str) -> tuple[Any, ...]:

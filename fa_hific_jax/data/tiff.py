@@ -69,7 +69,9 @@ def take_apart(file: BufferedIOBase) -> Parts:
 
 def _blob(values: tuple) -> bytes:
     """What a tag of bytes holds, be they of the type for text or for numbers."""
-    return values[0] if values and isinstance(values[0], bytes) else bytes(values)
+    if isinstance(values[0], bytes):
+        return values[0]
+    return bytes(values) if all(0 <= value < 256 for value in values) else b"damaged"
 
 
 def samples(rows: Shaped[np.ndarray, "h bytes"], layout: Layout, width: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int32, UInt8
 from fa_hific_jax.codec import arrays, bitstream, choices, compress, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.compress import EntropyModel, Extras, Quantised
+from fa_hific_jax.codec.gray import is_gray, luma
 from fa_hific_jax.codec.hidden import fill_hidden
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
@@ -27,7 +28,6 @@ WEIGHTS = ("float32", "float16")
 
 _CALIBRATED = (1.0, 0.0, 0.5)
 _ROUNDING = 16  # bytes by which files of nearly the same latents may differ
-_LUMA = np.array([299, 587, 114])  # thousandths: ITU-R BT.601, as JPEG and docs/bitstream.md
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class Model:
         (quantised,) = self.quantise(
             [image], quality=quality, reproducible=reproducible, mode=mode, plan=plan
         )
-        level, gray = choices.quality_level(self.config, quality), _is_gray(image)
+        level, gray = choices.quality_level(self.config, quality), is_gray(image)
         extras = Extras(b"" if alpha is None else pack_alpha(alpha), level, gray)
         return self._encode(quantised, image.shape[:2], coder, extras)
 
@@ -159,7 +159,7 @@ class Model:
         level = choices.quality_level(self.config, quality)
         return [
             self._encode(
-                quantised, image.shape[:2], coder, Extras(quality=level, gray=_is_gray(image))
+                quantised, image.shape[:2], coder, Extras(quality=level, gray=is_gray(image))
             )
             for quantised, image in zip(symbols, images, strict=True)
         ]
@@ -243,7 +243,7 @@ class Model:
             )
         _check_alpha(alpha, *image.shape[:2])
         image = fill_hidden(image, alpha)
-        gray, stream = _is_gray(image), b"" if alpha is None else pack_alpha(alpha)
+        gray, stream = is_gray(image), b"" if alpha is None else pack_alpha(alpha)
         config, params = choices.at_quality(self.config, self.params, bitstream.QUALITIES - 1)
         network = Network(config, params, "float64" if reproducible else None)
         ((y, _),) = tiling.analyse(network, [image], mode)
@@ -350,18 +350,8 @@ def hyper_latents(
 
 
 def _finished(image: Image, container: bitstream.Container) -> Image:
-    """Without what padded it; gray where the original was."""
     image = image[: container.height, : container.width]
-    if not container.gray:
-        return image
-    luma = np.empty(image.shape[:2], np.uint8)
-    for row, values in zip(luma, image, strict=True):  # little memory beside the image's
-        row[:] = (values @ _LUMA + 500) // 1000
-    return np.repeat(luma[..., None], 3, axis=-1)
-
-
-def _is_gray(image: Image) -> bool:
-    return all(np.array_equal(image[..., 0], image[..., channel]) for channel in (1, 2))
+    return luma(image) if container.gray else image
 
 
 def _without_gains(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_files import saved
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from test_tiff import of
 
 from fa_hific_jax.codec import bitstream, metadata
@@ -83,6 +84,16 @@ def test_damaged_exif_is_not_kept():
         assert (
             read_image(saved(COLORS, "WEBP", exif=junk), keep_metadata=True).metadata == Metadata()
         )
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_xmp_of_a_png_is_kept_whatever_its_size(zipped):
+    packet = XMP.replace(b"</c>", b"x" * 2_000_000 + b"</c>")
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode(), zip=zipped)
+    found = read_image(saved(COLORS, pnginfo=info), keep_metadata=True)
+    assert found.metadata.xmp == packet.replace(b'Orientation="6"', b'Orientation="1"')
+    assert found.notes == () and found.rgb.shape == (7, 5, 3)
 
 
 def test_metadata_are_kept_on_request_alone():

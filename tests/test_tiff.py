@@ -130,6 +130,29 @@ def test_compressed_predicted_and_tiled_samples_come_back(predictor, tile):
     check(file.getvalue(), expected, "of its levels -9 became black and 30000 white")
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib", "predictor": 2}, {"tile": (16, 16)}]
+)
+def test_planes_that_lie_apart_come_together(order, options):
+    tifffile = pytest.importorskip("tifffile")
+    for kind, bits in ((np.uint16, 16), (np.int16, 15)):
+        planes = RNG.integers(0, 2**bits, (3, 40, 50)).astype(kind)
+        file = io.BytesIO()
+        options = {"rowsperstrip": None if "tile" in options else 7} | options
+        tifffile.imwrite(
+            file,
+            planes,
+            photometric="rgb",
+            planarconfig="separate",
+            byteorder=order,
+            **options,
+        )
+        expected = np.rint(np.moveaxis(planes, 0, -1) * (255 / (2**bits - 1)))
+        notes = () if kind is np.uint16 else ("of its levels 0 became black and 32767 white",)
+        check(file.getvalue(), expected, *notes)
+
+
 def test_predicted_floating_point_comes_back():
     """Adobe's technical note 3: bytes by weight, highest first, each less its left neighbor."""
     values = RNG.random((6, 20)).astype(np.float32)
@@ -193,6 +216,14 @@ def test_samples_that_are_not_read_are_described(tags, told):
     levels = RNG.integers(0, 4096, (4, 6)).astype(np.uint16)
     with pytest.raises(UserError, match=told + ".*: give a whole PNG"):
         read_image(of(levels, bits=12, **tags))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_samples_of_no_stated_meaning_are_left_out_with_a_note(kind):
+    four = RNG.integers(0, 256, (4, 6, 4)).astype(kind) * (np.iinfo(kind).max // 255)
+    note = "of its samples those beyond the colors were left out"
+    check(of(four, t338=0), four[..., :3] // (np.iinfo(kind).max // 255), note)
+    assert read_image(of(four, t338=0)).alpha is None
 
 
 def test_what_pillow_refuses_is_described_too():

@@ -14,7 +14,7 @@ from fa_hific_jax.data import color, metadata, png, profiles, tiff
 from fa_hific_jax.data.levels import colors_and_alpha
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.data.opening import check_size, loaded, open_image, readable, take_apart
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parts import FURTHER_PAGES, Parts
 
 MAX_PIXELS = 512 * 2**20  # also the most that a compressed file may announce
 
@@ -69,7 +69,7 @@ def read_image(
         notes = list(parts.notes)
         image = loaded(image, parts, notes)
         if getattr(image, "is_animated", False):
-            notes.append("of its several frames or pages only the first is kept")
+            notes.append(FURTHER_PAGES)
         orientation = parts.orientation if parts.layout else _orientation(image, notes)
         turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
         colours, alpha = _without_alpha(image, parts, notes)
@@ -140,7 +140,8 @@ def _without_alpha(
 ) -> tuple[Image.Image, np.ndarray | None]:
     """Colours and transparency apart; colours keep profile and, where they were grey, one band."""
     if parts.layout is not None:
-        samples = tiff.samples(np.asarray(image), parts.layout, parts.size[0])
+        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parts.planes)]
+        samples = tiff.samples(planes, parts.layout, parts.size[0])
         levels, alpha = colors_and_alpha(samples, parts.layout, notes)
         colours = Image.fromarray(levels)
         colours.info.update(parts.info)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from fa_hific_jax.data.parts import Layout
+from fa_hific_jax.data.parts import EXTRA_SAMPLES, Layout
 
 _STRIP = 2**20  # values scaled at once
 
@@ -47,7 +47,7 @@ def colors_and_alpha(
     colors = samples[..., 0] if count == 1 else samples[..., :3]
     if samples.shape[2] == count or layout.alpha == 0:
         if samples.shape[2] > count:
-            notes.append("of its samples those beyond the colors were left out")
+            notes.append(EXTRA_SAMPLES)
         return eight_bits(colors, notes, layout.bits, layout.negative), None
     clear = samples[..., -1]
     alpha = eight_bits(clear, [], layout.bits)

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 from fa_hific_jax.data.color import Space
 
+EXTRA_SAMPLES = "of its samples those beyond the colors were left out"
+FURTHER_PAGES = "of its several frames or pages only the first is kept"
+
 
 class Layout(NamedTuple):
     """How samples lie in the bytes of a row of TIFF, where Pillow is given these as gray levels.
 
     Attributes:
-      samples: of a pixel.
+      samples: of a pixel, 1 where each kind has a plane of its own.
       bits: of a sample.
       kind: "u", "i" or "f", as NumPy calls them.
       order: of bytes, "<" or ">".
@@ -46,6 +49,7 @@ class Parts(NamedTuple):
       orientation: EXIF's, of TIFF.
       directory: offset of the one that describes a TIFF, where the header names another.
       layout: of TIFF whose samples Pillow does not read rightly.
+      planes: files like `pixels` for the second sample of each pixel and on, where these lie apart.
     """
 
     pixels: Any  # a file that can be sought in; Pillow's types take no BufferedIOBase
@@ -58,6 +62,7 @@ class Parts(NamedTuple):
     orientation: int = 1
     directory: int = 0
     layout: Layout | None = None
+    planes: tuple[io.BytesIO, ...] = ()
 
 
 def open_file(source: Any) -> BufferedIOBase:

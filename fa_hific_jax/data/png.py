@@ -17,7 +17,7 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parts import Parts, listed
+from fa_hific_jax.data.parts import FURTHER_PAGES, Parts, listed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
@@ -129,7 +129,7 @@ def _information(chunks: list[_Chunk], header: tuple[int, ...], notes: list[str]
     if "large" in kept:
         notes.append("more than a megabyte of text in it was left out")
     if kept.get("frames", 1) > 1 or any(chunk.name == "fdAT" for chunk in chunks):
-        notes.append("of its several frames or pages only the first is kept")
+        notes.append(FURTHER_PAGES)
     return kept
 
 
@@ -170,11 +170,12 @@ def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
 
 def _text(chunk: _Chunk) -> dict[str, Any]:
     keyword, _, text = chunk.data.partition(b"\0")
+    most = _LARGEST_PROFILE if keyword in (_XMP, _OLD_EXIF) else _LARGE_TEXT + 1
     if chunk.name == "zTXt":
-        text = _inflated(text[1:], _LARGE_TEXT + 1)
+        text = _inflated(text[1:], most)
     elif chunk.name == "iTXt":
         compressed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
-        text = _inflated(text, _LARGE_TEXT + 1) if compressed else text
+        text = _inflated(text, most) if compressed else text
     if keyword == _XMP:
         return {"xmp": text}
     if keyword == _OLD_EXIF:

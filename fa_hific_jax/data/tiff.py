@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import Layout, Parts
+from fa_hific_jax.data.parts import EXTRA_SAMPLES, FURTHER_PAGES, Layout, Parts
 from fa_hific_jax.data.tags import Header, Tags
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -25,7 +25,6 @@ _ORIENTATION, _INFO = 274, {34675: "icc_profile", 700: "xmp"}
 _WHITE_IS_ZERO, _RGB, _RAW_KINDS = 0, 2, (32803, 34892)
 _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, not of pixels
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
-_PAGES = "of its several frames or pages only the first is kept"
 _RAW = "a camera's raw file, of which only a preview is an image: develop it to TIFF or JPEG first"
 _THUMBNAIL = (
     "its first page is a smaller copy of a later one: save the picture itself as TIFF or PNG first"
@@ -52,18 +51,25 @@ def take_apart(file: BufferedIOBase) -> Parts:
     file.seek(0)
     orientation = int((first.get(_ORIENTATION) or (1,))[0])
     if _pillow_reads(first):
-        return Parts(file, size, orientation=orientation)
+        extra = first.get(_EXTRA, ())
+        lost = len(extra) > 1 or extra[:1] == (0,)
+        return Parts(file, size, notes=(EXTRA_SAMPLES,) if lost else (), orientation=orientation)
     layout = _layout(first, head)
-    data = tags.with_directory(file.read(), head, _as_bytes(first, layout))
+    data = file.read()
+    planes = [
+        io.BytesIO(tags.with_directory(data, head, _as_bytes(first, layout, plane)))
+        for plane in range(_planes(first))
+    ]
     info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
     return Parts(
-        io.BytesIO(data),
+        planes[0],
         size,
         info,
-        notes=(_PAGES,) if following else (),
+        notes=(FURTHER_PAGES,) if following else (),
         orientation=orientation,
         directory=head.first,
         layout=layout,
+        planes=tuple(planes[1:]),
     )
 
 
@@ -74,8 +80,14 @@ def _blob(values: tuple) -> bytes:
     return bytes(values) if all(0 <= value < 256 for value in values) else b"damaged"
 
 
-def samples(rows: Shaped[np.ndarray, "h bytes"], layout: Layout, width: int) -> np.ndarray:
-    """The samples (height, width, samples) of a picture's rows of bytes, in a native type."""
+def samples(
+    planes: list[Shaped[np.ndarray, "h bytes"]], layout: Layout, width: int
+) -> Shaped[np.ndarray, "h w n"]:
+    """The samples of a picture's rows of bytes, or of those of each plane, in a native type."""
+    return np.concatenate([_of_plane(rows, layout, width) for rows in planes], axis=2)
+
+
+def _of_plane(rows: np.ndarray, layout: Layout, width: int) -> np.ndarray:
     step = _row_bytes(layout, layout.columns)
     parts = [_unpacked(rows[:, at : at + step], layout) for at in range(0, rows.shape[1], step)]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -140,7 +152,8 @@ def _pillow_reads(first: Tags) -> bool:
         return set(first.get(_FORMAT, (1,))) <= {1, 4}
     usual = len(set(bits)) == 1 and bits[0] in (1, 2, 4, 8, 16)
     unsigned = set(first.get(_FORMAT, (1,))) <= {1, 4}
-    return usual and unsigned and not (bits[0] == 16 and (negative or count == 2))
+    apart = count > 1 and first.get(_PLANAR, (1,))[0] == 2
+    return usual and unsigned and count != 2 and not (bits[0] == 16 and (negative or apart))
 
 
 def _layout(first: Tags, head: Header) -> Layout:
@@ -157,23 +170,31 @@ def _layout(first: Tags, head: Header) -> Layout:
         and kind != ""
         and colors <= count <= 4
         and first.get(_COMPRESSION, (1,))[0] in _BYTEWISE
-        and (count == 1 or first.get(_PLANAR, (1,))[0] == 1)
         and (whole_bytes or (kind == "u" and depth < 16 and predictor == 1))
         and (whole_bytes or _TILE_WIDTH not in first)
         and predictor in (1, 2, 3)
     )
     if not known:
-        raise ValueError(f"{_description(first)}; save it with 8 or 16 bits a sample")
+        raise ValueError(f"{_description(first)}; save it as plain gray or RGB of 8 or 16 bits")
     extra = first.get(_EXTRA, (0,))[0] if count > colors else 0
     columns = first.get(_TILE_WIDTH, first[_WIDTH])[0]
     negative = photometric == _WHITE_IS_ZERO
-    return Layout(count, depth, kind, head.order, predictor, columns, negative, extra % 3)
+    together = 1 if _planes(first) > 1 else count
+    return Layout(together, depth, kind, head.order, predictor, columns, negative, extra % 3)
 
 
-def _as_bytes(first: Tags, layout: Layout) -> dict[int, tuple[int, ...]]:
-    """The directory under which each byte is a gray level."""
+def _planes(first: Tags) -> int:
+    """In how many images of one sample a pixel's samples lie, 1 where they lie side by side."""
+    return first.get(_SAMPLES, (1,))[0] if first.get(_PLANAR, (1,))[0] == 2 else 1
+
+
+def _as_bytes(first: Tags, layout: Layout, plane: int) -> dict[int, tuple[int, ...]]:
+    """The directory under which each byte of a plane is a gray level."""
     copied = (_HEIGHT, _COMPRESSION, _FILL_ORDER, _STRIPS, _ROWS, _STRIP_SIZES, _TILE_HEIGHT)
     made = {tag: first[tag] for tag in (*copied, _TILES, _TILE_SIZES) if tag in first}
+    for tag in {_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES} & made.keys():
+        count = len(made[tag]) // _planes(first)
+        made[tag] = made[tag][plane * count : (plane + 1) * count]
     across = -(-first[_WIDTH][0] // layout.columns)
     width = _row_bytes(layout, layout.columns)
     if _TILE_WIDTH in first:

@@ -129,10 +129,11 @@ def on_white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
 def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
         # The PNG class has a method of its own that decodes the whole image.
-        return Image.Image.getexif(image).get(_ORIENTATION, 1)
+        told = Image.Image.getexif(image).get(_ORIENTATION)
     except (ValueError, TypeError, LookupError, SyntaxError, OSError, struct.error):
         notes.append("its EXIF data are damaged and were ignored")
-        return 1
+        told = None
+    return metadata.orientation(image.info.get("xmp", b"")) if told is None else told
 
 
 def _without_alpha(

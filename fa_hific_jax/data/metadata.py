@@ -17,7 +17,7 @@ _DIRECTORIES = (0x8769, 0x8825)  # of the exposure and of the place
 # Of a TIFF's own tags those that describe the photograph, not how its pixels are stored: title,
 # maker, model, software, date, artist, copyright.
 _DESCRIBING = (270, 271, 272, 305, 306, 315, 33432)
-_TURN = re.compile(rb"(tiff:Orientation(?:=[\"']|>))\s*\d+")
+_TURN = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)(\d+)")
 
 
 class Metadata(NamedTuple):
@@ -25,6 +25,12 @@ class Metadata(NamedTuple):
 
     exif: bytes = b""
     xmp: bytes = b""
+
+
+def orientation(xmp: bytes | str) -> int:
+    """EXIF's number for how a picture is turned, as XMP has it; 1 where it does not say."""
+    found = _TURN.search(xmp.encode() if isinstance(xmp, str) else xmp)
+    return int(found[2]) if found else 1
 
 
 def of(image: Image.Image, parts: Parts) -> Metadata:

@@ -50,17 +50,19 @@ def take_apart(file: BufferedIOBase) -> Parts:
         raise ValueError(_THUMBNAIL)
     file.seek(0)
     orientation = int((first.get(_ORIENTATION) or (1,))[0])
+    info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
     if _pillow_reads(first):
         extra = first.get(_EXTRA, ())
         lost = len(extra) > 1 or extra[:1] == (0,)
-        return Parts(file, size, notes=(EXTRA_SAMPLES,) if lost else (), orientation=orientation)
+        return Parts(
+            file, size, info, notes=(EXTRA_SAMPLES,) if lost else (), orientation=orientation
+        )
     layout = _layout(first, head)
     data = file.read()
     planes = [
         io.BytesIO(tags.with_directory(data, head, _as_bytes(first, layout, plane)))
         for plane in range(_planes(first))
     ]
-    info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
     return Parts(
         planes[0],
         size,

@@ -37,6 +37,8 @@ containers = st.builds(
     alpha_stream=st.binary(max_size=200),
     symbols_crc=st.integers(0, 2**32 - 1),
     quality=st.none() | st.integers(0, 255),
+    gray=st.booleans(),
+    metadata=st.binary(max_size=100),
 )
 
 
@@ -61,6 +63,13 @@ def test_the_bytes_are_those_of_the_specification():
     rest = MODEL + b"\x21" + b"\x78\x56\x34\x12" + b"\xc8" + sizes
     rest += KODAK.z_stream + KODAK.y_stream
     packed = bitstream.pack(KODAK._replace(quality=200))
+    assert packed == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
+    crc, streams = b"\x78\x56\x34\x12", KODAK.z_stream + KODAK.y_stream
+    rest = MODEL + b"\x61" + crc + b"\xc8\x01" + sizes + streams
+    packed = bitstream.pack(KODAK._replace(quality=200, gray=True))
+    assert packed == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
+    rest = MODEL + b"\x51" + crc + b"\x03" + sizes + b"\x05\x02" + streams + b"alphaME"
+    packed = bitstream.pack(KODAK._replace(gray=True, alpha_stream=b"alpha", metadata=b"ME"))
     assert packed == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
 
 
@@ -142,13 +151,27 @@ def test_version_1_is_named_as_of_a_pre_release():
     [
         (2, "coded by coder 2, this build knows 0 to 1: install a newer fa-hific-jax"),
         (15, "coded by coder 15, this build knows 0 to 1"),
-        (0x40, "has flags 0x40, which this build does not know: install a newer fa-hific-jax"),
+        (0x80, "has flags 0x80, which this build does not know: install a newer fa-hific-jax"),
         (0x91, "has flags 0x90, which this build does not know"),
     ],
 )
 def test_unknown_coders_and_flags_are_named(flags, sentence):
     with pytest.raises(BitstreamError, match=sentence):
         bitstream.unpack(sealed(PACKED[:17] + bytes([flags]) + PACKED[18:]))
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (b"\x04", "has flags 0x04, which this build does not know"),
+        (b"\x00", "announces flags and has none: fetch it again"),
+        (b"", "the file is truncated, it ends within its header"),
+    ],
+)
+def test_unknown_further_flags_are_named(more, sentence):
+    rest = PACKED[18:22] + more + (PACKED[22:] if more else b"")
+    with pytest.raises(BitstreamError, match=sentence):
+        bitstream.unpack(sealed(PACKED[:17] + b"\x41" + rest))
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,31 @@ def test_options_reach_the_model_and_it_knows_all_sizes_first(models):
     assert models[0].planned == models[1].planned == [(6, 9), (7, 5)]
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_metadata_come_back_on_request_alone(models, suffix):
+    image("a.png")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8769] = 3, {0x9003: "2019:05:06 07:08:09"}
+    Image.open("a.png").save("a.jpg", exif=exif.tobytes())
+    run("compress", "a.jpg", "-o", "kept.fahj", "--keep-metadata")
+    run("compress", "a.jpg", "-o", "plain.fahj")
+    for name, date in (("kept", "2019:05:06 07:08:09"), ("plain", None)):
+        assert run("decompress", f"{name}.fahj", "-o", f"{name}.{suffix}") == 0
+        with Image.open(f"{name}.{suffix}") as opened:
+            told = opened.getexif()
+            assert told.get_ifd(0x8769).get(0x9003) == date and told.get(0x0112, 1) == 1
+
+
+def test_a_rate_that_the_smallest_file_exceeds_is_noted(models, capsys):
+    image("a.png", 60, 90)
+    run("compress", "a.png", "--model", "gains", "--bpp", "0.4")
+    size = Path("a.fahj").stat().st_size
+    note = f"note: a.png: its smallest file has {8 * size / 5400:.3g} bits per pixel"
+    assert note in capsys.readouterr().err
+    run("compress", "a.png", "--model", "gains", "--bpp", "40", "--force")
+    assert "note:" not in capsys.readouterr().err
+
+
 def test_quality_rate_and_detail_reach_a_model_that_has_them(models):
     image("a.png", 6, 9)
     run("compress", "a.png", "--model", "gains", "--quality", "0.75")

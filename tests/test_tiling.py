@@ -158,6 +158,57 @@ def test_no_tile_is_larger_than_it_should_be(small_tiles, monkeypatch):
     }
 
 
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 4, 16]))
+def test_tiles_are_square_or_strips_of_no_more_places(height, width, align):
+    shape = tiling.tile_shape((height, width), 1024, align)
+    assert shape[0] * shape[1] <= 1024**2 and shape[0] % align == shape[1] % align == 0
+    if min(height, width) > 512:
+        assert shape == (1024, 1024)
+    for length, extent in zip(shape, (height, width), strict=True):
+        assert length <= max(1024, 2 * extent)
+        assert length // 2 < extent or length // 2 % align  # no side more than half empty
+
+
+@pytest.mark.parametrize("size", [(10, 900), (900, 10), (70, 500)])
+def test_strips_give_the_symbols_and_pixels_of_the_whole_image(size, monkeypatch):
+    monkeypatch.setattr(tiling, "_ENCODER_SIDE", 256)
+    monkeypatch.setattr(tiling, "_HYPER_SIDE", 32)
+    monkeypatch.setattr(tiling, "_TRUNK_SIDE", 16)
+    monkeypatch.setattr(tiling, "_ENLARGE_SIDE", 16)
+    model = coding_model()
+    file = model.compress(image_of(*size), mode="whole")
+    assert model.compress(image_of(*size), mode="exact") == file
+    whole, exact, blend = (
+        model.decompress(file, mode=mode).astype(int) for mode in ("whole", "exact", "blend")
+    )
+    assert np.max(np.abs(whole - exact)) <= 1
+    assert np.mean(np.abs(whole - blend)) < 2
+
+
+def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
+    places = {}
+
+    def spy(network, method, x, sizes):
+        places[method] = places.get(method, 0) + x.shape[1] * x.shape[2]
+        config, ratio = network.config, {"encode": (1, 16), "hyper_analyse": (1, 4)}
+        ratio |= {"trunk": (1, 1), "enlarge": (16, 1)}
+        up, down = ratio[method]
+        channels = {"encode": config.latent_channels, "hyper_analyse": config.hyper_channels}
+        channels |= {"trunk": config.generator_widths[0], "enlarge": 3}
+        shape = (1, x.shape[1] * up // down, x.shape[2] * up // down, channels[method])
+        return np.zeros(shape, np.uint8 if method == "enlarge" else np.float32)
+
+    monkeypatch.setattr(tiling, "run", spy)
+    network = programs.Network(coding_config(), None)
+    y, _ = tiling._analyse_tiles(network, np.zeros((64, 65536, 3), np.uint8))
+    tiling._generate_tiles(network, y, False)
+    pixels = 64 * 65536
+    assert places["encode"] < 1.3 * pixels
+    assert places["hyper_analyse"] < 1.3 * pixels / LATENT**2
+    assert places["trunk"] < 1.3 * pixels / LATENT**2
+    assert places["enlarge"] < 1.3 * pixels / LATENT**2
+
+
 def test_a_hundred_sizes_take_four_programs(monkeypatch):
     traces = []
 

@@ -9,9 +9,10 @@
   fa-hific compress - < photo.jpg > small.fahj standard input and output; -o - is the latter too
 
 Any image that Pillow reads will do: it is turned upright and converted to sRGB with 8 bits;
-of an animation the first frame counts. Transparency is kept without loss. A file that is there
-is not overwritten without --force; --skip-existing writes only what is not there yet. What cannot
-be compressed is named at the end, after all else is done.
+of an animation the first frame counts. Transparency is kept without loss; camera, place and date
+(EXIF, XMP) are left out unless --keep-metadata is given. A file that is there is not overwritten
+without --force; --skip-existing writes only what is not there yet. What cannot be compressed is
+named at the end, after all else is done.
 
 exit codes:
   0  all images were compressed
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
     parser.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="keep EXIF and XMP (camera, place, date, rights) in the file; decompress writes them",
+    )
+    parser.add_argument(
         "--coder",
         choices=("constriction", "tfc"),
         default="constriction",
@@ -77,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         return
     name = runtime.model_to_use(args.model)
     with runtime.orderly(), files.open_streams(jobs) as contents:
+        from fa_hific_jax.codec import metadata
         from fa_hific_jax.codec.model_folder import load_model
         from fa_hific_jax.codec.pixels import on_white, read_image
 
@@ -94,29 +101,30 @@ def run(args: argparse.Namespace) -> None:
 
             def read(job):
                 with files.opened(job.source, contents) as file:
-                    picture = read_image(file)
+                    picture = read_image(file, keep_metadata=args.keep_metadata)
                 for note in picture.notes:
                     progress.say(f"note: {job.source}: {note}")
+                kept = metadata.pack(picture.metadata)
                 if args.drop_alpha:
-                    return on_white(picture), None
-                return picture.rgb, picture.alpha
+                    return job, on_white(picture), None, kept
+                return job, picture.rgb, picture.alpha, kept
 
             def work(picture):
-                rgb, alpha = picture
+                job, rgb, alpha, kept = picture
+                options = {"coder": args.coder, "reproducible": not args.fast, "mode": args.mode}
                 quality = args.quality
                 if args.bpp is not None:
                     quality = model.quality_for(
-                        rgb, args.bpp, reproducible=not args.fast, mode=args.mode
+                        rgb, args.bpp, alpha=alpha, reserved=metadata.room(kept), **options
                     )
-                return model.compress(
-                    rgb,
-                    quality=quality,
-                    alpha=alpha,
-                    coder=args.coder,
-                    reproducible=not args.fast,
-                    mode=args.mode,
-                    plan=plan,
-                )
+                data = model.compress(rgb, quality=quality, alpha=alpha, plan=plan, **options)
+                data = metadata.attach(data, kept) if kept else data
+                rate = 8 * len(data) / (rgb.shape[0] * rgb.shape[1])
+                if args.bpp is not None and rate > args.bpp:
+                    progress.say(
+                        f"note: {job.source}: its smallest file has {rate:.3g} bits per pixel"
+                    )
+                return data
 
             def write(job, data):
                 with files.leaving_existing(args.skip_existing):

@@ -6,7 +6,8 @@
   fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
   fa-hific decompress - < photo.fahj > photo.png standard input and output; -o - is the latter too
 
-A file that is there is not overwritten without --force; --skip-existing writes only what is not
+Metadata that compress kept are written into the image; a TIFF with metadata is not compressed. A
+file that is there is not overwritten without --force; --skip-existing writes only what is not
 there yet. NAME.png beside NAME.fahj may be the original: --force overwrites it only where this
 command wrote it, or where -o names it. Files that are damaged or were made with another model are
 named at the end, after all else is done.
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
         return
     name = runtime.model_to_use(args.model)
     with runtime.orderly(), files.open_streams(jobs) as contents:
+        from fa_hific_jax.codec import metadata
         from fa_hific_jax.codec.model_folder import load_model
         from fa_hific_jax.codec.pixels import Picture, on_white, write_image
 
@@ -76,14 +78,15 @@ def run(args: argparse.Namespace) -> None:
                 return file.read()
 
         def work(data):
-            return model.decompress_picture(data, detail=args.detail, mode=args.mode, plan=plan)
+            options = {"detail": args.detail, "mode": args.mode, "plan": plan}
+            return *model.decompress_picture(data, **options), metadata.of(data)
 
         def write(job, picture):
-            rgb, alpha = picture
+            rgb, alpha, kept = picture
             if args.drop_alpha:
                 rgb, alpha = on_white(Picture(rgb, alpha)), None
             with files.leaving_existing(args.skip_existing):
-                write_image(job.target, rgb, alpha, replace=args.force)
+                write_image(job.target, rgb, alpha, kept, replace=args.force)
 
         with Progress(len(jobs), sum(pixels.values())) as progress:
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)

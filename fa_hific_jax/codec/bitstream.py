@@ -20,10 +20,12 @@ CODERS = ("constriction", "tfc")  # by id: names are added at the end, never mov
 
 _CRC = slice(5, 9)
 _MODEL_ID = slice(9, 17)
-_FLAGS = 17  # bits 0 to 3 the coder, bit 4 whether there is an alpha stream, bit 5 a quality
+_FLAGS = 17  # bits 0 to 3 the coder, the others as below
 _SYMBOLS_CRC = slice(18, 22)
 _ALPHA_FLAG = 1 << 4
 _QUALITY_FLAG = 1 << 5
+_MORE_FLAG = 1 << 6  # a second byte of flags follows, never 0
+_GRAY_FLAG, _METADATA_FLAG = 1, 2  # of that byte
 _VARINT_BYTES = 5
 _MAX_STREAM = 2**31 - 1  # bytes
 _CRC_BLOCK = 2**20  # symbols
@@ -38,7 +40,8 @@ class Container(NamedTuple):
 
     `coder` is a name of CODERS, `symbols_crc` what `symbols_crc(z, y)` gives of the coded symbols,
     `alpha_stream` empty for an image without transparency, `quality` 0 to QUALITIES - 1 or None
-    for a model of one rate.
+    for a model of one rate, `gray` whether red, green and blue are to be made equal, `metadata`
+    what `codec.metadata` packs, empty for the most part.
     """
 
     model_id: bytes
@@ -50,10 +53,12 @@ class Container(NamedTuple):
     alpha_stream: bytes
     symbols_crc: int
     quality: int | None = None
+    gray: bool = False
+    metadata: bytes = b""
 
 
 def pack(container: Container) -> bytes:
-    """The bytes of the file: 26 to 48 more than the streams, 32 at 4096 x 4096 pixels.
+    """The bytes of the file: 26 to 54 more than the streams, 32 at 4096 x 4096 pixels.
 
     Raises:
         BitstreamError: the image is empty or larger than any decoder accepts.
@@ -62,10 +67,12 @@ def pack(container: Container) -> bytes:
         raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
     _check_size(container.width, container.height, MAX_PIXELS)
     alpha = [container.alpha_stream] if container.alpha_stream else []
-    streams = [container.z_stream, container.y_stream, *alpha]
+    metadata = [container.metadata] if container.metadata else []
+    streams = [container.z_stream, container.y_stream, *alpha, *metadata]
     lengths = [_check_length(len(stream)) for stream in streams]
     quality = b"" if container.quality is None else bytes([container.quality])
-    flags = CODERS.index(container.coder)
+    more = (_GRAY_FLAG if container.gray else 0) | (_METADATA_FLAG if metadata else 0)
+    flags = CODERS.index(container.coder) | (_MORE_FLAG if more else 0)
     flags |= (_ALPHA_FLAG if alpha else 0) | (_QUALITY_FLAG if quality else 0)
     start = MAGIC + bytes([VERSION])
     rest = b"".join(
@@ -74,6 +81,7 @@ def pack(container: Container) -> bytes:
             bytes([flags]),
             container.symbols_crc.to_bytes(4, "little"),
             quality,
+            bytes([more] if more else []),
             *map(_varint, (container.width, container.height, *lengths)),
             *streams,
         )
@@ -89,38 +97,44 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
             truncated, trailing bytes, or a checksum that does not match.
     """
     _check_kind(data)
-    coder, has_alpha, has_quality = _read_flags(data)
+    coder, flags = _read_flags(data)
     position = _SYMBOLS_CRC.stop
-    quality = data[position] if has_quality else None
-    position += has_quality
+    quality = data[position] if flags & _QUALITY_FLAG else None
+    position += quality is not None
+    more = _read_more_flags(data, position) if flags & _MORE_FLAG else 0
+    position += more > 0
     width, position = _read_varint(data, position)
     height, position = _read_varint(data, position)
     _check_size(width, height, max_pixels)
+    optional = {"transparency": flags & _ALPHA_FLAG, "metadata": more & _METADATA_FLAG}
+    names = ["z", "y", *(name for name, there in optional.items() if there)]
     lengths = []
-    for _ in range(3 if has_alpha else 2):
+    for name in names:
         length, position = _read_varint(data, position)
         lengths.append(_check_length(length))
-    if has_alpha and lengths[2] == 0:
-        raise BitstreamError(
-            "the file announces transparency of 0 bytes, which is impossible: fetch it again"
-        )
+        if name in optional and length == 0:
+            raise BitstreamError(
+                f"the file announces {name} of 0 bytes, which is impossible: fetch it again"
+            )
     _check_end(len(data), position + sum(lengths))
     if data[_CRC] != _checksum(data[: _CRC.start], data[_CRC.stop :]):
         raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
-    streams = []
-    for length in lengths:
-        streams.append(data[position : position + length])
+    streams = {}
+    for name, length in zip(names, lengths, strict=True):
+        streams[name] = data[position : position + length]
         position += length
     return Container(
         model_id=data[_MODEL_ID],
         coder=coder,
         width=width,
         height=height,
-        z_stream=streams[0],
-        y_stream=streams[1],
-        alpha_stream=streams[2] if has_alpha else b"",
+        z_stream=streams["z"],
+        y_stream=streams["y"],
+        alpha_stream=streams.get("transparency", b""),
         symbols_crc=int.from_bytes(data[_SYMBOLS_CRC], "little"),
         quality=quality,
+        gray=bool(more & _GRAY_FLAG),
+        metadata=streams.get("metadata", b""),
     )
 
 
@@ -177,8 +191,8 @@ def _check_kind(data: bytes) -> None:
         )
 
 
-def _read_flags(data: bytes) -> tuple[str, bool, bool]:
-    """Name of the coder, and whether there are an alpha stream and a quality."""
+def _read_flags(data: bytes) -> tuple[str, int]:
+    """Name of the coder, and the flags."""
     if len(data) <= _SYMBOLS_CRC.stop:
         raise _truncated("it ends within its header")
     coder, flags = data[_FLAGS] & 15, data[_FLAGS] & ~15
@@ -187,12 +201,25 @@ def _read_flags(data: bytes) -> tuple[str, bool, bool]:
             f"the file was coded by coder {coder}, this build knows 0 to {len(CODERS) - 1}: "
             "install a newer fa-hific-jax"
         )
-    if flags & ~(_ALPHA_FLAG | _QUALITY_FLAG):
+    _check_flags(flags, _ALPHA_FLAG | _QUALITY_FLAG | _MORE_FLAG)
+    return CODERS[coder], flags
+
+
+def _read_more_flags(data: bytes, position: int) -> int:
+    if position >= len(data):
+        raise _truncated("it ends within its header")
+    if data[position] == 0:
+        raise BitstreamError("the file announces flags and has none: fetch it again")
+    _check_flags(data[position], _GRAY_FLAG | _METADATA_FLAG)
+    return data[position]
+
+
+def _check_flags(flags: int, known: int) -> None:
+    if flags & ~known:
         raise BitstreamError(
             f"the file has flags {flags:#04x}, which this build does not know: "
             "install a newer fa-hific-jax"
         )
-    return CODERS[coder], bool(flags & _ALPHA_FLAG), bool(flags & _QUALITY_FLAG)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -48,6 +48,14 @@ class Quantised(NamedTuple):
     rows: UInt8[np.ndarray, "hy wy cy"]
 
 
+class Extras(NamedTuple):
+    """What a container has beside the symbols, by the names of its fields."""
+
+    alpha_stream: bytes = b""
+    quality: int | None = None
+    gray: bool = False
+
+
 def entropy_model(
     config: ModelConfig,
     params_hyperprior: Any,
@@ -97,8 +105,7 @@ def encode(
     height: int,
     width: int,
     coder: str = "constriction",
-    alpha_stream: bytes = b"",
-    quality: int | None = None,
+    extras: Extras | None = None,
 ) -> bytes:
     """The file of the symbols of an image of this size in pixels (docs/bitstream.md)."""
     z, y, rows = quantised
@@ -111,9 +118,8 @@ def encode(
             height=height,
             z_stream=coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, coder),
             y_stream=y_stream.ljust(_least_bytes(height, width), b"\0"),
-            alpha_stream=alpha_stream,
             symbols_crc=bitstream.symbols_crc(z, y),
-            quality=quality,
+            **(extras or Extras())._asdict(),
         )
     )
 

@@ -13,7 +13,9 @@ from jaxtyping import Float32, Int32, UInt8
 
 from fa_hific_jax.codec import arrays, bitstream, choices, compress, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.compress import EntropyModel, Quantised
+from fa_hific_jax.codec.compress import EntropyModel, Extras, Quantised
+from fa_hific_jax.codec.gray import is_gray, luma
+from fa_hific_jax.codec.hidden import fill_hidden
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
 from fa_hific_jax.errors import UserError
@@ -25,6 +27,7 @@ Alpha = UInt8[np.ndarray, "_ _"]
 WEIGHTS = ("float32", "float16")
 
 _CALIBRATED = (1.0, 0.0, 0.5)
+_ROUNDING = 16  # bytes by which files of nearly the same latents may differ
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,8 +68,10 @@ class Model:
     ) -> bytes:
         """The file of an RGB image of any size, values 0 to 255 (docs/bitstream.md).
 
+        An image whose red, green and blue are equal everywhere comes back so.
+
         Args:
-          image: the picture.
+          image: the picture. Its colors where alpha is 0 are nobody's to see and not kept.
           quality: from 0 (smallest) to 1, in 256 steps, of a model with gains; 0.5 without.
           alpha: its transparency, kept without loss; none where all is opaque.
           coder: entropy coder, "constriction" or "tfc" (needs the extra of that name).
@@ -81,10 +86,13 @@ class Model:
         """
         _check_image(image)
         _check_alpha(alpha, *image.shape[:2])
+        image = fill_hidden(image, alpha)
         (quantised,) = self.quantise(
             [image], quality=quality, reproducible=reproducible, mode=mode, plan=plan
         )
-        return self.encode(quantised, *image.shape[:2], quality=quality, alpha=alpha, coder=coder)
+        level, gray = choices.quality_level(self.config, quality), is_gray(image)
+        extras = Extras(b"" if alpha is None else pack_alpha(alpha), level, gray)
+        return self._encode(quantised, image.shape[:2], coder, extras)
 
     def decompress(
         self,
@@ -130,7 +138,7 @@ class Model:
             alpha = unpack_alpha(container.alpha_stream, container.height, container.width)
         y_hat = self._latents(container)
         (image,) = tiling.generate(self._decoder(detail), [y_hat], mode, plan)
-        return image[: container.height, : container.width], alpha
+        return _finished(image, container), alpha
 
     def compress_batch(
         self,
@@ -148,8 +156,11 @@ class Model:
         symbols = self.quantise(
             images, quality=quality, reproducible=reproducible, mode=mode, plan=plan
         )
+        level = choices.quality_level(self.config, quality)
         return [
-            self.encode(quantised, *image.shape[:2], quality=quality, coder=coder)
+            self._encode(
+                quantised, image.shape[:2], coder, Extras(quality=level, gray=is_gray(image))
+            )
             for quantised, image in zip(symbols, images, strict=True)
         ]
 
@@ -162,7 +173,7 @@ class Model:
         latents = [self._latents(container) for container in containers]
         images = tiling.generate(self._decoder(detail), latents, mode, plan)
         pairs = zip(images, containers, strict=True)
-        return [image[: container.height, : container.width] for image, container in pairs]
+        return [_finished(image, container) for image, container in pairs]
 
     def plan(self, sizes: Sequence[Shape]) -> tuple[Shape, ...]:
         """At most two canvases for images of these (height, width): see `programs.plan`."""
@@ -199,14 +210,23 @@ class Model:
         _check_alpha(alpha, height, width)
         stream = b"" if alpha is None else pack_alpha(alpha)
         level = choices.quality_level(self.config, quality)
-        return compress.encode(
-            self.entropy, quantised, self.model_id, height, width, coder, stream, level
-        )
+        return self._encode(quantised, (height, width), coder, Extras(stream, level))
 
     def quality_for(
-        self, image: Image, bpp: float, *, reproducible: bool = True, mode: str = "auto"
+        self,
+        image: Image,
+        bpp: float,
+        *,
+        alpha: Alpha | None = None,
+        coder: str = "constriction",
+        reproducible: bool = True,
+        mode: str = "auto",
+        reserved: int = 0,
     ) -> float:
         """The highest quality at which the image's file has at most `bpp` bits per pixel, or 0.
+
+        All of the file counts, transparency included, and so do `reserved` bytes that are to be
+        added to it. At quality 0 the file may be larger than asked for: none is smaller.
 
         The encoder runs once; some eight qualities are coded, larger ones being taken for those of
         larger files.
@@ -221,6 +241,9 @@ class Model:
                 f"{bpp:g} bits per pixel were asked for, but this model has a single rate: take "
                 "one that was trained with model.qualities"
             )
+        _check_alpha(alpha, *image.shape[:2])
+        image = fill_hidden(image, alpha)
+        gray, stream = is_gray(image), b"" if alpha is None else pack_alpha(alpha)
         config, params = choices.at_quality(self.config, self.params, bitstream.QUALITIES - 1)
         network = Network(config, params, "float64" if reproducible else None)
         ((y, _),) = tiling.analyze(network, [image], mode)
@@ -230,12 +253,22 @@ class Model:
             scaled = y * (choices.gains(self.params, level) / finest)[None, None].astype(y.dtype)
             (z,) = programs.run_whole(network, programs.hyper_analyze, [scaled], ())
             quantised = compress.quantise(self.entropy, scaled, z)
-            quality = level / (bitstream.QUALITIES - 1)
-            return len(self.encode(quantised, *image.shape[:2], quality=quality))
+            extras = Extras(stream, level, gray)
+            return len(self._encode(quantised, image.shape[:2], coder, extras))
 
-        most = bpp * image.shape[0] * image.shape[1] / 8
-        fits = bisect.bisect_right(range(bitstream.QUALITIES), most, key=size)
-        return max(fits - 1, 0) / (bitstream.QUALITIES - 1)
+        most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
+        level = max(bisect.bisect_right(range(bitstream.QUALITIES), most, key=size) - 1, 0)
+        # Gains that are rounded into the weights, as for coding, turn a symbol here and there.
+        while level > 0 and size(level) > most - _ROUNDING:
+            quality = level / (bitstream.QUALITIES - 1)
+            options: dict[str, Any] = {"coder": coder, "reproducible": reproducible, "mode": mode}
+            if len(self.compress(image, quality=quality, alpha=alpha, **options)) <= most:
+                break
+            level -= 1
+        return level / (bitstream.QUALITIES - 1)
+
+    def _encode(self, quantised: Quantised, size: Shape, coder: str, extras: Extras) -> bytes:
+        return compress.encode(self.entropy, quantised, self.model_id, *size, coder, extras)
 
     def _encoder(self, quality: float | None, reproducible: bool) -> Network:
         level = choices.quality_level(self.config, quality)
@@ -308,6 +341,11 @@ def hyper_latents(
         network = Network(*choices.at_quality(config, params, level))
         latents.append(tiling.analyze(network, [image])[0][1])
     return [np.floor(z + 0.5).astype(np.int32) for z in latents]
+
+
+def _finished(image: Image, container: bitstream.Container) -> Image:
+    image = image[: container.height, : container.width]
+    return luma(image) if container.gray else image
 
 
 def _without_gains(params: Mapping[str, Any]) -> dict[str, Any]:

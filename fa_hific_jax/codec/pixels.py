@@ -8,7 +8,9 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from fa_hific_jax.codec.bitstream import BitstreamError
+from fa_hific_jax.codec.metadata import with_metadata
 from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
+from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
 from fa_hific_jax.writing import whole_file
@@ -93,6 +95,7 @@ def write_image(
     path: Path | str,
     rgb: UInt8[np.ndarray, "h w 3"],
     alpha: Alpha | None = None,
+    metadata: Metadata = Metadata(),  # noqa: B008  # It cannot be changed.
     *,
     replace: bool = True,
 ) -> None:
@@ -102,8 +105,8 @@ def write_image(
     and pipes without a suffix get PNG. See `writing.whole_file` for what stands at the path.
 
     Raises:
-      UserError: another suffix, transparency in JPEG, a size that the format cannot hold, or an
-        existing file where `replace` is False.
+      UserError: another suffix, transparency or more than 64 KB of metadata in JPEG, a size that
+        the format cannot hold, or an existing file where `replace` is False.
     """
     path = Path(path)
     check_image_name(path)
@@ -113,6 +116,7 @@ def write_image(
         options["pnginfo"].add_text(*_MARK)
     if alpha is not None and kind == "JPEG":
         raise UserError(f"{path}: JPEG cannot hold transparency: write PNG, WebP or TIFF")
+    options = with_metadata(options, metadata, kind)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
     with whole_file(path, replace=replace) as file:
         try:

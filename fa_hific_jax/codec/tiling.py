@@ -32,7 +32,7 @@ from fa_hific_jax.settings.model import LEGACY_SIDE
 
 MODES = ("auto", "whole", "exact", "blend")
 # Sides of the tiles: pixels of the encoder, latents of the others. Wider ones waste less on their
-# margins and need more memory.
+# margins and need more memory. Narrow images have longer tiles of as many pixels (`tile_shape`).
 _ENCODER_SIDE, _HYPER_SIDE, _LATENT_SIDE, _PIXEL_SIDE = 1024, 256, 128, 64
 _BLEND_MARGIN = 4  # latents
 
@@ -151,6 +151,20 @@ def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
     ]
 
 
+def tile_shape(extents: Shape, side: int, align: int) -> Shape:
+    """Returns the tiles' height and width: square, or narrower by powers of two and longer.
+
+    A line of pixels would fill a sixteenth of a square tile. A few shapes serve all arrays, each
+    of which is a program.
+    """
+    shape = [side, side]
+    for narrow, long in ((0, 1), (1, 0)):
+        while shape[narrow] // 2 >= extents[narrow] and shape[narrow] // 2 % align == 0:
+            shape[narrow] //= 2
+            shape[long] *= 2 if shape[long] < extents[long] else 1
+    return shape[0], shape[1]
+
+
 def _analyze_tiles(network: Network, image: Image) -> tuple[Values, Values]:
     field = receptive_field(network.config)
     margin = _multiple(field.encoder, LATENT)
@@ -230,11 +244,13 @@ def _tile_results(
     margin: int,
     align: int,
 ) -> Iterator[tuple[Tile, Tile, Any]]:
-    rows, columns = (tiles(extent, side, margin, align) for extent in _extents(source))
+    extents = _extents(source)
+    shape = tile_shape(extents, side, align)
+    rows, columns = (tiles(*sides, margin, align) for sides in zip(extents, shape, strict=True))
     for row, column in itertools.product(rows, columns):
         place = slice(row.start, row.stop), slice(column.start, column.stop)
         part = jax.tree.map(lambda leaf, place=place: leaf[place], source)
-        canvas = jax.tree.map(lambda leaf: canvas_of([leaf], (side, side)), part)
+        canvas = jax.tree.map(lambda leaf: canvas_of([leaf], shape), part)
         size = sizes_of(jax.tree.leaves(part)[:1])
         made = run(network, function, canvas, size)
         yield row, column, jax.tree.map(lambda leaf: leaf[0], made)

@@ -54,7 +54,11 @@ def seeds() -> list[bytes]:
         alpha_stream=b"",
         symbols_crc=0x01234567,
     )
-    others = [{"alpha_stream": b"a"}, {"coder": "tfc", "width": 1, "height": 1, "z_stream": b""}]
+    others = [
+        {"alpha_stream": b"a"},
+        {"gray": True, "metadata": b"m"},
+        {"coder": "tfc", "width": 1, "height": 1, "z_stream": b""},
+    ]
     return [bitstream.pack(container._replace(**fields)) for fields in [{}, *others]]
 
 

@@ -1,0 +1,52 @@
+"""Colors that nobody sees, below alpha 0, replaced by ones that cost next to nothing."""
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+
+def fill_hidden(
+    rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"] | None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with smooth colors, made of the visible ones around, wherever alpha is 0.
+
+    Means of visible colors at ever coarser scales fill what is hidden at the finer ones (the
+    pull-push of Gortler et al. 1996), so the result does not depend on what was hidden.
+    """
+    if alpha is None or alpha.min() > 0:
+        return rgb
+    if alpha.max() == 0:
+        return np.full_like(rgb, 128)
+    visible = alpha > 0
+    filled = _filled(rgb.astype(np.float32), visible)
+    return np.where(visible[..., None], rgb, np.rint(filled).astype(np.uint8))
+
+
+def _filled(
+    colors: Float[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w 3"]:
+    if known.all():
+        return colors
+    height, width = known.shape
+    edges = ((0, height % 2), (0, width % 2))
+    weight = _blocks(np.pad(known, edges)[..., None].astype(np.float32))
+    total = _blocks(np.pad(np.where(known[..., None], colors, 0), (*edges, (0, 0))))
+    coarse = _filled(total / np.maximum(weight, 1), weight[..., 0] > 0)
+    fine = _doubled(_doubled(coarse, 0), 1)[:height, :width]
+    return np.where(known[..., None], colors, fine)
+
+
+def _blocks(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h2 w2 c"]:
+    """Sums of blocks of 2 x 2."""
+    return values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
+
+
+def _doubled(values: Float[np.ndarray, "h w c"], axis: int) -> Float[np.ndarray, "h2 w2 c"]:
+    """Twice as many along an axis, interpolated linearly."""
+    first, last = np.take(values, [0], axis), np.take(values, [-1], axis)
+    near = np.concatenate([first, values, last], axis)
+    count = values.shape[axis]
+    before, after = (np.take(near, range(at, at + count), axis) for at in (0, 2))
+    pair = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
+    shape = list(values.shape)
+    shape[axis] *= 2
+    return pair.reshape(shape).astype(np.float32)

@@ -1,0 +1,138 @@
+"""Color spaces that files state in numbers, converted to sRGB (ITU-T H.273, PNG third edition)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8, UInt16
+
+Levels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
+
+_D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
+# White, red, green and blue as x, y; by the code points of H.273, table 2.
+SRGB = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+PRIMARIES = {
+    1: SRGB,
+    4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
+    5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (*_DCI, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    22: (*_D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
+}
+_VIDEO = (1, 6, 14, 15)
+_SRGB, _LINEAR, _PQ, _HLG = 13, 8, 16, 18
+_GAMMAS = {4: 2.2, 5: 2.8, _LINEAR: 1.0}
+TRANSFERS = (*_VIDEO, *_GAMMAS, _SRGB, _PQ, _HLG)
+_WHITE = 203.0  # cd/m2 of diffuse white in HDR (ITU-R BT.2408), which becomes white
+_PEAK = 1000.0  # cd/m2 of the display that HLG is rendered for
+_BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
+_STRIP = 2**18  # pixels converted at once
+
+
+class Space(NamedTuple):
+    """Eight chromaticities, white first, and a transfer: a code point of H.273 or an exponent.
+
+    An exponent is that of light as a power of the level, and is given as a float.
+    """
+
+    primaries: tuple[float, ...] = SRGB
+    transfer: int | float = _SRGB
+
+
+def coded(primaries: int, transfer: int) -> Space | None:
+    """The space of two code points of H.273; None where one is unspecified (2) or not known.
+
+    The curves of video (1, 6, 14, 15) describe cameras. Viewers show such pictures as sRGB, and
+    so does this.
+    """
+    if primaries not in PRIMARIES or transfer not in TRANSFERS:
+        return None
+    return Space(PRIMARIES[primaries], _SRGB if transfer in _VIDEO else transfer)
+
+
+def to_srgb(levels: Levels, space: Space) -> tuple[UInt8[np.ndarray, "h w *c"], tuple[str, ...]]:
+    """Levels of all the type's range as sRGB of 8 bits, with notes; gray stays gray.
+
+    Colors beyond those of sRGB, and HDR light beyond diffuse white, are cut. A space that is sRGB
+    but for rounding leaves 8-bit levels as they are.
+
+    Raises ValueError where the chromaticities are impossible.
+    """
+    to_xyz, to_srgb_primaries = _matrices(space.primaries)
+    top = np.iinfo(levels.dtype).max
+    light = _light(np.arange(top + 1) / top, space.transfer).astype(np.float32)
+    change = to_srgb_primaries.astype(np.float32) if levels.ndim == 3 else None
+
+    def convert(part: np.ndarray) -> np.ndarray:
+        linear = light[part]
+        if space.transfer == _HLG:  # the display's gamma of 1.2, by luminance
+            gray = linear @ to_xyz[1].astype(np.float32) if change is not None else linear
+            gain = _PEAK / _WHITE * np.maximum(gray, 1e-9) ** np.float32(0.2)
+            linear = linear * (gain[..., None] if change is not None else gain)
+        return _srgb_levels(linear if change is None else linear @ change.T)
+
+    notes = ("of its HDR light what is above 203 cd/m2 was cut to white",)
+    notes = notes if space.transfer in (_PQ, _HLG) else ()
+    if levels.dtype == np.uint8 and _unchanged(convert, levels.ndim):
+        return levels, notes
+    rows = max(1, _STRIP // levels.shape[1])
+    result = np.empty(levels.shape, np.uint8)
+    for start in range(0, len(levels), rows):
+        result[start : start + rows] = convert(levels[start : start + rows])
+    return result, notes
+
+
+def _unchanged(convert: Callable[[np.ndarray], np.ndarray], dimensions: int) -> bool:
+    steps = np.arange(0, 256, 15).astype(np.uint8)
+    probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
+    probe = probe if dimensions == 3 else np.arange(256, dtype=np.uint8)[:, None]
+    return bool(np.max(np.abs(convert(probe).astype(int) - probe)) <= 1)
+
+
+def _matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """From linear RGB to XYZ, and to linear RGB of sRGB by Bradford's adaptation of white."""
+    source, target = _to_xyz(primaries), _to_xyz(SRGB)
+    cones = [_BRADFORD @ matrix.sum(axis=1) for matrix in (source, target)]
+    adapt = np.linalg.inv(_BRADFORD) @ np.diag(cones[1] / cones[0]) @ _BRADFORD
+    change = np.linalg.inv(target) @ adapt @ source
+    if not np.isfinite(change).all():
+        raise ValueError("impossible chromaticities")
+    return source, change
+
+
+def _to_xyz(primaries: tuple[float, ...]) -> Float[np.ndarray, "3 3"]:
+    points = np.array(primaries, np.float64).reshape(4, 2)
+    if np.any(points[:, 1] <= 0) or np.any(points > 1):
+        raise ValueError("impossible chromaticities")
+    xyz = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)]) / points[:, 1]
+    try:
+        return xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
+    except np.linalg.LinAlgError as error:
+        raise ValueError("impossible chromaticities") from error
+
+
+def _light(v: np.ndarray, transfer: int | float) -> np.ndarray:
+    """Light of the levels 0 to 1, diffuse white being 1; of HLG that of the scene, 0 to 1."""
+    if isinstance(transfer, float):
+        return v**transfer
+    if transfer in _GAMMAS:
+        return v ** _GAMMAS[transfer]
+    if transfer == _PQ:
+        power = v ** (1 / 78.84375)
+        ratio = np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)
+        return 10000 / _WHITE * ratio ** (1 / 0.1593017578125)
+    if transfer == _HLG:
+        high = (np.exp((v - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        return np.where(v <= 0.5, v**2 / 3, high)
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+
+def _srgb_levels(light: np.ndarray) -> UInt8[np.ndarray, "..."]:
+    light = np.clip(light, 0, 1)
+    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.rint(255 * curve).astype(np.uint8)

@@ -1,0 +1,44 @@
+"""What AVIF and its kin state in their boxes and Pillow does not hand on (ISO 14496-12, H.273)."""
+
+import struct
+from io import BufferedIOBase
+
+from fa_hific_jax.data import color
+from fa_hific_jax.data.parts import Parts
+
+_HEAD = 2**16  # bytes that hold the description of any picture that is not a film
+_AVIF = {b"avif", b"avis"}
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+_UNSPECIFIED = 2
+
+
+def brands(start: bytes) -> tuple[bytes, ...]:
+    """Those that the first box of a file names, none where it is another kind of file."""
+    if start[4:8] != b"ftyp":
+        return ()
+    body = start[8 : int.from_bytes(start[:4], "big")]
+    return tuple(body[at : at + 4] for at in (0, *range(8, len(body), 4)))
+
+
+def take_apart(file: BufferedIOBase) -> Parts:
+    """The parts of an AVIF; raises ValueError for HEIC, which Pillow alone does not read."""
+    head = file.read(_HEAD)
+    file.seek(0)
+    named = brands(head)
+    if _HEIC & set(named) and not _AVIF & set(named):
+        raise ValueError("HEIC; save it as JPEG, PNG or AVIF first")
+    notes = ["its HDR gain map is left out"] if b"tmap" in named else []
+    space = None
+    place = head.find(b"colrnclx")
+    if place >= 0 and len(head) >= place + 12:
+        primaries, transfer = struct.unpack_from(">HH", head, place + 8)
+        space = color.coded(
+            1 if primaries == _UNSPECIFIED else primaries,
+            13 if transfer == _UNSPECIFIED else transfer,
+        )
+        if space is None:
+            notes.append(
+                f"its color space of the code points {primaries}/{transfer} is not known and was "
+                "ignored"
+            )
+    return Parts(file, space=space, notes=tuple(notes))

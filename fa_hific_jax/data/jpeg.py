@@ -1,0 +1,154 @@
+"""JPEG taken apart: tables and scans go to Pillow, the segments of applications are read here."""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from io import BufferedIOBase
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fa_hific_jax.data import tags
+from fa_hific_jax.data.parts import Parts
+
+SIGNATURE = b"\xff\xd8\xff"
+_SOS, _COMMENT = 0xDA, 0xFE
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_APPLICATIONS = range(0xE0, 0xF0)
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_ICC, _PICTURES = b"ICC_PROFILE\0", b"MPF\0"
+_PICTURE_COUNT = 0xB001
+_GAIN_MAP = b"http://ns.adobe.com/hdr-gain-map/"
+_END = b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+class _Segment(NamedTuple):
+    marker: int
+    data: bytes  # after the length
+    start: int
+
+
+def take_apart(file: BufferedIOBase) -> Parts:
+    """The parts of a JPEG: Pillow gets what decodes the first picture, and Adobe's marker."""
+    data = file.read()
+    segments = []
+    for segment in _segments(data):
+        segments.append(segment)
+        if segment.marker == _SOS:
+            break
+    else:
+        return Parts(io.BytesIO(data))
+    kept = [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT, _SOS)]
+    known = [s for s in segments if _colors(s)]
+    head = b"".join(
+        bytes([0xFF, s.marker]) + struct.pack(">H", len(s.data) + 2) + s.data for s in known + kept
+    )
+    notes: list[str] = []
+    info = _information(segments, notes)
+    pixels = io.BytesIO(SIGNATURE[:2] + head + data[segments[-1].start :])
+    return Parts(pixels, info=info, notes=tuple(notes))
+
+
+def ended(data: bytes) -> bytes:
+    """The file with the end that it lacks, after all its pixels.
+
+    Where pixels are missing, those of bits that are made up differ with the bits; and each
+    coefficient must have come to its last bit in some scan.
+
+    Raises ValueError where pixels are missing.
+    """
+    data = data[:-1] if data.endswith(b"\xff") else data
+    pictures = []
+    for fill in (b"", b"\x55", b"\xaa"):
+        with Image.open(io.BytesIO(data + 64 * fill + _END)) as image:
+            pictures.append(np.asarray(image))
+    same = all(np.array_equal(pictures[0], other) for other in pictures[1:])
+    if not (same and _all_scans(data)):
+        raise ValueError("it is truncated within its pixels")
+    return data + _END
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """Those of the first picture, what is coded between them left out."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
+            at += 1
+            continue
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _END[1]:
+            return
+        end = at + 2 + max(length, 2)
+        yield _Segment(marker, data[at + 4 : end], at)
+        at = end
+        if marker == _SOS:
+            found = _MARKER.search(data, at)
+            at = found.start() if found else len(data)
+
+
+def _colors(segment: _Segment) -> bool:
+    """Whether it decides what the components stand for."""
+    jfif = segment.marker == 0xE0 and segment.data.startswith(b"JFIF\0")
+    adobe = segment.marker == 0xEE and segment.data.startswith(b"Adobe")
+    return (jfif and len(segment.data) >= 14) or (adobe and len(segment.data) >= 12)
+
+
+def _information(segments: list[_Segment], notes: list[str]) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    exif = [s.data for s in segments if s.marker == 0xE1 and s.data.startswith(_EXIF)]
+    if exif:
+        info["exif"] = exif[0] + b"".join(part[len(_EXIF) :] for part in exif[1:])
+    xmp = [s.data[len(_XMP) :] for s in segments if s.marker == 0xE1 and s.data.startswith(_XMP)]
+    if xmp:
+        info["xmp"] = xmp[0]
+    pieces = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_ICC)]
+    if pieces:
+        info["icc_profile"] = _profile(pieces)
+    pictures = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_PICTURES)]
+    count = _count(pictures[0][len(_PICTURES) :]) if pictures else 1
+    if count is None:
+        notes.append("its index of further pictures is damaged, and only the first is kept")
+    elif count > 1:
+        notes.append(
+            f"of its {count} pictures (such as previews, depth and gain maps) only the first is "
+            "kept"
+        )
+    elif xmp and _GAIN_MAP in xmp[0]:
+        notes.append("its HDR gain map is left out")
+    return info
+
+
+def _profile(pieces: list[bytes]) -> bytes:
+    """The profile of its pieces; where some are missing, what no reader takes for one."""
+    start = len(_ICC)
+    by_number = {piece[start]: piece[start + 2 :] for piece in pieces if len(piece) > start + 2}
+    count = pieces[0][start + 1] if len(pieces[0]) > start + 2 else 0
+    whole = sorted(by_number) == list(range(1, count + 1))
+    return b"".join(by_number[number] for number in sorted(by_number)) if whole else b"damaged"
+
+
+def _count(index: bytes) -> int | None:
+    """Pictures in the file, None where the index (CIPA DC-007) does not tell."""
+    file = io.BytesIO(index)
+    try:
+        head = tags.header(file)
+        return tags.directory(file, head, head.first)[0][_PICTURE_COUNT][0]
+    except (ValueError, LookupError, struct.error):
+        return None
+
+
+def _all_scans(data: bytes) -> bool:
+    """Whether the scans give each coefficient of each component to its last bit."""
+    left: dict[int, np.ndarray] = {}
+    for marker, body, _ in _segments(data):
+        if marker in _FRAMES and len(body) > 5:
+            left = {identity: np.full(64, 255) for identity in body[6 : 6 + 3 * body[5] : 3]}
+        elif marker == _SOS and body and len(body) >= 2 * body[0] + 4:
+            first, last, bits = body[1 + 2 * body[0] :][:3]
+            for name in body[1 : 1 + 2 * body[0] : 2]:
+                if name in left:
+                    left[name][first : last + 1] = bits & 15
+    return bool(left) and not any(each.any() for each in left.values())

@@ -1,0 +1,77 @@
+"""Levels of more than 8 bits, and of other kinds than whole numbers, to 8 bits."""
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from fa_hific_jax.data.parts import EXTRA_SAMPLES, Layout
+
+_STRIP = 2**20  # values scaled at once
+
+
+def eight_bits(
+    values: Shaped[np.ndarray, "h w *c"],
+    notes: list[str],
+    bits: int | None = None,
+    negative: bool = False,
+) -> UInt8[np.ndarray, "h w *c"]:
+    """The values from 0 to 255, rounded to nearest; a range that is no matter of course is noted.
+
+    Unsigned integers of up to 16 `bits` (those of their type unless given) span all of these.
+    Signed ones without negative values span 0 to their largest, wider ones 0 to 65535, floating
+    point 0 to 1, 255 or 65535, the first that holds all values; else lowest to highest. Where
+    `negative` is true the lowest is white.
+    """
+    bits = 8 * values.dtype.itemsize if bits is None else bits
+    if values.dtype.kind == "u" and bits <= 16:
+        low, high = 0.0, 2.0**bits - 1
+    else:
+        low, high = _span(values, bits)
+        ends = (high, low) if negative else (low, high)
+        which = "grey levels" if values.ndim == 2 else "levels"
+        if values.dtype.kind == "f" or (low, high) != (0.0, 65535.0):
+            notes.append(f"of its {which} {ends[0]:g} became black and {ends[1]:g} white")
+    result = np.empty(values.shape, np.uint8)
+    rows = max(1, _STRIP // max(1, values[0].size))
+    for start in range(0, len(values), rows):
+        part = np.clip(values[start : start + rows], low, high, dtype=np.float64) - low
+        part *= 255.0 / max(high - low, 1e-30)
+        result[start : start + rows] = np.rint(np.nan_to_num(part))
+    return 255 - result if negative else result
+
+
+def colors_and_alpha(
+    samples: Shaped[np.ndarray, "h w n"], layout: Layout, notes: list[str]
+) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "h w"] | None]:
+    """Levels of gray or RGB, and transparency, from the samples of a TIFF."""
+    count = 3 if samples.shape[2] >= 3 else 1
+    colors = samples[..., 0] if count == 1 else samples[..., :3]
+    if samples.shape[2] == count or layout.alpha == 0:
+        if samples.shape[2] > count:
+            notes.append(EXTRA_SAMPLES)
+        return eight_bits(colors, notes, layout.bits, layout.negative), None
+    clear = samples[..., -1]
+    alpha = eight_bits(clear, [], layout.bits)
+    if layout.alpha == 1:
+        colors = _divided(colors, clear if count == 1 else clear[..., None], layout.bits)
+    return eight_bits(colors, notes, layout.bits, layout.negative), alpha
+
+
+def _divided(colors: np.ndarray, alpha: np.ndarray, bits: int) -> np.ndarray:
+    """Colors that were multiplied by an alpha of the same range."""
+    whole = colors.dtype.kind != "f"
+    top = 2 ** (bits - (colors.dtype.kind == "i")) - 1 if whole else 1
+    with np.errstate(all="ignore"):
+        result = np.where(alpha > 0, colors * (top / alpha.astype(np.float64)), 0)
+    return np.minimum(np.rint(result), top).astype(colors.dtype) if whole else result
+
+
+def _span(values: np.ndarray, bits: int) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if values.dtype.kind == "f":
+        tops = [1.0, 255.0, 65535.0]
+    else:
+        tops = [2.0 ** (bits - 1) - 1 if bits <= 16 else 65535.0]
+    if low >= 0.0 and high <= tops[-1]:
+        return 0.0, next(top for top in tops if high <= top)
+    return low, high

@@ -1,0 +1,77 @@
+"""EXIF and XMP of an image file, as they are true of the upright sRGB picture made of it."""
+
+import contextlib
+import io
+import re
+import struct
+from typing import NamedTuple
+
+from PIL import Image
+
+from fa_hific_jax.data import tags
+from fa_hific_jax.data.parts import Parts
+
+_PREFIX = b"Exif\0\0"
+_ORIENTATION = 0x0112
+_DIRECTORIES = (0x8769, 0x8825)  # of the exposure and of the place
+# Of a TIFF's own tags those that describe the photograph, not how its pixels are stored: title,
+# maker, model, software, date, artist, copyright.
+_DESCRIBING = (270, 271, 272, 305, 306, 315, 33432)
+_TURN = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)(\d+)")
+
+
+class Metadata(NamedTuple):
+    """EXIF as a TIFF structure and XMP as a packet in UTF-8; b"" where there is none."""
+
+    exif: bytes = b""
+    xmp: bytes = b""
+
+
+def orientation(xmp: bytes | str) -> int:
+    """EXIF's number for how a picture is turned, as XMP has it; 1 where it does not say."""
+    found = _TURN.search(xmp.encode() if isinstance(xmp, str) else xmp)
+    return int(found[2]) if found else 1
+
+
+def of(image: Image.Image, parts: Parts) -> Metadata:
+    """The metadata of an opened file, with the orientation of an upright picture."""
+    info = image.info | parts.info
+    xmp = info.get("xmp", b"")
+    xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
+    exif = info.get("exif", b"")
+    if image.format == "TIFF":
+        exif = _of_tiff(parts)
+    elif not exif and "Raw profile type exif" in info:
+        with contextlib.suppress(ValueError):
+            exif = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+    return Metadata(_upright(bytes(exif)), _TURN.sub(rb"\g<1>1", xmp))
+
+
+def _upright(exif: bytes) -> bytes:
+    """The same bytes, so that no offset of a maker's notes breaks, but for the orientation."""
+    exif = exif.removeprefix(_PREFIX)
+    try:
+        head = tags.header(io.BytesIO(exif))
+        place = tags.place_of(exif, _ORIENTATION)
+        tags.directory(io.BytesIO(exif), head, head.first)
+    except (ValueError, struct.error):
+        return b""
+    if place is None:
+        return exif
+    return exif[:place] + struct.pack(f"{head.order}HH", 1, 0) + exif[place + 4 :]
+
+
+def _of_tiff(parts: Parts) -> bytes:
+    """What describes the photograph, as EXIF of its own; b"" where there is nothing."""
+    found, kept = Image.Exif(), Image.Exif()
+    try:
+        found.endian = tags.header(parts.pixels).order
+        parts.pixels.seek(0)
+        found.load_from_fp(parts.pixels, parts.directory or None)
+        kept.update({tag: found[tag] for tag in _DESCRIBING if tag in found})
+        for directory in _DIRECTORIES:
+            if values := dict(found.get_ifd(directory)):
+                kept[directory] = values
+        return kept.tobytes().removeprefix(_PREFIX) if len(kept) else b""
+    except Exception:  # Pillow raises errors of many types on broken tags
+        return b""

@@ -1,0 +1,108 @@
+"""Directories of tags as TIFF 6.0 and BigTIFF have them; EXIF and the index of MPO are such too."""
+
+import io
+import struct
+from io import BufferedIOBase
+from typing import Any, NamedTuple
+
+# Struct codes of the types by number, two for fractions; text and undefined bytes stay bytes.
+_TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
+_TYPES |= {11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_MOST_VALUES = 2**24
+
+Tags = dict[int, tuple[Any, ...]]
+
+
+class Header(NamedTuple):
+    """Byte order as struct writes it, whether offsets have 64 bits, that of the directory."""
+
+    order: str
+    big: bool
+    first: int
+
+
+def header(file: BufferedIOBase) -> Header:
+    """The first bytes of such a file; raises ValueError where they are none."""
+    file.seek(0)
+    start = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    version = struct.unpack(f"{order}H", start[2:4])[0] if order and len(start) >= 8 else 0
+    if version == 42:
+        return Header(order or "", False, struct.unpack(f"{order}I", start[4:8])[0])
+    if version == 43 and len(start) == 16:
+        return Header(order or "", True, struct.unpack(f"{order}Q", start[8:])[0])
+    raise ValueError("no TIFF structure")
+
+
+def directory(file: BufferedIOBase, head: Header, offset: int) -> tuple[Tags, int]:
+    """Values by tag, and the offset of the next directory, 0 where there is none.
+
+    Tags whose values are damaged or of unknown types are left out.
+
+    Raises ValueError or struct.error where the directory itself is damaged.
+    """
+    count_code, entry_code = ("Q", "HHQ8s") if head.big else ("H", "HHI4s")
+    file.seek(offset)
+    (count,) = _unpack(file, head.order + count_code)
+    if count > 65535:
+        raise ValueError("damaged tags")
+    entries = [_unpack(file, head.order + entry_code) for _ in range(count)]
+    (following,) = _unpack(file, head.order + ("Q" if head.big else "I"))
+    values = {tag: _values(file, head, *entry) for tag, *entry in entries}
+    return {tag: found for tag, found in values.items() if found}, following
+
+
+def with_directory(data: bytes, head: Header, tags: dict[int, tuple[int, ...]]) -> bytes:
+    """The file with another first directory, of integers, at its end; offsets stay valid."""
+    offset = len(data) + len(data) % 2
+    count_code, kind, code = ("Q", 16, "Q") if head.big else ("H", 4, "I")
+    room = struct.calcsize(f"={code}")
+    start = struct.calcsize(f"={count_code}{code}") + len(tags) * (4 + 2 * room)
+    entries, values = b"", b""
+    for tag, numbers in sorted(tags.items()):
+        packed = struct.pack(f"{head.order}{len(numbers)}{code}", *numbers)
+        if len(numbers) > 1:
+            place = offset + start + len(values)
+            values += packed
+            packed = struct.pack(head.order + code, place)
+        entries += struct.pack(f"{head.order}HH{code}", tag, kind, len(numbers)) + packed
+    count = struct.pack(head.order + count_code, len(tags))
+    first = struct.pack(head.order + code, offset)
+    begin = data[: 8 if head.big else 4] + first
+    data = begin + data[len(begin) :] + bytes(len(data) % 2)
+    return data + count + entries + bytes(room) + values
+
+
+def place_of(data: bytes, tag: int) -> int | None:
+    """Where the 4 bytes of value of a tag in the first directory are; None where it is not."""
+    head = header(io.BytesIO(data))
+    (count,) = struct.unpack_from(f"{head.order}H", data, head.first)
+    for at in range(head.first + 2, head.first + 2 + 12 * count, 12):
+        if struct.unpack_from(f"{head.order}H", data, at)[0] == tag:
+            return at + 8
+    return None
+
+
+def _values(
+    file: BufferedIOBase, head: Header, kind: int, count: int, inline: bytes
+) -> tuple[Any, ...]:
+    code = _TYPES.get(kind)
+    if code is None or count > _MOST_VALUES:
+        return ()
+    form = f"{head.order}{count * len(code)}{code[0]}"
+    size = struct.calcsize(form)
+    if size <= len(inline):
+        return struct.unpack(form, inline[:size])
+    file.seek(struct.unpack(head.order + ("Q" if head.big else "I"), inline)[0])
+    try:
+        return _unpack(file, form)
+    except ValueError:
+        return ()
+
+
+def _unpack(file: BufferedIOBase, form: str) -> tuple[Any, ...]:
+    size = struct.calcsize(form)
+    data = file.read(size)
+    if len(data) < size:
+        raise ValueError("its tags are truncated")
+    return struct.unpack(form, data)

@@ -1,0 +1,111 @@
+"""JPEG: further pictures, damaged segments, and a missing end told from missing pixels."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from image_files import saved, segment
+from PIL import Image
+from test_pixels import profile
+
+from fa_hific_jax.data.images import image_size, read_image
+from fa_hific_jax.errors import UserError
+
+Y, X = np.mgrid[:70, :90]
+PHOTO = np.stack([2 * X, 3 * Y, 128 + 90 * np.sin(X / 5 + Y / 7)], axis=-1).clip(0, 255)
+PHOTO = (PHOTO + np.random.default_rng(0).normal(0, 6, PHOTO.shape)).clip(0, 255).astype(np.uint8)
+ENDLESS = "its end is missing, after the last of its pixels"
+
+
+def jpeg(**options) -> bytes:
+    return saved(PHOTO, "JPEG", **options)
+
+
+def inserted(data: bytes, *segments: bytes) -> bytes:
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def plain(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def check(data: bytes, expected: np.ndarray, *notes: str) -> None:
+    picture = read_image(data)
+    np.testing.assert_array_equal(picture.rgb, expected)
+    assert picture.notes == notes
+    assert image_size(data) == PHOTO.shape[:2]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 98}])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_missing_end_is_noted_and_costs_no_pixel(options, lost):
+    data = jpeg(**options)
+    check(data[:-lost], plain(data), ENDLESS)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 98}])
+def test_missing_pixels_are_refused_wherever_the_file_ends(options):
+    data = jpeg(**options)
+    scan = data.index(b"\xff\xda")
+    for end in [*range(scan + 20, len(data) - 4, 211), len(data) - 6, len(data) - 40]:
+        with pytest.raises(UserError, match=r"truncated"):
+            read_image(data[:end])
+
+
+def test_a_progressive_file_that_ends_between_two_scans_is_refused():
+    data = jpeg(progressive=True)
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 3
+    for scan in scans[1:]:
+        table = data.rindex(b"\xff\xc4", 0, scan)  # Each scan has tables of its own before it.
+        with pytest.raises(UserError, match="truncated within its pixels"):
+            read_image(data[:table])
+
+
+def with_pictures(index: bytes) -> bytes:
+    return inserted(jpeg(), segment(0xE2, b"MPF\0" + index))
+
+
+def test_further_pictures_are_noted():
+    note = "of its 2 pictures (such as previews, depth and gain maps) only the first is kept"
+    image = Image.fromarray(PHOTO)
+    mpo = saved(image, "MPO", save_all=True, append_images=[image.resize((9, 7))])
+    check(mpo, plain(jpeg()), note)
+    index = b"MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 0xB001, 4, 1, 2) + bytes(4)
+    check(with_pictures(index), plain(jpeg()), note)
+
+
+@pytest.mark.parametrize("index", [b"", b"junk", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff"])
+def test_a_damaged_index_of_pictures_is_noted(index):
+    note = "its index of further pictures is damaged, and only the first is kept"
+    check(with_pictures(index), plain(jpeg()), note)
+
+
+def test_a_gain_map_is_noted():
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x xmlns:hdrgm='http://ns.adobe.com/hdr-gain-map/1.0/'/>"
+    check(inserted(jpeg(), segment(0xE1, xmp)), plain(jpeg()), "its HDR gain map is left out")
+
+
+def test_segments_of_applications_cannot_keep_a_picture_from_being_read():
+    junk = [segment(0xE0 + kind, b"JFIF\0") for kind in range(16)] + [segment(0xFE, b"")]
+    check(inserted(jpeg(), *junk), plain(jpeg()))
+
+
+def test_a_profile_in_pieces_is_applied_and_one_that_lacks_a_piece_noted():
+    icc = profile(swap=True)
+    pieces = [
+        segment(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, 2]) + part)
+        for i, part in enumerate((icc[:300], icc[300:]))
+    ]
+    swapped = plain(jpeg())[..., [1, 0, 2]].astype(int)
+    found = read_image(inserted(jpeg(), *pieces[::-1]))
+    assert np.abs(found.rgb - swapped).mean() < 2 and found.notes == ()
+    note = "its colour profile is damaged or of another kind and was ignored"
+    check(inserted(jpeg(), pieces[0]), plain(jpeg()), note)
+
+
+def test_rgb_and_ycck_of_adobe_are_told_apart():
+    red = np.full((16, 16, 3), (200, 30, 60), np.uint8)
+    kept = saved(red, "JPEG", quality=100, keep_rgb=True)
+    np.testing.assert_allclose(read_image(kept).rgb.astype(int), red, atol=3)

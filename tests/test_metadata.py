@@ -1,0 +1,141 @@
+"""EXIF, XMP and the date survive on request, true of the upright picture, in every format."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from image_files import saved, segment
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from test_tiff import of
+
+from fa_hific_jax.codec import bitstream, metadata
+from fa_hific_jax.codec.bitstream import BitstreamError, Container
+from fa_hific_jax.codec.pixels import read_image, write_image
+from fa_hific_jax.data.metadata import Metadata
+from fa_hific_jax.errors import UserError
+
+COLORS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><r tiff:Orientation=\"6\"/><c>\xc2\xa9</c></x:xmpmeta>"
+DATE, TAKEN = "2020:01:02 03:04:05", "2019:05:06 07:08:09"
+FILE = bitstream.pack(Container(bytes(8), "tfc", 7, 5, b"z", b"y", b"", 0))
+
+
+def exif() -> Image.Exif:
+    made = Image.Exif()
+    made[0x010F], made[0x0132], made[0x0112] = "Maker", DATE, 6
+    made[0x8769] = {0x9003: TAKEN, 0x829A: 0.01, 0x927C: b"notes of the maker"}
+    made[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    return made
+
+
+def check(found: Metadata) -> None:
+    told = Image.Exif()
+    told.load(found.exif)
+    assert (told[0x010F], told[0x0132], told.get(0x0112, 1)) == ("Maker", DATE, 1)
+    assert told.get_ifd(0x8769)[0x9003] == TAKEN
+    assert told.get_ifd(0x8825)[2] == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_metadata_survive_from_any_format_to_any_other(kind, suffix, tmp_path):
+    options = {"exif": exif().tobytes()} | ({"xmp": XMP} if kind == "WEBP" else {})
+    if kind == "JPEG":
+        options["extra"] = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)
+    try:
+        picture = read_image(saved(COLORS, kind, **options), keep_metadata=True)
+    except (KeyError, OSError):
+        pytest.skip("this Pillow writes no AVIF")
+    check(picture.metadata)
+    data = metadata.attach(FILE, metadata.pack(picture.metadata))
+    assert bitstream.unpack(data)._replace(metadata=b"") == bitstream.unpack(FILE)
+    kept = metadata.of(data)
+    assert kept == picture.metadata
+    write_image(tmp_path / f"a.{suffix}", picture.rgb, None, kept)
+    again = read_image(tmp_path / f"a.{suffix}", keep_metadata=True)
+    check(again.metadata)
+    assert again.rgb.shape == picture.rgb.shape == (7, 5, 3)
+    if kind in ("WEBP", "JPEG"):
+        expected = XMP.replace(b'tiff:Orientation="6"', b'tiff:Orientation="1"')
+        assert again.metadata.xmp == expected
+
+
+def test_a_makers_notes_stay_where_their_offsets_say():
+    data = exif().tobytes()
+    found = read_image(saved(COLORS, "JPEG", exif=data), keep_metadata=True).metadata.exif
+    different = [
+        i for i, pair in enumerate(zip(found, data[6:], strict=True)) if pair[0] != pair[1]
+    ]
+    assert len(different) == 1 and data[6:][different[0]] == 6 and found[different[0]] == 1
+
+
+def test_a_tiff_of_odd_samples_keeps_its_date():
+    plain = of(np.zeros((4, 5), np.float32))
+    tagged = io.BytesIO()
+    Image.fromarray(np.zeros((4, 5), np.float32)).save(tagged, "TIFF", exif=exif().tobytes())
+    assert read_image(plain, keep_metadata=True).metadata == Metadata()
+    check(read_image(tagged.getvalue(), keep_metadata=True).metadata)
+
+
+def test_damaged_exif_is_not_kept():
+    for junk in (b"Exif\0\0", b"Exif\0\0junk", b"Exif\0\0MM\0*\xff\xff\xff\xff"):
+        assert (
+            read_image(saved(COLORS, "WEBP", exif=junk), keep_metadata=True).metadata == Metadata()
+        )
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_xmp_of_a_png_is_kept_whatever_its_size(zipped):
+    packet = XMP.replace(b"</c>", b"x" * 2_000_000 + b"</c>")
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode(), zip=zipped)
+    found = read_image(saved(COLORS, pnginfo=info), keep_metadata=True)
+    assert found.metadata.xmp == packet.replace(b'Orientation="6"', b'Orientation="1"')
+    assert found.notes == () and found.rgb.shape == (7, 5, 3)
+
+
+def test_metadata_are_kept_on_request_alone():
+    assert read_image(saved(COLORS, "JPEG", exif=exif().tobytes())).metadata == Metadata()
+
+
+def test_without_metadata_a_file_has_no_part():
+    assert metadata.pack(Metadata()) == b"" and metadata.of(FILE) == Metadata()
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_the_part_is_as_specified_and_takes_the_room_that_is_foreseen(one, two):
+    part = metadata.pack(Metadata(one, two))
+    assert metadata.unpack(part) == Metadata(one, two)
+    assert len(metadata.attach(FILE, part)) <= len(FILE) + metadata.room(part)
+    unknown = b"\x07\x02\0\0\0??"
+    items = unknown + (zlib.decompress(part) if part else b"")
+    assert metadata.unpack(zlib.compress(items)) == Metadata(one, two)
+
+
+@given(st.data())
+def test_a_damaged_part_is_named(data):
+    part = bytearray(metadata.pack(Metadata(b"exif" * 9, XMP)))
+    part[data.draw(st.integers(0, len(part) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        assert isinstance(metadata.unpack(bytes(part)), Metadata)
+    except BitstreamError as error:
+        assert str(error) == "the metadata in the file are damaged: fetch it again"
+    with pytest.raises(BitstreamError, match="metadata in the file are damaged"):
+        metadata.unpack(bytes(part[:-1]))
+
+
+def test_more_than_a_jpeg_or_a_file_holds_is_refused_in_a_sentence(tmp_path):
+    many = Metadata(b"", bytes(70_000))
+    with pytest.raises(UserError, match="JPEG cannot hold so much EXIF or XMP: write PNG, WebP"):
+        write_image(tmp_path / "a.jpg", COLORS, None, many)
+    with pytest.raises(UserError, match="its metadata take .* the most that is kept is 16777216"):
+        metadata.pack(Metadata(bytes(2**24)))
+
+
+def test_a_bomb_of_metadata_stays_within_its_limit():
+    with pytest.raises(BitstreamError):
+        metadata.unpack(zlib.compress(bytes(2**25)))

@@ -1,0 +1,99 @@
+"""WebP and AVIF: damage beside the pixels, stated color spaces, gain maps; JPEG XL and HEIC."""
+
+import struct
+import sys
+from io import BytesIO
+
+import numpy as np
+import pytest
+from image_files import saved
+from PIL import Image, features
+
+from fa_hific_jax.data import isobmff
+from fa_hific_jax.data.images import image_size, read_image
+from fa_hific_jax.errors import UserError
+
+COLORS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"
+
+
+def webp(**options) -> bytes:
+    return saved(COLORS, "WEBP", lossless=True, **options)
+
+
+def check(data: bytes, rgb: np.ndarray, *notes: str) -> None:
+    picture = read_image(data)
+    np.testing.assert_array_equal(picture.rgb, rgb)
+    assert picture.notes == notes and image_size(data) == rgb.shape[:2]
+
+
+def test_metadata_that_are_cut_off_or_claim_too_much_are_noted():
+    data = webp(exif=EXIF, xmp=b"x" * 101)
+    check(data, COLORS[::-1, ::-1])
+    check(data[:-50], COLORS[::-1, ::-1], "its XMP chunk is damaged and ignored")
+    only = webp(exif=EXIF + bytes(100))
+    check(only[:-50], COLORS, "its EXIF chunk is damaged and ignored")
+    at = data.index(b"EXIF") + 4
+    claims = data[:at] + struct.pack("<I", 10**6) + data[at + 4 :]
+    check(claims, COLORS, "its EXIF chunk is damaged and ignored")
+
+
+def test_transparency_and_profiles_beside_damaged_metadata_are_kept():
+    rgba = np.dstack([COLORS, COLORS[..., 0]])
+    data = saved(rgba, "WEBP", lossless=True, exact=True, xmp=b"x" * 101)
+    picture = read_image(data[:-9])
+    np.testing.assert_array_equal(picture.rgb, COLORS)
+    np.testing.assert_array_equal(picture.alpha, COLORS[..., 0])
+
+
+def test_pixels_that_are_cut_off_are_refused():
+    for lost in (3, 40, 400):
+        with pytest.raises(UserError, match="cannot be read as an image"):
+            read_image(webp()[:-lost])
+
+
+def avif(primaries: int, transfer: int) -> bytes:
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(32, axis=0)
+    data = saved(ramp, "AVIF", quality=100, subsampling="4:4:4")
+    at = data.index(b"colrnclx") + 8
+    return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+
+
+@pytest.mark.parametrize("transfer", [1, 2, 13])
+def test_spaces_that_are_shown_as_srgb_touch_nothing(transfer):
+    data = avif(1, transfer)
+    picture = read_image(data)
+    np.testing.assert_array_equal(picture.rgb, np.asarray(Image.open(BytesIO(data)).convert("RGB")))
+    assert picture.notes == ()
+
+
+def test_hdr_and_linear_light_become_srgb():
+    hdr = read_image(avif(9, 16))
+    assert hdr.notes == ("of its HDR light what is above 203 cd/m2 was cut to white",)
+    assert hdr.rgb[5, 100, 0] > 105 and np.all(hdr.rgb[:, 155:] == 255)
+    linear = read_image(avif(1, 8))
+    assert abs(int(linear.rgb[5, 55, 0]) - 128) <= 2 and linear.notes == ()
+
+
+def test_unknown_code_points_and_gain_maps_are_noted():
+    note = "its color space of the code points 99/13 is not known and was ignored"
+    assert read_image(avif(99, 13)).notes == (note,)
+    brands = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaftmap"
+    assert isobmff.take_apart(BytesIO(brands)).notes == ("its HDR gain map is left out",)
+
+
+def test_kinds_that_need_more_than_pillow_are_named(monkeypatch):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+    for read in (read_image, image_size):
+        with pytest.raises(UserError, match=r"\(HEIC; save it as JPEG, PNG or AVIF first\)"):
+            read(heic)
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(UserError, match=r"JPEG XL, for which the extra fa-hific-jax\[jpegxl\]"):
+        read_image(b"\xff\x0a" + bytes(64))
+
+
+def test_jpeg_xl_is_read_where_its_plug_in_is_installed():
+    pytest.importorskip("pillow_jxl")
+    check(saved(COLORS, "JXL", lossless=True), COLORS)

@@ -1,8 +1,10 @@
 """Save and restore pytrees with Orbax, and the parameters of a trained model for inference."""
 
 import contextlib
+import fnmatch
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from etils.epath import gpath
 from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
@@ -20,6 +23,20 @@ FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
 # Scores of which more is better; of all others, less.
 _RISING = ("eval/psnr",)
+
+
+class LiteralPath(gpath.PosixGPath):
+    """A path of which nothing counts as a wildcard, so that Orbax can search below `runs/a [1]`.
+
+    Orbax calls `path.glob(pattern)`, and etils reads the whole path as part of the pattern.
+    """
+
+    def glob(self, pattern: str) -> Iterator["LiteralPath"]:
+        """Yields what lies below this path and matches a pattern without `**`."""
+        first, _, rest = pattern.partition("/")
+        for child in self.iterdir() if self.is_dir() else ():
+            if fnmatch.fnmatchcase(child.name, first):
+                yield from child.glob(rest) if rest else [child]
 
 
 class DamagedCheckpoint(UserError):
@@ -43,12 +60,14 @@ class Checkpoints:
       writer: whether a training run opens its own folder: what it left half-written goes.
 
     Raises:
-      UserError: `workdir/checkpoints` is a file.
+      UserError: `workdir/checkpoints` is a file, or `workdir` is a name that cannot hold them.
     """
 
     def __init__(
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
+        workdir = LiteralPath(workdir)
+        _check_name(workdir)
         if (workdir / FOLDER).is_file():
             raise UserError(f"{workdir / FOLDER} is a file: remove it or name another --workdir")
         options = ocp.CheckpointManagerOptions(create=True, cleanup_tmp_directories=writer)
@@ -313,9 +332,24 @@ def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
     """An absolute path, as Orbax wants it, of a local or cloud folder.
 
     Raises:
-      UserError: it is a file.
+      UserError: it is a file, or its name cannot hold checkpoints.
     """
-    path = epath.Path(workdir) if "://" in workdir else epath.Path(workdir).expanduser().resolve()
+    path = LiteralPath(workdir) if "://" in workdir else LiteralPath(workdir).expanduser().resolve()
     if path.is_file():
         raise UserError(f"{called} {workdir} is a file: name a folder")
+    _check_name(path)
     return path
+
+
+def _check_name(workdir: epath.Path) -> None:
+    """Raises a UserError for a name below which TensorStore cannot write."""
+    name = os.fspath(workdir)
+    if "\\" in name:
+        raise UserError(f"{name} contains a backslash, which checkpoints cannot: rename the folder")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise UserError(
+            f"{shown} is not UTF-8, which checkpoints need: rename the folder"
+        ) from error

@@ -22,7 +22,8 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training import logs, loop, record
-from fa_hific_jax.training.loop import resume, save, train
+from fa_hific_jax.training.loop import train
+from fa_hific_jax.training.resume import CheckpointTimer, resume, save
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.stopping import naming_full_disks
 
@@ -295,11 +296,11 @@ def test_checkpoints_come_by_steps_and_by_the_clock_with_log_lines(monkeypatch):
         train__checkpoint_every=10, train__checkpoint_minutes=1.5, train__log_every=4
     ).train
     now = [0.0]
-    monkeypatch.setattr("fa_hific_jax.training.loop.time.monotonic", lambda: now[0])
-    due, written = loop._Due(config), []
+    monkeypatch.setattr("fa_hific_jax.training.resume.time.monotonic", lambda: now[0])
+    timer, written = CheckpointTimer(config), []
     for step in range(1, 21):
         now[0] += 20.0
-        if due.checkpoint(step):
+        if timer.due(step):
             written.append(step)
     assert written == [8, 10, 16, 20]
 

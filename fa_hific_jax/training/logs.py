@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: TensorBoard events, and the same numbers as JSON lines."""
+"""The log of a run: TensorBoard events, and the same numbers as lines of JSON."""
 
 import json
 import os
@@ -19,14 +19,17 @@ FOLDER = "logs"
 class Logs:
     """Scalars and pictures of a run, as a context that writes everything out at its end.
 
-    Only the first of several processes writes. `FILE` has a line for each report, {"step": 20,
-    "time": seconds since 1970, "loss": ...}; a resumed run adds to it, so a step may come twice, of
-    which the later line counts.
+    Only process 0 writes. `FILE` has a line for each report, {"step": 20, "time": seconds since
+    1970, "loss": ...}. A resumed run drops the reports of later steps than its `first_step`, which
+    it makes again, so that each step has one line; TensorBoard is told to drop them as well.
     """
 
-    def __init__(self, workdir: epath.Path):
+    def __init__(self, workdir: epath.Path, first_step: int = 0):
         self._path = workdir / FILE
-        self._events = _event_writer(workdir) if jax.process_index() == 0 else None
+        self._events = None
+        if jax.process_index() == 0:
+            _keep_until(self._path, first_step)
+            self._events = _event_writer(workdir, first_step)
 
     def __enter__(self) -> "Logs":
         return self
@@ -51,7 +54,9 @@ class Logs:
 
 
 def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
-    """Values by step, in the order of steps, of a run's `FILE`; half-written lines are left out.
+    """Returns the values of each step, in the order of steps, from a run's `FILE`.
+
+    Lines that a crash cut off are left out. Of several lines of one step the last one counts.
 
     Raises:
       UserError: there is no such file, or nothing in it.
@@ -60,18 +65,37 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         raise UserError(f"{workdir} holds no {FILE}: name the --workdir of a training run")
     reports = {}
-    for line in path.read_bytes().decode(errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-            reports[int(values.pop("step"))] = values
-        except (ValueError, AttributeError, KeyError, TypeError):  # cut off by a crash
-            continue
+    for line in path.read_bytes().splitlines():
+        values = _parsed(line)
+        if values is not None:
+            reports[values.pop("step")] = values
     if not reports:
         raise UserError(f"{path} holds no line yet: wait for train.log_every steps")
     return dict(sorted(reports.items()))
 
 
-def _event_writer(workdir: epath.Path) -> Any:
+def _keep_until(path: epath.Path, step: int) -> None:
+    """Removes the lines of steps after `step` from a file, and those that a crash cut off."""
+    if not path.is_file():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (values := _parsed(line)) and values["step"] <= step]
+    if kept != lines or not all(line.endswith(b"\n") for line in kept):
+        temporary = path.with_name(f"{FILE}.tmp")
+        temporary.write_bytes(b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
+        temporary.replace(path)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Returns the report that a line holds, None where it holds none."""
+    try:
+        values = json.loads(line.decode(errors="replace"))
+        return values | {"step": int(values["step"])}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _event_writer(workdir: epath.Path, first_step: int) -> Any:
     # TensorFlow greets with what nobody can act on; JAX has set a level that is too low.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = max("3", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"))
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -81,4 +105,25 @@ def _event_writer(workdir: epath.Path) -> Any:
     except ImportError as error:
         raise UserError(f"logging needs {error.name}: pip install 'fa-hific-jax[train]'") from error
     tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory that JAX needs.
+    if (workdir / FOLDER).exists():
+        _supersede_events(tf, workdir / FOLDER, first_step + 1)
     return metric_writers.create_default_writer(workdir, collection=FOLDER)
+
+
+def _supersede_events(tf: Any, folder: epath.Path, step: int) -> None:
+    """Tells TensorBoard to drop what earlier event files hold of `step` and later ones.
+
+    This is what the session log is for: tensorflow/core/util/event.proto, `SessionLog.START`. The
+    file's name sorts after those of earlier files and before that of the writer that follows.
+    """
+    v1 = tf.compat.v1
+    now = time.time()
+    start = v1.SessionLog(status=v1.SessionLog.START)
+    events = (
+        v1.Event(wall_time=now, file_version="brain.Event:2"),
+        v1.Event(wall_time=now, step=step, session_log=start),
+    )
+    name = os.fspath(folder / f"events.out.tfevents.{int(now):010d}")
+    with tf.io.TFRecordWriter(name) as file:
+        for event in events:
+            file.write(event.SerializeToString())

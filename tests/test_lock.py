@@ -69,7 +69,7 @@ def test_second_run_is_refused_and_told_of_the_first(workdir):
             pytest.raises(
                 UserError,
                 match=rf"{workdir} is in use: process {os.getpid()} on {holder.platform.node()} "
-                r"has trained there since 20\S+ \S+\. Stop that run or .*--workdir",
+                r"has trained there since 20\S+ \S+ UTC\. Stop that run or .*--workdir",
             ),
             hold(workdir),
         ):
@@ -186,6 +186,12 @@ def test_of_many_that_find_a_stale_lock_one_takes_it(workdir):
     assert len(taken) == 1 and len(refused) == 7
     taken[0].check()
     assert [path.name for path in workdir.iterdir()] == [lock.FILE]
+
+
+def test_left_over_of_a_process_killed_while_it_took_over_keeps_nobody_out(workdir, hurried):
+    written_by(workdir, started="1")
+    (workdir / f"{lock.FILE}.new").write_text("")
+    assert took_after(workdir) > lock.SILENCE * 0.9
 
 
 def test_bucket_is_locked_by_the_last_writer(workdir, monkeypatch):

@@ -50,7 +50,7 @@ def test_a_log_without_superseded_reports_keeps_its_bytes(tmp_path, no_events):
 
 @pytest.mark.long
 def test_tensorboard_shows_each_step_once(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
     tf = pytest.importorskip("tensorflow")
     workdir = epath.Path(tmp_path)

@@ -41,7 +41,7 @@ def this_process() -> Holder:
         token=secrets.token_hex(8),
         host=platform.node(),
         pid=os.getpid(),
-        since=datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="seconds"),
+        since=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
         boot=_contents("/proc/sys/kernel/random/boot_id") or platform.node(),
         pid_namespace=_pid_namespace(),
         started=_start_time(os.getpid()),

@@ -113,8 +113,7 @@ class Lock:
             )
         if alive is not False:
             return False
-        self._remove(seen[0])
-        if not self._create():
+        if not self._replace(seen[0]):
             return False
         _warn(f"{holder or 'a run'} ended without releasing {self._path}: taking it over")
         return True
@@ -171,14 +170,40 @@ class Lock:
 
     def _create(self) -> bool:
         """Creates the lock file; returns False where there is one already."""
+        if self._local:
+            return self._write_new(os.fspath(self._path))
+        if self._path.exists():
+            return False
+        self._path.write_text(self._me.text())
+        time.sleep(SETTLE)
+        return self._is_mine()
+
+    def _replace(self, stale: str) -> bool:
+        """Replaces a lock file with the text `stale`; returns False where another process does.
+
+        The new file has a fixed name at first, so that one process at a time can do this. At no
+        time is there no lock file, which a third process could create.
+        """
         if not self._local:
-            if self._path.exists():
-                return False
-            self._path.write_text(self._me.text())
-            time.sleep(SETTLE)
-            return self._is_mine()
+            self._path.unlink(missing_ok=True)
+            return self._create()
+        claim = f"{os.fspath(self._path)}.new"
+        if not self._write_new(claim):
+            with contextlib.suppress(OSError):
+                if self._file_system_time() - os.stat(claim).st_mtime > SILENCE:
+                    os.unlink(claim)  # Its writer was killed within these few lines.
+            return False
+        seen = self._look()
+        if seen is None or seen[0] != stale:
+            os.unlink(claim)
+            return False
+        os.replace(claim, self._path)
+        return True
+
+    def _write_new(self, path: str) -> bool:
+        """Writes a lock file that does not exist, and returns False where it does."""
         try:
-            file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
         except FileExistsError:
             return False
         if self._file is not None:
@@ -188,24 +213,9 @@ class Lock:
             # The flock comes first: whoever reads that there is one may rely on it.
             os.write(file, self._me.text(flocked=flock(file)).encode())
         except OSError:
-            self._path.unlink()
+            os.unlink(path)
             raise
         return True
-
-    def _remove(self, text: str) -> None:
-        """Removes the lock file if it still holds `text`; a newer lock stays."""
-        if not self._local:
-            self._path.unlink(missing_ok=True)
-            return
-        aside = f"{os.fspath(self._path)}.{self._me.token}"
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._path, aside)  # Of several processes that try this, one succeeds.
-            with open(aside, errors="replace") as file:
-                stale = file.read() == text
-            if stale:
-                os.unlink(aside)
-            else:
-                os.rename(aside, self._path)
 
     def _look(self) -> tuple[str, float] | None:
         """Returns text and modification time of the lock file, None where there is none."""

@@ -105,24 +105,24 @@ def _event_writer(workdir: epath.Path, first_step: int) -> Any:
     except ImportError as error:
         raise UserError(f"logging needs {error.name}: pip install 'fa-hific-jax[train]'") from error
     tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory that JAX needs.
-    if (workdir / FOLDER).exists():
-        _supersede_events(tf, workdir / FOLDER, first_step + 1)
+    _note_session(tf, workdir / FOLDER, first_step + 1)
     return metric_writers.create_default_writer(workdir, collection=FOLDER)
 
 
-def _supersede_events(tf: Any, folder: epath.Path, step: int) -> None:
-    """Tells TensorBoard to drop what earlier event files hold of `step` and later ones.
+def _note_session(tf: Any, folder: epath.Path, step: int) -> None:
+    """Tells TensorBoard to drop what earlier event files hold of `step` and of later steps.
 
-    This is what the session log is for: tensorflow/core/util/event.proto, `SessionLog.START`. The
-    file's name sorts after those of earlier files and before that of the writer that follows.
+    TensorBoard does so at each event `SessionLog.START` but the first (tensorflow/core/util/
+    event.proto). The name of the file sorts after those of earlier starts, which TensorBoard reads
+    in the order of names, and before that of the writer that follows.
     """
-    v1 = tf.compat.v1
-    now = time.time()
-    start = v1.SessionLog(status=v1.SessionLog.START)
-    events = (
+    folder.mkdir(parents=True, exist_ok=True)
+    v1, now = tf.compat.v1, time.time()
+    log = v1.SessionLog(status=v1.SessionLog.START)
+    events = [
         v1.Event(wall_time=now, file_version="brain.Event:2"),
-        v1.Event(wall_time=now, step=step, session_log=start),
-    )
+        v1.Event(wall_time=now, step=step, session_log=log),
+    ]
     name = os.fspath(folder / f"events.out.tfevents.{int(now):010d}")
     with tf.io.TFRecordWriter(name) as file:
         for event in events:

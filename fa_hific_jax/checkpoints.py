@@ -332,8 +332,10 @@ def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
     """An absolute path, as Orbax wants it, of a local or cloud folder.
 
     Raises:
-      UserError: it is a file, or its name cannot hold checkpoints.
+      UserError: it is a file, its name cannot hold checkpoints, or `~` stands for nothing.
     """
+    if workdir.startswith("~") and os.path.expanduser(workdir) == workdir:
+        raise UserError(f"{called} {workdir}: no such home folder is known, write the whole path")
     path = LiteralPath(workdir) if "://" in workdir else LiteralPath(workdir).expanduser().resolve()
     if path.is_file():
         raise UserError(f"{called} {workdir} is a file: name a folder")

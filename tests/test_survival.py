@@ -25,7 +25,7 @@ from fa_hific_jax.training import logs, loop, record
 from fa_hific_jax.training.loop import train
 from fa_hific_jax.training.resume import CheckpointTimer, resume, save
 from fa_hific_jax.training.state import create
-from fa_hific_jax.training.stopping import naming_full_disks
+from fa_hific_jax.training.stopping import naming_disk_errors
 
 pytestmark = pytest.mark.long
 
@@ -205,19 +205,19 @@ def test_full_disk_ends_in_one_sentence_and_the_last_checkpoint_stays(
     ("number", "expected"),
     [
         (errno.ENOSPC, "/run/metrics.jsonl: no space left there: make room"),
-        (errno.EACCES, "/run/metrics.jsonl: no permission to write there: mend its permissions "),
+        (errno.EACCES, "/run/metrics.jsonl: no permission to write there: change its permissions "),
         (errno.EROFS, "/run/metrics.jsonl: its file system is read-only: name another --workdir"),
     ],
 )
 def test_disk_that_takes_nothing_is_named(number, expected):
-    with pytest.raises(UserError, match=expected), naming_full_disks(epath.Path("/run")):
+    with pytest.raises(UserError, match=expected), naming_disk_errors(epath.Path("/run")):
         raise OSError(number, os.strerror(number), "/run/metrics.jsonl")
 
 
 def test_other_errors_of_the_system_stay_what_they_are():
-    with pytest.raises(OSError, match="bad image"), naming_full_disks(epath.Path("/run")):
+    with pytest.raises(OSError, match="bad image"), naming_disk_errors(epath.Path("/run")):
         raise OSError(errno.EACCES, "bad image", "/data/image.png")
-    with pytest.raises(OSError, match="too many"), naming_full_disks(epath.Path("/run")):
+    with pytest.raises(OSError, match="too many"), naming_disk_errors(epath.Path("/run")):
         raise OSError(errno.EMFILE, "too many")
 
 

@@ -9,10 +9,12 @@ rates with their target, and the two sides of the adversarial loss.
 """
 
 import argparse
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write
 
 PANELS = {
     "loss": ("loss", "eval/loss"),
@@ -47,10 +49,12 @@ def run(args: argparse.Namespace) -> None:
     if target.suffix.lower() != ".png":
         raise UserError(f"-o {target}: give a name that ends with .png")
     figure = draw(read_scalars(folder), title=folder.resolve().name)
-    temporary = target.with_name(f"{target.name}.tmp")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     try:
-        figure.savefig(temporary, format="png", dpi=120)
-        temporary.replace(target)
+        if "://" not in str(target):
+            target.parent.stat()  # A folder that is not there is a mistake in -o.
+        write(target, picture.getvalue())
     except OSError as error:
         raise UserError(
             f"{target} cannot be written ({error.strerror}): name another -o"

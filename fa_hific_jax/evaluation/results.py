@@ -5,7 +5,6 @@ reason in `row["not_measured"]`; a mean over some of the images is None as well,
 those in `mean["measured"]`, so that it never stands where a mean over all is expected.
 """
 
-import contextlib
 import csv
 import io
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write
 
 Row = dict[str, Any]
 Results = dict[str, Any]
@@ -100,18 +100,11 @@ def write_lines(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
 
 
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
-    """Writes data under a temporary name beside path, then renames: never half a file."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Like `writing.write`, but an error of the operating system becomes a UserError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write(path, data)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): mend that") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def plain(value: Any) -> Any:

@@ -12,7 +12,6 @@ each reads the file again a few seconds after it wrote.
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from jax.experimental import multihost_utils
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training.holder import Holder, flock, parse, runs_here, this_process
-from fa_hific_jax.training.processes import leads
+from fa_hific_jax.training.processes import leads, warn
 
 FILE = "trainer.lock"
 RENEWAL = 10.0  # seconds between two renewals by the holder
@@ -115,7 +114,7 @@ class Lock:
             return False
         if not self._replace(seen[0]):
             return False
-        _warn(f"{holder or 'a run'} ended without releasing {self._path}: taking it over")
+        warn(f"{holder or 'a run'} ended without releasing {self._path}: taking it over")
         return True
 
     def check(self) -> None:
@@ -162,7 +161,7 @@ class Lock:
         if self._watched is None:
             age = max(self._file_system_time() - seen[1], 0.0)
             self._watched = (seen, age, now)
-            _warn(f"{self._path} names {holder or 'no process'}: watching whether that still runs")
+            warn(f"{self._path} names {holder or 'no process'}: watching whether that still runs")
         first, age, start = self._watched
         if seen != first:
             return True
@@ -242,7 +241,3 @@ class Lock:
             return float(probe.stat().mtime)
         finally:
             probe.unlink()
-
-
-def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write
 
 FILE = "metrics.jsonl"
 FOLDER = "logs"
@@ -81,9 +82,7 @@ def _keep_until(path: epath.Path, step: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if (values := _parsed(line)) and values["step"] <= step]
     if kept != lines or not all(line.endswith(b"\n") for line in kept):
-        temporary = path.with_name(f"{FILE}.tmp")
-        temporary.write_bytes(b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
-        temporary.replace(path)
+        write(path, b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,12 +20,12 @@ from fa_hific_jax.models.autoencoder import Key
 from fa_hific_jax.settings import LossConfig, Settings
 from fa_hific_jax.training import lock, record, sharding
 from fa_hific_jax.training.logs import Logs
-from fa_hific_jax.training.processes import leads, say
+from fa_hific_jax.training.processes import leads, say, tell
 from fa_hific_jax.training.progress import Progress, check_and_average
 from fa_hific_jax.training.resume import CheckpointTimer, initial_state, save
 from fa_hific_jax.training.state import TrainState, create
 from fa_hific_jax.training.step import train_step
-from fa_hific_jax.training.stopping import Stop, naming_full_disks
+from fa_hific_jax.training.stopping import Stop, naming_disk_errors
 from fa_hific_jax.training.summaries import count, describe, example_images
 from fa_hific_jax.training.validation import validator
 
@@ -49,7 +50,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     sharding.check_batch_size(config.batch_size, mesh)
     sources = open_sources(settings.data)
     programs = _programs(settings, mesh)
-    with naming_full_disks(workdir):
+    with naming_disk_errors(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         with lock.hold(workdir) as check_lock:
             checkpoints = Checkpoints(
@@ -193,7 +194,7 @@ def _report(run: _Run, step: int, means: dict[str, float], progress: Progress) -
     run.check_lock()
     run.logs.scalars(step, means | run.batches.counts())
     for sentence in run.batches.news():
-        print(f"skipped {sentence}", flush=True)
+        tell(f"skipped {sentence}", sys.stdout)
     say(progress.line(step, means))
     run.checkpoints.check()
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 import time
 from typing import Any
 
@@ -14,7 +13,7 @@ from fa_hific_jax.checkpoints import Checkpoints, DamagedCheckpoint
 from fa_hific_jax.models.autoencoder import Key
 from fa_hific_jax.settings import Settings, TrainConfig
 from fa_hific_jax.training import warm_start
-from fa_hific_jax.training.processes import leads, say
+from fa_hific_jax.training.processes import say, warn
 from fa_hific_jax.training.state import TrainState, create, swapped
 
 MUST_MATCH = ("model", "discriminator", "trainable")
@@ -58,8 +57,7 @@ def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> T
             continue
         for newer, reason in damaged.items():
             target = checkpoints.set_aside(newer)
-            if leads():
-                print(f"warning: {reason}; now in {target}", file=sys.stderr, flush=True)
+            warn(f"{reason}; now in {target}")
         if step >= settings.train.steps:
             say(f"step {step} of {settings.train.steps} is reached already")
         return restored

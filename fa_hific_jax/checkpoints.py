@@ -5,6 +5,7 @@ import fnmatch
 import functools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
 
 FOLDER = "checkpoints"
+_SCHEMES = ("gs", "s3", "az", "hf")
 DAMAGED = "damaged_checkpoints"
 # Scores of which more is better; of all others, less.
 _RISING = ("eval/psnr",)
@@ -332,8 +334,11 @@ def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
     """An absolute path, as Orbax wants it, of a local or cloud folder.
 
     Raises:
-      UserError: it is a file, its name cannot hold checkpoints, or `~` stands for nothing.
+      UserError: it is a file, its name cannot hold checkpoints, or its scheme or home is unknown.
     """
+    if (scheme := re.match(r"(\w+)://?", workdir)) and workdir.partition("://")[0] not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise UserError(f"{called} {workdir}: {scheme[0]} is not one of {known}; write a path")
     if workdir.startswith("~") and os.path.expanduser(workdir) == workdir:
         raise UserError(f"{called} {workdir}: no such home folder is known, write the whole path")
     path = LiteralPath(workdir) if "://" in workdir else LiteralPath(workdir).expanduser().resolve()

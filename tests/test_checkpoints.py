@@ -14,7 +14,8 @@ ARRAYS = {"x": jnp.arange(5.0), "y": {"z": jnp.ones((2, 3))}}
 
 
 @pytest.mark.parametrize(
-    "name", ["a [1]", "[", "b*?", "[!a]", "e%20#f", "l é\n$HOME {x}", "~", "**", "a.tmp"]
+    "name",
+    ["a [1]", "[", "b*?", "[!a]", "e%20#f", "l é\n$HOME {x}", "~", "**", "a.tmp", "a:", "a: b"],
 )
 def test_any_name_of_a_folder_holds_checkpoints(name, tmp_path):
     folder = workdir_path(os.fspath(tmp_path / name / "run"))
@@ -46,6 +47,27 @@ def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, ex
         with pytest.raises(UserError, match=expected):
             opened()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "file:///x",
+            r"--workdir file:///x: file:// is not one of gs://, s3://, az://, hf://; ",
+        ),
+        ("gs:/bucket/x", r"--workdir gs:/bucket/x: gs:/ is not one of gs://"),
+        ("~nobody-here/x", r"--workdir ~nobody-here/x: no such home folder is known, write the"),
+    ],
+)
+def test_beginnings_that_stand_for_nothing_make_no_folder_of_that_name(name, expected):
+    with pytest.raises(UserError, match=expected):
+        workdir_path(name)
+
+
+def test_home_without_a_name_in_the_environment_is_that_of_the_user(monkeypatch):
+    monkeypatch.delenv("HOME")
+    assert os.fspath(workdir_path("~/runs")) == os.path.expanduser("~/runs") != "~/runs"
 
 
 def test_literal_path_matches_what_lies_below_it_alone(tmp_path):

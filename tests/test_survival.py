@@ -204,14 +204,47 @@ def test_full_disk_ends_in_one_sentence_and_the_last_checkpoint_stays(
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        (errno.ENOSPC, "/run/metrics.jsonl: no space left there: make room"),
-        (errno.EACCES, "/run/metrics.jsonl: no permission to write there: change its permissions "),
-        (errno.EROFS, "/run/metrics.jsonl: its file system is read-only: name another --workdir"),
+        (errno.ENOSPC, "no space left there: make room"),
+        (errno.EACCES, "no permission to write there: change its permissions "),
+        (errno.EROFS, "its file system is read-only: name another --workdir"),
+        (errno.EISDIR, "a folder is in the place of this file: remove it"),
+        (errno.EIO, "Input/output error: name another --workdir"),
     ],
 )
 def test_disk_that_takes_nothing_is_named(number, expected):
-    with pytest.raises(UserError, match=expected), naming_disk_errors(epath.Path("/run")):
+    run = epath.Path("/run")
+    with (
+        pytest.raises(UserError, match=f"/run/metrics.jsonl: {expected}"),
+        naming_disk_errors(run),
+    ):
         raise OSError(number, os.strerror(number), "/run/metrics.jsonl")
+    with pytest.raises(UserError, match=f"/run/new: {expected}"), naming_disk_errors(run):
+        raise OSError(number, os.strerror(number), "/run/temporary", None, "/run/new")
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda at: at.parent.write_text(""), "/x/run: a part of this path is a file: name"),
+        (lambda at: mkdir(at.parent).joinpath("run").symlink_to("no"), "/x/run: a file or a link"),
+        (lambda at: mkdir(at / "metrics.jsonl"), "metrics.jsonl: a folder is in the place of"),
+        (lambda at: mkdir(at / "run.json"), "/x/run/run.json: a folder is in the place of this"),
+        (lambda at: mkdir(at / "trainer.lock"), "trainer.lock: a folder is in the place of this"),
+        (lambda at: mkdir(at).joinpath("checkpoints").symlink_to("no"), "/checkpoints: a file or"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_run_is_named(
+    made, expected, first_state, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "initial_state", lambda *_: first_state)
+    made(tmp_path / "x" / "run")
+    with pytest.raises(UserError, match=expected):
+        train(tiny_settings(**PLAIN), epath.Path(tmp_path) / "x" / "run")
+
+
+def mkdir(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
 
 
 def test_other_errors_of_the_system_stay_what_they_are():

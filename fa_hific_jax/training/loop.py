@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -194,7 +193,7 @@ def _report(run: _Run, step: int, means: dict[str, float], progress: Progress) -
     run.check_lock()
     run.logs.scalars(step, means | run.batches.counts())
     for sentence in run.batches.news():
-        tell(f"skipped {sentence}", sys.stdout)
+        tell(f"skipped {sentence}")
     say(progress.line(step, means))
     run.checkpoints.check()
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 
@@ -85,19 +85,19 @@ def leads() -> bool:
 def say(text: str) -> None:
     """Prints a line in process 0."""
     if leads():
-        tell(text, sys.stdout)
+        tell(text)
 
 
 def warn(text: str) -> None:
     """Prints a line to standard error in process 0."""
     if leads():
-        tell(f"warning: {text}", sys.stderr)
+        tell(f"warning: {text}", error=True)
 
 
-def tell(text: str, stream: TextIO | None) -> None:
+def tell(text: str, *, error: bool = False) -> None:
     """Prints a line if it can: a closed terminal or pipe must not end a run of days."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=stream, flush=True)
+        print(text, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def _in_slurm_step(environment: Mapping[str, str]) -> bool:

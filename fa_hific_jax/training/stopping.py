@@ -71,11 +71,9 @@ def naming_disk_errors(folder: epath.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            ours = error.errno in _OF_ANY_FILE
-        else:
-            ours = os.fsdecode(error.filename).startswith(os.fspath(folder))
+        place = os.fsdecode(error.filename2 or error.filename or "")  # of a rename, the new name
+        ours = place.startswith(os.fspath(folder)) if place else error.errno in _OF_ANY_FILE
         if not ours:
             raise
         reason = _REASONS.get(error.errno or 0, f"{error.strerror}: name another --workdir")
-        raise UserError(f"{error.filename or folder}: {reason}") from error
+        raise UserError(f"{place or folder}: {reason}") from error

@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import functools
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,16 @@ class LiteralPath(gpath.PosixGPath):
                 yield from child.glob(rest) if rest else [child]
 
 
+class _WithoutTracebacks(logging.Filter):
+    """Drops the tracebacks that Orbax and asyncio log of an error that is raised as well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+
+_WITHOUT_TRACEBACKS = _WithoutTracebacks()
+
+
 class DamagedCheckpoint(UserError):
     """A checkpoint that is there but cannot be read."""
 
@@ -68,6 +79,8 @@ class Checkpoints:
     def __init__(
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_WITHOUT_TRACEBACKS)
         workdir = LiteralPath(workdir)
         _check_name(workdir)
         if (workdir / FOLDER).is_file():
@@ -241,7 +254,7 @@ class Checkpoints:
         except Exception as error:  # OSError, or what Orbax and TensorStore make of it
             raise UserError(
                 f"no checkpoint can be written to {self._workdir / FOLDER} ({_first_line(error)}): "
-                f"make room or mend the folder, then give the same command again: {self._whole()}"
+                f"make room or repair the folder, then give the same command again: {self._whole()}"
             ) from error
 
     def _whole(self) -> str:

@@ -5,8 +5,10 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from unittest import mock
@@ -245,6 +247,19 @@ def test_what_stands_in_the_way_of_a_run_is_named(
 def mkdir(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
+
+
+def test_disk_without_room_ends_a_process_with_one_line_and_no_traceback(tmp_path):
+    """A real file system of 400 kB, which a mount namespace of its own can have."""
+    mounts = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    small = f"mount -t tmpfs -o size=400k none {tmp_path}"
+    if subprocess.run([*mounts, small], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    wrapper = [*mounts, f'{small} && exec "$@"', "sh"]
+    process = training_run.start(tmp_path / "run", wrapper=wrapper, **PLAIN)
+    code, _, err = training_run.finish(process)
+    assert code == 2 and err.count("\n") == 1
+    assert re.match(r"error: no checkpoint can be .*/checkpoints \(.*make room or repair", err)
 
 
 def test_other_errors_of_the_system_stay_what_they_are():

@@ -77,7 +77,7 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
 
 def _keep_until(path: epath.Path, step: int) -> None:
     """Removes the lines of steps after `step` from a file, and those that a crash cut off."""
-    if not path.is_file():
+    if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if (values := _parsed(line)) and values["step"] <= step]

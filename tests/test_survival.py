@@ -396,6 +396,32 @@ def test_a_run_killed_at_once_ends_with_the_bits_of_an_unbroken_one(unbroken, tm
     assert_same(final(tmp_path), final(unbroken[1]))
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_second_trainer_is_refused_and_the_first_goes_on(processes, unbroken, tmp_path):
+    endless = PLAIN | {"train__steps": 1_000_000, "train__log_every": 1}
+    workdir = tmp_path / "runs" / "a [1]"
+    first = training_run.start(workdir, devices=2, **endless)
+    reached(first, 4)
+    second = training_run.start_several(workdir, processes, 2 // processes, **endless)
+    for process, expected in zip(second, ("is in use: process", "process 0 of this"), strict=False):
+        code, out, err = training_run.finish(process)
+        assert code == 2 and expected in err and "step" not in out
+    assert f"process {first.pid} on " in err or processes == 2
+    reached(first, 10)
+    first.kill()
+    code, _, err = training_run.finish(training_run.start(workdir, devices=2, **PLAIN))
+    assert code == 0 and "ended without releasing" in err
+    assert not (workdir / "trainer.lock").exists()
+
+
+def reached(process, step: int) -> None:
+    """Waits for the report of a step."""
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            return
+    pytest.fail(process.stderr.read())
+
+
 def final(workdir):
     """Everything that the last checkpoint holds."""
     checkpoints = Checkpoints(epath.Path(workdir), kept=None)

@@ -304,7 +304,12 @@ def test_metrics_are_fetched_for_reports_alone(unbroken):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_asked_to_stop_saves_that_very_step_and_goes_on_as_if_it_had_not(
     number, unbroken, tmp_path, monkeypatch, capsys

@@ -31,9 +31,9 @@ from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.training import warm_start
 from fa_hific_jax.training.ema import ema_autoencoder
-from fa_hific_jax.training.held_out import evaluator
 from fa_hific_jax.training.state import TrainState, create
 from fa_hific_jax.training.step import train_step
+from fa_hific_jax.training.validation import validator
 from fa_hific_jax.writing import write
 
 # Encoder's widths (the generator's are the same, reversed) and residual blocks.
@@ -66,7 +66,7 @@ def main() -> None:
     }
     for name, (widths, blocks) in CANDIDATES.items():
         settings = settings_of(widths, blocks, args)
-        measure, state = evaluator(settings, None), begun(settings)
+        measure, state = validator(settings, None), begun(settings)
         report["before"] = report["before"] or reached(measure, state)
         state, steps = trained(settings, state, args.seconds)
         found = {"steps": steps, **reached(measure, state), **costs(settings, state)}

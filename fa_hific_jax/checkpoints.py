@@ -1,8 +1,12 @@
 """Save and restore pytrees with Orbax, and the parameters of a trained model for inference."""
 
 import contextlib
+import fnmatch
 import functools
 import json
+import logging
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from etils.epath import gpath
 from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
@@ -17,9 +22,34 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
 
 FOLDER = "checkpoints"
+_SCHEMES = ("gs", "s3", "az", "hf")
 DAMAGED = "damaged_checkpoints"
-# Scores of which more is better; of all others, less.
+# Scores for which higher is better; for all others, lower is.
 _RISING = ("eval/psnr",)
+
+
+class LiteralPath(gpath.PosixGPath):
+    """A path of which nothing counts as a wildcard, so that Orbax can search below `runs/a [1]`.
+
+    Orbax calls `path.glob(pattern)`, and etils reads the whole path as part of the pattern.
+    """
+
+    def glob(self, pattern: str) -> Iterator["LiteralPath"]:
+        """Yields what lies below this path and matches a pattern without `**`."""
+        first, _, rest = pattern.partition("/")
+        for child in self.iterdir() if self.is_dir() else ():
+            if fnmatch.fnmatchcase(child.name, first):
+                yield from child.glob(rest) if rest else [child]
+
+
+class _WithoutTracebacks(logging.Filter):
+    """Drops the tracebacks that Orbax and asyncio log of an error that is raised as well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+
+_WITHOUT_TRACEBACKS = _WithoutTracebacks()
 
 
 class DamagedCheckpoint(UserError):
@@ -43,12 +73,16 @@ class Checkpoints:
       writer: whether a training run opens its own folder: what it left half-written goes.
 
     Raises:
-      UserError: `workdir/checkpoints` is a file.
+      UserError: `workdir/checkpoints` is a file, or `workdir` is a name that cannot hold them.
     """
 
     def __init__(
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_WITHOUT_TRACEBACKS)
+        workdir = LiteralPath(workdir)
+        _check_name(workdir)
         if (workdir / FOLDER).is_file():
             raise UserError(f"{workdir / FOLDER} is a file: remove it or name another --workdir")
         options = ocp.CheckpointManagerOptions(create=True, cleanup_tmp_directories=writer)
@@ -56,15 +90,15 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(workdir / FOLDER, options=options)
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that were written to their end, oldest first."""
+        """Returns the steps of all complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """Step of the newest of them, None where there is none."""
+        """Returns the step of the newest complete checkpoint, None where there is none."""
         return max(self.steps(), default=None)
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the best score, the newest of equals; None without scores."""
+        """Returns the step with the best score, the newest of equals; None without scores."""
         scores = {step: self._score(step) for step in self.steps()}
         scores = {step: score for step, score in scores.items() if score is not None}
         return max(scores, key=lambda step: (scores[step], step), default=None)
@@ -117,7 +151,7 @@ class Checkpoints:
         return target
 
     def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
-        """Both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments.
+        """Returns both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments.
 
         Raises:
           UserError: the checkpoint holds other arrays than the arguments; `DamagedCheckpoint`
@@ -145,19 +179,19 @@ class Checkpoints:
         return restored["autoencoder"], restored["training"]
 
     def restore_autoencoder(self, step: int, autoencoder) -> Any:
-        """The model's parameters alone."""
+        """Returns the parameters of the model alone."""
         args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(autoencoder))
         with self._naming_damage(step):
             return self._manager.restore(step, args=args)["autoencoder"]
 
     def contents(self, step: int, item: str) -> dict[str, Any]:
-        """Shapes and dtypes of everything in "autoencoder" or "training", {} without the item."""
+        """Returns shapes and dtypes of all arrays in an item, {} where it is missing."""
         folder = self._folder(step, item)
         with self._naming_damage(step):
             return ocp.PyTreeCheckpointHandler().metadata(folder).tree if folder.exists() else {}
 
     def read(self, step: int, item: str, wanted: dict[str, Any]) -> dict[str, Any]:
-        """A part of `contents` as NumPy arrays, whatever devices it was written from."""
+        """Returns a part of `contents` as NumPy arrays, whatever devices it was written from."""
         if not jax.tree.leaves(wanted):
             return wanted
         args = ocp.args.PyTreeRestore(
@@ -169,7 +203,7 @@ class Checkpoints:
             return ocp.PyTreeCheckpointHandler().restore(self._folder(step, item), args=args)
 
     def settings(self, step: int) -> dict[str, Any]:
-        """Settings of the run that wrote a checkpoint, as that version's nested mapping."""
+        """Returns the settings of the run that wrote a checkpoint, as its version nested them."""
         args = ocp.args.Composite(settings=ocp.args.JsonRestore())
         with self._naming_damage(step):
             return self._manager.restore(step, args=args)["settings"]
@@ -206,7 +240,7 @@ class Checkpoints:
                 self._manager.delete(step)
 
     def _score(self, step: int) -> float | None:
-        """More is better."""
+        """Returns the score of a checkpoint with a sign that makes higher better."""
         try:
             scores = json.loads((self._folder(step, "scores") / "metadata").read_text())
             return scores[self._best] * (1 if self._best in _RISING else -1)
@@ -220,7 +254,7 @@ class Checkpoints:
         except Exception as error:  # OSError, or what Orbax and TensorStore make of it
             raise UserError(
                 f"no checkpoint can be written to {self._workdir / FOLDER} ({_first_line(error)}): "
-                f"make room or mend the folder, then give the same command again: {self._whole()}"
+                f"make room or repair the folder, then give the same command again: {self._whole()}"
             ) from error
 
     def _whole(self) -> str:
@@ -239,7 +273,7 @@ class Checkpoints:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of arrays by their place, however a checkpoint names the kinds of nodes."""
+    """Returns the shapes of arrays by their path, however a checkpoint names the node types."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
@@ -256,7 +290,9 @@ def _first_line(error: Exception) -> str:
 def differences(
     stored: Mapping[str, Any], given: settings_lib.Settings, groups: Sequence[str]
 ) -> list[tuple[str, Any, Any]]:
-    """(key, stored value, given value) of what differs in `groups`, stored settings being JSON.
+    """Lists (key, stored value, given value) of settings in `groups` that differ.
+
+    The stored settings were JSON.
 
     A group is a group of keys or a single key.
     """
@@ -276,7 +312,7 @@ def differences(
 
 
 def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
-    """(checkpoints of a run, step of the newest); `called` is how the user named the folder.
+    """Returns the checkpoints of a run and the newest step; `called` is the option for messages.
 
     Raises:
       UserError: there are none.
@@ -291,7 +327,7 @@ def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
 
 
 def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple[Any, int]:
-    """(parameters of the autoencoder on one device, step) of a run's newest checkpoint.
+    """Returns the autoencoder's parameters on one device, and the step, of the newest checkpoint.
 
     Raises:
       UserError: the folder or its checkpoints are missing, or the model of `given` is another one
@@ -305,7 +341,7 @@ def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple
 
 
 def restore_on_device(checkpoints: Checkpoints, step: int, config: ModelConfig) -> Any:
-    """The parameters of the autoencoder that a checkpoint holds, on one device."""
+    """Returns the parameters of a checkpoint's autoencoder on one device."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
@@ -315,12 +351,32 @@ def restore_on_device(checkpoints: Checkpoints, step: int, config: ModelConfig) 
 
 
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
-    """An absolute path, as Orbax wants it, of a local or cloud folder.
+    """Returns the absolute path, which Orbax requires, of a local or cloud folder.
 
     Raises:
-      UserError: it is a file.
+      UserError: it is a file, its name cannot hold checkpoints, or its scheme or home is unknown.
     """
-    path = epath.Path(workdir) if "://" in workdir else epath.Path(workdir).expanduser().resolve()
+    if (scheme := re.match(r"(\w+)://?", workdir)) and workdir.partition("://")[0] not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise UserError(f"{called} {workdir}: {scheme[0]} is not one of {known}; write a path")
+    if workdir.startswith("~") and os.path.expanduser(workdir) == workdir:
+        raise UserError(f"{called} {workdir}: no such home folder is known, write the whole path")
+    path = LiteralPath(workdir) if "://" in workdir else LiteralPath(workdir).expanduser().resolve()
     if path.is_file():
         raise UserError(f"{called} {workdir} is a file: name a folder")
+    _check_name(path)
     return path
+
+
+def _check_name(workdir: epath.Path) -> None:
+    """Raises a UserError for a name below which TensorStore cannot write."""
+    name = os.fspath(workdir)
+    if "\\" in name:
+        raise UserError(f"{name} contains a backslash, which checkpoints cannot: rename the folder")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise UserError(
+            f"{shown} is not UTF-8, which checkpoints need: rename the folder"
+        ) from error

@@ -1,6 +1,9 @@
 """One global batch over any number of devices and processes: the same training within rounding."""
 
+import contextlib
+import os
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 import training_run
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.training import sharding
+from fa_hific_jax.training import processes, sharding
 from fa_hific_jax.training.processes import explicit
 
 # Rounding alone: sums over the batch are made in another order.
@@ -180,3 +183,24 @@ def test_processes_are_described_by_flags_or_else_by_the_environment():
 def test_incomplete_description_of_processes_is_named(flags, expected):
     with pytest.raises(UserError, match=expected):
         explicit(*flags, {})
+
+
+@pytest.mark.parametrize(("tasks", "expected"), [("", False), ("1", False), ("8", True)])
+def test_slurm_step_of_several_tasks_is_known_by_its_variable(tasks, expected):
+    assert processes._in_slurm_step({"SLURM_STEP_NUM_TASKS": tasks}) is expected
+
+
+def test_slurm_variable_that_is_no_number_is_named():
+    with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS is 'x': unset it, or set a number"):
+        processes._in_slurm_step({"SLURM_STEP_NUM_TASKS": "x"})
+
+
+def test_closed_and_full_standard_output_ends_no_run(monkeypatch):
+    with open("/dev/full", "w") as full, open(os.devnull, "w") as closed:
+        closed.close()
+        for stream in (full, closed):
+            monkeypatch.setattr(sys, "stdout", stream)
+            processes.say("step 1/2")
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()

@@ -5,8 +5,10 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from unittest import mock
@@ -22,9 +24,10 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training import logs, loop, record
-from fa_hific_jax.training.loop import resume, save, train
+from fa_hific_jax.training.loop import train
+from fa_hific_jax.training.resume import CheckpointTimer, resume, save
 from fa_hific_jax.training.state import create
-from fa_hific_jax.training.stopping import naming_full_disks
+from fa_hific_jax.training.stopping import naming_disk_errors
 
 pytestmark = pytest.mark.long
 
@@ -203,20 +206,66 @@ def test_full_disk_ends_in_one_sentence_and_the_last_checkpoint_stays(
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        (errno.ENOSPC, "/run/metrics.jsonl: no space left there: make room"),
-        (errno.EACCES, "/run/metrics.jsonl: no permission to write there: mend its permissions "),
-        (errno.EROFS, "/run/metrics.jsonl: its file system is read-only: name another --workdir"),
+        (errno.ENOSPC, "no space left there: make room"),
+        (errno.EACCES, "no permission to write there: change its permissions "),
+        (errno.EROFS, "its file system is read-only: name another --workdir"),
+        (errno.EISDIR, "a folder is in the place of this file: remove it"),
+        (errno.EIO, "Input/output error: name another --workdir"),
     ],
 )
 def test_disk_that_takes_nothing_is_named(number, expected):
-    with pytest.raises(UserError, match=expected), naming_full_disks(epath.Path("/run")):
+    run = epath.Path("/run")
+    with (
+        pytest.raises(UserError, match=f"/run/metrics.jsonl: {expected}"),
+        naming_disk_errors(run),
+    ):
         raise OSError(number, os.strerror(number), "/run/metrics.jsonl")
+    with pytest.raises(UserError, match=f"/run/new: {expected}"), naming_disk_errors(run):
+        raise OSError(number, os.strerror(number), "/run/temporary", None, "/run/new")
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda at: at.parent.write_text(""), "/x/run: a part of this path is a file: name"),
+        (lambda at: mkdir(at.parent).joinpath("run").symlink_to("no"), "/x/run: a file or a link"),
+        (lambda at: mkdir(at / "metrics.jsonl"), "metrics.jsonl: a folder is in the place of"),
+        (lambda at: mkdir(at / "run.json"), "/x/run/run.json: a folder is in the place of this"),
+        (lambda at: mkdir(at / "trainer.lock"), "trainer.lock: a folder is in the place of this"),
+        (lambda at: mkdir(at).joinpath("checkpoints").symlink_to("no"), "/checkpoints: a file or"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_run_is_named(
+    made, expected, first_state, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "initial_state", lambda *_: first_state)
+    made(tmp_path / "x" / "run")
+    with pytest.raises(UserError, match=expected):
+        train(tiny_settings(**PLAIN), epath.Path(tmp_path) / "x" / "run")
+
+
+def mkdir(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def test_disk_without_room_ends_a_process_with_one_line_and_no_traceback(tmp_path):
+    """A real file system of 400 kB, which a mount namespace of its own can have."""
+    mounts = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    small = f"mount -t tmpfs -o size=400k none {tmp_path}"
+    if subprocess.run([*mounts, small], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    wrapper = [*mounts, f'{small} && exec "$@"', "sh"]
+    process = training_run.start(tmp_path / "run", wrapper=wrapper, **PLAIN)
+    code, _, err = training_run.finish(process)
+    assert code == 2 and err.count("\n") == 1
+    assert re.match(r"error: no checkpoint can be .*/checkpoints \(.*make room or repair", err)
 
 
 def test_other_errors_of_the_system_stay_what_they_are():
-    with pytest.raises(OSError, match="bad image"), naming_full_disks(epath.Path("/run")):
+    with pytest.raises(OSError, match="bad image"), naming_disk_errors(epath.Path("/run")):
         raise OSError(errno.EACCES, "bad image", "/data/image.png")
-    with pytest.raises(OSError, match="too many"), naming_full_disks(epath.Path("/run")):
+    with pytest.raises(OSError, match="too many"), naming_disk_errors(epath.Path("/run")):
         raise OSError(errno.EMFILE, "too many")
 
 
@@ -255,7 +304,12 @@ def test_metrics_are_fetched_for_reports_alone(unbroken):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_asked_to_stop_saves_that_very_step_and_goes_on_as_if_it_had_not(
     number, unbroken, tmp_path, monkeypatch, capsys
@@ -295,11 +349,11 @@ def test_checkpoints_come_by_steps_and_by_the_clock_with_log_lines(monkeypatch):
         train__checkpoint_every=10, train__checkpoint_minutes=1.5, train__log_every=4
     ).train
     now = [0.0]
-    monkeypatch.setattr("fa_hific_jax.training.loop.time.monotonic", lambda: now[0])
-    due, written = loop._Due(config), []
+    monkeypatch.setattr("fa_hific_jax.training.resume.time.monotonic", lambda: now[0])
+    timer, written = CheckpointTimer(config), []
     for step in range(1, 21):
         now[0] += 20.0
-        if due.checkpoint(step):
+        if timer.due(step):
             written.append(step)
     assert written == [8, 10, 16, 20]
 
@@ -345,6 +399,32 @@ def test_a_run_killed_at_once_ends_with_the_bits_of_an_unbroken_one(unbroken, tm
     code, _, err = training_run.finish(training_run.start(tmp_path, devices=2, **PLAIN))
     assert code == 0, err
     assert_same(final(tmp_path), final(unbroken[1]))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_second_trainer_is_refused_and_the_first_goes_on(processes, unbroken, tmp_path):
+    endless = PLAIN | {"train__steps": 1_000_000, "train__log_every": 1}
+    workdir = tmp_path / "runs" / "a [1]"
+    first = training_run.start(workdir, devices=2, **endless)
+    reached(first, 4)
+    second = training_run.start_several(workdir, processes, 2 // processes, **endless)
+    for process, expected in zip(second, ("is in use: process", "process 0 of this"), strict=False):
+        code, out, err = training_run.finish(process)
+        assert code == 2 and expected in err and "step" not in out
+    assert f"process {first.pid} on " in err or processes == 2
+    reached(first, 10)
+    first.kill()
+    code, _, err = training_run.finish(training_run.start(workdir, devices=2, **PLAIN))
+    assert code == 0 and "ended without releasing" in err
+    assert not (workdir / "trainer.lock").exists()
+
+
+def reached(process, step: int) -> None:
+    """Waits for the report of a step."""
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            return
+    pytest.fail(process.stderr.read())
 
 
 def final(workdir):

@@ -13,8 +13,9 @@ from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder
 from fa_hific_jax.data.pipeline import Batches
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.training.loop import check_and_average, resume, save, train
-from fa_hific_jax.training.progress import Progress, duration
+from fa_hific_jax.training.loop import train
+from fa_hific_jax.training.progress import Progress, check_and_average, duration
+from fa_hific_jax.training.resume import resume, save
 from fa_hific_jax.training.state import create
 
 

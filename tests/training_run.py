@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}")
 
 
-def start(workdir, devices=1, variables=None, **overrides) -> subprocess.Popen:
-    """A running process with so many CPU devices."""
+def start(workdir, devices=1, variables=None, wrapper=(), **overrides) -> subprocess.Popen:
+    """A running process with so many CPU devices, started by a command if one is given."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": xla_flags(devices),
@@ -29,7 +29,7 @@ def start(workdir, devices=1, variables=None, **overrides) -> subprocess.Popen:
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__)), str(workdir), json.dumps(overrides)],
+        [*wrapper, sys.executable, str(Path(__file__)), str(workdir), json.dumps(overrides)],
         cwd=ROOT,
         env=env | (variables or {}),
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: TensorBoard events, and the same numbers as JSON lines."""
+"""The log of a run: TensorBoard events, and the same numbers as lines of JSON."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write
 
 FILE = "metrics.jsonl"
 FOLDER = "logs"
@@ -19,14 +20,17 @@ FOLDER = "logs"
 class Logs:
     """Scalars and pictures of a run, as a context that writes everything out at its end.
 
-    Only the first of several processes writes. `FILE` has a line for each report, {"step": 20,
-    "time": seconds since 1970, "loss": ...}; a resumed run adds to it, so a step may come twice, of
-    which the later line counts.
+    Only process 0 writes. `FILE` has a line for each report, {"step": 20, "time": seconds since
+    1970, "loss": ...}. A resumed run drops the reports of later steps than its `first_step`, which
+    it makes again, so that each step has one line; TensorBoard is told to drop them as well.
     """
 
-    def __init__(self, workdir: epath.Path):
+    def __init__(self, workdir: epath.Path, first_step: int = 0):
         self._path = workdir / FILE
-        self._events = _event_writer(workdir) if jax.process_index() == 0 else None
+        self._events = None
+        if jax.process_index() == 0:
+            _keep_until(self._path, first_step)
+            self._events = _event_writer(workdir, first_step)
 
     def __enter__(self) -> "Logs":
         return self
@@ -53,7 +57,9 @@ class Logs:
 
 
 def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
-    """Values by step, in the order of steps, of a run's `FILE`; half-written lines are left out.
+    """Returns the values of each step, in the order of steps, from a run's `FILE`.
+
+    Lines that a crash cut off are left out. Of several lines of one step the last one counts.
 
     Raises:
       UserError: there is no such file, or nothing in it.
@@ -62,20 +68,38 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         raise UserError(f"{workdir} holds no {FILE}: name the --workdir of a training run")
     reports = {}
-    for line in path.read_bytes().decode(errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-            reports[int(values.pop("step"))] = values
-        except (ValueError, AttributeError, KeyError, TypeError):  # cut off by a crash
-            continue
+    for line in path.read_bytes().splitlines():
+        values = _parsed(line)
+        if values is not None:
+            reports[values.pop("step")] = values
     if not reports:
         raise UserError(f"{path} holds no line yet: wait for train.log_every steps")
     return dict(sorted(reports.items()))
 
 
-def _event_writer(workdir: epath.Path) -> Any:
+def _keep_until(path: epath.Path, step: int) -> None:
+    """Removes the lines of steps after `step` from a file, and those that a crash cut off."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (values := _parsed(line)) and values["step"] <= step]
+    if kept != lines or not all(line.endswith(b"\n") for line in kept):
+        write(path, b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Returns the report that a line holds, None where it holds none."""
+    try:
+        values = json.loads(line.decode(errors="replace"))
+        return values | {"step": int(values["step"])}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _event_writer(workdir: epath.Path, first_step: int) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(f"logging needs {error.name}: pip install 'fa-hific-jax[train]'") from error
-    return SummaryWriter(os.fspath(workdir / FOLDER))
+    # TensorBoard then drops what earlier event files hold of later steps.
+    return SummaryWriter(os.fspath(workdir / FOLDER), purge_step=first_step + 1)

@@ -1,8 +1,10 @@
-"""Runs of several processes: how they find each other, and which of them speaks."""
+"""Runs of several processes: how they find each other, and which of them prints."""
 
+import contextlib
 import glob
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +16,9 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def join(coordinator: str = "", processes: int | None = None, process: int | None = None) -> None:
-    """Joins the other processes of this run, if there are any; before anything else asks JAX.
+    """Joins the other processes of this run, if there are any, before anything else uses JAX.
 
-    What describes them, the first that applies:
+    What describes them, in order of precedence:
       1. the arguments: host:port of process 0, their number, the number of this one;
       2. the environment variables of `VARIABLES`, which mean the same;
       3. a SLURM step of several tasks (one task for each GPU), or a TPU machine.
@@ -42,7 +44,7 @@ def join(coordinator: str = "", processes: int | None = None, process: int | Non
 def explicit(
     coordinator: str, processes: int | None, process: int | None, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Arguments for `jax.distributed.initialize`, None where nobody gave any.
+    """Returns the arguments for `jax.distributed.initialize`, None where none were given.
 
     Raises:
       UserError: some are missing or make no sense.
@@ -76,18 +78,33 @@ def explicit(
 
 
 def leads() -> bool:
-    """Whether this is the process that writes logs and prints."""
+    """Returns whether this is process 0, which writes logs and prints."""
     return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-    """Prints a line, in one of the processes."""
+    """Prints a line in process 0."""
     if leads():
-        print(text, flush=True)
+        tell(text)
+
+
+def warn(text: str) -> None:
+    """Prints a line to standard error in process 0."""
+    if leads():
+        tell(f"warning: {text}", error=True)
+
+
+def tell(text: str, *, error: bool = False) -> None:
+    """Prints a line if it can: a closed terminal or pipe must not end a run of days."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def _in_slurm_step(environment: Mapping[str, str]) -> bool:
-    return int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    tasks = environment.get("SLURM_STEP_NUM_TASKS") or "1"
+    if not tasks.isdecimal():
+        raise UserError(f"SLURM_STEP_NUM_TASKS is {tasks!r}: unset it, or set a number of tasks")
+    return int(tasks) > 1
 
 
 def _on_tpu() -> bool:

@@ -1,8 +1,13 @@
-"""One line per report: how far, how fast, how long still, how good."""
+"""A report of a run: means of its metrics, its speed, and the time that is left."""
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+import jax
+import numpy as np
+
+from fa_hific_jax.errors import UserError
 
 SHOWN = (
     *("loss", "bpp_rounded", "bpp_target", "psnr", "lpips", "ffl", "dsl", "gan_generator"),
@@ -12,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """Measures the speed between two reports, and puts it into words."""
+    """Measures the speed between two reports, and writes a report as one line."""
 
     def __init__(self, first_step: int, last_step: int, batch_size: int):
         self._last_step, self._batch_size = last_step, batch_size
@@ -20,7 +25,7 @@ class Progress:
         self._waited = 0.0
 
     def fetch(self, get: Callable[[], Item], idle: Callable[[], bool]) -> Item:
-        """What `get` returns; its time counts as waiting where `idle` says so afterwards."""
+        """Returns what `get` returns. Its time counts as waiting if `idle` is true afterwards."""
         start = time.monotonic()
         item = get()
         if idle():
@@ -28,9 +33,9 @@ class Progress:
         return item
 
     def measure(self, step: int) -> dict[str, float]:
-        """Metrics speed/images_per_second, and speed/waiting_for_data as a share of the time.
+        """Returns the speed since the previous call, and the share of that time spent waiting.
 
-        Both since the previous call.
+        Their names are speed/images_per_second and speed/waiting_for_data.
         """
         now = time.monotonic()
         seconds = max(now - self._previous[1], 1e-9)
@@ -42,7 +47,7 @@ class Progress:
         }
 
     def line(self, step: int, values: dict[str, float]) -> str:
-        """A report in one line: `values` are metrics, with those of `measure`."""
+        """Returns a report as one line; `values` are metrics, including those of `measure`."""
         rate, waiting = values["speed/images_per_second"], values["speed/waiting_for_data"]
         seconds = (self._last_step - step) * self._batch_size / max(rate, 1e-9)
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
@@ -53,7 +58,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Days, hours, minutes and seconds as people write them, e.g. "3 min 05 s"."""
+    """Returns a duration with the two units that matter, for example "3 min 05 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, whole_hours = divmod(hours, 24)
@@ -62,3 +67,33 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def check_and_average(metrics: list[dict], last_step: int, max_nonfinite: int) -> dict[str, float]:
+    """Returns the mean of each metric over those of consecutive steps that were finite.
+
+    NaN where no step was finite. "skipped" and "skipped_in_row" are those of the last step, which
+    has the number `last_step`.
+
+    Raises:
+      UserError: more than `max_nonfinite` steps in a row were not finite; names their metrics.
+    """
+    columns = {
+        name: np.asarray(jax.device_get([values[name] for values in metrics]))
+        for name in metrics[0]
+    }
+    in_row = columns["skipped_in_row"]
+    if in_row.max() > max_nonfinite:
+        at = int(np.argmax(in_row > max_nonfinite))
+        names = ", ".join(sorted(name for name in columns if not np.isfinite(columns[name][at])))
+        raise UserError(
+            f"training stopped: {int(in_row[at])} steps in a row were not finite, up to step "
+            f"{last_step - len(metrics) + 1 + at} ({names}); lower optimizer.learning_rate and "
+            "start again from the last checkpoint"
+        )
+    finite = in_row == 0
+    means = {
+        name: float(np.mean(column[finite])) if finite.any() else np.nan
+        for name, column in columns.items()
+    }
+    return means | {name: float(columns[name][-1]) for name in ("skipped", "skipped_in_row")}

@@ -1,4 +1,4 @@
-"""run.json: what a run was started with, so that a result can be traced to its making."""
+"""The file run.json, which records each start of a run so that results can be traced to it."""
 
 import datetime
 import importlib.metadata
@@ -44,7 +44,7 @@ def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:
-    """The record of a run; without any start where there is none, or none that can be read."""
+    """Returns the record of a run, one without starts where no record can be read."""
     try:
         record = json.loads((workdir / FILE).read_text())
     except (OSError, ValueError):
@@ -53,13 +53,13 @@ def read(workdir: epath.Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of the packages that numbers depend on."""
+    """Returns versions of this package, of Python and of packages that affect the numbers."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"fa-hific-jax": __version__, "python": platform.python_version()} | found
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """{"commit": ..., "changed": ...} of the repository that `folder` belongs to, None without."""
+    """Returns commit and "changed" of the repository that holds `folder`, None if none does."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

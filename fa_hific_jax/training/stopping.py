@@ -1,4 +1,4 @@
-"""Early ends of a run: it is asked to stop, or the disk does not take what it makes."""
+"""Early ends of a run: it is asked to stop, or its folder cannot be written."""
 
 import contextlib
 import errno
@@ -13,21 +13,29 @@ from jax.experimental import multihost_utils
 
 from fa_hific_jax.errors import UserError
 
+_PERMISSION = "no permission to write there: change its permissions or name another --workdir"
 _REASONS = {
     errno.ENOSPC: "no space left there: make room",
     errno.EDQUOT: "the disk quota is used up: make room",
     errno.EFBIG: "a file may not grow further there: raise the limit of file sizes",
-    errno.EACCES: "no permission to write there: mend its permissions or name another --workdir",
-    errno.EPERM: "no permission to write there: mend its permissions or name another --workdir",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
     errno.EROFS: "its file system is read-only: name another --workdir",
+    errno.ENOTDIR: "a part of this path is a file: name another --workdir",
+    errno.EEXIST: "a file or a link to nothing is in its place: remove it",
+    errno.EISDIR: "a folder is in the place of this file: remove it",
+    errno.ENOENT: "the folder is gone: do not move or remove it during training",
+    errno.ENAMETOOLONG: "the name is too long: name a shorter --workdir",
 }
+_OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Stop:
-    """Whether the run was asked to stop; as a context, from SIGTERM and from Ctrl-C.
+    """Notes that the run was asked to stop; as a context, by SIGTERM, SIGHUP and Ctrl-C.
 
-    A second Ctrl-C ends the process at once. Where several processes run, JAX listens for SIGTERM
-    in all of them and has them agree on the step; Ctrl-C ends those.
+    SIGHUP is what a terminal sends when it is closed; under nohup it stays ignored. A second Ctrl-C
+    ends the process at once. In a run of several processes, JAX listens for SIGTERM in each of them
+    and has them agree on the step, and Ctrl-C ends the processes at once.
     """
 
     def __init__(self):
@@ -36,8 +44,9 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_) -> None:
@@ -45,7 +54,7 @@ class Stop:
             signal.signal(number, handler)
 
     def asked(self, step: int) -> bool:
-        """Whether to stop after `step`: the same answer in all processes, which all must ask."""
+        """Returns whether to stop after `step`, the same in all processes, which all must ask."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked
@@ -57,12 +66,14 @@ class Stop:
 
 
 @contextlib.contextmanager
-def naming_full_disks(folder: epath.Path) -> Iterator[None]:
-    """Turns what a full, forbidden or read-only disk raises below `folder` into a UserError."""
+def naming_disk_errors(folder: epath.Path) -> Iterator[None]:
+    """Turns an error of the operating system about `folder` or what it holds into a UserError."""
     try:
         yield
     except OSError as error:
-        ours = error.filename is None or os.fspath(error.filename).startswith(os.fspath(folder))
-        if not ours or error.errno not in _REASONS:
+        place = os.fsdecode(error.filename2 or error.filename or "")  # of a rename, the new name
+        ours = place.startswith(os.fspath(folder)) if place else error.errno in _OF_ANY_FILE
+        if not ours:
             raise
-        raise UserError(f"{error.filename or folder}: {_REASONS[error.errno]}") from error
+        reason = _REASONS.get(error.errno or 0, f"{error.strerror}: name another --workdir")
+        raise UserError(f"{place or folder}: {reason}") from error

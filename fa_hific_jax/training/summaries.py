@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside scalars: example images, their spectra, parameters."""
+"""Example images, spectra and the table of parameters that a run logs beside scalars."""
 
 import functools
 from collections.abc import Sequence
@@ -17,33 +17,33 @@ from fa_hific_jax.training.ema import ema_autoencoder
 from fa_hific_jax.training.state import TrainState, parameters
 
 EXAMPLES = 4
-# Decibels at the bottom and at the top of all pictures of spectra.
+# Power in dB at the bottom and at the top of all pictures of spectra.
 LOWEST, HIGHEST = -30.0, 70.0
-# Of the pictures of radial spectra: pixels, and colours of original and reconstruction.
+# Size of the pictures of radial spectra in pixels, and colors of original and reconstruction.
 WIDTH, HEIGHT = 320, 200
-COLOURS = ("black", "red")
+COLORS = ("black", "red")
 
 
 def describe(state: TrainState) -> str:
-    """Table of all parameters with their shapes."""
+    """Returns a table of all parameters with their shapes."""
     from clu import parameter_overview
 
     return parameter_overview.get_parameter_overview(parameters(state), include_stats=False)
 
 
 def count(state: TrainState) -> int:
-    """Number of all parameters."""
+    """Returns the number of all parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(parameters(state)))
 
 
 def example_images(
     state: TrainState, batch: UInt8[np.ndarray, "b h w 3"], settings: Settings
 ) -> dict[str, UInt8[np.ndarray, "n _ _ c"]]:
-    """A few images of a batch with their reconstructions as decoded, and the spectra of both.
+    """Returns the first images of a batch, their reconstructions, and pictures of their spectra.
 
-    "original" and "reconstruction", the log spectrum of each as a picture, and "radial_spectrum",
-    where the black line is the original's, the red one the reconstruction's, from frequency 0 at
-    the left to half a cycle per pixel at the right and from -30 to 70 dB.
+    The names are "original", "reconstruction", "original_spectrum" and "reconstruction_spectrum"
+    (log power), and "radial_spectrum": the original in black and the reconstruction in red, from
+    frequency 0 at the left to 0.5 cycles per pixel at the right, and from -30 to 70 dB.
     """
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), ema_autoencoder(state))
     x = jnp.asarray(batch[:EXAMPLES], jnp.float32) / 255.0
@@ -58,16 +58,16 @@ def example_images(
 
 
 def radial_picture(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "hp wp 3"]:
-    """Radial power spectra of images as lines in `COLOURS` over a grid of 10 dB."""
+    """Draws the radial power spectra of images as lines in `COLORS` over a grid of 10 dB."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     for level in np.arange(LOWEST, HIGHEST, 10.0):
         height = _height(level)
         draw.line([(0, height), (WIDTH, height)], fill="lightgrey")
-    for image, colour in zip(images, COLOURS, strict=False):
+    for image, color in zip(images, COLORS, strict=False):
         frequency, power = radial_power_spectrum(image, bins=64)
         points = zip(2 * WIDTH * frequency, _height(decibels(power)), strict=True)
-        draw.line([(float(x), float(y)) for x, y in points], fill=colour, width=2)
+        draw.line([(float(x), float(y)) for x, y in points], fill=color, width=2)
     return np.asarray(picture)
 
 
@@ -78,11 +78,11 @@ def _reconstruct(config, params, x):
 
 
 def _height(level):
-    """Row of a picture at which a level in decibels is drawn."""
+    """Returns the row of a picture at which a level in dB is drawn."""
     return HEIGHT * (HIGHEST - level) / (HIGHEST - LOWEST)
 
 
 def _picture(level: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 1"]:
-    """Grey picture of levels in decibels."""
-    grey = 255.0 * (level[..., None] - LOWEST) / (HIGHEST - LOWEST)
-    return np.clip(grey, 0.0, 255.0).astype(np.uint8)
+    """Returns levels in dB as a gray picture."""
+    gray = 255.0 * (level[..., None] - LOWEST) / (HIGHEST - LOWEST)
+    return np.clip(gray, 0.0, 255.0).astype(np.uint8)

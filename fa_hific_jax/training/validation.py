@@ -1,4 +1,4 @@
-"""The model on images it does not train on, while it trains: cheap, on crops of one size."""
+"""Validation while a model trains: quality, rate and loss on crops it does not train on."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,24 +19,26 @@ from fa_hific_jax.training.state import TrainState
 from fa_hific_jax.training.step import train_step
 
 LIMIT = 32
+"""Number of images at most."""
 
 
-def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], dict[str, float]]:
-    """A function of the state that returns means over the first images of `data.evaluation`.
+def validator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], dict[str, float]]:
+    """Returns a function that computes validation metrics of a state.
 
-    From the middle of each of at most `LIMIT` images a square of `data.crop` is taken.
-      eval/psnr  in dB, of the decoded 8-bit squares, averaged over images
-      eval/bpp   estimated from the rounded latents, bits per pixel
-      eval/loss  the training loss, with its noise, of the step that a square alone would make
+    It averages over the central crops, `data.crop` pixels wide and high, of the first `LIMIT`
+    images of `data.evaluation`:
+      eval/psnr  PSNR in dB of the decoded 8-bit crops
+      eval/bpp   bits per pixel, estimated from the rounded latents
+      eval/loss  training loss, with its noise, of a step with one crop as the batch
 
-    Every process computes all of it, on one device, and comes to the same numbers.
+    Each process computes all of it on one device and gets the same numbers.
 
     Raises:
       UserError: `data.evaluation` has no images, or one that cannot be read.
     """
     source = open_source(settings.data.evaluation)
     side = settings.data.crop
-    squares = [middle(source[index], side)[None] for index in range(min(LIMIT, len(source)))]
+    crops = [central_crop(source[index], side)[None] for index in range(min(LIMIT, len(source)))]
     alone = dataclasses.replace(settings.train, batch_size=1, accumulate=1)
     alone = dataclasses.replace(settings, train=alone)
     key = jax.random.key(settings.train.seed)
@@ -50,22 +52,22 @@ def evaluator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
         _, metrics = train_step(state, images, key, lpips_params, settings=alone)
         return decoded[0], outputs.rates.rounded[0], metrics["loss"]
 
-    def evaluate(state: TrainState) -> dict[str, float]:
+    def validate(state: TrainState) -> dict[str, float]:
         here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, lpips_params))
         rows = []
-        # A model with gains is seen at qualities from 0 to 1, one for each image.
-        for square, quality in zip(squares, np.linspace(0.0, 1.0, len(squares)), strict=True):
+        # A model with gains is validated at qualities from 0 to 1, one for each image.
+        for crop, quality in zip(crops, np.linspace(0.0, 1.0, len(crops)), strict=True):
             chosen = np.asarray([quality], np.float32)
-            decoded, bpp, loss = jax.device_get(measure(here[0], square, chosen, here[1]))
-            rows.append((psnr(square[0], decoded), bpp, loss))
+            decoded, bpp, loss = jax.device_get(measure(here[0], crop, chosen, here[1]))
+            rows.append((psnr(crop[0], decoded), bpp, loss))
         names = ("eval/psnr", "eval/bpp", "eval/loss")
         return dict(zip(names, np.mean(np.asarray(rows, np.float64), axis=0).tolist(), strict=True))
 
-    return evaluate
+    return validate
 
 
-def middle(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The square in the middle; of a smaller image, continued by mirroring."""
+def central_crop(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Returns the central crop of an image, which is mirrored at its edges where it is smaller."""
     short = [max(side - length, 0) for length in image.shape[:2]]
     image = np.pad(image, [(n // 2, n - n // 2) for n in short] + [(0, 0)], mode="symmetric")
     top, left = ((length - side) // 2 for length in image.shape[:2])

@@ -1,0 +1,243 @@
+"""The lock that admits one training run to a folder at a time.
+
+Two runs in one folder would delete each other's unfinished checkpoints. `workdir/trainer.lock`
+names the process that trains there, and a thread of that process renews the file's modification
+time. A lock whose holder has ended is taken over: at once where the holder ran on this machine, in
+whatever container, and after some minutes without a renewal where it ran elsewhere. Clocks of
+different machines are never compared.
+
+In a bucket (gs://) no file can be created exclusively. There the process that writes last wins, and
+each reads the file again a few seconds after it wrote.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.training.holder import Holder, flock, parse, runs_here, this_process
+from fa_hific_jax.training.processes import leads, warn
+
+FILE = "trainer.lock"
+RENEWAL = 10.0  # seconds between two renewals by the holder
+SILENCE = 180.0  # seconds without a renewal after which a holder on another machine is given up
+WATCH = 3 * RENEWAL  # shortest watch before that, so that a clock that jumps does no harm
+GRACE = 3.0  # seconds that a process that was just killed may take to end
+SETTLE = 3.0  # seconds after which a write to a bucket is read again
+
+
+@contextlib.contextmanager
+def hold(workdir: epath.Path) -> Iterator[Callable[[], None]]:
+    """Holds the lock of `workdir`; gives a function that raises once another run has taken it.
+
+    Process 0 of a distributed run takes the lock on behalf of all its processes, each of which must
+    call this. While the lock of another machine is watched, this waits.
+
+    Raises:
+      UserError: another run trains in `workdir`.
+    """
+    lock = Lock(workdir) if leads() else None
+    while not _agreed(lock):
+        time.sleep(1.0)
+    if lock is None:
+        yield lambda: None
+        return
+    ended = threading.Event()
+    renewal = threading.Thread(target=lock.renew_until, args=(ended,), daemon=True)
+    renewal.start()
+    try:
+        yield lock.check
+    finally:
+        ended.set()
+        renewal.join(RENEWAL)
+        lock.release()
+
+
+def _agreed(lock: "Lock | None") -> bool:
+    """Returns in every process whether process 0 has the lock; raises where it is refused."""
+    failure, taken = None, False
+    if lock is not None:
+        try:
+            taken = lock.attempt()
+        except Exception as error:  # The other processes must hear of it, or they wait forever.
+            failure = error
+    if jax.process_count() > 1:
+        said = np.asarray([taken, failure is not None])
+        taken, failed = multihost_utils.broadcast_one_to_all(said).tolist()
+        if failed and failure is None:
+            raise UserError("process 0 of this run cannot train in --workdir: see its message")
+    if failure is not None:
+        raise failure
+    return bool(taken)
+
+
+class Lock:
+    """The lock file of one folder, for one process that wants to train there."""
+
+    def __init__(self, workdir: epath.Path):
+        self._workdir, self._path = workdir, workdir / FILE
+        self._local = "://" not in os.fspath(workdir)
+        self._me = this_process()
+        self._file: int | None = None  # open while held: a flock ends with the process
+        self._begun = time.monotonic()
+        self._watched: tuple[tuple[str, float], float, float] | None = None
+
+    def attempt(self) -> bool:
+        """Tries once to take the lock; False asks the caller to try again after a moment.
+
+        Raises:
+          UserError: a running process holds it.
+        """
+        if self._create():
+            return True
+        seen = self._look()
+        if seen is None:  # The holder has just released it.
+            return False
+        holder = parse(seen[0])
+        alive = runs_here(holder, os.fspath(self._path)) if holder and self._local else None
+        if alive is None:
+            alive = self._is_renewed(seen, holder)
+        if alive and time.monotonic() - self._begun > GRACE:
+            since = f"{holder} has trained there since {holder.since}" if holder else "another run"
+            raise UserError(
+                f"{self._workdir} is in use: {since}. Stop that run or wait for its end, or name "
+                "another --workdir"
+            )
+        if alive is not False:
+            return False
+        if not self._replace(seen[0]):
+            return False
+        warn(f"{holder or 'a run'} ended without releasing {self._path}: taking it over")
+        return True
+
+    def check(self) -> None:
+        """Raises a UserError where another run has taken the folder over.
+
+        That happens to a process that was suspended, or cut off from the file system, for minutes.
+        """
+        try:
+            seen = self._look()
+            if seen is None and not self._create():  # Somebody removed the file.
+                seen = self._look()
+        except OSError:
+            return  # The next checkpoint tells whether the folder can be written.
+        holder = parse(seen[0]) if seen else None
+        if holder is not None and holder.token != self._me.token:
+            raise UserError(
+                f"{self._workdir} was taken over by {holder} while this run did not respond. This "
+                "run ends here and leaves the folder to that one"
+            )
+
+    def renew_until(self, ended: threading.Event) -> None:
+        """Renews the lock every `RENEWAL` seconds, as long as it is this process's own."""
+        while not ended.wait(RENEWAL):
+            with contextlib.suppress(OSError):
+                if not self._is_mine():
+                    continue
+                if self._local:
+                    os.utime(self._path)  # sets the time by the file system's clock
+                else:
+                    self._path.write_text(self._me.text())
+
+    def release(self) -> None:
+        """Removes the lock, unless another run has taken it over."""
+        with contextlib.suppress(OSError):
+            if self._is_mine():
+                self._path.unlink()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _is_renewed(self, seen: tuple[str, float], holder: Holder | None) -> bool | None:
+        """Returns whether the lock is renewed, None while that is being watched."""
+        now = time.monotonic()
+        if self._watched is None:
+            age = max(self._file_system_time() - seen[1], 0.0)
+            self._watched = (seen, age, now)
+            warn(f"{self._path} names {holder or 'no process'}: watching whether that still runs")
+        first, age, start = self._watched
+        if seen != first:
+            return True
+        return False if now - start >= WATCH and age + now - start >= SILENCE else None
+
+    def _create(self) -> bool:
+        """Creates the lock file; returns False where there is one already."""
+        if self._local:
+            return self._write_new(os.fspath(self._path))
+        if self._path.exists():
+            return False
+        self._path.write_text(self._me.text())
+        time.sleep(SETTLE)
+        return self._is_mine()
+
+    def _replace(self, stale: str) -> bool:
+        """Replaces a lock file with the text `stale`; returns False where another process does.
+
+        The new file has a fixed name at first, so that one process at a time can do this. At no
+        time is there no lock file, which a third process could create.
+        """
+        if not self._local:
+            self._path.unlink(missing_ok=True)
+            return self._create()
+        claim = f"{os.fspath(self._path)}.new"
+        if not self._write_new(claim):
+            with contextlib.suppress(OSError):
+                if self._file_system_time() - os.stat(claim).st_mtime > SILENCE:
+                    os.unlink(claim)  # Its writer was killed within these few lines.
+            return False
+        seen = self._look()
+        if seen is None or seen[0] != stale:
+            os.unlink(claim)
+            return False
+        os.replace(claim, self._path)
+        return True
+
+    def _write_new(self, path: str) -> bool:
+        """Writes a lock file that does not exist, and returns False where it does."""
+        try:
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        except FileExistsError:
+            return False
+        if self._file is not None:
+            os.close(self._file)
+        self._file = file
+        try:
+            # The flock comes first: whoever reads that there is one may rely on it.
+            os.write(file, self._me.text(flocked=flock(file)).encode())
+        except OSError:
+            os.unlink(path)
+            raise
+        return True
+
+    def _look(self) -> tuple[str, float] | None:
+        """Returns text and modification time of the lock file, None where there is none."""
+        if not self._local and not self._path.exists():
+            return None
+        try:
+            # Opening the file makes NFS ask its server for the time of the last renewal.
+            text = self._path.read_bytes().decode(errors="replace")
+            seconds = os.stat(self._path).st_mtime if self._local else self._path.stat().mtime
+            return text, float(seconds)
+        except FileNotFoundError:
+            return None
+
+    def _is_mine(self) -> bool:
+        seen = self._look()
+        holder = parse(seen[0]) if seen else None
+        return holder is not None and holder.token == self._me.token
+
+    def _file_system_time(self) -> float:
+        """Returns the time, in seconds since 1970, with which the folder's files are stamped."""
+        probe = self._workdir / f"{FILE}.{self._me.token}"
+        probe.write_text("")
+        try:
+            return float(probe.stat().mtime)
+        finally:
+            probe.unlink()

@@ -1,0 +1,78 @@
+"""Checkpoints in whatever folder, and the sentence where a folder cannot hold them."""
+
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from fa_hific_jax.checkpoints import Checkpoints, LiteralPath, newest, workdir_path
+from fa_hific_jax.errors import UserError
+
+ARRAYS = {"x": jnp.arange(5.0), "y": {"z": jnp.ones((2, 3))}}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a [1]", "[", "b*?", "[!a]", "e%20#f", "l é\n$HOME {x}", "~", "**", "a.tmp", "a:", "a: b"],
+)
+def test_any_name_of_a_folder_holds_checkpoints(name, tmp_path):
+    folder = workdir_path(os.fspath(tmp_path / name / "run"))
+    (tmp_path / "a 1" / "run").mkdir(parents=True)  # what "a [1]" means as a pattern
+    checkpoints = Checkpoints(epath.Path(folder), kept=None, writer=True)
+    checkpoints.save(3, ARRAYS, ARRAYS, {"known": 1})
+    checkpoints.close()
+    reopened, step = newest(epath.Path(folder), "--workdir")
+    assert step == 3 and reopened.settings(3) == {"known": 1}
+    for restored in reopened.restore(3, ARRAYS, ARRAYS):
+        np.testing.assert_array_equal(restored["x"], ARRAYS["x"])
+        np.testing.assert_array_equal(restored["y"]["z"], ARRAYS["y"]["z"])
+    reopened.close()
+    assert list((tmp_path / "a 1" / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("c\\d", r"c\\d/run contains a backslash, which checkpoints cannot: rename the folder"),
+        ("a\udcff", r"a\\udcff/run is not UTF-8, which checkpoints need: rename the folder"),
+    ],
+)
+def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, expected, tmp_path):
+    for opened in (
+        lambda: workdir_path(os.fspath(tmp_path / name / "run")),
+        lambda: Checkpoints(epath.Path(tmp_path) / name / "run", kept=None),
+    ):
+        with pytest.raises(UserError, match=expected):
+            opened()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "file:///x",
+            r"--workdir file:///x: file:// is not one of gs://, s3://, az://, hf://; ",
+        ),
+        ("gs:/bucket/x", r"--workdir gs:/bucket/x: gs:/ is not one of gs://"),
+        ("~nobody-here/x", r"--workdir ~nobody-here/x: no such home folder is known, write the"),
+    ],
+)
+def test_beginnings_that_stand_for_nothing_make_no_folder_of_that_name(name, expected):
+    with pytest.raises(UserError, match=expected):
+        workdir_path(name)
+
+
+def test_home_without_a_name_in_the_environment_is_that_of_the_user(monkeypatch):
+    monkeypatch.delenv("HOME")
+    assert os.fspath(workdir_path("~/runs")) == os.path.expanduser("~/runs") != "~/runs"
+
+
+def test_literal_path_matches_what_lies_below_it_alone(tmp_path):
+    base = LiteralPath(tmp_path) / "a*"
+    for name in ("process_0", "process_1", "other"):
+        (base / "sub" / name).mkdir(parents=True)
+    assert sorted(path.name for path in base.glob("sub/process_*")) == ["process_0", "process_1"]
+    assert list(base.glob("none/*")) == list((base / "none").glob("*")) == []

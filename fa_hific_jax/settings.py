@@ -168,12 +168,12 @@ class TrainConfig:
 class EvaluationConfig:
     """What eval.py measures and beside what: group `evaluation`; flags of eval.py go before."""
 
-    lpips_files: tuple[str, ...]
-    inception_file: str
-    baselines: tuple[str, ...]
-    baseline_points: int
-    same_size: bool
-    untrained_control: bool
+    lpips_files: tuple[str, ...] = ()
+    inception_file: str = ""
+    baselines: tuple[str, ...] = ("jpeg", "webp")
+    baseline_points: int = 0
+    same_size: bool = False
+    untrained_control: bool = False
 
     def __post_init__(self):
         if self.baseline_points < 0:

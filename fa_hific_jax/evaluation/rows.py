@@ -1,0 +1,129 @@
+"""Rows of an evaluation, and rows.jsonl, in which they outlive the process that measured them."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation.results import plain
+
+
+class Coding(NamedTuple):
+    """Result of coding and decoding one image: size of the file, rate estimate, wall times."""
+
+    bytes: int
+    estimated_bits: float | None
+    setting: str
+    seconds_encode: float
+    seconds_decode: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """Result of coding one image at one point of one codec, with its metrics.
+
+    Attributes:
+      bytes, bpp: size of the whole file, in bits per pixel 8 * bytes / (width * height).
+      bpp_estimated: rate by a model's own densities, None for a classical codec.
+      setting: what a classical codec was set to, in words.
+      seconds_encode, seconds_decode: wall time.
+      file, bits: the decoded picture, and the bits of each latent position (None for a classical
+        codec), relative to the folder of the results.
+      image, sha256: name of the original, and hash of its size and pixels.
+      values: each metric, None where it was not measured; `not_measured` then has the reason.
+      key: hash of everything that determines the coding.
+      measured_with: hash of the metrics and of the weights they use.
+    """
+
+    bytes: int
+    bpp: float
+    bpp_estimated: float | None
+    setting: str
+    seconds_encode: float
+    seconds_decode: float
+    file: str
+    bits: str | None
+    image: str
+    sha256: str
+    codec: str
+    point: str
+    width: int
+    height: int
+    values: Mapping[str, float | None]
+    not_measured: Mapping[str, str]
+    key: str
+    measured_with: str
+
+    def entry(self) -> dict[str, Any]:
+        """Returns the row as results.json has it."""
+        fields = dataclasses.asdict(self)
+        return {n: value for n, value in fields.items() if n not in ("key", "measured_with")}
+
+
+class RowLog:
+    """The finished rows in a folder: those of every process, of this run and of earlier ones.
+
+    Process 0 appends to rows.jsonl, process n to rows.n.jsonl. A line that is not a whole row, as
+    a killed process may leave it, is ignored.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, process: int = 0):
+        self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _cut_half_line(self._path)
+            self._file = self._path.open("ab", buffering=0)
+            self.refresh()
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot hold results ({error.strerror}): name another folder with --out"
+            ) from error
+
+    def refresh(self) -> None:
+        """Reads the rows of all processes again."""
+        paths = sorted(self._path.parent.glob("rows*.jsonl"))
+        rows = [row for path in paths for row in _read(path)]
+        self._coded = {row.key: row for row in rows}
+        self._measured = {(row.key, row.measured_with): row for row in rows}
+
+    def get(self, key: str, measured_with: str) -> Row | None:
+        """Returns the row of a key: one with these metrics, otherwise one with others."""
+        return self._measured.get((key, measured_with)) or self._coded.get(key)
+
+    def add(self, row: Row) -> None:
+        """Appends a row; once this returns, the row survives the end of the process."""
+        line = json.dumps(plain(dataclasses.asdict(row)), allow_nan=False).encode() + b"\n"
+        try:
+            # One write to a file opened for appending: lines of two processes do not mix.
+            if self._file.write(line) < len(line):
+                raise OSError(None, "the disk is full")
+        except OSError as error:
+            raise UserError(
+                f"{self._path} cannot be written ({error.strerror}): free some space, then give "
+                "the same command again, which goes on from here"
+            ) from error
+        self._coded[row.key] = self._measured[row.key, row.measured_with] = row
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _read(path: Path) -> Iterator[Row]:
+    for line in path.read_bytes().splitlines():
+        try:
+            yield Row(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+
+
+def _cut_half_line(path: Path) -> None:
+    """Removes a last line without its end, which a process killed while writing has left."""
+    if path.exists():
+        with path.open("rb+") as file:
+            data = file.read()
+            file.truncate(data.rfind(b"\n") + 1)

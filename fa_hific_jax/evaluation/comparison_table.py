@@ -10,7 +10,7 @@ _READ = {"higher": "higher", "lower": "lower", "zero": "near 0"}
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
-    """Returns a result of `comparison.compare` as aligned text, with what was not compared and why."""
+    """Returns a result of `comparison.compare` as aligned text, with notes on the rest."""
     a, b = comparison["names"]
     count = len(comparison["images"])
     parts = [f"A = {a}, B = {b}: {count} images in both"]

@@ -8,14 +8,14 @@ import jax
 
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import features, images, literature, merging, results
+from fa_hific_jax.evaluation import images, literature, merging, results
+from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.loop import Loop
 from fa_hific_jax.evaluation.merging import Share
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import Results
 from fa_hific_jax.evaluation.rows import Row, RowLog
-from fa_hific_jax.metrics import Weights
 
 
 def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
@@ -39,9 +39,8 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
     mine = range(jax.process_index(), count, jax.process_count())
     with merging.begin(out):
-        log = RowLog(out, jax.process_index())
-        loop = Loop(evaluation, out, log)
-        share = loop.run(mine, _say)
+        log, features = RowLog(out, jax.process_index()), Features(evaluation.weights, out)
+        share = Loop(evaluation, out, log, features).run(mine, _say)
         log.close()
         if jax.process_index() > 0:
             merging.hand_in(out, share)
@@ -49,11 +48,12 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     merged = merging.gather(out, share)
     _check_something_is_left(merged, evaluation.images)
     log.refresh()
-    rows = [row for *_, key in merged.keys if (row := log.get(key, loop.measured_with))]
+    rows = [row for *_, key in merged.keys if (row := log.get(key, features.measured_with))]
     if len(rows) < len(merged.keys):
         raise UserError(f"rows of another process are not in {out}: give an --out that all can see")
-    meta = {**meta, "images": evaluation.images}
-    content = results.plain(_assembled(evaluation, merged, rows, out, meta))
+    meta = {**meta, "images": evaluation.images, "count": merged.images}
+    meta |= {"skipped": merged.skipped, "failed": merged.failed}
+    content = results.plain(_assembled(evaluation.codecs, rows, features, meta))
     results.write_json(out / "results.json", content)
     results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
     write_report(content, out)
@@ -61,33 +61,30 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
 
 
 def _assembled(
-    evaluation: Evaluation, merged: Share, rows: Sequence[Row], out: Path, meta: Mapping[str, Any]
+    codecs: Mapping[str, Any], rows: Sequence[Row], features: Features, meta: Mapping[str, Any]
 ) -> Results:
     """Returns the content of results.json, rows in the order of images, codecs and points."""
     entries = [row.entry() for row in rows]
-    means = results.means(entries, merged.images)
+    means = results.means(entries, meta["count"])
     sizes = {row.image: (row.width, row.height) for row in rows}
-    done = {"count": merged.images, "skipped": merged.skipped, "failed": merged.failed}
     return {
-        "meta": {**meta, **done},
-        "codecs": evaluation.codecs,
+        "meta": meta,
+        "codecs": codecs,
         "metrics": _described(rows),
         "rows": entries,
         "means": means,
-        "sets": [e for mean in means for e in _sets(mean, rows, evaluation.weights, out)],
+        "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
         "published": literature.for_images(literature.recognise(sizes)),
     }
 
 
-def _sets(
-    mean: Mapping[str, Any], rows: Sequence[Row], weights: Weights, out: Path
-) -> list[dict[str, Any]]:
+def _sets(mean: Mapping[str, Any], rows: Sequence[Row], features: Features) -> list[dict[str, Any]]:
     """Returns the metrics of the set of images that a point of a codec has made."""
     point = {"codec": mean["codec"], "point": mean["point"]}
     of_point = [row for row in rows if (row.codec, row.point) == (mean["codec"], mean["point"])]
     originals = [images.original_file(row.image) for row in of_point]
     decoded = [row.file for row in of_point]
-    entries = features.set_metrics(weights, out, originals, decoded)
+    entries = features.set_metrics(originals, decoded)
     if len(of_point) < mean["images"]:
         reason = f"of {mean['images']} images only {len(of_point)} could be coded"
         entries = [entry | {"value": None, "not_measured": reason} for entry in entries]

@@ -23,24 +23,14 @@ from fa_hific_jax.models.autoencoder import init_parameters
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """A model among the codecs of an evaluation.
+    """A model among the codecs of an evaluation."""
 
-    Attributes:
-      id: name in rows and files.
-      kind: "model", or "control" for one that has not been trained.
-      model: the codec itself.
-      params: all parameters of the `Autoencoder`, for its own estimate of the rate. None for an
-        exported model, since an export leaves some of them out.
-      step: training step; None where unknown.
-      settings: those of the run, nested, as far as they are known.
-    """
-
-    id: str
-    kind: str
+    id: str  # name in rows and files
+    kind: str  # "model", or "control" for one that has not been trained
     model: Model
-    params: Any
-    step: int | None
-    settings: Mapping[str, Any]
+    params: Any  # of the `Autoencoder`; None for an exported model, which lacks some of them
+    step: int | None  # of training, where known
+    settings: Mapping[str, Any]  # those of the run, nested, as far as they are known
 
     @functools.cached_property
     def fingerprint(self) -> str:

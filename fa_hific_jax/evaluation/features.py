@@ -1,4 +1,4 @@
-"""Features of pictures, kept in files: what metrics between two sets of images need."""
+"""Features of pictures, kept in files beside them: what metrics between sets of images need."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fa_hific_jax import metrics
-from fa_hific_jax.evaluation.images import Image
+from fa_hific_jax.evaluation.images import key_of, read_png
 from fa_hific_jax.evaluation.results import replace_file
 from fa_hific_jax.metrics import Weights
 from fa_hific_jax.metrics.weights import digest
@@ -26,44 +26,35 @@ def measured_with(weights: Weights) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def keep(weights: Weights, image: Image, out: Path, picture: str) -> None:
-    """Writes the features of a picture in `out` that `set_metrics` needs, if it needs any."""
-    if _needed(weights):
+class Features:
+    """Features of the pictures in a folder, each computed once and kept in features/.
+
+    A file of features names the picture's key and the weights: those of another are not taken.
+    """
+
+    def __init__(self, weights: Weights, folder: Path):
+        self._weights, self._folder, self.measured_with = weights, folder, measured_with(weights)
+        self._needed = "alex" in weights.lpips or weights.inception is not None
+
+    def of(self, picture: str) -> dict[str, np.ndarray]:
+        """Returns the features of a picture by network; {} if no metric of sets is measured."""
+        if not self._needed:
+            return {}
+        file = self._folder / f"features/{picture.replace('/', '.')}.npz"
+        identity = f"{key_of(self._folder / picture)} {self.measured_with}"
+        if file.is_file():
+            with np.load(file, allow_pickle=False) as arrays:
+                found = dict(arrays)
+            if found.pop("identity", None) == identity:
+                return found
+        image = read_png(self._folder / picture)
+        found: dict[str, Any] = dict(metrics.image_features(self._weights, image))
         content = io.BytesIO()
-        features: dict[str, Any] = dict(metrics.image_features(weights, image))
-        np.savez(content, **features)
-        replace_file(_file(out, picture), content.getvalue())
+        np.savez(content, identity=np.array(identity), **found)
+        replace_file(file, content.getvalue())
+        return found
 
-
-def are_kept(weights: Weights, out: Path, picture: str) -> bool:
-    """Returns True unless features of this picture are needed and not there."""
-    return not _needed(weights) or _file(out, picture).is_file()
-
-
-def remove(out: Path, picture: str) -> None:
-    """Removes the features of a picture that is about to change."""
-    _file(out, picture).unlink(missing_ok=True)
-
-
-def set_metrics(
-    weights: Weights, out: Path, originals: Sequence[str], decoded: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Returns the entries of all metrics between two sets of pictures, whose features are kept."""
-    if not _needed(weights):
-        return metrics.set_metrics(weights, (), ())
-    return metrics.set_metrics(
-        weights, *([_read(_file(out, name)) for name in names] for names in (originals, decoded))
-    )
-
-
-def _needed(weights: Weights) -> bool:
-    return "alex" in weights.lpips or weights.inception is not None
-
-
-def _file(out: Path, picture: str) -> Path:
-    return out / f"features/{picture.replace('/', '.')}.npz"
-
-
-def _read(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    def set_metrics(self, originals: Sequence[str], decoded: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the entries of all metrics between two sets of pictures."""
+        sets = [[self.of(picture) for picture in pictures] for pictures in (originals, decoded)]
+        return metrics.set_metrics(self._weights, *(sets if self._needed else ((), ())))

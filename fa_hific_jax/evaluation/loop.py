@@ -17,15 +17,14 @@ import jax
 from fa_hific_jax import __version__, metrics
 from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import features, images, points, workers
+from fa_hific_jax.evaluation import images, points, workers
+from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.merging import Share
-from fa_hific_jax.evaluation.points import BaselinePoint, ModelPoint, Point
+from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Coding, Row, RowLog
 
-
-Coded = Callable[[], Coding | Row]
-"""Returns the result of coding, or the row of an earlier run, as soon as it is there."""
+Coded = Callable[[], Coding | Row]  # waits for a result, or returns the row of an earlier run
 
 
 class SourceImage(NamedTuple):
@@ -37,51 +36,46 @@ class SourceImage(NamedTuple):
     height: int
     width: int
 
-    def key(self, point: Point) -> str:
-        """Hashes everything that determines what the image becomes at a point."""
-        versions = [__version__, jax.__version__]
-        parts = [self.sha256, point.codec, point.name, point.fingerprint, versions]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-
-class _Task(NamedTuple):
-    """An image at a point."""
+class Task(NamedTuple):
+    """An image at a point: what becomes of it, and where its picture and bits are kept."""
 
     image: SourceImage
-    original: images.Image
     point: Point
-    coding: Coded
+    original: images.Image
+    key: str  # hash of everything that determines the result
+    picture: str
+    bits: str
 
 
 class Loop:
     """Codes and measures images at every point of an evaluation, resuming earlier runs.
 
-    A decoded picture carries the key of its row. The picture and its features are removed before
-    an image is coded, and the picture is written last. So a row of an earlier run is taken only if
-    all that belongs to it is there, at whatever moment that run was killed.
+    A decoded picture carries the key of its row. It is removed before an image is coded, and
+    written last. So a row of an earlier run is taken only if all that belongs to it is there, at
+    whatever moment that run was killed.
     """
 
-    def __init__(self, evaluation: Evaluation, out: Path, log: RowLog):
+    def __init__(self, evaluation: Evaluation, out: Path, log: RowLog, features: Features):
         self._points, self._source = evaluation.points, evaluation.source
         self._weights, self._jobs = evaluation.weights, evaluation.jobs
-        self._out, self._log, self._share = out, log, Share()
+        self._out, self._log, self._features, self._share = out, log, features, Share()
         self._compiled: set[tuple[str, tuple[int, int]]] = set()
-        self.measured_with = features.measured_with(evaluation.weights)
 
     def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> Share:
         """Does all points of the images with these numbers, and says how far it has come."""
         readable = self._readable(indexes)
         self._share.images = len(readable)
-        model = next(p.model.model for p in self._points if isinstance(p, ModelPoint))
+        model = next(point.model.model for point in self._points if point.model)
         self._canvases = model.plan([(image.height, image.width) for image in readable])
         finished = {image for image in readable if self._is_finished(image)}
         progress, first = _progress(len(readable), len(finished), say), None
         # So many tasks are with the workers while this process measures.
         ahead = 2 * self._jobs if self._jobs > 1 else 0
         with workers.executor(self._jobs) as executor:
-            tasks = (task for image in readable for task in self._tasks(image, executor))
-            for task in _ahead(tasks, ahead):
-                row = self._finish(task)
+            begun = (each for image in readable for each in self._begin(image, executor))
+            for task, coded in _ahead(begun, ahead):
+                row = self._finish(task, coded)
                 first = row if task.point is self._points[0] else first
                 if task.point is self._points[-1] and task.image not in finished:
                     progress(task.image.name, first)
@@ -99,96 +93,81 @@ class Loop:
         return found
 
     def _is_finished(self, image: SourceImage) -> bool:
-        rows = (self._known(image, point) for point in self._points)
+        rows = (self._known(_key(image, point)) for point in self._points)
         return all(row is not None and self._is_measured(row) for row in rows)
 
-    def _known(self, image: SourceImage, point: Point) -> Row | None:
+    def _known(self, key: str) -> Row | None:
         """Returns the row of an earlier run, if its picture is still there."""
-        row = self._log.get(image.key(point), self.measured_with)
-        return row if row and images.key_of(self._out / row.file) == row.key else None
+        row = self._log.get(key, self._features.measured_with)
+        return row if row and images.key_of(self._out / row.file) == key else None
 
-    def _is_measured(self, row: Row) -> bool:
-        kept = features.are_kept(self._weights, self._out, row.file)
-        return kept and row.measured_with == self.measured_with
+    def _is_measured(self, coding: Coding | Row) -> bool:
+        return getattr(coding, "measured_with", None) == self._features.measured_with
 
-    def _tasks(self, image: SourceImage, executor: Executor) -> Iterator[_Task]:
-        """Yields the image at each point; classical codecs have been started by then."""
+    def _begin(self, image: SourceImage, executor: Executor) -> Iterator[tuple[Task, Coded]]:
+        """Yields the image at each point, where classical codecs have already been started."""
         original = self._source[image.index]
         file = images.original_file(image.name)
         if images.key_of(self._out / file) != image.sha256:
-            features.remove(self._out, file)
             images.write_png(self._out / file, original, image.sha256)
-        if not features.are_kept(self._weights, self._out, file):
-            features.keep(self._weights, original, self._out, file)
+        self._features.of(file)
         first = None
         for point in self._points:
-            row = self._known(image, point)
-            coding = (
-                (lambda row=row: row)
-                if row
-                else self._begin(image, original, point, executor, first)
-            )
-            first = first or coding
-            yield _Task(image, original, point, coding)
+            files = images.decoded_files(image.name, point.codec, point.name)
+            task = Task(image, point, original, _key(image, point), *files)
+            row = self._known(task.key)
+            coded = (lambda row=row: row) if row else self._code(task, executor, first)
+            first = first or coded
+            yield task, coded
 
-    def _begin(
-        self,
-        image: SourceImage,
-        original: images.Image,
-        point: Point,
-        executor: Executor,
-        first: Coded | None,
-    ) -> Coded:
+    def _code(self, task: Task, executor: Executor, first: Coded | None) -> Coded:
         """Returns what waits for the result; `first` is that of the first model's first point."""
-        picture, bits = images.decoded_files(image.name, point.codec, point.name)
-        file, key = self._out / picture, image.key(point)
-        features.remove(self._out, picture)
+        point, file = task.point, self._out / task.picture
         file.unlink(missing_ok=True)
-        if isinstance(point, ModelPoint):
-            return cache(partial(self._code, image, original, point, file, self._out / bits))
-        assert isinstance(point, BaselinePoint) and first is not None
-        target = _size(first) if point.quality is None else None
-        arguments = (point.baseline, point.quality, target, original, file, key)
+        if point.model:
+            return cache(partial(self._code_with_model, task, file))
+        codec = point.codec.removesuffix(points.SAME_SIZE)
+        target = _size(first) if first and point.quality is None else None
+        arguments = (codec, point.quality, target, task.original, file, task.key)
         return executor.submit(workers.code_baseline, *arguments).result
 
-    def _code(
-        self, image: SourceImage, original: images.Image, point: ModelPoint, file: Path, bits: Path
-    ) -> Coding:
-        """Codes with a model, twice if its program is new: compilation is not coding time."""
-        padded = padded_shape(image.height, image.width)
+    def _code_with_model(self, task: Task, file: Path) -> Coding:
+        """Codes twice if the program is new: compilation is not coding time."""
+        padded = padded_shape(task.image.height, task.image.width)
         fitting = [c for c in self._canvases if padded[0] <= c[0] and padded[1] <= c[1]]
-        program = (point.codec, min(fitting, key=math.prod, default=padded))
+        program = (task.point.codec, min(fitting, key=math.prod, default=padded))
         if program not in self._compiled:
             self._compiled.add(program)
-            point.decode(point.encode(original, self._canvases), self._canvases)
-        return points.code(point, original, self._canvases, file, bits, image.key(point))
+            task.point.decode(task.point.encode(task.original, self._canvases), self._canvases)
+        arguments = (task.original, self._canvases, file, self._out / task.bits, task.key)
+        return points.code(task.point, *arguments)
 
-    def _finish(self, task: _Task) -> Row | None:
+    def _finish(self, task: Task, coded: Coded) -> Row | None:
         """Waits until an image is coded, measures it, and logs the row."""
-        image, _, point, coding = task
         try:
-            row = coding()
-            if not isinstance(row, Row) or not self._is_measured(row):
+            row = coded()
+            if not self._is_measured(row):
                 row = self._measured(task, row)
                 self._log.add(row)
         except Exception as error:
             if not isinstance(error, UserError) and not _out_of_memory(error):
                 raise
-            where = {"image": image.name, "codec": point.codec, "point": point.name}
+            where = {"image": task.image.name, "codec": task.point.codec, "point": task.point.name}
             self._share.failed.append(where | {"reason": str(error).partition("\n")[0]})
             return None
-        self._share.keys.append((image.index, self._points.index(point), row.key))
+        assert isinstance(row, Row)
+        self._share.keys.append((task.image.index, self._points.index(task.point), row.key))
         return row
 
-    def _measured(self, task: _Task, coding: Coding | Row) -> Row:
-        image, original, point, _ = task
-        picture, bits = images.decoded_files(image.name, point.codec, point.name)
-        decoded = images.read_png(self._out / picture)
-        values, not_measured = metrics.measure(original, decoded, self._weights)
-        features.keep(self._weights, decoded, self._out, picture)
+    def _measured(self, task: Task, coding: Coding | Row) -> Row:
+        decoded = images.read_png(self._out / task.picture)
+        values, not_measured = metrics.measure(task.original, decoded, self._weights)
+        self._features.of(task.picture)
+        measured = {"values": values, "not_measured": not_measured}
+        measured["measured_with"] = self._features.measured_with
         if isinstance(coding, Row):
-            measured = {"values": values, "not_measured": not_measured}
-            return dataclasses.replace(coding, **measured, measured_with=self.measured_with)
+            return dataclasses.replace(coding, **measured)
+        image, point = task.image, task.point
         pixels, estimated = image.height * image.width, coding.estimated_bits
         return Row(
             bytes=coding.bytes,
@@ -197,19 +176,23 @@ class Loop:
             setting=coding.setting,
             seconds_encode=coding.seconds_encode,
             seconds_decode=coding.seconds_decode,
-            file=picture,
-            bits=bits if isinstance(point, ModelPoint) else None,
+            file=task.picture,
+            bits=task.bits if point.model else None,
             image=image.name,
             sha256=image.sha256,
             codec=point.codec,
             point=point.name,
             width=image.width,
             height=image.height,
-            values=values,
-            not_measured=not_measured,
-            key=image.key(point),
-            measured_with=self.measured_with,
+            key=task.key,
+            **measured,
         )
+
+
+def _key(image: SourceImage, point: Point) -> str:
+    versions = [__version__, jax.__version__]
+    parts = [image.sha256, point.codec, point.name, point.fingerprint, versions]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _progress(
@@ -233,7 +216,7 @@ def _progress(
     return report
 
 
-def _ahead(tasks: Iterable[_Task], count: int) -> Iterator[_Task]:
+def _ahead(tasks: Iterable[tuple[Task, Coded]], count: int) -> Iterator[tuple[Task, Coded]]:
     """Yields the same tasks, but takes `count` of them in advance."""
     waiting = collections.deque()
     for task in tasks:
@@ -243,9 +226,9 @@ def _ahead(tasks: Iterable[_Task], count: int) -> Iterator[_Task]:
     yield from waiting
 
 
-def _size(coding: Coded) -> int | None:
+def _size(coded: Coded) -> int | None:
     try:
-        return coding().bytes
+        return coded().bytes
     except Exception:
         return None  # reported where this task is finished
 

@@ -23,18 +23,14 @@ FOLDER = "shares"
 
 @dataclasses.dataclass
 class Share:
-    """What one process has done.
+    """What one process has done."""
 
-    Attributes:
-      images: number of images that could be read.
-      keys: (number of the image, number of the point, key of the row in the log).
-      skipped: {"image", "reason"} of images that cannot be read.
-      failed: {"image", "codec", "point", "reason"} of what one codec could not do.
-    """
-
-    images: int = 0
+    images: int = 0  # number of images that could be read
+    # (number of the image, number of the point, key of the row in the log)
     keys: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)
+    # {"image", "reason"} of images that cannot be read
     skipped: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    # {"image", "codec", "point", "reason"} of what one codec could not do
     failed: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 

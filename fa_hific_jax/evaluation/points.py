@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fa_hific_jax.codec import bitstream, compress
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, bits
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
 from fa_hific_jax.evaluation.images import Image, write_decoded
@@ -27,55 +26,38 @@ Canvases = Sequence[tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Point:
-    """One setting of one codec, at which every image is coded.
+    """One setting of one codec, at which every image is coded."""
 
-    Attributes:
-      codec: id of the codec.
-      name: the setting, "q=0.5,detail=1" or "quality 40", or "" where there is only one.
-      fingerprint: hash or text of everything that determines the result for a given image.
-    """
-
-    codec: str
-    name: str
-    fingerprint: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ModelPoint(Point):
-    """A point of a model; None for a quality or detail that it does not have or is not given."""
-
-    model: EvaluatedModel
-    quality: float | None
-    detail: float | None
+    codec: str  # id
+    name: str  # of the setting, "q=0.5,detail=1" or "quality 40"; "" where there is only one
+    fingerprint: str  # of everything that determines the result for a given image
+    model: EvaluatedModel | None = None  # None for a classical codec
+    quality: Any = None  # None for the only one, or the one with the size of the first model's file
+    detail: float | None = None
 
     def encode(self, image: Image, canvases: Canvases) -> bytes:
+        """Returns the file of an image; only for a model."""
+        assert self.model is not None
         options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
         return self.model.model.compress(image, plan=canvases, **options)
 
     def decode(self, data: bytes, canvases: Canvases) -> Image:
+        """Returns the image in a file; only for a model."""
+        assert self.model is not None
         options: dict[str, Any] = {} if self.detail is None else {"detail": self.detail}
         return self.model.model.decompress(data, plan=canvases, **options)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class BaselinePoint(Point):
-    """A point of a classical codec; without a quality, the one that gives the first model's size."""
-
-    baseline: str
-    quality: int | None
-
-
 def code(
-    point: ModelPoint, image: Image, canvases: Canvases, file: Path, bits_file: Path, key: str
+    point: Point, image: Image, canvases: Canvases, file: Path, bits_file: Path, key: str
 ) -> Coding:
     """Codes an image with a model, writes the bits of each position and, last, the decoded picture.
 
     The estimated rate is that of the model's own densities, as in training. An exported model
-    has lost them: there it is the code length under its integer tables.
-
-    Raises:
-      UserError: the model cannot code this image.
+    has lost them: there it is the code length under its integer tables. Raises a UserError if the
+    model cannot code this image.
     """
+    assert point.model is not None
     start = time.perf_counter()
     data = point.encode(image, canvases)
     encoded = time.perf_counter()
@@ -94,20 +76,18 @@ def code(
 
 def of_model(
     model: EvaluatedModel, qualities: Sequence[float], details: Sequence[float]
-) -> list[ModelPoint]:
+) -> list[Point]:
     """Returns each combination of what is asked for and the model offers; () for the default."""
     rates = (qualities or RATES) if model.model.config.qualities else (None,)
     shares = details if details and model.model.config.fcm_width else (None,)
     return [
-        ModelPoint(model.id, _name(q, detail), model.fingerprint, model, q, detail)
+        Point(model.id, _name(q, detail), model.fingerprint, model, q, detail)
         for q in rates
         for detail in shares
     ]
 
 
-def of_baseline(
-    baseline: str, count: int, same_size: bool, first: ModelPoint
-) -> list[BaselinePoint]:
+def of_baseline(baseline: str, count: int, same_size: bool, first: Point) -> list[Point]:
     """Returns the points of a classical codec, none if it cannot be measured here.
 
     Args:
@@ -122,11 +102,11 @@ def of_baseline(
     identity, sweep = f"{codec.version()} {dict(codec.settings)}", list(codec.sweep)
     if 0 < count < len(sweep):
         sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
-    sizes = identity + first.fingerprint + first.name
-    return [BaselinePoint(baseline + SAME_SIZE, "", sizes, baseline, None)][: int(same_size)] + [
-        BaselinePoint(baseline, f"quality {quality}", identity, baseline, quality)
-        for quality in sweep
-    ]
+    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
+    if same_size:
+        sizes = identity + first.fingerprint + first.name
+        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
+    return found
 
 
 def describe_baseline(baseline: str) -> dict[str, Any]:

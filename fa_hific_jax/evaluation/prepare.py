@@ -1,4 +1,4 @@
-"""From what the command line asks for to everything that an evaluation needs, loaded and checked."""
+"""From what the command line asks for to all that an evaluation needs, loaded and checked."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,48 +17,40 @@ from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
 class Request:
     """What to evaluate, as the command line names it.
 
-    Attributes:
-      folders: runs and exported models.
-      named_by: the flag that names them, "--workdir", "--models" or "--compare".
-      config: the settings given with --config.
-      evaluation: fields of `EvaluationConfig` that were given as flags. `baselines` may be
-        ("all",) or ("none",).
-      images: a folder, a glob or a data set; by default `data.evaluation` of the settings.
-      qualities: of models with a variable rate; () for `points.RATES`.
-      details: of models with FCM; () for full detail.
-      limit: number of images, the first ones; 0 for all.
-      jobs: number of processes for the classical codecs.
+    `evaluation` holds the fields of `EvaluationConfig` that were given as flags; `baselines` among
+    them may be ("all",) or ("none",).
     """
 
-    folders: Sequence[str]
-    named_by: str = "--models"
-    config: Settings | None = None
+    folders: Sequence[str]  # runs and exported models
+    named_by: str = "--models"  # the flag that names them; or "--workdir", "--compare"
+    config: Settings | None = None  # given with --config
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    images: str | None = None
-    qualities: tuple[float, ...] = ()
-    details: tuple[float, ...] = ()
-    limit: int = 0
-    jobs: int = 1
+    images: str | None = None  # folder, glob or data set; by default `data.evaluation`
+    qualities: tuple[float, ...] = ()  # of models with a variable rate; () for `points.RATES`
+    details: tuple[float, ...] = ()  # of models with FCM; () for full detail
+    limit: int = 0  # number of images, the first ones; 0 for all
+    jobs: int = 1  # number of processes for the classical codecs
+
+    def __post_init__(self):
+        for name, values in (("--quality", self.qualities), ("--detail", self.details)):
+            if not all(0 <= value <= 1 for value in values):
+                raise UserError(f"{name} is {values}: give numbers from 0 to 1")
+        if self.limit < 0 or self.jobs < 1:
+            raise UserError(
+                f"--limit is {self.limit} and --jobs {self.jobs}: give a limit of at least 0 "
+                "(all images) and at least one job"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Everything that `evaluate` needs.
+    """Everything that `evaluate` needs."""
 
-    Attributes:
-      codecs: entry in "codecs" of the results, by id; models before classical codecs.
-      points: what is done with every image, those of models first.
-      source: the images.
-      images: how the user named them.
-      weights: of the metrics.
-      limit, jobs: as in `Request`.
-    """
-
-    codecs: dict[str, dict[str, Any]]
-    points: Sequence[points.Point]
+    codecs: dict[str, dict[str, Any]]  # entries of the results by id, models first
+    points: Sequence[points.Point]  # what is done with every image, those of models first
     source: Source
-    images: str
-    weights: Weights
+    images: str  # how the user named the source
+    weights: Weights  # of the metrics
     limit: int = 0
     jobs: int = 1
 
@@ -72,7 +64,6 @@ def prepare(request: Request) -> Evaluation:
     Raises:
       UserError: no such model, images, baseline or weights, or a number out of its range.
     """
-    _check_numbers(request)
     held = request.config if request.named_by == "--workdir" else None
     models = [evaluated_models.load(f, request.named_by, held) for f in request.folders]
     known = to_mapping(request.config) if request.config else models[0].settings
@@ -117,7 +108,7 @@ def _points(
 def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
     """Returns the group `evaluation`; a run of another version may know other keys."""
     names = [field.name for field in dataclasses.fields(EvaluationConfig)]
-    stored = {name: known[name] for name in names if name in known}
+    stored: dict[str, Any] = {name: known[name] for name in names if name in known}
     stored = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
     return EvaluationConfig(**(stored | dict(flags)))
 
@@ -126,17 +117,6 @@ def _baselines(names: Sequence[str]) -> tuple[str, ...]:
     if tuple(names) == ("all",):
         return tuple(baselines.available())
     return () if tuple(names) == ("none",) else tuple(dict.fromkeys(names))
-
-
-def _check_numbers(request: Request) -> None:
-    for name, values in (("--quality", request.qualities), ("--detail", request.details)):
-        if not all(0 <= value <= 1 for value in values):
-            raise UserError(f"{name} is {values}: give numbers from 0 to 1")
-    if request.limit < 0 or request.jobs < 1:
-        raise UserError(
-            f"--limit is {request.limit} and --jobs {request.jobs}: give a limit of at least 0 "
-            "(all images) and at least one job"
-        )
 
 
 def _check_options(request: Request, models: Sequence[EvaluatedModel]) -> None:

@@ -173,11 +173,11 @@ def value_of(mean: Mapping[str, Any], name: str) -> float | None:
 
 def notes(results: Results) -> list[str]:
     """Returns a sentence for everything that was not measured, or for some of the images only."""
-    reasons = {about["label"]: about["not_measured"] for about in results["metrics"].values()}
+    reasons = {about["label"]: about.get("not_measured") for about in results["metrics"].values()}
     for entry in results["sets"]:
         label = label_of(results, entry["metric"])
         reasons[label] = reasons.get(label) or entry["not_measured"]
-    reasons |= {about["label"]: about["not_measured"] for about in results["codecs"].values()}
+    reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
     grouped: dict[str, list[str]] = {}
     for label, reason in reasons.items():
         if reason:

@@ -24,37 +24,27 @@ class Coding(NamedTuple):
 class Row:
     """Result of coding one image at one point of one codec, with its metrics.
 
-    Attributes:
-      bytes, bpp: size of the whole file, in bits per pixel 8 * bytes / (width * height).
-      bpp_estimated: rate by a model's own densities, None for a classical codec.
-      setting: what a classical codec was set to, in words.
-      seconds_encode, seconds_decode: wall time.
-      file, bits: the decoded picture, and the bits of each latent position (None for a classical
-        codec), relative to the folder of the results.
-      image, sha256: name of the original, and hash of its size and pixels.
-      values: each metric, None where it was not measured; `not_measured` then has the reason.
-      key: hash of everything that determines the coding.
-      measured_with: hash of the metrics and of the weights they use.
+    Files are relative to the folder of the results.
     """
 
-    bytes: int
-    bpp: float
-    bpp_estimated: float | None
-    setting: str
+    bytes: int  # of the whole file
+    bpp: float  # 8 * bytes / (width * height)
+    bpp_estimated: float | None  # by a model's own densities, None for a classical codec
+    setting: str  # of a classical codec, in words
     seconds_encode: float
     seconds_decode: float
-    file: str
-    bits: str | None
+    file: str  # the decoded picture
+    bits: str | None  # of each latent position, None for a classical codec
     image: str
-    sha256: str
+    sha256: str  # of the original's size and pixels
     codec: str
     point: str
     width: int
     height: int
-    values: Mapping[str, float | None]
-    not_measured: Mapping[str, str]
-    key: str
-    measured_with: str
+    values: Mapping[str, float | None]  # by metric
+    not_measured: Mapping[str, str]  # why a value is None
+    key: str  # hash of everything that determines the coding
+    measured_with: str  # hash of the metrics and of the weights they use
 
     def entry(self) -> dict[str, Any]:
         """Returns the row as results.json has it."""

@@ -22,20 +22,13 @@ Grid = tuple[Float[np.ndarray, "points images"], Float[np.ndarray, "points image
 
 
 class Interval(NamedTuple):
-    """A number, and the ends between which it lies for `LEVEL` of the resamples.
+    """A number, and the ends between which it lies for `LEVEL` of the resamples."""
 
-    Attributes:
-      value: of all images, or None.
-      low, high: ends of the interval, or None.
-      images: how many took part.
-      reason: why value, or low and high, are None.
-    """
-
-    value: float | None
+    value: float | None  # of all images
     low: float | None
     high: float | None
-    images: int
-    reason: str | None = None
+    images: int  # number of images that took part
+    reason: str | None = None  # why value, or low and high, are None
 
 
 def mean_interval(

@@ -24,17 +24,11 @@ Others = Float[np.ndarray, " m"]
 
 
 class Curve(NamedTuple):
-    """Points in rising order of bpp, no two at the same.
-
-    Attributes:
-      bpp: bits per pixel.
-      scores: the metric, negated where lower is better, minus its absolute value where zero is.
-      better: "higher", "lower" or "zero", as in the metric's description.
-    """
+    """Points in rising order of bpp, no two at the same."""
 
     bpp: Numbers
-    scores: Numbers
-    better: str
+    scores: Numbers  # the metric, negated if lower is better, minus its absolute value if zero is
+    better: str  # "higher", "lower" or "zero", as in the metric's description
 
     def frontier(self) -> "Curve":
         """Returns the curve without points that are no better than a cheaper one."""
@@ -61,22 +55,14 @@ class Curve(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """Mean distance of curve b from curve a.
+    """Mean distance of curve b from curve a."""
 
-    Attributes:
-      value: percent of a's rate (BD-rate) or units of the metric (BD-metric), or None.
-      reason: why there is no value.
-      low, high: ends of the averaged range, in the metric or in bpp.
-      share: the averaged range as a share of the shorter curve's.
-      dropped: number of points left out because a cheaper one was at least as good.
-    """
-
-    value: float | None
-    reason: str | None = None
-    low: float | None = None
+    value: float | None  # percent of a's rate (BD-rate) or units of the metric (BD-metric)
+    reason: str | None = None  # why there is no value
+    low: float | None = None  # ends of the averaged range, in the metric or in bpp
     high: float | None = None
-    share: float | None = None
-    dropped: int = 0
+    share: float | None = None  # the averaged range as a share of the shorter curve's
+    dropped: int = 0  # number of points left out because a cheaper one was at least as good
 
 
 def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
@@ -125,10 +111,10 @@ def families(points: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def bd_rate(a: Curve, b: Curve) -> Delta:
-    """Returns the mean rate of b relative to a at equal quality, minus 100 %; negative: b is smaller.
+    """Returns the mean rate of b relative to a at equal quality, minus 100 %.
 
-    Quality must rise with the rate, so points that are no better than a cheaper one of their curve
-    are left out, and counted.
+    It is negative where b is smaller. Quality must rise with the rate, so points that are no
+    better than a cheaper one of their curve are left out, and counted.
 
     Raises:
       UserError: the package bjontegaard is not installed.
@@ -164,7 +150,7 @@ _OPTIONS = {"method": "pchip", "require_matching_points": False, "min_overlap": 
 
 
 def _overlap(a: Numbers, b: Others, called: str) -> tuple[float, float, float] | str:
-    """Returns the ends of the common range and its share of the shorter, or why that is too small."""
+    """Returns ends of the common range and its share of the shorter, or why it is too small."""
     fewest = min(len(a), len(b))
     if fewest < MIN_POINTS:
         return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"

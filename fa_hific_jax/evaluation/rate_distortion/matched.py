@@ -13,38 +13,23 @@ TOLERANCE = 0.05
 
 
 class Match(NamedTuple):
-    """Comparison of one image. `a`, `b` and `difference` are in the unit of the metric.
-
-    Attributes:
-      image: its name.
-      bpp: ends of the common range, or the two rates where they only count as equal.
-      a, b: means over that range of the logarithm of the rate.
-      difference: b - a.
-      winner: "a", "b" or "tie".
-    """
+    """Comparison of one image. `a`, `b` and `difference` are in the unit of the metric."""
 
     image: str
-    bpp: tuple[float, float]
-    a: float
+    bpp: tuple[float, float]  # ends of the common range, or two rates that only count as equal
+    a: float  # mean over that range of the logarithm of the rate
     b: float
-    difference: float
-    winner: str
+    difference: float  # b - a
+    winner: str  # "a", "b" or "tie"
 
 
 class Matched(NamedTuple):
-    """Comparison of all images.
+    """Comparison of all images."""
 
-    Attributes:
-      images: those that could be compared, by name.
-      mean: of their differences.
-      wins: number of images that "a" and "b" have won, and of each "tie".
-      not_measured: image -> why it could not be compared.
-    """
-
-    images: tuple[Match, ...]
-    mean: Interval
-    wins: dict[str, int]
-    not_measured: dict[str, str]
+    images: tuple[Match, ...]  # those that could be compared, by name
+    mean: Interval  # of their differences
+    wins: dict[str, int]  # number of images by `Match.winner`
+    not_measured: dict[str, str]  # image -> why it could not be compared
 
 
 def matched_rate(

@@ -20,13 +20,12 @@ from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder, workdir_path
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import baselines, candidates, classical, coding
+from fa_hific_jax.evaluation import baselines, points, workers
 from fa_hific_jax.evaluation import evaluate as evaluation
-from fa_hific_jax.evaluation.candidates import Point
-from fa_hific_jax.evaluation.options import Options, prepare
+from fa_hific_jax.evaluation.prepare import Request, prepare
 from fa_hific_jax.evaluation.results import read_results
 from fa_hific_jax.models.autoencoder import init_parameters
-from fa_hific_jax.settings import from_mapping
+from fa_hific_jax.settings import EvaluationConfig, from_mapping
 
 STEP = 7
 SIZES = {"tall": (50, 33), "wide": (40, 66)}  # height, width
@@ -77,11 +76,12 @@ def images(tmp_path_factory):
     return folder
 
 
-def evaluate(folders, out, given=None, called="--models", **options):
+def evaluate(folders, out, config=None, named_by="--models", **options):
     """The results.json of an evaluation in `out`."""
-    prepared = prepare([str(folder) for folder in folders], Options(**options), given, called)
-    plan, source, meter, spec = prepared
-    evaluation.evaluate(plan, source, meter, Path(out), {"images": spec})
+    names = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    flags = {name: options.pop(name) for name in names if name in options}
+    request = Request([str(folder) for folder in folders], named_by, config, flags, **options)
+    evaluation.evaluate(prepare(request), Path(out), {})
     return read_results(Path(out) / "results.json")
 
 
@@ -111,7 +111,7 @@ def test_each_image_has_a_row_of_each_point_in_one_order(evaluated):
     _, results = evaluated
     of_each = [("ours", ""), ("untrained", "")]
     for codec in ("jpeg", "webp"):
-        ends = baselines.sweep(codec)[0], baselines.sweep(codec)[-1]
+        ends = baselines.codec(codec).sweep[0], baselines.codec(codec).sweep[-1]
         of_each.append((f"{codec}-same-size", ""))
         of_each += [(codec, f"quality {quality}") for quality in ends]
     expected = [(image, *point) for image in sorted(SIZES) for point in of_each]
@@ -201,8 +201,8 @@ def test_summary_and_page_are_written_beside_the_results(evaluated):
 def test_what_is_finished_is_not_computed_again(workdir, images, evaluated, monkeypatch):
     out, before = evaluated
     lines = (out / "rows.jsonl").read_text().splitlines()
-    monkeypatch.setattr(coding, "with_model", never)
-    monkeypatch.setattr(classical, "with_baseline", never)
+    monkeypatch.setattr(points, "code", never)
+    monkeypatch.setattr(workers, "code_baseline", never)
     again = evaluate([workdir], out, images=str(images), jobs=1, baseline_points=2)
     assert again["rows"] == before["rows"]
     assert (out / "rows.jsonl").read_text().splitlines() == lines
@@ -235,7 +235,7 @@ def test_number_of_jobs_changes_nothing(evaluated, alone):
 
 def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path, monkeypatch):
     _, options, whole = alone
-    code = classical.with_baseline
+    code = workers.code_baseline
     calls = []
 
     def third_call_is_interrupted(*arguments):
@@ -244,7 +244,7 @@ def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path
             raise KeyboardInterrupt
         return code(*arguments)
 
-    monkeypatch.setattr(classical, "with_baseline", third_call_is_interrupted)
+    monkeypatch.setattr(workers, "code_baseline", third_call_is_interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate([exported], tmp_path, **options)
     assert not (tmp_path / "results.json").exists()
@@ -283,7 +283,7 @@ def test_new_weights_measure_pictures_that_are_there(
         pytest.skip(f"no LPIPS weights at {weights}")
     options = {"images": str(images / "tall.png"), "baselines": ()}
     before = evaluate([exported], tmp_path, **options)
-    monkeypatch.setattr(coding, "with_model", never)
+    monkeypatch.setattr(points, "code", never)
     after = evaluate([exported], tmp_path, **options, lpips_files=(str(weights),))
     for row, row_before in zip(after["rows"], before["rows"], strict=True):
         assert 0.0 < row["values"]["lpips_squeeze"] < 2.0
@@ -382,16 +382,15 @@ def test_model_of_many_rates_has_a_row_for_each_quality_and_detail(images, tmp_p
         assert row["bytes"] == len(data)
         decoded = model.decompress(data, detail=detail)
         np.testing.assert_array_equal(pixels(tmp_path / "out" / row["file"]), decoded)
-    assert candidates.points(model, (), ()) == [Point(q) for q in candidates.QUALITIES]
 
 
 def test_flags_go_before_the_config_and_that_before_the_run(workdir, images, tmp_path):
     other = settings_of(data__evaluation=str(images / "wide.png"), evaluation__baselines=())
-    results = evaluate([workdir], tmp_path / "a", given=other, called="--workdir")
+    results = evaluate([workdir], tmp_path / "a", config=other, named_by="--workdir")
     assert {row["image"] for row in results["rows"]} == {"wide"}
     assert {row["codec"] for row in results["rows"]} == {"ours", "untrained"}
     tall = str(images / "tall.png")
-    results = evaluate([workdir], tmp_path / "b", given=other, called="--workdir", images=tall)
+    results = evaluate([workdir], tmp_path / "b", config=other, named_by="--workdir", images=tall)
     assert {row["image"] for row in results["rows"]} == {"tall"}
 
 
@@ -421,7 +420,7 @@ def test_folder_that_is_no_model_is_named(tmp_path):
     with pytest.raises(UserError, match=sentence):
         evaluate([tmp_path / "nowhere"], tmp_path)
     with pytest.raises(UserError, match=r"nowhere holds no checkpoints folder: train there with"):
-        evaluate([tmp_path / "nowhere"], tmp_path, called="--workdir")
+        evaluate([tmp_path / "nowhere"], tmp_path, named_by="--workdir")
 
 
 def test_parameters_come_back_to_the_bit(workdir):

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -23,7 +24,9 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, points, workers
 from fa_hific_jax.evaluation import evaluate as evaluation
 from fa_hific_jax.evaluation.prepare import Request, prepare
+from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import read_results
+from fa_hific_jax.evaluation.rows import Row, RowLog
 from fa_hific_jax.models.autoencoder import init_parameters
 from fa_hific_jax.settings import EvaluationConfig, from_mapping
 
@@ -254,6 +257,65 @@ def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path
     assert same_but_for_time(resumed) == same_but_for_time(whole)
     keys = [json.loads(line)["key"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(keys) == len(set(keys)) == len(whole["rows"])
+
+
+def test_what_another_model_has_written_over_is_coded_again(exported, images, tmp_path):
+    """A row is not taken for the pictures, bits and features of a model of the same name."""
+    other = save_model(from_params(settings_of().model, parameters(seed=5)), tmp_path / "ours")
+    options = {"images": str(images / "tall.png"), "baselines": ()}
+    out = tmp_path / "out"
+    ours, theirs, again = (evaluate([m], out, **options) for m in (exported, other, exported))
+    assert same_but_for_time(ours) == same_but_for_time(again) != same_but_for_time(theirs)
+    row = again["rows"][0]
+    psnr = metrics.psnr(pixels(images / "tall.png"), pixels(out / row["file"]))
+    assert row["values"]["psnr"] == pytest.approx(psnr, rel=1e-12)
+    (out / row["bits"]).write_bytes(b"damaged")
+    evaluate([exported], out, **options)
+    with np.load(out / row["bits"]) as arrays:
+        assert arrays["y"].sum() > 0
+
+
+def test_damaged_rows_are_measured_again_and_others_are_not(exported, alone, tmp_path, monkeypatch):
+    folder, options, whole = alone
+    out = shutil.copytree(folder, tmp_path / "out")
+    lines = (out / "rows.jsonl").read_bytes().splitlines()
+    damaged = [lines[0][:-9], b"[]", b'{"key": 1}', b"\xff", b"", *lines[2:]]
+    (out / "rows.jsonl").write_bytes(b"\n".join(damaged))
+    coded = []
+    code, code_model = workers.code_baseline, points.code
+    monkeypatch.setattr(points, "code", lambda *a: coded.append("ours") or code_model(*a))
+    monkeypatch.setattr(workers, "code_baseline", lambda *a: coded.append(a[:2]) or code(*a))
+    again = evaluate([exported], out, **options)
+    assert same_but_for_time(again) == same_but_for_time(whole)
+    last = whole["rows"][-1]["point"].removeprefix("quality ")
+    first = whole["rows"][1]["point"].removeprefix("quality ")
+    assert coded == [
+        "ours",
+        ("jpeg", int(first)),
+        ("jpeg", int(last)),
+    ]  # the last has no end of line
+
+
+def test_two_processes_that_do_not_know_of_each_other_share_their_rows(alone, tmp_path):
+    folder = alone[0]
+    mine, other = RowLog(tmp_path), RowLog(tmp_path)
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    first, second = (Row(**row) for row in rows[:2])
+    assert other.get(first.key, first.measured_with) is None
+    assert mine.add(first) is first
+    assert other.get(first.key, first.measured_with) == first
+    assert other.add(dataclasses.replace(first, seconds_encode=99.0)) == first
+    other.add(second)
+    assert mine.get(second.key, "other weights") == second
+    assert (tmp_path / "rows.jsonl").read_text().count("\n") == 2
+
+
+def test_the_page_can_be_made_again_from_the_results_and_the_pictures(alone, tmp_path):
+    folder = alone[0]
+    for name in ("originals", "reconstructions", "bits"):
+        shutil.copytree(folder / name, tmp_path / name)
+    again = write_report(read_results(folder / "results.json"), tmp_path)
+    assert again.read_bytes() == (folder / "report.html").read_bytes()
 
 
 def test_changed_image_is_coded_again_and_no_other(exported, images, alone, tmp_path):

@@ -22,7 +22,7 @@ from fa_hific_jax.metrics import (
     ssim,
 )
 from fa_hific_jax.metrics.frequency import RINGS, spectral_errors
-from fa_hific_jax.metrics.pixels import check_pair
+from fa_hific_jax.metrics.squared_error import check_pair
 from fa_hific_jax.spectra import decibels, radial_power_spectrum
 
 

@@ -47,7 +47,6 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
             return None
     merged = merging.gather(out, share)
     _check_something_is_left(merged, evaluation.images)
-    log.refresh()
     rows = [row for *_, key in merged.keys if (row := log.get(key, features.measured_with))]
     if len(rows) < len(merged.keys):
         raise UserError(f"rows of another process are not in {out}: give an --out that all can see")

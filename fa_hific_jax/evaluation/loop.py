@@ -17,7 +17,7 @@ import jax
 from fa_hific_jax import __version__, metrics
 from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import images, points, workers
+from fa_hific_jax.evaluation import bits, images, points, workers
 from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.merging import Share
 from fa_hific_jax.evaluation.points import Point
@@ -51,9 +51,9 @@ class Task(NamedTuple):
 class Loop:
     """Codes and measures images at every point of an evaluation, resuming earlier runs.
 
-    A decoded picture carries the key of its row. It is removed before an image is coded, and
-    written last. So a row of an earlier run is taken only if all that belongs to it is there, at
-    whatever moment that run was killed.
+    The picture and the bits of a row carry its key. So a row of an earlier run is taken only if all
+    that belongs to it is there, at whatever moment that run was killed, and whatever has been
+    written over it since.
     """
 
     def __init__(self, evaluation: Evaluation, out: Path, log: RowLog, features: Features):
@@ -97,9 +97,11 @@ class Loop:
         return all(row is not None and self._is_measured(row) for row in rows)
 
     def _known(self, key: str) -> Row | None:
-        """Returns the row of an earlier run, if its picture is still there."""
+        """Returns the row of an earlier run, if its picture and its bits are still there."""
         row = self._log.get(key, self._features.measured_with)
-        return row if row and images.key_of(self._out / row.file) == key else None
+        if row is None or images.key_of(self._out / row.file) != key:
+            return None
+        return row if row.bits is None or bits.key_of(self._out / row.bits) == key else None
 
     def _is_measured(self, coding: Coding | Row) -> bool:
         return getattr(coding, "measured_with", None) == self._features.measured_with
@@ -123,7 +125,6 @@ class Loop:
     def _code(self, task: Task, executor: Executor, first: Coded | None) -> Coded:
         """Returns what waits for the result; `first` is that of the first model's first point."""
         point, file = task.point, self._out / task.picture
-        file.unlink(missing_ok=True)
         if point.model:
             return cache(partial(self._code_with_model, task, file))
         codec = point.codec.removesuffix(points.SAME_SIZE)
@@ -147,8 +148,7 @@ class Loop:
         try:
             row = coded()
             if not self._is_measured(row):
-                row = self._measured(task, row)
-                self._log.add(row)
+                row = self._log.add(self._measured(task, row))
         except Exception as error:
             if not isinstance(error, UserError) and not _out_of_memory(error):
                 raise

@@ -51,7 +51,7 @@ class Point:
 def code(
     point: Point, image: Image, canvases: Canvases, file: Path, bits_file: Path, key: str
 ) -> Coding:
-    """Codes an image with a model, writes the bits of each position and, last, the decoded picture.
+    """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
     The estimated rate is that of the model's own densities, as in training. An exported model
     has lost them: there it is the code length under its integer tables. Raises a UserError if the
@@ -69,7 +69,7 @@ def code(
     estimated = by_position.total
     if params is not None:
         estimated = compress.estimated_bits(model.config, params, symbols)
-    replace_file(bits_file, bits.npz(by_position))
+    replace_file(bits_file, bits.npz(by_position, key))
     write_decoded(file, decoded, image, key)
     return Coding(len(data), estimated, "", encoded - start, end - encoded)
 

@@ -1,8 +1,11 @@
 """Rows of an evaluation, and rows.jsonl, in which they outlive the process that measured them."""
 
+import contextlib
 import dataclasses
+import errno
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +58,9 @@ class Row:
 class RowLog:
     """The finished rows in a folder: those of every process, of this run and of earlier ones.
 
-    Process 0 appends to rows.jsonl, process n to rows.n.jsonl. A line that is not a whole row, as
-    a killed process may leave it, is ignored.
+    Process 0 appends to rows.jsonl, process n to rows.n.jsonl. Rows that another process has added
+    are found at once, so processes that share a folder, whether they know of each other or not,
+    neither lose a row nor repeat one. A line that is not a whole row is ignored.
 
     Raises:
       UserError: the folder cannot be written to.
@@ -64,51 +68,61 @@ class RowLog:
 
     def __init__(self, folder: Path, process: int = 0):
         self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
+        self._coded: dict[str, Row] = {}
+        self._measured: dict[tuple[str, str], Row] = {}
+        self._read: dict[Path, int] = {}  # bytes of each file that are known
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _cut_half_line(self._path)
             self._file = self._path.open("ab", buffering=0)
-            self.refresh()
         except OSError as error:
             raise UserError(
                 f"{folder} cannot hold results ({error.strerror}): name another folder with --out"
             ) from error
 
-    def refresh(self) -> None:
-        """Reads the rows of all processes again."""
-        paths = sorted(self._path.parent.glob("rows*.jsonl"))
-        rows = [row for path in paths for row in _read(path)]
-        self._coded = {row.key: row for row in rows}
-        self._measured = {(row.key, row.measured_with): row for row in rows}
-
     def get(self, key: str, measured_with: str) -> Row | None:
         """Returns the row of a key: one with these metrics, otherwise one with others."""
+        self._refresh()
         return self._measured.get((key, measured_with)) or self._coded.get(key)
 
-    def add(self, row: Row) -> None:
-        """Appends a row; once this returns, the row survives the end of the process."""
+    def add(self, row: Row) -> Row:
+        """Appends a row, or returns the same one of another process, which was faster.
+
+        Once this returns, the row survives the end of the process.
+        """
+        found = self.get(row.key, row.measured_with)
+        if found and found.measured_with == row.measured_with:
+            return found
         line = json.dumps(plain(dataclasses.asdict(row)), allow_nan=False).encode() + b"\n"
         try:
             # One write to a file opened for appending: lines of two processes do not mix.
             if self._file.write(line) < len(line):
-                raise OSError(None, "the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise UserError(
                 f"{self._path} cannot be written ({error.strerror}): free some space, then give "
                 "the same command again, which goes on from here"
             ) from error
-        self._coded[row.key] = self._measured[row.key, row.measured_with] = row
+        self._know(row)
+        return row
 
     def close(self) -> None:
         self._file.close()
 
+    def _refresh(self) -> None:
+        for path in sorted(self._path.parent.glob("rows*.jsonl")):
+            known = self._read.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(known)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read[path] = known + len(whole)
+            for line in whole.splitlines():
+                with contextlib.suppress(ValueError, TypeError):
+                    self._know(Row(**json.loads(line)))
 
-def _read(path: Path) -> Iterator[Row]:
-    for line in path.read_bytes().splitlines():
-        try:
-            yield Row(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
+    def _know(self, row: Row) -> None:
+        self._coded[row.key] = self._measured[row.key, row.measured_with] = row
 
 
 def _cut_half_line(path: Path) -> None:
@@ -116,4 +130,5 @@ def _cut_half_line(path: Path) -> None:
     if path.exists():
         with path.open("rb+") as file:
             data = file.read()
-            file.truncate(data.rfind(b"\n") + 1)
+            if not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)

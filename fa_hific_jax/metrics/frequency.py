@@ -14,7 +14,7 @@ from jaxtyping import Array, Float64, Int, UInt8
 
 from fa_hific_jax import spectra
 from fa_hific_jax.metrics.double import double_precision
-from fa_hific_jax.metrics.pixels import check_pair
+from fa_hific_jax.metrics.squared_error import check_pair
 
 Pictures = UInt8[np.ndarray, "_ _ _ 3"]
 

@@ -12,7 +12,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import lpips
 from fa_hific_jax.losses.lpips_backbones import BACKBONES
 from fa_hific_jax.metrics.frequency import spectral_errors
-from fa_hific_jax.metrics.pixels import check_pair, log_frequency_distance, psnr
+from fa_hific_jax.metrics.squared_error import check_pair, log_frequency_distance, psnr
 from fa_hific_jax.metrics.structure import MS_SSIM_SIDE_ABOVE, WINDOW_SIZE, similarities
 from fa_hific_jax.metrics.weights import Weights
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float64, UInt8
 
 from fa_hific_jax.metrics.double import double_precision
-from fa_hific_jax.metrics.pixels import check_pair
+from fa_hific_jax.metrics.squared_error import check_pair
 
 Pictures = UInt8[np.ndarray, "_ _ _ _"]
 Picture = UInt8[np.ndarray, "_ _ _"]

@@ -24,6 +24,7 @@ import numpy as np
 from fa_hific_jax.codec import coders
 from fa_hific_jax.entropy import tables
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+from fa_hific_jax.writing import write
 
 LATENTS, PIXELS = 337_920, 768 * 512
 MEDIANS = {"lo": 0.066, "mi": 0.115, "hi": 0.165}  # 0.14, 0.30 and 0.45 bits per pixel
@@ -114,10 +115,7 @@ def main() -> int:
         "rows": rows,
     }
     path = Path(__file__).parent / "results" / f"coder-{'tfc' if has_tfc else 'main'}.json"
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    temporary.replace(path)
+    write(path, f"{json.dumps(report, indent=1)}\n".encode())
     for row in rows:
         print(*row.values(), sep="  ")
     slowest = max(row[side]["median"] for row in rows for side in ("encode_ms", "decode_ms"))

@@ -33,6 +33,7 @@ from fa_hific_jax.training import warm_start
 from fa_hific_jax.training.held_out import evaluator
 from fa_hific_jax.training.state import TrainState, averaged_autoencoder, create
 from fa_hific_jax.training.step import train_step
+from fa_hific_jax.writing import write
 
 # Encoder's widths (the generator's are the same, reversed) and residual blocks.
 CANDIDATES = {
@@ -70,7 +71,7 @@ def main() -> None:
         found = {"steps": steps, **reached(measure, state), **costs(settings, state)}
         report["candidates"][name] = found
         print(name, found, flush=True)
-        OUT.write_text(json.dumps(report, indent=1) + "\n")
+        write(OUT, f"{json.dumps(report, indent=1)}\n".encode())
 
 
 def settings_of(

@@ -23,6 +23,7 @@ import numpy as np
 
 from configs import tiny
 from fa_hific_jax import settings as settings_lib
+from fa_hific_jax import writing
 from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.data.sources import Cached
@@ -154,9 +155,7 @@ def main() -> int:
 
 def write(results: dict) -> None:
     path = Path(__file__).parent / "results" / "rate_control.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    temporary.rename(path)
+    writing.write(path, f"{json.dumps(results, indent=1)}\n".encode())
 
 
 if __name__ == "__main__":

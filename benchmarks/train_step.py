@@ -230,6 +230,8 @@ def main() -> int:
     from coder import cpu as cpu_name
     from coder import versions
 
+    from fa_hific_jax import writing
+
     jax.config.update("jax_enable_compilation_cache", False)
     on_cpu = jax.default_backend() == "cpu"
     cores = len(os.sched_getaffinity(0))
@@ -253,9 +255,7 @@ def main() -> int:
         report["cases"].append(row)
         left = wanted[len(report["cases"]) :]
         report["skipped"] = skipped | dict.fromkeys(left, "stopped before its turn had ended")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        temporary.replace(path)
+        writing.write(path, f"{json.dumps(report, indent=1)}\n".encode())
     for case, reason in skipped.items():
         print(f"{case} skipped: {reason}")
     return 0

@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import http.server
 import re
@@ -93,6 +94,20 @@ def test_a_file_arrives_whole_and_under_its_own_name_alone(server, url, path, ca
     assert only_file(path) == CONTENT
     assert server.ranges == [None]
     assert re.match(r"file.pth  0.3 MB  [\d.]+ [kM]B/s\n", capsys.readouterr().err)
+
+
+def test_two_processes_do_not_append_to_the_same_part(server, url, path, part):
+    with open(part, "wb") as file:
+        file.write(CONTENT[:1000])
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(
+            UserError, match=r"file\.pth\.part: another process is downloading it: r"
+        ):
+            download(url, path, SHA256)
+    assert server.ranges == [] and only_file(part) == CONTENT[:1000]
+    download(url, path, SHA256)
+    assert only_file(path) == CONTENT
 
 
 def test_a_file_that_is_there_is_not_downloaded_again(server, url, path):

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row; within its own row only what SIDEWAYS lists.
 ORDER = (
-    ("errors", "ops"),
+    ("errors", "ops", "streams"),
+    ("writing",),
     ("entropy", "losses", "data", "spectra"),
     ("models", "metrics"),
     ("settings", "codec", "checkpoints"),

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fa_hific_jax.cli import files
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.cli.runtime import MODEL_VARIABLE
@@ -21,15 +22,22 @@ PER_FILE = (UserError, OSError, MemoryError, RuntimeError)
 
 def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> None:
     """Declares the arguments that compressing and decompressing share."""
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=inputs)
-    parser.add_argument("-o", "--output", metavar="OUT", help=output)
+    parser.add_argument("inputs", nargs="+", type=files.source_name, metavar="INPUT", help=inputs)
+    parser.add_argument("-o", "--output", type=files.target_name, metavar="OUT", help=output)
     parser.add_argument(
         "--model",
+        type=files.path_name,
         metavar="FOLDER",
         help="model that `fa-hific export` has written; without, that of the environment variable "
         f"{MODEL_VARIABLE}, else {DEFAULT}, which comes with the package",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="overwrite files that are there")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave files that are there and write the others: goes on where a batch was stopped",
+    )
     parser.add_argument(
         "--jobs",
         type=_positive,

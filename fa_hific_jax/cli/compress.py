@@ -6,11 +6,12 @@
   fa-hific compress 'photos/**/*.png' --jobs 4
   fa-hific compress photo.jpg --quality 0.8    of a model with a choice of rates: larger, better
   fa-hific compress photo.jpg --bpp 0.3        the best quality with at most 0.3 bits per pixel
+  fa-hific compress - < photo.jpg > small.fahj standard input and output; -o - is the latter too
 
 Any image that Pillow reads will do: it is turned upright and converted to sRGB with 8 bits;
 of an animation the first frame counts. Transparency is kept without loss. A file that is there
-is not overwritten without --force. What cannot be compressed is named at the end, after all
-else is done.
+is not overwritten without --force; --skip-existing writes only what is not there yet. What cannot
+be compressed is named at the end, after all else is done.
 
 exit codes:
   0  all images were compressed
@@ -20,20 +21,22 @@ exit codes:
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write as write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     batch.add_arguments(
         parser,
-        inputs="image, folder (searched below for images), or glob",
-        output=f"file for a single image, else a folder; without, NAME{files.COMPRESSED} beside "
-        "each image",
+        inputs="image, folder (searched below for images), glob, or - for standard input",
+        output=f"file for a single image, - for standard output, else a folder; without, "
+        f"NAME{files.COMPRESSED} beside each image, and standard output for standard input",
     )
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
@@ -68,11 +71,14 @@ def run(args: argparse.Namespace) -> None:
     """Compresses all inputs; exits with 1 after naming those that failed."""
     found = files.find(args.inputs, files.IMAGE_SUFFIXES)
     jobs = files.pair(args.inputs, found, args.output, files.COMPRESSED)
-    files.check_targets(jobs, args.force)
+    jobs = files.check_targets(jobs, args.force, args.skip_existing)
+    _check_names(jobs)
+    if not jobs:
+        return
     name = runtime.model_to_use(args.model)
-    with runtime.orderly():
+    with runtime.orderly(), files.open_streams(jobs) as contents:
         from fa_hific_jax.codec.model_folder import load_model
-        from fa_hific_jax.codec.pixels import atomically, on_white, read_image
+        from fa_hific_jax.codec.pixels import on_white, read_image
 
         runtime.use_compile_cache()
         model = load_model(name)
@@ -81,13 +87,14 @@ def run(args: argparse.Namespace) -> None:
                 f"{name}: has a single rate: leave --quality and --bpp out, or take a model that "
                 "was trained with model.qualities"
             )
-        sizes = _sizes([job.source for job in jobs])
+        sizes = _sizes([job.source for job in jobs], contents)
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}
         with Progress(len(jobs), sum(pixels.values())) as progress:
 
             def read(job):
-                picture = read_image(job.source)
+                with files.opened(job.source, contents) as file:
+                    picture = read_image(file)
                 for note in picture.notes:
                     progress.say(f"note: {job.source}: {note}")
                 if args.drop_alpha:
@@ -112,11 +119,20 @@ def run(args: argparse.Namespace) -> None:
                 )
 
             def write(job, data):
-                with atomically(job.target) as temporary:
-                    temporary.write_bytes(data)
+                with files.leaving_existing(args.skip_existing):
+                    write_file(job.target, data, replace=args.force)
 
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
     batch.end(failures)
+
+
+def _check_names(jobs: list[files.Job]) -> None:
+    for job in jobs:
+        if files.has_image_suffix(job.target):
+            raise UserError(
+                f"{job.target}: is the name of an image, but the file can be opened by fa-hific "
+                f"alone: choose a name that ends in {files.COMPRESSED}"
+            )
 
 
 def _share(text: str) -> float:
@@ -133,14 +149,15 @@ def _positive(text: str) -> float:
     return value
 
 
-def _sizes(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+def _sizes(paths: list[Path], contents: Mapping[Path, bytes]) -> dict[Path, tuple[int, int]]:
     """Height and width of each image; those without a readable header are left to fail later."""
     from fa_hific_jax.codec.pixels import image_size
 
     sizes = {}
     for path in paths:
         try:
-            sizes[path] = image_size(path)
-        except UserError:
+            with files.opened(path, contents) as file:
+                sizes[path] = image_size(file)
+        except (UserError, OSError):
             continue
     return sizes

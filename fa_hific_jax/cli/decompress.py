@@ -4,9 +4,12 @@
   fa-hific decompress photo.fahj -o photo.jpg    as JPEG; also .webp and .tif
   fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
   fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
+  fa-hific decompress - < photo.fahj > photo.png standard input and output; -o - is the latter too
 
-A file that is there is not overwritten without --force. Files that are damaged or were made
-with another model are named at the end, after all else is done.
+A file that is there is not overwritten without --force; --skip-existing writes only what is not
+there yet. NAME.png beside NAME.fahj may be the original: --force overwrites it only where this
+command wrote it, or where -o names it. Files that are damaged or were made with another model are
+named at the end, after all else is done.
 
 exit codes:
   0  all files were decompressed
@@ -15,20 +18,24 @@ exit codes:
 """
 
 import argparse
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.streams import is_stream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     batch.add_arguments(
         parser,
-        inputs=f"compressed file, folder (searched below for {files.COMPRESSED}), or glob",
-        output="image (.png, .jpg, .webp, .tif) for a single file, else a folder; without, "
-        "NAME.png beside each file",
+        inputs=f"compressed file, folder (searched below for {files.COMPRESSED}), glob, or - for "
+        "standard input",
+        output="image (.png, .jpg, .webp, .tif) for a single file, - for standard output (PNG), "
+        "else a folder; without, NAME.png beside each file, and standard output for standard input",
     )
     parser.add_argument(
         "--detail",
@@ -44,16 +51,14 @@ def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
     found = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
     jobs = files.pair(args.inputs, found, args.output, ".png")
-    files.check_targets(jobs, args.force)
+    jobs = files.check_targets(jobs, args.force, args.skip_existing)
+    _check_names(jobs, args.output)
+    if not jobs:
+        return
     name = runtime.model_to_use(args.model)
-    with runtime.orderly():
-        from fa_hific_jax.codec.pixels import Picture, check_image_name, on_white, write_image
-
-        for job in jobs:
-            check_image_name(job.target)
-        from fa_hific_jax.codec.model_folder import (
-            load_model,  # Loads slowly: after the user's mistakes.
-        )
+    with runtime.orderly(), files.open_streams(jobs) as contents:
+        from fa_hific_jax.codec.model_folder import load_model
+        from fa_hific_jax.codec.pixels import Picture, on_white, write_image
 
         runtime.use_compile_cache()
         model = load_model(name)
@@ -62,12 +67,13 @@ def run(args: argparse.Namespace) -> None:
                 f"{name}: has no frequency complement modules: leave --detail out, or take a "
                 "model that was trained with model.fcm_width"
             )
-        sizes = _sizes([job.source for job in jobs])
+        sizes = _sizes([job.source for job in jobs], contents)
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}
 
         def read(job):
-            return job.source.read_bytes()
+            with files.opened(job.source, contents) as file:
+                return file.read()
 
         def work(data):
             return model.decompress_picture(data, detail=args.detail, mode=args.mode, plan=plan)
@@ -76,11 +82,33 @@ def run(args: argparse.Namespace) -> None:
             rgb, alpha = picture
             if args.drop_alpha:
                 rgb, alpha = on_white(Picture(rgb, alpha)), None
-            write_image(job.target, rgb, alpha)
+            with files.leaving_existing(args.skip_existing):
+                write_image(job.target, rgb, alpha, replace=args.force)
 
         with Progress(len(jobs), sum(pixels.values())) as progress:
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
     batch.end(failures)
+
+
+def _check_names(jobs: list[files.Job], output: str | None) -> None:
+    """Raises a UserError for a target of no image format, or one that may be the original.
+
+    NAME.png beside NAME.fahj is usually what was compressed. It is overwritten where this codec
+    wrote it, or where -o names it.
+    """
+    from fa_hific_jax.codec.pixels import check_image_name, is_decoded
+
+    for job in jobs:
+        check_image_name(job.target)
+        if is_stream(job.target):
+            continue
+        beside = os.path.realpath(job.target.parent) == os.path.realpath(job.source.parent)
+        named = output is not None and job.target == Path(output)
+        if beside and not named and job.target.is_file() and not is_decoded(job.target):
+            raise UserError(
+                f"{job.target}: may be the original, as it is no image that fa-hific decompressed, "
+                f"so it is not overwritten: give another -o, or -o {job.target} for this one"
+            )
 
 
 def _share(text: str) -> float:
@@ -90,14 +118,15 @@ def _share(text: str) -> float:
     return value
 
 
-def _sizes(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+def _sizes(paths: list[Path], contents: Mapping[Path, bytes]) -> dict[Path, tuple[int, int]]:
     """Height and width of each image; those without a readable header are left to fail later."""
     from fa_hific_jax.codec.bitstream import unpack
 
     sizes = {}
     for path in paths:
         try:
-            container = unpack(path.read_bytes())
+            with files.opened(path, contents) as file:
+                container = unpack(file.read())
         except (UserError, OSError):
             continue
         sizes[path] = container.height, container.width

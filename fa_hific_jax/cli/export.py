@@ -16,15 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import runtime
+from fa_hific_jax.cli import files, runtime
 from fa_hific_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("workdir", metavar="WORKDIR", help="folder of the training run")
     parser.add_argument(
-        "-o", "--output", metavar="MODEL", required=True, type=Path, help="folder to write"
+        "workdir", metavar="WORKDIR", type=files.path_name, help="folder of the training run"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="MODEL",
+        required=True,
+        type=files.path_name,
+        help="folder to write; an empty one is filled",
     )
     parser.add_argument(
         "--dtype",
@@ -62,7 +69,7 @@ def _export(args: argparse.Namespace) -> None:
     from fa_hific_jax.codec.model import from_params, hyper_latents
     from fa_hific_jax.data.sources import open_source
 
-    output = args.output.expanduser()
+    output = Path(args.output)
     model_folder.check_target(output, replace=args.force)
     source = open_source(args.calibrate)
     config, params, origin = _read(args.workdir, args.step)

@@ -1,12 +1,19 @@
 """Which files a command reads, which it writes, and that writing them destroys nothing."""
 
+import argparse
+import contextlib
 import glob
+import io
+import mimetypes
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fa_hific_jax import streams
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import TargetExists
 
 COMPRESSED = ".fahj"
 COMPRESSED_SUFFIXES = frozenset({COMPRESSED})
@@ -62,15 +69,28 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
     """Each file with the one to write: beside it, as the file `out`, or within the folder `out`.
 
     `out` is a file where the only input is one and no folder of that name exists. A file found
-    twice is one job.
+    twice is one job. What comes from standard input or /dev/fd goes to standard output.
     """
-    one_file = len(inputs) == 1 and len(found) == 1 and Path(inputs[0]).expanduser().is_file()
+    given = Path(inputs[0]).expanduser()
+    one_file = len(inputs) == 1 and len(found) == 1 and found[0].path == given
     if out is None:
-        targets = [file.path.with_suffix(suffix) for file in found]
+        targets = [
+            file.path.with_suffix(suffix)
+            if streams.descriptor_of(file.path) is None
+            else streams.STDOUT
+            for file in found
+        ]
     elif one_file and not (out.endswith(("/", os.sep)) or Path(out).is_dir()):
         targets = [Path(out)]
+    elif streams.is_stream(out):
+        raise UserError(f"{out}: takes a single file, given by its name: give a folder as -o")
     elif Path(out).is_file():
         raise UserError(f"{out}: is a file, and several files need a folder: give another -o")
+    elif not out.endswith(("/", os.sep)) and not Path(out).is_dir() and _names_a_file(out):
+        raise UserError(
+            f"{out}: is the name of a file, and several files need a folder: give another -o, "
+            f"or {out}/ if it is to be a folder"
+        )
     else:
         targets = [Path(out) / file.relative.with_suffix(suffix) for file in found]
     jobs = {}
@@ -84,20 +104,111 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
     return list(jobs.values())
 
 
-def check_targets(jobs: Sequence[Job], force: bool) -> None:
-    """Raises UserError where writing would destroy an input, or a file without `force`."""
+def check_targets(jobs: Sequence[Job], force: bool, skip_existing: bool = False) -> list[Job]:
+    """The jobs that are to be done: all, or those without a target where existing ones are skipped.
+
+    Raises UserError where writing would destroy an input, or a file without `force`, and where
+    bytes would go to a terminal. Pipes and devices are written to and count as free.
+    """
     sources = {os.path.realpath(job.source) for job in jobs}
-    for job in jobs:
+    files = [job for job in jobs if not streams.is_stream(job.target)]
+    if any(streams.is_terminal(job.target) for job in jobs):
+        raise UserError("the output is a terminal: redirect it to a file or a pipe, or give -o")
+    for job in files:
         if os.path.realpath(job.target) in sources:
             raise UserError(f"{job.target}: is an input, it cannot be the output too: give -o")
         if job.target.is_dir():
             raise UserError(f"{job.target}: is a folder where a file is to be written: give -o")
-    existing = [job.target for job in jobs if os.path.lexists(job.target)]
+    existing = [job.target for job in files if os.path.lexists(job.target)]
+    if skip_existing and existing:
+        print(
+            f"{len(existing)} of {len(jobs)} files are there already and stay as they are",
+            file=sys.stderr,
+        )
+        return [job for job in jobs if job.target not in existing]
     if existing and not force:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UserError(
             f"{existing[0]}{more}: there already: give --force to overwrite, or another -o"
         )
+    return list(jobs)
+
+
+@contextlib.contextmanager
+def leaving_existing(skip_existing: bool) -> Iterator[None]:
+    """Lets the block end well where another process has just written its target."""
+    try:
+        yield
+    except TargetExists:
+        if not skip_existing:
+            raise
+
+
+@contextlib.contextmanager
+def open_streams(jobs: Sequence[Job]) -> Iterator[dict[Path, bytes]]:
+    """Yields the content of the sources that can be read only once, and holds named pipes open.
+
+    To be used in the main thread, where a signal ends the wait for the other end of a pipe.
+    """
+    contents = _read_once(jobs)
+    with contextlib.ExitStack() as stack:
+        for path in {job.target for job in jobs}:
+            if path.is_fifo() and streams.descriptor_of(path) is None:
+                with contextlib.suppress(OSError):  # It fails again when the file is written.
+                    stack.enter_context(path.open("wb"))
+        yield contents
+
+
+def _read_once(jobs: Sequence[Job]) -> dict[Path, bytes]:
+    paths = dict.fromkeys(job.source for job in jobs if streams.is_read_once(job.source))
+    if streams.STDIN in paths and sys.stdin is not None and sys.stdin.isatty():
+        raise UserError("standard input is a terminal: redirect it from a file or a pipe")
+    contents = {}
+    for path in paths:
+        with contextlib.suppress(OSError):  # It fails again, and is named, when its turn comes.
+            contents[path] = streams.receive(path)
+    return contents
+
+
+def opened(path: Path, contents: Mapping[Path, bytes]) -> io.BufferedIOBase:
+    """The file opened to be read, or its content as a file where `open_streams` has it."""
+    if path not in contents:
+        return path.open("rb")
+    file = io.BytesIO(contents[path])
+    file.name = str(path)  # in the sentences of errors
+    return file
+
+
+def source_name(text: str) -> str:
+    """An input as it was given; `-` is standard input. The type of an argument."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; the current folder is called .")
+    return str(streams.STDIN) if text == "-" else text
+
+
+def target_name(text: str) -> str:
+    """An output with `~` expanded; `-` is standard output. The type of an argument."""
+    return str(streams.STDOUT) if text == "-" else path_name(text)
+
+
+def path_name(text: str) -> str:
+    """A file or folder with `~` expanded. The type of an argument."""
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder")
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise argparse.ArgumentTypeError(f"{text!r}: no such home folder; ./{text} is a name")
+    return expanded
+
+
+def has_image_suffix(path: Path) -> bool:
+    """Returns True for a name that other programs take for an image's."""
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return path.suffix.lower() in IMAGE_SUFFIXES or kind.startswith("image/")
+
+
+def _names_a_file(out: str) -> bool:
+    return Path(out).suffix.lower() == COMPRESSED or has_image_suffix(Path(out))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -16,6 +16,8 @@ command says what to download elsewhere; --from then converts it:
 import argparse
 import pathlib
 
+from fa_hific_jax.cli import files
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        type=pathlib.Path,
+        type=files.path_name,
         help="where to put the .npz; without, it stays in the cache folder",
     )
     parser.add_argument(
@@ -39,4 +41,4 @@ def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz; raises a UserError where there is none to be had."""
     from fa_hific_jax.convert.inception_weights import get_inception
 
-    print(get_inception(args.output, args.folder))
+    print(get_inception(args.output and pathlib.Path(args.output), args.folder))

@@ -18,6 +18,8 @@ command says what to download elsewhere; --from then converts it:
 import argparse
 import pathlib
 
+from fa_hific_jax.cli import files
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        type=pathlib.Path,
+        type=files.path_name,
         help="where to put the .npz; without, it stays in the cache folder",
     )
     parser.add_argument(
@@ -48,4 +50,4 @@ def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz; raises a UserError where there is none to be had."""
     from fa_hific_jax.convert.lpips_weights import get_lpips
 
-    print(get_lpips(args.net, args.output, args.folder))
+    print(get_lpips(args.net, args.output and pathlib.Path(args.output), args.folder))

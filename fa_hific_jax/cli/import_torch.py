@@ -14,12 +14,21 @@ would say usually stands in the file.
 
 import argparse
 
+from fa_hific_jax.cli import files
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("checkpoint", metavar="CKPT.pt", help="file of torch.save")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", required=True, help="folder to write, without a run in it"
+        "checkpoint", metavar="CKPT.pt", type=files.path_name, help="file of torch.save"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        required=True,
+        type=files.path_name,
+        help="folder to write, without a run in it",
     )
     parser.add_argument(
         "--input-range",

@@ -22,7 +22,11 @@ from fa_hific_jax.cli import batch, files
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument(
-        "inputs", nargs="+", metavar="FILE", help="compressed file, folder, or glob"
+        "inputs",
+        nargs="+",
+        type=files.source_name,
+        metavar="FILE",
+        help="compressed file, folder, or glob",
     )
     parser.add_argument("--json", action="store_true", help="a JSON array of one object per file")
 

@@ -34,10 +34,19 @@ _SHOWN = 10  # damaged files that are named on the terminal
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="image, folder (searched below), or glob"
+        "images",
+        nargs="+",
+        type=files.source_name,
+        metavar="IMAGES",
+        help="image, folder (searched below), or glob",
     )
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the shards"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=files.path_name,
+        required=True,
+        help="folder for the shards",
     )
     parser.add_argument(
         "--shards", metavar="N", type=int, required=True, help="how many files to make"
@@ -77,7 +86,9 @@ def run(args: argparse.Namespace) -> None:
     plan = pack.Plan(paths, sizes, args.shards, args.min_side, args.max_side)
     # Progress counts pixels of 3 bytes each and shows MB/s: here those of the image files.
     with Progress(len(paths), sum(size // 3 for size in sizes)) as progress:
-        manifest = pack.pack(plan, args.output, args.jobs, lambda size: progress.advance(size // 3))
+        manifest = pack.pack(
+            plan, Path(args.output), args.jobs, lambda size: progress.advance(size // 3)
+        )
     damaged = pack.damaged(manifest)
     for sentence in damaged[:_SHOWN]:
         print("skipped", sentence, file=sys.stderr)

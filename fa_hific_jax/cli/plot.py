@@ -9,10 +9,13 @@ rates with their target, and the two sides of the adversarial loss.
 """
 
 import argparse
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fa_hific_jax.cli import files
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write
 
 PANELS = {
     "loss": ("loss", "eval/loss"),
@@ -31,9 +34,15 @@ LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rundir", metavar="RUNDIR", help="the --workdir of a training run")
     parser.add_argument(
-        "-o", "--output", metavar="FILE.png", help="picture to write (default: RUNDIR/curves.png)"
+        "rundir", metavar="RUNDIR", type=files.path_name, help="the --workdir of a training run"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE.png",
+        type=files.path_name,
+        help="picture to write (default: RUNDIR/curves.png)",
     )
 
 
@@ -43,14 +52,16 @@ def run(args: argparse.Namespace) -> None:
     from fa_hific_jax.training.logs import read_scalars
 
     folder = epath.Path(args.rundir).expanduser()
-    target = epath.Path(args.output).expanduser() if args.output else folder / "curves.png"
+    target = epath.Path(args.output) if args.output else folder / "curves.png"
     if target.suffix.lower() != ".png":
         raise UserError(f"-o {target}: give a name that ends with .png")
     figure = draw(read_scalars(folder), title=folder.resolve().name)
-    temporary = target.with_name(f"{target.name}.tmp")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     try:
-        figure.savefig(temporary, format="png", dpi=120)
-        temporary.replace(target)
+        if "://" not in str(target):
+            target.parent.stat()  # A folder that is not there is a mistake in -o.
+        write(target, picture.getvalue())
     except OSError as error:
         raise UserError(
             f"{target} cannot be written ({error.strerror}): name another -o"

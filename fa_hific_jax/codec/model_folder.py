@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat,
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.writing import write_folder
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -41,6 +41,8 @@ def save_model(
     to_train_on: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the model as a folder, whole or not at all, and returns its path.
+
+    An empty folder, such as a fresh mount point of a container, is filled.
 
     `to_train_on` are the parameters of the model's `Autoencoder`, from which what the model itself
     has no use for is stored too, for `load_parameters`.
@@ -72,26 +74,13 @@ def save_model(
         "origin": dict(model.origin),
     }
     files[DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, replaced = (
-        folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old")
-    )
-    try:
-        temporary.mkdir()
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        if folder.exists():
-            folder.rename(replaced)
-        temporary.rename(folder)
-    finally:
-        for leftover in (temporary, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
+    write_folder(folder, files, replace=replace)
     return folder
 
 
 def check_target(folder: Path, *, replace: bool) -> None:
     """Raises a UserError where `save_model` would refuse to write."""
-    if not os.path.lexists(folder):
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not replace:
         raise UserError(f"{folder}: there already: choose another name, or replace it with --force")

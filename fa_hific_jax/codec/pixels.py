@@ -1,25 +1,23 @@
-"""Pictures in and out: image files of any kind, lossless transparency, files written whole."""
+"""Pictures in and out: image files of any kind, lossless transparency."""
 
-import contextlib
-import itertools
 import lzma
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.streams import is_stream
+from fa_hific_jax.writing import whole_file
 
 __all__ = [
     "Picture",
-    "atomically",
     "check_image_name",
     "image_size",
+    "is_decoded",
     "on_white",
     "pack_alpha",
     "read_image",
@@ -40,6 +38,8 @@ _FORMATS = {
     ".tif": _TIFF,
     ".tiff": _TIFF,
 }
+
+_MARK = ("Software", "fa-hific")  # a text chunk of PNG, by which `is_decoded` knows its own
 
 _LEFT, _UP = 1, 2  # bits of a stream's first byte: in which directions differences were taken
 _FILTERS = (0, _LEFT, _LEFT | _UP)
@@ -90,22 +90,31 @@ def unpack_alpha(data: bytes, height: int, width: int) -> Alpha:
 
 
 def write_image(
-    path: Path | str, rgb: UInt8[np.ndarray, "h w 3"], alpha: Alpha | None = None
+    path: Path | str,
+    rgb: UInt8[np.ndarray, "h w 3"],
+    alpha: Alpha | None = None,
+    *,
+    replace: bool = True,
 ) -> None:
     """Writes the picture, values 0 to 255, in the format of the path's suffix, whole or not at all.
 
-    PNG, WebP and TIFF are lossless, JPEG has quality 95 at full colour resolution.
+    PNG, WebP and TIFF are lossless, JPEG has quality 95 at full colour resolution. Standard output
+    and pipes without a suffix get PNG. See `writing.whole_file` for what stands at the path.
 
     Raises:
-      UserError: another suffix, transparency in JPEG, or a size that the format cannot hold.
+      UserError: another suffix, transparency in JPEG, a size that the format cannot hold, or an
+        existing file where `replace` is False.
     """
     path = Path(path)
     check_image_name(path)
-    kind, options = _FORMATS[path.suffix.lower()]
+    kind, options = _FORMATS.get(path.suffix.lower(), _FORMATS[".png"])
+    if kind == "PNG":
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add_text(*_MARK)
     if alpha is not None and kind == "JPEG":
         raise UserError(f"{path}: JPEG cannot hold transparency: write PNG, WebP or TIFF")
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
-    with atomically(path) as temporary, temporary.open("wb") as file:
+    with whole_file(path, replace=replace) as file:
         try:
             Image.fromarray(pixels).save(file, kind, **options)
         except (OSError, ValueError) as error:
@@ -118,30 +127,17 @@ def write_image(
 
 
 def check_image_name(path: Path) -> None:
-    """Raises UserError unless `write_image` knows the suffix."""
-    if path.suffix.lower() not in _FORMATS:
+    """Raises UserError unless `write_image` knows the suffix, or the path is a stream."""
+    if path.suffix.lower() not in _FORMATS and not is_stream(path):
         raise UserError(
             f"{path}: images are written as {' '.join(_FORMATS)}: choose a name that ends so"
         )
 
 
-_numbers = itertools.count()
-
-
-@contextlib.contextmanager
-def atomically(path: Path) -> Iterator[Path]:
-    """A name in the path's folder, made if need be, to write to; it becomes the path at the end.
-
-    What stood at the path stays until then, and stays where the writing fails.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not derived from the path's name, which may already be as long as names can be.
-    temporary = path.parent / f".fa-hific-{os.getpid()}-{next(_numbers)}.tmp"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def is_decoded(path: Path) -> bool:
+    """Returns True for a PNG file that `write_image` has written, unchanged since then."""
+    with path.open("rb") as file:
+        return "tEXt{}\0{}".format(*_MARK).encode() in file.read(256)
 
 
 def _compressed(alpha: Alpha, method: int) -> bytes:

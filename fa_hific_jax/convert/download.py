@@ -1,5 +1,6 @@
 """Files from the network: resumed where a connection broke, checked, kept in the user's cache."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -7,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from fa_hific_jax.errors import UserError
@@ -53,19 +55,20 @@ def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> Non
     Raises:
       Unreachable: the server does not answer, or with an error.
       UserError: the connection broke off (what came is kept), the hash is wrong (what came is
-        removed), or the folder cannot be written.
+        removed), another process is downloading the file, or the folder cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
     try:
         if path.is_file() and _sha256(path) == sha256:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, timeout)
-        found = _sha256(part)
-        if found == sha256:
-            os.replace(part, path)
-            return
-        part.unlink()
+        with _locked(part):
+            _fetch(url, part, timeout)
+            found = _sha256(part)
+            if found == sha256:
+                os.replace(part, path)
+                return
+            part.unlink()
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}") from error
     raise UserError(
@@ -85,6 +88,27 @@ def check_sha256(path: Path, sha256: str) -> None:
             f"{path}: has the SHA-256 {found} instead of {sha256}, so it is damaged or another "
             "file: download it again"
         )
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Keeps other processes from appending to the same file; leaves none that nothing came to."""
+    with open(part, "ab") as file:
+        try:
+            import fcntl  # Not on Windows.
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{part}: another process is downloading it: run again when that has ended"
+            ) from error
+        except (ImportError, OSError):  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            if part.is_file() and not part.stat().st_size:
+                part.unlink()
 
 
 def _sha256(path: Path) -> str:

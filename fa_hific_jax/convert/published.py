@@ -1,15 +1,14 @@
 """Weights that others publish, as one .npz of ours: downloaded or local, checked, converted."""
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from fa_hific_jax.convert.download import Unreachable, cache_folder, check_sha256, download
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import whole_file
 
 
 class Source(NamedTuple):
@@ -60,7 +59,7 @@ def get_weights(recipe: Recipe, output: Path | None = None, folder: Path | None 
         for file in files:
             file.unlink(missing_ok=True)
     if output is not None:
-        _replace(output, lambda part: shutil.copyfile(cached, part))
+        _write(output, lambda file: file.write(cached.read_bytes()))
     return output or cached
 
 
@@ -94,20 +93,14 @@ def _good(recipe: Recipe, path: Path) -> bool:
     return True
 
 
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    def write(part: Path) -> None:
-        with open(part, "wb") as file:  # np.savez would add .npz to a name
-            np.savez(file, **arrays)
-
-    _replace(path, write)
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    _write(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """`path` as `write` makes it, never half-written; raises a UserError where it cannot be."""
-    part = path.with_name(f"{path.name}.part")
+def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """`path` as `fill` makes it, never half-written; raises a UserError where it cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
+        with whole_file(path) as file:
+            fill(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error

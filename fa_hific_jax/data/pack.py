@@ -27,6 +27,7 @@ from fa_hific_jax.data import images
 from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module
 from fa_hific_jax.data.listing import reason
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import whole_path, write
 
 VERSION = 1  # of the manifest
 JPEG_QUALITY = 95
@@ -201,9 +202,8 @@ def _write_shard(
 ) -> dict[str, Any]:
     """The manifest's entry of a shard, once that is written."""
     entry = {"images": 0, "bytes": 0, "too_small": 0, "damaged": []}
-    temporary = path.with_name(f".{path.name.removesuffix(MARK)}.unfinished")
-    file = writer(str(temporary), _WRITER)
-    try:
+    with whole_path(path) as temporary:
+        file = writer(str(temporary), _WRITER)
         for (record, damage), size in zip(prepared, sizes, strict=True):
             if record is not None:
                 file.write(record)
@@ -215,9 +215,6 @@ def _write_shard(
                 entry["too_small"] += 1
             advance(size)
         file.close()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return entry
 
 
@@ -243,6 +240,4 @@ def _manifest(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
-    temporary = folder / f".{MANIFEST}.unfinished"
-    temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
-    os.replace(temporary, folder / MANIFEST)
+    write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())

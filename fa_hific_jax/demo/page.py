@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fa_hific_jax.codec.model import Model
-from fa_hific_jax.codec.pixels import atomically, write_image
+from fa_hific_jax.codec.pixels import write_image
 from fa_hific_jax.demo import coding, pictures
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import bits
+from fa_hific_jax.writing import write
 
 SUFFIX = ".fahj"
 TITLE = "FA-HiFiC: your image in fewer bytes"
@@ -219,8 +220,7 @@ def _outcome(gr: Any, button: str, text_name: str, button_name: str) -> tuple[An
 def _kept(folder: Path, name: str, data: bytes) -> Path:
     """A file of that name in a folder of its own."""
     path = folder / hashlib.sha256(data).hexdigest() / name
-    with atomically(path) as temporary:
-        temporary.write_bytes(data)
+    write(path, data)
     return path
 
 

@@ -6,7 +6,6 @@ where a mean over all is expected.
 """
 
 import collections
-import contextlib
 import csv
 import io
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import write
 
 Results = dict[str, Any]
 """Content of results.json: meta, codecs, metrics, rows, means, sets, published."""
@@ -85,18 +85,11 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file whole or not at all; raises a UserError if it cannot be written."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Like `writing.write`, but an error of the operating system becomes a UserError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write(path, data)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): mend that") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from etils import epath
 from fa_hific_jax import __version__
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.settings import Settings
+from fa_hific_jax.writing import write
 
 FILE = "run.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -26,7 +27,6 @@ def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None
     {"starts": [...]}, oldest first, each with time (UTC), first_step, command, settings, versions,
     git (commit and whether files were changed, null outside a repository), devices and processes.
     """
-    path = workdir / FILE
     record = read(workdir)
     record["starts"].append(
         {
@@ -40,9 +40,7 @@ def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None
             "settings": settings_lib.to_mapping(settings),
         }
     )
-    temporary = workdir / f"{FILE}.tmp"
-    temporary.write_text(json.dumps(record, indent=1))
-    temporary.replace(path)
+    write(workdir / FILE, json.dumps(record, indent=1).encode())
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:

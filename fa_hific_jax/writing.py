@@ -1,0 +1,280 @@
+"""Files and folders written whole: under a random name beside the target, renamed at the end.
+
+Rules, the same for everything that this package writes:
+
+- Content under its final name is complete: a process that fails or is killed leaves the target as
+  it was.
+- A random name, created exclusively, cannot collide between threads, containers or hosts.
+- With `replace=False` an existing target stays, even one that appeared during the writing.
+- A symbolic link stays and the file it names is replaced. A replaced file keeps its permissions,
+  a new one has those of the umask.
+- Standard output, pipes and character devices are written to and never replaced.
+- A target that cannot be replaced by renaming (a bind mount, a folder without write permission) is
+  overwritten in place, after the whole new content has reached the disk under another name.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fa_hific_jax import streams
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.streams import StrPath
+
+PREFIX, SUFFIX = ".fa-hific-", ".tmp"
+STALE_SECONDS = 24 * 3600
+"""Age without a change from which a temporary name is a left-over of a killed process.
+
+The file system's clock decides, so hosts that share a folder need not agree on the time.
+"""
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+# A mount point; another file system; another user's file in a folder such as /tmp.
+_NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV, errno.EPERM)
+_swept: set[Path] = set()
+
+
+class TargetExists(UserError):
+    """The target is there already and must not be replaced."""
+
+    def __init__(self, path: StrPath):
+        super().__init__(f"{path}: there already: give --force to overwrite, or another -o")
+
+
+def write(path: Any, data: bytes, *, replace: bool = True) -> None:
+    """Writes bytes as the file at `path`, whole or not at all: see `whole_file`.
+
+    A cloud path (etils' epath, "gs://...") is written directly: object stores show whole objects.
+    """
+    if "://" in str(path):
+        path.write_bytes(data)
+        return
+    with whole_file(path, replace=replace) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: StrPath, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """Yields an open, seekable binary file whose content is at `path` once the block has ended.
+
+    Missing folders are made. After an error in the block, nothing at `path` has changed.
+
+    Raises:
+      TargetExists: something other than a stream is at `path`, and `replace` is False.
+      UserError: `path` is a block device or a socket, or overwriting in place failed halfway.
+      OSError: the operating system's reason why `path` cannot be written.
+    """
+    if streams.is_stream(path):
+        buffer = io.BytesIO()
+        yield buffer
+        streams.send(buffer.getvalue(), path)
+        return
+    with whole_path(path, replace=replace) as temporary, open(temporary, "r+b") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
+    """Like `whole_file`, but yields the name of an empty file, for writers that open it themselves.
+
+    Not for streams.
+    """
+    target = _followed(path)
+    if os.path.lexists(path):
+        if not replace:
+            raise TargetExists(path)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise UserError(f"{path}: is neither a file nor a pipe: choose another output")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _new_file(target)
+    try:
+        yield temporary
+        _sync(temporary)
+        _keep_permissions(target, temporary)
+        renamed = _take_name(temporary, target, path, replace)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if not renamed:
+        _overwrite(temporary, target)
+    temporary.unlink(missing_ok=True)
+
+
+def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
+    """Writes files as a folder that holds nothing else, whole or not at all.
+
+    An empty folder at the place is filled. A folder that cannot be renamed, such as the mount point
+    of a container, is filled file by file in the order of `files`: let the last one be what
+    identifies the content.
+
+    Raises:
+      TargetExists: the folder holds something, and `replace` is False.
+      OSError: the operating system's reason why it cannot be written.
+    """
+    target = _followed(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _random_name(target.parent)
+    try:
+        temporary.mkdir()
+        _remove_leftovers(temporary)
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+            _sync(temporary / name)
+        _take_folder_name(temporary, target, folder, replace)
+    except OSError as error:
+        if error.errno not in (*_NOT_BY_RENAMING, *_UNWRITABLE) or not target.is_dir():
+            raise
+        _fill(target, folder, files, replace)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _followed(path: StrPath) -> Path:
+    """The path, or what it leads to where it is a symbolic link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
+def _random_name(folder: Path) -> Path:
+    return folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+
+
+def _new_file(target: Path) -> Path:
+    """An empty file of a new name beside the target, readable by others only where that may be."""
+    temporary = _random_name(target.parent)
+    mode = 0o600 if target.exists() else 0o666
+    try:
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or not os.access(target, os.W_OK) or target.is_dir():
+            error.filename = str(target)
+            raise
+        descriptor, name = tempfile.mkstemp(SUFFIX, PREFIX)
+        os.close(descriptor)
+        return Path(name)
+    _remove_leftovers(temporary)
+    return temporary
+
+
+def _keep_permissions(target: Path, temporary: Path) -> None:
+    """Gives the new file owner, group and mode of the one that it replaces, if any."""
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(OSError):  # only the administrator may give files away
+        os.chown(temporary, old.st_uid, old.st_gid)
+    with contextlib.suppress(OSError):  # a file system without permissions
+        os.chmod(temporary, stat.S_IMODE(old.st_mode))
+
+
+def _sync(path: Path) -> None:
+    """Waits until the content is on the disk: a rename may reach it earlier than the content."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> bool:
+    """Gives the finished file its name; returns False where renaming cannot do that."""
+    try:
+        if replace and temporary.parent != target.parent:
+            return False
+        if replace:
+            os.replace(temporary, target)
+        else:
+            _take_free_name(temporary, target)
+    except FileExistsError as error:
+        raise TargetExists(path) from error
+    except OSError as error:
+        if error.errno not in _NOT_BY_RENAMING or not os.access(target, os.W_OK):
+            raise
+        return False
+    return True
+
+
+def _take_free_name(temporary: Path, target: Path) -> None:
+    """Gives the finished file its name unless that is taken; FileExistsError where it is."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def _overwrite(temporary: Path, target: Path) -> None:
+    try:
+        with open(temporary, "rb") as source, open(target, "r+b") as file:
+            shutil.copyfileobj(source, file)
+            file.truncate()
+        _sync(target)
+    except OSError as error:
+        raise UserError(
+            f"{target}: overwriting it in place failed ({error.strerror}): "
+            f"{temporary} holds the whole new content"
+        ) from error
+
+
+def _take_folder_name(temporary: Path, target: Path, folder: StrPath, replace: bool) -> None:
+    aside = None
+    if target.is_dir():
+        _keep_permissions(target, temporary)
+        if replace and any(target.iterdir()):
+            aside = target.with_name(f"fa-hific-replaced-{secrets.token_hex(8)}")
+            target.rename(aside)
+    try:
+        temporary.rename(target)  # Succeeds on an empty folder, and on no other.
+    except OSError as error:
+        if aside is not None:
+            aside.rename(target)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise TargetExists(folder) from error
+        raise
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bool) -> None:
+    others = [path for path in target.iterdir() if path.name not in files]
+    if not replace and any(path.name in files for path in target.iterdir()):
+        raise TargetExists(folder)
+    for path in others:
+        if path.is_file():
+            path.unlink()
+    for name, data in files.items():
+        write(target / name, data, replace=replace)
+
+
+def _remove_leftovers(fresh: Path) -> None:
+    """Removes stale temporary names from the folder of one just made, once for each folder.
+
+    A killed process cannot tidy up, and whether one on another host still lives cannot be known:
+    only the age says so, see `STALE_SECONDS`.
+    """
+    folder = fresh.parent.absolute()
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    now = fresh.stat().st_mtime
+    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if now - path.lstat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,322 @@
+"""Files written whole: what stands at the target, races, left-overs, and targets of other kinds."""
+
+import errno
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fa_hific_jax import streams, writing
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.writing import TargetExists, whole_file, whole_path, write, write_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path):
+    """An empty folder that was not looked through for left-overs."""
+    monkeypatch.setattr(writing, "_swept", set())
+    monkeypatch.chdir(tmp_path)
+
+
+def names(folder=".") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def failing(monkeypatch, function: str, number: int) -> None:
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, function, fail)
+
+
+def test_two_containers_with_the_same_process_id_never_share_a_name(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with whole_file("a") as first, whole_file("a") as second:
+        first.write(b"first, longer")
+        second.write(b"second")
+    assert Path("a").read_bytes() == b"first, longer"  # the last to end
+    assert names() == ["a"]
+
+
+def test_a_name_that_another_process_took_is_not_opened(monkeypatch):
+    Path(".fa-hific-00.tmp").write_bytes(b"another's")
+    monkeypatch.setattr(writing.secrets, "token_hex", lambda count: "00")
+    with pytest.raises(FileExistsError):
+        write("a", b"mine")
+    assert Path(".fa-hific-00.tmp").read_bytes() == b"another's" and not Path("a").exists()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o664, 0o755])
+def test_a_replaced_file_keeps_its_permissions(mode):
+    Path("a").write_bytes(b"before")
+    os.chmod("a", mode)
+    write("a", b"after")
+    assert Path("a").read_bytes() == b"after" and stat.S_IMODE(os.stat("a").st_mode) == mode
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_new_file_has_the_permissions_of_the_umask(umask, mode, replace):
+    before = os.umask(umask)
+    try:
+        write("a", b"new", replace=replace)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat("a").st_mode) == mode
+
+
+def test_the_content_of_a_private_file_is_private_while_it_is_written():
+    Path("a").touch(0o600)
+    with whole_path("a") as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+
+
+def test_a_link_stays_and_its_target_is_replaced():
+    Path("deep").mkdir()
+    Path("deep/real").write_bytes(b"before")
+    Path("middle").symlink_to("deep/real")
+    Path("link").symlink_to("middle")
+    write("link", b"after")
+    assert Path("link").is_symlink() and Path("deep/real").read_bytes() == b"after"
+    Path("dangling").symlink_to("deep/new")
+    write("dangling", b"new")
+    assert Path("dangling").is_symlink() and Path("deep/new").read_bytes() == b"new"
+    assert names("deep") == ["new", "real"]
+
+
+def test_an_error_leaves_what_was_there():
+    Path("a").write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), whole_file("a") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert names() == ["a"] and Path("a").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_without_replace_the_second_of_two_writers_is_refused(monkeypatch, links):
+    if not links:  # as on FAT and some network file systems
+        failing(monkeypatch, "link", errno.EPERM)
+    with pytest.raises(TargetExists, match="^a: there already: give --force"):  # noqa: SIM117
+        with whole_file("a", replace=False) as second:
+            second.write(b"second")
+            write("a", b"first", replace=False)
+    assert names() == ["a"] and Path("a").read_bytes() == b"first"
+    with pytest.raises(TargetExists):
+        write("a", b"third", replace=False)
+
+
+def test_of_many_processes_one_creates_the_file():
+    code = (
+        "import sys; from fa_hific_jax.writing import TargetExists, whole_file\n"
+        "try:\n"
+        "    with whole_file('a', replace=False) as file:\n"
+        "        file.write(sys.argv[1].encode())\n"
+        "        print(flush=True), sys.stdin.read()\n"  # all are here before the first ends
+        "except TargetExists:\n"
+        "    sys.exit(2)\n"
+    )
+    command = [sys.executable, "-c", code]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen([*command, str(i)], env=env, stdin=pipe, stdout=pipe) for i in range(3)
+    ]
+    for process in processes:
+        assert process.stdout and process.stdout.readline() == b"\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.close()
+    codes = [process.wait(timeout=30) for process in processes]
+    for process in processes:
+        assert process.stdout
+        process.stdout.close()
+    assert sorted(codes) == [0, 2, 2]
+    assert Path("a").read_text() == str(codes.index(0)) and names() == ["a"]
+
+
+@pytest.mark.parametrize("length, reason", [(3, errno.EBUSY), (30, errno.EBUSY), (3, errno.EPERM)])
+def test_a_bind_mounted_or_foreign_file_is_overwritten_in_place(monkeypatch, length, reason):
+    Path("a").write_bytes(b"b" * 10)
+    inode = os.stat("a").st_ino
+    failing(monkeypatch, "replace", reason)
+    write("a", b"c" * length)
+    assert Path("a").read_bytes() == b"c" * length
+    assert os.stat("a").st_ino == inode and names() == ["a"]
+
+
+def test_a_file_in_a_folder_without_write_permission_is_overwritten_in_place(monkeypatch):
+    Path("a").write_bytes(b"before")
+    real = os.open
+
+    def read_only(path, flags, *args, **kwargs):
+        if flags & os.O_EXCL and Path(path).parent == Path():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only)
+    write("a", b"after")
+    assert Path("a").read_bytes() == b"after"
+    with pytest.raises(PermissionError):
+        write("b", b"new")
+    assert names() == ["a"]
+
+
+def test_where_overwriting_in_place_fails_the_new_content_is_kept(monkeypatch):
+    Path("a").write_bytes(b"before")
+    failing(monkeypatch, "replace", errno.EBUSY)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing.shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match="overwriting it in place failed") as error:
+        write("a", b"after")
+    match = re.search(r"(\S+) holds the whole new content$", str(error.value))
+    assert match and Path(match[1]).read_bytes() == b"after"
+
+
+def test_a_device_and_a_pipe_are_written_to_and_stay(monkeypatch):
+    write("/dev/null", b"gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    with pytest.raises(OSError, match="No space left"):
+        write("/dev/full", b"too much")
+    os.mkfifo("pipe")
+    Path("link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        got = []
+        reader = threading.Thread(target=lambda got=got: got.append(Path("pipe").read_bytes()))
+        reader.start()
+        write(name, b"x" * 200_000, replace=False)
+        reader.join(timeout=10)
+        assert got == [b"x" * 200_000]
+    assert stat.S_ISFIFO(os.stat("pipe").st_mode) and names() == ["link", "pipe"]
+    monkeypatch.setattr(streams, "_READER_SECONDS", 0.0)
+    with pytest.raises(OSError, match="no program has opened this pipe"):
+        write("pipe", b"nobody reads")
+
+
+def test_standard_output_and_open_descriptors_are_written_to(capfdbinary):
+    write(streams.STDOUT, b"\x00first")
+    write("/dev/fd/1", b", second")
+    assert capfdbinary.readouterr().out == b"\x00first, second"
+    with open("log", "wb") as file:
+        file.write(b"head ")
+        file.flush()
+        write(f"/dev/fd/{file.fileno()}", b"body")
+    assert Path("log").read_bytes() == b"head body"
+
+
+def test_a_closed_standard_output_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="standard output is closed"):
+        write(streams.STDOUT, b"lost")
+
+
+def test_a_terminal_is_recognized():
+    main, terminal = os.openpty()
+    try:
+        assert streams.is_terminal(os.ttyname(terminal))
+        assert streams.is_terminal(f"/dev/fd/{terminal}")
+        assert not streams.is_terminal("/dev/null") and not streams.is_terminal("absent")
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+def test_a_socket_is_refused():
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        with pytest.raises(UserError, match="^socket: is neither a file nor a pipe"):
+            write("socket", b"data")
+    assert stat.S_ISSOCK(os.stat("socket").st_mode)
+
+
+def test_only_left_overs_without_a_change_for_a_day_are_removed():
+    now = Path("clock")
+    now.touch()
+    for name, hours in ((".fa-hific-old.tmp", 25), (".fa-hific-young.tmp", 23), (".other.tmp", 99)):
+        Path(name).touch()
+        os.utime(name, times=(0, now.stat().st_mtime - hours * 3600))
+    Path(".fa-hific-folder.tmp").mkdir()
+    Path(".fa-hific-folder.tmp/weights").touch()
+    os.utime(".fa-hific-folder.tmp", times=(0, 0))
+    write("a", b"new")
+    assert names() == [".fa-hific-young.tmp", ".other.tmp", "a", "clock"]
+
+
+def test_a_cloud_path_is_written_directly():
+    class Cloud:
+        def __str__(self):
+            return "gs://bucket/run.json"
+
+        def write_bytes(self, data):
+            self.data = data
+
+    path = Cloud()
+    write(path, b"{}")
+    assert path.data == b"{}" and names() == []
+
+
+FILES = {"weights": b"new", "model.json": b"new id"}
+
+
+def content(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_a_folder_replaces_another_whole_and_keeps_its_link_and_mode():
+    Path("real").mkdir()
+    Path("real").chmod(0o700)
+    Path("real/old").touch()
+    Path("link").symlink_to("real")
+    with pytest.raises(TargetExists):
+        write_folder("link", FILES)
+    write_folder("link", FILES, replace=True)
+    assert content("real") == FILES and Path("link").is_symlink()
+    assert stat.S_IMODE(os.stat("real").st_mode) == 0o700 and names() == ["link", "real"]
+
+
+def test_an_empty_folder_is_filled_without_replace():
+    Path("a").mkdir()
+    write_folder("a", FILES)
+    assert content("a") == FILES and names() == ["a"]
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_mount_point_is_filled_file_by_file(monkeypatch, replace):
+    Path("a").mkdir()
+    if replace:
+        Path("a/training").write_bytes(b"old")
+        Path("a/model.json").write_bytes(b"old id")
+
+    def busy(self, target):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(Path, "rename", busy)
+    write_folder("a", FILES, replace=replace)
+    assert content("a") == FILES and names() == ["a"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(monkeypatch):
+    Path("a").mkdir()
+    Path("a/old").write_bytes(b"old")
+    real = Path.rename
+
+    def rename(self, target):
+        if self.name.startswith(writing.PREFIX):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="Input/output"):
+        write_folder("a", FILES, replace=True)
+    assert content("a") == {"old": b"old"} and names() == ["a"]

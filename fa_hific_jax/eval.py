@@ -90,7 +90,7 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (
 
 
 def start() -> None:
-    """The whole of the command, with the flags of sys.argv."""
+    """Runs the command with the flags of sys.argv."""
     commands.run(main, required=[], arguments=True)
 
 
@@ -183,7 +183,7 @@ def default_out(folder: str, called: str) -> Path:
 
 
 def origin() -> dict[str, Any]:
-    """Of the results: by what they were made, and on what."""
+    """Returns the command, commit, versions and device that make the results."""
     import jax
 
     from fa_hific_jax.training import record

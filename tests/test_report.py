@@ -284,26 +284,18 @@ def test_the_headline_holds_the_models_points_and_the_rates_near_them():
     assert len(tables.table(results_of(), near).lines) == 7
 
 
-def test_a_mean_of_some_images_is_none_and_gives_the_reason(tmp_path):
-    results = results_of()
+@pytest.mark.parametrize("images, said", [(("a", "b"), "1 of 2 images"), (("a",), "not measured")])
+def test_a_mean_of_some_or_no_images_is_none_and_gives_the_reason(tmp_path, images, said):
+    results = results_of(images=images)
     row = results["rows"][0]
-    row["values"]["lpips_alex"], row["not_measured"]["lpips_alex"] = None, "too small for it"
+    row["values"]["psnr"], row["not_measured"]["psnr"] = None, "identical images: infinite"
     results = with_means(results)
     table = every(results)
-    cell = cells(table, "ours", "q=0")["LPIPS lower is better"]
-    assert (cell.text, table.notes[cell.note - 1]) == ("1 of 2 images", "too small for it")
-    assert cells(table, "ours", "q=1")["LPIPS lower is better"].note is None
-    text = page_of(tmp_path, results).text
-    assert "1 of 2 images1" in text and "too small for it" in text
-
-
-def test_identical_images_are_not_a_number():
-    results = results_of(images=("a",))
-    results["rows"][0]["values"]["psnr"] = None
-    results["rows"][0]["not_measured"]["psnr"] = "identical images: infinite"
-    table = every(with_means(results))
     cell = cells(table, "ours", "q=0")["PSNR dB, higher is better"]
-    assert (cell.text, table.notes) == ("not measured", ["identical images: infinite"])
+    assert (cell.text, table.notes) == (said, ["identical images: infinite"])
+    assert cells(table, "ours", "q=1")["PSNR dB, higher is better"].note is None
+    text = page_of(tmp_path, results).text
+    assert f"{said}1" in text and "identical images: infinite" in text
 
 
 def test_images_that_failed_leave_no_mean_rate():

@@ -85,7 +85,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
-    """Like `writing.write`, but an error of the operating system becomes a UserError."""
+    """Writes like `writing.write`, but turns an error of the operating system into a UserError."""
     try:
         write(path, data)
     except OSError as error:

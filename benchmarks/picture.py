@@ -50,7 +50,7 @@ def row(model, image: np.ndarray, quality: float | None, side: int) -> np.ndarra
     coded = [("this model", data, model.decompress(data))]
     for name in BASELINES:
         other = baselines.encode_nearest(image, name, len(data))
-        coded.append((baselines.label(name), other.data, other.image))
+        coded.append((baselines.codec(name).label, other.data, other.image))
     pixels = image.shape[0] * image.shape[1]
     cells = [cell("original", image, side)]
     for name, file, decoded in coded:

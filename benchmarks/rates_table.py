@@ -1,9 +1,12 @@
 """Models of an evaluation at a few rates, each held against one of them, as a table."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from fa_hific_jax.evaluation.rate_distortion import AtRate, Interval, at_rate, families
+import numpy as np
+
+from fa_hific_jax.evaluation.rate_distortion import Interval, by_image, families, mean_interval
+from fa_hific_jax.evaluation.rate_distortion.bootstrap import RESAMPLES
 
 RATES = (0.15, 0.3, 0.45)
 METRICS = ("psnr", "ms_ssim", "lpips_alex", "lfd", "lsd", "band_middle", "band_high")
@@ -11,6 +14,13 @@ SETS = ("fd_alex", "kid_alex")
 REFERENCE = "hific"
 
 Rows = list[Mapping[str, Any]]
+
+
+class AtRate(NamedTuple):
+    """A metric at a rate."""
+
+    value: Interval  # mean over the images that reach the rate
+    difference: Interval | None  # to the reference, over the images where both reach it
 
 
 def rates_table(
@@ -42,6 +52,41 @@ def rates_table(
                 lines += _lines(name, found, results, is_reference=rows is beside)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def at_rate(
+    rows: Iterable[Mapping[str, Any]],
+    metric: str,
+    bpp: float,
+    reference: Iterable[Mapping[str, Any]] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> AtRate:
+    """Returns the metric at `bpp` of each image's curve; images that do not reach it take no part.
+
+    Args:
+      rows: of one curve, of any number of images.
+      metric: its id.
+      bpp: bits per pixel.
+      reference: rows of the model to compare with; the difference is paired, image by image.
+      seed, resamples: of the intervals, as in `bootstrap`.
+    """
+    drawn = {"seed": seed, "resamples": resamples}
+    found = _at(rows, metric, bpp)
+    value = mean_interval(np.array(list(found.values())), **drawn)
+    if reference is None:
+        return AtRate(value, None)
+    other = _at(reference, metric, bpp)
+    differences = np.array([found[image] - other[image] for image in found if image in other])
+    return AtRate(value, mean_interval(differences, **drawn))
+
+
+def _at(rows: Iterable[Mapping[str, Any]], metric: str, bpp: float) -> dict[str, float]:
+    # "higher" keeps the sign: nothing is compared here.
+    curves = by_image(rows, metric, "higher").items()
+    spans = {image: c for image, c in curves if len(c.bpp) > 1 and c.bpp[0] <= bpp <= c.bpp[-1]}
+    return {image: curve.mean(bpp, bpp) for image, curve in spans.items()}
 
 
 def _curves(results: Mapping[str, Any]) -> dict[str, Rows]:

@@ -11,6 +11,7 @@ names the results it was drawn from at its end; tests/test_results_as_data.py ho
 import hashlib
 import io
 import itertools
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 
 from fa_hific_jax.errors import UserError, fail
 from fa_hific_jax.evaluation import results as res
-from fa_hific_jax.evaluation.plan import SAME_SIZE
+from fa_hific_jax.evaluation.points import SAME_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -52,7 +53,55 @@ def keep(name: str, folder: Path) -> None:
             f"{folder}/results.json names no commit, so nobody could make it again: "
             "run eval.py in a clone of the repository"
         )
-    res.write_lines(path_of(name), res.compact(results))
+    write_lines(path_of(name), compact(results))
+
+
+def write_lines(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON with a line for each entry of a list or dictionary of `content`."""
+    parts = []
+    for key, value in res.plain(content).items():
+        ends = "{}" if isinstance(value, dict) else "[]"
+        named = value.items() if isinstance(value, dict) else [(None, item) for item in value]
+        lines = [
+            ("" if name is None else f"{json.dumps(name)}: ") + json.dumps(item, allow_nan=False)
+            for name, item in named
+        ]
+        parts.append(f"{json.dumps(key)}: {ends[0]}\n" + ",\n".join(lines) + f"\n{ends[1]}")
+    res.replace_file(path, ("{" + ",\n".join(parts) + "}\n").encode())
+
+
+def compact(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the results that a repository keeps, without pictures and places on a disk.
+
+    Rows keep their measurements, in seven digits; texts keep the names of files without folders.
+    """
+    kept = (
+        "image",
+        "codec",
+        "point",
+        "width",
+        "height",
+        "bytes",
+        *res.COSTS,
+        "values",
+        "not_measured",
+    )
+    rows = [{name: row[name] for name in kept} for row in results["rows"]]
+    codecs = {
+        name: {key: value for key, value in about.items() if key != "settings"}
+        for name, about in results["codecs"].items()
+    }
+    return _short({**results, "codecs": codecs, "rows": rows})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(?<![\w:/.])[/~](?:[^\s/:=,]*/)+", "", value)
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def path_of(name: str) -> Path:

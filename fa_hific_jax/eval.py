@@ -68,6 +68,15 @@ DETAIL = flags.DEFINE_list("detail", [], "Of models with FCM: numbers from 0 (sm
 LPIPS = flags.DEFINE_list("lpips", None, "Files of LPIPS weights: fa-hific get-lpips")
 INCEPTION = flags.DEFINE_string("inception", None, "File of Inception weights, for FID and KID")
 JOBS = flags.DEFINE_integer("jobs", 1, "Processes for the classical codecs; results are the same")
+FIELDS = {
+    "lpips_files": LPIPS,
+    "inception_file": INCEPTION,
+    "baselines": BASELINES,
+    "baseline_points": BASELINE_POINTS,
+    "same_size": SAME_SIZE,
+    "untrained_control": UNTRAINED,
+}
+"""The flag that overrides each field of the group `evaluation`."""
 OUT = flags.DEFINE_string(
     "out", None, "Folder for the results; that of the one model, and evaluation/ in it, by default"
 )
@@ -81,7 +90,7 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (
 
 
 def start() -> None:
-    """The whole of the command, with the flags of sys.argv."""
+    """Runs the command with the flags of sys.argv."""
     commands.run(main, required=[], arguments=True)
 
 
@@ -93,26 +102,36 @@ def main(*arguments: str) -> None:
         return
     if arguments:
         raise UserError(f"unexpected argument {arguments[0]!r}: see --help")
-    folders, called = MODELS.value, "--models"
+    folders, named_by = MODELS.value, "--models"
     if bool(WORKDIR.value) == bool(folders):
         raise UserError("name what to evaluate: a run with --workdir, or several with --models")
     if WORKDIR.value:
-        folders, called = [WORKDIR.value], "--workdir"
+        folders, named_by = [WORKDIR.value], "--workdir"
     if len(folders) > 1 and not OUT.value:
         raise UserError("--out is missing: several models need a folder for their results")
-    out = Path(OUT.value).expanduser() if OUT.value else default_out(folders[0], called)
-    evaluate(folders, called, given, out)
+    out = Path(OUT.value).expanduser() if OUT.value else default_out(folders[0], named_by)
+    evaluate(folders, named_by, given, out)
 
 
-def evaluate(folders: list[str], called: str, given: settings.Settings | None, out: Path) -> Any:
+def evaluate(folders: list[str], named_by: str, given: settings.Settings | None, out: Path) -> Any:
     """Evaluates the models of these folders, prints the table, and returns the results."""
     # Load slowly: after the config's own errors.
     from fa_hific_jax.evaluation import results
     from fa_hific_jax.evaluation.evaluate import evaluate
-    from fa_hific_jax.evaluation.options import prepare
+    from fa_hific_jax.evaluation.prepare import Request, prepare
 
-    plan, source, meter, images = prepare(folders, options(), given, called)
-    found = evaluate(plan, source, meter, out, origin() | {"images": images})
+    request = Request(
+        folders=folders,
+        named_by=named_by,
+        config=given,
+        evaluation=overrides(),
+        images=IMAGES.value,
+        qualities=numbers("quality", QUALITY.value),
+        details=numbers("detail", DETAIL.value),
+        limit=LIMIT.value,
+        jobs=JOBS.value,
+    )
+    found = evaluate(prepare(request), out, origin())
     if found is not None:
         print("", results.format_table(found), *results.notes(found), "", sep="\n")
         print(out / "report.html")
@@ -146,23 +165,10 @@ def results_of(folder: str, given: settings.Settings | None) -> Any:
     return evaluate([folder], "--compare", given, default_out(folder, "--compare"))
 
 
-def options() -> Any:
-    """The flags, but for those that name models and folders."""
-    from fa_hific_jax.evaluation.options import Options
-
-    return Options(
-        images=IMAGES.value,
-        baselines=None if BASELINES.value is None else tuple(BASELINES.value),
-        baseline_points=BASELINE_POINTS.value,
-        same_size=SAME_SIZE.value,
-        untrained_control=UNTRAINED.value,
-        lpips_files=None if LPIPS.value is None else tuple(LPIPS.value),
-        inception_file=INCEPTION.value,
-        qualities=numbers("quality", QUALITY.value),
-        details=numbers("detail", DETAIL.value),
-        limit=LIMIT.value,
-        jobs=JOBS.value,
-    )
+def overrides() -> dict[str, Any]:
+    """Returns the fields of the group `evaluation` that were given as flags."""
+    given = {field: flag.value for field, flag in FIELDS.items() if flag.value is not None}
+    return {field: tuple(v) if isinstance(v, list) else v for field, v in given.items()}
 
 
 def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
@@ -177,7 +183,7 @@ def default_out(folder: str, called: str) -> Path:
 
 
 def origin() -> dict[str, Any]:
-    """Of the results: by what they were made, and on what."""
+    """Returns the command, commit, versions and device that make the results."""
     import jax
 
     from fa_hific_jax.training import record

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -20,13 +21,14 @@ from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder, workdir_path
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import baselines, candidates, classical, coding
+from fa_hific_jax.evaluation import baselines, points, workers
 from fa_hific_jax.evaluation import evaluate as evaluation
-from fa_hific_jax.evaluation.candidates import Point
-from fa_hific_jax.evaluation.options import Options, prepare
+from fa_hific_jax.evaluation.prepare import Request, prepare
+from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import read_results
+from fa_hific_jax.evaluation.rows import Row, RowLog
 from fa_hific_jax.models.autoencoder import init_parameters
-from fa_hific_jax.settings import from_mapping
+from fa_hific_jax.settings import EvaluationConfig, from_mapping
 
 STEP = 7
 SIZES = {"tall": (50, 33), "wide": (40, 66)}  # height, width
@@ -77,11 +79,12 @@ def images(tmp_path_factory):
     return folder
 
 
-def evaluate(folders, out, given=None, called="--models", **options):
+def evaluate(folders, out, config=None, named_by="--models", **options):
     """The results.json of an evaluation in `out`."""
-    prepared = prepare([str(folder) for folder in folders], Options(**options), given, called)
-    plan, source, meter, spec = prepared
-    evaluation.evaluate(plan, source, meter, Path(out), {"images": spec})
+    names = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    flags = {name: options.pop(name) for name in names if name in options}
+    request = Request([str(folder) for folder in folders], named_by, config, flags, **options)
+    evaluation.evaluate(prepare(request), Path(out), {})
     return read_results(Path(out) / "results.json")
 
 
@@ -111,7 +114,7 @@ def test_each_image_has_a_row_of_each_point_in_one_order(evaluated):
     _, results = evaluated
     of_each = [("ours", ""), ("untrained", "")]
     for codec in ("jpeg", "webp"):
-        ends = baselines.sweep(codec)[0], baselines.sweep(codec)[-1]
+        ends = baselines.codec(codec).sweep[0], baselines.codec(codec).sweep[-1]
         of_each.append((f"{codec}-same-size", ""))
         of_each += [(codec, f"quality {quality}") for quality in ends]
     expected = [(image, *point) for image in sorted(SIZES) for point in of_each]
@@ -201,8 +204,8 @@ def test_summary_and_page_are_written_beside_the_results(evaluated):
 def test_what_is_finished_is_not_computed_again(workdir, images, evaluated, monkeypatch):
     out, before = evaluated
     lines = (out / "rows.jsonl").read_text().splitlines()
-    monkeypatch.setattr(coding, "with_model", never)
-    monkeypatch.setattr(classical, "with_baseline", never)
+    monkeypatch.setattr(points, "code", never)
+    monkeypatch.setattr(workers, "code_baseline", never)
     again = evaluate([workdir], out, images=str(images), jobs=1, baseline_points=2)
     assert again["rows"] == before["rows"]
     assert (out / "rows.jsonl").read_text().splitlines() == lines
@@ -235,7 +238,7 @@ def test_number_of_jobs_changes_nothing(evaluated, alone):
 
 def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path, monkeypatch):
     _, options, whole = alone
-    code = classical.with_baseline
+    code = workers.code_baseline
     calls = []
 
     def third_call_is_interrupted(*arguments):
@@ -244,7 +247,7 @@ def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path
             raise KeyboardInterrupt
         return code(*arguments)
 
-    monkeypatch.setattr(classical, "with_baseline", third_call_is_interrupted)
+    monkeypatch.setattr(workers, "code_baseline", third_call_is_interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate([exported], tmp_path, **options)
     assert not (tmp_path / "results.json").exists()
@@ -254,6 +257,65 @@ def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path
     assert same_but_for_time(resumed) == same_but_for_time(whole)
     keys = [json.loads(line)["key"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(keys) == len(set(keys)) == len(whole["rows"])
+
+
+def test_what_another_model_has_written_over_is_coded_again(exported, images, tmp_path):
+    """A row is not taken for the pictures, bits and features of a model of the same name."""
+    other = save_model(from_params(settings_of().model, parameters(seed=5)), tmp_path / "ours")
+    options = {"images": str(images / "tall.png"), "baselines": ()}
+    out = tmp_path / "out"
+    ours, theirs, again = (evaluate([m], out, **options) for m in (exported, other, exported))
+    assert same_but_for_time(ours) == same_but_for_time(again) != same_but_for_time(theirs)
+    row = again["rows"][0]
+    psnr = metrics.psnr(pixels(images / "tall.png"), pixels(out / row["file"]))
+    assert row["values"]["psnr"] == pytest.approx(psnr, rel=1e-12)
+    (out / row["bits"]).write_bytes(b"damaged")
+    evaluate([exported], out, **options)
+    with np.load(out / row["bits"]) as arrays:
+        assert arrays["y"].sum() > 0
+
+
+def test_damaged_rows_are_measured_again_and_others_are_not(exported, alone, tmp_path, monkeypatch):
+    folder, options, whole = alone
+    out = shutil.copytree(folder, tmp_path / "out")
+    lines = (out / "rows.jsonl").read_bytes().splitlines()
+    damaged = [lines[0][:-9], b"[]", b'{"key": 1}', b"\xff", b"", *lines[2:]]
+    (out / "rows.jsonl").write_bytes(b"\n".join(damaged))
+    coded = []
+    code, code_model = workers.code_baseline, points.code
+    monkeypatch.setattr(points, "code", lambda *a: coded.append("ours") or code_model(*a))
+    monkeypatch.setattr(workers, "code_baseline", lambda *a: coded.append(a[:2]) or code(*a))
+    again = evaluate([exported], out, **options)
+    assert same_but_for_time(again) == same_but_for_time(whole)
+    last = whole["rows"][-1]["point"].removeprefix("quality ")
+    first = whole["rows"][1]["point"].removeprefix("quality ")
+    assert coded == [
+        "ours",
+        ("jpeg", int(first)),
+        ("jpeg", int(last)),
+    ]  # the last has no end of line
+
+
+def test_two_processes_that_do_not_know_of_each_other_share_their_rows(alone, tmp_path):
+    folder = alone[0]
+    mine, other = RowLog(tmp_path), RowLog(tmp_path)
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    first, second = (Row(**row) for row in rows[:2])
+    assert other.get(first.key, first.measured_with) is None
+    assert mine.add(first) is first
+    assert other.get(first.key, first.measured_with) == first
+    assert other.add(dataclasses.replace(first, seconds_encode=99.0)) == first
+    other.add(second)
+    assert mine.get(second.key, "other weights") == second
+    assert (tmp_path / "rows.jsonl").read_text().count("\n") == 2
+
+
+def test_the_page_can_be_made_again_from_the_results_and_the_pictures(alone, tmp_path):
+    folder = alone[0]
+    for name in ("originals", "reconstructions", "bits"):
+        shutil.copytree(folder / name, tmp_path / name)
+    again = write_report(read_results(folder / "results.json"), tmp_path)
+    assert again.read_bytes() == (folder / "report.html").read_bytes()
 
 
 def test_changed_image_is_coded_again_and_no_other(exported, images, alone, tmp_path):
@@ -283,7 +345,7 @@ def test_new_weights_measure_pictures_that_are_there(
         pytest.skip(f"no LPIPS weights at {weights}")
     options = {"images": str(images / "tall.png"), "baselines": ()}
     before = evaluate([exported], tmp_path, **options)
-    monkeypatch.setattr(coding, "with_model", never)
+    monkeypatch.setattr(points, "code", never)
     after = evaluate([exported], tmp_path, **options, lpips_files=(str(weights),))
     for row, row_before in zip(after["rows"], before["rows"], strict=True):
         assert 0.0 < row["values"]["lpips_squeeze"] < 2.0
@@ -382,16 +444,15 @@ def test_model_of_many_rates_has_a_row_for_each_quality_and_detail(images, tmp_p
         assert row["bytes"] == len(data)
         decoded = model.decompress(data, detail=detail)
         np.testing.assert_array_equal(pixels(tmp_path / "out" / row["file"]), decoded)
-    assert candidates.points(model, (), ()) == [Point(q) for q in candidates.QUALITIES]
 
 
 def test_flags_go_before_the_config_and_that_before_the_run(workdir, images, tmp_path):
     other = settings_of(data__evaluation=str(images / "wide.png"), evaluation__baselines=())
-    results = evaluate([workdir], tmp_path / "a", given=other, called="--workdir")
+    results = evaluate([workdir], tmp_path / "a", config=other, named_by="--workdir")
     assert {row["image"] for row in results["rows"]} == {"wide"}
     assert {row["codec"] for row in results["rows"]} == {"ours", "untrained"}
     tall = str(images / "tall.png")
-    results = evaluate([workdir], tmp_path / "b", given=other, called="--workdir", images=tall)
+    results = evaluate([workdir], tmp_path / "b", config=other, named_by="--workdir", images=tall)
     assert {row["image"] for row in results["rows"]} == {"tall"}
 
 
@@ -421,7 +482,7 @@ def test_folder_that_is_no_model_is_named(tmp_path):
     with pytest.raises(UserError, match=sentence):
         evaluate([tmp_path / "nowhere"], tmp_path)
     with pytest.raises(UserError, match=r"nowhere holds no checkpoints folder: train there with"):
-        evaluate([tmp_path / "nowhere"], tmp_path, called="--workdir")
+        evaluate([tmp_path / "nowhere"], tmp_path, named_by="--workdir")
 
 
 def test_parameters_come_back_to_the_bit(workdir):

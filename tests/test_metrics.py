@@ -78,11 +78,3 @@ def test_ms_ssim_is_symmetric_and_falls_with_noise():
 def test_ms_ssim_needs_sides_above_160(sides, defined):
     x = image(*sides)
     assert (ms_ssim(x, x) is not None) == defined
-
-
-@pytest.mark.parametrize("metric", [psnr, ms_ssim, log_frequency_distance])
-def test_different_shapes_are_refused(metric):
-    with pytest.raises(
-        ValueError, match=r"different shapes \((1, )?8, 9, 3\) and \((1, )?9, 8, 3\)"
-    ):
-        metric(image(8, 9), image(9, 8))

@@ -82,7 +82,7 @@ def test_wheel_holds_code_data_configs_and_licence_and_nothing_else(built):
     data = {f"{PACKAGE}/shipped/more/weights.safetensors"}
     of_wheel = {name for name in names if ".dist-info/" in name}
     assert names - of_wheel == sources | configs | data
-    assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/evaluation/published.json"} < names
+    assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/evaluation/literature.json"} < names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in of_wheel)
 
 

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.rates_table import rates_table
-from fa_hific_jax.evaluation.rate_distortion import at_rate
+from benchmarks.rates_table import at_rate, rates_table
 
 RATES = (0.1, 0.2, 0.4, 0.8)
 

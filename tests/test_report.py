@@ -62,7 +62,7 @@ class Page(HTMLParser):
         return dict(zip(names, found, strict=True))
 
     def index(self) -> dict:
-        return json.loads(next(s for s in self.scripts if s.startswith('{"anchor"')))
+        return json.loads(next(s for s in self.scripts if s.startswith('{"codecs"')))
 
 
 def page_of(folder, results) -> Page:
@@ -138,46 +138,46 @@ def test_codecs_are_shown_at_the_rates_nearest_to_the_models():
 
 
 @pytest.mark.parametrize(
-    "plan", [pictures.Plan(2, 90, 1.0), pictures.Plan(1, 85, 1.0), pictures.PLANS[-2]]
+    "detail", [pictures.Detail(2, 90), pictures.Detail(1, 85), pictures.DETAILS[-2]]
 )
-def test_pages_stay_within_their_size_and_say_at_what_cost(tmp_path, monkeypatch, plan):
+def test_pages_stay_within_their_size_and_say_at_what_cost(tmp_path, monkeypatch, detail):
     results = results_of(size=(96, 64))
     save_pictures(tmp_path, results)
-    monkeypatch.setattr(pictures, "PLANS", (pictures.Plan(4, None, 1.0), plan))
+    monkeypatch.setattr(pictures, "DETAILS", (pictures.Detail(4, None), detail))
     written(tmp_path, results)
     limit = (tmp_path / "report.html").stat().st_size - 1000  # beside the reserve for notes
     monkeypatch.setattr(page, "SIZE_LIMIT", limit + page._RESERVE)
     found = written(tmp_path, results)
     assert (tmp_path / "report.html").stat().st_size <= limit
     assert (
-        f"Pictures are embedded with loss to bound this file: WebP of quality {plan.quality}"
+        f"Pictures are embedded with loss to bound this file: WebP of quality {detail.quality}"
         in (found.text)
     )
-    assert f"at up to {plan.points} rate" in found.text
-    assert (f"at {100 * plan.scale:.0f} % of their size" in found.text) == (plan.scale < 1)
+    assert f"at up to {detail.points} rate" in found.text
+    assert (f"at {100 * detail.scale:.0f} % of their size" in found.text) == (detail.scale < 1)
     shown = found.shown()["first"]
     height, width, _ = pixels(shown["original"]["src"]).shape
-    assert (width, height) == (round(96 * plan.scale), round(64 * plan.scale))
+    assert (width, height) == (round(96 * detail.scale), round(64 * detail.scale))
 
 
 def test_sets_too_large_for_any_plan_show_the_images_that_fit(tmp_path):
     results = results_of(images=("a", "b", "c"))
     save_pictures(tmp_path, results)
     of_one = pictures.fit(results, tmp_path, 10**9)
-    assert len(of_one.images) == 3 and of_one.plan == pictures.PLANS[0]
+    assert len(of_one.images) == 3 and of_one.detail == pictures.DETAILS[0]
     smallest = [len(text) for text in _of_last_plan(results, tmp_path).values()]
     shown = pictures.fit(results, tmp_path, smallest[0] + smallest[1] + 99)
-    assert list(shown.images) == ["a", "b"] and shown.plan == pictures.PLANS[-1]
+    assert list(shown.images) == ["a", "b"] and shown.detail == pictures.DETAILS[-1]
 
 
 def _of_last_plan(results, folder):
     names = dict.fromkeys(row["image"] for row in results["rows"])
     one = {n: results | {"rows": [r for r in results["rows"] if r["image"] == n]} for n in names}
-    plans, pictures.PLANS = pictures.PLANS, pictures.PLANS[-1:]
+    details, pictures.DETAILS = pictures.DETAILS, pictures.DETAILS[-1:]
     try:
         return {n: pictures.fit(of_one, folder, 10**9).images[n] for n, of_one in one.items()}
     finally:
-        pictures.PLANS = plans
+        pictures.DETAILS = details
 
 
 def test_the_page_says_where_its_bytes_are(usual):
@@ -284,26 +284,18 @@ def test_the_headline_holds_the_models_points_and_the_rates_near_them():
     assert len(tables.table(results_of(), near).lines) == 7
 
 
-def test_a_mean_of_some_images_is_none_and_gives_the_reason(tmp_path):
-    results = results_of()
+@pytest.mark.parametrize("images, said", [(("a", "b"), "1 of 2 images"), (("a",), "not measured")])
+def test_a_mean_of_some_or_no_images_is_none_and_gives_the_reason(tmp_path, images, said):
+    results = results_of(images=images)
     row = results["rows"][0]
-    row["values"]["lpips_alex"], row["not_measured"]["lpips_alex"] = None, "too small for it"
+    row["values"]["psnr"], row["not_measured"]["psnr"] = None, "identical images: infinite"
     results = with_means(results)
     table = every(results)
-    cell = cells(table, "ours", "q=0")["LPIPS lower is better"]
-    assert (cell.text, table.notes[cell.note - 1]) == ("1 of 2 images", "too small for it")
-    assert cells(table, "ours", "q=1")["LPIPS lower is better"].note is None
-    text = page_of(tmp_path, results).text
-    assert "1 of 2 images1" in text and "too small for it" in text
-
-
-def test_identical_images_are_not_a_number():
-    results = results_of(images=("a",))
-    results["rows"][0]["values"]["psnr"] = None
-    results["rows"][0]["not_measured"]["psnr"] = "identical images: infinite"
-    table = every(with_means(results))
     cell = cells(table, "ours", "q=0")["PSNR dB, higher is better"]
-    assert (cell.text, table.notes) == ("not measured", ["identical images: infinite"])
+    assert (cell.text, table.notes) == (said, ["identical images: infinite"])
+    assert cells(table, "ours", "q=1")["PSNR dB, higher is better"].note is None
+    text = page_of(tmp_path, results).text
+    assert f"{said}1" in text and "identical images: infinite" in text
 
 
 def test_images_that_failed_leave_no_mean_rate():

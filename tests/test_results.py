@@ -88,9 +88,6 @@ def test_results_come_back_from_their_file(tmp_path):
     res.write_json(tmp_path / "results.json", content)
     assert res.read_results(tmp_path / "results.json") == content
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
-    res.write_lines(tmp_path / "lines.json", content)
-    assert res.read_results(tmp_path / "lines.json") == content
-    assert (tmp_path / "lines.json").read_text().count("\n") < 30
 
 
 def test_json_holds_no_infinity(tmp_path):
@@ -171,21 +168,3 @@ def test_everything_that_was_not_measured_is_said_with_its_reason():
         "a, webp quality 5: not measured: too wide",
         "PSNR: not measured for 1 of 2 rows: identical images: infinite",
     ]
-
-
-def test_compact_results_have_the_same_table_and_no_places_on_a_disk():
-    rows = [row("a", psnr=100 / 3), row("b", bpp=0.2)]
-    content = results_of(rows, skipped=[{"image": "c", "reason": "/home/me/c.png: damaged"}])
-    content["meta"]["command"] = (
-        "python eval.py --workdir runs/demo --images=/data/kodak --lpips /x/a.npz,/y/b.npz"
-    )
-    content["codecs"]["demo"]["settings"] = {"width": 8}
-    short = res.compact(content)
-    assert res.format_table(short) == res.format_table(content)
-    assert "c: skipped: c.png: damaged" in res.notes(short)
-    assert short["meta"]["command"] == (
-        "python eval.py --workdir runs/demo --images=kodak --lpips a.npz,b.npz"
-    )
-    assert short["rows"][0]["values"]["psnr"] == 33.33333
-    assert not {"file", "bits", "setting"} & short["rows"][0].keys()
-    assert "settings" not in short["codecs"]["demo"]

@@ -16,7 +16,7 @@ from fa_hific_jax.data.images import on_white
 from fa_hific_jax.demo import coding, page, pictures
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import bits
-from fa_hific_jax.metrics.pixels import psnr
+from fa_hific_jax.metrics.squared_error import psnr
 
 LIMIT = 2**20
 

@@ -15,7 +15,7 @@ from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.evaluate import evaluate
-from fa_hific_jax.evaluation.options import Options, prepare
+from fa_hific_jax.evaluation.prepare import Request, prepare
 from fa_hific_jax.training import loop, warm_start
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.trainable import by_name
@@ -225,9 +225,10 @@ def test_three_stages_and_evaluation(tmp_path, capsys):
         gan["autoencoder/encoder/conv0/Conv_0/bias"],
     )
     settings = tiny_settings(**short, **stages["fa"])
-    options = Options(baselines=(), untrained_control=False)
-    prepared = prepare([str(tmp_path / "fa")], options, settings, "--workdir")
-    evaluate(prepared.plan, prepared.source, prepared.meter, tmp_path / "out", {"images": "black"})
+    flags = {"baselines": (), "untrained_control": False}
+    evaluate(
+        prepare(Request([str(tmp_path / "fa")], "--workdir", settings, flags)), tmp_path / "out", {}
+    )
     assert (tmp_path / "out" / "report.html").exists()
 
     # A run's own checkpoint goes before its source, which need not be there any more.

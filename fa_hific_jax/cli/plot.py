@@ -4,8 +4,8 @@
   fa-hific plot runs/fa_hific_lo -o curves.png
 
 Reads RUNDIR/metrics.jsonl, which train.py writes beside the events of TensorBoard, while the run
-goes on or after it. What belongs together shares a panel, in training and on held-out images:
-rates with their target, and the two sides of the adversarial loss.
+goes on or after it. Related curves share a panel, in training and on validation images: rates
+with their target, and the two sides of the adversarial loss.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Where the bits of a file go: the code length of each latent position."""
 
 import io
+import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,16 +25,16 @@ class BitsMap(NamedTuple):
 
 
 def of_file(entropy: EntropyModel, data: bytes) -> BitsMap:
-    """The map of a file of `Model.compress`, by the tables that coded it.
+    """Returns the map of a file of `Model.compress`, by the tables that coded it.
 
-    The sum misses the bits of the file by its header and by the range coder's end.
+    The file is larger than the sum by its header and by the end of the range coder.
     """
     symbols, _ = compress.decode_symbols(entropy, bitstream.unpack(data))
     return of_symbols(entropy, symbols)
 
 
 def of_symbols(entropy: EntropyModel, symbols: Quantised) -> BitsMap:
-    """The map of symbols: -log2 of their share of the integer tables, escapes included."""
+    """Returns the map of symbols: -log2 of their share of the integer tables, with escapes."""
     channels = np.broadcast_to(np.arange(symbols.z.shape[2], dtype=np.int32), symbols.z.shape)
     return BitsMap(
         _lengths(symbols.y, symbols.rows.astype(np.int32), entropy.y_tables),
@@ -40,11 +42,20 @@ def of_symbols(entropy: EntropyModel, symbols: Quantised) -> BitsMap:
     )
 
 
-def npz(bits: BitsMap) -> bytes:
-    """The content of an .npz with the arrays "y" and "z"."""
+def npz(bits: BitsMap, key: str) -> bytes:
+    """Returns an .npz with the arrays "y" and "z" and the key of the row they belong to."""
     file = io.BytesIO()
-    np.savez_compressed(file, **bits._asdict())
+    np.savez_compressed(file, y=bits.y, z=bits.z, key=np.array(key))
     return file.getvalue()
+
+
+def key_of(path: Path) -> str | None:
+    """Returns the key in a file of `npz`, or None for a missing or damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return str(arrays["key"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def _lengths(

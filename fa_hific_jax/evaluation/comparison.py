@@ -1,5 +1,6 @@
 """Two evaluations against each other at equal rate: which model wins on which image."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def compare(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Every model of `a` against every model of `b`, on the images that both have.
+    """Compares every model of `a` with every model of `b`, on the images that both have.
 
     Args:
       a, b: contents of two results.json.
@@ -53,24 +54,19 @@ def compare(
             raise UserError(f"{name} has no measured rows of a model: evaluate one there")
     metrics = _common_metrics(a, b, notes)
     pairs = []
-    for codec_a, all_a in chosen[0].items():
-        for codec_b, all_b in chosen[1].items():
-            labels = (a["codecs"][codec_a]["label"], b["codecs"][codec_b]["label"])
-            for family_a, family_b in _same_families(all_a, all_b, labels, notes):
-                rows_a, rows_b = families(all_a)[family_a], families(all_b)[family_b]
-                measured = {
-                    name: {**about, **_entry(rows_a, rows_b, name, about["better"], **drawn)}
-                    for name, about in metrics.items()
-                }
-                points = (_points_of_sets(a, rows_a), _points_of_sets(b, rows_b))
-                pairs.append(
-                    {
-                        "a": _label(labels[0], family_a),
-                        "b": _label(labels[1], family_b),
-                        "metrics": measured,
-                        "sets": _sets(a, *points, whole),
-                    }
-                )
+    for codec_a, codec_b in itertools.product(*chosen):
+        labels = (a["codecs"][codec_a]["label"], b["codecs"][codec_b]["label"])
+        curves = families(chosen[0][codec_a]), families(chosen[1][codec_b])
+        for family in _same_families(*curves, labels, notes):
+            rows = curves[0][family[0]], curves[1][family[1]]
+            points = _points_of_sets(a, rows[0]), _points_of_sets(b, rows[1])
+            measured = {
+                name: {**about, **_entry(*rows, name, about["better"], **drawn)}
+                for name, about in metrics.items()
+            }
+            called = [", ".join(filter(None, pair)) for pair in zip(labels, family, strict=True)]
+            sets = _sets(a, *points, whole)
+            pairs.append({"a": called[0], "b": called[1], "metrics": measured, "sets": sets})
     return {
         "names": list(names),
         "resamples": resamples,
@@ -95,7 +91,7 @@ def _common_images(a: Results, b: Results, names: Sequence[str]) -> tuple[set[st
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[int, int, str | None]:
-    """What two images of one name must share to be the same: their size and the hash of pixels."""
+    """Returns what two images of one name share if they are the same."""
     return row["width"], row["height"], row.get("sha256")
 
 
@@ -108,7 +104,7 @@ def _rows_of_models(results: Results, images: set[str]) -> dict[str, Rows]:
 
 
 def _common_metrics(a: Results, b: Results, notes: list[str]) -> dict[str, Mapping[str, Any]]:
-    """Metrics of single images that both have measured in the same way."""
+    """Returns the metrics of single images that both have measured in the same way."""
     common: dict[str, Mapping[str, Any]] = {}
     per_image = {name for results in (a, b) for row in results["rows"] for name in row["values"]}
     for name in (name for name in a["metrics"] if name in per_image & b["metrics"].keys()):
@@ -123,20 +119,15 @@ def _common_metrics(a: Results, b: Results, notes: list[str]) -> dict[str, Mappi
 
 
 def _same_families(
-    rows_a: Rows, rows_b: Rows, labels: tuple[str, str], notes: list[str]
+    a: Mapping[str, Rows], b: Mapping[str, Rows], labels: tuple[str, str], notes: list[str]
 ) -> list[tuple[str, str]]:
-    """Curves of the same name; where each has just one, these two whatever their names."""
-    names_a, names_b = list(families(rows_a)), list(families(rows_b))
-    if len(names_a) == len(names_b) == 1:
-        return [(names_a[0], names_b[0])]
-    if lonely := sorted({*names_a} ^ {*names_b}):
+    """Returns pairs of curves of the same name; two single curves make a pair in any case."""
+    if len(a) == len(b) == 1:
+        return [(next(iter(a)), next(iter(b)))]
+    if lonely := sorted(a.keys() ^ b.keys()):
         told = ", ".join(name or "points without a name" for name in lonely)
         notes.append(f"{labels[0]} and {labels[1]} do not both have {told}: not compared")
-    return [(name, name) for name in names_a if name in names_b]
-
-
-def _label(label: str, family: str) -> str:
-    return f"{label}, {family}" if family else label
+    return [(name, name) for name in a if name in b]
 
 
 def _entry(rows_a: Rows, rows_b: Rows, metric: str, better: str, **drawn: int) -> dict[str, Any]:
@@ -151,7 +142,7 @@ def _plain(matched: Matched) -> dict[str, Any]:
 
 
 def _points_of_sets(results: Results, rows: Rows) -> Rows:
-    """Metrics of sets at the points of these rows, as rows of one image that is the whole set."""
+    """Returns metrics of sets at the points of these rows, as rows of one image, the whole set."""
     wanted = {(row["codec"], row["point"]) for row in rows}
     rates = {(mean["codec"], mean["point"]): mean["bpp"] for mean in results["means"]}
     return [
@@ -162,9 +153,9 @@ def _points_of_sets(results: Results, rows: Rows) -> Rows:
 
 
 def _sets(a: Results, points_a: Rows, points_b: Rows, whole: bool) -> dict[str, dict[str, Any]]:
-    """Metrics of sets, compared where both were measured over the same patches of all images.
+    """Compares metrics of sets where both were measured over the same patches of all images.
 
-    There is no interval: one would have to draw images anew for each distance.
+    There is no interval: that would take new distances for each draw of images.
     """
     found = {}
     for name in dict.fromkeys(point["metric"] for point in points_a):

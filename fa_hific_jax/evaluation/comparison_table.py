@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from fa_hific_jax.evaluation.rate_distortion.bootstrap import LEVEL
+from fa_hific_jax.evaluation.results import aligned, heading
 
 _READ = {"higher": "higher", "lower": "lower", "zero": "near 0"}
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
-    """What `comparison.compare` returns as aligned text, with what was not compared and why."""
+    """Returns a result of `comparison.compare` as aligned text, with notes on the rest."""
     a, b = comparison["names"]
     count = len(comparison["images"])
     parts = [f"A = {a}, B = {b}: {count} images in both"]
     for pair in comparison["pairs"]:
         parts.append(f"A: {pair['a']}   B: {pair['b']}")
-        parts.append(_aligned(_totals(pair)))
-        parts.append(_aligned(_by_image(pair)))
+        parts.append(aligned(_totals(pair)))
+        parts.append(aligned(_by_image(pair)))
         parts += _reasons(pair)
     parts += [
         "B - A: mean difference at equal bpp; BD-rate: mean difference of the rate at equal "
@@ -29,21 +30,22 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
 
 def _totals(pair: Mapping[str, Any]) -> list[list[str]]:
     lines = [["at equal bpp", "better", "A wins", "B wins", "ties", "B - A", "", "BD-rate", ""]]
-    for entry in (*pair["metrics"].values(), *pair["sets"].values()):
-        heading = [_heading(entry), _READ[entry["better"]]]
+    entries = {**pair["metrics"], **pair["sets"]}
+    for name, entry in entries.items():
+        cells = [heading(entries, name), _READ[entry["better"]]]
         if "not_measured" in entry:
-            lines.append([*heading, "-", "-", "-", "-", "", "-", ""])
+            lines.append([*cells, "-", "-", "-", "-", "", "-", ""])
             continue
-        wins = [str(entry["matched"]["wins"][name]) for name in ("a", "b", "tie")]
+        wins = [str(entry["matched"]["wins"][side]) for side in ("a", "b", "tie")]
         mean, rate = entry["matched"]["mean"], entry["bd_rate"]
         lines.append(
-            [*heading, *wins, *_interval(mean, entry["decimals"]), *_interval(rate, 1, " %")]
+            [*cells, *wins, *_interval(mean, entry["decimals"]), *_interval(rate, 1, " %")]
         )
     return lines
 
 
 def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[str]:
-    """A number and its interval as two cells, "-" where there is none."""
+    """Returns a number and its interval as two cells, "-" where there is none."""
     if found["value"] is None:
         return ["-", ""]
     value, low, high = (
@@ -54,7 +56,7 @@ def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[s
 
 
 def _by_image(pair: Mapping[str, Any]) -> list[list[str]]:
-    """A line for each image: the rates, then winner and difference by metric."""
+    """Returns a line for each image: the rates, then winner and difference by metric."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, entry in pair["metrics"].items():
         for match in entry["matched"]["images"]:
@@ -62,7 +64,7 @@ def _by_image(pair: Mapping[str, Any]) -> list[list[str]]:
     names = [n for n in pair["metrics"] if any(n in matches for matches in found.values())]
     if not names:
         return []
-    lines = [["image", "bpp", *(_heading(pair["metrics"][name]) for name in names)]]
+    lines = [["image", "bpp", *(heading(pair["metrics"], name) for name in names)]]
     for image, matches in sorted(found.items()):
         low, high = next(iter(matches.values()))["bpp"]
         rate = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
@@ -79,7 +81,7 @@ def _winner(match: Mapping[str, Any] | None, decimals: int) -> str:
 
 
 def _reasons(pair: Mapping[str, Any]) -> list[str]:
-    """A sentence for each reason why something was not compared."""
+    """Returns a sentence for each reason why something was not compared."""
     found: dict[str, list[str]] = {}
     for entry in (*pair["metrics"].values(), *pair["sets"].values()):
         label = entry["label"]
@@ -91,18 +93,3 @@ def _reasons(pair: Mapping[str, Any]) -> list[str]:
         if entry["bd_rate"]["value"] is None:
             found.setdefault(f"no BD-rate: {entry['bd_rate']['reason']}", []).append(label)
     return ["\n".join(f"{reason} ({', '.join(of)})" for reason, of in found.items())]
-
-
-def _heading(entry: Mapping[str, Any]) -> str:
-    return " ".join(filter(None, [entry["label"], entry["unit"]]))
-
-
-def _aligned(lines: list[list[str]]) -> str:
-    """The first two columns to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])]
-        ).rstrip()
-        for line in lines
-    )

@@ -7,23 +7,19 @@ from typing import Any
 import jax
 
 from fa_hific_jax import metrics
-from fa_hific_jax.data.sources import Source
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import plan as plans
-from fa_hific_jax.evaluation import published, results, sharing
-from fa_hific_jax.evaluation.meter import Meter
-from fa_hific_jax.evaluation.plan import Plan
+from fa_hific_jax.evaluation import images, literature, merging, results
+from fa_hific_jax.evaluation.features import Features
+from fa_hific_jax.evaluation.loop import Loop
+from fa_hific_jax.evaluation.merging import Share
+from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import Results
-from fa_hific_jax.evaluation.share import Share, features_file, original_file
-
-_OF_THE_JOURNAL = ("key", "measured_with")
+from fa_hific_jax.evaluation.rows import Row, RowLog
 
 
-def evaluate(
-    plan: Plan, source: Source, meter: Meter, out: Path, meta: Mapping[str, Any]
-) -> Results | None:
-    """Results of everything in the plan, which is also written to `out`.
+def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
+    """Codes and measures every image at every point, and writes and returns the results.
 
     Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
     same `out` has finished is not computed again. `out` then holds originals/, reconstructions/,
@@ -32,95 +28,86 @@ def evaluate(
     the rest; the others return None.
 
     Args:
-      plan: models and classical codecs.
-      source: images; those that cannot be read are skipped and named.
-      meter: metrics.
+      evaluation: codecs, points, images and weights; images that cannot be read are skipped and
+        named.
       out: a folder, on a disk that all processes see.
-      meta: of the results, beside what this function adds to it.
+      meta: "meta" of the results, to which this function adds.
 
     Raises:
       UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
     """
-    codecs, tasks = plans.codecs(plan), plans.tasks(plan)
-    count = min(plan.limit or len(source), len(source))
-    with sharing.begin(out):
-        share = Share(tasks, source, meter, out)
-        share.run(sharing.mine(count), plan.jobs, _say)
-        own = results.plain(share.content())
+    count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
+    mine = range(jax.process_index(), count, jax.process_count())
+    with merging.begin(out):
+        log, features = RowLog(out, jax.process_index()), Features(evaluation.weights, out)
+        share = Loop(evaluation, out, log, features).run(mine, _say)
+        log.close()
         if jax.process_index() > 0:
-            sharing.hand_in(out, own)
+            merging.hand_in(out, share)
             return None
-    merged = _assembled(sharing.gather(out, own), codecs, meter, out, meta)
-    _check_something_is_left(merged)
-    results.write_json(out / "results.json", merged)
-    results.replace_file(out / "summary.csv", results.summary_csv(merged).encode())
-    write_report(results.read_results(out / "results.json"), out)
-    return merged
+    merged = merging.gather(out, share)
+    _check_something_is_left(merged, evaluation.images)
+    rows = [row for *_, key in merged.keys if (row := log.get(key, features.measured_with))]
+    if len(rows) < len(merged.keys):
+        raise UserError(f"rows of another process are not in {out}: give an --out that all can see")
+    meta = {**meta, "images": evaluation.images, "count": merged.images}
+    meta |= {"skipped": merged.skipped, "failed": merged.failed}
+    content = results.plain(_assembled(evaluation.codecs, rows, features, meta))
+    results.write_json(out / "results.json", content)
+    results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
+    write_report(content, out)
+    return content
 
 
 def _assembled(
-    shares: Sequence[Mapping[str, Any]],
-    codecs: dict[str, Any],
-    meter: Meter,
-    out: Path,
-    meta: Mapping[str, Any],
+    codecs: Mapping[str, Any], rows: Sequence[Row], features: Features, meta: Mapping[str, Any]
 ) -> Results:
-    """All shares as one, rows in the order of images, codecs and points."""
-    numbered = sorted((entry for share in shares for entry in share["rows"]), key=lambda e: e[:2])
-    rows = [{k: v for k, v in row.items() if k not in _OF_THE_JOURNAL} for *_, row in numbered]
-    skipped, failed = (
-        [entry for share in shares for entry in share[name]] for name in ("skipped", "failed")
-    )
-    images = sum(share["images"] for share in shares)
-    means = results.means(rows, images)
-    sizes = {row["image"]: (row["width"], row["height"]) for row in rows}
+    """Returns the content of results.json, rows in the order of images, codecs and points."""
+    entries = [row.entry() for row in rows]
+    means = results.means(entries, meta["count"])
+    sizes = {row.image: (row.width, row.height) for row in rows}
     return {
-        "meta": {**meta, "count": images, "skipped": skipped, "failed": failed},
+        "meta": meta,
         "codecs": codecs,
         "metrics": _described(rows),
-        "rows": rows,
+        "rows": entries,
         "means": means,
-        "sets": [entry for mean in means for entry in _sets(mean, rows, meter, out)],
-        "published": published.for_images(published.recognise(sizes)),
+        "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
+        "published": literature.for_images(literature.recognise(sizes)),
     }
 
 
-def _sets(
-    mean: Mapping[str, Any], rows: Sequence[results.Row], meter: Meter, out: Path
-) -> list[dict[str, Any]]:
-    """Metrics of the set of images that a point of a codec has made."""
+def _sets(mean: Mapping[str, Any], rows: Sequence[Row], features: Features) -> list[dict[str, Any]]:
+    """Returns the metrics of the set of images that a point of a codec has made."""
     point = {"codec": mean["codec"], "point": mean["point"]}
-    of_point = [row for row in rows if point.items() <= row.items()]
-    entries = meter.sets(
-        [out / features_file(original_file(row["image"])) for row in of_point],
-        [out / features_file(row["file"]) for row in of_point],
-    )
+    of_point = [row for row in rows if (row.codec, row.point) == (mean["codec"], mean["point"])]
+    originals = [images.original_file(row.image) for row in of_point]
+    decoded = [row.file for row in of_point]
+    entries = features.set_metrics(originals, decoded)
     if len(of_point) < mean["images"]:
         reason = f"of {mean['images']} images only {len(of_point)} could be coded"
         entries = [entry | {"value": None, "not_measured": reason} for entry in entries]
     return [point | entry for entry in entries]
 
 
-def _described(rows: Sequence[results.Row]) -> dict[str, dict[str, Any]]:
-    """ "metrics" of the results; where no image has one, with the reason if they share it."""
+def _described(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Returns "metrics" of the results; a metric that no image has gets their common reason."""
     described = {}
     for name, about in metrics.DESCRIPTIONS.items():
-        reasons = {row["not_measured"].get(name) for row in rows}
+        reasons = {row.not_measured.get(name) for row in rows}
         everywhere = reasons.pop() if len(reasons) == 1 else None
         described[name] = about | {"not_measured": everywhere}
     return described
 
 
-def _check_something_is_left(merged: Results) -> None:
-    meta = merged["meta"]
-    if merged["rows"]:
+def _check_something_is_left(merged: Share, named: str) -> None:
+    if merged.keys:
         return
-    if meta["failed"]:
-        first = meta["failed"][0]
+    if merged.failed:
+        first = merged.failed[0]
         raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
-    reasons = [entry["reason"] for entry in meta["skipped"]]
-    told = reasons[0] if reasons else f"{meta['images']} is empty"
-    raise UserError(f"no image could be read: {told}")
+    reasons = [entry["reason"] for entry in merged.skipped]
+    raise UserError(f"no image could be read: {reasons[0] if reasons else f'{named} is empty'}")
 
 
 def _say(text: str) -> None:

@@ -1,16 +1,16 @@
-"""What was measured: rows, their means, both as JSON, as CSV and as text (docs/evaluation.md).
+"""Results of an evaluation: means of its rows, and both as JSON, CSV and text (docs/evaluation.md).
 
-A row is one image through one point of one codec. A value that was not measured is None, with its
-reason in `row["not_measured"]`; a mean over some of the images is None as well, with the number of
-those in `mean["measured"]`, so that it never stands where a mean over all is expected.
+A value that was not measured is None, with its reason in `row["not_measured"]`. A mean over only
+some of the images is None as well, with their number in `mean["measured"]`, so that it never stands
+where a mean over all is expected.
 """
 
+import collections
 import csv
 import io
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,12 @@ from typing import Any
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
-Row = dict[str, Any]
 Results = dict[str, Any]
-"""meta, codecs, metrics, rows, means, sets, published: the content of results.json."""
+"""Content of results.json: meta, codecs, metrics, rows, means, sets, published."""
 
 PARTS = ("meta", "codecs", "metrics", "rows", "means", "sets", "published")
 COSTS = ("bpp", "bpp_estimated", "seconds_encode", "seconds_decode")
-"""What stands in a row itself, beside its `values`."""
+"""Columns of a row itself, beside its `values`."""
 
 _HEADINGS = {"bpp": ("bpp", 4), "bpp_estimated": ("est. bpp", 4)}
 # More would not fit a terminal; all are in summary.csv and on the page.
@@ -33,9 +32,9 @@ _TERMINAL_SETS = ("fid", "fd_alex")
 
 
 def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]]:
-    """The mean over `images` images of each codec's points, in the order of the rows.
+    """Returns the mean over `images` images of each point, in the order of the rows.
 
-    Every image weighs the same, whatever its size.
+    Every image has the same weight, whatever its size.
     """
     points: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -63,7 +62,7 @@ def _mean(rows: Sequence[Mapping[str, Any]], images: int) -> dict[str, Any]:
 
 
 def read_results(path: str | os.PathLike) -> Results:
-    """The content of a results.json.
+    """Reads a results.json.
 
     Raises:
       UserError: the file is missing or holds something else.
@@ -81,26 +80,12 @@ def read_results(path: str | os.PathLike) -> Results:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Writes what `plain` makes of the content, whole or not at all."""
+    """Writes the content as `plain` JSON, whole or not at all."""
     replace_file(path, json.dumps(plain(content), indent=1, allow_nan=False).encode() + b"\n")
 
 
-def write_lines(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """As `write_json`, with a line for each entry of a list or dictionary of `content`."""
-    parts = []
-    for key, value in plain(content).items():
-        ends = "{}" if isinstance(value, dict) else "[]"
-        named = value.items() if isinstance(value, dict) else [(None, item) for item in value]
-        lines = [
-            ("" if name is None else f"{json.dumps(name)}: ") + json.dumps(item, allow_nan=False)
-            for name, item in named
-        ]
-        parts.append(f"{json.dumps(key)}: {ends[0]}\n" + ",\n".join(lines) + f"\n{ends[1]}")
-    replace_file(path, ("{" + ",\n".join(parts) + "}\n").encode())
-
-
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
-    """Like `writing.write`, but an error of the operating system becomes a UserError."""
+    """Writes like `writing.write`, but turns an error of the operating system into a UserError."""
     try:
         write(path, data)
     except OSError as error:
@@ -108,7 +93,7 @@ def replace_file(path: str | os.PathLike, data: bytes) -> None:
 
 
 def plain(value: Any) -> Any:
-    """value in JSON's own types: array scalars as Python numbers, non-finite numbers as None."""
+    """Returns value in JSON's own types; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -118,143 +103,121 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def compact(results: Results) -> Results:
-    """The results without pictures and places on a disk: what a repository keeps.
-
-    Of rows what was measured, in seven digits; in texts the names of files without their folders.
-    """
-    kept = ("image", "codec", "point", "width", "height", "bytes", *COSTS, "values", "not_measured")
-    rows = [{name: row[name] for name in kept} for row in results["rows"]]
-    codecs = {name: _without(about, "settings") for name, about in results["codecs"].items()}
-    return _short({**results, "codecs": codecs, "rows": rows})
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    if isinstance(value, str):
-        return re.sub(r"(?<![\w:/.])[/~](?:[^\s/:=,]*/)+", "", value)
-    return float(f"{value:.7g}") if isinstance(value, float) else value
-
-
-def _without(about: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in about.items() if key != name}
-
-
 def summary_csv(results: Results) -> str:
-    """The means and the metrics of sets, a line for each point of each codec.
+    """Returns the means and the metrics of sets, a line for each point of each codec.
 
-    Empty cells were not measured; NAME_measured says for how many images NAME was.
+    Empty cells were not measured; NAME_measured counts the images for which NAME was.
     """
-    sets, names = _by_point(results["sets"]), _set_names(results)
-    per_image = [name for mean in results["means"] for name in mean["values"]]
-    columns = [*COSTS, *dict.fromkeys(per_image)]
-    header = ["codec", "point", "images"]
-    header += [heading for name in columns for heading in (name, f"{name}_measured")]
+    sets = _by_point(results["sets"])
+    of_sets = list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
+    columns = [*COSTS, *dict.fromkeys(name for mean in results["means"] for name in mean["values"])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header + names)
+    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
+    writer.writerow(["codec", "point", "images", *pairs, *of_sets])
     for mean in results["means"]:
         line = [mean["codec"], mean["point"], mean["images"]]
         for name in columns:
             line += [value_of(mean, name), mean["measured"].get(name, 0)]
         of_point = sets.get((mean["codec"], mean["point"]), {})
-        writer.writerow(line + [of_point.get(name, {}).get("value") for name in names])
+        writer.writerow(line + [of_point.get(name) for name in of_sets])
     return text.getvalue()
 
 
 def format_table(results: Results) -> str:
-    """Means as aligned plain text; `notes` say what is missing and why."""
+    """Returns the means as aligned plain text; `notes` say what is missing and why."""
     described, sets = results["metrics"], _by_point(results["sets"])
     taken = [n for n in _TERMINAL if any(m["measured"].get(n) for m in results["means"])]
-    of_sets = [n for n in _TERMINAL_SETS if any(_value(of, n) is not None for of in sets.values())]
-    columns = [*_HEADINGS, *taken, *of_sets]
-    lines = [["codec", "point", "images", *(heading(described, name) for name in columns)]]
+    of_sets = [n for n in _TERMINAL_SETS if any(of.get(n) is not None for of in sets.values())]
+    means = [*_HEADINGS, *taken]
+    lines = [["codec", "point", "images", *(heading(described, n) for n in (*means, *of_sets))]]
     for mean in results["means"]:
         of_point = sets.get((mean["codec"], mean["point"]), {})
         lines.append(
             [mean["codec"], mean["point"], str(mean["images"])]
-            + [cell(mean, name, described) for name in (*_HEADINGS, *taken)]
-            + [_number(_value(of_point, name), described[name]["decimals"]) for name in of_sets]
+            + [_cell(mean, name, described) for name in means]
+            + [_number(of_point.get(name), described[name]["decimals"]) for name in of_sets]
         )
+    return "\n".join(["mean over images", aligned(lines)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table as text: the first two columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])])
+    return "\n".join(
+        "  ".join(
+            [*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])]
+        ).rstrip()
         for line in lines
-    ]
-    return "\n".join(["mean over images", *(line.rstrip() for line in text)])
+    )
 
 
 def heading(described: Mapping[str, Any], name: str) -> str:
-    """A metric's name and unit, as at the head of a column."""
+    """Returns the name and unit of a metric, as at the head of a column."""
     if name in _HEADINGS:
         return _HEADINGS[name][0]
     return " ".join(filter(None, [described[name]["label"], described[name].get("unit")]))
 
 
-def cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> str:
-    """A mean as text: "-" where nothing was measured, "5 of 6" where only some images were."""
-    measured = mean["measured"].get(name, 0)
-    if 0 < measured < mean["images"]:
-        return f"{measured} of {mean['images']}"
-    decimals = _HEADINGS[name][1] if name in _HEADINGS else described[name]["decimals"]
-    return _number(value_of(mean, name), decimals)
-
-
 def value_of(mean: Mapping[str, Any], name: str) -> float | None:
-    """A cost or a metric of a row or a mean."""
+    """Returns a cost or a metric of a row or a mean."""
     return mean[name] if name in COSTS else mean["values"].get(name)
 
 
 def notes(results: Results) -> list[str]:
-    """A sentence for everything that was not measured, or for some of the images only."""
-    reasons = {about["label"]: about["not_measured"] for about in results["metrics"].values()}
+    """Returns a sentence for everything that was not measured, or for some of the images only."""
+    reasons = {about["label"]: about.get("not_measured") for about in results["metrics"].values()}
     for entry in results["sets"]:
-        label = results["metrics"].get(entry["metric"], {"label": entry["metric"]})["label"]
+        label = label_of(results, entry["metric"])
         reasons[label] = reasons.get(label) or entry["not_measured"]
-    reasons |= {about["label"]: about["not_measured"] for about in results["codecs"].values()}
+    reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
     grouped: dict[str, list[str]] = {}
     for label, reason in reasons.items():
         if reason:
             grouped.setdefault(reason, []).append(label)
     found = [f"{', '.join(labels)}: not measured: {reason}" for reason, labels in grouped.items()]
-    found += [f"{e['image']}: skipped: {e['reason']}" for e in results["meta"]["skipped"]]
-    found += [
+    partly = collections.Counter(
+        (label_of(results, name), reason)
+        for row in results["rows"]
+        for name, reason in row["not_measured"].items()
+        if not results["metrics"].get(name, {}).get("not_measured")
+    )
+    rows = len(results["rows"])
+    return [*found, *problems(results)] + [
+        f"{label}: not measured for {count} of {rows} rows: {reason}"
+        for (label, reason), count in partly.items()
+    ]
+
+
+def problems(results: Results) -> list[str]:
+    """Returns a sentence for each image that was skipped or that a codec could not code."""
+    meta = results["meta"]
+    return [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())] + [
         f"{e['image']}, {e['codec']} {e['point']}".rstrip() + f": not measured: {e['reason']}"
-        for e in results["meta"]["failed"]
+        for e in meta.get("failed", ())
     ]
-    return found + _partly(results)
 
 
-def _partly(results: Results) -> list[str]:
-    """Metrics that single images lack, with how many rows and a reason."""
-    reasons: dict[tuple[str, str], int] = {}
-    for row in results["rows"]:
-        for name, reason in row["not_measured"].items():
-            if not results["metrics"].get(name, {}).get("not_measured"):
-                reasons[name, reason] = reasons.get((name, reason), 0) + 1
-    return [
-        f"{results['metrics'].get(name, {'label': name})['label']}: not measured for {count} of "
-        f"{len(results['rows'])} rows: {reason}"
-        for (name, reason), count in reasons.items()
-    ]
+def label_of(results: Results, metric: str) -> str:
+    """Returns the label of a metric, its id where it is not described."""
+    return results["metrics"].get(metric, {"label": metric})["label"]
 
 
 def _by_point(sets: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Returns the values of metrics of sets by (codec, point), then by metric."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in sets:
-        found.setdefault((entry["codec"], entry["point"]), {})[entry["metric"]] = entry
+        found.setdefault((entry["codec"], entry["point"]), {})[entry["metric"]] = entry["value"]
     return found
 
 
-def _set_names(results: Results) -> list[str]:
-    return list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
-
-
-def _value(of_point: Mapping[str, Any], name: str) -> float | None:
-    return of_point.get(name, {}).get("value")
+def _cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> str:
+    """Returns a mean as text: "5 of 6" where only some of the images were measured."""
+    measured = mean["measured"].get(name, 0)
+    if 0 < measured < mean["images"]:
+        return f"{measured} of {mean['images']}"
+    decimals = _HEADINGS[name][1] if name in _HEADINGS else described[name]["decimals"]
+    return _number(value_of(mean, name), decimals)
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -1,66 +1,67 @@
-"""Processes that code with classical codecs while this one runs the models and the metrics."""
+"""Classical codecs in processes of their own, which start without loading JAX."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import baselines
+from fa_hific_jax.evaluation.images import Image, write_decoded
+from fa_hific_jax.evaluation.rows import Coding
 
 
-class Workers:
-    """`count` processes; with one, this process does the work itself, at once.
+def code_baseline(
+    codec: str, quality: int | None, target_bytes: int | None, image: Image, file: Path, key: str
+) -> Coding:
+    """Codes an image with a classical codec and writes the decoded picture.
 
-    What is submitted and what it returns is pickled. The functions must do the same wherever they
-    run, so that results do not depend on `count`.
+    Without a quality, the one whose file is nearest to `target_bytes` is taken.
+
+    Raises:
+      UserError: the codec cannot code this image, or decodes it to another size.
     """
+    if quality is not None:
+        coded = baselines.encode(image, codec, quality)
+    elif target_bytes is None:
+        raise UserError("there is no file of the first model to be as large as")
+    else:
+        coded = baselines.encode_nearest(image, codec, target_bytes)
+    write_decoded(file, coded.image, image, key)
+    size = len(coded.data)
+    return Coding(size, None, coded.setting, coded.seconds_encode, coded.seconds_decode)
 
-    def __init__(self, count: int):
+
+@contextmanager
+def executor(jobs: int) -> Iterator[Executor]:
+    """Yields an executor of `jobs` processes; with one job, a thread of this process.
+
+    Raises:
+      UserError: one of the processes died.
+    """
+    if jobs == 1:
+        made = ThreadPoolExecutor(1)
+    else:
         # Forking a process in which JAX has started its threads may deadlock.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(count, context, _start) if count > 1 else None
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
-        """The future result of a function of a module."""
-        if self._pool is not None:
-            return self._pool.submit(function, *arguments)
-        return here(function, *arguments)
-
-
-def here(function: Callable[..., Any], *arguments: Any) -> Future:
-    """The result of a function that this process has called, its error included."""
-    future = Future()
+        made = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start)
     try:
-        future.set_result(function(*arguments))
-    except Exception as error:
-        future.set_exception(error)
-    return future
-
-
-def result(future: Future) -> Any:
-    """What the function returned; raises what it raised, or a UserError where its process died."""
-    try:
-        return future.result()
+        yield made
     except BrokenProcessPool as error:
         raise UserError(
-            "a process of --jobs has died, perhaps for want of memory: give fewer --jobs, "
-            "what is finished stays"
+            "a process of --jobs has died, perhaps for lack of memory: give fewer --jobs; "
+            "what is finished is kept"
         ) from error
+    finally:
+        made.shutdown(cancel_futures=True)
 
 
 def _start() -> None:
-    """Leaves Ctrl-C to the parent, and follows it when it is killed."""
+    """Leaves Ctrl-C to the parent, and ends this process when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

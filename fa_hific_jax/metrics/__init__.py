@@ -3,8 +3,8 @@
 from fa_hific_jax.metrics.descriptions import DESCRIPTIONS, PAIR_METRICS
 from fa_hific_jax.metrics.distances import frechet_distance, kid
 from fa_hific_jax.metrics.measure import Measured, measure, measure_batch
-from fa_hific_jax.metrics.pixels import log_frequency_distance, psnr
 from fa_hific_jax.metrics.sets import features, image_features, patches, set_metrics
+from fa_hific_jax.metrics.squared_error import log_frequency_distance, psnr
 from fa_hific_jax.metrics.structure import ms_ssim, ssim
 from fa_hific_jax.metrics.weights import Weights, load_weights
 

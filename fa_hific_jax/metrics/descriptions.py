@@ -1,4 +1,4 @@
-"""What each metric is called, how it is read and where it is defined."""
+"""Name, unit, direction and definition of each metric."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Distances between two sets of features, in float64: Fréchet and kernel."""
+"""Fréchet and kernel distances between two sets of features, in float64."""
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -9,7 +9,7 @@ _BLOCK = 2048
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    """Squared Fréchet distance of the Gaussians fitted to two sets of features (n, d), n >= 2.
+    """Returns the squared Fréchet distance of Gaussians fitted to two sets (n, d), n >= 2.
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with the unbiased covariances A and B: the FID
     of Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017, where the
@@ -29,7 +29,7 @@ def frechet_distance(a: Features, b: Features) -> float:
 
 
 def kid(a: Features, b: Features) -> float:
-    """Unbiased estimate of the squared maximum mean discrepancy of two sets (n, d), n >= 2.
+    """Returns the unbiased squared maximum mean discrepancy of two sets (n, d), n >= 2.
 
     The kernel is (x . y / d + 1)^3, as in Bińkowski et al., "Demystifying MMD GANs", ICLR 2018,
     whose KID it is where the features are Inception's. All pairs are used, once, instead of random
@@ -44,7 +44,7 @@ def kid(a: Features, b: Features) -> float:
 
 
 def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
-    """F of at most d rows with F^T F the unbiased covariance."""
+    """Returns F with at most d rows, where F^T F is the unbiased covariance."""
     centred = features - features.mean(axis=0, keepdims=True)
     if len(centred) > centred.shape[1]:
         centred = np.linalg.qr(centred, mode="r")
@@ -52,7 +52,7 @@ def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
 
 
 def _kernel_sum(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> float:
-    """Sum of the kernel over all pairs, in blocks: memory does not grow with the sets."""
+    """Sums the kernel over all pairs, in blocks, so that memory does not grow with the sets."""
     total = 0.0
     for i in range(0, len(a), _BLOCK):
         for j in range(0, len(b), _BLOCK):

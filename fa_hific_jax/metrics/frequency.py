@@ -1,4 +1,4 @@
-"""What a codec does to the radial power spectrum, in float64 on the device.
+"""Changes of the radial power spectrum between two images, in float64 on the device.
 
 The spectrum is that of `fa_hific_jax.spectra`: Hann-windowed luma, powers averaged over rings of
 equal width from 0 to 0.5 cycles per pixel.
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float64, Int, UInt8
 
 from fa_hific_jax import spectra
 from fa_hific_jax.metrics.double import double_precision
-from fa_hific_jax.metrics.pixels import check_pair
+from fa_hific_jax.metrics.squared_error import check_pair
 
 Pictures = UInt8[np.ndarray, "_ _ _ 3"]
 
@@ -30,7 +30,7 @@ class Spectral(NamedTuple):
 
 
 def spectral_errors(x: Pictures, x_hat: Pictures) -> Spectral:
-    """How the logarithmic power of x_hat differs from that of x, over 60 rings of frequency.
+    """Returns how the log-power of x_hat differs from that of x, over 60 radial bands.
 
     bands: mean over the rings of the low, middle and high third of 0 to 0.5 cycles per pixel of
       d = 10 log10((power of x_hat + 0.001) / (power of x + 0.001)): negative where power was lost,
@@ -63,7 +63,7 @@ def spectral_errors(x: Pictures, x_hat: Pictures) -> Spectral:
 
 @jax.jit
 def _ring_totals(x: UInt8[Array, "b h w 3"], ring: Int[Array, "h w"]) -> Float64[Array, "b rings"]:
-    """Power summed over each ring."""
+    """Sums the power over each radial band."""
     luma = jnp.tensordot(x.astype(jnp.float64), jnp.asarray(spectra.LUMA), 1)
     window = jnp.asarray(spectra.window(*x.shape[1:3]))
     power = jnp.square(jnp.abs(jnp.fft.fft2(luma * window[None]))) / jnp.sum(window**2)

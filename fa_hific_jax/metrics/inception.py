@@ -131,7 +131,7 @@ class InceptionParams:
 
 
 def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
-    """The parameters, float32, from an .npz of `fa-hific get-inception`; local or cloud path.
+    """Returns the float32 parameters from an .npz of `fa-hific get-inception`; local or cloud path.
 
     Raises:
       UserError: the file is missing, is no .npz, or lacks arrays of the right shape.
@@ -145,7 +145,7 @@ def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
 
 
 def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
-    """The parameters from arrays of `expected_shapes`."""
+    """Returns the parameters from arrays of `expected_shapes`."""
     # Transposed by NumPy: JAX would compile a program for each shape.
     held = {name: np.asarray(arrays[name], np.float32) for name in expected_shapes()}
     ours = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in held.items()}
@@ -153,7 +153,7 @@ def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array in an .npz; kernels are (outputs, inputs, height, width)."""
+    """Returns name and shape of every array in an .npz; kernels are (outputs, inputs, h, w)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, inputs, layer in _layers():
         shapes[f"{name}.weight"] = (layer.outputs, inputs, layer.height, layer.width)
@@ -162,7 +162,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
-    """The 2048 features of each RGB image that FID compares, float32.
+    """Returns the 2048 features of each RGB image that FID compares, float32.
 
     Images are resized to 299 x 299 as TensorFlow 1 does it: bilinear without smoothing, output
     pixel i at input position i * side / 299. Then (x - 128) / 128, as the graph of 2015-12-05 has
@@ -176,14 +176,14 @@ def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Arra
 
 
 def last_maps(params: InceptionParams, h: Maps) -> Maps:
-    """The maps of the last block, for images in [-1, 1] of any size from 75 x 75."""
+    """Returns the maps of the last block, for images in [-1, 1] of any size from 75 x 75."""
     for block, branches in NETWORK:
         h = jnp.concatenate([_run(params, block, branch, h) for branch in branches], axis=-1)
     return h
 
 
 def _layers() -> Iterator[tuple[str, int, Layer]]:
-    """(name, input channels, layer) of the whole network."""
+    """Yields (name, input channels, layer) of the whole network."""
     inputs = 3
     for block, branches in NETWORK:
         outputs = 0
@@ -236,7 +236,7 @@ def _pool(kind: str, h: Maps) -> Maps:
 
 
 def resizing(side: int) -> Float[np.ndarray, "299 {side}"]:
-    """The matrix that resizes one axis."""
+    """Returns the matrix that resizes one axis."""
     position = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
     low = position.astype(np.int64)
     share = position - low

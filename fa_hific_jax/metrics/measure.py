@@ -12,7 +12,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import lpips
 from fa_hific_jax.losses.lpips_backbones import BACKBONES
 from fa_hific_jax.metrics.frequency import spectral_errors
-from fa_hific_jax.metrics.pixels import check_pair, log_frequency_distance, psnr
+from fa_hific_jax.metrics.squared_error import check_pair, log_frequency_distance, psnr
 from fa_hific_jax.metrics.structure import MS_SSIM_SIDE_ABOVE, WINDOW_SIZE, similarities
 from fa_hific_jax.metrics.weights import Weights
 
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 
 
 def measure(x: Picture, x_hat: Picture, weights: Weights) -> Measured:
-    """Every metric of one original and what a codec made of it.
+    """Returns every metric of one original and its decoded image.
 
     Args:
       x: original, RGB, (h, w, 3).
@@ -47,7 +47,7 @@ def measure(x: Picture, x_hat: Picture, weights: Weights) -> Measured:
 
 
 def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measured]:
-    """`measure` of b pairs of one size in one go on the device, (b, h, w, 3) each.
+    """Returns `measure` of b pairs of one size, (b, h, w, 3) each, computed at once.
 
     Device memory grows with b: some 100 bytes per channel of each pixel in double precision, and
     what the networks of LPIPS need.
@@ -66,7 +66,7 @@ def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measur
 
 
 def _row(columns: dict[str, list[float] | str], i: int) -> Measured:
-    """The i-th pair; a value that is not finite is none."""
+    """Returns the metrics of the i-th pair; a value that is not finite becomes None."""
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, column in columns.items():

@@ -44,7 +44,7 @@ _TITLES = {
 
 
 def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
-    """All whole 256 x 256 patches of two grids, from the top left and from (128, 128).
+    """Returns all whole 256 x 256 patches of two grids, from the top left and from (128, 128).
 
     HiFiC's FID and KID are over such patches (Mentzer et al., NeurIPS 2020, appendix A.7). Within a
     grid they do not overlap; what is left at the borders is not used. None where a side is below
@@ -94,7 +94,7 @@ def image_features(weights: Weights, image: UInt8[np.ndarray, "h w 3"]) -> ByNet
 def set_metrics(
     weights: Weights, originals: Sequence[ByNetwork], decoded: Sequence[ByNetwork]
 ) -> list[dict[str, Any]]:
-    """Every set metric with its protocol, or the reason why it is not measured.
+    """Returns every set metric with its protocol, or the reason why it is not measured.
 
     One entry each: "metric", "value", "not_measured" and "protocol", which says how patches were
     cut and how many there are, which features were compared and by which weights.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float64, UInt8
 
 from fa_hific_jax.metrics.double import double_precision
-from fa_hific_jax.metrics.pixels import check_pair
+from fa_hific_jax.metrics.squared_error import check_pair
 
 Pictures = UInt8[np.ndarray, "_ _ _ _"]
 Picture = UInt8[np.ndarray, "_ _ _"]
@@ -29,7 +29,7 @@ class Similarities(NamedTuple):
 
 
 def ssim(x: Picture, x_hat: Picture) -> float | None:
-    """Structural similarity, at most 1, mean over channels; None where a side is under 11 pixels.
+    """Returns the SSIM, at most 1, mean over channels; None where a side is under 11 pixels.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004,
     with its constants and its 11 x 11 Gaussian window of sigma 1.5, only where it fits; of each
@@ -43,7 +43,7 @@ def ssim(x: Picture, x_hat: Picture) -> float | None:
 
 
 def ms_ssim(x: Picture, x_hat: Picture) -> float | None:
-    """Multi-scale SSIM, at most 1, mean over channels; None where a side is 160 pixels or less.
+    """Returns the MS-SSIM, at most 1, mean over channels; None if a side is 160 pixels or less.
 
     Wang et al., "Multiscale structural similarity for image quality assessment", 2003: five
     scales, 11 x 11 Gaussian window of sigma 1.5, only where it fits. Agrees with `pytorch_msssim`,
@@ -57,7 +57,7 @@ def ms_ssim(x: Picture, x_hat: Picture) -> float | None:
 
 
 def similarities(x: Pictures, x_hat: Pictures) -> Similarities:
-    """SSIM and MS-SSIM, as `ssim` and `ms_ssim` define them, of pairs of one size at once.
+    """Returns `ssim` and `ms_ssim` of pairs of one size, computed at once.
 
     Raises:
       UserError: the batches have different shapes.
@@ -74,7 +74,7 @@ def similarities(x: Pictures, x_hat: Pictures) -> Similarities:
 
 @functools.partial(jax.jit, static_argnames="scales")
 def _scored(x: UInt8[Array, "b h w c"], x_hat: UInt8[Array, "b h w c"], scales: int):
-    """SSIM of the first scale and the weighted product over scales."""
+    """Returns the SSIM of the first scale and the weighted product over scales."""
     b, _, _, c = x.shape
     first, product = jnp.zeros(b), jnp.ones((b, c))
     a, a_hat = _planes(x), _planes(x_hat)
@@ -103,7 +103,7 @@ def _halve(x: Planes) -> Planes:
 
 
 def _ssim_terms(a: Planes, b: Planes) -> tuple[Planes, Planes]:
-    """Luminance and contrast-structure maps, whose product is the SSIM map."""
+    """Returns the luminance and contrast-structure maps, whose product is the SSIM map."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     moments = _window(jnp.concatenate([a, b, a * b, a**2 + b**2]))
     mean_a, mean_b, mean_product, mean_squares = jnp.split(moments, 4)
@@ -115,7 +115,7 @@ def _ssim_terms(a: Planes, b: Planes) -> tuple[Planes, Planes]:
 
 
 def _window(x: Planes) -> Planes:
-    """Gaussian-weighted local means, where the window lies inside x."""
+    """Returns Gaussian-weighted local means, where the window lies inside x."""
     kernel = jnp.asarray(_kernel())
     for along in (kernel[None, None, :, None], kernel[None, None, None]):
         x = jax.lax.conv_general_dilated(x[:, None], along, (1, 1), "VALID")[:, 0]

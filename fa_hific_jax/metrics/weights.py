@@ -1,4 +1,4 @@
-"""The weights that metrics with a network need, and why those that are not there are not."""
+"""The weights that metrics with a network need."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ Path = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What is there; a metric whose weights are not is reported as not measured."""
+    """Weights at hand; a metric whose weights are missing is reported as not measured."""
 
     lpips: Mapping[str, LpipsParams] = dataclasses.field(default_factory=dict)  # by network
     inception: InceptionParams | None = None
@@ -44,7 +44,7 @@ def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> W
 
 
 def digest(arrays: Mapping[str, Float[Array, "..."]]) -> str:
-    """First 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
+    """Returns 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
 
     It stands beside numbers that depend on the weights. It tells contents apart, not files: the
     same arrays in another .npz have the same digest.

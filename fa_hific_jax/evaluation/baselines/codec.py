@@ -1,4 +1,4 @@
-"""What every classical codec is to the rest: a range of qualities, encode, decode, a version."""
+"""The interface of a classical codec: its range of qualities, encode, decode, its version."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 class Coded(NamedTuple):
-    """A file, what the same codec decodes it to, the setting that made it, and the time it took."""
+    """A file, the image the same codec decodes from it, the setting, and the wall times."""
 
     data: bytes
     image: Pixels
@@ -20,26 +20,14 @@ class Coded(NamedTuple):
 
 
 class Codec(NamedTuple):
-    """A classical codec.
+    """A classical codec."""
 
-    Attributes:
-      label: its name for people.
-      qualities: all settings, from the smallest file to the largest.
-      sweep: those that span some 0.05 to 1.5 bits per pixel, in the same order.
-      longest_side: of an image, in pixels, that the format or its program takes.
-      settings: what never changes, for the record.
-      missing: why it cannot be used here, or None.
-      version: of all that decides on the size of a file.
-      encode: (image, quality) -> (file, setting in words).
-      decode: file -> image, by the same codec.
-    """
-
-    label: str
-    qualities: range
-    sweep: tuple[int, ...]
-    longest_side: int
-    settings: Mapping[str, str | int | bool]
-    missing: Callable[[], str | None]
-    version: Callable[[], str]
-    encode: Callable[[Pixels, int], tuple[bytes, str]]
+    label: str  # its name for people
+    qualities: range  # all settings in its own unit, from the smallest file to the largest
+    sweep: tuple[int, ...]  # those that span some 0.05 to 1.5 bpp on Kodak, in the same order
+    longest_side: int  # of an image, in pixels, that the format or its program takes
+    settings: Mapping[str, str | int | bool]  # what never changes, for the record
+    missing: Callable[[], str | None]  # why it cannot be used here
+    version: Callable[[], str]  # of all that determines the size of a file
+    encode: Callable[[Pixels, int], tuple[bytes, str]]  # returns the file and the setting in words
     decode: Callable[[bytes], Pixels]

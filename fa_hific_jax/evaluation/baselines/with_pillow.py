@@ -8,7 +8,7 @@ for the same PSNR), and its AVIF is tuned in other ways by other versions of lib
 import importlib.metadata
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,23 +49,19 @@ def _jpeg(image: Pixels, quality: int) -> tuple[bytes, str]:
     return baseline, f"quality {quality}, 4:2:0"
 
 
-def _webp(image: Pixels, quality: int) -> tuple[bytes, str]:
-    return _saved(image, "WEBP", quality=quality, **WEBP), f"quality {quality}, method 6"
-
-
-def _avif(image: Pixels, quality: int) -> tuple[bytes, str]:
-    data = _saved(image, "AVIF", quality=quality, **AVIF)
-    return data, f"quality {quality}, speed 4, 4:4:4, tune ssim"
-
-
 def _jpeg2000(image: Pixels, quality: int) -> tuple[bytes, str]:
     bpp = quality / 1000
     data = _saved(image, "JPEG2000", quality_layers=[24 / bpp], **JPEG2000)
     return data, f"{bpp:g} bpp asked, 9/7 wavelet"
 
 
-def _jpegxl(image: Pixels, quality: int) -> tuple[bytes, str]:
-    return _saved(image, "JXL", quality=quality, **JPEGXL), f"quality {quality}, effort 7"
+def _with_quality(format: str, said: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Returns the `encode` of a format that Pillow gives a quality and fixed options."""
+
+    def encode(image: Pixels, quality: int) -> tuple[bytes, str]:
+        return _saved(image, format, quality=quality, **options), f"quality {quality}, {said}"
+
+    return encode
 
 
 def _saved(image: Pixels, format: str, **options: Any) -> bytes:
@@ -140,7 +136,7 @@ CODECS = {
         settings=WEBP,
         missing=_missing("webp", "WebP", "Pillow from PyPI"),
         version=_version("libwebp", "webp"),
-        encode=_webp,
+        encode=_with_quality("WEBP", "method 6", WEBP),
         decode=_decode,
     ),
     "avif": Codec(
@@ -151,7 +147,7 @@ CODECS = {
         settings={**AVIF, "advanced": "tune=ssim"},
         missing=_missing("avif", "AVIF", "Pillow 11.3 or newer from PyPI"),
         version=_version("libavif", "avif"),
-        encode=_avif,
+        encode=_with_quality("AVIF", "speed 4, 4:4:4, tune ssim", AVIF),
         decode=_decode,
     ),
     "jpeg2000": Codec(
@@ -173,7 +169,7 @@ CODECS = {
         settings=JPEGXL,
         missing=_missing_plugin,
         version=_plugin_version,
-        encode=_jpegxl,
+        encode=_with_quality("JXL", "effort 7", JPEGXL),
         decode=_decode,
     ),
 }

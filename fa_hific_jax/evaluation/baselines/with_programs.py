@@ -15,7 +15,7 @@ from fa_hific_jax.evaluation.baselines import yuv
 from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
 
 SECONDS = 600
-"""After which a program is taken to hang."""
+"""Time after which a program counts as hanging."""
 
 BPG = ("-e", "x265", "-c", "ycbcr", "-f", "444", "-b", "8", "-m", "9")
 # One picture, so neither threads nor groups of pictures; QPA would trade PSNR for appearance.
@@ -76,7 +76,7 @@ def _run(*command: str) -> None:
     if done.returncode:
         raise UserError(
             f"{command[0]} failed with code {done.returncode} ({_lines(done)[-1]}): "
-            "leave this baseline out or mend its installation"
+            "leave this baseline out or fix its installation"
         )
 
 
@@ -117,7 +117,7 @@ def _missing(*programs: str) -> Callable[[], str | None]:
 
 
 def _version(*commands: Sequence[str]) -> Callable[[], str]:
-    """The first line that each command prints, whatever its exit status."""
+    """Returns a function of the first line that each command prints, whatever its exit status."""
     return lambda: "; ".join(_lines(_ended(command))[0] for command in commands)
 
 

@@ -1,4 +1,4 @@
-"""RGB to planar YCbCr 4:2:0 of 10 bits and back, as VVC encoders for the public take it.
+"""RGB to planar YCbCr 4:2:0 of 10 bits and back, as publicly available VVC encoders take it.
 
 BT.709 in full range (ITU-R BT.709-6, section 3; H.273, matrix 1, full range flag 1), with
 RGB in [0, 255]:
@@ -25,7 +25,7 @@ def size(height: int, width: int) -> int:
 
 
 def from_rgb(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """The planes Y, Cb and Cr, 16 bits little-endian; odd sides repeat their last pixel."""
+    """Returns the planes Y, Cb and Cr, 16 bits little-endian; odd sides repeat their last pixel."""
     height, width, _ = image.shape
     even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge").astype(np.float64)
     red, green, blue = np.moveaxis(even, -1, 0)
@@ -37,7 +37,7 @@ def from_rgb(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def to_rgb(planes: bytes, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """What `from_rgb` turns into such planes, rounded and clipped to 8 bits."""
+    """Returns the image of planes of `from_rgb`, rounded and clipped to 8 bits."""
     rows, columns = (height + 1) // 2, (width + 1) // 2
     samples = np.frombuffer(planes, "<u2").astype(np.float64)
     luma, cb, cr = np.split(samples, [4 * rows * columns, 5 * rows * columns])

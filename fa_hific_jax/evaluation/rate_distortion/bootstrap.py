@@ -1,4 +1,4 @@
-"""How far a number would move had other images been drawn: intervals by resampling the images.
+"""Intervals by resampling the images: how far a number would move with other images.
 
 B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
 Images are drawn with replacement, the same ones for both codecs, and curves are those of the means
@@ -6,43 +6,35 @@ over the drawn images.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from fa_hific_jax.evaluation.rate_distortion.curves import Curve, Delta, of_arrays
+from fa_hific_jax.evaluation.rate_distortion.curves import Curve, Delta, Row, of_arrays
 
 RESAMPLES = 1000
 LEVEL = 0.95
 MAX_FAILED = 0.05
 """Share of resamples without a number, above which there is no interval."""
 
-Row = Mapping[str, Any]
 Grid = tuple[Float[np.ndarray, "points images"], Float[np.ndarray, "points images"]]
 
 
 class Interval(NamedTuple):
-    """A number and between which ends it lies for `LEVEL` of the resamples.
+    """A number, and the ends between which it lies for `LEVEL` of the resamples."""
 
-    Attributes:
-      value: of all images, or None.
-      low, high: ends of the interval, or None.
-      images: how many took part.
-      reason: why value, or low and high, are None.
-    """
-
-    value: float | None
+    value: float | None  # of all images
     low: float | None
     high: float | None
-    images: int
-    reason: str | None = None
+    images: int  # number of images that took part
+    reason: str | None = None  # why value, or low and high, are None
 
 
 def mean_interval(
     differences: Float[np.ndarray, " n"], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
-    """The mean of one difference per image, with its interval (none for a single image)."""
+    """Returns the mean of one number per image, with its interval (none for a single image)."""
     count = len(differences)
     if not count:
         return Interval(None, None, None, 0, "no image was measured with both")
@@ -63,10 +55,10 @@ def bootstrap(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """`bd_rate` or `bd_metric` between two codecs' mean curves, with its interval over images.
+    """Returns `bd_rate` or `bd_metric` of two codecs' mean curves, with its interval over images.
 
     Images that only one of them has, or that lack the metric at all points of one, do not take
-    part; then points that lack it on some image are left out, for a mean stands for all of them.
+    part. Then points that lack it on some image are left out: a mean is over all of them.
 
     Args:
       rows_a, rows_b: each of one curve: one codec, one family, any number of images.
@@ -112,7 +104,7 @@ def _ends(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
 def _table(
     rows: Iterable[Row], metric: str, better: str
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """(image, point) -> bpp and value, where there is a value; of a signed error its size."""
+    """Returns bpp and value by (image, point); of a signed error its absolute value."""
     rows = list(rows)
     if len({row["codec"] for row in rows}) > 1:
         raise ValueError("rows of several codecs do not make one curve")
@@ -124,7 +116,7 @@ def _table(
 
 
 def _grid(table: Mapping[tuple[str, str], tuple[float, float]], images: list[str]) -> Grid:
-    """bpp and values by point and image, of the points that all images have."""
+    """Returns bpp and values by point and image, of the points that all images have."""
     points = [
         point
         for point in dict.fromkeys(point for _, point in table)

@@ -9,63 +9,64 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.interpolate import PchipInterpolator
 
 from fa_hific_jax.errors import UserError
 
 MIN_POINTS = 3
-"""Of each curve for a BD number: those of HiFiC, low, medium and high."""
+"""Fewest points of a curve for a BD number: HiFiC has three, low, medium and high."""
 MIN_SHARE = 0.25
-"""Of the shorter curve's range that both must cover; with less, a BD number tells of a corner."""
+"""Least share of the shorter curve's range that both must cover for a BD number."""
 
+Row = Mapping[str, Any]
 Numbers = Float[np.ndarray, " n"]
 Others = Float[np.ndarray, " m"]
 
 
 class Curve(NamedTuple):
-    """Points in rising order of bpp, no two at the same; `better` as in the metric's description.
-
-    Attributes:
-      bpp: bits per pixel.
-      scores: the metric, negated where lower is better, minus its size where zero is best.
-      better: "higher", "lower" or "zero".
-    """
+    """Points in rising order of bpp, no two at the same."""
 
     bpp: Numbers
-    scores: Numbers
-    better: str
+    scores: Numbers  # the metric, negated if lower is better, minus its absolute value if zero is
+    better: str  # "higher", "lower" or "zero", as in the metric's description
 
     def frontier(self) -> "Curve":
-        """Without points that do no better than a cheaper one: quality then rises with the rate."""
+        """Returns the curve without points that are no better than a cheaper one."""
         best = np.maximum.accumulate(np.concatenate([[-np.inf], self.scores[:-1]]))
         keep = self.scores > best
         return Curve(self.bpp[keep], self.scores[keep], self.better)
 
+    def mean(self, low: float, high: float) -> float:
+        """Returns the mean score over the logarithm of bpp from low to high.
+
+        Rates beyond an end of the curve count as that end. With low >= high it is the score at low.
+        """
+        if len(self.bpp) == 1:
+            return float(self.scores[0])
+        ends = np.log(np.clip([low, high], self.bpp[0], self.bpp[-1]))
+        pieces = PchipInterpolator(np.log(self.bpp), self.scores)
+        if low >= high:
+            return float(pieces(ends[0]))
+        return float(pieces.integrate(*ends)) / float(ends[1] - ends[0])
+
     def in_units(self, score: float) -> float:
-        """A score as the metric has it (its size, where zero is best)."""
+        """Returns a score in the unit of the metric (its absolute value, where zero is best)."""
         return score if self.better == "higher" else -score
 
 
 class Delta(NamedTuple):
-    """How far curve b lies from curve a.
+    """Mean distance of curve b from curve a."""
 
-    Attributes:
-      value: percent of a's rate (BD-rate) or units of the metric (BD-metric), or None.
-      reason: why there is no value.
-      low, high: ends of the range over which was averaged, in the metric or in bpp.
-      share: of the shorter curve's range that this is.
-      dropped: points of both curves left out because a cheaper one was at least as good.
-    """
-
-    value: float | None
-    reason: str | None = None
-    low: float | None = None
+    value: float | None  # percent of a's rate (BD-rate) or units of the metric (BD-metric)
+    reason: str | None = None  # why there is no value
+    low: float | None = None  # ends of the averaged range, in the metric or in bpp
     high: float | None = None
-    share: float | None = None
-    dropped: int = 0
+    share: float | None = None  # the averaged range as a share of the shorter curve's
+    dropped: int = 0  # number of points left out because a cheaper one was at least as good
 
 
-def curve(points: Iterable[Mapping[str, Any]], metric: str, better: str) -> Curve:
-    """The points that have the metric; of those at the same bpp the best.
+def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
+    """Returns the curve of the points that have the metric.
 
     Args:
       points: rows of one image or means over images, with "bpp" and "values".
@@ -73,13 +74,13 @@ def curve(points: Iterable[Mapping[str, Any]], metric: str, better: str) -> Curv
       better: "higher", "lower" or "zero" (a signed error).
     """
     measured = [(p["bpp"], p["values"].get(metric)) for p in points if p["bpp"] is not None]
-    kept = [(bpp, value) for bpp, value in measured if value is not None]
-    both = np.array(kept, np.float64).reshape(-1, 2)
+    both = np.array([(bpp, value) for bpp, value in measured if value is not None], np.float64)
+    both = both.reshape(-1, 2)
     return of_arrays(both[:, 0], both[:, 1], better)
 
 
 def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
-    """The curve of arrays: sorted, the best of points at the same bpp, no bpp of zero or less."""
+    """Returns the sorted curve with the best of points at the same bpp and no bpp <= 0."""
     scores = {"higher": values, "lower": -values, "zero": -np.abs(values)}[better]
     order = np.lexsort((-scores, bpp))
     order = order[np.isfinite(scores[order]) & (bpp[order] > 0)]
@@ -87,13 +88,21 @@ def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
     return Curve(bpp, scores[order][first], better)
 
 
-def families(points: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Points by everything in their name but the quality: each family is one curve.
+def by_image(rows: Iterable[Row], metric: str, better: str) -> dict[str, Curve]:
+    """Returns the curve of each image."""
+    images: dict[str, list[Row]] = {}
+    for row in rows:
+        images.setdefault(row["image"], []).append(row)
+    return {image: curve(of_image, metric, better) for image, of_image in images.items()}
 
-    A decoder's detail leaves the file as it is, so that points of several details have the same
-    bpp and do not lie on one curve: "q=0.5,detail=1" is of the family "detail=1".
+
+def families(points: Iterable[Row]) -> dict[str, list[Row]]:
+    """Groups points by everything in their name except the quality: each family is one curve.
+
+    A decoder's detail does not change the file, so points of several details have the same bpp and
+    do not lie on one curve: "q=0.5,detail=1" is of the family "detail=1".
     """
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[str, list[Row]] = {}
     for point in points:
         parts = point["point"].split(",")
         rest = [part for part in parts if not part.startswith(("q=", "quality "))]
@@ -102,10 +111,10 @@ def families(points: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 
 def bd_rate(a: Curve, b: Curve) -> Delta:
-    """The mean rate of b relative to a at equal quality, minus 100 %; negative: b is smaller.
+    """Returns the mean rate of b relative to a at equal quality, minus 100 %.
 
-    Quality must rise with the rate, so that points which do no better than a cheaper one of their
-    curve are left out, and counted.
+    It is negative where b is smaller. Quality must rise with the rate, so points that are no
+    better than a cheaper one of their curve are left out, and counted.
 
     Raises:
       UserError: the package bjontegaard is not installed.
@@ -122,9 +131,9 @@ def bd_rate(a: Curve, b: Curve) -> Delta:
 
 
 def bd_metric(a: Curve, b: Curve) -> Delta:
-    """The mean of metric b minus metric a at equal rate, over the logarithm of the rate.
+    """Returns the mean of metric b minus metric a at equal rate, over the logarithm of the rate.
 
-    For a signed error it is the difference of its size.
+    For a signed error it is the difference of the absolute values.
 
     Raises:
       UserError: the package bjontegaard is not installed.
@@ -141,7 +150,7 @@ _OPTIONS = {"method": "pchip", "require_matching_points": False, "min_overlap": 
 
 
 def _overlap(a: Numbers, b: Others, called: str) -> tuple[float, float, float] | str:
-    """Ends of the common range and its share of the shorter one, or why there is too little."""
+    """Returns ends of the common range and its share of the shorter, or why it is too small."""
     fewest = min(len(a), len(b))
     if fewest < MIN_POINTS:
         return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"

@@ -1,4 +1,4 @@
-"""What the page shows of frequencies and of bits: small arrays, packed for a script to read."""
+"""Spectra and maps of bits of the page: small arrays, packed for its script."""
 
 import base64
 from pathlib import Path
@@ -17,14 +17,14 @@ RINGS = 64
 
 
 def pack(values: Float[np.ndarray, "h w"], low: float, step: float) -> dict[str, Any]:
-    """values as bytes, value = low + step * byte, clipped: {"shape", "low", "step", "data"}."""
+    """Returns {"shape", "low", "step", "data"}: bytes with value = low + step * byte, clipped."""
     codes = np.clip(np.rint((values - low) / step), 0, 255).astype(np.uint8)
     data = base64.b64encode(codes.tobytes()).decode()
     return {"shape": list(values.shape), "low": low, "step": step, "data": data}
 
 
 def spectrum(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
-    """The log spectrum in dB, in steps of 0.5 dB: its upper rows up to the one in the middle.
+    """Returns the log spectrum in steps of 0.5 dB: its upper rows up to the one in the middle.
 
     The rows below are those above turned by half a circle, as luma is real. The spectrum is
     averaged down to an odd number of cells a side, at most SPECTRUM_SIDE.
@@ -36,13 +36,13 @@ def spectrum(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
 
 
 def radial(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, list[float]]:
-    """Cycles per pixel and dB of the radial power spectrum, rounded for the page."""
+    """Returns cycles per pixel and dB of the radial power spectrum, rounded for the page."""
     frequency, power = radial_power_spectrum(image, RINGS)
     return {"x": np.round(frequency, 4).tolist(), "y": np.round(decibels(power), 2).tolist()}
 
 
 def heat_maps(path: Path, width: int, height: int) -> dict[str, Any]:
-    """Where the bits of an image went: {"y": …, "z": …}, in bits per pixel.
+    """Returns where the bits of an image went: {"y": …, "z": …}, in bits per pixel.
 
     Each holds a packed map, "size" (width and height of a cell in pixels of the image) and "bpp",
     what the latent costs in all. Cells of the padding beside the image count, as its bits do.
@@ -73,6 +73,6 @@ def _heat_map(bits: Float[np.ndarray, "h w"], padded: np.ndarray, pixels: int) -
 def shrink(
     values: Float[np.ndarray, "h w"], height: int, width: int
 ) -> Float[np.ndarray, "height width"]:
-    """values averaged over areas."""
+    """Returns values averaged over areas."""
     small = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
     return np.asarray(small, np.float64)

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.report import pictures, tables
-from fa_hific_jax.evaluation.report.tables import Results, number
-from fa_hific_jax.evaluation.results import replace_file
+from fa_hific_jax.evaluation.report.tables import Results
+from fa_hific_jax.evaluation.results import notes, replace_file
 
-# Of the whole file: what mail and chat programs still take, and a phone still opens.
 SIZE_LIMIT = 20_000_000
-# For what is only known when the pictures are: notes on them, and the numbers in the notes.
-_RESERVE = 20_000
+"""Bytes of the whole file: mail and chat programs still take it, and a phone still opens it."""
+_RESERVE = 20_000  # for what is known only after the pictures: notes on them
 
 _COLOURS = {
     "model": ("#e8590c", "#d6336c", "#ae3ec9", "#e67700"),
@@ -49,9 +48,10 @@ class Look(NamedTuple):
 def write_report(results: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/report.html` and returns its path.
 
-    The page holds its pictures, its script and the plotting library, and loads nothing. It stays
-    under SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making
-    them smaller, and says which. A picture that cannot be read is named on the page and left out.
+    The page needs nothing else than results.json and the pictures beside it. It holds its pictures,
+    its script and the plotting library, and loads nothing. It stays under SIZE_LIMIT bytes by
+    showing fewer pictures, then by coding them with loss, then by making them smaller, and says
+    which. A picture that cannot be read is named on the page and left out.
 
     Args:
       results: content of a results.json (docs/evaluation.md).
@@ -80,16 +80,20 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
         "library": get_plotlyjs(),
         "script": "".join(map(_asset, _SCRIPTS)),
     }
-    nothing = pictures.Shown(pictures.PLANS[0], {}, [])
-    bare = len(_encoded(template.render(fixed, **_shown(nothing, fixed))))
+
+    def page(shown: pictures.Shown) -> bytes:
+        text = template.render(fixed, shown=shown, sizes=_sizes(shown, fixed))
+        return text.encode("utf-8", errors="replace")
+
+    bare = len(page(pictures.Shown(pictures.DETAILS[0], {}, [])))
     shown = pictures.fit(results, folder, SIZE_LIMIT - bare - _RESERVE)
     path = folder / "report.html"
-    replace_file(path, _encoded(template.render(fixed, **_shown(shown, fixed))))
+    replace_file(path, page(shown))
     return path
 
 
 def looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
-    """Name, colour and marker of each codec, the same all over the page."""
+    """Returns the label, color and marker of each codec, the same all over the page."""
     found, counts = {}, dict.fromkeys(_COLOURS, 0)
     for codec, about in codecs.items():
         kind = about["kind"]
@@ -101,41 +105,39 @@ def looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
 
 
 def _content(results: Results, folder: Path) -> dict[str, Any]:
-    """What the template shows apart from the pictures and what it inlines."""
+    """Returns what the template shows, apart from the pictures and the files that it inlines."""
     names = list(dict.fromkeys(row["image"] for row in results["rows"]))
     plots = tables.curves(results)
-    described = dict(results["metrics"])
-    described |= {metric: tables.metric_of_set(results, metric) for metric in plots}
+    metrics = {m: tables.described(results, m) for m in (*results["metrics"], *plots)}
     codecs = looks(results["codecs"])
+    shared = {
+        "codecs": {codec: look._asdict() for codec, look in codecs.items()},
+        "metrics": metrics,
+        "published": results["published"],
+    }
     index = {
         "anchor": tables.anchor(results),
-        "codecs": {codec: look._asdict() for codec, look in codecs.items()},
-        "metrics": described,
         "curves": plots,
-        "published": results.get("published", []),
         "images": [_image(results, folder, name) for name in names],
     }
     models = [look.label for look in codecs.values() if look.kind == "model"]
-    return {
+    meta = {k: v for k, v in results["meta"].items() if v not in (None, "", [], {})}
+    return shared | {
         "title": " · ".join(models) or "Codecs compared",
         "names": names,
-        "codecs": codecs,
         "about": results["codecs"],
         "near": tables.table(results, tables.near_keys(results)),
         "every": tables.table(results, {(m["codec"], m["point"]) for m in results["means"]}),
-        "absent": tables.absent(results),
-        "metrics": described,
+        "notes": notes(dict(results)),
         "plots": plots,
-        "published": results.get("published", []),
         "open_signs": _OPEN_SIGNS,
-        "problems": _problems(results),
-        "settings": _settings(results["meta"]),
-        "index": pictures.script_json(index),
+        "settings": {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()},
+        "index": pictures.script_json(shared | index),
     }
 
 
 def _image(results: Results, folder: Path, name: str) -> dict[str, Any]:
-    """An image and its rows as the script reads them; the key of a row is its place in results."""
+    """Returns an image and its rows for the script; a row's key is its place in the results."""
     rows = {i: row for i, row in enumerate(results["rows"]) if row["image"] == name}
     first = next(iter(rows.values()))
     return {
@@ -148,7 +150,7 @@ def _image(results: Results, folder: Path, name: str) -> dict[str, Any]:
 
 
 def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
-    values = {metric: number(row["values"].get(metric)) for metric in results["metrics"]}
+    values = {metric: row["values"].get(metric) for metric in results["metrics"]}
     return {
         "codec": row["codec"],
         "point": row["point"],
@@ -159,44 +161,15 @@ def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _problems(results: Results) -> list[str]:
-    """Images and codecs without numbers, each with its reason."""
-    meta = results["meta"]
-    found = [
-        f"{about['label']}: not measured: {about['not_measured']}"
-        for about in results["codecs"].values()
-        if about.get("not_measured")
-    ]
-    found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
-    return found + [
-        f"{e['image']}, {e['codec']} {e['point']}: not measured: {e['reason']}"
-        for e in meta.get("failed", ())
-    ]
-
-
-def _settings(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    held = {key: value for key, value in meta.items() if value not in (None, "", [], {})}
-    return [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in held.items()]
-
-
-def _shown(shown: pictures.Shown, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template says of the pictures, and where the bytes of the page are."""
+def _sizes(shown: pictures.Shown, fixed: Mapping[str, Any]) -> dict[str, str]:
+    """Returns where the bytes of the page are."""
     sizes = {
         "pictures, spectra and maps": sum(map(len, shown.images.values())),
         "plotting library": len(fixed["library"]),
         "numbers and small pictures": len(fixed["index"]),
     }
-    return {
-        "plan": shown.plan,
-        "images": shown.images,
-        "unreadable": shown.problems,
-        "sizes": {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()},
-    }
+    return {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()}
 
 
 def _asset(name: str) -> str:
     return resources.files("fa_hific_jax.evaluation.report").joinpath(name).read_text("utf-8")
-
-
-def _encoded(page: str) -> bytes:
-    return page.encode("utf-8", errors="replace")

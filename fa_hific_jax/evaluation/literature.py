@@ -1,41 +1,39 @@
-"""Figures that others have published, for the set of images they were measured on and no other.
+"""Figures from the literature, each shown only for the set of images it was measured on.
 
-They lie in published.json with their source and protocol, have points but no rows, and are never
-averaged, interpolated or compared with what was measured here.
+They are in literature.json with their source and protocol. They have points but no rows, and are
+never averaged, interpolated or compared with what was measured here.
 """
 
-import copy
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FILE = Path(__file__).with_name("published.json")
+_FILE = Path(__file__).with_name("literature.json")
 _KODAK = {f"kodim{number:02d}" for number in range(1, 25)}
 _DIV2K = {f"{number:04d}" for number in range(801, 901)}
 
 
 def for_images(name: str | None) -> list[dict[str, Any]]:
-    """The figures for a set of images: {"label", "source", "set", "protocol", "points"} each.
+    """Returns the figures for a set of images: {"label", "source", "set", "protocol", "points"}.
 
     A point has "bpp" and metrics by the ids of `metrics.DESCRIPTIONS`, as far as these are the
     same ("lpips" alone is LPIPS of an unknown backbone).
 
     Args:
       name: "kodak", "clic2020" (the test set), "div2k" (the validation set) or "kodak-256" (the
-        FA-HiFiC poster's cropped and shrunk one), as `recognise` gives it; for anything else
-        there are none.
+        cropped and downsampled one of the FA-HiFiC poster), as `recognise` returns it. There are
+        none for anything else.
     """
-    return [copy.deepcopy(entry) for entry in _all() if entry["set"] == name]
+    return [entry for entry in json.loads(_FILE.read_text("utf-8")) if entry["set"] == name]
 
 
 def recognise(sizes: Mapping[str, tuple[int, int]]) -> str | None:
-    """The set that these images are: "kodak", "kodak-256", "div2k", or None.
+    """Returns the set that these images are: "kodak", "kodak-256", "div2k", or None.
 
     The whole set must be there under its own names, and Kodak in its own sizes: a folder's name
-    proves nothing, and the figures do not stand for some of the images. The images of CLIC 2020
-    have no names by which to know them.
+    proves nothing, and the figures do not apply to some of the images. The images of CLIC 2020
+    have no names by which to recognise them.
 
     Args:
       sizes: name without suffix -> (width, height) in pixels.
@@ -46,8 +44,3 @@ def recognise(sizes: Mapping[str, tuple[int, int]]) -> str | None:
     if names == _KODAK and found == {(256, 256)}:
         return "kodak-256"
     return "div2k" if names == _DIV2K else None
-
-
-@cache
-def _all() -> list[dict[str, Any]]:
-    return json.loads(_FILE.read_text("utf-8"))

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from fa_hific_jax.evaluation import published
+from fa_hific_jax.evaluation import literature
 from fa_hific_jax.metrics import DESCRIPTIONS
 
 SETS = ("kodak", "clic2020", "div2k", "kodak-256")
@@ -28,13 +28,13 @@ def test_figures_of_hific_are_those_of_its_file(name, data_folder):
         for line in lines
         if line["dataset"] == name
     ]
-    (entry,) = published.for_images(name)
+    (entry,) = literature.for_images(name)
     assert entry["points"] == expected and len(expected) == 3
 
 
 def test_figures_of_the_poster_are_those_read_off_it(data_folder):
     lines = list(csv.DictReader((data_folder / "poster.csv").read_text().splitlines()))
-    entries = published.for_images("kodak-256")
+    entries = literature.for_images("kodak-256")
     assert [entry["label"] for entry in entries] == ["HiFiC (FA-HiFiC poster)", "FA-HiFiC (poster)"]
     found = [point for entry in entries for point in entry["points"]]
     assert found == [
@@ -45,7 +45,7 @@ def test_figures_of_the_poster_are_those_read_off_it(data_folder):
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_figure_has_a_source_and_a_protocol(name):
-    for entry in published.for_images(name):
+    for entry in literature.for_images(name):
         assert entry["set"] == name and len(entry["source"]) > 40 and len(entry["protocol"]) > 40
         for point in entry["points"]:
             others = point.keys() - {"bpp", "niqe"}
@@ -55,20 +55,20 @@ def test_every_figure_has_a_source_and_a_protocol(name):
 
 
 def test_no_other_images_have_figures():
-    assert published.for_images("photographs") == published.for_images(None) == []
+    assert literature.for_images("photographs") == literature.for_images(None) == []
     some = dict(list(KODAK.items())[:23])
     larger = KODAK | {"kodim01": (1536, 1024)}
     other = {f"image{n}": size for n, size in enumerate(KODAK.values())}
     for sizes in ({}, some, larger, other, KODAK | {"another": (768, 512)}):
-        assert published.recognise(sizes) is None
+        assert literature.recognise(sizes) is None
 
 
 def test_sets_are_recognised_by_all_their_names_and_sizes():
-    assert published.recognise(KODAK) == "kodak"
-    assert published.recognise(dict.fromkeys(KODAK, (256, 256))) == "kodak-256"
-    assert published.recognise({f"{n:04d}": (2040, 1000 + n) for n in range(801, 901)}) == "div2k"
+    assert literature.recognise(KODAK) == "kodak"
+    assert literature.recognise(dict.fromkeys(KODAK, (256, 256))) == "kodak-256"
+    assert literature.recognise({f"{n:04d}": (2040, 1000 + n) for n in range(801, 901)}) == "div2k"
 
 
 def test_what_is_returned_may_be_changed():
-    published.for_images("kodak")[0]["points"].clear()
-    assert len(published.for_images("kodak")[0]["points"]) == 3
+    literature.for_images("kodak")[0]["points"].clear()
+    assert len(literature.for_images("kodak")[0]["points"]) == 3

@@ -11,7 +11,7 @@ Picture = UInt8[np.ndarray, "_ _ _"]
 
 
 def psnr(x: Picture, x_hat: Picture) -> float:
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mse) over all channels; inf if equal.
+    """Returns the PSNR in dB, 10 log10(255^2 / mse) over all channels; inf for equal images.
 
     Raises:
       UserError: the images, (h, w, c), have different shapes.
@@ -21,11 +21,11 @@ def psnr(x: Picture, x_hat: Picture) -> float:
 
 
 def log_frequency_distance(x: Picture, x_hat: Picture) -> float:
-    """ln(1 + mean over channels and frequencies of |F(x) - F(x_hat)|^2), F without scaling.
+    """Returns ln(1 + mean over channels and frequencies of |F(x) - F(x_hat)|^2), F unscaled.
 
-    The LFD of Jiang et al., "Focal Frequency Loss", ICCV 2021. By Parseval's theorem the mean is
-    the squared error summed over pixels, so no transform is needed, and between images of one
-    size LFD says what PSNR says: ln(1 + height * width * mse).
+    This is the LFD of Jiang et al., "Focal Frequency Loss", ICCV 2021. By Parseval's theorem the
+    mean is the squared error summed over pixels, so no transform is needed. Between images of one
+    size LFD orders as PSNR does: ln(1 + height * width * mse).
 
     Raises:
       UserError: the images, (h, w, c), have different shapes.
@@ -34,7 +34,7 @@ def log_frequency_distance(x: Picture, x_hat: Picture) -> float:
 
 
 def squared_error(x: Picture, x_hat: Picture) -> int:
-    """The sum of squared differences over pixels and channels; raises as `psnr` does."""
+    """Returns the sum of squared differences over pixels and channels; raises as `psnr` does."""
     check_pair(x, x_hat)
     # In 32 bits, and only the sum in 64: below 2^17 each, and memory traffic is what it costs.
     return int(np.sum(np.square(x.astype(np.int32) - x_hat), dtype=np.int64))

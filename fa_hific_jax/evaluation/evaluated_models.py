@@ -1,0 +1,123 @@
+"""The models to evaluate: loaded from runs and exported folders, named, and described."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from fa_hific_jax import checkpoints
+from fa_hific_jax import settings as settings_lib
+from fa_hific_jax.codec import shipped
+from fa_hific_jax.codec.model import Model, from_params
+from fa_hific_jax.codec.model_folder import DESCRIPTION, config_of, load_model
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models.autoencoder import init_parameters
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluatedModel:
+    """A model among the codecs of an evaluation."""
+
+    id: str  # name in rows and files
+    kind: str  # "model", or "control" for one that has not been trained
+    model: Model
+    params: Any  # of the `Autoencoder`; None for an exported model, which lacks some of them
+    step: int | None  # of training, where known
+    settings: Mapping[str, Any]  # those of the run, nested, as far as they are known
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all weights and tables; `model_id` alone leaves the encoder out."""
+        found = hashlib.sha256(self.model.model_id)
+        for leaf in jax.tree.leaves(self.model.params):
+            found.update(np.asarray(leaf).tobytes())
+        return found.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the model's entry in "codecs" of the results."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params or self.model.params))
+        return {
+            "label": self.id,
+            "kind": self.kind,
+            "version": f"model {self.model.model_id.hex()}",
+            "settings": dataclasses.asdict(self.model.config),
+            "model_id": self.model.model_id.hex(),
+            "step": self.step,
+            "parameters": size,
+            "target_bpp": self.settings.get("loss", {}).get("target_bpp"),
+            "not_measured": None,
+        }
+
+
+def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) -> EvaluatedModel:
+    """Loads the newest checkpoint of a training run, or an exported model.
+
+    Args:
+      folder: of a run, or written by `fa-hific export`, or the name of a shipped model.
+      named_by: the flag with which the user named the folder, for messages.
+      held: settings that the run must agree with; by default its own are taken.
+
+    Raises:
+      UserError: neither of the two, damaged, or the run has another model than `held`.
+    """
+    path = checkpoints.workdir_path(shipped.place(folder), named_by)
+    name = path.name or "model"
+    if (path / DESCRIPTION).exists():
+        model = load_model(Path(path))
+        known = model.origin.get("settings") or {}
+        return EvaluatedModel(name, "model", model, None, model.origin.get("step"), known)
+    if named_by != "--workdir" and not (path / checkpoints.FOLDER).exists():
+        raise UserError(
+            f"{named_by} {folder}: neither a run (it holds no {checkpoints.FOLDER} folder) nor an "
+            f"exported model (it holds no {DESCRIPTION}): give one of the two"
+        )
+    if held is not None:
+        params, step = checkpoints.load_autoencoder(path, held)
+        known, config = settings_lib.to_mapping(held), held.model
+    else:
+        params, step, known, config = _read_run(path, named_by)
+    return EvaluatedModel(name, "model", from_params(config, params), params, step, known)
+
+
+def _read_run(path: epath.Path, named_by: str) -> tuple[Any, int, dict[str, Any], Any]:
+    """Returns parameters, step, settings and model config of a run's newest checkpoint."""
+    kept, step = checkpoints.newest(path, named_by)
+    stored = kept.settings(step)
+    try:
+        config = config_of(stored["model"])
+    except TypeError as error:
+        raise UserError(
+            f"the checkpoint in {path} is of a version with other networks ({error}): "
+            "evaluate it with the version that wrote it"
+        ) from error
+    params = checkpoints.restore_on_device(kept, step, config)
+    kept.close()
+    return params, step, stored, config
+
+
+def untrained(of: EvaluatedModel) -> EvaluatedModel:
+    """Returns the same networks with the random parameters with which the run began."""
+    seed = of.settings.get("train", {}).get("seed", 0)
+    params = init_parameters(of.model.config, jax.random.key(seed))
+    model = from_params(of.model.config, params)
+    return EvaluatedModel("untrained", "control", model, params, 0, of.settings)
+
+
+def with_distinct_ids(
+    found: Sequence[EvaluatedModel], taken: Sequence[str] = ()
+) -> list[EvaluatedModel]:
+    """Appends -2, -3, ... to an id that an earlier model or `taken` already has."""
+    used, distinct = set(taken), []
+    for model in found:
+        numbered = (f"{model.id}-{number}" for number in itertools.count(2))
+        name = next(n for n in itertools.chain([model.id], numbered) if n not in used)
+        used.add(name)
+        distinct.append(dataclasses.replace(model, id=name))
+    return distinct

@@ -1,0 +1,60 @@
+"""Features of pictures, kept in files beside them: what metrics between sets of images need."""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fa_hific_jax import metrics
+from fa_hific_jax.evaluation.images import key_of, read_png
+from fa_hific_jax.evaluation.results import replace_file
+from fa_hific_jax.metrics import Weights
+from fa_hific_jax.metrics.weights import digest
+
+
+def measured_with(weights: Weights) -> str:
+    """Returns a hash that changes with the metrics and with their weights."""
+    networks: dict[str, Any] = dict(weights.lpips)
+    if weights.inception is not None:
+        networks["inception"] = weights.inception
+    digests = {name: digest(params.weights) for name, params in networks.items()}
+    identity = json.dumps([list(metrics.DESCRIPTIONS), digests], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+class Features:
+    """Features of the pictures in a folder, each computed once and kept in features/.
+
+    A file of features names the picture's key and the weights: those of another are not taken.
+    """
+
+    def __init__(self, weights: Weights, folder: Path):
+        self._weights, self._folder, self.measured_with = weights, folder, measured_with(weights)
+        self._needed = "alex" in weights.lpips or weights.inception is not None
+
+    def of(self, picture: str) -> dict[str, np.ndarray]:
+        """Returns the features of a picture by network; {} if no metric of sets is measured."""
+        if not self._needed:
+            return {}
+        file = self._folder / f"features/{picture.replace('/', '.')}.npz"
+        identity = f"{key_of(self._folder / picture)} {self.measured_with}"
+        if file.is_file():
+            with np.load(file, allow_pickle=False) as arrays:
+                found = dict(arrays)
+            if found.pop("identity", None) == identity:
+                return found
+        image = read_png(self._folder / picture)
+        found: dict[str, Any] = dict(metrics.image_features(self._weights, image))
+        content = io.BytesIO()
+        np.savez(content, identity=np.array(identity), **found)
+        replace_file(file, content.getvalue())
+        return found
+
+    def set_metrics(self, originals: Sequence[str], decoded: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the entries of all metrics between two sets of pictures."""
+        sets = [[self.of(picture) for picture in pictures] for pictures in (originals, decoded)]
+        return metrics.set_metrics(self._weights, *(sets if self._needed else ((), ())))

@@ -1,0 +1,239 @@
+"""The loop over images and points: codes, measures, and logs each row as soon as it is known."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from fa_hific_jax import __version__, metrics
+from fa_hific_jax.codec.programs import padded_shape
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import bits, images, points, workers
+from fa_hific_jax.evaluation.features import Features
+from fa_hific_jax.evaluation.merging import Share
+from fa_hific_jax.evaluation.points import Point
+from fa_hific_jax.evaluation.prepare import Evaluation
+from fa_hific_jax.evaluation.rows import Coding, Row, RowLog
+
+Coded = Callable[[], Coding | Row]  # waits for a result, or returns the row of an earlier run
+
+
+class SourceImage(NamedTuple):
+    """An image of the source that can be read."""
+
+    index: int
+    name: str
+    sha256: str
+    height: int
+    width: int
+
+
+class Task(NamedTuple):
+    """An image at a point: what becomes of it, and where its picture and bits are kept."""
+
+    image: SourceImage
+    point: Point
+    original: images.Image
+    key: str  # hash of everything that determines the result
+    picture: str
+    bits: str
+
+
+class Loop:
+    """Codes and measures images at every point of an evaluation, resuming earlier runs.
+
+    The picture and the bits of a row carry its key. So a row of an earlier run is taken only if all
+    that belongs to it is there, at whatever moment that run was killed, and whatever has been
+    written over it since.
+    """
+
+    def __init__(self, evaluation: Evaluation, out: Path, log: RowLog, features: Features):
+        self._points, self._source = evaluation.points, evaluation.source
+        self._weights, self._jobs = evaluation.weights, evaluation.jobs
+        self._out, self._log, self._features, self._share = out, log, features, Share()
+        self._compiled: set[tuple[str, tuple[int, int]]] = set()
+
+    def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> Share:
+        """Does all points of the images with these numbers, and says how far it has come."""
+        readable = self._readable(indexes)
+        self._share.images = len(readable)
+        model = next(point.model.model for point in self._points if point.model)
+        self._canvases = model.plan([(image.height, image.width) for image in readable])
+        finished = {image for image in readable if self._is_finished(image)}
+        progress, first = _progress(len(readable), len(finished), say), None
+        # So many tasks are with the workers while this process measures.
+        ahead = 2 * self._jobs if self._jobs > 1 else 0
+        with workers.executor(self._jobs) as executor:
+            begun = (each for image in readable for each in self._begin(image, executor))
+            for task, coded in _ahead(begun, ahead):
+                row = self._finish(task, coded)
+                first = row if task.point is self._points[0] else first
+                if task.point is self._points[-1] and task.image not in finished:
+                    progress(task.image.name, first)
+        return self._share
+
+    def _readable(self, indexes: Sequence[int]) -> list[SourceImage]:
+        found = []
+        for index in indexes:
+            name = self._source.names[index]
+            try:
+                image = self._source[index]
+                found.append(SourceImage(index, name, images.sha256_of(image), *image.shape[:2]))
+            except UserError as error:
+                self._share.skipped.append({"image": name, "reason": str(error)})
+        return found
+
+    def _is_finished(self, image: SourceImage) -> bool:
+        rows = (self._known(_key(image, point)) for point in self._points)
+        return all(row is not None and self._is_measured(row) for row in rows)
+
+    def _known(self, key: str) -> Row | None:
+        """Returns the row of an earlier run, if its picture and its bits are still there."""
+        row = self._log.get(key, self._features.measured_with)
+        if row is None or images.key_of(self._out / row.file) != key:
+            return None
+        return row if row.bits is None or bits.key_of(self._out / row.bits) == key else None
+
+    def _is_measured(self, coding: Coding | Row) -> bool:
+        return getattr(coding, "measured_with", None) == self._features.measured_with
+
+    def _begin(self, image: SourceImage, executor: Executor) -> Iterator[tuple[Task, Coded]]:
+        """Yields the image at each point, where classical codecs have already been started."""
+        original = self._source[image.index]
+        file = images.original_file(image.name)
+        if images.key_of(self._out / file) != image.sha256:
+            images.write_png(self._out / file, original, image.sha256)
+        self._features.of(file)
+        first = None
+        for point in self._points:
+            files = images.decoded_files(image.name, point.codec, point.name)
+            task = Task(image, point, original, _key(image, point), *files)
+            row = self._known(task.key)
+            coded = (lambda row=row: row) if row else self._code(task, executor, first)
+            first = first or coded
+            yield task, coded
+
+    def _code(self, task: Task, executor: Executor, first: Coded | None) -> Coded:
+        """Returns what waits for the result; `first` is that of the first model's first point."""
+        point, file = task.point, self._out / task.picture
+        if point.model:
+            return cache(partial(self._code_with_model, task, file))
+        codec = point.codec.removesuffix(points.SAME_SIZE)
+        target = _size(first) if first and point.quality is None else None
+        arguments = (codec, point.quality, target, task.original, file, task.key)
+        return executor.submit(workers.code_baseline, *arguments).result
+
+    def _code_with_model(self, task: Task, file: Path) -> Coding:
+        """Codes twice if the program is new: compilation is not coding time."""
+        padded = padded_shape(task.image.height, task.image.width)
+        fitting = [c for c in self._canvases if padded[0] <= c[0] and padded[1] <= c[1]]
+        program = (task.point.codec, min(fitting, key=math.prod, default=padded))
+        if program not in self._compiled:
+            self._compiled.add(program)
+            task.point.decode(task.point.encode(task.original, self._canvases), self._canvases)
+        arguments = (task.original, self._canvases, file, self._out / task.bits, task.key)
+        return points.code(task.point, *arguments)
+
+    def _finish(self, task: Task, coded: Coded) -> Row | None:
+        """Waits until an image is coded, measures it, and logs the row."""
+        try:
+            row = coded()
+            if not self._is_measured(row):
+                row = self._log.add(self._measured(task, row))
+        except Exception as error:
+            if not isinstance(error, UserError) and not _out_of_memory(error):
+                raise
+            where = {"image": task.image.name, "codec": task.point.codec, "point": task.point.name}
+            self._share.failed.append(where | {"reason": str(error).partition("\n")[0]})
+            return None
+        assert isinstance(row, Row)
+        self._share.keys.append((task.image.index, self._points.index(task.point), row.key))
+        return row
+
+    def _measured(self, task: Task, coding: Coding | Row) -> Row:
+        decoded = images.read_png(self._out / task.picture)
+        values, not_measured = metrics.measure(task.original, decoded, self._weights)
+        self._features.of(task.picture)
+        measured = {"values": values, "not_measured": not_measured}
+        measured["measured_with"] = self._features.measured_with
+        if isinstance(coding, Row):
+            return dataclasses.replace(coding, **measured)
+        image, point = task.image, task.point
+        pixels, estimated = image.height * image.width, coding.estimated_bits
+        return Row(
+            bytes=coding.bytes,
+            bpp=8 * coding.bytes / pixels,
+            bpp_estimated=None if estimated is None else estimated / pixels,
+            setting=coding.setting,
+            seconds_encode=coding.seconds_encode,
+            seconds_decode=coding.seconds_decode,
+            file=task.picture,
+            bits=task.bits if point.model else None,
+            image=image.name,
+            sha256=image.sha256,
+            codec=point.codec,
+            point=point.name,
+            width=image.width,
+            height=image.height,
+            key=task.key,
+            **measured,
+        )
+
+
+def _key(image: SourceImage, point: Point) -> str:
+    versions = [__version__, jax.__version__]
+    parts = [image.sha256, point.codec, point.name, point.fingerprint, versions]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _progress(
+    count: int, finished: int, say: Callable[[str], None]
+) -> Callable[[str, Row | None], None]:
+    """Returns a function that reports an image and its first row, the speed and the time left."""
+    start, before = time.monotonic(), finished
+    if finished:
+        say(f"{finished} of {count} images are finished already")
+
+    def report(image: str, row: Row | None) -> None:
+        nonlocal finished
+        finished += 1
+        rate = (finished - before) / (time.monotonic() - start)
+        text = f"{row.codec} {row.bpp:.3f} bpp" if row else "nothing"
+        if row and (psnr := row.values.get("psnr")) is not None:
+            text += f"  {psnr:.2f} dB"
+        text += f"  {60 * rate:.1f} images/min  {(count - finished) / rate:.0f} s left"
+        say(f"image {finished}/{count}  {image}  {text}")
+
+    return report
+
+
+def _ahead(tasks: Iterable[tuple[Task, Coded]], count: int) -> Iterator[tuple[Task, Coded]]:
+    """Yields the same tasks, but takes `count` of them in advance."""
+    waiting = collections.deque()
+    for task in tasks:
+        waiting.append(task)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _size(coded: Coded) -> int | None:
+    try:
+        return coded().bytes
+    except Exception:
+        return None  # reported where this task is finished
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    )

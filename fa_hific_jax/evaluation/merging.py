@@ -1,0 +1,79 @@
+"""Shares of several processes, which the first one merges.
+
+They are exchanged through files in the folder of the results, which all processes must see: one may
+wait for hours on another, too long for a collective operation.
+"""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation.results import write_json
+
+FOLDER = "shares"
+
+
+@dataclasses.dataclass
+class Share:
+    """What one process has done."""
+
+    images: int = 0  # number of images that could be read
+    # (number of the image, number of the point, key of the row in the log)
+    keys: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)
+    # {"image", "reason"} of images that cannot be read
+    skipped: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    # {"image", "codec", "point", "reason"} of what one codec could not do
+    failed: list[dict[str, str]] = dataclasses.field(default_factory=list)
+
+
+@contextmanager
+def begin(out: Path) -> Iterator[None]:
+    """Removes the shares of earlier runs, and tells process 0 of a UserError raised within."""
+    if jax.process_count() == 1:
+        yield
+        return
+    path = _path(out, jax.process_index())
+    path.unlink(missing_ok=True)
+    multihost_utils.sync_global_devices("evaluation: shares of earlier runs are gone")
+    try:
+        yield
+    except UserError as error:
+        write_json(path, {"error": str(error)})
+        raise
+
+
+def hand_in(out: Path, share: Share) -> None:
+    """Gives the share of this process to process 0."""
+    write_json(_path(out, jax.process_index()), dataclasses.asdict(share))
+
+
+def gather(out: Path, own: Share) -> Share:
+    """Waits for the other processes and returns all shares as one, keys in order.
+
+    Raises:
+      UserError: another process ended with one.
+    """
+    shares = [dataclasses.asdict(own)]
+    for process in range(1, jax.process_count()):
+        while not _path(out, process).exists():
+            time.sleep(0.2)
+        shares.append(json.loads(_path(out, process).read_bytes()))
+        if "error" in shares[-1]:
+            raise UserError(f"process {process} of the evaluation ended: {shares[-1]['error']}")
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    lists = ([e for share in shares for e in share[name]] for name in ("keys", "skipped", "failed"))
+    keys, skipped, failed = lists
+    images = sum(share["images"] for share in shares)
+    return Share(images, sorted(map(tuple, keys)), skipped, failed)
+
+
+def _path(out: Path, process: int) -> Path:
+    return out / FOLDER / f"{process}.json"

@@ -1,0 +1,127 @@
+"""Points of an evaluation: every codec with each of its settings, and how one codes an image."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.evaluation import baselines, bits
+from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
+from fa_hific_jax.evaluation.images import Image, write_decoded
+from fa_hific_jax.evaluation.results import replace_file
+from fa_hific_jax.evaluation.rows import Coding
+
+RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Qualities of a model with a variable rate, unless others are asked for."""
+SAME_SIZE = "-same-size"
+"""Suffix of a baseline's id when its files have the size of the first model's, image by image. It
+is a codec of its own: a mean over files of different qualities is no point of a curve."""
+
+Canvases = Sequence[tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Point:
+    """One setting of one codec, at which every image is coded."""
+
+    codec: str  # id
+    name: str  # of the setting, "q=0.5,detail=1" or "quality 40"; "" where there is only one
+    fingerprint: str  # of everything that determines the result for a given image
+    model: EvaluatedModel | None = None  # None for a classical codec
+    quality: Any = None  # None for the only one, or the one with the size of the first model's file
+    detail: float | None = None
+
+    def encode(self, image: Image, canvases: Canvases) -> bytes:
+        """Returns the file of an image; only for a model."""
+        assert self.model is not None
+        options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
+        return self.model.model.compress(image, plan=canvases, **options)
+
+    def decode(self, data: bytes, canvases: Canvases) -> Image:
+        """Returns the image in a file; only for a model."""
+        assert self.model is not None
+        options: dict[str, Any] = {} if self.detail is None else {"detail": self.detail}
+        return self.model.model.decompress(data, plan=canvases, **options)
+
+
+def code(
+    point: Point, image: Image, canvases: Canvases, file: Path, bits_file: Path, key: str
+) -> Coding:
+    """Codes an image with a model, and writes the decoded picture and the bits of each position.
+
+    The estimated rate is that of the model's own densities, as in training. An exported model
+    has lost them: there it is the code length under its integer tables. Raises a UserError if the
+    model cannot code this image.
+    """
+    assert point.model is not None
+    start = time.perf_counter()
+    data = point.encode(image, canvases)
+    encoded = time.perf_counter()
+    decoded = point.decode(data, canvases)
+    end = time.perf_counter()
+    model, params = point.model.model, point.model.params
+    symbols, _ = compress.decode_symbols(model.entropy, bitstream.unpack(data))
+    by_position = bits.of_symbols(model.entropy, symbols)
+    estimated = by_position.total
+    if params is not None:
+        estimated = compress.estimated_bits(model.config, params, symbols)
+    replace_file(bits_file, bits.npz(by_position, key))
+    write_decoded(file, decoded, image, key)
+    return Coding(len(data), estimated, "", encoded - start, end - encoded)
+
+
+def of_model(
+    model: EvaluatedModel, qualities: Sequence[float], details: Sequence[float]
+) -> list[Point]:
+    """Returns each combination of what is asked for and the model offers; () for the default."""
+    rates = (qualities or RATES) if model.model.config.qualities else (None,)
+    shares = details if details and model.model.config.fcm_width else (None,)
+    return [
+        Point(model.id, _name(q, detail), model.fingerprint, model, q, detail)
+        for q in rates
+        for detail in shares
+    ]
+
+
+def of_baseline(baseline: str, count: int, same_size: bool, first: Point) -> list[Point]:
+    """Returns the points of a classical codec, none if it cannot be measured here.
+
+    Args:
+      baseline: id of the codec.
+      count: number of qualities, spread over its `sweep`; 0 for all.
+      same_size: adds the point whose files have the size of those of `first`.
+      first: the first point of the first model.
+    """
+    codec = baselines.codec(baseline)
+    if codec.missing():
+        return []
+    identity, sweep = f"{codec.version()} {dict(codec.settings)}", list(codec.sweep)
+    if 0 < count < len(sweep):
+        sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
+    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
+    if same_size:
+        sizes = identity + first.fingerprint + first.name
+        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
+    return found
+
+
+def describe_baseline(baseline: str) -> dict[str, Any]:
+    """Returns a classical codec's entry in "codecs"; raises a UserError for an unknown one."""
+    codec = baselines.codec(baseline)
+    missing = codec.missing()
+    return {
+        "label": codec.label,
+        "kind": "baseline",
+        "version": None if missing else codec.version(),
+        "settings": dict(codec.settings),
+        "not_measured": missing,
+    }
+
+
+def _name(quality: float | None, detail: float | None) -> str:
+    parts = (("q", quality), ("detail", detail))
+    return ",".join(f"{name}={value:g}" for name, value in parts if value is not None)

@@ -1,0 +1,128 @@
+"""From what the command line asks for to all that an evaluation needs, loaded and checked."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fa_hific_jax import metrics
+from fa_hific_jax.data.sources import Source, open_source
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import baselines, evaluated_models, points
+from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
+from fa_hific_jax.metrics import Weights
+from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to evaluate, as the command line names it.
+
+    `evaluation` holds the fields of `EvaluationConfig` that were given as flags; `baselines` among
+    them may be ("all",) or ("none",).
+    """
+
+    folders: Sequence[str]  # runs and exported models
+    named_by: str = "--models"  # the flag that names them; or "--workdir", "--compare"
+    config: Settings | None = None  # given with --config
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    images: str | None = None  # folder, glob or data set; by default `data.evaluation`
+    qualities: tuple[float, ...] = ()  # of models with a variable rate; () for `points.RATES`
+    details: tuple[float, ...] = ()  # of models with FCM; () for full detail
+    limit: int = 0  # number of images, the first ones; 0 for all
+    jobs: int = 1  # number of processes for the classical codecs
+
+    def __post_init__(self):
+        for name, values in (("--quality", self.qualities), ("--detail", self.details)):
+            if not all(0 <= value <= 1 for value in values):
+                raise UserError(f"{name} is {values}: give numbers from 0 to 1")
+        if self.limit < 0 or self.jobs < 1:
+            raise UserError(
+                f"--limit is {self.limit} and --jobs {self.jobs}: give a limit of at least 0 "
+                "(all images) and at least one job"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Everything that `evaluate` needs."""
+
+    codecs: dict[str, dict[str, Any]]  # entries of the results by id, models first
+    points: Sequence[points.Point]  # what is done with every image, those of models first
+    source: Source
+    images: str  # how the user named the source
+    weights: Weights  # of the metrics
+    limit: int = 0
+    jobs: int = 1
+
+
+def prepare(request: Request) -> Evaluation:
+    """Loads the models, images and weights that a request names.
+
+    A flag takes precedence over --config, which takes precedence over the settings that the first
+    model knows of its own run.
+
+    Raises:
+      UserError: no such model, images, baseline or weights, or a number out of its range.
+    """
+    held = request.config if request.named_by == "--workdir" else None
+    models = [evaluated_models.load(f, request.named_by, held) for f in request.folders]
+    known = to_mapping(request.config) if request.config else models[0].settings
+    config = _config(known.get("evaluation", {}), request.evaluation)
+    if config.untrained_control and models[0].params is not None:
+        models.append(evaluated_models.untrained(models[0]))
+    models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])
+    _check_options(request, models)
+    codecs, found = _points(models, request, config)
+    data = known.get("data", {})
+    images = request.images or data.get("evaluation")
+    if not images:
+        raise UserError("--images is missing: the model does not say on what it was evaluated")
+    return Evaluation(
+        codecs=codecs,
+        points=found,
+        source=open_source(images, data.get("tfds_dir", "")),
+        images=images,
+        weights=metrics.load_weights(config.lpips_files, config.inception_file or None),
+        limit=request.limit,
+        jobs=request.jobs,
+    )
+
+
+def _points(
+    models: Sequence[EvaluatedModel], request: Request, config: EvaluationConfig
+) -> tuple[dict[str, dict[str, Any]], list[points.Point]]:
+    """Returns the codecs by id and the points of all of them."""
+    codecs = {model.id: model.describe() for model in models}
+    of_models = [points.of_model(m, request.qualities, request.details) for m in models]
+    found: list[points.Point] = [point for of_one in of_models for point in of_one]
+    for name in _baselines(config.baselines):
+        codecs[name] = points.describe_baseline(name)
+        if config.same_size:
+            label = f"{codecs[name]['label']} at the size of {models[0].id}"
+            codecs[name + points.SAME_SIZE] = codecs[name] | {"label": label}
+        first = of_models[0][0]
+        found += points.of_baseline(name, config.baseline_points, config.same_size, first)
+    return codecs, found
+
+
+def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
+    """Returns the group `evaluation`; a run of another version may know other keys."""
+    names = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    stored: dict[str, Any] = {name: known[name] for name in names if name in known}
+    stored = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
+    return EvaluationConfig(**(stored | dict(flags)))
+
+
+def _baselines(names: Sequence[str]) -> tuple[str, ...]:
+    if tuple(names) == ("all",):
+        return tuple(baselines.available())
+    return () if tuple(names) == ("none",) else tuple(dict.fromkeys(names))
+
+
+def _check_options(request: Request, models: Sequence[EvaluatedModel]) -> None:
+    """Raises a UserError for a quality or a detail that none of the models has."""
+    configs = [model.model.config for model in models]
+    if request.qualities and not any(config.qualities for config in configs):
+        raise UserError("--quality: none of the models has a variable rate: leave it out")
+    if request.details and not any(config.fcm_width for config in configs):
+        raise UserError("--detail: none of the models has FCM: leave it out")

@@ -1,0 +1,134 @@
+"""Rows of an evaluation, and rows.jsonl, in which they outlive the process that measured them."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation.results import plain
+
+
+class Coding(NamedTuple):
+    """Result of coding and decoding one image: size of the file, rate estimate, wall times."""
+
+    bytes: int
+    estimated_bits: float | None
+    setting: str
+    seconds_encode: float
+    seconds_decode: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """Result of coding one image at one point of one codec, with its metrics.
+
+    Files are relative to the folder of the results.
+    """
+
+    bytes: int  # of the whole file
+    bpp: float  # 8 * bytes / (width * height)
+    bpp_estimated: float | None  # by a model's own densities, None for a classical codec
+    setting: str  # of a classical codec, in words
+    seconds_encode: float
+    seconds_decode: float
+    file: str  # the decoded picture
+    bits: str | None  # of each latent position, None for a classical codec
+    image: str
+    sha256: str  # of the original's size and pixels
+    codec: str
+    point: str
+    width: int
+    height: int
+    values: Mapping[str, float | None]  # by metric
+    not_measured: Mapping[str, str]  # why a value is None
+    key: str  # hash of everything that determines the coding
+    measured_with: str  # hash of the metrics and of the weights they use
+
+    def entry(self) -> dict[str, Any]:
+        """Returns the row as results.json has it."""
+        fields = dataclasses.asdict(self)
+        return {n: value for n, value in fields.items() if n not in ("key", "measured_with")}
+
+
+class RowLog:
+    """The finished rows in a folder: those of every process, of this run and of earlier ones.
+
+    Process 0 appends to rows.jsonl, process n to rows.n.jsonl. Rows that another process has added
+    are found at once, so processes that share a folder, whether they know of each other or not,
+    neither lose a row nor repeat one. A line that is not a whole row is ignored.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, process: int = 0):
+        self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
+        self._coded: dict[str, Row] = {}
+        self._measured: dict[tuple[str, str], Row] = {}
+        self._read: dict[Path, int] = {}  # bytes of each file that are known
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _cut_half_line(self._path)
+            self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot hold results ({error.strerror}): name another folder with --out"
+            ) from error
+
+    def get(self, key: str, measured_with: str) -> Row | None:
+        """Returns the row of a key: one with these metrics, otherwise one with others."""
+        self._refresh()
+        return self._measured.get((key, measured_with)) or self._coded.get(key)
+
+    def add(self, row: Row) -> Row:
+        """Appends a row, or returns the same one of another process, which was faster.
+
+        Once this returns, the row survives the end of the process.
+        """
+        found = self.get(row.key, row.measured_with)
+        if found and found.measured_with == row.measured_with:
+            return found
+        line = json.dumps(plain(dataclasses.asdict(row)), allow_nan=False).encode() + b"\n"
+        try:
+            # One write to a file opened for appending: lines of two processes do not mix.
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(
+                f"{self._path} cannot be written ({error.strerror}): free some space, then give "
+                "the same command again, which goes on from here"
+            ) from error
+        self._know(row)
+        return row
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _refresh(self) -> None:
+        for path in sorted(self._path.parent.glob("rows*.jsonl")):
+            known = self._read.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(known)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read[path] = known + len(whole)
+            for line in whole.splitlines():
+                with contextlib.suppress(ValueError, TypeError):
+                    self._know(Row(**json.loads(line)))
+
+    def _know(self, row: Row) -> None:
+        self._coded[row.key] = self._measured[row.key, row.measured_with] = row
+
+
+def _cut_half_line(path: Path) -> None:
+    """Removes a last line without its end, which a process killed while writing has left."""
+    if path.exists():
+        with path.open("rb+") as file:
+            data = file.read()
+            if not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)

@@ -185,7 +185,7 @@ class GivenLatents(nn.Module):
     latent_channels: int
     variant: str
     dtype: jnp.dtype
-    linear_path: str
+    last_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x, size=None):
@@ -198,15 +198,17 @@ class NoImage(nn.Module):
 
     widths: tuple[int, ...]
     residual_blocks: int
-    fcm_width: int
     variant: str
     dtype: jnp.dtype
-    fcm: str
-    fcm_dropout: float
-    linear_path: str
+    fcm: tuple[str, int, float] | None
+    companded: bool
+    last_init: nn.initializers.Initializer
 
-    def __call__(self, y_hat, size=None, key=None, detail=None):
-        batch, height, width, _ = y_hat.shape
+    def trunk(self, y_hat, size=None):
+        return y_hat
+
+    def upsample(self, features, size=None, key=None, detail=None):
+        batch, height, width, _ = features.shape
         return jnp.zeros((batch, 16 * height, 16 * width, 3)), ()
 
 

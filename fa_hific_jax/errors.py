@@ -1,7 +1,14 @@
-"""The one exception that is the user's to mend, and how a command ends with it."""
+"""Errors that a user can fix or that the system raises, as one sentence; how a command says it."""
 
+import contextlib
+import os
+import re
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
+
+_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+_NO_DEVICE = re.compile("unable to initialize backend|unknown backend", re.IGNORECASE)
 
 
 class UserError(ValueError):
@@ -12,7 +19,90 @@ class UserError(ValueError):
     """
 
 
-def fail(sentence: str) -> NoReturn:
-    """Prints the sentence as one line to standard error and exits with code 2."""
-    print("error:", *sentence.split(), file=sys.stderr)
-    sys.exit(2)
+def shown(name: object) -> str:
+    r"""Returns a name as it may reach a terminal: what does not print is escaped.
+
+    An escape character becomes \x1b, a newline \n, a byte that is not UTF-8 \xff.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
+
+
+def one_line(text: str) -> str:
+    """Returns a text without line ends and without characters that do not print."""
+    return shown(re.sub(r"\s*\n\s*", " ", text.strip()))
+
+
+def say(line: str) -> None:
+    """Prints one line to standard error, where that takes it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(one_line(line), file=sys.stderr)
+
+
+def fail(sentence: str, code: int = 2) -> NoReturn:
+    """Prints the sentence as one line to standard error and exits."""
+    say(f"error: {sentence}")
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Ends the process with one sentence after an error in the block that is no bug.
+
+    The exit code is 2 after a user's mistake, 1 after an error of the operating system, 130 after
+    Ctrl-C. A reader of standard output that has gone, as `head` does, ends it with 141 and silence.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        fail(str(error))
+    except (OSError, MemoryError) as error:
+        at_output = isinstance(error, OSError) and error.filename is None and _output_is_broken()
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            sys.exit(_BROKEN_PIPE)
+        fail(("standard output: " if at_output else "") + reason(error), code=1)
+    except RuntimeError as error:
+        if not _NO_DEVICE.search(str(error)):
+            raise
+        fail(reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """Returns what an error says, in one line without the name of its type where it is known."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
+        return name + error.strerror
+    if isinstance(error, MemoryError):
+        return "not enough memory: free some, or cut the image into parts"
+    if isinstance(error, RuntimeError) and _NO_DEVICE.search(text):
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX_PLATFORMS is {asked!r}, and JAX finds no such device "
+            f"({text.partition(chr(10))[0].partition('. ')[0]}): unset JAX_PLATFORMS, or install "
+            "JAX with the plug-in of that device"
+        )
+    return one_line(text) or type(error).__name__
+
+
+def _output_is_broken() -> bool:
+    """Returns True where standard output takes nothing more, and drops what waits for it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -2,18 +2,47 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import stat
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 StrPath = str | os.PathLike[str]
 STDIN, STDOUT = Path("/dev/stdin"), Path("/dev/stdout")
 """What `-` means as an input and as an output."""
 
 _READER_SECONDS = 2.0  # for which a pipe waits until another program opens it
+
+
+class _Dropping(io.FileIO):
+    """A file of which what cannot be written is lost in silence."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def make_safe() -> None:
+    """Makes standard error a place where writing never fails, at the start of a process.
+
+    Closed standard descriptors become /dev/null, as the next file that is opened would get the
+    number, and with it what libraries print. A disk that is full costs the notes alone.
+    """
+    with contextlib.suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass
+        os.close(number)
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        raw = _Dropping(2, "w", closefd=False)
+        buffer = io.BufferedWriter(raw)  # pyright: ignore[reportArgumentType]
+        encoding = getattr(sys.stderr, "encoding", None)
+        sys.stderr = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=True)
 
 
 def descriptor_of(path: StrPath) -> int | None:

@@ -40,6 +40,7 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A mount point; another file system; another user's file in a folder such as /tmp.
 _NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV, errno.EPERM)
 _swept: set[Path] = set()
+_unfinished: set[Path] = set()
 
 
 class TargetExists(UserError):
@@ -95,6 +96,7 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
             raise UserError(f"{path}: is neither a file nor a pipe: choose another output")
     _make(target.parent)
     temporary = _new_file(target)
+    _unfinished.add(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -103,9 +105,19 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(temporary)
     if not renamed:
         _overwrite(temporary, target)
     temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished() -> None:
+    """Removes what other threads are writing, just before the process ends without them."""
+    for path in list(_unfinished):
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
@@ -122,6 +134,7 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
     target = _followed(folder)
     _make(target.parent)
     temporary = _random_name(target.parent)
+    _unfinished.add(temporary)
     try:
         temporary.mkdir()
         _remove_leftovers(temporary)
@@ -135,6 +148,7 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
         _fill(target, folder, files, replace)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _unfinished.discard(temporary)
 
 
 def _followed(path: StrPath) -> Path:

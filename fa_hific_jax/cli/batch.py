@@ -1,20 +1,19 @@
 """Many files through one model: read ahead and written behind in threads, past the bad ones."""
 
 import argparse
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import files
+from fa_hific_jax.cli import files, interrupts, values
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.cli.runtime import MODEL_VARIABLE
 from fa_hific_jax.codec.shipped import DEFAULT
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, one_line, reason, say, shown
 
 # What one file can do to a sound program; JAX reports memory that ran out as a RuntimeError.
 PER_FILE = (UserError, OSError, MemoryError, RuntimeError)
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
     )
     parser.add_argument(
         "--jobs",
-        type=_positive,
+        type=values.count,
         default=2,
         metavar="N",
         help="threads that read and write images beside the network (2); as many images more are "
@@ -93,6 +92,7 @@ def run(
     pool = ThreadPoolExecutor(threads)
     try:
         for job, future in _ahead(pool, read, jobs, threads):
+            interrupts.end_if_asked()
             done = settle(job, lambda future=future: (work(future.result()),))
             if done is None:
                 progress.advance(pixels.get(job.source, 0))
@@ -101,8 +101,10 @@ def run(
             finish_until(threads)
         finish_until(0)
     finally:
-        # After an interrupt what is half written is finished, what has not begun is dropped.
-        pool.shutdown(wait=True, cancel_futures=True)
+        # After an interrupt what is half written is finished, and what has not begun is dropped. A
+        # reader may never return.
+        pool.shutdown(wait=False, cancel_futures=True)
+        wait(future for _, future in writing)
     return failures
 
 
@@ -110,7 +112,7 @@ def end(failures: Iterable[str]) -> None:
     """Prints the failures, one line each, and exits with 1 where there are any."""
     failures = list(failures)
     for sentence in failures:
-        print("error:", sentence, file=sys.stderr)
+        say(f"error: {sentence}")
     if failures:
         sys.exit(1)
 
@@ -129,20 +131,12 @@ def _ahead(
 
 def sentence(path: Path, error: BaseException) -> str:
     """What went wrong with the file, in one line that begins with its name."""
-    text = str(error)
+    name, text = shown(path), reason(error)
     if isinstance(error, OSError) and error.strerror:
         other = error.filename not in (None, str(path))
-        text = error.strerror + (f" ({error.filename})" if other else "")
-    elif isinstance(error, MemoryError):
-        text = "not enough memory: free some, or cut the image into parts"
-    elif not isinstance(error, UserError):
-        text = f"{type(error).__name__}: {text.partition(chr(10))[0]}"
-    line = " ".join(text.split())
-    return line if line.startswith(str(path)) else f"{path}: {line}"
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+        text = error.strerror + (f" ({shown(error.filename)})" if other else "")
+    elif isinstance(error, UserError):
+        text = str(error).removeprefix(f"{path}: ")
+    elif isinstance(error, RuntimeError):
+        text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return f"{name}: {one_line(text).removeprefix(f'{name}: ')}"

@@ -21,12 +21,12 @@ exit codes:
 """
 
 import argparse
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from fa_hific_jax.cli import batch, files, runtime
+from fa_hific_jax.cli import batch, files, runtime, values
 from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write as write_file
 
@@ -42,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
         "--quality",
-        type=_share,
+        type=values.share,
         metavar="Q",
         help="from 0, the smallest file, to 1 (0.5), if the model has a choice of rates",
     )
     rate.add_argument(
         "--bpp",
-        type=_positive,
+        type=values.positive,
         metavar="RATE",
         help="bits per pixel: of each image the highest quality whose file is no larger, or the "
         "smallest file where none is; takes about twice the time",
@@ -75,11 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compresses all inputs; exits with 1 after naming those that failed."""
-    found = files.find(args.inputs, files.IMAGE_SUFFIXES)
+    found, unread = files.find(args.inputs, image_names.suffixes())
     jobs = files.pair(args.inputs, found, args.output, files.COMPRESSED)
     jobs = files.check_targets(jobs, args.force, args.skip_existing)
     _check_names(jobs)
     if not jobs:
+        batch.end(unread)
         return
     name = runtime.model_to_use(args.model)
     with runtime.orderly(), files.open_streams(jobs) as contents:
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
                     write_file(job.target, data, replace=args.force)
 
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
-    batch.end(failures)
+    batch.end([*unread, *failures])
 
 
 def _check_names(jobs: list[files.Job]) -> None:
@@ -141,20 +142,6 @@ def _check_names(jobs: list[files.Job]) -> None:
                 f"{job.target}: is the name of an image, but the file can be opened by fa-hific "
                 f"alone: choose a name that ends in {files.COMPRESSED}"
             )
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError
-    return value
 
 
 def _sizes(paths: list[Path], contents: Mapping[Path, bytes]) -> dict[Path, tuple[int, int]]:

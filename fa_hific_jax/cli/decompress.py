@@ -23,7 +23,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fa_hific_jax.cli import batch, files, runtime
+from fa_hific_jax.cli import batch, files, runtime, values
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--detail",
-        type=_share,
+        type=values.share,
         metavar="S",
         help="how much of what the frequency complement modules add, from 0 (nearest to the "
         "original's pixels) to 1 (the default, nearest to its spectrum)",
@@ -50,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
-    found = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
+    found, unread = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
     jobs = files.pair(args.inputs, found, args.output, ".png")
     jobs = files.check_targets(jobs, args.force, args.skip_existing)
     _check_names(jobs, args.output)
     if not jobs:
+        batch.end(unread)
         return
     name = runtime.model_to_use(args.model)
     with runtime.orderly(), files.open_streams(jobs) as contents:
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
         with Progress(len(jobs), sum(pixels.values())) as progress:
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
-    batch.end(failures)
+    batch.end([*unread, *failures])
 
 
 def _check_names(jobs: list[files.Job], output: str | None) -> None:
@@ -112,13 +113,6 @@ def _check_names(jobs: list[files.Job], output: str | None) -> None:
                 f"{job.target}: may be the original, as it is no image that fa-hific decompressed, "
                 f"so it is not overwritten: give another -o, or -o {job.target} for this one"
             )
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
 
 
 def _sizes(paths: list[Path], contents: Mapping[Path, bytes]) -> dict[Path, tuple[int, int]]:

@@ -2,25 +2,24 @@
 
 import argparse
 import contextlib
+import errno
 import glob
 import io
 import mimetypes
 import os
+import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fa_hific_jax import streams
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.data.image_names import is_any_image, left_out, walk
+from fa_hific_jax.errors import UserError, reason, say, shown
 from fa_hific_jax.writing import TargetExists
 
 COMPRESSED = ".fahj"
 COMPRESSED_SUFFIXES = frozenset({COMPRESSED})
-# Those that folders and globs are searched for; a file given by name may have any suffix.
-IMAGE_SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jfif .webp .tif .tiff .bmp .gif .ppm .pgm .pbm .pnm .jp2 .avif".split()
-)
 
 
 class Found(NamedTuple):
@@ -30,6 +29,13 @@ class Found(NamedTuple):
     relative: Path
 
 
+class Findings(NamedTuple):
+    """Files to read, and a sentence for each input or folder that could not be looked into."""
+
+    files: list[Found]
+    unread: list[str]
+
+
 class Job(NamedTuple):
     """A file to read and the file to write."""
 
@@ -37,32 +43,43 @@ class Job(NamedTuple):
     target: Path
 
 
-def find(inputs: Sequence[str], suffixes: frozenset[str]) -> list[Found]:
+def find(inputs: Sequence[str], suffixes: frozenset[str]) -> Findings:
     """The files that the inputs name: files, folders with all below them, globs (also quoted).
 
     In folders and globs only files with one of the suffixes count, in either case, and hidden ones
-    do not. Raises UserError at an input that leads to nothing.
+    do not. Where images are searched for, those that cannot be read here are counted on standard
+    error. Raises UserError at an input that leads to nothing.
     """
-    found = []
+    found, unread = [], []
+
+    def failed(error: OSError) -> None:
+        unread.append(reason(error))
+
     for text in inputs:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            files = [Found(file, file.relative_to(path)) for file in _walk(path)]
-        elif path.exists():
-            found.append(Found(path, Path(path.name)))
+        path = Path(os.path.expanduser(text))
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            files = _matches(text, path, failed)
+        except OSError as error:
+            failed(error)
             continue
-        elif glob.has_magic(text):
-            base = _fixed_part(path)
-            matches = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
-            files = [Found(file, file.relative_to(base)) for file in matches if file.is_file()]
         else:
-            raise UserError(f"{text}: no such file or folder")
-        files = [file for file in files if file.path.suffix.lower() in suffixes]
-        if not files:
-            kinds = " ".join(sorted(suffixes))
-            raise UserError(f"{text}: no file here ends in {kinds}: give a file by its name")
-        found.extend(files)
-    return found
+            if not stat.S_ISDIR(mode):
+                found.append(Found(_checked(path, mode), Path(path.name)))
+                continue
+            files = [Found(file, file.relative_to(path)) for file in walk(path, failed)]
+        wanted = [file for file in files if file.path.suffix.lower() in suffixes]
+        omitted = left_out(file.path for file in files) if ".png" in suffixes else ""
+        if not wanted and not unread:
+            kinds, more = " ".join(sorted(suffixes)), f" ({omitted})" if omitted else ""
+            raise UserError(
+                f"{shown(text)}: no file here ends in {kinds}{more}: give a file by its name"
+            )
+        if omitted:
+            say(f"{shown(text)}: {omitted}")
+        found.extend(wanted)
+    return Findings(found, unread)
 
 
 def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix: str) -> list[Job]:
@@ -71,7 +88,7 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
     `out` is a file where the only input is one and no folder of that name exists. A file found
     twice is one job. What comes from standard input or /dev/fd goes to standard output.
     """
-    given = Path(inputs[0]).expanduser()
+    given = Path(os.path.expanduser(inputs[0]))
     one_file = len(inputs) == 1 and len(found) == 1 and found[0].path == given
     if out is None:
         targets = [
@@ -121,9 +138,7 @@ def check_targets(jobs: Sequence[Job], force: bool, skip_existing: bool = False)
             raise UserError(f"{job.target}: is a folder where a file is to be written: give -o")
     existing = [job.target for job in files if os.path.lexists(job.target)]
     if skip_existing and existing:
-        if sys.stderr is not None:
-            left = f"{len(existing)} of {len(jobs)} files are there already and stay as they are"
-            print(left, file=sys.stderr)
+        say(f"{len(existing)} of {len(jobs)} files are there already and stay as they are")
         there = set(existing)
         return [job for job in jobs if job.target not in there]
     if existing and not force:
@@ -204,25 +219,42 @@ def path_name(text: str) -> str:
 def has_image_suffix(path: Path) -> bool:
     """Returns True for a name that other programs take for an image's."""
     kind = mimetypes.guess_type(path.name)[0] or ""
-    return path.suffix.lower() in IMAGE_SUFFIXES | {".jxl"} or kind.startswith("image/")
+    return is_any_image(path) or kind.startswith("image/")
 
 
 def _names_a_file(out: str) -> bool:
     return Path(out).suffix.lower() == COMPRESSED or has_image_suffix(Path(out))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """All files below, sorted, hidden ones apart; links are followed, but not in circles."""
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        yield from (file for file in files if file.is_file())
+def _checked(path: Path, mode: int) -> Path:
+    """The path, unless it is that of a device, which might never end."""
+    regular = stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
+    if not regular and streams.descriptor_of(path) is None:
+        raise UserError(
+            f"{shown(path)}: is a device or a socket: give a file, or - for standard input"
+        )
+    return path
+
+
+def _matches(text: str, path: Path, failed: Callable[[OSError], None]) -> list[Found]:
+    """The files that a glob matches; raises UserError where the text is the name of nothing."""
+    names = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(text) else []
+    if not names and not set("*?").intersection(text):  # Brackets may be part of a name.
+        raise UserError(f"{shown(text)}: no such file or folder")
+    base = _fixed_part(path)
+    for folder in _searched(path, base):
+        if not os.access(folder, os.R_OK | os.X_OK):  # glob keeps it to itself.
+            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+    matches = (Path(name) for name in names)
+    return [Found(file, file.relative_to(base)) for file in matches if os.path.isfile(file)]
+
+
+def _searched(pattern: Path, base: Path) -> list[str]:
+    """The folders whose content a glob is compared with."""
+    folders = {str(base)} if base.is_dir() else set()
+    for end in range(len(base.parts) + 1, len(pattern.parts)):
+        folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
+    return sorted(folders)
 
 
 def _fixed_part(pattern: Path) -> Path:

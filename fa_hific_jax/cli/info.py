@@ -16,7 +16,8 @@ import argparse
 import json
 from pathlib import Path
 
-from fa_hific_jax.cli import batch, files
+from fa_hific_jax.cli import batch, files, interrupts
+from fa_hific_jax.errors import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints every whole file; exits with 1 after naming the others."""
-    described, failures = [], []
-    for file in files.find(args.inputs, files.COMPRESSED_SUFFIXES):
+    found, failures = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
+    described = []
+    for file in found:
+        interrupts.end_if_asked()
         try:
             described.append(describe(file.path))
         except batch.PER_FILE as error:
@@ -85,4 +88,6 @@ def as_text(described: dict) -> str:
     parts = {"header": size["header"], "z": size["z"], "y": size["y"], "alpha": size["alpha"]}
     for name, count in parts.items():
         lines[name] = f"{count:>{len(str(size['file']))}} bytes, {count / size['file']:6.2%}"
-    return "\n".join([described["file"], *(f"  {name:<8}{text}" for name, text in lines.items())])
+    return "\n".join(
+        [shown(described["file"]), *(f"  {name:<8}{text}" for name, text in lines.items())]
+    )

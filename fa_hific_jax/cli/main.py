@@ -9,8 +9,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from fa_hific_jax import __version__
+from fa_hific_jax import __version__, streams
 from fa_hific_jax.cli import (
     compress,
     decompress,
@@ -19,11 +20,12 @@ from fa_hific_jax.cli import (
     get_lpips,
     import_torch,
     info,
+    interrupts,
     pack,
     plot,
     serve,
 )
-from fa_hific_jax.errors import UserError, fail
+from fa_hific_jax.errors import one_line, reported
 
 COMMANDS = {
     "compress": compress,
@@ -45,24 +47,31 @@ WITH_CONFIGS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; exits with 2 after a user's mistake, with 130 after an interrupt."""
+    """Runs the command line.
+
+    Exits with 2 after a user's mistake, with 1 after an error of the operating system, with 128 +
+    its number after a signal, and with 141 where standard output has lost its reader.
+    """
+    streams.make_safe()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in WITH_CONFIGS:
         sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read it there.
         importlib.import_module(f"fa_hific_jax.{argv[0]}").start()
         return
-    args = parser().parse_args(argv)
-    try:
+    with reported():
+        args = parser().parse_args(argv)
+    with interrupts.interruptible(), reported():
         args.run(args)
-    except UserError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands; the chosen one's `run` is stored as `run`."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="fa-hific", description="FA-HiFiC, a learned image codec: images to bytes and back."
     )
     top.add_argument("--version", action="version", version=f"fa-hific {__version__}")

@@ -16,17 +16,19 @@ shard are good.
 
 exit codes:
   0  all shards are written; damaged files are named
+  1  the same, but folders or files could not be looked at, which the last lines name
   2  the command was wrong, or the folder cannot be written to
 """
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from fa_hific_jax.cli import files
+from fa_hific_jax import streams
+from fa_hific_jax.cli import batch, files, interrupts
 from fa_hific_jax.cli.progress import Progress
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.data import image_names
+from fa_hific_jax.errors import UserError, reason, say, shown
 
 _SHOWN = 10  # damaged files that are named on the terminal
 
@@ -78,22 +80,21 @@ def run(args: argparse.Namespace) -> None:
     """Packs all images and says on standard output what came of it."""
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}: it must be at least 1")
-    found = files.find(args.images, files.IMAGE_SUFFIXES)
+    found, unread = files.find(args.images, image_names.suffixes())
     from fa_hific_jax.data import pack
 
-    paths = tuple(dict.fromkeys(str(file.path) for file in found))
-    sizes = tuple(os.path.getsize(path) for path in paths)
+    paths, sizes = _sizes(found, unread)
     plan = pack.Plan(paths, sizes, args.shards, args.min_side, args.max_side)
     # Progress counts pixels of 3 bytes each and shows MB/s: here those of the image files.
     with Progress(len(paths), sum(size // 3 for size in sizes)) as progress:
         manifest = pack.pack(
-            plan, Path(args.output), args.jobs, lambda size: progress.advance(size // 3)
+            plan, Path(args.output), args.jobs, lambda size: _advance(progress, size)
         )
     damaged = pack.damaged(manifest)
     for sentence in damaged[:_SHOWN]:
-        print("skipped", sentence, file=sys.stderr)
+        say(f"skipped {sentence}")
     if len(damaged) > _SHOWN:
-        print(f"and {len(damaged) - _SHOWN} more, see manifest.json", file=sys.stderr)
+        say(f"and {len(damaged) - _SHOWN} more, see manifest.json")
     images, size = pack.total(manifest, "images"), pack.total(manifest, "bytes")
     print(
         f"{images} images, {size / 1e6:.1f} MB, in {plan.shards} shards; "
@@ -101,4 +102,23 @@ def run(args: argparse.Namespace) -> None:
     )
     if not images:
         raise UserError(f"{args.output}: holds no image: all were damaged or too small")
-    print(f"train with --config.data.train=\"('arrayrecord:{args.output}',)\"")
+    print(f"train with --config.data.train=\"('arrayrecord:{shown(args.output)}',)\"")
+    batch.end(unread)
+
+
+def _sizes(found: list[files.Found], unread: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Paths and sizes in bytes; adds a sentence to `unread` for each file that is not there."""
+    sizes = {}
+    for path in dict.fromkeys(str(file.path) for file in found):
+        if streams.is_read_once(path):
+            raise UserError(f"{shown(path)}: is a pipe, and packing reads files alone")
+        try:
+            sizes[path] = os.path.getsize(path)
+        except OSError as error:
+            unread.append(reason(error))
+    return tuple(sizes), tuple(sizes.values())
+
+
+def _advance(progress: Progress, size: int) -> None:
+    interrupts.end_if_asked()
+    progress.advance(size // 3)

@@ -5,6 +5,8 @@ import sys
 import threading
 import time
 
+from fa_hific_jax.errors import shown
+
 _PATIENCE = 3.0  # seconds without a word for a single file
 _TERMINAL_SECONDS = 0.3
 _LOG_SECONDS = 30.0
@@ -46,7 +48,8 @@ class Progress:
             self._done_pixels += pixels
 
     def say(self, line: str) -> None:
-        """A line of its own, above the living one."""
+        """Prints a line of its own above the living one; what does not print is escaped."""
+        line = shown(line)
         self._write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
 
     def _renew(self) -> None:

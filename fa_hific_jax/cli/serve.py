@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import runtime
+from fa_hific_jax.cli import runtime, values
 from fa_hific_jax.codec.shipped import DEFAULT
 from fa_hific_jax.errors import UserError
 
@@ -33,13 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)"
     )
-    parser.add_argument("--port", type=_port, default=7860, help="port to listen on (7860)")
+    parser.add_argument("--port", type=values.port, default=7860, help="port to listen on (7860)")
     parser.add_argument(
-        "--max-mb", type=_positive, default=32, metavar="N", help="megabytes of a dropped file (32)"
+        "--max-mb",
+        type=values.positive,
+        default=32,
+        metavar="N",
+        help="megabytes of a dropped file (32)",
     )
     parser.add_argument(
         "--max-megapixels",
-        type=_positive,
+        type=values.positive,
         default=16,
         metavar="N",
         help="megapixels of an image, counted in blocks of 64 x 64 pixels (16)",
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     with runtime.orderly(), tempfile.TemporaryDirectory(prefix="fa-hific-") as folder:
         # Where Gradio keeps what is dropped and shown: so that all of it goes at the end.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
+        _use_no_proxy()
         gradio = _gradio()
         from fa_hific_jax.codec.model_folder import load_model
         from fa_hific_jax.demo import page
@@ -71,7 +76,9 @@ def _gradio() -> Any:
     try:
         import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError("the page needs Gradio: pip install 'fa-hific-jax[demo]'") from error
+        if error.name in ("gradio", None):
+            raise UserError("the page needs Gradio: pip install 'fa-hific-jax[demo]'") from error
+        raise UserError(f"Gradio is installed and cannot be imported: {error}") from error
     return gradio
 
 
@@ -84,15 +91,8 @@ def _launch(blocks: Any, host: str, port: int, options: dict[str, Any]) -> None:
         ) from error
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 65536:
-        raise ValueError
-    return port
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
+def _use_no_proxy() -> None:
+    """Takes proxies out of the environment: Gradio asks its own page through them otherwise."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ["NO_PROXY"] = "*"  # also those of the system's settings

@@ -4,9 +4,11 @@ import glob
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from etils import epath
 
+from fa_hific_jax.data.image_names import walk
 from fa_hific_jax.errors import UserError
 
 
@@ -61,15 +63,16 @@ def reason(error: BaseException) -> str:
 
 def _local(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:
     path = Path(pattern).expanduser()
-    folder = path if path.is_dir() else path.parent
-    below = f"{glob.escape(str(path))}/**/*"
-    if path.is_file():
-        names = [str(path)]
-    else:
-        names = glob.glob(below if path.is_dir() else str(path), recursive=True)
-    if not names and folder.is_dir():
-        os.scandir(folder).close()  # says what glob keeps to itself: no permission
+    if path.is_dir():
+        return [str(file) for file in walk(path, _raise) if wanted(file.name)]
+    names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)
+    if not names and path.parent.is_dir():
+        os.scandir(path.parent).close()  # says what glob keeps to itself: no permission
     return [name for name in names if wanted(os.path.basename(name)) and os.path.isfile(name)]
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _remote(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:

@@ -5,19 +5,18 @@ Every source has a length, items uint8 (h, w, 3) in [0, 255] and `names`, one un
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import images, listing
+from fa_hific_jax.data import image_names, images, listing
 from fa_hific_jax.data.array_records import ArrayRecords
 from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, say, shown
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff"})
 DEAD_LEAVES_COUNT = 512  # of the spec "dead_leaves": 100 MB when kept in memory
 
 # The colour photographs of scikit-image's wheel; the two motorcycles are a stereo pair. Its other
@@ -48,7 +47,7 @@ class Files:
 
     @property
     def names(self) -> list[str]:
-        return _unique(Path(path).stem for path in self._paths)
+        return _unique(shown(Path(path).stem) for path in self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -60,16 +59,25 @@ class Files:
 class ImageFiles(Files):
     """Images of a folder and the folders below it, or those that a glob matches, sorted by path.
 
-    Only files with a suffix in `SUFFIXES` count, and hidden ones do not. `~` stands for the home
-    folder, and gs://bucket/folder or gs://bucket/*.png lies in Google's cloud. Raises UserError
-    where there are none, and where the place cannot be listed.
+    Only files with a suffix in `image_names.suffixes()` count, and hidden ones do not; images of
+    other kinds are counted on standard error. `~` stands for the home folder, and
+    gs://bucket/folder or gs://bucket/*.png lies in Google's cloud. Raises UserError where there are
+    none, and where the place or a folder below it cannot be listed.
     """
 
     def __init__(self, pattern: str):
-        files = listing.find(pattern, lambda name: Path(name).suffix.lower() in SUFFIXES)
+        suffixes = image_names.suffixes()
+        found = listing.find(pattern, image_names.is_any_image)
+        omitted = image_names.left_out(found)
+        files = [path for path in found if PurePath(path).suffix.lower() in suffixes]
         if not files:
-            suffixes = " ".join(sorted(SUFFIXES))
-            raise UserError(f"{pattern}: no images here; expected a folder or glob with {suffixes}")
+            expected = " ".join(sorted(suffixes))
+            more = f" ({omitted})" if omitted else ""
+            raise UserError(
+                f"{pattern}: no images here{more}; expected a folder or glob with {expected}"
+            )
+        if omitted:
+            say(f"{shown(pattern)}: {omitted}")
         super().__init__(files)
 
 

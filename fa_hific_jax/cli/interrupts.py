@@ -1,0 +1,118 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command, whatever it and its threads are waiting for."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+from fa_hific_jax import writing
+
+GRACE_SECONDS = 3.0
+"""Time that a command has, from the first signal on, to finish what it is writing."""
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+_asked: list[int] = []
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets a signal end the block and the process with 128 + its number.
+
+    1. The signal raises KeyboardInterrupt in the main thread. Where that is lost, as an exception
+       in a callback of the garbage collector is, `end_if_asked` raises it again.
+    2. A thread hears of the signal even while the main thread is in compiled code. It ends the
+       process after `GRACE_SECONDS`, or at once when a second signal comes.
+    3. Threads that never return, as from a dead network disk, are not waited for.
+
+    Temporary files are removed in each case. A signal that was ignored from the start (nohup, a
+    job in the background of a script) stays ignored. Outside the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _asked.clear()
+    with _handlers(), _watched():
+        try:
+            yield
+            end_if_asked()
+        except BaseException:  # Libraries turn a KeyboardInterrupt into errors of their own.
+            if not _asked:
+                raise
+            _end_without_stuck_threads()
+            sys.exit(128 + _asked[0])
+
+
+def end_if_asked() -> None:
+    """Raises KeyboardInterrupt where a signal has come: to be called between files."""
+    if _asked:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handlers() -> Iterator[None]:
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _note) for number in heard}
+    hook = sys.unraisablehook
+    # The interrupt that a callback loses would be printed with a traceback.
+    sys.unraisablehook = lambda lost: None if _asked else hook(lost)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(heard,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+
+
+def _note(number: int, frame: object) -> NoReturn:
+    _asked.append(number)
+    raise KeyboardInterrupt
+
+
+def _watch(heard: int) -> None:
+    first, end = None, 0.0
+    while True:
+        wait = None if first is None else max(0.0, end - time.monotonic())
+        ready, _, _ = select.select([heard], [], [], wait)
+        numbers = os.read(heard, 16) if ready else None
+        if numbers == b"":
+            os.close(heard)
+            return
+        asked = [number for number in numbers or b"" if number in _SIGNALS]
+        if first is not None and (asked or numbers is None):
+            _end_at_once(first)
+        if first is None and asked:
+            first, end = asked[0], time.monotonic() + GRACE_SECONDS
+
+
+def _end_without_stuck_threads() -> None:
+    end = time.monotonic() + 0.5
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():  # The interpreter would wait for it forever.
+                _end_at_once(_asked[0])
+
+
+def _end_at_once(number: int) -> NoReturn:
+    writing.remove_unfinished()
+    os._exit(128 + number)

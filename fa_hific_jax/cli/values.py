@@ -1,0 +1,34 @@
+"""Numbers on the command line, as types of arguments."""
+
+import argparse
+import math
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    return int(_number(text, lambda value: value >= 1, "a whole number from 1 on", int))
+
+
+def port(text: str) -> int:
+    """The number of a port."""
+    return int(_number(text, lambda value: 0 < value < 65536, "a whole number up to 65535", int))
+
+
+def _number(text, fits, wanted, kind=float):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}: give {wanted}")
+    return value

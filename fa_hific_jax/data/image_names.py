@@ -1,0 +1,88 @@
+"""Which files are images, by suffix, and the files of a folder and below."""
+
+import errno
+import importlib.util
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePath
+
+_PILLOW = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k "
+    ".jpx .avif .tga".split()
+)
+# Suffix: module of the Pillow plug-in that reads such files, and its package.
+_PLUG_INS = {
+    ".jxl": ("pillow_jxl", "pillow-jxl-plugin"),
+    ".heic": ("pillow_heif", "pillow-heif"),
+    ".heif": ("pillow_heif", "pillow-heif"),
+    ".hif": ("pillow_heif", "pillow-heif"),
+}
+# Images that are read nowhere here, so that folders of them are not passed over in silence.
+_OTHER = frozenset(
+    ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .srw .orf .rw2 .raf .pef .x3f .3fr .iiq "
+    ".svg .svgz .eps .psd .xcf .exr .bpg .ico .icns .jxr .wdp".split()
+)
+
+
+def suffixes() -> frozenset[str]:
+    """Returns the suffixes, in lower case, of images that are read here: the same everywhere.
+
+    Folders and globs are searched for them; a file given by its name may have any.
+    """
+    plugged = {suffix for suffix, (module, _) in _PLUG_INS.items() if _is_installed(module)}
+    return _PILLOW | plugged
+
+
+def is_any_image(name: str | PurePath) -> bool:
+    """Returns True for the name of an image, read here or not."""
+    return PurePath(name).suffix.lower() in _PILLOW | _PLUG_INS.keys() | _OTHER
+
+
+def left_out(names: Iterable[str | PurePath]) -> str:
+    """Returns a line on the images among the names that are not read here, "" without any."""
+    readable = suffixes()
+    kinds = Counter(PurePath(name).suffix.lower() for name in names if is_any_image(name))
+    missing = {kind: number for kind, number in sorted(kinds.items()) if kind not in readable}
+    if not missing:
+        return ""
+    number = sum(missing.values())
+    reasons = (
+        f"{kind} needs {_PLUG_INS[kind][1]}" if kind in _PLUG_INS else f"{kind} cannot be read"
+        for kind in missing
+    )
+    return f"{number} file{'s' * (number > 1)} left out: {', '.join(reasons)}"
+
+
+def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yields all files below, sorted, without hidden ones; links are followed, but not in circles.
+
+    `failed` is told of each folder that cannot be read. What cannot be looked at, such as a link
+    that leads nowhere, counts as a file, so that reading it says why.
+    """
+    seen = set()
+    for parent, folders, names in os.walk(folder, onerror=failed, followlinks=True):
+        real = os.path.realpath(parent)
+        entered = os.access(parent, os.X_OK)
+        if real in seen or not entered:
+            folders.clear()
+        if not entered:  # The names can be listed, and none of them opened.
+            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), parent))
+        if real in seen or not entered:
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        yield from (file for file in files if _may_be_file(file))
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

@@ -222,7 +222,7 @@ def reference_rates(golden, monkeypatch):
     noise = {a.shape: a for a in map(reference_weights.nhwc, (data["noise_z"], data["noise_y"]))}
     monkeypatch.setattr(autoencoder, "Encoder", GivenLatents)
     monkeypatch.setattr(autoencoder, "Generator", NoImage)
-    uniform = jax.random.uniform  # initialisers draw from it as well
+    uniform = jax.random.uniform  # initializers draw from it as well
 
     def stored(key, shape=(), *args, **kwargs):
         return noise[shape] if shape in noise else uniform(key, shape, *args, **kwargs)

@@ -22,7 +22,7 @@ from fa_hific_jax.models.autoencoder import DecoderState
 
 
 @pytest.fixture(autouse=True, scope="module")
-def optimised():
+def optimized():
     """Programs here run often: convolutions in float64 are ten times slower without."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield

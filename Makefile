@@ -13,7 +13,7 @@ RUN_TFC := $(VENV_TFC)/bin/python
 # Installs in a tenth of pip's time; where it cannot be had, pip installs the same.
 UV := uv==0.13.9
 INTEROP := $(CURDIR)/runs/interop
-DEMO := --images photographs:validation --quality 0.2,0.5,0.8 --baselines jpeg,webp \
+DEMO := --images photographs:validation --quality 0.2,0.5,0.8 --lpips alex --baselines jpeg,webp \
     --baseline_points 6 --out runs/demo/evaluation
 
 .PHONY: demo test test-long test-tfc lint docs wheel clean

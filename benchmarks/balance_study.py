@@ -1,7 +1,7 @@
 """HiFiC, + FFL, FA-HiFiC and ours from one trained base, by the same budget: who is better at what?
 
   python -m benchmarks.balance_study --base runs/lite_base --out runs/balance --steps 3000 \\
-      --train images/ --kodak kodak/ --lpips lpips_alex.npz
+      --train images/ --kodak kodak/ --lpips alex
 
 Trains the variants of configs/lite.py, each for as many steps on the same images with the same
 seed, beginning with the base; evaluates the base and all of them on whole images at several
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", required=True, type=int, help="of training, of each variant")
     parser.add_argument("--train", required=True, help="images to train on")
     parser.add_argument("--kodak", required=True, help="images to evaluate on")
-    parser.add_argument("--lpips", required=True, help="LPIPS weights of AlexNet")
+    parser.add_argument("--lpips", default="alex", help="LPIPS weights of AlexNet (alex)")
     parser.add_argument("--quality", default="0,0.2,0.4,0.6,0.8,1", help="of files (%(default)s)")
     parser.add_argument("--detail", default="0,0.5,1", help="of images (%(default)s)")
     parser.add_argument("--jobs", default="1", help="images at a time in evaluation (%(default)s)")

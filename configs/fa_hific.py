@@ -2,7 +2,7 @@
 
   python train.py --config configs/fa_hific.py:lo --workdir runs/fa_hific_lo \\
       --config.init_from=runs/hific_lo \\
-      --config.loss.lpips_file=lpips_alex.npz --config.data.train="('images/',)"
+      --config.data.train="('images/',)"
 
 Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp, with the FA-HiFiC authors' weights of the
 frequency losses: FFL 0.5, DSL 0.25 times the sum of each level's loss over its 60 or 120 channels.

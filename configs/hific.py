@@ -2,7 +2,7 @@
 
   python train.py --config configs/hific.py:lo --workdir runs/hific_lo \\
       --config.init_from=runs/mse_lpips_lo \\
-      --config.loss.lpips_file=lpips_alex.npz --config.data.train="('images/',)"
+      --config.data.train="('images/',)"
 
 Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. As the original does, it begins with a trained
 `mse_lpips` (docs/training.md).

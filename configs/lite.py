@@ -1,6 +1,6 @@
 """FA-HiFiC light enough for a CPU, one model for every rate: 8.3 M of FA-HiFiC's 182 M parameters.
 
-  data="--config.data.train=('images/',) --config.loss.lpips_file=lpips_alex.npz"
+  data="--config.data.train=('images/',)"
   python train.py --config configs/lite.py:start --workdir runs/start $data
   python train.py --config configs/lite.py:base --workdir runs/base $data \\
       --config.init_from=runs/start

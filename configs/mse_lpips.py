@@ -1,7 +1,7 @@
 """First stage of HiFiC and FA-HiFiC: rate, MSE and LPIPS, without discriminator or FCM.
 
   python train.py --config configs/mse_lpips.py:lo --workdir runs/mse_lpips_lo \\
-      --config.loss.lpips_file=lpips_alex.npz --config.data.train="('images/',)"
+      --config.data.train="('images/',)"
 
 Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. Source: HiFiC, models/hific/configs.py of
 tensorflow/compression ("mselpips").

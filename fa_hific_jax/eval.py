@@ -65,7 +65,9 @@ SAME_SIZE = flags.DEFINE_bool(
 UNTRAINED = flags.DEFINE_bool("untrained_control", None, "Also a model with random parameters")
 QUALITY = flags.DEFINE_list("quality", [], "Of models with a variable rate: numbers from 0 to 1")
 DETAIL = flags.DEFINE_list("detail", [], "Of models with FCM: numbers from 0 (smooth) to 1")
-LPIPS = flags.DEFINE_list("lpips", None, "Files of LPIPS weights: fa-hific get-lpips")
+LPIPS = flags.DEFINE_list(
+    "lpips", None, "LPIPS networks: alex, squeeze, or files of fa-hific get-lpips"
+)
 INCEPTION = flags.DEFINE_string("inception", None, "File of Inception weights, for FID and KID")
 JOBS = flags.DEFINE_integer("jobs", 1, "Processes for the classical codecs; results are the same")
 FIELDS = {

@@ -109,9 +109,9 @@ def test_help_teaches_by_example_and_lists_the_flags(script, example, flags):
             "optimizer.learning_rate is nan: it must be a finite number",
         ),
         (
-            ["--config.loss.lpips=1"],
-            "loss.lpips is 1.0 but loss.lpips_file names no weights: get them with "
-            "`fa-hific get-lpips`, or turn the term off with --config.loss.lpips=0",
+            ["--config.loss.lpips=1", "--config.loss.lpips_file="],
+            "loss.lpips is 1.0 but loss.lpips_file names no weights: set it to 'alex', or turn "
+            "the term off with --config.loss.lpips=0",
         ),
         (
             ["--config.loss.gan_kind=wgan"],

@@ -1,4 +1,7 @@
-"""Get the weights that the LPIPS loss and metric need.
+"""Get LPIPS weights that do not come with the package.
+
+The package has the weights of AlexNet and SqueezeNet, with kernels of 16 bits. This command is for
+VGG16, and for those who want the published float32 weights.
 
 Downloads the published weights, checks their SHA-256, converts them to one .npz and
 prints its path. It stays in the cache folder ($XDG_CACHE_HOME/fa-hific or
@@ -6,8 +9,7 @@ prints its path. It stays in the cache folder ($XDG_CACHE_HOME/fa-hific or
 
   fa-hific get-lpips                       AlexNet: the usual metric, and HiFiC's loss
   fa-hific get-lpips --net vgg -o vgg.npz  VGG16, to a place of your own
-  python train.py --config configs/hific.py:lo --workdir runs/hific \\
-      --config.loss.lpips_file=$(fa-hific get-lpips) --config.data.train="('images/',)"
+  python eval.py --workdir runs/hific --images kodak/ --lpips alex,vgg.npz
 
 An interrupted download goes on when the command is given again. Without a network, the
 command says what to download elsewhere; --from then converts it:

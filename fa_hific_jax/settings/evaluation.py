@@ -16,9 +16,9 @@ class EvaluationConfig:
 
     lpips_files: tuple[str, ...] = setting(
         (),
-        """Weights of the LPIPS metrics: files that `fa-hific get-lpips` writes, one for each
-        network. Without the file of a network its LPIPS is not measured; FD-Alex needs AlexNet's
-        file.""",
+        """Weights of the LPIPS metrics, one entry for each network: `"alex"` or `"squeeze"`, which
+        come with the package, or a file that `fa-hific get-lpips` writes. LPIPS is not measured
+        with other networks. FD-Alex needs AlexNet.""",
     )
     inception_file: str = setting(
         "", "Weights of Inception for FID and KID (docs/evaluation.md says how to get them)."

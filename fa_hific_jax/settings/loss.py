@@ -80,7 +80,9 @@ class LossConfig:
     )
     lpips: float = setting(0.0, "Weight of LPIPS (HiFiC: k_P = 1), 0 for none.", NOT_NEGATIVE)
     lpips_file: str = setting(
-        "", "Weights of the LPIPS network, the .npz file that `fa-hific get-lpips` writes."
+        "alex",
+        """Weights of the LPIPS network: `"alex"` (HiFiC) or `"squeeze"`, which come with the
+        package, or the path of an .npz file that `fa-hific get-lpips` writes.""",
     )
     gan: float = setting(
         0.0,

@@ -236,7 +236,7 @@ def _load_lpips(config: LossConfig) -> LpipsParams | None:
         return None
     if not config.lpips_file:
         raise UserError(
-            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: get them with "
-            "`fa-hific get-lpips`, or turn the term off with --config.loss.lpips=0"
+            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: set it "
+            "to 'alex', or turn the term off with --config.loss.lpips=0"
         )
     return load_lpips(config.lpips_file)

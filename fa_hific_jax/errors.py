@@ -56,17 +56,15 @@ def reported() -> Iterator[None]:
         try:
             yield
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            _flush()
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
         fail(str(error))
     except (OSError, MemoryError) as error:
-        at_output = isinstance(error, OSError) and error.filename is None and _output_is_broken()
         if isinstance(error, BrokenPipeError) and error.filename is None:
             sys.exit(_BROKEN_PIPE)
-        fail(("standard output: " if at_output else "") + reason(error), code=1)
+        fail(reason(error), code=1)
     except RuntimeError as error:
         if not _NO_DEVICE.search(str(error)):
             raise
@@ -91,14 +89,18 @@ def reason(error: BaseException) -> str:
     return one_line(text) or type(error).__name__
 
 
-def _output_is_broken() -> bool:
-    """Returns True where standard output takes nothing more, and drops what waits for it."""
+def _flush() -> None:
+    """Writes out what waits for standard output; where that fails, drops it and names the place."""
+    output = sys.stdout
+    if output is None:
+        return
     try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        output.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # Python flushes it once more.
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _escaped(character: str) -> str:

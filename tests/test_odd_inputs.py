@@ -1,0 +1,316 @@
+"""Inputs, systems and shells that are not in order cost a sentence and never a file."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import ROOT, image, written
+
+from fa_hific_jax import errors
+from fa_hific_jax.cli import files, interrupts, runtime, values
+from fa_hific_jax.data import image_names
+from fa_hific_jax.data.sources import open_source
+from fa_hific_jax.errors import UserError
+
+COMMAND = [sys.executable, str(ROOT / "tests/fake_model.py")]
+ENV = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+ENV.pop("PYTHONUNBUFFERED", None)
+
+
+def process(*arguments, **options) -> subprocess.CompletedProcess:
+    """The command line with a model that keeps pixels, in a process of its own."""
+    given = {"env": ENV, "capture_output": True, "timeout": 60} | options
+    return subprocess.run([*COMMAND, *map(str, arguments)], **given)
+
+
+def one_sentence(done, code: int) -> str:
+    """The only line on standard error of a command that ended with this code."""
+    said = done.stderr.decode()
+    assert done.returncode == code and said.count("\n") == 1 and "Traceback" not in said, said
+    return said
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("plain é 写真.png", "plain é 写真.png"),
+        ("a\x1b[2Jb\nc\td", "a\\x1b[2Jb\\nc\\td"),
+        (os.fsdecode(b"\xff\xfe.png"), "\\xff\\xfe.png"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+    ],
+)
+def test_names_are_shown_without_what_a_terminal_would_obey(name, expected):
+    assert errors.shown(name) == expected
+
+
+def test_a_name_with_an_escape_code_reaches_the_terminal_escaped(tmp_path):
+    (tmp_path / "a\x1b[31m\n.png").write_bytes(b"no image")
+    said = one_sentence(process("compress", tmp_path, "-o", tmp_path / "out"), 1)
+    assert "\x1b" not in said and "a\\x1b[31m\\n.png" in said
+
+
+def test_names_that_are_not_utf_8_are_coded_and_listed(tmp_path):
+    folder = os.fsencode(tmp_path)
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    os.rename(folder + b"/a.png", folder + b"/\xff.png")
+    assert process("compress", tmp_path, cwd=tmp_path).returncode == 0
+    shown = process("info", tmp_path, cwd=tmp_path)
+    assert shown.returncode == 0 and b"\\xff.fahj" in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a [1].png", "dir/" * 1500 + "a.png"])
+def test_a_name_that_cannot_be_is_one_sentence(tmp_path, name):
+    done = process("compress", name, cwd=tmp_path)
+    assert done.returncode in (1, 2) and b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    if "[" in name:
+        assert b"a [1].png: no such file" in done.stderr
+
+
+# Which files are images.
+
+
+def test_compressing_training_and_evaluating_find_the_same_files(tmp_path):
+    for number, suffix in enumerate(sorted(image_names.suffixes())):
+        (tmp_path / f"{number}{suffix.upper()}").touch()
+    (tmp_path / "b.txt").touch()
+    found = {file.path.name for file in files.find([str(tmp_path)], image_names.suffixes()).files}
+    names = open_source(str(tmp_path)).names
+    assert len(names) == len(found) and {Path(name).stem for name in found} == set(names)
+    assert {".avif", ".gif", ".jp2", ".jfif"} <= {Path(name).suffix.lower() for name in found}
+    assert "b.txt" not in found
+
+
+def test_images_that_cannot_be_read_here_are_counted_and_named(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(image_names, "_is_installed", lambda module: False)
+    image(str(tmp_path / "a.png"), 4, 4)
+    for name in ("b.heic", "c.HEIC", "d.jxl", "e.cr2", "notes.txt"):
+        (tmp_path / name).touch()
+    found = files.find([str(tmp_path)], image_names.suffixes())
+    assert [file.path.name for file in found.files] == ["a.png"] and not found.unread
+    said = capfd.readouterr().err
+    assert "4 files left out: .cr2 cannot be read, .heic needs pillow-heif, .jxl needs" in said
+
+
+def test_a_plug_in_makes_its_suffix_one_of_those_that_are_read(monkeypatch):
+    monkeypatch.setattr(image_names, "_is_installed", lambda module: module == "pillow_heif")
+    assert {".heic", ".heif"} <= image_names.suffixes() and ".jxl" not in image_names.suffixes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
+@pytest.mark.parametrize("mode", [0o000, 0o644])
+def test_an_unreadable_folder_does_not_keep_others_from_being_done(tmp_path, mode):
+    for name in ("a", "locked"):
+        image(str(tmp_path / "in" / name / "x.png"), 4, 4)
+    (tmp_path / "in" / "locked").chmod(mode)
+    command = ["compress", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    script = (
+        "import os, sys, resource; sys.path[:0] = [sys.argv[1]]; import fake_model\n"
+        "os.chmod(sys.argv[2], 0o777); os.setuid(65534)\n"
+        "from fa_hific_jax.cli import files\n"
+        "from fa_hific_jax.data import image_names\n"
+        "found = files.find([sys.argv[3]], image_names.suffixes())\n"
+        "print(len(found.files), *found.unread, sep='|')"
+    )
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            pytest.skip("the temporary folder lies where others may not look")
+    run = [sys.executable, "-c", script, str(ROOT / "tests"), str(tmp_path), command[1]]
+    done = subprocess.run(run, env=ENV, capture_output=True, text=True, timeout=60)
+    if "Permission denied" in done.stderr:
+        pytest.skip("others may not read this installation")
+    count, *unread = done.stdout.strip().split("|")
+    assert count == "1" and len(unread) == 1
+    assert unread[0].endswith("locked: Permission denied")
+
+
+def test_a_folder_that_could_not_be_read_ends_the_command_with_1(tmp_path, monkeypatch, capsys):
+    real = os.scandir
+
+    def scandir(path="."):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    image(str(tmp_path / "in/a.png"), 4, 4)
+    (tmp_path / "in/locked").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = files.find([str(tmp_path / "in")], image_names.suffixes())
+    assert [file.path.name for file in found.files] == ["a.png"]
+    assert found.unread == [f"{tmp_path}/in/locked: Permission denied"]
+
+
+# Pipes, signals.
+
+
+def test_a_named_pipe_is_read_once(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    data = (tmp_path / "a.png").read_bytes()
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.png").write_bytes(data))
+    writer.start()
+    done = process("compress", "pipe.png", "-o", "b.fahj", cwd=tmp_path)
+    writer.join()
+    assert done.returncode == 0, done.stderr
+    assert process("compress", "a.png", "-o", "c.fahj", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "b.fahj").read_bytes() == (tmp_path / "c.fahj").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_ends_the_wait_for_a_pipe_that_nobody_writes_to(tmp_path, number, code):
+    os.mkfifo(tmp_path / "pipe.png")
+    image(str(tmp_path / "a.png"), 4, 4)
+    command = [*COMMAND, "compress", "pipe.png", "a.png", "-o", "out/"]
+    started = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=ENV,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(1.5)
+    assert started.poll() is None
+    started.send_signal(number)
+    said = started.communicate(timeout=15)[1]
+    assert started.returncode == code and b"Traceback" not in said
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_an_interrupt_that_a_callback_loses_still_ends_the_command():
+    def lose(phase, info):
+        gc.callbacks.remove(lose)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+    with pytest.raises(SystemExit) as ended, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with interrupts.interruptible():
+            gc.callbacks.append(lose)
+            gc.collect()
+            interrupts.end_if_asked()
+            raise AssertionError("the interrupt was lost")
+    assert ended.value.code == 130
+
+
+# Standard streams, environment.
+
+
+def test_a_reader_of_the_output_that_has_gone_ends_it_in_silence(tmp_path):
+    for i in range(3):
+        image(str(tmp_path / f"{i}.png"), 4, 4)
+    assert process("compress", tmp_path).returncode == 0
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = process("info", tmp_path, stdout=gone, stderr=subprocess.PIPE, capture_output=False)
+    assert done.stderr == b"" and done.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_standard_output_is_one_sentence(tmp_path):
+    image(str(tmp_path / "a.png"), 4, 4)
+    assert process("compress", tmp_path).returncode == 0
+    with open("/dev/full", "wb") as full:
+        done = process("info", tmp_path, stdout=full, stderr=subprocess.PIPE, capture_output=False)
+    assert "standard output: No space left on device" in one_sentence(done, 1)
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+def test_a_closed_or_full_standard_error_costs_no_file(tmp_path, redirected):
+    frames = [Image.new("L", (3, 2), level) for level in (1, 9)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])  # has a note
+    line = f"{sys.executable} {ROOT}/tests/fake_model.py compress a.gif {redirected}"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=ENV, timeout=60)
+    assert done.returncode == 0 and written(str(tmp_path)) == ["a.fahj", "a.gif"]
+
+
+def test_no_home_is_no_trouble(tmp_path):
+    image(str(tmp_path / "a.png"), 4, 4)
+    env = {name: value for name, value in ENV.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    assert process("compress", "a.png", cwd=tmp_path, env=env).returncode == 0
+
+
+def test_a_device_that_jax_does_not_find_is_one_sentence():
+    error = RuntimeError("Unable to initialize backend 'cuda': no such thing. (more)\nand more")
+    with pytest.raises(SystemExit) as ended, errors.reported():
+        raise error
+    assert ended.value.code == 2
+    assert errors.reason(error).startswith("JAX_PLATFORMS is ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (UserError("give another"), 2, "error: give another\n"),
+        (OSError(28, "No space left on device", "/x/y"), 1, "error: /x/y: No space left on device"),
+        (MemoryError(), 1, "error: not enough memory"),
+    ],
+)
+def test_errors_that_are_no_bugs_are_one_sentence(capsys, error, code, sentence):
+    with pytest.raises(SystemExit) as ended, errors.reported():
+        raise error
+    said = capsys.readouterr()
+    assert ended.value.code == code and said.err.startswith(sentence) and said.out == ""
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(KeyError), errors.reported():
+        raise KeyError("bug")
+
+
+@pytest.mark.parametrize(
+    ("take", "text", "wanted"),
+    [
+        (values.count, "x", "give a whole number from 1 on"),
+        (values.count, "0", "give a whole number from 1 on"),
+        (values.share, "1.5", "give a number from 0 to 1"),
+        (values.positive, "inf", "give a number above 0"),
+        (values.positive, "nan", "give a number above 0"),
+        (values.port, "70000", "give a whole number up to 65535"),
+    ],
+)
+def test_numbers_of_the_command_line_are_named_with_what_is_wanted(take, text, wanted):
+    with pytest.raises(Exception, match=f"invalid value '{text}': {wanted}"):
+        take(text)
+
+
+# The cache of compiled programs.
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path):
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    runtime.trim(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_damaged_entry_of_the_cache_is_removed_and_others_stay(tmp_path, monkeypatch):
+    for name in ("jit_program-12ab-cache", "jit_program-34cd-cache", "jit_other-56-cache"):
+        (tmp_path / name).touch()
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        with runtime.orderly():
+            warnings.warn(
+                "Error reading persistent compilation cache entry for 'jit_program': bad",
+                stacklevel=1,
+            )
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert [path.name for path in tmp_path.iterdir()] == ["jit_other-56-cache"]

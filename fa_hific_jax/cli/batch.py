@@ -1,6 +1,7 @@
 """Many files through one model: read ahead and written behind in threads, past the bad ones."""
 
 import argparse
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from fa_hific_jax import settings
-from fa_hific_jax.errors import UserError, fail
+from fa_hific_jax import settings, streams
+from fa_hific_jax.errors import UserError, fail, reported
 
 
 def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool = False) -> None:
@@ -43,11 +43,10 @@ def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool =
 
     def guarded(rest: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax tells much that is of no use here.
-        try:
+        with reported():
             main(*rest[1:])
-        except UserError as error:
-            fail(str(error))
 
+    streams.make_safe()
     app.run(guarded, flags_parser=parse)
 
 

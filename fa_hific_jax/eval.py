@@ -30,6 +30,7 @@ repository, `fa-hific eval` is the same.
 """
 
 import datetime
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ def main(*arguments: str) -> None:
         folders, named_by = [WORKDIR.value], "--workdir"
     if len(folders) > 1 and not OUT.value:
         raise UserError("--out is missing: several models need a folder for their results")
-    out = Path(OUT.value).expanduser() if OUT.value else default_out(folders[0], named_by)
+    out = Path(os.path.expanduser(OUT.value)) if OUT.value else default_out(folders[0], named_by)
     evaluate(folders, named_by, given, out)
 
 
@@ -152,7 +153,7 @@ def compare(names: Sequence[str], given: settings.Settings | None) -> None:
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))
     print(f"\n{comparison_table.format_comparison(compared)}")
     if OUT.value:
-        path = Path(OUT.value).expanduser() / "comparison.json"
+        path = Path(os.path.expanduser(OUT.value)) / "comparison.json"
         results.write_json(path, compared)
         print(f"\n{path}")
 
@@ -161,7 +162,7 @@ def results_of(folder: str, given: settings.Settings | None) -> Any:
     """Results in a folder of an evaluation; a run or a model is evaluated first."""
     from fa_hific_jax.evaluation import results
 
-    path = Path(folder).expanduser() / "results.json"
+    path = Path(os.path.expanduser(folder)) / "results.json"
     if path.is_file():
         return results.read_results(path)
     return evaluate([folder], "--compare", given, default_out(folder, "--compare"))

@@ -56,7 +56,7 @@ def find(inputs: Sequence[str], suffixes: frozenset[str]) -> Findings:
         unread.append(reason(error))
 
     for text in inputs:
-        path = Path(os.path.expanduser(text))
+        path, before = Path(os.path.expanduser(text)), len(unread)
         try:
             mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +71,7 @@ def find(inputs: Sequence[str], suffixes: frozenset[str]) -> Findings:
             files = [Found(file, file.relative_to(path)) for file in walk(path, failed)]
         wanted = [file for file in files if file.path.suffix.lower() in suffixes]
         omitted = left_out(file.path for file in files) if ".png" in suffixes else ""
-        if not wanted and not unread:
+        if not wanted and len(unread) == before:
             kinds, more = " ".join(sorted(suffixes)), f" ({omitted})" if omitted else ""
             raise UserError(
                 f"{shown(text)}: no file here ends in {kinds}{more}: give a file by its name"

@@ -33,8 +33,8 @@ test-long: $(VENV)/ready-dev
 # Both environments write files to one folder, and each decodes those of the other. The second also
 # has TensorFlow, which prepares the sets that tests/test_tfds.py reads.
 test-tfc: $(VENV)/ready-dev $(VENV_TFC)/ready
-	$(RUN_TFC) -m pytest -n 2 tests/test_bitstream.py tests/test_coders.py tests/test_compress.py \
-	    tests/test_exact.py tests/test_tfds.py
+	$(RUN_TFC) -m pytest -n 2 tests/test_bitstream.py tests/test_coders.py tests/test_coding.py \
+	    tests/test_integer_synthesis.py tests/test_tfds.py
 	rm -rf $(INTEROP) runs/tfc
 	FA_HIFIC_INTEROP=$(INTEROP) $(RUN) -m pytest tests/test_interop.py -k written
 	FA_HIFIC_INTEROP=$(INTEROP) $(RUN_TFC) -m pytest tests/test_interop.py

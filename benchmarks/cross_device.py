@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from fa_hific_jax import load_model
-from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.data.sources import open_source
 
@@ -58,12 +58,12 @@ def check(args: argparse.Namespace, model, source) -> None:
     files = symbols = wrong_symbols = wrong_files = unreadable = pixels_apart = 0
     for name, image in pictures(source, args.crops):
         theirs = (args.folder / f"{name}.fahj").read_bytes()
-        (ours,) = model.quantise([image], reproducible=not args.fast)
+        (ours,) = model.quantize([image], reproducible=not args.fast)
         files += 1
         symbols += ours.y.size + ours.z.size
         wrong_files += theirs != model.encode(ours, *image.shape[:2])
         try:
-            coded, _ = compress.decode_symbols(model.entropy, bitstream.unpack(theirs))
+            coded, _ = coding.decode_symbols(model.entropy, bitstream.unpack(theirs))
             decoded = model.decompress(theirs).astype(int)
         except BitstreamError as error:
             print(f"{name}: {error}")

@@ -8,7 +8,7 @@ exported model in float16; seconds to encode (as by default, in float64) and to 
 768x512, the least of three; and the steps made, and the PSNR and estimated rate reached on images
 not trained on (qualities from 0 to 1), in the same time of training. All begin with the trained
 linear path (configs/lite.py:start), whose own PSNR and rate, without networks, are `before`. So
-short a training favours the small: it is the cost of the large that it shows.
+short a training favors the small: it is the cost of the large that it shows.
 
 The report goes to benchmarks/results/lite_width.json after each candidate.
 """

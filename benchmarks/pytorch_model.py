@@ -128,7 +128,7 @@ class HyperSynthesis(nn.Sequential):
 
 
 class Prior(nn.Module):
-    """Factorised density of z."""
+    """Factorized density of z."""
 
     def __init__(self, channels, filters=(1, 3, 3, 3, 1)):
         super().__init__()

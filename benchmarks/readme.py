@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 SECTION = re.compile(r"(?s)(<!-- results/(\w+)\.json: table -->\n).*?(<!-- end -->)")
 METRICS = ("psnr", "ms_ssim", "lpips_alex")
-COLOURS = {
+COLORS = {
     "model": ("#e8590c", "#d6336c"),
     "control": ("#868e96",),
     "baseline": ("#228be6", "#2f9e44", "#12a5b5", "#7950f2"),
@@ -165,7 +165,7 @@ def figure(name: str) -> str:
 
 
 def _draw(axes: Any, results: Mapping[str, Any], metric: str) -> None:
-    colours = {kind: itertools.cycle(of_kind) for kind, of_kind in COLOURS.items()}
+    colors = {kind: itertools.cycle(of_kind) for kind, of_kind in COLORS.items()}
     for codec, about in results["codecs"].items():
         points = sorted(
             (mean["bpp"], mean["values"][metric])
@@ -173,8 +173,8 @@ def _draw(axes: Any, results: Mapping[str, Any], metric: str) -> None:
             if mean["codec"] == codec and None not in (mean["bpp"], mean["values"].get(metric))
         )
         if points and not codec.endswith(SAME_SIZE):
-            colour, size = next(colours[about["kind"]]), 4 if about["kind"] == "baseline" else 7
-            style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": size}
+            color, size = next(colors[about["kind"]]), 4 if about["kind"] == "baseline" else 7
+            style: dict[str, Any] = {"color": color, "marker": "o", "markersize": size}
             axes.plot(*zip(*points, strict=True), label=about["label"], linewidth=1.2, **style)
 
 

@@ -17,7 +17,7 @@ What the numbers are:
                     when --cores is 1 and others are at work too. (PyTorch's threads spin while
                     they wait: with more cores it tells little.)
   images_per_s      from the least `ms`
-  utilisation       floating-point operations of the step, as PyTorch counts those of its
+  utilization       floating-point operations of the step, as PyTorch counts those of its
                     convolutions, per second, over those of products of 2048x2048 matrices; from
                     processor_ms where --cores is 1, else from ms
   memory_mb         JAX: arguments and temporary buffers of the compiled step; PyTorch: by how much
@@ -196,7 +196,7 @@ def measure(case: str, repeats: int, clock: str, cpu: bool, with_torch: bool) ->
         row |= facts[name]
         row["images_per_s"] = round(1e3 * settings.train.batch_size / row["ms"]["least"], 2)
         if gflop:
-            row["utilisation"] = round(1e3 * gflop / row[clock]["least"] / peak, 3)
+            row["utilization"] = round(1e3 * gflop / row[clock]["least"] / peak, 3)
         report[name] = row
     if with_torch:
         ours, theirs = rows["jax"], rows["torch"]

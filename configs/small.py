@@ -26,7 +26,7 @@ def get_config():
     config.discriminator.context_channels = 4
 
     config.data.train = ("dead_leaves:128", "photographs:train")
-    # Two hyper-latents a side: with one, their synthesis never sees a neighbour. A run on crops of
+    # Two hyper-latents a side: with one, their synthesis never sees a neighbor. A run on crops of
     # 64 coded whole images at three times the crops' rate.
     config.data.crop = 128
     config.data.cache = True

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 from coding_model import image_of
 
-from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model
 
@@ -27,7 +27,7 @@ def coded(model: Model) -> dict[str, list[str]]:
 
 def latents(model: Model, data: bytes) -> str:
     """SHA-256 of the latents that a file decodes to, as little-endian float32."""
-    y_hat = compress.decode(model.entropy, bitstream.unpack(data))
+    y_hat = coding.decode(model.entropy, bitstream.unpack(data))
     return hashlib.sha256(np.ascontiguousarray(y_hat, "<f4").tobytes()).hexdigest()
 
 

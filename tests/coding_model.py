@@ -48,7 +48,7 @@ def many_rates_model() -> Model:
 
 
 def image_of(height: int, width: int) -> np.ndarray:
-    """A wave under noise, so that neighbouring pixels have something in common."""
+    """A wave under noise, so that neighboring pixels have something in common."""
     y, x = np.mgrid[:height, :width]
     wave = 128 + 90 * np.sin(x / 9.0 + y / 5.0)
     noise = np.random.default_rng(height * 1000 + width).normal(0, 20, (height, width, 3))

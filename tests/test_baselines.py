@@ -22,7 +22,7 @@ def codec(request) -> str:
 
 
 def textured(height: int, width: int) -> np.ndarray:
-    """Smooth colour with noise whose strength grows to the right."""
+    """Smooth color with noise whose strength grows to the right."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     smooth = np.stack([128 + 90 * np.sin(x / 9), 128 + 90 * np.cos(y / 7), (x + y) % 256], -1)
@@ -56,14 +56,14 @@ SIZES = {"jpeg": jpeg_size, "webp": webp_size}
 
 @pytest.mark.parametrize("name", ["jpeg", "webp"])
 @pytest.mark.parametrize("bpp", [0.8, 1.5, 3.0])
-def test_no_neighbouring_quality_comes_nearer_to_the_target(name, bpp):
+def test_no_neighboring_quality_comes_nearer_to_the_target(name, bpp):
     image = textured(64, 96)
     target = int(bpp * 64 * 96 / 8)
     coded = encode_nearest(image, name, target)
     quality = int(coded.setting.split(",")[0].removeprefix("quality "))
     assert len(coded.data) == SIZES[name](image, quality)
-    for neighbour in {max(quality - 1, 1), min(quality + 1, 100)}:
-        miss = abs(SIZES[name](image, neighbour) - target)
+    for neighbor in {max(quality - 1, 1), min(quality + 1, 100)}:
+        miss = abs(SIZES[name](image, neighbor) - target)
         assert abs(len(coded.data) - target) <= miss
 
 
@@ -107,8 +107,8 @@ def test_jpeg_takes_the_smaller_of_baseline_and_progressive():
     assert encode_nearest(large, "jpeg", 8000).setting.endswith("4:2:0, progressive")
 
 
-def test_jpeg_2000_reaches_the_rate_it_was_asked_for_with_a_colour_transform():
-    image = np.repeat(textured(128, 192)[..., :1], 3, axis=2)  # grey: chroma costs nothing
+def test_jpeg_2000_reaches_the_rate_it_was_asked_for_with_a_color_transform():
+    image = np.repeat(textured(128, 192)[..., :1], 3, axis=2)  # gray: chroma costs nothing
     coded = encode(image, "jpeg2000", 1000)
     assert coded.setting == "1 bpp asked, 9/7 wavelet"
     assert 8 * len(coded.data) / (128 * 192) == pytest.approx(1.0, rel=0.05)
@@ -123,7 +123,7 @@ def test_jpeg_2000_reaches_the_rate_it_was_asked_for_with_a_colour_transform():
 
 def test_avif_keeps_the_chroma_of_single_pixels():
     image = np.full((32, 32, 3), 128, np.uint8)
-    image[::2, ::2] = (200, 90, 60)  # 4:2:0 would mix it with its neighbours
+    image[::2, ::2] = (200, 90, 60)  # 4:2:0 would mix it with its neighbors
     if reason := baselines.available()["avif"]:
         pytest.skip(reason)
     assert psnr(image, encode(image, "avif", 95).image) > 35
@@ -255,7 +255,7 @@ def programs(tmp_path, monkeypatch):
 def test_programs_on_the_path_code_images_of_odd_sides(programs, name, floor):
     assert baselines.available()[name] is None
     image = textured(27, 33)
-    image[..., 1:] = image[..., :1]  # grey, for VVC's chroma has half the size
+    image[..., 1:] = image[..., :1]  # gray, for VVC's chroma has half the size
     coarse, fine = (encode(image, name, quality) for quality in (40, 1))
     assert len(coarse.data) < len(fine.data)
     assert psnr(image, fine.image) > floor

@@ -553,7 +553,7 @@ def test_the_real_codec_runs_as_a_process_and_says_nothing_else(
         decoded = pixels_of(f"back/{i}.png")
         np.testing.assert_array_equal(decoded[..., 3], alpha)
         expected = model.decompress(Path(f"out/{i}.fahj").read_bytes())
-        # Other canvases and other optimisation: other sums, one step of 8 bits at most.
+        # Other canvases and other optimization: other sums, one step of 8 bits at most.
         np.testing.assert_allclose(decoded[..., :3].astype(int), expected, atol=1)
     assert pixels_of("back/single.png").shape == (1, 1, 3)
     assert run("info", "out/0.fahj", "--json") == 0

@@ -19,9 +19,9 @@ def spectral_slope(images):
     """Slope of log power against log frequency, 4 to 100 cycles per image, of the mean spectrum."""
     side = images[0].shape[0]
     window = np.hanning(side)[:, None] * np.hanning(side)[None, :]
-    grey = np.stack(images).astype(np.float64).mean(axis=-1)
-    grey -= grey.mean(axis=(1, 2), keepdims=True)
-    power = np.mean(np.abs(np.fft.fft2(grey * window)) ** 2, axis=0)
+    gray = np.stack(images).astype(np.float64).mean(axis=-1)
+    gray -= gray.mean(axis=(1, 2), keepdims=True)
+    power = np.mean(np.abs(np.fft.fft2(gray * window)) ** 2, axis=0)
     axis = np.fft.fftfreq(side) * side
     radius = np.rint(np.hypot(axis[:, None], axis[None, :])).astype(int)
     radial = np.bincount(radius.ravel(), power.ravel()) / np.bincount(radius.ravel())
@@ -39,11 +39,11 @@ def test_white_noise_is_told_from_them():
     assert abs(spectral_slope(list(noise))) < 0.1
 
 
-def test_channels_are_correlated_and_colours_muted(images):
+def test_channels_are_correlated_and_colors_muted(images):
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64)
     correlation = np.corrcoef(pixels.T)
     assert correlation[np.triu_indices(3, 1)].min() > 0.7
-    assert np.mean(pixels.max(axis=1) - pixels.min(axis=1)) < 64  # saturated colours give 255
+    assert np.mean(pixels.max(axis=1) - pixels.min(axis=1)) < 64  # saturated colors give 255
     assert 30 < pixels.std() < 90
 
 
@@ -96,7 +96,7 @@ def test_fast_painting_agrees_with_painting_one_by_one(seed):
     for i in range(len(leaves.box)):
         leaf = dead_leaves._Leaves(*(field[i] for field in leaves))
         inside = dead_leaves._inside(
-            leaf, grid[None, :] - leaf.centre[0], grid[:, None] - leaf.centre[1]
+            leaf, grid[None, :] - leaf.center[0], grid[:, None] - leaf.center[1]
         )
         labels[inside] = i + 1
     painted = dead_leaves._paint(leaves, side)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from coding_model import image_of
 
-from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.codec.model_folder import load_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -24,7 +24,7 @@ def test_old_files_hold_what_they_held(path):
     container = bitstream.unpack(data)
     assert (container.width, container.height) == (told["width"], told["height"])
     assert container.coder == told["coder"]
-    symbols, _ = compress.decode_symbols(model.entropy, container)
+    symbols, _ = coding.decode_symbols(model.entropy, container)
     coded = b"".join(np.ascontiguousarray(a, "<i4").tobytes() for a in (symbols.z, symbols.y))
     assert hashlib.sha256(coded).hexdigest() == told["symbols_sha256"]
     image, alpha = model.decompress_picture(data)

@@ -23,7 +23,7 @@ from fa_hific_jax.convert.pytorch_layout import (
 )
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw
-from fa_hific_jax.models.autoencoder import Autoencoder, ModelConfig, apply
+from fa_hific_jax.models.autoencoder import ModelConfig, bind
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.training import state as training_state
 from fa_hific_jax.training import warm_start
@@ -118,20 +118,18 @@ def test_every_parameter_of_full_width_is_the_reference_in_our_layout(full_width
 
 
 def test_networks_of_full_width_equal_the_reference(full_width, golden):
-    model = Autoencoder(full_width.model)
-
-    def run(method, array):
-        network = jax.jit(lambda params, x: model.apply({"params": params}, x, method=method))
+    def run(function, array):
+        network = jax.jit(lambda params, x: function(bind(full_width.model, params), x))
         return network(full_width.autoencoder, reference_weights.nhwc(array))
 
     data = golden("encoder")
     y = run(lambda m, x: m.encoder(x)[0], data["x"])
     np.testing.assert_allclose(y, reference_weights.nhwc(data["y"]), **NEAR)
     data = golden("generator_res2")
-    image = run("generate", data["y"])
+    image = run(lambda m, y: m.generate(y), data["y"])
     np.testing.assert_allclose(image, reference_weights.nhwc(data["image"]), **NEAR)
     data = golden("hyper")
-    mean, scale = run("synthesise_parameters", data["z"])
+    mean, scale = run(lambda m, z: m.hyperprior.synthesis(z), data["z"])
     np.testing.assert_allclose(mean, reference_weights.nhwc(data["mu_out"]), **NEAR)
     raw = reference_weights.nhwc(data["std_raw_out"])
     np.testing.assert_allclose(scale, np.maximum(raw, 0.11), **NEAR)
@@ -345,7 +343,7 @@ def test_hific_with_nine_residual_blocks_equals_the_reference(tmp_path, golden, 
     model, params = imported_by_command(state, tmp_path)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == 7_423_420 + 156_774_683 + 17_277_560
-    image = apply(model, params, reference_weights.nhwc(data["y"]), method="generate")
+    image = bind(model, params).generate(reference_weights.nhwc(data["y"]))
     np.testing.assert_allclose(image, reference_weights.nhwc(data["image"]), **NEAR)
 
 
@@ -355,5 +353,5 @@ def test_the_model_of_the_fork_equals_the_reference(tmp_path, golden, data_folde
     state = pytorch_state.fork(data_folder.parent / "golden", residual_blocks=9)
     model, params = imported_by_command(state, tmp_path)
     y = reference_weights.nhwc(data["y"].astype(np.float32))
-    image = apply(model, params, y, method="generate")[:, ::5, ::5]
+    image = bind(model, params).generate(y)[:, ::5, ::5]
     np.testing.assert_allclose(image, reference_weights.nhwc(data["image_slice"]), **NEAR)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from coding_model import coding_model, image_of
 
-from fa_hific_jax.codec import bitstream, coders, exact
+from fa_hific_jax.codec import bitstream, coders
+from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.codec.bitstream import Container
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model, save_model
@@ -49,8 +50,8 @@ def make_model() -> dict[str, np.ndarray]:
     }
     z_tables = tables.gaussian_tables(np.linspace(0.5, 3, CHANNELS))
     y_tables = tables.gaussian_tables(tables.middle_scales(SCALE_TABLE))
-    synthesis = exact.quantise_synthesis(hyperprior, exact.calibration_latents(z_tables))
-    arrays = {f"exact.{key}": value for key, value in exact.to_arrays(synthesis).items()}
+    synthesis = integers.quantize_synthesis(hyperprior, integers.calibration_latents(z_tables))
+    arrays = {f"exact.{key}": value for key, value in integers.to_arrays(synthesis).items()}
     for name, of in {"z": z_tables, "y": y_tables}.items():
         arrays |= {f"{name}.{key}": value for key, value in of._asdict().items()}
     return arrays
@@ -69,7 +70,7 @@ def z_indexes() -> np.ndarray:
 
 
 def encode(model: dict[str, np.ndarray], z: np.ndarray, y: np.ndarray, coder: str) -> bytes:
-    _, rows = exact.parameters(exact.from_arrays(part(model, "exact")), z)
+    _, rows = integers.parameters(integers.from_arrays(part(model, "exact")), z)
     z_tables, y_tables = (tables.Tables(**part(model, name)) for name in "zy")
     container = Container(
         model_id=hashlib.sha256(model["y.cdf"].tobytes()).digest()[:8],
@@ -89,7 +90,7 @@ def decode(model: dict[str, np.ndarray], data: bytes) -> tuple[np.ndarray, np.nd
     z_tables, y_tables = (tables.Tables(**part(model, name)) for name in "zy")
     z = coders.decode(container.z_stream, z_indexes(), z_tables, container.coder)
     z = z.reshape(Z_SHAPE)
-    _, rows = exact.parameters(exact.from_arrays(part(model, "exact")), z)
+    _, rows = integers.parameters(integers.from_arrays(part(model, "exact")), z)
     y = coders.decode(container.y_stream, rows.ravel(), y_tables, container.coder)
     y = y.reshape(rows.shape)
     bitstream.check_symbols(container, z, y)
@@ -100,7 +101,7 @@ def symbols(seed: int, model: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     """Those of an image: z and y as their tables expect them, and a few far outliers."""
     rng = np.random.default_rng(seed)
     z = np.rint(rng.normal(0, 2, Z_SHAPE)).astype(np.int32)
-    _, rows = exact.parameters(exact.from_arrays(part(model, "exact")), z)
+    _, rows = integers.parameters(integers.from_arrays(part(model, "exact")), z)
     y = np.rint(SCALE_TABLE[rows] * rng.standard_normal(rows.shape)).astype(np.int32)
     outliers = rng.random(y.shape) < 0.02
     y[outliers] = rng.integers(-(2**31), 2**31, np.count_nonzero(outliers))

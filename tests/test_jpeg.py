@@ -101,7 +101,7 @@ def test_a_profile_in_pieces_is_applied_and_one_that_lacks_a_piece_noted():
     swapped = plain(jpeg())[..., [1, 0, 2]].astype(int)
     found = read_image(inserted(jpeg(), *pieces[::-1]))
     assert np.abs(found.rgb - swapped).mean() < 2 and found.notes == ()
-    note = "its colour profile is damaged or of another kind and was ignored"
+    note = "its color profile is damaged or of another kind and was ignored"
     check(inserted(jpeg(), pieces[0]), plain(jpeg()), note)
 
 

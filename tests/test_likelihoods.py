@@ -130,7 +130,7 @@ def test_gaussian_tails_do_not_cancel_in_float32():
 
 
 def test_scale_table_equals_the_reference(golden):
-    # Both are float32: neighbouring numbers are 1.2e-7 apart.
+    # Both are float32: neighboring numbers are 1.2e-7 apart.
     np.testing.assert_allclose(SCALE_TABLE, golden("likelihoods")["scale_table"], rtol=1e-6)
 
 

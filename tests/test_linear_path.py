@@ -9,7 +9,7 @@ import pytest
 import scipy.fft
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.codec import exact, tiling
+from fa_hific_jax.codec import integer_synthesis, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.data.sources import open_source
@@ -63,10 +63,10 @@ def test_the_basis_is_orthonormal_and_of_lowest_frequencies_first():
     np.testing.assert_array_equal(dct_basis(100), basis[:, :100])
 
 
-def test_the_basis_is_the_dct_of_grey_blocks():
+def test_the_basis_is_the_dct_of_gray_blocks():
     block = np.random.default_rng(0).normal(size=(BLOCK, BLOCK))
-    grey = np.repeat(block[:, :, None], 3, axis=2).ravel()
-    ours = np.sort(np.abs(grey @ dct_basis(VALUES)))[-(BLOCK**2) :]
+    gray = np.repeat(block[:, :, None], 3, axis=2).ravel()
+    ours = np.sort(np.abs(gray @ dct_basis(VALUES)))[-(BLOCK**2) :]
     theirs = np.sort(np.abs(scipy.fft.dctn(block, norm="ortho"))).ravel()
     np.testing.assert_allclose(ours, np.sqrt(3) * np.sort(theirs), atol=1e-12)
 
@@ -74,14 +74,14 @@ def test_the_basis_is_the_dct_of_grey_blocks():
 @pytest.mark.parametrize("shape", [(2, 32, 48, 3), (1, 16, 80, 3), (1, 16, 16, 3)])
 def test_with_all_coefficients_the_two_transforms_are_inverses(shape):
     x = jax.random.uniform(KEY, shape)
-    y = analysed(x, VALUES)
-    np.testing.assert_allclose(synthesised(y), x, atol=2e-6)
+    y = analyzed(x, VALUES)
+    np.testing.assert_allclose(synthesized(y), x, atol=2e-6)
 
 
 def test_of_an_image_of_one_block_the_transform_is_the_dct():
     x = jax.random.uniform(KEY, (1, BLOCK, BLOCK, 3))
     expected = np.ravel(x - 0.5) @ dct_basis(VALUES) / FINEST_STEP
-    np.testing.assert_allclose(analysed(x, VALUES)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(analyzed(x, VALUES)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_transform_codes_a_correlated_row_as_well_as_malvars():
@@ -101,7 +101,7 @@ def test_the_transform_codes_a_correlated_row_as_well_as_malvars():
 
 def test_a_mean_is_painted_without_edges():
     y = jnp.zeros((1, 3, 3, VALUES)).at[0, 1, 1, 0].set(100.0)
-    bump = np.asarray(synthesised(y)[0, :, :, 0]) - 0.5
+    bump = np.asarray(synthesized(y)[0, :, :, 0]) - 0.5
     steps = np.abs(np.diff(bump, axis=0))
     assert np.max(steps) < 0.12 * np.max(bump)
     assert np.max(np.abs(bump[[8, 39]])) < 0.01 * np.max(bump)
@@ -109,7 +109,7 @@ def test_a_mean_is_painted_without_edges():
 
 
 def test_an_even_image_stays_even_to_its_edges():
-    y = analysed(jnp.full((1, 48, 32, 3), 0.8), VALUES)
+    y = analyzed(jnp.full((1, 48, 32, 3), 0.8), VALUES)
     np.testing.assert_allclose(y[..., 1:], 0, atol=1e-4)
     np.testing.assert_allclose(y[..., 0], y[0, 0, 0, 0], rtol=1e-6)
 
@@ -117,20 +117,20 @@ def test_an_even_image_stays_even_to_its_edges():
 def test_a_part_of_a_canvas_is_transformed_as_if_alone():
     x = jax.random.uniform(KEY, (1, 64, 96, 3))
     part = x[:, :48, :32]
-    y = analysed(part, 40)
-    inside = analysed(x, 40, (jnp.asarray(48), jnp.asarray(32)))[:, :3, :2]
+    y = analyzed(part, 40)
+    inside = analyzed(x, 40, (jnp.asarray(48), jnp.asarray(32)))[:, :3, :2]
     np.testing.assert_allclose(inside, y, atol=1e-4)
     canvas = jnp.zeros((1, 4, 6, 40)).at[:, :3, :2].set(y).at[:, 3:].set(7.0)
-    decoded = synthesised(canvas, (jnp.asarray(3), jnp.asarray(2)))[:, :48, :32]
-    np.testing.assert_allclose(decoded, synthesised(y), rtol=1e-5, atol=1e-5)
+    decoded = synthesized(canvas, (jnp.asarray(3), jnp.asarray(2)))[:, :48, :32]
+    np.testing.assert_allclose(decoded, synthesized(y), rtol=1e-5, atol=1e-5)
 
 
-def analysed(x, count, size=None):
+def analyzed(x, count, size=None):
     analysis = LinearAnalysis(count)
     return analysis.apply(analysis.init(KEY, x), x, size)
 
 
-def synthesised(y, size=None):
+def synthesized(y, size=None):
     synthesis = LinearSynthesis()
     return synthesis.apply(synthesis.init(KEY, y), y, size)
 
@@ -186,8 +186,8 @@ def test_files_decode_to_what_the_network_gives(linear_path, level, tmp_path):
 def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
     config, params = moved("alone", 0)
     z = np.random.default_rng(0).integers(-4, 5, (6, 5, config.hyper_channels), dtype=np.int32)
-    integers = exact.quantise_synthesis(params["hyperprior"], [z])
-    mean, rows = exact.parameters(integers, z)
+    integers = integer_synthesis.quantize_synthesis(params["hyperprior"], [z])
+    mean, rows = integer_synthesis.parameters(integers, z)
     z = jnp.asarray(z[None], jnp.float32)
     expected = autoencoder.bind(config, params).hyperprior.synthesis(z)
     np.testing.assert_allclose(mean, expected[0][0], rtol=1e-3, atol=1e-3)

@@ -60,13 +60,13 @@ def test_no_other_images_have_figures():
     larger = KODAK | {"kodim01": (1536, 1024)}
     other = {f"image{n}": size for n, size in enumerate(KODAK.values())}
     for sizes in ({}, some, larger, other, KODAK | {"another": (768, 512)}):
-        assert literature.recognise(sizes) is None
+        assert literature.recognize(sizes) is None
 
 
-def test_sets_are_recognised_by_all_their_names_and_sizes():
-    assert literature.recognise(KODAK) == "kodak"
-    assert literature.recognise(dict.fromkeys(KODAK, (256, 256))) == "kodak-256"
-    assert literature.recognise({f"{n:04d}": (2040, 1000 + n) for n in range(801, 901)}) == "div2k"
+def test_sets_are_recognized_by_all_their_names_and_sizes():
+    assert literature.recognize(KODAK) == "kodak"
+    assert literature.recognize(dict.fromkeys(KODAK, (256, 256))) == "kodak-256"
+    assert literature.recognize({f"{n:04d}": (2040, 1000 + n) for n in range(801, 901)}) == "div2k"
 
 
 def test_what_is_returned_may_be_changed():

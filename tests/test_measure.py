@@ -158,9 +158,9 @@ def test_pairs_that_cannot_be_compared_are_refused():
         measure(image(20, 30), image(20, 31), Weights())
     with pytest.raises(UserError, match="metrics are of 8-bit images, not of float64: round them"):
         check_pair(image(20, 30), image(20, 30) / 255.0)
-    grey = image(20, 30)[..., :1]
+    gray = image(20, 30)[..., :1]
     with pytest.raises(UserError, match=r"RGB images, not of the shape \(20, 30, 1\)"):
-        measure(grey, grey, Weights())
+        measure(gray, gray, Weights())
 
 
 def test_two_files_of_one_network_are_refused(data_folder):

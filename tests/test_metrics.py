@@ -56,7 +56,7 @@ def test_equal_images_are_perfect():
     assert log_frequency_distance(x, x) == 0
 
 
-def test_one_grey_level_of_error_has_the_psnr_of_the_scale():
+def test_one_gray_level_of_error_has_the_psnr_of_the_scale():
     x = np.full((8, 8, 3), 100, np.uint8)
     # Differences below zero must not wrap around in uint8.
     for x_hat in (x + np.uint8(1), x - np.uint8(1)):

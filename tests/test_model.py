@@ -11,7 +11,7 @@ import pytest
 from coding_model import coding_config, coding_model, coding_params, image_of
 
 import fa_hific_jax
-from fa_hific_jax.codec import arrays, bitstream, compress
+from fa_hific_jax.codec import arrays, bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model import from_params, hyper_latents
 from fa_hific_jax.codec.model_folder import load_model, save_model
@@ -37,7 +37,7 @@ def test_decoded_image_is_the_networks_of_the_decoded_latents():
     data = model.compress(image)
     decoded = model.decompress(data)
     assert (decoded.shape, decoded.dtype) == (image.shape, np.uint8)
-    y_hat = compress.decode(model.entropy, bitstream.unpack(data))
+    y_hat = coding.decode(model.entropy, bitstream.unpack(data))
     generate = jax.jit(autoencoder.bind(model.config, coding_params()).generate)
     x_hat = np.asarray(generate(y_hat[None]))[0, :63, :65]
     expected = np.floor(np.clip(x_hat, 0, 1) * 255 + 0.5)

@@ -41,7 +41,7 @@ def take(n, data, *, batch_size=4, seed=0, **options):
 
 @pytest.fixture
 def flat_images(tmp_path):
-    """A folder of n images of one colour each: image i is all first + i."""
+    """A folder of n images of one color each: image i is all first + i."""
 
     def make(name, n, first=0):
         (tmp_path / name).mkdir()

@@ -28,7 +28,7 @@ from fa_hific_jax.codec.pixels import (
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
-COLOURS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+COLORS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 ALPHA = RNG.integers(0, 256, (5, 7), np.uint8)
 SIZES = st.integers(1, 40)
 # Shown to a viewer, an image stored as `stored(x)` with this EXIF orientation looks like x.
@@ -58,14 +58,14 @@ def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> byte
     return file.getvalue()
 
 
-def png(width: int, height: int, bits: int, colour_type: int, rows: list[bytes], *chunks) -> bytes:
+def png(width: int, height: int, bits: int, color_type: int, rows: list[bytes], *chunks) -> bytes:
     """A PNG of kinds that Pillow reads but does not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         crc = zlib.crc32(name + data)
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     middle = b"".join(chunk(*c) for c in chunks)
     ends = chunk(b"IHDR", header), chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -81,7 +81,7 @@ def check(picture: Picture, rgb, alpha=None, notes=()) -> None:
     assert picture.notes == notes
 
 
-def grey(levels) -> np.ndarray:
+def gray(levels) -> np.ndarray:
     return np.repeat(np.asarray(levels, np.uint8)[..., None], 3, axis=-1)
 
 
@@ -95,7 +95,7 @@ def test_every_size_and_mode_is_read_as_pillow_reads_it(width, height, mode, ran
     data = saved(image)
     rgba = np.asarray(image.convert("RGBA")) if mode != "I;16" else None
     if rgba is None:
-        check(read_image(data), grey(np.rint(np.asarray(image) / 257)))
+        check(read_image(data), gray(np.rint(np.asarray(image) / 257)))
     else:
         opaque = rgba[..., 3].min() == 255
         check(read_image(data), rgba[..., :3], None if opaque else rgba[..., 3])
@@ -104,40 +104,40 @@ def test_every_size_and_mode_is_read_as_pillow_reads_it(width, height, mode, ran
 
 @pytest.mark.parametrize("as_file", [io.BytesIO, bytes])
 def test_bytes_and_open_files_are_read(as_file):
-    check(read_image(as_file(saved(COLOURS))), COLOURS)
+    check(read_image(as_file(saved(COLORS))), COLORS)
 
 
 def test_palettes_with_transparency_by_index_and_by_table():
     image = Image.frombytes("P", (3, 1), b"\0\1\2")
-    image.putpalette(COLOURS[0, :3].tobytes())
-    check(read_image(saved(image, transparency=1)), COLOURS[:1, :3], [[255, 0, 255]])
+    image.putpalette(COLORS[0, :3].tobytes())
+    check(read_image(saved(image, transparency=1)), COLORS[:1, :3], [[255, 0, 255]])
     table = saved(image, transparency=b"\x07\xff\x80")
-    check(read_image(table), COLOURS[:1, :3], [[7, 255, 128]])
+    check(read_image(table), COLORS[:1, :3], [[7, 255, 128]])
 
 
 def test_palettes_with_an_alpha_band():
     image = Image.frombytes("PA", (2, 1), b"\0\x05\1\xff")
-    image.putpalette(COLOURS[0, :2].tobytes())
-    check(read_image(saved(image, "TIFF")), COLOURS[:1, :2], [[5, 255]])
+    image.putpalette(COLORS[0, :2].tobytes())
+    check(read_image(saved(image, "TIFF")), COLORS[:1, :2], [[5, 255]])
 
 
-def test_a_clear_grey_level_of_sixteen_bits():
+def test_a_clear_gray_level_of_sixteen_bits():
     levels = np.array([[0x1234, 0x1235, 65535]], ">u2")
     data = png(3, 1, 16, 0, [levels.tobytes()], (b"tRNS", b"\x12\x34"))
-    check(read_image(data), grey([[18, 18, 255]]), [[0, 255, 255]])
+    check(read_image(data), gray([[18, 18, 255]]), [[0, 255, 255]])
 
 
-def test_sixteen_bits_of_colour_keep_their_upper_byte():
+def test_sixteen_bits_of_color_keep_their_upper_byte():
     levels = np.array([[0x1234, 0xFFFF, 0x00FF]], ">u2")
     check(read_image(png(1, 1, 16, 2, [levels.tobytes()])), [[[0x12, 0xFF, 0]]])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_sixteen_bits_of_grey_are_scaled_in_either_byte_order(order):
+def test_sixteen_bits_of_gray_are_scaled_in_either_byte_order(order):
     image = Image.frombytes("I;16" if order == "<" else "I;16B", (256, 256), bytes(2**17))
     every = np.arange(65536, dtype=f"{order}u2").reshape(256, 256)
     image.frombytes(every.tobytes())
-    check(read_image(saved(image, "TIFF")), grey(np.rint(every / 257)))
+    check(read_image(saved(image, "TIFF")), gray(np.rint(every / 257)))
 
 
 FLOATS = [
@@ -154,15 +154,15 @@ FLOATS = [
 @pytest.mark.parametrize("values, levels, span", FLOATS)
 def test_floating_point_pixels_are_scaled_and_noted(values, levels, span):
     data = saved(np.array([values], np.float32), "TIFF")
-    note = f"of its grey levels {span[0]:g} became black and {span[1]:g} white"
-    check(read_image(data), grey([levels]), notes=(note,))
+    note = f"of its gray levels {span[0]:g} became black and {span[1]:g} white"
+    check(read_image(data), gray([levels]), notes=(note,))
 
 
 def test_wide_integers_are_scaled_and_noted():
-    check(read_image(saved(np.array([[0, 257, 65535]], np.int32), "TIFF")), grey([[0, 1, 255]]))
+    check(read_image(saved(np.array([[0, 257, 65535]], np.int32), "TIFF")), gray([[0, 1, 255]]))
     wide = read_image(saved(np.array([[-100, 0, 155]], np.int32), "TIFF"))
     check(
-        wide, grey([[0, 100, 255]]), notes=("of its grey levels -100 became black and 155 white",)
+        wide, gray([[0, 100, 255]]), notes=("of its gray levels -100 became black and 155 white",)
     )
 
 
@@ -194,11 +194,11 @@ def test_ycbcr_and_lab_are_converted():
 def test_orientation_is_applied_and_foreseen(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    rgba = np.concatenate([COLOURS, ALPHA[..., None]], axis=-1)
+    rgba = np.concatenate([COLORS, ALPHA[..., None]], axis=-1)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     stored = np.ascontiguousarray(STORED[orientation](rgba))
     data = saved(stored, kind, exif=exif, **options)
-    check(read_image(data), COLOURS, ALPHA)
+    check(read_image(data), COLORS, ALPHA)
     assert image_size(data) == (5, 7)
 
 
@@ -206,8 +206,8 @@ def test_orientation_is_applied_and_foreseen(kind, orientation):
 def test_damaged_exif_does_not_keep_an_image_from_being_read(damage):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own
-        assert read_image(saved(COLOURS, "JPEG", exif=damage)).rgb.shape == COLOURS.shape
-        assert image_size(saved(COLOURS, exif=damage)) == (5, 7)
+        assert read_image(saved(COLORS, "JPEG", exif=damage)).rgb.shape == COLORS.shape
+        assert image_size(saved(COLORS, exif=damage)) == (5, 7)
 
 
 def profile(image: str = "sRGB", swap: bool = False) -> bytes:
@@ -228,9 +228,9 @@ def test_a_profile_that_swaps_red_and_green_is_applied(kind):
 
 
 def test_profiles_apply_beneath_transparency_and_palettes():
-    rgba = np.concatenate([COLOURS, ALPHA[..., None]], axis=-1)
+    rgba = np.concatenate([COLORS, ALPHA[..., None]], axis=-1)
     picture = read_image(saved(rgba, icc_profile=profile(swap=True)))
-    np.testing.assert_allclose(picture.rgb.astype(int), COLOURS[..., [1, 0, 2]], atol=2)
+    np.testing.assert_allclose(picture.rgb.astype(int), COLORS[..., [1, 0, 2]], atol=2)
     np.testing.assert_array_equal(picture.alpha, ALPHA)
     image = Image.frombytes("P", (1, 1), b"\0")
     image.putpalette([200, 100, 50])
@@ -239,21 +239,21 @@ def test_profiles_apply_beneath_transparency_and_palettes():
 
 
 def test_srgbs_own_profile_touches_nothing():
-    check(read_image(saved(COLOURS, icc_profile=profile())), COLOURS)
-    check(read_image(saved(ALPHA, icc_profile=profile(swap=True))), grey(ALPHA))
+    check(read_image(saved(COLORS, icc_profile=profile())), COLORS)
+    check(read_image(saved(ALPHA, icc_profile=profile(swap=True))), gray(ALPHA))
 
 
 @pytest.mark.parametrize("broken", [b"junk", profile()[:200], profile("LAB")])
 def test_a_profile_that_does_not_fit_is_ignored_and_noted(broken):
-    note = "its colour profile is damaged or of another kind and was ignored"
-    check(read_image(saved(COLOURS, icc_profile=broken)), COLOURS, notes=(note,))
+    note = "its color profile is damaged or of another kind and was ignored"
+    check(read_image(saved(COLORS, icc_profile=broken)), COLORS, notes=(note,))
     cmyk = read_image(saved(Image.new("CMYK", (2, 2)), "TIFF", icc_profile=profile()))
     check(cmyk, np.full((2, 2, 3), 255), notes=(note,))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
 def test_of_an_animation_the_first_frame_is_kept(kind):
-    first, second = (Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    first, second = (Image.new("RGB", (4, 3), color) for color in ((255, 0, 0), (0, 0, 255)))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = saved(first, kind, save_all=True, append_images=[second], **lossless)
     note = "of its several frames or pages only the first is kept"
@@ -272,7 +272,7 @@ def test_a_truncated_image_is_one_sentence(kind, share):
 @given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
 @settings(max_examples=60, deadline=None)
 def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
-    data = bytearray(saved(COLOURS, kind))
+    data = bytearray(saved(COLORS, kind))
     at = len(junk) * 7 % len(data)
     data[at : at + len(junk)] = junk
     with warnings.catch_warnings():
@@ -293,21 +293,21 @@ def test_what_is_no_image_is_named(tmp_path):
         with pytest.raises(UserError, match=r"\(Is a directory\)"):
             read(str(tmp_path))
     with pytest.raises(UserError, match="vector graphics; draw it as PNG first"):
-        read_image(saved(COLOURS, "EPS"))
+        read_image(saved(COLORS, "EPS"))
 
 
 def test_only_the_given_limit_counts(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     for kind in ("PNG", "TIFF", "WEBP", "GIF"):
-        data = saved(COLOURS, kind)
-        assert read_image(data, max_pixels=35).rgb.shape == COLOURS.shape
+        data = saved(COLORS, kind)
+        assert read_image(data, max_pixels=35).rgb.shape == COLORS.shape
         with pytest.raises(UserError, match="the image: 7 x 5 pixels are over the limit of 34 pix"):
             read_image(data, max_pixels=34)
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
 def test_threads_leave_pillows_limit_as_it_was():
-    before, data = Image.MAX_IMAGE_PIXELS, saved(COLOURS)
+    before, data = Image.MAX_IMAGE_PIXELS, saved(COLORS)
     threads = [
         threading.Thread(target=lambda: [read_image(data) for _ in range(30)]) for _ in range(4)
     ]
@@ -329,10 +329,10 @@ def test_a_hundred_megapixels_are_read():
 
 
 def test_on_white_is_pillows_composition():
-    rgba = Image.fromarray(np.concatenate([COLOURS, ALPHA[..., None]], axis=-1))
+    rgba = Image.fromarray(np.concatenate([COLORS, ALPHA[..., None]], axis=-1))
     white = Image.new("RGBA", rgba.size, "white")
     expected = np.asarray(Image.alpha_composite(white, rgba))[..., :3].astype(int)
-    np.testing.assert_allclose(on_white(Picture(COLOURS, ALPHA)).astype(int), expected, atol=1)
+    np.testing.assert_allclose(on_white(Picture(COLORS, ALPHA)).astype(int), expected, atol=1)
 
 
 SHAPES = st.tuples(SIZES, SIZES)
@@ -421,8 +421,8 @@ def test_a_bomb_takes_no_more_memory_than_the_image():
 @pytest.mark.parametrize("alpha", [None, ALPHA])
 def test_lossless_formats_come_back_exactly(tmp_path, suffix, alpha):
     path = tmp_path / "new" / f"a{suffix}"
-    write_image(path, COLOURS, alpha)
-    check(read_image(path), COLOURS, alpha)
+    write_image(path, COLORS, alpha)
+    check(read_image(path), COLORS, alpha)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -431,9 +431,9 @@ def test_jpeg_comes_back_nearly_and_without_transparency(tmp_path):
     write_image(tmp_path / "a.jpg", flat)
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").rgb.astype(int), flat, atol=3)
     with pytest.raises(UserError, match=r"b\.jpg: JPEG cannot hold transparency: write PNG"):
-        write_image(tmp_path / "b.jpg", COLOURS, ALPHA)
+        write_image(tmp_path / "b.jpg", COLORS, ALPHA)
     with pytest.raises(UserError, match=r"b\.gif: images are written as \.png .*: choose a name"):
-        write_image(tmp_path / "b.gif", COLOURS)
+        write_image(tmp_path / "b.gif", COLORS)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
 
 
@@ -455,10 +455,10 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        write_image(path, COLOURS)
+        write_image(path, COLORS)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
 
 
 def test_names_as_long_as_names_can_be_are_written(tmp_path):
-    write_image(tmp_path / ("a" * 251 + ".png"), COLOURS)
+    write_image(tmp_path / ("a" * 251 + ".png"), COLORS)
     assert len(list(tmp_path.iterdir())) == 1

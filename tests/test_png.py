@@ -157,7 +157,7 @@ def test_a_profile_of_more_than_a_megabyte_is_applied():
     picture = read_image(png(flat, large))
     swapped = np.allclose(picture.rgb.astype(int), flat[..., [1, 0, 2]], atol=2)
     assert swapped or picture.notes == (
-        "its colour profile is damaged or of another kind and was ignored",
+        "its color profile is damaged or of another kind and was ignored",
     )
 
 

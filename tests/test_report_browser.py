@@ -212,11 +212,11 @@ def test_nothing_is_blank_or_sticks_out(opened, report, viewport, scheme):
     for top, bottom, left, right in parts:
         part = whole[top:bottom, left:right]
         assert len(np.unique(part.reshape(-1, 3), axis=0)) > 40
-        coloured = part.max(axis=2) - part.min(axis=2) > 60
-        assert coloured.sum() > 100  # lines, markers and cells, not only axes and text
+        colored = part.max(axis=2) - part.min(axis=2) > 60
+        assert colored.sum() > 100  # lines, markers and cells, not only axes and text
 
 
-def test_plots_take_the_colours_of_a_new_scheme(opened, report):
+def test_plots_take_the_colors_of_a_new_scheme(opened, report):
     page = opened(report)
     text = page.locator("#radial .xtick text").first
     light = text.evaluate("e => getComputedStyle(e).fill")

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fa_hific_jax.cli.main import main
-from fa_hific_jax.codec import arrays, bitstream, compress
+from fa_hific_jax.codec import arrays, bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model, save_model
@@ -138,11 +138,11 @@ def generated(params, y_hat):
 def test_images_of_any_size_come_back_as_the_network_makes_them(longer, shorter, upright):
     height, width = (longer, shorter) if upright else (shorter, longer)
     model, image = coding_model(), image_of(height, width)
-    (quantised,) = model.quantise([image], reproducible=False, plan=PLAN)
-    file = model.encode(quantised, height, width)
+    (quantized,) = model.quantize([image], reproducible=False, plan=PLAN)
+    file = model.encode(quantized, height, width)
     decoded = model.decompress(file, plan=PLAN)
     assert decoded.shape == image.shape and decoded.dtype == np.uint8
-    y_hat = compress.decode(model.entropy, bitstream.unpack(file))
+    y_hat = coding.decode(model.entropy, bitstream.unpack(file))
     assert y_hat.shape[:2] == tuple(side // 16 for side in padded_shape(height, width))
     expected = np.asarray(generated(coding_params(), y_hat))[:height, :width]
     # On a canvas with others the sums run in another order: a value at .5 may go either way.

@@ -113,12 +113,12 @@ def test_memory_that_ran_out_is_said_in_one_sentence(tmp_path):
         assert coding.sentence(error, path) == f"x.png: {coding.OUT_OF_MEMORY}"
 
 
-def test_colours_grow_brighter_with_the_value_and_stop_at_both_ends():
+def test_colors_grow_brighter_with_the_value_and_stop_at_both_ends():
     values = np.linspace(-1.0, 2.0, 31)[None]
-    colours = pictures.coloured(values, 0.0, 1.0)[0].astype(int)
-    luma = colours @ [0.299, 0.587, 0.114]
+    colors = pictures.colored(values, 0.0, 1.0)[0].astype(int)
+    luma = colors @ [0.299, 0.587, 0.114]
     assert np.all(np.diff(luma[10:21]) > 0)
-    assert np.all(colours[:11] == colours[0]) and np.all(colours[20:] == colours[-1])
+    assert np.all(colors[:11] == colors[0]) and np.all(colors[20:] == colors[-1])
 
 
 def test_spectra_share_the_scale_of_the_first_and_hold_frequency_zero_in_the_middle():

@@ -150,7 +150,7 @@ def test_image_to_bitstream_and_back(opened, address, folder, tmp_path):
     ]  # fmt: skip
     before, after = pixels(page, "#ours")
     np.testing.assert_array_equal(before, IMAGE)
-    # The page's process compiles with all optimisations, this one without.
+    # The page's process compiles with all optimizations, this one without.
     np.testing.assert_allclose(after, model.decompress(data).astype(int), atol=1)
     (heat,) = pixels(page, "#heat")
     assert heat.shape == IMAGE.shape

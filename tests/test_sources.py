@@ -15,10 +15,10 @@ from fa_hific_jax.data.sources import Cached, ImageFiles, Photographs, open_sour
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
-COLOURS = RNG.integers(0, 256, (6, 9, 3), np.uint8)
+COLORS = RNG.integers(0, 256, (6, 9, 3), np.uint8)
 
 
-def write(path, pixels=COLOURS, **options):
+def write(path, pixels=COLORS, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
@@ -26,7 +26,7 @@ def write(path, pixels=COLOURS, **options):
 
 @pytest.mark.parametrize("suffix", ["png", "ppm", "bmp", "tif", "tiff", "PNG"])
 def test_lossless_files_come_back_exactly(tmp_path, suffix):
-    np.testing.assert_array_equal(read_image(write(tmp_path / f"a.{suffix}")), COLOURS)
+    np.testing.assert_array_equal(read_image(write(tmp_path / f"a.{suffix}")), COLORS)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
@@ -37,16 +37,16 @@ def test_lossy_files_come_back_nearly(tmp_path, suffix):
     np.testing.assert_allclose(image.astype(int), flat, atol=3)
 
 
-def test_grey_is_repeated(tmp_path):
-    grey = COLOURS[..., 0]
-    image = read_image(write(tmp_path / "a.png", grey))
-    np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=-1))
+def test_gray_is_repeated(tmp_path):
+    gray = COLORS[..., 0]
+    image = read_image(write(tmp_path / "a.png", gray))
+    np.testing.assert_array_equal(image, np.repeat(gray[..., None], 3, axis=-1))
 
 
 def test_one_bit_becomes_black_and_white(tmp_path):
-    Image.fromarray(COLOURS[..., 0] > 127).save(tmp_path / "a.png")
+    Image.fromarray(COLORS[..., 0] > 127).save(tmp_path / "a.png")
     np.testing.assert_array_equal(
-        read_image(tmp_path / "a.png")[..., 1], np.where(COLOURS[..., 0] > 127, 255, 0)
+        read_image(tmp_path / "a.png")[..., 1], np.where(COLORS[..., 0] > 127, 255, 0)
     )
 
 
@@ -60,10 +60,10 @@ def test_sixteen_bits_become_eight_by_scaling(tmp_path, suffix):
 def test_palettes_are_looked_up(tmp_path):
     few = np.array([[0, 1], [2, 1]], np.uint8)
     image = Image.frombytes("P", (2, 2), few.tobytes())
-    colours = np.array([[255, 0, 0], [0, 200, 0], [1, 2, 3]], np.uint8)
-    image.putpalette(colours.tobytes())
+    colors = np.array([[255, 0, 0], [0, 200, 0], [1, 2, 3]], np.uint8)
+    image.putpalette(colors.tobytes())
     image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colours[few])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colors[few])
 
 
 def test_transparency_is_laid_on_white(tmp_path):
@@ -84,7 +84,7 @@ def test_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
     path = write(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_image(path), np.rot90(COLOURS, -1))
+    np.testing.assert_array_equal(read_image(path), np.rot90(COLORS, -1))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, on the way to its error
@@ -118,7 +118,7 @@ def test_globs_and_single_files_are_found(tmp_path):
     assert ImageFiles(f"{tmp_path}/a*.png").names == ["a1", "a2"]
     assert ImageFiles(f"{tmp_path}/**/a*.png").names == ["a1", "a2", "a3"]
     assert ImageFiles(f"{tmp_path}/odd[1].png").names == ["odd[1]"]
-    np.testing.assert_array_equal(ImageFiles(f"{tmp_path}/b.png")[0], COLOURS)
+    np.testing.assert_array_equal(ImageFiles(f"{tmp_path}/b.png")[0], COLORS)
 
 
 def test_home_is_found_and_variables_are_not(tmp_path, monkeypatch):
@@ -200,7 +200,7 @@ def test_buckets_are_read_like_folders(bucket):
     (bucket / "set" / "notes.txt").write_text("not an image")
     folder = open_source("gs://bucket/set")
     assert folder.names == ["b", "a"]
-    np.testing.assert_array_equal(folder[1], COLOURS)
+    np.testing.assert_array_equal(folder[1], COLORS)
     assert open_source("gs://bucket/*/*.png").names == ["c", "b"]
     assert open_source("gs://bucket/set/sub/a.png").names == ["a"]
 
@@ -230,7 +230,7 @@ def test_buckets_without_their_client_are_named():
             open_source("gs://bucket/set")
 
 
-def test_photographs_are_colourful_and_never_shared():
+def test_photographs_are_colorful_and_never_shared():
     pytest.importorskip("skimage")
     train, validation = Photographs("train"), Photographs("validation")
     assert not set(train.names) & set(validation.names)
@@ -258,7 +258,7 @@ def test_specs_open_their_source(tmp_path):
     assert len(open_source("dead_leaves")) >= 256
     np.testing.assert_array_equal(open_source("dead_leaves:7")[3], DeadLeaves(4)[3])
     write(tmp_path / "a.png")
-    np.testing.assert_array_equal(open_source(str(tmp_path))[0], COLOURS)
+    np.testing.assert_array_equal(open_source(str(tmp_path))[0], COLORS)
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many", "1.5", "²"])

@@ -22,9 +22,9 @@ def assert_valid(t: tables.Tables):
         assert not row[length:].any()
 
 
-def logistic(centre, spread):
+def logistic(center, spread):
     """The cumulative logits of one logistic distribution per channel."""
-    return lambda v: (v - np.asarray(centre)[:, None]) / np.asarray(spread)[:, None]
+    return lambda v: (v - np.asarray(center)[:, None]) / np.asarray(spread)[:, None]
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=300).filter(lambda p: sum(p) > 1e-6))
@@ -57,7 +57,7 @@ def test_gaussian_tables_match_the_reference(golden):
     t = tables.gaussian_tables(data["scale_table"], tail_mass=2.0**-8)
     np.testing.assert_array_equal(t.offset, data["prior_cdf_offset"])
     np.testing.assert_array_equal(t.length, data["prior_cdf_length"])
-    # The reference works in float32: its cumulative sums may round to the other neighbour.
+    # The reference works in float32: its cumulative sums may round to the other neighbor.
     error = np.abs(t.cdf - data["prior_cdf"])
     assert error.max() <= 1
     assert np.count_nonzero(error) <= 20  # of 13014
@@ -70,7 +70,7 @@ def reference_parameters(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def reference_density(values: np.ndarray) -> np.ndarray:
-    """The 16-channel factorised density of the reference numbers, written out in NumPy."""
+    """The 16-channel factorized density of the reference numbers, written out in NumPy."""
     filters = (1, 3, 3, 3, 1)
     v = values[:, None, :]
     for k in range(4):
@@ -107,7 +107,7 @@ def test_a_scale_on_a_table_entry_belongs_to_it():
 
 
 @pytest.mark.parametrize("tail_mass", [2.0**-4, tables.TAIL_MASS, 2.0**-20])
-def test_gaussian_tables_are_valid_and_centred(tail_mass):
+def test_gaussian_tables_are_valid_and_centered(tail_mass):
     t = tables.gaussian_tables(SCALE_TABLE, tail_mass)
     assert_valid(t)
     np.testing.assert_array_equal(t.length, 3 - 2 * t.offset)  # -c..c, the escape bin, one entry
@@ -163,16 +163,16 @@ def test_rows_at_the_middle_cost_less_than_rows_at_the_top_of_their_scales():
 
 
 def test_factorized_rows_follow_the_density_and_leave_the_tail_mass_outside():
-    centre, spread = [0.3, -70.2, 1000.0], [0.05, 3.0, 40.0]
-    t = tables.factorized_tables(logistic(centre, spread), 3, tail_mass=2.0**-8)
+    center, spread = [0.3, -70.2, 1000.0], [0.05, 3.0, 40.0]
+    t = tables.factorized_tables(logistic(center, spread), 3, tail_mass=2.0**-8)
     assert_valid(t)
     for r in range(3):
         first, last = int(t.offset[r]), int(t.offset[r] + t.length[r] - 3)
-        tails = [(centre[r] - first) / spread[r], (last - centre[r]) / spread[r]]
-        inner = [(centre[r] - first - 1) / spread[r], (last - 1 - centre[r]) / spread[r]]
+        tails = [(center[r] - first) / spread[r], (last - center[r]) / spread[r]]
+        inner = [(center[r] - first - 1) / spread[r], (last - 1 - center[r]) / spread[r]]
         assert min(tails) >= np.log(511) > max(inner)
         edges = np.arange(first, last + 2) - 0.5
-        pmf = np.diff(1 / (1 + np.exp(-(edges - centre[r]) / spread[r])))
+        pmf = np.diff(1 / (1 + np.exp(-(edges - center[r]) / spread[r])))
         counts = np.diff(t.cdf[r, : t.length[r] - 1])
         # One count of rounding; the narrow row also gives one to each bin that would be empty.
         assert np.abs(counts - 2**16 * pmf).max() <= 1 + len(pmf) * (spread[r] < 1)

@@ -57,7 +57,7 @@ def transposed(x, p):
 
 
 def signal_conv(x, p, stride=1):
-    """tfc.SignalConv2D(corr=True, strides_down=stride, padding="same_zeros"): centred kernels."""
+    """tfc.SignalConv2D(corr=True, strides_down=stride, padding="same_zeros"): centered kernels."""
     p = p["Conv_0"]
     edge = p["kernel"].shape[0] // 2
     x = tf.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
@@ -67,7 +67,7 @@ def signal_conv(x, p, stride=1):
 def signal_up(x, p):
     """tfc.SignalConv2D(corr=False, strides_up=2, padding="same_zeros").
 
-    Zeros between the samples, then a centred true convolution; our kernels are stored flipped.
+    Zeros between the samples, then a centered true convolution; our kernels are stored flipped.
     """
     batch, height, width, channels = x.shape
     dilated = np.zeros((batch, 2 * height, 2 * width, channels), np.float32)

@@ -58,7 +58,7 @@ def test_white_that_is_zero_comes_out_white(order, kind):
     levels = np.linspace(0, 1, 48).reshape(4, 12)
     top = 1 if kind is np.float32 else np.iinfo(kind).max
     samples = (levels * top).astype(kind)
-    notes = ("of its grey levels 1 became black and 0 white",) if top == 1 else ()
+    notes = ("of its gray levels 1 became black and 0 white",) if top == 1 else ()
     check(of(samples, order, t262=0), 255 - np.rint(255 * (samples / top)), *notes)
 
 
@@ -66,16 +66,16 @@ def test_white_that_is_zero_comes_out_white(order, kind):
 @pytest.mark.parametrize("kind, top", [(np.int8, 127), (np.int16, 32767)])
 def test_signed_levels_span_zero_to_their_largest_or_lowest_to_highest(order, kind, top):
     levels = np.linspace(0, top, 60).reshape(5, 12).astype(kind)
-    note = f"of its grey levels 0 became black and {top} white"
+    note = f"of its gray levels 0 became black and {top} white"
     check(of(levels, order), np.rint(levels * (255 / top)), note)
     levels[0, 0] = -5
-    note = f"of its grey levels -5 became black and {top} white"
+    note = f"of its gray levels -5 became black and {top} white"
     check(of(levels, order), np.rint((levels + 5.0) * (255 / (top + 5))), note)
 
 
 def test_unsigned_levels_of_32_bits_do_not_turn_negative():
     levels = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
-    note = "of its grey levels 0 became black and 4.29497e+09 white"
+    note = "of its gray levels 0 became black and 4.29497e+09 white"
     check(of(levels), [[0, 128, 255]], note)
 
 
@@ -161,7 +161,7 @@ def test_predicted_floating_point_comes_back():
     rows = np.diff(rows, axis=1, prepend=np.zeros((6, 1), np.uint8))
     strip = zlib.compress(rows.tobytes())
     tags = {256: 20, 257: 6, 258: 32, 339: 3, 259: 8, 317: 3, 279: len(strip)}
-    note = "of its grey levels 0 became black and 1 white"
+    note = "of its gray levels 0 became black and 1 white"
     check(tiff(strip, tags), np.rint(255 * values.astype(np.float64)), note)
 
 

@@ -22,7 +22,7 @@ from fa_hific_jax.models.autoencoder import DecoderState
 
 
 @pytest.fixture(autouse=True, scope="module")
-def optimised():
+def optimized():
     """Programs here run often: convolutions in float64 are ten times slower without."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
@@ -173,8 +173,8 @@ def test_tiles_are_square_or_strips_of_no_more_places(height, width, align):
 def test_strips_give_the_symbols_and_pixels_of_the_whole_image(size, monkeypatch):
     monkeypatch.setattr(tiling, "_ENCODER_SIDE", 256)
     monkeypatch.setattr(tiling, "_HYPER_SIDE", 32)
-    monkeypatch.setattr(tiling, "_TRUNK_SIDE", 16)
-    monkeypatch.setattr(tiling, "_ENLARGE_SIDE", 16)
+    monkeypatch.setattr(tiling, "_LATENT_SIDE", 16)
+    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
     model = coding_model()
     file = model.compress(image_of(*size), mode="whole")
     assert model.compress(image_of(*size), mode="exact") == file
@@ -188,25 +188,26 @@ def test_strips_give_the_symbols_and_pixels_of_the_whole_image(size, monkeypatch
 def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
     places = {}
 
-    def spy(network, method, x, sizes):
-        places[method] = places.get(method, 0) + x.shape[1] * x.shape[2]
-        config, ratio = network.config, {"encode": (1, 16), "hyper_analyse": (1, 4)}
-        ratio |= {"trunk": (1, 1), "enlarge": (16, 1)}
-        up, down = ratio[method]
-        channels = {"encode": config.latent_channels, "hyper_analyse": config.hyper_channels}
-        channels |= {"trunk": config.generator_widths[0], "enlarge": 3}
-        shape = (1, x.shape[1] * up // down, x.shape[2] * up // down, channels[method])
-        return np.zeros(shape, np.uint8 if method == "enlarge" else np.float32)
+    ratio = {
+        programs.encode: (1, 16),
+        programs.hyper_analyze: (1, 4),
+        programs.latent_stage: (1, 1),
+        programs.pixel_stage: (16, 1),
+    }
+
+    def spy(network, function, x, sizes):
+        places[function] = places.get(function, 0) + x.shape[1] * x.shape[2]
+        up, down = ratio[function]
+        kind = np.uint8 if function is programs.pixel_stage else np.float32
+        return np.zeros((1, x.shape[1] * up // down, x.shape[2] * up // down, 3), kind)
 
     monkeypatch.setattr(tiling, "run", spy)
     network = programs.Network(coding_config(), None)
-    y, _ = tiling._analyse_tiles(network, np.zeros((64, 65536, 3), np.uint8))
+    y, _ = tiling._analyze_tiles(network, np.zeros((64, 65536, 3), np.uint8))
     tiling._generate_tiles(network, y, False)
     pixels = 64 * 65536
-    assert places["encode"] < 1.3 * pixels
-    assert places["hyper_analyse"] < 1.3 * pixels / LATENT**2
-    assert places["trunk"] < 1.3 * pixels / LATENT**2
-    assert places["enlarge"] < 1.3 * pixels / LATENT**2
+    assert places.pop(programs.encode) < 1.3 * pixels
+    assert len(places) == 3 and max(places.values()) < 1.3 * pixels / LATENT**2
 
 
 def test_a_hundred_sizes_take_four_programs(monkeypatch):

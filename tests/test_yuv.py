@@ -11,14 +11,14 @@ from fa_hific_jax.evaluation.baselines import yuv
 BYTES = st.integers(0, 255)
 
 
-def samples(colour: tuple[int, int, int]) -> list[int]:
-    planes = np.frombuffer(yuv.from_rgb(np.full((2, 2, 3), colour, np.uint8)), "<u2")
+def samples(color: tuple[int, int, int]) -> list[int]:
+    planes = np.frombuffer(yuv.from_rgb(np.full((2, 2, 3), color, np.uint8)), "<u2")
     assert len(planes) == 6 and len(set(planes[:4])) == 1
     return [int(planes[i]) for i in (0, 4, 5)]
 
 
 @pytest.mark.parametrize(
-    ("colour", "expected"),
+    ("color", "expected"),
     [
         ((0, 0, 0), [0, 512, 512]),
         ((255, 255, 255), [1023, 512, 512]),
@@ -27,13 +27,13 @@ def samples(colour: tuple[int, int, int]) -> list[int]:
         ((0, 0, 255), [74, 1023, 465]),
     ],
 )
-def test_primaries_have_the_numbers_of_bt_709(colour, expected):
-    assert samples(colour) == expected
+def test_primaries_have_the_numbers_of_bt_709(color, expected):
+    assert samples(color) == expected
 
 
 @given(st.tuples(BYTES, BYTES, BYTES), st.integers(1, 5), st.integers(1, 5))
-def test_plain_colours_come_back_within_one_step(colour, height, width):
-    image = np.full((height, width, 3), colour, np.uint8)
+def test_plain_colors_come_back_within_one_step(color, height, width):
+    image = np.full((height, width, 3), color, np.uint8)
     planes = yuv.from_rgb(image)
     assert len(planes) == yuv.size(height, width)
     back = yuv.to_rgb(planes, height, width)
@@ -41,7 +41,7 @@ def test_plain_colours_come_back_within_one_step(colour, height, width):
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))))
-def test_grey_comes_back_as_it_was(plane):
+def test_gray_comes_back_as_it_was(plane):
     image = np.repeat(plane[..., None], 3, axis=2)
     np.testing.assert_array_equal(yuv.to_rgb(yuv.from_rgb(image), *plane.shape), image)
 

@@ -127,7 +127,7 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     import numpy as np
 
     from fa_hific_jax.codec import choices, tiling
-    from fa_hific_jax.codec.compress import quantise
+    from fa_hific_jax.codec.coding import quantize
     from fa_hific_jax.codec.programs import Network
     from fa_hific_jax.entropy.gaussian import SCALE_TABLE
     from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
@@ -140,10 +140,10 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     bits = np.zeros(2)
     for image in images:
         ((y, z),) = tiling.analyze(network, [image])
-        quantised = quantise(model.entropy, y, z)
-        mean, scale = jax.device_get(synthesize(quantised.z[None].astype(np.float32)))
+        quantized = quantize(model.entropy, y, z)
+        mean, scale = jax.device_get(synthesize(quantized.z[None].astype(np.float32)))
         symbols = np.floor(y - mean[0] + 0.5).astype(np.int32)
-        pairs = (quantised.y, quantised.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
+        pairs = (quantized.y, quantized.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
         bits += [
             ideal_bits(s.ravel(), rows.ravel().astype(np.int32), model.entropy.y_tables)
             for s, rows in pairs

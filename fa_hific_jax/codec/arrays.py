@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from fa_hific_jax.codec import exact
-from fa_hific_jax.codec.compress import EntropyModel
+from fa_hific_jax.codec import integer_synthesis
+from fa_hific_jax.codec.coding import EntropyModel
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
@@ -69,7 +69,10 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
     """All integers that the bytes of a file depend on."""
-    arrays = {f"exact.{name}": value for name, value in exact.to_arrays(entropy.synthesis).items()}
+    arrays = {
+        f"exact.{name}": value
+        for name, value in integer_synthesis.to_arrays(entropy.synthesis).items()
+    }
     return arrays | _table_arrays("z", entropy.z_tables) | _table_arrays("y", entropy.y_tables)
 
 
@@ -80,7 +83,7 @@ def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
       UserError: an array is missing or not of such a model.
     """
     prefix = "exact."
-    synthesis = exact.from_arrays(
+    synthesis = integer_synthesis.from_arrays(
         {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
     )
     hyper_channels = synthesis.mean.up0.kernel.shape[2]

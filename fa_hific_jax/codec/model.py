@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from fa_hific_jax.codec import arrays, bitstream, choices, compress, programs, tiling
+from fa_hific_jax.codec import arrays, bitstream, choices, coding, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.compress import EntropyModel, Extras, Quantised
+from fa_hific_jax.codec.coding import EntropyModel, Extras, Quantized
 from fa_hific_jax.codec.gray import is_gray, luma
 from fa_hific_jax.codec.hidden import fill_hidden
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
@@ -87,12 +87,12 @@ class Model:
         _check_image(image)
         _check_alpha(alpha, *image.shape[:2])
         image = fill_hidden(image, alpha)
-        (quantised,) = self.quantise(
+        (quantized,) = self.quantize(
             [image], quality=quality, reproducible=reproducible, mode=mode, plan=plan
         )
         level, gray = choices.quality_level(self.config, quality), is_gray(image)
         extras = Extras(b"" if alpha is None else pack_alpha(alpha), level, gray)
-        return self._encode(quantised, image.shape[:2], coder, extras)
+        return self._encode(quantized, image.shape[:2], coder, extras)
 
     def decompress(
         self,
@@ -153,15 +153,15 @@ class Model:
         for image in images:
             _check_image(image)
         plan = self.plan([image.shape[:2] for image in images])
-        symbols = self.quantise(
+        symbols = self.quantize(
             images, quality=quality, reproducible=reproducible, mode=mode, plan=plan
         )
         level = choices.quality_level(self.config, quality)
         return [
             self._encode(
-                quantised, image.shape[:2], coder, Extras(quality=level, gray=is_gray(image))
+                quantized, image.shape[:2], coder, Extras(quality=level, gray=is_gray(image))
             )
-            for quantised, image in zip(symbols, images, strict=True)
+            for quantized, image in zip(symbols, images, strict=True)
         ]
 
     def decompress_batch(
@@ -179,7 +179,7 @@ class Model:
         """At most two canvases for images of these (height, width): see `programs.plan`."""
         return programs.plan(sizes)
 
-    def quantise(
+    def quantize(
         self,
         images: Sequence[Image],
         *,
@@ -187,18 +187,18 @@ class Model:
         reproducible: bool = True,
         mode: str = "auto",
         plan: Sequence[Shape] = (),
-    ) -> list[Quantised]:
+    ) -> list[Quantized]:
         """The symbols that `compress` codes of each image."""
         for image in images:
             _check_image(image)
             tiling.check_size(self.config, *image.shape[:2])
         network = self._encoder(quality, reproducible)
         latents = tiling.analyze(network, images, mode, plan)
-        return [compress.quantise(self.entropy, y, z) for y, z in latents]
+        return [coding.quantize(self.entropy, y, z) for y, z in latents]
 
     def encode(
         self,
-        quantised: Quantised,
+        quantized: Quantized,
         height: int,
         width: int,
         *,
@@ -210,7 +210,7 @@ class Model:
         _check_alpha(alpha, height, width)
         stream = b"" if alpha is None else pack_alpha(alpha)
         level = choices.quality_level(self.config, quality)
-        return self._encode(quantised, (height, width), coder, Extras(stream, level))
+        return self._encode(quantized, (height, width), coder, Extras(stream, level))
 
     def quality_for(
         self,
@@ -252,9 +252,9 @@ class Model:
         def size(level: int) -> int:
             scaled = y * (choices.gains(self.params, level) / finest)[None, None].astype(y.dtype)
             (z,) = programs.run_whole(network, programs.hyper_analyze, [scaled], ())
-            quantised = compress.quantise(self.entropy, scaled, z)
+            quantized = coding.quantize(self.entropy, scaled, z)
             extras = Extras(stream, level, gray)
-            return len(self._encode(quantised, image.shape[:2], coder, extras))
+            return len(self._encode(quantized, image.shape[:2], coder, extras))
 
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
         level = max(bisect.bisect_right(range(bitstream.QUALITIES), most, key=size) - 1, 0)
@@ -267,8 +267,8 @@ class Model:
             level -= 1
         return level / (bitstream.QUALITIES - 1)
 
-    def _encode(self, quantised: Quantised, size: Shape, coder: str, extras: Extras) -> bytes:
-        return compress.encode(self.entropy, quantised, self.model_id, *size, coder, extras)
+    def _encode(self, quantized: Quantized, size: Shape, coder: str, extras: Extras) -> bytes:
+        return coding.encode(self.entropy, quantized, self.model_id, *size, coder, extras)
 
     def _encoder(self, quality: float | None, reproducible: bool) -> Network:
         level = choices.quality_level(self.config, quality)
@@ -287,14 +287,14 @@ class Model:
                 "the file and the model disagree on whether there is a quality, the file is "
                 "damaged: fetch it again"
             )
-        compress.check_claims(container, max_pixels)
+        coding.check_claims(container, max_pixels)
         with _one_class_of_errors():
             tiling.check_size(self.config, container.height, container.width)
         return container
 
     def _latents(self, container: bitstream.Container) -> Float32[np.ndarray, "hy wy cy"]:
         with _one_class_of_errors():
-            y_hat = compress.decode(self.entropy, container)
+            y_hat = coding.decode(self.entropy, container)
         if container.quality is None:
             return y_hat
         return y_hat * choices.inverse_gains(self.params, container.quality)[None, None]
@@ -310,7 +310,7 @@ def from_params(
 ) -> Model:
     """A model of the parameters of an `Autoencoder`.
 
-    `calibration` as for `compress.entropy_model`; `weights` "float16" rounds encoder,
+    `calibration` as for `coding.entropy_model`; `weights` "float16" rounds encoder,
     hyper-analysis and generator to half precision, for half the size.
 
     Raises:
@@ -322,7 +322,7 @@ def from_params(
     return Model(
         config=config,
         params=jax.device_put(jax.tree.map(lambda leaf: _rounded(leaf, weights), used)),
-        entropy=compress.entropy_model(config, hyperprior, calibration),
+        entropy=coding.entropy_model(config, hyperprior, calibration),
         weights=weights,
         origin=origin or {},
     )

@@ -101,7 +101,7 @@ def write_image(
 ) -> None:
     """Writes the picture, values 0 to 255, in the format of the path's suffix, whole or not at all.
 
-    PNG, WebP and TIFF are lossless, JPEG has quality 95 at full colour resolution. Standard output
+    PNG, WebP and TIFF are lossless, JPEG has quality 95 at full color resolution. Standard output
     and pipes without a suffix get PNG. See `writing.whole_file` for what stands at the path.
 
     Raises:

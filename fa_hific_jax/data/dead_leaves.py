@@ -3,7 +3,7 @@
 Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 41 (2001); Ruderman, "Origins of
 scaling in natural images", Vision Research 37 (1997). Opaque shapes with radii of density r^-3 fall
 on one another; what stays visible has the edges, the scale invariance and nearly the 1/f^2 power
-spectrum of photographs. Colours and textures are drawn per shape from a palette drawn per image.
+spectrum of photographs. Colors and textures are drawn per shape from a palette drawn per image.
 """
 
 from typing import NamedTuple
@@ -21,10 +21,10 @@ _PIECE = 1 << 15  # points painted together, few enough to stay in the processor
 _NOISE_SIDE = 256  # side of the periodic noise fields that textures are cut from, pixels
 _NOISE_POWERS = (0.3, 0.9, 1.5)
 
-# Directions of colour in logit space: light, yellow-blue, red-green. Natural colours spread along
+# Directions of color in logit space: light, yellow-blue, red-green. Natural colors spread along
 # them in about these proportions (Ruderman, Cronin & Chiao, JOSA A 15, 1998).
-_COLOUR_AXES = np.array([[1.0, 1.0, 1.0], [0.55, 0.15, -0.9], [0.6, -0.5, 0.1]], np.float32)
-_COLOUR_SPREAD = np.array([1.0, 0.35, 0.16], np.float32)
+_COLOR_AXES = np.array([[1.0, 1.0, 1.0], [0.55, 0.15, -0.9], [0.6, -0.5, 0.1]], np.float32)
+_COLOR_SPREAD = np.array([1.0, 0.35, 0.16], np.float32)
 
 
 class DeadLeaves:
@@ -49,9 +49,9 @@ class DeadLeaves:
 class _Leaves(NamedTuple):
     """Outlines of n shapes, in points (pixels times the oversampling); the last lies on top."""
 
-    centre: Float[np.ndarray, "... 2"]  # x, y
+    center: Float[np.ndarray, "... 2"]  # x, y
     reach: Float[np.ndarray, "... 2"]  # half the width and height of a box around the shape
-    along: Float[np.ndarray, "... 2"]  # these two map an offset from the centre to the shape's own
+    along: Float[np.ndarray, "... 2"]  # these two map an offset from the center to the shape's own
     across: Float[np.ndarray, "... 2"]  # coordinates (u, v), in which it measures about 1
     box: Bool[np.ndarray, "..."]  # parallelograms, where the others are rounded
     bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
@@ -62,13 +62,13 @@ class _Textures(NamedTuple):
     """Textures of n shapes, in pixels."""
 
     u: Float[np.ndarray, "3 ..."]  # own coordinates of a pixel: u[0] x + u[1] y + u[2],
-    v: Float[np.ndarray, "3 ..."]  # turned, and 0 at the shape's centre
+    v: Float[np.ndarray, "3 ..."]  # turned, and 0 at the shape's center
     slope: Float[np.ndarray, "..."]  # change of light along u
     stripes: Float[np.ndarray, "..."]  # amplitude of a sinusoid along u
     frequency: Float[np.ndarray, "..."]  # radians per pixel
     noise: Float[np.ndarray, "..."]  # standard deviation of 1/f^k noise
     zoom: Float[np.ndarray, "2 ..."]  # of the noise, along u and v
-    start: Float[np.ndarray, "..."]  # where in the noise fields the centre looks
+    start: Float[np.ndarray, "..."]  # where in the noise fields the center looks
 
 
 def render(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -101,7 +101,7 @@ def _draw_leaves(rng: np.random.Generator, side: int) -> _Leaves:
     reach = np.where(box[:, None], np.abs(u_axis) + np.abs(v_axis), 1.14 * np.hypot(u_axis, v_axis))
     facing = rng.uniform(0.0, 2.0 * np.pi, n)
     fields = {
-        "centre": rng.uniform(-reach, side + reach),
+        "center": rng.uniform(-reach, side + reach),
         "reach": reach,
         "along": (direction + shear[:, None] * normal) / radius[:, None],
         "across": normal / (radius * aspect)[:, None],
@@ -117,7 +117,7 @@ def _draw_radii(
 ) -> Float[np.ndarray, " n"]:
     """Radii of density r^-3, as many as cover the image about `_LAYERS` times."""
     radius = np.geomspace(smallest, largest, 256)
-    # Evenly spaced logarithms turn r^-3 dr into r^-2. A centre may lie one reach outside the
+    # Evenly spaced logarithms turn r^-3 dr into r^-2. A center may lie one reach outside the
     # image, so the shapes that can touch it grow in number with that larger square.
     number = radius**-2 * (1.0 + 1.5 * radius / side) ** 2
     covered = np.sum(number * _FILL * (radius / (side + 1.5 * radius)) ** 2) / np.sum(number)
@@ -126,7 +126,7 @@ def _draw_radii(
 
 
 def _inside(leaves: _Leaves, dx: np.ndarray, dy: np.ndarray) -> Bool[np.ndarray, "..."]:
-    """Whether offsets (dx, dy) from the centre lie in the shape; all arguments broadcast."""
+    """Whether offsets (dx, dy) from the center lie in the shape; all arguments broadcast."""
     u = leaves.along[..., 0] * dx + leaves.along[..., 1] * dy
     v = leaves.across[..., 0] * dx + leaves.across[..., 1] * dy
     if leaves.box.all():
@@ -141,7 +141,7 @@ def _paint(leaves: _Leaves, side: int) -> Int32[np.ndarray, "side side"]:
     """Number of the topmost shape at each point, counted from 1; 0 is the ground."""
     margin = 2 * _PAINTED_AT_ONCE[-1] + 2  # so that small shapes need no clipping
     canvas = np.zeros((side + 2 * margin, side + 2 * margin), np.int32)
-    leaves = leaves._replace(centre=leaves.centre + np.float32(margin))
+    leaves = leaves._replace(center=leaves.center + np.float32(margin))
     half = np.ceil(leaves.reach.max(axis=1)).astype(np.int32)
     lower = 0
     for upper in _PAINTED_AT_ONCE:
@@ -152,7 +152,7 @@ def _paint(leaves: _Leaves, side: int) -> Int32[np.ndarray, "side side"]:
                 _paint_at_once(leaves, piece, upper, canvas)
         lower = upper
     labels = canvas[margin:-margin, margin:-margin]
-    leaves = leaves._replace(centre=leaves.centre - np.float32(margin))
+    leaves = leaves._replace(center=leaves.center - np.float32(margin))
     for i in np.flatnonzero(half > lower).tolist():
         _paint_one(_Leaves(*(field[i] for field in leaves)), i + 1, labels)
     return labels
@@ -162,9 +162,9 @@ def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, canvas: np.nd
     """Paints the chosen small shapes, each in a square of 2 half + 2 points."""
     few = _Leaves(*(field[chosen, None, None] for field in leaves))
     steps = np.arange(-half, half + 2, dtype=np.int32)
-    x = few.centre[..., 0].astype(np.int32) + steps[None, None, :]
-    y = few.centre[..., 1].astype(np.int32) + steps[None, :, None]
-    inside = _inside(few, x - few.centre[..., 0], y - few.centre[..., 1])
+    x = few.center[..., 0].astype(np.int32) + steps[None, None, :]
+    y = few.center[..., 1].astype(np.int32) + steps[None, :, None]
+    inside = _inside(few, x - few.center[..., 0], y - few.center[..., 1])
     points = (y * np.int32(canvas.shape[1]) + x)[inside]
     numbers = np.repeat((chosen + 1).astype(np.int32), np.count_nonzero(inside, axis=(1, 2)))
     np.maximum.at(canvas.reshape(-1), points, numbers)
@@ -172,36 +172,36 @@ def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, canvas: np.nd
 
 def _paint_one(leaf: _Leaves, number: int, labels: np.ndarray) -> None:
     side = labels.shape[0]
-    low = np.clip(np.floor(leaf.centre - leaf.reach).astype(int), 0, side)
-    high = np.clip(np.ceil(leaf.centre + leaf.reach).astype(int) + 1, 0, side)
-    dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.centre[0]
-    dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.centre[1]
+    low = np.clip(np.floor(leaf.center - leaf.reach).astype(int), 0, side)
+    high = np.clip(np.ceil(leaf.center + leaf.reach).astype(int) + 1, 0, side)
+    dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.center[0]
+    dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.center[1]
     window = labels[low[1] : high[1], low[0] : high[0]]
     np.maximum(window, np.int32(number) * _inside(leaf, dx, dy), out=window)
 
 
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
-    """Colour per shape as logits, 0 for mid grey: a few hues per image, each shape near one."""
-    spread = _COLOUR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)])
+    """Color per shape as logits, 0 for mid gray: a few hues per image, each shape near one."""
+    spread = _COLOR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)])
     mean = np.array([-0.4, 0.1, 0.0]) + rng.normal(0.0, 0.5, 3) * spread
     hues = mean + rng.normal(0.0, 1.0, (rng.integers(3, 9), 3)) * spread
     own = rng.normal(0.0, 0.35, (n, 3)) * spread
-    colours = (hues[rng.integers(0, len(hues), n)] + own) @ _COLOUR_AXES
-    return colours.astype(np.float32)
+    colors = (hues[rng.integers(0, len(hues), n)] + own) @ _COLOR_AXES
+    return colors.astype(np.float32)
 
 
 def _draw_textures(rng: np.random.Generator, leaves: _Leaves, size: int) -> _Textures:
     """A texture for the ground, then one for each shape."""
     n = len(leaves.box) + 1
     angle = rng.uniform(0.0, 2.0 * np.pi, n)
-    centre = np.concatenate([np.full((1, 2), size / 2), leaves.centre / _OVERSAMPLING])
+    center = np.concatenate([np.full((1, 2), size / 2), leaves.center / _OVERSAMPLING])
     radius = np.append(size / 2, leaves.reach.max(axis=1) / _OVERSAMPLING)
     axis = np.stack([np.cos(angle), np.sin(angle)])
     period = np.exp(rng.uniform(np.log(4.0), np.log(64.0), n))
     zoom = np.exp(rng.uniform(-0.7, 0.7, n))
     fields = {
-        "u": (*axis, -(axis * centre.T).sum(axis=0)),
-        "v": (-axis[1], axis[0], axis[1] * centre[:, 0] - axis[0] * centre[:, 1]),
+        "u": (*axis, -(axis * center.T).sum(axis=0)),
+        "v": (-axis[1], axis[0], axis[1] * center[:, 0] - axis[0] * center[:, 1]),
         "slope": rng.normal(0.0, 0.3, n) / radius,
         "stripes": (rng.random(n) < 0.2) * np.abs(rng.normal(0.0, 0.3, n)),
         "frequency": 2.0 * np.pi / period,
@@ -215,7 +215,7 @@ def _draw_textures(rng: np.random.Generator, leaves: _Leaves, size: int) -> _Tex
 def _texture(
     rng: np.random.Generator, textures: _Textures, labels: Int32[np.ndarray, "size size"]
 ) -> Float[np.ndarray, "size size"]:
-    """What each pixel adds to the logits of its shape's colour."""
+    """What each pixel adds to the logits of its shape's color."""
     own = _Textures(*(field[..., labels] for field in textures))
     x = np.arange(labels.shape[1], dtype=np.float32)[None, :]
     y = np.arange(labels.shape[0], dtype=np.float32)[:, None]

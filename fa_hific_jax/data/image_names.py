@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 
 _PILLOW = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 "
-    ".j2k .jpx .avif .tga".split()
+    ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm "
+    ".jp2 .j2k .jpx .avif .tga".split()
 )
 # Suffix: module of the Pillow plug-in that reads such files, and its package.
 _PLUG_INS = {

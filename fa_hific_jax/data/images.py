@@ -34,7 +34,7 @@ _SIDEWAYS = {5, 6, 7, 8}
 class Picture(NamedTuple):
     """An upright image in sRGB: values 0 to 255, alpha 0 (clear) to 255, None where all is opaque.
 
-    The colours are not multiplied by alpha. `notes` are sentences on what the file had that the
+    The colors are not multiplied by alpha. `notes` are sentences on what the file had that the
     picture has not.
     """
 
@@ -52,7 +52,7 @@ def read_image(
 ) -> Picture:
     """The picture in a file (path, bytes or open file) of any kind that Pillow reads.
 
-    docs/images.md tells what is converted, kept, noted and refused. Grey is repeated, palettes are
+    docs/images.md tells what is converted, kept, noted and refused. Gray is repeated, palettes are
     looked up, CMYK, embedded profiles and stated color spaces become sRGB, the EXIF orientation is
     applied, 16 bits become 8 (round(v / 257), except for RGB, of which the upper byte counts), and
     of an animation the first frame counts. Other depths are scaled by `levels.eight_bits`. Damage
@@ -72,8 +72,8 @@ def read_image(
             notes.append(FURTHER_PAGES)
         orientation = parts.orientation if parts.layout else _orientation(image, notes)
         turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
-        colours, alpha = _without_alpha(image, parts, notes)
-        rgb = np.array(turn(_srgb(image, colours, parts, notes)), order="C")
+        colors, alpha = _without_alpha(image, parts, notes)
+        rgb = np.array(turn(_srgb(image, colors, parts, notes)), order="C")
         if alpha is not None:
             alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
         kept = metadata.of(image, parts) if keep_metadata else Metadata()
@@ -139,22 +139,22 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 def _without_alpha(
     image: Image.Image, parts: Parts, notes: list[str]
 ) -> tuple[Image.Image, np.ndarray | None]:
-    """Colours and transparency apart; colours keep profile and, where they were grey, one band."""
+    """Colors and transparency apart; colors keep profile and, where they were gray, one band."""
     if parts.layout is not None:
         planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parts.planes)]
         samples = tiff.samples(planes, parts.layout, parts.size[0])
         levels, alpha = colors_and_alpha(samples, parts.layout, notes)
-        colours = Image.fromarray(levels)
-        colours.info.update(parts.info)
-        return colours, alpha
+        colors = Image.fromarray(levels)
+        colors.info.update(parts.info)
+        return colors, alpha
     if parts.key:
         return image, np.where(_is_clear(image, parts), 0, 255).astype(np.uint8)
     if not image.has_transparency_data:
         return image, None
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    colours = rgba.convert("L" if image.mode in ("L", "LA", "La") else "RGB")
-    colours.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
-    return colours, np.asarray(rgba.getchannel("A"))
+    colors = rgba.convert("L" if image.mode in ("L", "LA", "La") else "RGB")
+    colors.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
+    return colors, np.asarray(rgba.getchannel("A"))
 
 
 def _is_clear(image: Image.Image, parts: Parts) -> Bool[np.ndarray, "h w"]:
@@ -167,16 +167,16 @@ def _is_clear(image: Image.Image, parts: Parts) -> Bool[np.ndarray, "h w"]:
 
 
 def _srgb(
-    image: Image.Image, colours: Image.Image, parts: Parts, notes: list[str]
+    image: Image.Image, colors: Image.Image, parts: Parts, notes: list[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    if parts.space is None or "icc_profile" in colours.info:
-        return np.asarray(profiles.to_srgb(colours, notes))
-    if colours.mode.startswith("I"):
-        levels = np.asarray(colours).astype(np.uint16)
+    if parts.space is None or "icc_profile" in colors.info:
+        return np.asarray(profiles.to_srgb(colors, notes))
+    if colors.mode.startswith("I"):
+        levels = np.asarray(colors).astype(np.uint16)
     elif parts.depth == 16 and image.mode in ("RGB", "RGBA"):
         levels = png.deep_color(parts, image)
     else:
-        levels = np.asarray(colours.convert("L" if colours.mode in ("1", "L") else "RGB"))
+        levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
     rgb, more = color.to_srgb(levels, parts.space)
     notes.extend(more)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)

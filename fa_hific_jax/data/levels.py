@@ -27,7 +27,7 @@ def eight_bits(
     else:
         low, high = _span(values, bits)
         ends = (high, low) if negative else (low, high)
-        which = "grey levels" if values.ndim == 2 else "levels"
+        which = "gray levels" if values.ndim == 2 else "levels"
         if values.dtype.kind == "f" or (low, high) != (0.0, 65535.0):
             notes.append(f"of its {which} {ends[0]:g} became black and {ends[1]:g} white")
     result = np.empty(values.shape, np.uint8)

@@ -2,7 +2,7 @@
 
 A record holds the bytes of one image file. PNG, JPEG and WebP files go in as they are; others
 (TIFF, BMP, ...) become PNG, without loss. What is larger than wanted is shrunk (Lanczos) and
-written anew: as JPEG of quality 95 with full colour resolution where it was JPEG, else as PNG, so
+written anew: as JPEG of quality 95 with full color resolution where it was JPEG, else as PNG, so
 that lossless sources stay lossless. Every image is decoded once, to be sure that it can be.
 """
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageCms
 from fa_hific_jax.data.levels import eight_bits
 
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
-_PROFILE_IGNORED = "its colour profile is damaged or of another kind and was ignored"
+_PROFILE_IGNORED = "its color profile is damaged or of another kind and was ignored"
 
 
 def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -46,7 +46,7 @@ def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform |
     space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
     mode = _PROFILE_MODES.get(space.strip())
     if mode is None:
-        raise ImageCms.PyCMSError("a colour space of another kind")
+        raise ImageCms.PyCMSError("a color space of another kind")
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode in ("RGB", "L"):

@@ -19,8 +19,8 @@ from fa_hific_jax.errors import UserError, say, shown
 
 DEAD_LEAVES_COUNT = 512  # of the spec "dead_leaves": 100 MB when kept in memory
 
-# The colour photographs of scikit-image's wheel; the two motorcycles are a stereo pair. Its other
-# images are graphics, microscopy, astronomy or greyscale. "camera" is held out to have one grey.
+# The color photographs of scikit-image's wheel; the two motorcycles are a stereo pair. Its other
+# images are graphics, microscopy, astronomy or grayscale. "camera" is held out to have one gray.
 _PHOTOGRAPHS = {
     "train": ("astronaut.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png"),
     "validation": ("camera.png", "chelsea.png", "rocket.jpg"),

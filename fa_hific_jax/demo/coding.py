@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.compress import padded_shape
+from fa_hific_jax.codec.coding import padded_shape
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.errors import UserError

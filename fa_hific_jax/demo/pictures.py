@@ -1,4 +1,4 @@
-"""Spectra and heat maps as pictures, coloured without a plotting library."""
+"""Spectra and heat maps as pictures, colored without a plotting library."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,16 +10,16 @@ from fa_hific_jax.spectra import LUMA, log_spectrum
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
-# From dark to bright, of growing luma, so that it reads in grey as well.
+# From dark to bright, of growing luma, so that it reads in gray as well.
 _RAMP = np.array(
     [(0, 0, 6), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)],
     np.float64,
 )
 _SIDE = 512  # of a drawn spectrum, at most
-_CLIPPED = 0.5  # per cent of the frequencies at either end that the colours do not tell apart
+_CLIPPED = 0.5  # per cent of the frequencies at either end that the colors do not tell apart
 
 
-def coloured(values: Float[np.ndarray, "h w"], low: float, high: float) -> Image:
+def colored(values: Float[np.ndarray, "h w"], low: float, high: float) -> Image:
     """A picture of values: black at `low` and below, over violet and orange to yellow at `high`."""
     place = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * (len(_RAMP) - 1)
     channels = [np.interp(place, np.arange(len(_RAMP)), ramp) for ramp in _RAMP.T]
@@ -29,16 +29,16 @@ def coloured(values: Float[np.ndarray, "h w"], low: float, high: float) -> Image
 def spectra(images: list[Image]) -> tuple[list[Image], tuple[float, float]]:
     """(log spectra of images of one size, frequency 0 in the middle; dB at black and at yellow).
 
-    All have the colours of the first, whose range they span, and are squares, as both axes go from
+    All have the colors of the first, whose range they span, and are squares, as both axes go from
     -0.5 to 0.5 cycles per pixel; large ones are averaged down to 512 cells a side.
     """
     found = [_square(log_spectrum(image)) for image in images]
     low, high = np.percentile(found[0], (_CLIPPED, 100 - _CLIPPED))
-    return [coloured(values, low, high) for values in found], (float(low), float(high))
+    return [colored(values, low, high) for values in found], (float(low), float(high))
 
 
 def heat(bits: BitsMap, image: Image) -> tuple[Image, float]:
-    """(the image in grey under what each place costs, the bits per pixel at yellow).
+    """(the image in gray under what each place costs, the bits per pixel at yellow).
 
     The bits of y, and those of z spread evenly over the positions of y that it covers; those
     of the padding beside the image are cut off.
@@ -52,10 +52,10 @@ def heat(bits: BitsMap, image: Image) -> tuple[Image, float]:
     side = STRIDE // repeat
     density = (bits.y + spread) / side**2
     height, width, _ = image.shape
-    cells = coloured(density, 0.0, float(density.max()))
+    cells = colored(density, 0.0, float(density.max()))
     large = cells.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
-    grey = (image @ LUMA)[..., None]
-    return np.rint(0.7 * large + 0.3 * grey).astype(np.uint8), float(density.max())
+    gray = (image @ LUMA)[..., None]
+    return np.rint(0.7 * large + 0.3 * gray).astype(np.uint8), float(density.max())
 
 
 def _square(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "n n"]:

@@ -1,4 +1,4 @@
-"""Learned factorised prior of the hyper-latents."""
+"""Learned factorized prior of the hyper-latents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ class FactorizedPrior(nn.Module):
         for k, (fan_in, fan_out) in enumerate(zip(FILTERS[:-1], FILTERS[1:], strict=True)):
             h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))
             params[f"h{k}"] = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
-            params[f"b{k}"] = self.param(f"b{k}", _centred_uniform, (self.channels, fan_out, 1))
+            params[f"b{k}"] = self.param(f"b{k}", _centered_uniform, (self.channels, fan_out, 1))
             if k < len(FILTERS) - 2 or not VARIANTS[self.variant].prior_ends_linear:
                 a_shape = (self.channels, fan_out, 1)
                 params[f"a{k}"] = self.param(f"a{k}", nn.initializers.zeros, a_shape)
@@ -81,5 +81,5 @@ class FactorizedPrior(nn.Module):
         return ops.lower_bound(likelihood.T.reshape(z.shape), LIKELIHOOD_MIN)
 
 
-def _centred_uniform(key, shape):
+def _centered_uniform(key, shape):
     return jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)

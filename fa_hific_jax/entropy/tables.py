@@ -46,7 +46,7 @@ def quantize_pmf(
 ) -> Int32[np.ndarray, " entries"]:
     """CDF with bins + 1 entries from 0 to 2**precision in which every bin has a count of 1 or more.
 
-    The normalised cumulative sums are rounded half to even; then each bin left empty takes a count
+    The normalized cumulative sums are rounded half to even; then each bin left empty takes a count
     from the smallest bin that has more than one, the first of equals: the rule of
     `pmf_to_quantized_cdf` in the PyTorch HiFiC. Needs bins <= 2**precision.
     """
@@ -82,7 +82,7 @@ CONDITIONAL_TABLES = {"gaussian": gaussian_tables, "logistic": logistic_tables}
 
 
 def factorized_tables(cdf_logits: CdfLogits, channels: int, tail_mass: float = TAIL_MASS) -> Tables:
-    """One row per channel of the factorised prior: P(z) = F(z + 1/2) - F(z - 1/2).
+    """One row per channel of the factorized prior: P(z) = F(z + 1/2) - F(z - 1/2).
 
     `cdf_logits` maps float64 values (channels, n) to the logits (channels, n) of the cumulative F
     there, increasing along n. A row spans the two points beyond which lies tail_mass / 2 each (as

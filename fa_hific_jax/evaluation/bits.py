@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from fa_hific_jax.codec import bitstream, compress
-from fa_hific_jax.codec.compress import EntropyModel, Quantised
+from fa_hific_jax.codec import bitstream, coding
+from fa_hific_jax.codec.coding import EntropyModel, Quantized
 from fa_hific_jax.entropy import tables
 
 
@@ -29,11 +29,11 @@ def of_file(entropy: EntropyModel, data: bytes) -> BitsMap:
 
     The file is larger than the sum by its header and by the end of the range coder.
     """
-    symbols, _ = compress.decode_symbols(entropy, bitstream.unpack(data))
+    symbols, _ = coding.decode_symbols(entropy, bitstream.unpack(data))
     return of_symbols(entropy, symbols)
 
 
-def of_symbols(entropy: EntropyModel, symbols: Quantised) -> BitsMap:
+def of_symbols(entropy: EntropyModel, symbols: Quantized) -> BitsMap:
     """Returns the map of symbols: -log2 of their share of the integer tables, with escapes."""
     channels = np.broadcast_to(np.arange(symbols.z.shape[2], dtype=np.int32), symbols.z.shape)
     return BitsMap(

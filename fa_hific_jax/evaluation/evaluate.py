@@ -73,7 +73,7 @@ def _assembled(
         "rows": entries,
         "means": means,
         "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
-        "published": literature.for_images(literature.recognise(sizes)),
+        "published": literature.for_images(literature.recognize(sizes)),
     }
 
 

@@ -22,18 +22,18 @@ def for_images(name: str | None) -> list[dict[str, Any]]:
 
     Args:
       name: "kodak", "clic2020" (the test set), "div2k" (the validation set) or "kodak-256" (the
-        cropped and downsampled one of the FA-HiFiC poster), as `recognise` returns it. There are
+        cropped and downsampled one of the FA-HiFiC poster), as `recognize` returns it. There are
         none for anything else.
     """
     return [entry for entry in json.loads(_FILE.read_text("utf-8")) if entry["set"] == name]
 
 
-def recognise(sizes: Mapping[str, tuple[int, int]]) -> str | None:
+def recognize(sizes: Mapping[str, tuple[int, int]]) -> str | None:
     """Returns the set that these images are: "kodak", "kodak-256", "div2k", or None.
 
     The whole set must be there under its own names, and Kodak in its own sizes: a folder's name
     proves nothing, and the figures do not apply to some of the images. The images of CLIC 2020
-    have no names by which to recognise them.
+    have no names by which to recognize them.
 
     Args:
       sizes: name without suffix -> (width, height) in pixels.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fa_hific_jax.codec import bitstream, compress
+from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.evaluation import baselines, bits
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
 from fa_hific_jax.evaluation.images import Image, write_decoded
@@ -64,11 +64,11 @@ def code(
     decoded = point.decode(data, canvases)
     end = time.perf_counter()
     model, params = point.model.model, point.model.params
-    symbols, _ = compress.decode_symbols(model.entropy, bitstream.unpack(data))
+    symbols, _ = coding.decode_symbols(model.entropy, bitstream.unpack(data))
     by_position = bits.of_symbols(model.entropy, symbols)
     estimated = by_position.total
     if params is not None:
-        estimated = compress.estimated_bits(model.config, params, symbols)
+        estimated = coding.estimated_bits(model.config, params, symbols)
     replace_file(bits_file, bits.npz(by_position, key))
     write_decoded(file, decoded, image, key)
     return Coding(len(data), estimated, "", encoded - start, end - encoded)

@@ -16,7 +16,7 @@ def frechet_distance(a: Features, b: Features) -> float:
     features are Inception's.
 
     With A = F^T F and B = G^T G the last trace is the sum of the singular values of F G^T. F and G
-    come from QR decompositions of the centred features, so no covariance is ever formed and no
+    come from QR decompositions of the centered features, so no covariance is ever formed and no
     root of a singular matrix taken: the error stays near 1e-15 of the traces, also for n < d, where
     implementations through `sqrtm` add a constant to the diagonals.
     """
@@ -45,10 +45,10 @@ def kid(a: Features, b: Features) -> float:
 
 def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
     """Returns F with at most d rows, where F^T F is the unbiased covariance."""
-    centred = features - features.mean(axis=0, keepdims=True)
-    if len(centred) > centred.shape[1]:
-        centred = np.linalg.qr(centred, mode="r")
-    return centred / np.sqrt(len(features) - 1)
+    centered = features - features.mean(axis=0, keepdims=True)
+    if len(centered) > centered.shape[1]:
+        centered = np.linalg.qr(centered, mode="r")
+    return centered / np.sqrt(len(features) - 1)
 
 
 def _kernel_sum(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> float:

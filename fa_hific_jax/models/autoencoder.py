@@ -77,7 +77,7 @@ class DecoderState(NamedTuple):
 class Autoencoder(nn.Module):
     """The codec as a network: images in [0, 1], NHWC, of any size.
 
-    y is the sum of the analyses that the model has, and x_hat the sum of the syntheses: those of
+    y is the sum of the analyzes that the model has, and x_hat the sum of the syntheses: those of
     HiFiC's encoder and generator, and those of the linear transform. This class alone decides what
     each of them needs beside the other.
 

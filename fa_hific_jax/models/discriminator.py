@@ -71,7 +71,7 @@ class Discriminator(nn.Module):
     """Conditional patch discriminator of HiFiC (Mentzer et al. 2020, fig. 2 and appendix A).
 
     It sees the image beside a context: y_hat through a 3x3 convolution, enlarged 16 times by
-    nearest neighbours. Then 4x4 convolutions with LeakyReLU(0.2), and one to a logit per patch.
+    nearest neighbors. Then 4x4 convolutions with LeakyReLU(0.2), and one to a logit per patch.
 
     In the PyTorch HiFiC (src/network/discriminator.py) all of them have stride 2 and a spectral
     norm, the head is 1x1, and neither head nor context has a spectral norm; edges are reflected.

@@ -50,7 +50,7 @@ class Gains(nn.Module):
 def interpolate(
     table: Float[Array, "qualities c"], quality: Float[Array, " b"]
 ) -> Float[Array, "b c"]:
-    """Rows of the table at qualities in [0, 1], linearly between neighbours; outside, the ends."""
+    """Rows of the table at qualities in [0, 1], linearly between neighbors; outside, the ends."""
     last = table.shape[0] - 1
     place = jnp.clip(quality, 0.0, 1.0) * last
     below = jnp.clip(jnp.floor(place), 0, last - 1).astype(jnp.int32)

@@ -24,7 +24,7 @@ had its size. Convolutions reflect, or see zeros, at the true border.
 
 
 def same_padding(kernel: int) -> Padding:
-    """Padding of an odd kernel that is centred on its output pixel."""
+    """Padding of an odd kernel that is centered on its output pixel."""
     return ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2))
 
 
@@ -74,7 +74,7 @@ class Conv(nn.Module):
       features: output channels.
       kernel: side of the square kernel.
       stride: step in both directions.
-      padding: rows and columns to add; by default those that centre the kernel.
+      padding: rows and columns to add; by default those that center the kernel.
       mode: "reflect" or "constant" (zeros).
       kernel_init: initial kernel; Glorot uniform as in the Keras layers of the original HiFiC.
       bias_init: initial bias.
@@ -125,7 +125,7 @@ class Upsample(nn.Module):
 
     The adjoint of a zero-padded stride-2 convolution. The kernel is stored as the one that
     correlates with the zero-dilated input (PyTorch's flipped in both spatial axes, input and output
-    channels swapped); `centre` of its taps lie before the one on the output pixel itself, by
+    channels swapped); `center` of its taps lie before the one on the output pixel itself, by
     default kernel // 2 (`padding=kernel // 2, output_padding=1` of PyTorch's ConvTranspose2d). It
     is computed as one convolution of the small input that puts out the four phases of the large
     one, interleaved afterwards: XLA's gradients of dilated convolutions are several times slower on
@@ -134,7 +134,7 @@ class Upsample(nn.Module):
 
     features: int
     kernel: int
-    centre: int | None = None
+    center: int | None = None
     kernel_init: nn.initializers.Initializer = interpolating
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -146,11 +146,11 @@ class Upsample(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,))
         # Output 2 i + r sees input i + s - reach through tap 2 s + 1 - r, counted from the first
         # tap of the kernel once it has been padded to an even side.
-        centre = self.kernel // 2 if self.centre is None else self.centre
-        before = (centre + 1) % 2
+        center = self.kernel // 2 if self.center is None else self.center
+        before = (center + 1) % 2
         widen = (before, (self.kernel + before) % 2)
         taps = (self.kernel + sum(widen)) // 2
-        reach = (centre + before - 1) // 2
+        reach = (center + before - 1) // 2
         phases = jnp.pad(kernel, (widen, widen, (0, 0), (0, 0)))
         phases = phases.reshape(taps, 2, taps, 2, *shape[2:])[:, ::-1, :, ::-1]
         phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, x.shape[-1], -1)
@@ -170,7 +170,7 @@ class Upsample(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Normalisation of each pixel over its channels, with a gain and an offset per channel.
+    """Normalization of each pixel over its channels, with a gain and an offset per channel.
 
     (x - mean) / sqrt(var + 1e-3) * gamma + beta, var being the unbiased variance (division by
     C - 1) as in HiFiC (tensorflow/compression, models/hific/archs.py). It has no statistics of its
@@ -184,11 +184,11 @@ class ChannelNorm(nn.Module):
         gamma = self.param("gamma", nn.initializers.ones, (channels,))
         beta = self.param("beta", nn.initializers.zeros, (channels,))
         wide = ops.at_least_float32(x)
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / max(channels - 1, 1)
+        centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.sum(jnp.square(centered), axis=-1, keepdims=True) / max(channels - 1, 1)
         shape = (1, 1, 1, channels)
-        normalised = centred * jax.lax.rsqrt(variance + 1e-3)
-        return (normalised * gamma.reshape(shape) + beta.reshape(shape)).astype(x.dtype)
+        normalized = centered * jax.lax.rsqrt(variance + 1e-3)
+        return (normalized * gamma.reshape(shape) + beta.reshape(shape)).astype(x.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -33,7 +33,7 @@ def initial_state(
     """
     resuming = checkpoints.latest_step() is not None
     source = None if resuming or not settings.init_from else warm_start.find(settings)
-    say("initialising and compiling; the first steps take longer")
+    say("initializing and compiling; the first steps take longer")
     state = jax.jit(functools.partial(create, settings), out_shardings=placement)(key)
     if source is not None:
         state, summary = warm_start.take(state, source)

@@ -63,7 +63,7 @@ def radial_picture(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.nda
     draw = ImageDraw.Draw(picture)
     for level in np.arange(LOWEST, HIGHEST, 10.0):
         height = _height(level)
-        draw.line([(0, height), (WIDTH, height)], fill="lightgrey")
+        draw.line([(0, height), (WIDTH, height)], fill="lightgray")
     for image, color in zip(images, COLORS, strict=False):
         frequency, power = radial_power_spectrum(image, bins=64)
         points = zip(2 * WIDTH * frequency, _height(decibels(power)), strict=True)

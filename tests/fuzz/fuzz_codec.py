@@ -29,7 +29,7 @@ import numpy as np
 from coding_model import coding_model, image_of
 from fuzz import damage
 
-from fa_hific_jax.codec import bitstream, compress, exact, pixels
+from fa_hific_jax.codec import bitstream, coding, integer_synthesis, pixels
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.programs import padded_shape
@@ -50,12 +50,12 @@ def files() -> list[bytes]:
     """Sound files: each size opaque, and two of them transparent."""
     model = coding_model()
     images = [image_of(*size) for size in SIZES]
-    symbols = model.quantise(images, reproducible=False, plan=PLAN)
+    symbols = model.quantize(images, reproducible=False, plan=PLAN)
     pairs = list(zip(symbols, SIZES, strict=True))
-    sound = [model.encode(quantised, *size) for quantised, size in pairs]
-    for quantised, size in pairs[-3:-1]:
+    sound = [model.encode(quantized, *size) for quantized, size in pairs]
+    for quantized, size in pairs[-3:-1]:
         alpha = image_of(*size)[..., 0] // 64 * 85
-        sound.append(model.encode(quantised, *size, alpha=alpha))
+        sound.append(model.encode(quantized, *size, alpha=alpha))
     return sound
 
 
@@ -65,9 +65,9 @@ def forged(rng: np.random.Generator, model: Model) -> bytes:
     hz, wz = (side // 64 for side in padded_shape(height, width))
     channels = len(model.entropy.z_tables.length)
     z = rng.choice(EXTREMES, (hz, wz, channels)).astype(np.int32)
-    mean, rows = exact.parameters(model.entropy.synthesis, z)
+    mean, rows = integer_synthesis.parameters(model.entropy.synthesis, z)
     y = rng.choice(EXTREMES[: rng.integers(1, len(EXTREMES) + 1)], mean.shape).astype(np.int32)
-    return model.encode(compress.Quantised(z, y, rows), height, width)
+    return model.encode(coding.Quantized(z, y, rows), height, width)
 
 
 def case(number: int) -> tuple[str, bytes]:
@@ -117,7 +117,7 @@ def giants() -> list[bytes]:
     z = np.zeros((height // 64, width // 64, len(model.entropy.z_tables.length)), np.int32)
     y = np.zeros((height // 16, width // 16, model.config.latent_channels), np.uint8)
     # Its rows are not those that its z leads to.
-    foreign = model.encode(compress.Quantised(z, y.astype(np.int32), y), height, width)
+    foreign = model.encode(coding.Quantized(z, y.astype(np.int32), y), height, width)
     held = bitstream.unpack(foreign)
     noise = np.random.default_rng(0).bytes(len(held.y_stream))
     alpha = transparent(height * width)

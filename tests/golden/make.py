@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from coding_model import coding_config, coding_params, image_of
 
-from fa_hific_jax.codec import bitstream, compress, exact
+from fa_hific_jax.codec import bitstream, coding, integer_synthesis
 from fa_hific_jax.codec.model import Model, from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 
@@ -25,7 +25,7 @@ SIZES = {"pixel": (1, 1), "odd": (63, 65), "tall": (200, 70), "escapes": (64, 64
 def facts(model: Model, data: bytes) -> dict[str, object]:
     """What a file holds: sizes, SHA-256 of all symbols, mean brightness of the decoded image."""
     container = bitstream.unpack(data)
-    symbols, _ = compress.decode_symbols(model.entropy, container)
+    symbols, _ = coding.decode_symbols(model.entropy, container)
     digest = hashlib.sha256()
     for array in (symbols.z, symbols.y):
         digest.update(np.ascontiguousarray(array, "<i4").tobytes())
@@ -47,12 +47,12 @@ def main(folder: Path) -> None:
     for name, (height, width) in SIZES.items():
         image = image_of(height, width)
         alpha = np.tri(height, width, dtype=np.uint8) * 200 if name == "odd" else None
-        (quantised,) = model.quantise([image])
+        (quantized,) = model.quantize([image])
         if name == "escapes":  # far above and below what the scales predict
-            quantised.y.flat[::7], quantised.z.flat[0] = 100_000, -5000
-            _, rows = exact.parameters(model.entropy.synthesis, quantised.z)
-            quantised = quantised._replace(rows=rows)
-        data = model.encode(quantised, height, width, alpha=alpha)
+            quantized.y.flat[::7], quantized.z.flat[0] = 100_000, -5000
+            _, rows = integer_synthesis.parameters(model.entropy.synthesis, quantized.z)
+            quantized = quantized._replace(rows=rows)
+        data = model.encode(quantized, height, width, alpha=alpha)
         (folder / f"{name}.fahj").write_bytes(data)
         told[f"{name}.fahj"] = facts(model, data)
     (folder / "facts.json").write_text(json.dumps(told, indent=2) + "\n")

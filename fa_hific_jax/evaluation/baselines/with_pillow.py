@@ -1,7 +1,7 @@
 """JPEG, WebP, AVIF, JPEG 2000 and JPEG XL through Pillow, without metadata.
 
 All options that change the size of a file are given, for the defaults are neither the best nor
-the same in all versions: Pillow's JPEG 2000 has no colour transform unless asked (twice the bits
+the same in all versions: Pillow's JPEG 2000 has no color transform unless asked (twice the bits
 for the same PSNR), and its AVIF is tuned in other ways by other versions of libavif.
 """
 

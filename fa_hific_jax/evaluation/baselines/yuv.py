@@ -6,7 +6,7 @@ RGB in [0, 255]:
     Y = 0.2126 R + 0.7152 G + 0.0722 B,  Cb = (B - Y) / 1.8556,  Cr = (R - Y) / 1.5748,
 
 each times 1023 / 255, chroma plus 512, rounded. A chroma sample is the mean of 2 x 2 pixels; back,
-it is interpolated linearly between the centres of those squares.
+it is interpolated linearly between the centers of those squares.
 """
 
 import numpy as np

@@ -15,7 +15,7 @@ SIZE_LIMIT = 20_000_000
 """Bytes of the whole file: mail and chat programs still take it, and a phone still opens it."""
 _RESERVE = 20_000  # for what is known only after the pictures: notes on them
 
-_COLOURS = {
+_COLORS = {
     "model": ("#e8590c", "#d6336c", "#ae3ec9", "#e67700"),
     "control": ("#868e96",),
     "baseline": ("#228be6", "#2f9e44", "#12a5b5", "#7950f2", "#82a11b", "#b0703c", "#5c7cfa"),
@@ -40,7 +40,7 @@ _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 class Look(NamedTuple):
     label: str
     kind: str
-    colour: str  # legible on white and on black
+    color: str  # legible on white and on black
     marker: str  # plotly's
     sign: str  # the same in text
 
@@ -94,13 +94,13 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
 
 def looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     """Returns the label, color and marker of each codec, the same all over the page."""
-    found, counts = {}, dict.fromkeys(_COLOURS, 0)
+    found, counts = {}, dict.fromkeys(_COLORS, 0)
     for codec, about in codecs.items():
         kind = about["kind"]
-        colour = _COLOURS[kind][counts[kind] % len(_COLOURS[kind])]
+        color = _COLORS[kind][counts[kind] % len(_COLORS[kind])]
         marker = _MARKERS[counts[kind] % len(_MARKERS)]
         counts[kind] += 1
-        found[codec] = Look(about["label"], kind, colour, *marker)
+        found[codec] = Look(about["label"], kind, color, *marker)
     return found
 
 

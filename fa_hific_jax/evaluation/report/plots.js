@@ -10,12 +10,12 @@ const MARGIN = { l: 52, r: 10, t: 8, b: 42 };
 // plotly reads some HTML in labels; names are only text.
 const plain = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
-function colour(name) {
+function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
 function axis(title, more = {}) {
-  const lines = { gridcolor: colour("rule"), zerolinecolor: colour("rule"), linecolor: colour("soft") };
+  const lines = { gridcolor: color("rule"), zerolinecolor: color("rule"), linecolor: color("soft") };
   return { title: { text: title, standoff: 8 }, automargin: true, ...lines, ...more };
 }
 
@@ -23,7 +23,7 @@ function draw(element, traces, layout) {
   const page = {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("ink") },
     margin: MARGIN,
     showlegend: false,
     hoverlabel: { align: "left" },
@@ -43,8 +43,8 @@ function drawRates(element, points, published, looks, about) {
       y: own.map(point => point.value),
       text: own.map(point => plain(point.point)),
       mode: "lines+markers",
-      marker: { color: look.colour, symbol: look.marker, size: look.kind === "baseline" ? 7 : 10 },
-      line: { color: look.colour, width: look.kind === "baseline" ? 1.3 : 2.6 },
+      marker: { color: look.color, symbol: look.marker, size: look.kind === "baseline" ? 7 : 10 },
+      line: { color: look.color, width: look.kind === "baseline" ? 1.3 : 2.6 },
       hovertemplate: `<b>${plain(look.label)}</b> %{text}<br>%{x:.4f} bpp<br>%{y:.${about.decimals}f} ${plain(about.unit || "")}<extra></extra>`,
     };
   });
@@ -55,9 +55,9 @@ function drawRates(element, points, published, looks, about) {
     text: entry.points.map((_, i) => (roomy && i === 0 ? plain(entry.label) : "")),
     mode: "markers+text",
     textposition: about.better === "higher" ? "bottom right" : "top right",
-    textfont: { size: 10, color: colour("soft") },
+    textfont: { size: 10, color: color("soft") },
     cliponaxis: false,
-    marker: { symbol: `${OPEN[entry.index % OPEN.length]}-open`, size: 9, color: colour("soft") },
+    marker: { symbol: `${OPEN[entry.index % OPEN.length]}-open`, size: 9, color: color("soft") },
     hovertemplate: `<b>${plain(entry.label)}</b>, published<br>%{x:.4f} bpp<br>%{y}<extra></extra>`,
   }));
   draw(element, traces, { xaxis: axis("bits per pixel", { rangemode: "tozero" }), yaxis: axis("") });
@@ -97,10 +97,10 @@ function drawSpectrum(element, z, limits, colorscale) {
   });
 }
 
-// curves: [{name, colour, width, x, y}]
+// curves: [{name, color, width, x, y}]
 function drawRadial(element, curves) {
   const traces = curves.map(curve => ({
-    x: curve.x, y: curve.y, mode: "lines", line: { color: curve.colour, width: curve.width },
+    x: curve.x, y: curve.y, mode: "lines", line: { color: curve.color, width: curve.width },
     hovertemplate: `<b>${plain(curve.name)}</b><br>%{x:.3f} cycles per pixel<br>%{y:.2f} dB<extra></extra>`,
   }));
   draw(element, traces, { xaxis: axis("cycles per pixel", { range: [0, 0.5] }), yaxis: axis("") });

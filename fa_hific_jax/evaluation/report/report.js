@@ -183,9 +183,9 @@ function radialCurves() {
   const sides = Object.values(side).filter(key => key !== ORIGINAL);
   const keys = [...new Set([...rows.map(row => row.key), ...sides])];
   const curves = keys.map(key => ({
-    name: describe(rowOf(key)), colour: data.codecs[rowOf(key).codec].colour, width: sides.includes(key) ? 3 : 1.2, ...shown.rows[key].radial,
+    name: describe(rowOf(key)), color: data.codecs[rowOf(key).codec].color, width: sides.includes(key) ? 3 : 1.2, ...shown.rows[key].radial,
   }));
-  if (shown.original) curves.unshift({ name: ORIGINAL, colour: colour("ink"), width: 2, ...shown.original.radial });
+  if (shown.original) curves.unshift({ name: ORIGINAL, color: color("ink"), width: 2, ...shown.original.radial });
   return curves;
 }
 

@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 class TokenNorm(nn.Module):
-    """LayerNorm: each position normalised over its channels, then gain and offset."""
+    """LayerNorm: each position normalized over its channels, then gain and offset."""
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 

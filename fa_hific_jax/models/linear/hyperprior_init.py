@@ -2,7 +2,7 @@
 
 From random kernels the hyper-latents of a model whose latents are coefficients of a transform die
 out: what they cost is felt from the first step, what they are good for only once analysis and
-synthesis agree on a meaning. So they are given one. A band is the latents of one colour and one
+synthesis agree on a meaning. So they are given one. A band is the latents of one color and one
 octave of squared frequency. The analysis begins with the mean of |arcsinh(y)| over a band and over
 2x2 latents, and the four of these to a hyper-latent's place are four of its channels; the synthesis
 puts them in their places again, interpolates, and makes the logarithm of the scale from them. All

@@ -10,7 +10,7 @@ blocks are mixed before the transform and after it, which makes a lapped transfo
 behind a pre-filter (Tran, Liang & Tu 2003, "Lapped transform via time-domain pre- and
 post-filtering"), the biorthogonal one of Malvar (1998, "Biorthogonal and nonuniform lapped
 transforms for transform coding with reduced blocking and ringing artifacts"), by which a mean is
-painted as a smooth bump that overlaps its neighbours and has no edge. The filters are not trained.
+painted as a smooth bump that overlaps its neighbors and has no edge. The filters are not trained.
 """
 
 import flax.linen as nn
@@ -33,7 +33,7 @@ FINEST_STEP = 1 / 10
 rounded at a gain of 1."""
 
 CHROMA = 6.0
-"""How much higher a frequency of colour differences counts, in square, when the coefficients are
+"""How much higher a frequency of color differences counts, in square, when the coefficients are
 chosen: their power is so much lower in photographs."""
 
 # The image itself passes here: TPUs would otherwise round it to 8 bits.
@@ -42,10 +42,10 @@ _PRECISION = jax.lax.Precision.HIGHEST
 _LEVELS = 2.0, 0.55, 0.28
 _FALL = 0.66
 _OF_MEANS = 3.0
-"""Standard deviation of a coefficient in photographs: level of its colour, over (1 + squared
+"""Standard deviation of a coefficient in photographs: level of its color, over (1 + squared
 frequency)^fall, and more of the mean; fitted to halved photographs."""
 
-_COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+_COLORS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 
 
 class LinearAnalysis(nn.Module):
@@ -106,27 +106,27 @@ def border_filter() -> Float[np.ndarray, "16 16"]:
 def spread(count: int) -> Float[np.ndarray, " count"]:
     """About the standard deviation of each of the `count` lowest coefficients of y, untrained."""
     order = _order(count)
-    colour, square = order // BLOCK**2, _squares().ravel()[order % BLOCK**2]
+    color, square = order // BLOCK**2, _squares().ravel()[order % BLOCK**2]
     means = np.where(square == 1, _OF_MEANS, 1.0)
-    return means * np.asarray(_LEVELS)[colour] / square**_FALL / FINEST_STEP
+    return means * np.asarray(_LEVELS)[color] / square**_FALL / FINEST_STEP
 
 
 def bands(count: int) -> Int[np.ndarray, " count"]:
-    """Band of each coefficient, an octave of squared frequency in one colour; -1 of means."""
+    """Band of each coefficient, an octave of squared frequency in one color; -1 of means."""
     order = _order(count)
-    colour, square = order // BLOCK**2, _squares().ravel()[order % BLOCK**2]
-    kind = np.where(square == 1, -1, 100 * colour + np.floor(np.log2(square)).astype(int))
+    color, square = order // BLOCK**2, _squares().ravel()[order % BLOCK**2]
+    kind = np.where(square == 1, -1, 100 * color + np.floor(np.log2(square)).astype(int))
     found = np.unique(kind[kind >= 0])
     return np.where(kind < 0, -1, np.searchsorted(found, kind))
 
 
 def dct_basis(count: int) -> Float[np.ndarray, "v count"]:
-    """The orthonormal DCT-II of colour blocks: its `count` lowest coefficients, lowest first.
+    """The orthonormal DCT-II of color blocks: its `count` lowest coefficients, lowest first.
 
-    Colours are taken as their sum and two differences, in which R, G and B are little correlated.
+    Colors are taken as their sum and two differences, in which R, G and B are little correlated.
     """
     cosines = np.asarray(scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0))
-    basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLOURS).reshape(BLOCK_VALUES, -1)
+    basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLORS).reshape(BLOCK_VALUES, -1)
     return basis[_order(count)].T
 
 
@@ -139,14 +139,14 @@ def _mix_borders(
     """
     for axis in (0, 1):
         image = jnp.swapaxes(image, 1, 2)
-        b, extent, other, colours = image.shape
+        b, extent, other, colors = image.shape
         borders, half = extent // BLOCK - 1, BLOCK // 2
-        runs = image[:, half : extent - half].reshape(b, borders, BLOCK, other, colours)
+        runs = image[:, half : extent - half].reshape(b, borders, BLOCK, other, colors)
         mixed = jnp.einsum("ij,bkjwc->bkiwc", mix.astype(image.dtype), runs, precision=_PRECISION)
         if size is not None:
             within = (jnp.arange(borders) + 1) * BLOCK < size[1 - axis]
             mixed = jnp.where(within[:, None, None, None], mixed, runs)
-        mixed = mixed.reshape(b, borders * BLOCK, other, colours)
+        mixed = mixed.reshape(b, borders * BLOCK, other, colors)
         ends = image[:, :half], image[:, extent - half :]
         image = jnp.concatenate([ends[0], mixed, ends[1]], axis=1)
     return image

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int32, UInt8
 
-from fa_hific_jax.codec import bitstream, coders, exact
+from fa_hific_jax.codec import bitstream, coders, integer_synthesis
 from fa_hific_jax.codec.bitstream import BitstreamError, Container
 from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.entropy import factorized, tables
@@ -37,10 +37,10 @@ class EntropyModel(NamedTuple):
 
     z_tables: tables.Tables
     y_tables: tables.Tables
-    synthesis: exact.ExactSynthesis
+    synthesis: integer_synthesis.IntegerSynthesis
 
 
-class Quantised(NamedTuple):
+class Quantized(NamedTuple):
     """What is coded of one image, and in which rows of the tables for y."""
 
     z: Int32[np.ndarray, "hz wz cz"]
@@ -75,32 +75,36 @@ def entropy_model(
         lambda values: factorized.cdf_logits(layers, values, np), config.hyper_channels
     )
     y_tables = tables.CONDITIONAL_TABLES[config.likelihood](tables.middle_scales(SCALE_TABLE))
-    latents = exact.calibration_latents(z_tables) if calibration is None else calibration
-    return EntropyModel(z_tables, y_tables, exact.quantise_synthesis(params_hyperprior, latents))
+    latents = (
+        integer_synthesis.calibration_latents(z_tables) if calibration is None else calibration
+    )
+    return EntropyModel(
+        z_tables, y_tables, integer_synthesis.quantize_synthesis(params_hyperprior, latents)
+    )
 
 
-def quantise(
+def quantize(
     entropy: EntropyModel,
     y: Float[np.ndarray, "hy wy cy"],
     z: Float[np.ndarray, "hz wz cz"],
-) -> Quantised:
+) -> Quantized:
     """Symbols floor(z + 1/2) and floor(y - mean + 1/2), in float64.
 
     Raises:
       UserError: a value is not finite or too large to be coded.
     """
     z_symbols = _round(z)
-    mean, rows = exact.parameters(entropy.synthesis, z_symbols)
+    mean, rows = integer_synthesis.parameters(entropy.synthesis, z_symbols)
     symbols = np.empty(y.shape, np.int32)
     for start in range(0, len(y), _ROWS):
         strip = slice(start, start + _ROWS)
         symbols[strip] = _round(y[strip].astype(np.float64) - mean[strip])
-    return Quantised(z_symbols, symbols, rows)
+    return Quantized(z_symbols, symbols, rows)
 
 
 def encode(
     entropy: EntropyModel,
-    quantised: Quantised,
+    quantized: Quantized,
     model_id: bytes,
     height: int,
     width: int,
@@ -108,7 +112,7 @@ def encode(
     extras: Extras | None = None,
 ) -> bytes:
     """The file of the symbols of an image of this size in pixels (docs/bitstream.md)."""
-    z, y, rows = quantised
+    z, y, rows = quantized
     y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, coder)
     return bitstream.pack(
         Container(
@@ -156,28 +160,28 @@ def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "
 
 def decode_symbols(
     entropy: EntropyModel, container: Container
-) -> tuple[Quantised, Float32[np.ndarray, "hy wy cy"]]:
+) -> tuple[Quantized, Float32[np.ndarray, "hy wy cy"]]:
     """The symbols that were coded, and the mean of y; raises as `decode`."""
     height, width = padded_shape(container.height, container.width)
     shape = (height // STRIDE, width // STRIDE, len(entropy.z_tables.length))
     z = coders.decode(container.z_stream, _channels(shape), entropy.z_tables, container.coder)
     z = z.reshape(shape)
-    mean, rows = exact.parameters(entropy.synthesis, z)
+    mean, rows = integer_synthesis.parameters(entropy.synthesis, z)
     y_stream = container.y_stream
     if len(y_stream) == _least_bytes(container.height, container.width):
         y_stream = y_stream.rstrip(b"\0")
     y = coders.decode(y_stream, rows.ravel(), entropy.y_tables, container.coder)
     y = y.reshape(mean.shape)
     bitstream.check_symbols(container, z, y)
-    return Quantised(z, y, rows), mean
+    return Quantized(z, y, rows), mean
 
 
-def estimated_bits(config: ModelConfig, params: Any, quantised: Quantised) -> float:
+def estimated_bits(config: ModelConfig, params: Any, quantized: Quantized) -> float:
     """Bits of the symbols under the float model's own densities, as training estimates them.
 
     `params` are all of the `Autoencoder`'s: the scales come from its float synthesis.
     """
-    return float(_bits(config, params, quantised.z, quantised.y))
+    return float(_bits(config, params, quantized.z, quantized.y))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -2,7 +2,7 @@
 
 The range decoder must pick the encoder's table for every symbol: a float network that rounds
 otherwise on another device, with another number of threads or in other tiles makes a file
-unreadable. So the two hyper-synthesis networks are quantised once, when a model is exported, and
+unreadable. So the two hyper-synthesis networks are quantized once, when a model is exported, and
 run on the host in integers, as Balle et al. 2019 ("Integer networks for data compression with
 latent-variable models") propose; here after training, without loss of rate worth mentioning.
 
@@ -53,14 +53,14 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Quantised `HyperSynthesis`."""
+    """Quantized `HyperSynthesis`."""
 
     up0: Layer
     up1: Layer
     conv2: Layer
 
 
-class ExactSynthesis(NamedTuple):
+class IntegerSynthesis(NamedTuple):
     """Both networks, and per latent channel the sums of `scale` above which the next row begins."""
 
     mean: Network
@@ -69,7 +69,7 @@ class ExactSynthesis(NamedTuple):
 
 
 def parameters(
-    exact: ExactSynthesis,
+    synthesis: IntegerSynthesis,
     z: HyperLatents,
     rows: tuple[int, int] | None = None,
     strip: int | None = None,
@@ -86,19 +86,19 @@ def parameters(
     if not 0 <= start < stop <= STRIDE * height:
         raise ValueError(f"rows {start} to {stop} are not within 0 to {STRIDE * height}")
     strip = strip or max(STRIDE, STRIP // (STRIDE * width * channels))
-    shape = (stop - start, STRIDE * width, len(exact.thresholds))
+    shape = (stop - start, STRIDE * width, len(synthesis.thresholds))
     mean, indexes = np.empty(shape, np.float32), np.empty(shape, np.uint8)
     for first in range(start, stop, strip):
         last = min(first + strip, stop)
         part = slice(first - start, last - start)
-        mean[part] = _sums(exact.mean, z, first, last) * _power(-exact.mean.conv2.shift)
-        indexes[part] = _table_rows(_sums(exact.scale, z, first, last), exact.thresholds)
+        mean[part] = _sums(synthesis.mean, z, first, last) * _power(-synthesis.mean.conv2.shift)
+        indexes[part] = _table_rows(_sums(synthesis.scale, z, first, last), synthesis.thresholds)
     return mean, indexes
 
 
-def quantise_synthesis(
+def quantize_synthesis(
     params_hyperprior: Mapping[str, Any], calibration: Iterable[Int32[np.ndarray, "_ _ _"]]
-) -> ExactSynthesis:
+) -> IntegerSynthesis:
     """The networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`, in integers.
 
     `calibration` is an array (n, hz, wz, cz) or several (hz, wz, cz): hyper-latents of images or
@@ -118,12 +118,12 @@ def quantise_synthesis(
     if LOG_UNIT in params_mean:
         params_mean = _in_unit(params_mean)
         edges = np.log(edges)
-    mean = _quantise_network(params_mean, latents)
-    scale = _quantise_network(params_hyperprior["synthesis_scale"], latents)
+    mean = _quantize_network(params_mean, latents)
+    scale = _quantize_network(params_hyperprior["synthesis_scale"], latents)
     edges = edges[None] * _power(scale.conv2.shift)[:, None]
-    exact = ExactSynthesis(mean, scale, np.floor(edges).astype(np.int64))
-    _check_sums(exact)
-    return exact
+    synthesis = IntegerSynthesis(mean, scale, np.floor(edges).astype(np.int64))
+    _check_sums(synthesis)
+    return synthesis
 
 
 def calibration_latents(
@@ -141,17 +141,17 @@ def calibration_latents(
     return np.moveaxis(drawn, 0, -1).astype(np.int32)
 
 
-def to_arrays(exact: ExactSynthesis) -> dict[str, np.ndarray]:
+def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
     """Everything under flat names, to be saved with the model."""
-    arrays = {"thresholds": exact.thresholds}
+    arrays = {"thresholds": synthesis.thresholds}
     for network in ("mean", "scale"):
         for layer in KERNELS:
-            fields = getattr(getattr(exact, network), layer)._asdict()
+            fields = getattr(getattr(synthesis, network), layer)._asdict()
             arrays |= {f"{network}.{layer}.{key}": array for key, array in fields.items()}
     return arrays
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> ExactSynthesis:
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
     """Inverse of `to_arrays`, for arrays of whatever origin.
 
     Raises:
@@ -169,9 +169,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> ExactSynthesis:
             )
     if np.any(thresholds[:, 1:] < thresholds[:, :-1]):
         raise _unusable("thresholds is not sorted")
-    exact = ExactSynthesis(mean, scale, thresholds)
-    _check_sums(exact)
-    return exact
+    synthesis = IntegerSynthesis(mean, scale, thresholds)
+    _check_sums(synthesis)
+    return synthesis
 
 
 def _sums(network: Network, z: HyperLatents, start: int, stop: int) -> Values:
@@ -221,7 +221,7 @@ def _correlate(x: Values, kernel: Int16[np.ndarray, "kh kw i o"]) -> Values:
 
 
 def _activations(sums: Values, shift: Int32[np.ndarray, " o"]) -> Values:
-    """ReLU, shifted right; rounding is half up by what `_quantise_network` adds to the bias."""
+    """ReLU, shifted right; rounding is half up by what `_quantize_network` adds to the bias."""
     return np.clip(np.floor(sums * _power(-shift)), 0, ACTIVATION_MAX)
 
 
@@ -251,10 +251,10 @@ def _in_unit(params: Mapping[str, Any]) -> dict[str, Any]:
     return dict(params) | {"conv2": {"Conv_0": last}}
 
 
-def _quantise_network(params: Mapping[str, Any], latents: list[Values]) -> Network:
+def _quantize_network(params: Mapping[str, Any], latents: list[Values]) -> Network:
     layers, exponent, x = {}, 0, latents
     for name in KERNELS:
-        layer = _quantise_layer(name, params[name], exponent)
+        layer = _quantize_layer(name, params[name], exponent)
         if name != "conv2":
             sums = [_upsample(layer, _window(each, 0, -1, len(each) + 1, len(each))) for each in x]
             peak = max(float(np.max(each * _power(-layer.shift))) for each in sums)
@@ -267,7 +267,7 @@ def _quantise_network(params: Mapping[str, Any], latents: list[Values]) -> Netwo
     return Network(**layers)
 
 
-def _quantise_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> Layer:
+def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> Layer:
     """A layer whose shift leads to the values themselves, at the finest resolution that fits."""
     params = params.get("Conv_0", params)
     kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
@@ -293,9 +293,9 @@ def _digits(values):
     return np.frexp(np.abs(values))[1]
 
 
-def _check_sums(exact: ExactSynthesis) -> None:
+def _check_sums(synthesis: IntegerSynthesis) -> None:
     """Raises a UserError unless every sum, and every part of one, is below 2**53 in magnitude."""
-    for network in (exact.mean, exact.scale):
+    for network in (synthesis.mean, synthesis.scale):
         inputs = (LATENT_MAX, ACTIVATION_MAX, ACTIVATION_MAX)
         for name, layer, peak in zip(KERNELS, network, inputs, strict=True):
             # Integers in float64: exact as long as the verdict is that they are small enough.

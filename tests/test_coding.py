@@ -10,7 +10,7 @@ import pytest
 from coding_model import coding_config, coding_model, coding_params, image_of
 
 from fa_hific_jax import ops
-from fa_hific_jax.codec import bitstream, compress, exact
+from fa_hific_jax.codec import bitstream, coding, integer_synthesis
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
@@ -21,9 +21,9 @@ SIZES = [(1, 7), (63, 65), (130, 70)]  # height, width
 HEADER = 22 + 4 * 2
 
 
-def quantised_of(height: int, width: int) -> compress.Quantised:
-    (quantised,) = coding_model().quantise([image_of(height, width)])
-    return quantised
+def quantized_of(height: int, width: int) -> coding.Quantized:
+    (quantized,) = coding_model().quantize([image_of(height, width)])
+    return quantized
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -37,50 +37,50 @@ def forward(config, params, image):
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_symbols_and_rate_are_those_of_the_float_network_but_for_roundings(height, width):
-    quantised = quantised_of(height, width)
+    quantized = quantized_of(height, width)
     z, y, bpp_rounded = forward(coding_config(), coding_params(), image_of(height, width))
-    np.testing.assert_array_equal(quantised.z, np.asarray(z))
+    np.testing.assert_array_equal(quantized.z, np.asarray(z))
     # The integer mean is some 1e-4 beside the float one, which moves few symbols, by one step.
-    difference = np.abs(quantised.y - np.asarray(y))
+    difference = np.abs(quantized.y - np.asarray(y))
     assert difference.max() <= 1
     assert np.mean(difference) < 1e-2
-    estimated = compress.estimated_bits(coding_config(), coding_params(), quantised)
+    estimated = coding.estimated_bits(coding_config(), coding_params(), quantized)
     assert estimated == pytest.approx(float(bpp_rounded) * height * width, rel=1e-3, abs=2)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_decoder_gets_the_encoders_latents(height, width):
-    model, quantised = coding_model(), quantised_of(height, width)
-    container = bitstream.unpack(model.encode(quantised, height, width))
-    mean, rows = exact.parameters(model.entropy.synthesis, quantised.z)
-    np.testing.assert_array_equal(quantised.rows, rows)
-    y_hat = compress.decode(model.entropy, container)
-    np.testing.assert_array_equal(y_hat, mean + quantised.y.astype(np.float32))
+    model, quantized = coding_model(), quantized_of(height, width)
+    container = bitstream.unpack(model.encode(quantized, height, width))
+    mean, rows = integer_synthesis.parameters(model.entropy.synthesis, quantized.z)
+    np.testing.assert_array_equal(quantized.rows, rows)
+    y_hat = coding.decode(model.entropy, container)
+    np.testing.assert_array_equal(y_hat, mean + quantized.y.astype(np.float32))
 
 
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (256, 320)])
 def test_file_has_the_estimated_size(height, width):
-    quantised = quantised_of(height, width)
-    size = len(coding_model().encode(quantised, height, width))
-    estimated = compress.estimated_bits(coding_config(), coding_params(), quantised) / 8
+    quantized = quantized_of(height, width)
+    size = len(coding_model().encode(quantized, height, width))
+    estimated = coding.estimated_bits(coding_config(), coding_params(), quantized) / 8
     assert abs(size - HEADER - estimated) <= 0.01 * estimated + 16
 
 
 def test_symbols_of_these_images_are_worth_coding():
-    quantised = quantised_of(130, 70)
-    assert len(np.unique(quantised.y)) > 4
-    assert len(np.unique(quantised.z)) > 2
-    assert len(np.unique(quantised.rows)) > 10
+    quantized = quantized_of(130, 70)
+    assert len(np.unique(quantized.y)) > 4
+    assert len(np.unique(quantized.z)) > 2
+    assert len(np.unique(quantized.rows)) > 10
 
 
 def test_symbols_are_rounded_half_up_around_the_mean():
     entropy = coding_model().entropy
     z = np.zeros((1, 1, 4)) + 0.5
-    mean, _ = exact.parameters(entropy.synthesis, np.ones((1, 1, 4), np.int32))
+    mean, _ = integer_synthesis.parameters(entropy.synthesis, np.ones((1, 1, 4), np.int32))
     for offset, symbol in [(0.5, 1), (0.49, 0), (-0.5, 0), (-0.51, -1)]:
-        quantised = compress.quantise(entropy, mean.astype(np.float64) + offset, z)
-        assert np.all(quantised.z == 1)
-        assert np.all(quantised.y == symbol)
+        quantized = coding.quantize(entropy, mean.astype(np.float64) + offset, z)
+        assert np.all(quantized.z == 1)
+        assert np.all(quantized.y == symbol)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -3e9])
@@ -93,7 +93,7 @@ def test_latents_of_a_diverged_model_are_refused(value):
     for broken in (y, z):
         broken.flat[3] = value
         with pytest.raises(UserError, match=sentence):
-            compress.quantise(coding_model().entropy, y, z)
+            coding.quantize(coding_model().entropy, y, z)
         broken.flat[3] = 0
 
 
@@ -150,26 +150,26 @@ def test_plainest_image_gets_bytes_enough_for_its_size():
     height, width = 1024, 2048
     shapes = (height // 64, width // 64, 4), (height // 16, width // 16, 4)
     z = np.zeros(shapes[0], np.int32)
-    _, rows = exact.parameters(model.entropy.synthesis, z)
+    _, rows = integer_synthesis.parameters(model.entropy.synthesis, z)
     certain = rows * np.uint8(0)  # the narrowest row: next to no bits
-    quantised = compress.Quantised(z, np.zeros(shapes[1], np.int32), certain)
-    data = model.encode(quantised, height, width)
+    quantized = coding.Quantized(z, np.zeros(shapes[1], np.int32), certain)
+    data = model.encode(quantized, height, width)
     container = bitstream.unpack(data)
     assert len(container.y_stream) == (height * width - 2**20) // 2**12
-    compress.check_claims(container)
+    coding.check_claims(container)
     shorter = container._replace(y_stream=container.y_stream[:-1])
     with pytest.raises(BitstreamError, match="^255 bytes cannot hold an image of 2048 x 1024"):
-        compress.check_claims(shorter)
+        coding.check_claims(shorter)
 
 
 def test_zeros_that_fill_up_a_stream_change_nothing(monkeypatch):
-    model, quantised = coding_model(), quantised_of(130, 70)
-    expected = compress.decode(model.entropy, bitstream.unpack(model.encode(quantised, 130, 70)))
-    monkeypatch.setattr(compress, "FREE_PIXELS", 0)
-    monkeypatch.setattr(compress, "PIXELS_PER_BYTE", 16)
-    container = bitstream.unpack(model.encode(quantised, 130, 70))
+    model, quantized = coding_model(), quantized_of(130, 70)
+    expected = coding.decode(model.entropy, bitstream.unpack(model.encode(quantized, 130, 70)))
+    monkeypatch.setattr(coding, "FREE_PIXELS", 0)
+    monkeypatch.setattr(coding, "PIXELS_PER_BYTE", 16)
+    container = bitstream.unpack(model.encode(quantized, 130, 70))
     assert container.y_stream.endswith(b"\0\0")
-    np.testing.assert_array_equal(compress.decode(model.entropy, container), expected)
+    np.testing.assert_array_equal(coding.decode(model.entropy, container), expected)
     with pytest.raises(BitstreamError):
         longer = container._replace(y_stream=container.y_stream + bytes(4))
-        compress.decode(model.entropy, longer)
+        coding.decode(model.entropy, longer)

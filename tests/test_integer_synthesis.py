@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fa_hific_jax.codec import exact
+from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.entropy import tables
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.errors import UserError
@@ -59,8 +59,8 @@ def latents(seed: int, *shape: int, largest: int = 9) -> np.ndarray:
 
 
 @functools.cache
-def small(draw=dyadic, cz=5, hidden=6, cy=4) -> exact.ExactSynthesis:
-    return exact.quantise_synthesis(hyperprior(0, cz, hidden, cy, draw), latents(1, 2, 3, 4, cz))
+def small(draw=dyadic, cz=5, hidden=6, cy=4) -> integers.IntegerSynthesis:
+    return integers.quantize_synthesis(hyperprior(0, cz, hidden, cy, draw), latents(1, 2, 3, 4, cz))
 
 
 def correlate_in_int64(x, kernel):
@@ -73,7 +73,7 @@ def correlate_in_int64(x, kernel):
     return sums
 
 
-def sums_in_int64(network: exact.Network, z: np.ndarray) -> np.ndarray:
+def sums_in_int64(network: integers.Network, z: np.ndarray) -> np.ndarray:
     """The definition, a correlation of the zero-dilated input, in int64 and shifts."""
     x = np.clip(z.astype(np.int64), -(2**15 - 1), 2**15 - 1)
     for layer in (network.up0, network.up1):
@@ -92,7 +92,7 @@ def sums_in_int64(network: exact.Network, z: np.ndarray) -> np.ndarray:
     )
 
 
-def parameters_in_int64(synthesis: exact.ExactSynthesis, z: np.ndarray):
+def parameters_in_int64(synthesis: integers.IntegerSynthesis, z: np.ndarray):
     mean, scale = sums_in_int64(synthesis.mean, z), sums_in_int64(synthesis.scale, z)
     shift = synthesis.mean.conv2.shift.tolist()
     mean = [
@@ -125,7 +125,7 @@ def float_parameters(params: dict, z: np.ndarray):
 def test_equals_the_definition_in_int64(draw):
     synthesis, z = small(draw), latents(2, 2, 3, 5)
     want = parameters_in_int64(synthesis, z)
-    assert_same(exact.parameters(synthesis, z), want)
+    assert_same(integers.parameters(synthesis, z), want)
     assert len(np.unique(want[1])) > 10
     assert len(np.unique(want[0])) > 90
 
@@ -140,22 +140,22 @@ def test_any_shape_any_integers_and_any_rows_equal_the_definition(data):
     start = data.draw(st.integers(0, 4 * hz - 1))
     stop = data.draw(st.integers(start + 1, 4 * hz))
     strip = data.draw(st.integers(1, 4 * hz))
-    got = exact.parameters(small(), z, rows=(start, stop), strip=strip)
+    got = integers.parameters(small(), z, rows=(start, stop), strip=strip)
     assert_same(got, [each[start:stop] for each in want])
 
 
 def test_extreme_latents_and_weights_saturate_and_stay_exact():
     z = np.where(latents(3, 2, 2, 5) > 0, 2**31 - 1, -(2**31)).astype(np.int32)
     same = np.clip(z, -(2**15 - 1), 2**15 - 1)
-    assert_same(exact.parameters(small(), z), exact.parameters(small(), same))
+    assert_same(integers.parameters(small(), z), integers.parameters(small(), same))
 
     def huge(rng, shape, fan_in):
         return np.where(dyadic(rng, shape, fan_in) > 0, 1000.0, -900.0)
 
-    synthesis = exact.quantise_synthesis(
+    synthesis = integers.quantize_synthesis(
         hyperprior(0, 5, 6, 4, huge), np.zeros((1, 1, 1, 5), np.int32)
     )
-    mean, indexes = exact.parameters(synthesis, z)
+    mean, indexes = integers.parameters(synthesis, z)
     assert_same((mean, indexes), parameters_in_int64(synthesis, z))
     assert np.isfinite(mean).all()
 
@@ -167,30 +167,33 @@ def test_result_does_not_depend_on_the_order_of_channels():
 
     def shuffled(network, first, second):
         up0, up1, conv2 = network
-        return exact.Network(
-            exact.Layer(up0.kernel[:, :, inputs][..., first], up0.bias[first], up0.shift[first]),
-            exact.Layer(up1.kernel[:, :, first][..., second], up1.bias[second], up1.shift[second]),
-            exact.Layer(conv2.kernel[:, :, second], conv2.bias, conv2.shift),
+        return integers.Network(
+            integers.Layer(up0.kernel[:, :, inputs][..., first], up0.bias[first], up0.shift[first]),
+            integers.Layer(
+                up1.kernel[:, :, first][..., second], up1.bias[second], up1.shift[second]
+            ),
+            integers.Layer(conv2.kernel[:, :, second], conv2.bias, conv2.shift),
         )
 
-    other = exact.ExactSynthesis(
+    other = integers.IntegerSynthesis(
         shuffled(synthesis.mean, *hidden[:2]),
         shuffled(synthesis.scale, *hidden[2:]),
         synthesis.thresholds,
     )
-    want = exact.parameters(synthesis, z)
-    assert_same(exact.parameters(other, z[..., inputs]), want)
+    want = integers.parameters(synthesis, z)
+    assert_same(integers.parameters(other, z[..., inputs]), want)
     assert len(np.unique(want[1])) > 5
 
 
 def test_one_thread_gives_the_bits_of_many(tmp_path):
     # Matrices large enough for BLAS to divide them among the threads of this process.
     synthesis, z = small(gaussian, 64, 64, 32), latents(5, 12, 12, 64)
-    np.savez(tmp_path / "model.npz", z=z, **exact.to_arrays(synthesis))
+    np.savez(tmp_path / "model.npz", z=z, **integers.to_arrays(synthesis))
     code = (
-        "import sys, hashlib, numpy; from fa_hific_jax.codec import exact; "
+        "import sys, hashlib, numpy; "
+        "from fa_hific_jax.codec.integer_synthesis import from_arrays, parameters; "
         "arrays = numpy.load(sys.argv[1]); "
-        "mean, rows = exact.parameters(exact.from_arrays(arrays), arrays['z']); "
+        "mean, rows = parameters(from_arrays(arrays), arrays['z']); "
         "print(hashlib.sha256(mean.tobytes() + rows.tobytes()).hexdigest())"
     )
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -202,26 +205,28 @@ def test_one_thread_gives_the_bits_of_many(tmp_path):
         text=True,
         check=True,
     )
-    mean, indexes = exact.parameters(synthesis, z)
+    mean, indexes = integers.parameters(synthesis, z)
     assert done.stdout.strip() == hashlib.sha256(mean.tobytes() + indexes.tobytes()).hexdigest()
 
 
 def test_bits_are_those_of_the_first_release():
-    mean, indexes = exact.parameters(small(), latents(6, 3, 2, 5))
+    mean, indexes = integers.parameters(small(), latents(6, 3, 2, 5))
     assert hashlib.sha256(mean.astype("<f4").tobytes()).hexdigest() == GOLDEN_MEAN
     assert hashlib.sha256(indexes.tobytes()).hexdigest() == GOLDEN_INDEXES
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(monkeypatch):
     z = latents(7, 6, 3, 5)
-    want = exact.parameters(small(), z)
-    monkeypatch.setattr(exact, "STRIP", 1)
+    want = integers.parameters(small(), z)
+    monkeypatch.setattr(integers, "STRIP", 1)
     heights = []
-    correlate = exact._correlate
+    correlate = integers._correlate
     monkeypatch.setattr(
-        exact, "_correlate", lambda x, kernel: heights.append(len(x)) or correlate(x, kernel)
+        integers,
+        "_correlate",
+        lambda x, kernel: heights.append(len(x)) or correlate(x, kernel),
     )
-    assert_same(exact.parameters(small(), z), want)
+    assert_same(integers.parameters(small(), z), want)
     assert max(heights) <= 6
 
 
@@ -230,7 +235,7 @@ def test_rows_outside_the_latents_are_refused():
         with pytest.raises(
             ValueError, match=f"^rows {rows[0]} to {rows[1]} are not within 0 to 8$"
         ):
-            exact.parameters(small(), latents(0, 2, 1, 5), rows=rows)
+            integers.parameters(small(), latents(0, 2, 1, 5), rows=rows)
 
 
 def test_thresholds_lie_between_the_sums_just_below_and_above_each_entry_of_the_table():
@@ -249,25 +254,25 @@ def test_thresholds_lie_between_the_sums_just_below_and_above_each_entry_of_the_
 def trained_like() -> dict:
     params = hyperprior(8, 16, 24, 12, gaussian)
     mean, scale = float_parameters(params, prior_draws()[0])
-    for name, output, spread, centre in (
+    for name, output, spread, center in (
         ("synthesis_mean", mean, 3.0, 0.0),
         ("synthesis_scale", scale, 8.0, 6.0),
     ):
         last = params[name]["conv2"]["Conv_0"]
         gain = (spread / output.std(axis=(0, 1))).astype(np.float32)
-        last["bias"] = (last["bias"] - output.mean(axis=(0, 1))) * gain + np.float32(centre)
+        last["bias"] = (last["bias"] - output.mean(axis=(0, 1))) * gain + np.float32(center)
         last["kernel"] = last["kernel"] * gain
     return params
 
 
 @functools.cache
 def prior_tables() -> tables.Tables:
-    centre, spread = np.linspace(-2, 3, 16), np.geomspace(0.1, 6, 16)
-    return tables.factorized_tables(lambda v: (v - centre[:, None]) / spread[:, None], 16)
+    center, spread = np.linspace(-2, 3, 16), np.geomspace(0.1, 6, 16)
+    return tables.factorized_tables(lambda v: (v - center[:, None]) / spread[:, None], 16)
 
 
 def prior_draws(seed: int = 9) -> np.ndarray:
-    return exact.calibration_latents(prior_tables(), (1, 12, 12), seed)
+    return integers.calibration_latents(prior_tables(), (1, 12, 12), seed)
 
 
 def code_length(y, mean, indexes) -> float:
@@ -277,7 +282,7 @@ def code_length(y, mean, indexes) -> float:
 
 
 def correlated_draws() -> np.ndarray:
-    """Neighbours that go together make activations larger than independent draws do."""
+    """Neighbors that go together make activations larger than independent draws do."""
     return np.broadcast_to(prior_draws()[0, :, :1], (12, 12, 16)).copy()
 
 
@@ -291,11 +296,11 @@ def test_rate_and_parameters_are_those_of_the_float_network(calibration, z):
     y = mean + scale * np.random.default_rng(0).standard_normal(scale.shape)
     calibrations = {
         "images": (z, z[:5]),
-        "prior": exact.calibration_latents(prior_tables()),
+        "prior": integers.calibration_latents(prior_tables()),
         "zeros": np.zeros((1, 1, 1, 16), np.int32),
     }
-    synthesis = exact.quantise_synthesis(trained_like(), calibrations[calibration])
-    exact_mean, indexes = exact.parameters(synthesis, z)
+    synthesis = integers.quantize_synthesis(trained_like(), calibrations[calibration])
+    exact_mean, indexes = integers.parameters(synthesis, z)
     float_indexes = tables.scale_indexes(scale, SCALE_TABLE)
     difference = np.abs(exact_mean - mean)
     assert np.max(difference / scale) <= 2e-2
@@ -305,26 +310,26 @@ def test_rate_and_parameters_are_those_of_the_float_network(calibration, z):
 
 
 def test_calibration_follows_the_prior_and_its_seed():
-    drawn = exact.calibration_latents(prior_tables(), (4, 20, 20))
+    drawn = integers.calibration_latents(prior_tables(), (4, 20, 20))
     assert drawn.shape == (4, 20, 20, 16)
     assert drawn.dtype == np.int32
-    np.testing.assert_array_equal(drawn, exact.calibration_latents(prior_tables(), (4, 20, 20)))
-    assert np.any(drawn != exact.calibration_latents(prior_tables(), (4, 20, 20), seed=1))
+    np.testing.assert_array_equal(drawn, integers.calibration_latents(prior_tables(), (4, 20, 20)))
+    assert np.any(drawn != integers.calibration_latents(prior_tables(), (4, 20, 20), seed=1))
     # 1600 draws of each channel: means within four standard errors of those of the tables.
     for channel, (cdf, length) in enumerate(zip(*prior_tables()[::2], strict=True)):
         pmf = np.diff(cdf[:length]) / 2**16
         symbols = prior_tables().offset[channel] + np.arange(length - 1)
-        centre = np.sum(pmf * symbols)
-        deviation = np.sqrt(np.sum(pmf * (symbols - centre) ** 2))
-        assert abs(drawn[..., channel].mean() - centre) <= 4 * deviation / np.sqrt(1600)
+        center = np.sum(pmf * symbols)
+        deviation = np.sqrt(np.sum(pmf * (symbols - center) ** 2))
+        assert abs(drawn[..., channel].mean() - center) <= 4 * deviation / np.sqrt(1600)
         assert np.isin(drawn[..., channel], symbols).all()
 
 
-def test_quantising_twice_gives_the_same_arrays_and_they_survive_a_round_trip():
+def test_quantizing_twice_gives_the_same_arrays_and_they_survive_a_round_trip():
     params, z = hyperprior(0, 5, 6, 4, gaussian), latents(1, 2, 3, 4, 5)
-    arrays = exact.to_arrays(exact.quantise_synthesis(params, z))
-    again = exact.to_arrays(exact.from_arrays(arrays))
-    listed = exact.to_arrays(exact.quantise_synthesis(params, list(z)))
+    arrays = integers.to_arrays(integers.quantize_synthesis(params, z))
+    again = integers.to_arrays(integers.from_arrays(arrays))
+    listed = integers.to_arrays(integers.quantize_synthesis(params, list(z)))
     assert arrays.keys() == again.keys() == listed.keys()
     for key, array in arrays.items():
         assert_same((again[key], listed[key]), (array, array))
@@ -352,41 +357,41 @@ def test_quantising_twice_gives_the_same_arrays_and_they_survive_a_round_trip():
     ],
 )
 def test_unusable_arrays_are_named(key, change, reason):
-    arrays = exact.to_arrays(small())
+    arrays = integers.to_arrays(small())
     value = arrays.pop(key)
     if change:
         arrays[key] = change(value)
     sentence = f"^the integer hyper-synthesis is unusable, {reason}: export it again"
     with pytest.raises(UserError, match=sentence):
-        exact.from_arrays(arrays)
+        integers.from_arrays(arrays)
 
 
 def test_networks_of_different_widths_are_refused():
-    arrays = exact.to_arrays(small())
-    other = exact.to_arrays(small(dyadic, 5, 6, 3))
+    arrays = integers.to_arrays(small())
+    other = integers.to_arrays(small(dyadic, 5, 6, 3))
     mixed = arrays | {key: array for key, array in other.items() if key.startswith("mean")}
     with pytest.raises(UserError, match="conv2.kernel has 3 channels for mean, 4 for scale"):
-        exact.from_arrays(mixed)
+        integers.from_arrays(mixed)
 
 
 def test_weights_that_are_not_finite_and_absent_calibrations_are_refused():
     params = hyperprior(0, 5, 6, 4, gaussian)
     with pytest.raises(UserError, match="^the calibration holds no hyper-latents: give those"):
-        exact.quantise_synthesis(params, [])
+        integers.quantize_synthesis(params, [])
     params["synthesis_scale"]["up1"]["kernel"][0, 0, 0, 0] = np.nan
     with pytest.raises(
         UserError, match="^the weights of up1 in the hyper-synthesis are not finite"
     ):
-        exact.quantise_synthesis(params, latents(1, 1, 2, 2, 5))
+        integers.quantize_synthesis(params, latents(1, 1, 2, 2, 5))
 
 
 def test_arrays_of_no_model_in_sight_cannot_overflow_at_the_widths_of_the_paper():
     # The widest sums of the paper: 9 taps of 320 channels, all weights at their largest.
-    layer = exact.Layer(
+    layer = integers.Layer(
         np.full((3, 3, 320, 1), -(2**15), np.int16), np.array([2**48]), np.zeros(1, np.int32)
     )
-    up = exact.Layer(
+    up = integers.Layer(
         np.zeros((5, 5, 320, 320), np.int16), np.zeros(320, np.int64), np.zeros(320, np.int32)
     )
-    network = exact.Network(up, up, layer)
-    exact._check_sums(exact.ExactSynthesis(network, network, np.zeros((1, 63), np.int64)))
+    network = integers.Network(up, up, layer)
+    integers._check_sums(integers.IntegerSynthesis(network, network, np.zeros((1, 63), np.int64)))

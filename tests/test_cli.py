@@ -20,7 +20,7 @@ from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.cli import batch, files, runtime
+from fa_hific_jax.cli import batch, files, interrupts, runtime
 from fa_hific_jax.cli.main import COMMANDS, main
 from fa_hific_jax.cli.progress import Progress, _clock
 from fa_hific_jax.codec import bitstream
@@ -398,6 +398,28 @@ def test_threads_never_hold_more_than_they_may(tmp_path):
     assert batch.run(jobs, {}, (read, work, write), 3, progress) == []
     assert order == [job.source for job in jobs]
     assert not held and most <= 3 + 1 + 3 + 1  # ahead, at work, behind, and one changing hands
+
+
+def test_after_an_interrupt_nobody_waits_for_a_stuck_reader_or_for_what_has_not_begun(monkeypatch):
+    jobs = [files.Job(Path(f"{i}"), Path(f"{i}.out")) for i in range(3)]
+    released, ended = threading.Event(), threading.Event()
+
+    def read(job):  # While the only thread is stuck here, the first file waits to be written.
+        return job.source if job.source == Path("0") else released.wait(20)
+
+    def work(source):
+        monkeypatch.setattr(interrupts, "_asked", [signal.SIGINT])
+        return source
+
+    def interrupted():
+        with pytest.raises(KeyboardInterrupt):
+            progress = Progress(3, 3, io.StringIO())
+            batch.run(jobs, {}, (read, work, lambda job, done: None), 1, progress)
+        ended.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+    assert ended.wait(5)
+    released.set()
 
 
 def test_a_bug_is_not_hidden(models, monkeypatch):

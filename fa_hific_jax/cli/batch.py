@@ -105,7 +105,7 @@ def run(
         # After an interrupt what is half written is finished, and what has not begun is dropped. A
         # reader may never return.
         pool.shutdown(wait=False, cancel_futures=True)
-        wait(future for _, future in writing)
+        wait(future for _, future in writing if not future.cancelled())
     return failures
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -65,8 +66,8 @@ def reported() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and error.filename is None:
             sys.exit(_BROKEN_PIPE)
         fail(reason(error), code=1)
-    except RuntimeError as error:
-        if not _NO_DEVICE.search(str(error)):
+    except (RuntimeError, AssertionError) as error:
+        if not _lacks_device(error):
             raise
         fail(reason(error))
 
@@ -79,12 +80,11 @@ def reason(error: BaseException) -> str:
         return name + error.strerror
     if isinstance(error, MemoryError):
         return "not enough memory: free some, or cut the image into parts"
-    if isinstance(error, RuntimeError) and _NO_DEVICE.search(text):
-        asked = os.environ.get("JAX_PLATFORMS", "")
+    if _lacks_device(error):
+        asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
         return (
-            f"JAX_PLATFORMS is {asked!r}, and JAX finds no such device "
-            f"({text.partition(chr(10))[0].partition('. ')[0]}): unset JAX_PLATFORMS, or install "
-            "JAX with the plug-in of that device"
+            f"JAX_PLATFORMS is {asked!r}, and JAX finds no such device{why and f' ({why})'}: unset "
+            "JAX_PLATFORMS, or install JAX with the plug-in of that device"
         )
     return one_line(text) or type(error).__name__
 
@@ -101,6 +101,14 @@ def _flush() -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _lacks_device(error: BaseException) -> bool:
+    """Returns True where JAX found none of the devices that JAX_PLATFORMS names."""
+    if isinstance(error, AssertionError):  # what is raised for "cuda" on a machine without a GPU
+        frames = traceback.extract_tb(error.__traceback__)
+        return any(frame.filename.endswith("xla_bridge.py") for frame in frames)
+    return isinstance(error, RuntimeError) and bool(_NO_DEVICE.search(str(error)))
 
 
 def _escaped(character: str) -> str:

@@ -251,6 +251,20 @@ def test_a_device_that_jax_does_not_find_is_one_sentence():
     assert errors.reason(error).startswith("JAX_PLATFORMS is ")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
+def test_a_device_that_this_machine_lacks_is_one_sentence(platform):
+    code = (
+        "from fa_hific_jax.errors import reported\nwith reported():\n    import jax; jax.devices()"
+    )
+    env = ENV | {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": "", "TPU_SKIP_MDS_QUERY": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: JAX_PLATFORMS is '{platform}', and JAX finds no such")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [

@@ -1,4 +1,5 @@
 """Inputs, systems and shells that are not in order cost a sentence and never a file."""
+# ruff: noqa: F811
 
 import gc
 import os
@@ -13,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import ROOT, image, written
+from test_cli import ROOT, image, models, run, written  # noqa: F401  (models: a fixture)
 
 from fa_hific_jax import errors
-from fa_hific_jax.cli import files, interrupts, runtime, values
+from fa_hific_jax.cli import files, interrupts, runtime, serve, values
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
@@ -109,47 +110,60 @@ def test_a_plug_in_makes_its_suffix_one_of_those_that_are_read(monkeypatch):
     assert {".heic", ".heif"} <= image_names.suffixes() and ".jxl" not in image_names.suffixes()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
-@pytest.mark.parametrize("mode", [0o000, 0o644])
-def test_an_unreadable_folder_does_not_keep_others_from_being_done(tmp_path, mode):
-    for name in ("a", "locked"):
-        image(str(tmp_path / "in" / name / "x.png"), 4, 4)
-    (tmp_path / "in" / "locked").chmod(mode)
-    command = ["compress", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
-    script = (
-        "import os, sys, resource; sys.path[:0] = [sys.argv[1]]; import fake_model\n"
-        "os.chmod(sys.argv[2], 0o777); os.setuid(65534)\n"
-        "from fa_hific_jax.cli import files\n"
-        "from fa_hific_jax.data import image_names\n"
-        "found = files.find([sys.argv[3]], image_names.suffixes())\n"
-        "print(len(found.files), *found.unread, sep='|')"
-    )
-    for folder in [tmp_path, *tmp_path.parents]:
-        if folder.stat().st_mode & 0o005 != 0o005:
-            pytest.skip("the temporary folder lies where others may not look")
-    run = [sys.executable, "-c", script, str(ROOT / "tests"), str(tmp_path), command[1]]
-    done = subprocess.run(run, env=ENV, capture_output=True, text=True, timeout=60)
-    if "Permission denied" in done.stderr:
-        pytest.skip("others may not read this installation")
-    count, *unread = done.stdout.strip().split("|")
-    assert count == "1" and len(unread) == 1
-    assert unread[0].endswith("locked: Permission denied")
+@pytest.fixture
+def locked(monkeypatch):
+    """Makes folders called "locked" unreadable and files called "locked.png" too, also for root."""
+    scandir, opened = os.scandir, Path.open
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    def scan(path="."):
+        return refuse(path) if os.fspath(path).endswith("locked") else scandir(path)
+
+    def open_(self, *args, **kwargs):
+        return refuse(self) if self.name == "locked.png" else opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(Path, "open", open_)
 
 
-def test_a_folder_that_could_not_be_read_ends_the_command_with_1(tmp_path, monkeypatch, capsys):
-    real = os.scandir
+def test_an_unreadable_folder_does_not_keep_others_from_being_done(models, locked, capsys):
+    image("in/a.png")
+    image("in/locked/b.png")
+    assert run("compress", "in", "-o", "out") == 1
+    assert written("out") == ["a.fahj"]
+    assert "error: in/locked: Permission denied\n" in capsys.readouterr().err
 
-    def scandir(path="."):
-        if os.fspath(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return real(path)
 
-    image(str(tmp_path / "in/a.png"), 4, 4)
-    (tmp_path / "in/locked").mkdir()
-    monkeypatch.setattr(os, "scandir", scandir)
+def test_a_folder_that_may_be_listed_and_not_entered_is_named(tmp_path, monkeypatch):
+    image(str(tmp_path / "in/a.png"))
+    image(str(tmp_path / "in/closed/b.png"))
+    real = os.access
+
+    def access(path, mode):
+        return not os.fspath(path).endswith("closed") and real(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
     found = files.find([str(tmp_path / "in")], image_names.suffixes())
     assert [file.path.name for file in found.files] == ["a.png"]
-    assert found.unread == [f"{tmp_path}/in/locked: Permission denied"]
+    assert found.unread == [f"{tmp_path}/in/closed: Permission denied"]
+
+
+def test_an_unreadable_file_is_named_and_the_others_are_done(models, locked, capsys):
+    image("in/a.png")
+    image("in/locked.png")
+    assert run("compress", "in", "-o", "out") == 1
+    assert written("out") == ["a.fahj"]
+    assert "in/locked.png: Permission denied" in capsys.readouterr().err
+
+
+def test_an_input_without_images_is_named_behind_an_unreadable_folder(models, locked, capsys):
+    image("in/a.png")
+    Path("in/locked").mkdir()
+    Path("empty").mkdir()
+    assert run("compress", "in", "empty", "-o", "out") == 2
+    assert "empty: no file here ends in" in capsys.readouterr().err
 
 
 # Pipes, signals.
@@ -299,6 +313,14 @@ def test_a_bug_keeps_its_traceback():
 def test_numbers_of_the_command_line_are_named_with_what_is_wanted(take, text, wanted):
     with pytest.raises(Exception, match=f"invalid value '{text}': {wanted}"):
         take(text)
+
+
+def test_the_page_asks_itself_for_nothing_through_a_proxy(monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ |= {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
+    serve._use_no_proxy()
+    assert os.environ["NO_PROXY"] == "*"
+    assert not {"http_proxy", "ALL_PROXY"} & os.environ.keys()
 
 
 # The cache of compiled programs.

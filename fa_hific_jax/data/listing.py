@@ -31,7 +31,7 @@ def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
     except Exception as error:  # clients of storage services raise errors of many types
         remedy = ", and that gcsfs is installed" if is_remote(pattern) else ""
         raise UserError(
-            f"{pattern}: cannot be listed ({reason(error)}): check the name and your permission"
+            f"{getattr(error, 'filename', None) or pattern}: cannot be listed ({reason(error)}): check the name and your permission"
             f"{remedy}"
         ) from error
     return sorted(found)

@@ -30,10 +30,7 @@ def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
         raise
     except Exception as error:  # clients of storage services raise errors of many types
         remedy = ", and that gcsfs is installed" if is_remote(pattern) else ""
-        raise UserError(
-            f"{getattr(error, 'filename', None) or pattern}: cannot be listed ({reason(error)}): check the name and your permission"
-            f"{remedy}"
-        ) from error
+        raise UserError(_unlisted(pattern, error) + remedy) from error
     return sorted(found)
 
 
@@ -72,7 +69,11 @@ def _local(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:
 
 
 def _raise(error: OSError) -> NoReturn:
-    raise error
+    raise UserError(_unlisted(error.filename, error)) from error
+
+
+def _unlisted(place: str, error: Exception) -> str:
+    return f"{place}: cannot be listed ({reason(error)}): check the name and your permission"
 
 
 def _remote(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:

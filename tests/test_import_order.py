@@ -37,6 +37,7 @@ OPTIONAL = {
     "plotly",
     "bjontegaard",
     "pillow_jxl",
+    "pillow_heif",
     "tensorflow_compression_ops",
     "tensorflow_datasets",
     "array_record",

@@ -21,12 +21,16 @@ def brands(start: bytes) -> tuple[bytes, ...]:
 
 
 def take_apart(file: BufferedIOBase) -> Parts:
-    """The parts of an AVIF; raises ValueError for HEIC, which Pillow alone does not read."""
+    """Returns the parts of an AVIF, or of HEIC where pillow-heif is installed.
+
+    Raises:
+      ValueError: the file is HEIC and that plug-in is missing.
+    """
     head = file.read(_HEAD)
     file.seek(0)
     named = brands(head)
     if _HEIC & set(named) and not _AVIF & set(named):
-        raise ValueError("HEIC; save it as JPEG, PNG or AVIF first")
+        _register_heic()
     notes = ["its HDR gain map is left out"] if b"tmap" in named else []
     space = None
     place = head.find(b"colrnclx")
@@ -42,3 +46,13 @@ def take_apart(file: BufferedIOBase) -> Parts:
                 "ignored"
             )
     return Parts(file, space=space, notes=tuple(notes))
+
+
+def _register_heic() -> None:
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError(
+            "HEIC; install pillow-heif, or save it as JPEG, PNG or AVIF first"
+        ) from error
+    pillow_heif.register_heif_opener()

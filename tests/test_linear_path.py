@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
+from flax.traverse_util import flatten_dict
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.codec import integer_synthesis, tiling
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.codec.model_folder import load_model, save_model
+from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import scale_indexes
@@ -260,3 +261,12 @@ def test_tiles_give_what_the_whole_gives(linear_path, mode, monkeypatch):
 def test_shapes_that_do_not_go_together_are_named(overrides, message):
     with pytest.raises(UserError, match=message):
         tiny_settings(**({"model__linear_path": "beside"} | overrides))
+
+
+def test_the_model_that_comes_with_the_package_has_every_parameter_of_its_networks():
+    """Its folder has names from before the linear transform was a part of its own."""
+    config = load_model("lite").config
+    shapes = jax.eval_shape(lambda key: autoencoder.init_parameters(config, key), KEY)
+    expected = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
+    _, leaves = load_parameters("lite")
+    assert {name: leaf.shape for name, leaf in leaves.items()} == expected

@@ -56,8 +56,13 @@ def flat(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Inverse of `flat`."""
+    return unflatten_dict(named(leaves), sep="/")
+
+
+def named(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns leaves of a model folder by the names that the networks have for them."""
     ours = {stored: name for name, stored in _STORED_AS.items()}
-    return unflatten_dict({_renamed(name, ours): leaf for name, leaf in leaves.items()}, sep="/")
+    return {_renamed(name, ours): leaf for name, leaf in leaves.items()}
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fa_hific_jax.codec import shipped
-from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
+from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, named, nested
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.declare import build
@@ -138,6 +138,7 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
     leaves: dict[str, np.ndarray] = {}
     for name in (_WEIGHTS, _TRAINING):
         leaves |= _read_arrays(folder / name, description["sha256"])
+    leaves = named(leaves)
     return description["origin"], {n: leaf.astype(np.float32) for n, leaf in leaves.items()}
 
 

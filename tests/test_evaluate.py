@@ -178,7 +178,8 @@ def test_same_size_baseline_is_the_nearest_file_to_the_first_models(evaluated, i
 def test_without_weights_the_reason_stands_where_the_number_would(evaluated):
     _, results = evaluated
     assert {row["values"]["lpips_alex"] for row in results["rows"]} == {None}
-    assert results["metrics"]["lpips_alex"]["not_measured"].startswith("no weights: `fa-hific")
+    reason = results["metrics"]["lpips_alex"]["not_measured"]
+    assert reason == "not asked for: add alex to --lpips"
     assert {entry["value"] for entry in results["sets"]} == {None}
     assert all(entry["not_measured"] for entry in results["sets"])
     (ours, *_) = results["means"]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import lpips
+from fa_hific_jax.losses.lpips import SHIPPED, lpips
 from fa_hific_jax.losses.lpips_backbones import BACKBONES
 from fa_hific_jax.metrics.frequency import spectral_errors
 from fa_hific_jax.metrics.squared_error import check_pair, log_frequency_distance, psnr
@@ -101,6 +101,8 @@ def _spectral(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
 
 def _distances(weights: Weights, net: str, x: Pictures, x_hat: Pictures) -> list[float] | str:
     params = weights.lpips.get(net)
+    if params is None and net in SHIPPED:
+        return f"not asked for: add {net} to --lpips"
     if params is None:
         return f"no weights: `fa-hific get-lpips --net {net}` makes them"
     if min(x.shape[1:3]) < (side := BACKBONES[net].smallest_side):

@@ -22,7 +22,7 @@ PATCH = 256
 BATCH = {"inception": 16, "alex": 64}
 NO_WEIGHTS = {
     "inception": "no Inception weights: `fa-hific get-inception` makes them",
-    "alex": "no AlexNet weights: `fa-hific get-lpips` makes them",
+    "alex": "not asked for: add alex to --lpips",
 }
 
 

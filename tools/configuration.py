@@ -18,8 +18,8 @@ HEAD = """\
 
 <!-- Made by `python -m tools.configuration` from fa_hific_jax/settings: change those. -->
 
-This page explains every key of a config. The defaults are those of HiFiC at its lowest rate. A config
-is a Python file that starts from these defaults and changes a few of them, such as
+This page explains every key of a config. The defaults are those of HiFiC at its lowest rate. A
+config is a Python file that starts from these defaults and changes a few of them, such as
 `configs/hific.py`. The command line can change every key, and refuses a key that does not exist:
 
 ```sh
@@ -27,8 +27,8 @@ python train.py --config configs/hific.py:lo --workdir runs/hific_lo \\
     --config.train.batch_size=16 --config.data.train="('/data/photos',)"
 ```
 
-A tuple with one element needs a comma. Names in parentheses give the source of a default: "HiFiC" is
-Mentzer et al. 2020 with models/hific of tensorflow/compression, "PyTorch HiFiC" Justin-Tan's
+A tuple with one element needs a comma. Names in parentheses give the source of a default: "HiFiC"
+is Mentzer et al. 2020 with models/hific of tensorflow/compression, "PyTorch HiFiC" Justin-Tan's
 high-fidelity-generative-compression, "FA-HiFiC" the authors' poster and repository
 (aa35037123/frequency-augmented-high-fidelity-generative-compression), "FA-VAE" Lin et al., CVPR
 2023, "FFL" Jiang et al., ICCV 2021. [Ideas and equations](concepts.md) explains the terms.

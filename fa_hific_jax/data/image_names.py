@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 _PILLOW = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm "
-    ".jp2 .j2k .jpx .avif .tga".split()
+    ".jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs .tga .pcx .sgi .dds .qoi .mpo .ico .icns".split()
 )
 # Suffix: module of the Pillow plug-in that reads such files, and its package.
 _PLUG_INS = {
@@ -22,7 +22,7 @@ _PLUG_INS = {
 # Images that are read nowhere here, so that folders of them are not passed over in silence.
 _OTHER = frozenset(
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .srw .orf .rw2 .raf .pef .x3f .3fr .iiq "
-    ".svg .svgz .eps .psd .xcf .exr .bpg .ico .icns .jxr .wdp".split()
+    ".svg .svgz .eps .psd .xcf .exr .hdr .pfm .pam .bpg .jxr .wdp .wmf .emf .fits .jls".split()
 )
 
 

@@ -1,6 +1,7 @@
 """Which files are images, by suffix, and the files of a folder and below."""
 
 import errno
+import glob
 import importlib.util
 import os
 import stat
@@ -75,6 +76,18 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
         yield from (file for file in files if _may_be_file(file))
+
+
+def literal(pattern: Path) -> Path:
+    """The glob with the folders at its beginning escaped that exist under that very name.
+
+    So `photos [2020]/*.png` finds what is in the folder `photos [2020]`.
+    """
+    for end in range(len(pattern.parts) - 1, 0, -1):
+        folder = Path(*pattern.parts[:end])
+        if folder.is_dir():
+            return Path(glob.escape(str(folder)), *pattern.parts[end:])
+    return pattern
 
 
 def _may_be_file(path: Path) -> bool:

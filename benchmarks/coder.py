@@ -1,12 +1,12 @@
-"""How fast the entropy coders are, and how near the ideal code length, on the latents of one image.
+"""Measures the speed of the entropy coders and their excess over the ideal code length.
 
   python benchmarks/coder.py              # writes benchmarks/results/coder-NAME.json
 
-337,920 latents, as of 768 x 512 pixels at paper size (220 channels), drawn from Gaussians whose
-scales are log-normal (sigma 1.2 of the logarithm), at medians that lead to the paper's three rates.
-One core, milliseconds of processor time. NAME is `tfc` where tensorflow-compression-ops is
-installed (requirements-tfc.txt), which then codes the same latents, and `main` elsewhere. Exits
-with 1 over one of LIMITS.
+Codes 337,920 latents, the number of an image of 768 x 512 pixels at paper size (220 channels). They
+are drawn from Gaussians with log-normal scales (sigma of the logarithm: 1.2), whose medians give
+the paper's three rates. Times are milliseconds of processor time on one core. If
+tensorflow-compression-ops is installed (requirements-tfc.txt), its coder codes the same latents and
+NAME is `tfc`; otherwise NAME is `main`. Exits with 1 if a result exceeds LIMITS.
 """
 
 import importlib.metadata
@@ -34,7 +34,7 @@ PACKAGES = ("numpy", "constriction", "tensorflow", "tensorflow-compression-ops")
 
 
 def draw(median: float) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols and table rows of one image."""
+    """Returns symbols and table rows of one image."""
     rng = np.random.default_rng(0)
     scale = np.exp(rng.normal(np.log(median), 1.2, LATENTS)).astype(np.float32)
     scale = np.maximum(scale, SCALE_TABLE[0])
@@ -43,9 +43,10 @@ def draw(median: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def timed(call) -> tuple[object, dict[str, float]]:
-    """Result, and milliseconds of processor time in all threads: median and least of REPEATS.
+    """Returns the result of `call`, and the median and least time of REPEATS calls.
 
-    Processor time, because it is that of an idle machine even where others are at work.
+    Times are milliseconds of processor time in all threads, which other work on the machine hardly
+    changes.
     """
     result, times = call(), []
     for _ in range(REPEATS):
@@ -94,7 +95,7 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def use_one_core() -> bool:
-    """Pins this process, and all threads that it starts, where the system can; tells whether."""
+    """Pins this process and its threads to one core; returns False if the system cannot."""
     if not hasattr(os, "sched_setaffinity"):
         return False
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

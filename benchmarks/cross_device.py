@@ -1,15 +1,16 @@
-"""Whether two devices write and read the same files, symbol by symbol.
+"""Compares the files and symbols that two devices write, and how each decodes the other's.
 
   python benchmarks/cross_device.py write DIR --model MODEL --images IMAGES
   python benchmarks/cross_device.py check DIR --model MODEL --images IMAGES
 
-`write` compresses each image of the folder and 200 crops of random places and sizes into DIR, and
-decompresses them; take DIR to another device, or set other XLA_FLAGS, and `check` there. It
-compresses the same again, decompresses the files of the other, and prints how many symbols and
-files differ (none should) and how far apart decoded pixels are. Exits with 1 where symbols differ.
+`write` compresses each image and 200 crops of random position and size into DIR, and decompresses
+them. Take DIR to another device, or set other XLA_FLAGS, and run `check` there. That compresses the
+same pictures again and decompresses the files of the first device. It prints how many symbols and
+files differ (none should) and the largest difference of decoded pixels. Exits with 1 if symbols
+differ.
 
-  --crops N    crops (200)
-  --fast       the network's own precision, to see how many symbols that lets differ
+  --crops N    number of crops (200)
+  --fast       encodes without float64, to count the symbols that then differ
 """
 
 import argparse
@@ -26,12 +27,12 @@ from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.data.sources import open_source
 
-# Crops have few shapes, so that the time is not spent on compiling.
+# Few values, because each shape is compiled.
 SIDES = (64, 100, 192, 320)
 
 
 def pictures(source, crops: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and pixels: each image, then the crops, the same ones each time."""
+    """Yields (name, pixels) of each image, then of each crop; the crops are the same every time."""
     for i, name in enumerate(source.names):
         yield name, source[i]
     rng = np.random.default_rng(0)

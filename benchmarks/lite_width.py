@@ -1,14 +1,19 @@
-"""Which widths suit a codec on a CPU: what each costs, and what it learns in the same time.
+"""Compares widths of a codec for a CPU: their cost, and what each learns in the same time.
 
-  python -m benchmarks.lite_width --start runs/start --train images/ --held-out others/ \\
+  python -m benchmarks.lite_width --start runs/start --train images/ --validation others/ \\
       --seconds 240
 
-Of each candidate (CANDIDATES, as changes of configs/lite.py:base): parameters; megabytes of the
-exported model in float16; seconds to encode (as by default, in float64) and to decode an image of
-768x512, the least of three; and the steps made, and the PSNR and estimated rate reached on images
-not trained on (qualities from 0 to 1), in the same time of training. All begin with the trained
-linear path (configs/lite.py:start), whose own PSNR and rate, without networks, are `before`. So
-short a training favors the small: it is the cost of the large that it shows.
+CANDIDATES lists the widths, as changes of configs/lite.py:base. The report has for each:
+
+  parameters, export_mb   their number, and the megabytes of the exported model in float16
+  encode_s, decode_s      seconds to encode (in float64, the default) and to decode an image of
+                          768x512, the least of three runs
+  steps, psnr, bpp        steps made in the time of training, and the PSNR and estimated rate on
+                          validation images, at qualities from 0 to 1
+
+All candidates start from the trained linear path (configs/lite.py:start). Its own PSNR and rate,
+without networks, are `before`. So short a training favors small networks: it shows the cost of
+large ones, not their final quality.
 
 The report goes to benchmarks/results/lite_width.json after each candidate.
 """
@@ -53,8 +58,10 @@ def main() -> None:
     )
     parser.add_argument("--start", required=True, help="run of configs/lite.py:start")
     parser.add_argument("--train", required=True, help="images to train on")
-    parser.add_argument("--held-out", required=True, help="images to measure on")
-    parser.add_argument("--seconds", type=float, default=240.0, help="of training each (240)")
+    parser.add_argument("--validation", required=True, help="images to validate on")
+    parser.add_argument(
+        "--seconds", type=float, default=240.0, help="training time of each candidate (240)"
+    )
     args = parser.parse_args()
     report = {
         "cores": len(os.sched_getaffinity(0)),
@@ -81,23 +88,23 @@ def settings_of(
     config = lite.get_config("base")
     config.model.encoder_widths, config.model.generator_widths = widths, widths[::-1]
     config.model.residual_blocks = blocks
-    config.data.train, config.data.evaluation = (args.train,), args.held_out
+    config.data.train, config.data.evaluation = (args.train,), args.validation
     config.init_from = args.start
     config.loss.lpips = 0.0
-    # All of so short a training, and little of what was before it.
+    # An average that covers this short training and little of the state before it.
     config.optimizer.warmup_steps = 10
     config.optimizer.ema_decay = 0.95
     return settings_lib.from_mapping(config.to_dict())
 
 
 def begun(settings: settings_lib.Settings) -> TrainState:
-    """With the linear path and the hyperprior of --start."""
+    """Returns the initial state, with the linear path and the hyperprior of --start."""
     state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
     return warm_start.take(state, warm_start.find(settings))[0]
 
 
 def trained(settings: settings_lib.Settings, state: TrainState, seconds: float):
-    """(state after so many seconds of training, compilation not counted; steps)."""
+    """Returns (state after `seconds` of training without compilation, number of steps)."""
     step = jax.jit(functools.partial(train_step, settings=settings), donate_argnums=0)
     batches = train_batches(settings.data, batch_size=settings.train.batch_size, seed=0)
     key, started = jax.random.key(1), 0.0
@@ -111,13 +118,13 @@ def trained(settings: settings_lib.Settings, state: TrainState, seconds: float):
 
 
 def reached(measure, state: TrainState) -> dict[str, float]:
-    """Without the loss, which is that of qualities drawn by the number of the step."""
+    """Returns validation metrics but the loss, whose qualities depend on the number of the step."""
     means = measure(state)
     return {name: round(means[f"eval/{name}"], 3) for name in ("psnr", "bpp")}
 
 
 def costs(settings: settings_lib.Settings, state) -> dict[str, float]:
-    """What the exported model weighs, and how long it takes over an image of 768x512."""
+    """Returns the size of the exported model and its coding times for an image of 768x512."""
     params = ema_autoencoder(state)
     model = from_params(settings.model, params, weights="float16")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
-"""A picture for the README: images as they are, as a model codes them, and as JPEG does.
+"""Draws the README's picture: originals, and the same images coded by a model, JPEG and WebP.
 
   python -m benchmarks.picture --quality 0.3 -o docs/lite.jpg
 
-One row for each image, cut to a square from its middle after coding: original, the model's decoded
-file, and JPEG and WebP at the number of bytes nearest to it. What stands above each is measured.
+Each image has a row: the original, the model's decoded file, and JPEG and WebP at the closest
+number of bytes. After coding, each is cropped to a central square. The rate and PSNR above each are
+measured on the whole image.
 """
 
 import argparse
@@ -27,13 +28,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="lite", help="a model's folder (lite)")
+    parser.add_argument("--model", default="lite", help="folder of a model (lite)")
     parser.add_argument(
-        "--images", default="photographs:validation", help="what to show (photographs:validation)"
+        "--images",
+        default="photographs:validation",
+        help="source of images (photographs:validation)",
     )
-    parser.add_argument("--limit", type=int, default=3, help="how many of them (3)")
-    parser.add_argument("--quality", type=float, help="of the model, from 0 to 1")
-    parser.add_argument("--side", type=int, default=256, help="of the squares, pixels (256)")
+    parser.add_argument("--limit", type=int, default=3, help="number of images (3)")
+    parser.add_argument("--quality", type=float, help="quality of the model, from 0 to 1")
+    parser.add_argument("--side", type=int, default=256, help="side of the squares in pixels (256)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JPEG file to write")
     args = parser.parse_args()
     model, source = load_model(args.model), open_source(args.images)
@@ -45,7 +48,7 @@ def main() -> None:
 
 
 def row(model, image: np.ndarray, quality: float | None, side: int) -> np.ndarray:
-    """An image and its codings beside each other, each under its name, rate and PSNR."""
+    """Returns an image and its codings side by side, each under its name, rate and PSNR."""
     data = model.compress(image, quality=quality)
     coded = [("this model", data, model.decompress(data))]
     for name in BASELINES:
@@ -60,7 +63,7 @@ def row(model, image: np.ndarray, quality: float | None, side: int) -> np.ndarra
 
 
 def cell(told: str, image: np.ndarray, side: int) -> np.ndarray:
-    """The square in the middle of an image, under a line of text, on white."""
+    """Returns the central square of an image under a line of text, on white."""
     top, left = ((length - side) // 2 for length in image.shape[:2])
     sheet = Image.new("RGB", (side + GAP, side + HEAD + GAP), "white")
     sheet.paste(Image.fromarray(image[top : top + side, left : left + side]), (0, HEAD))

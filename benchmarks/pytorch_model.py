@@ -1,8 +1,9 @@
-"""FA-HiFiC's training step in PyTorch, as one would write it there: the measure of ours.
+"""FA-HiFiC's training step in plain PyTorch, to compare the time of ours with.
 
-The networks of the "pytorch" variant with the FCMs of kind "hific", in NCHW, and the loss without
-LPIPS: rate, MSE, adversarial term, focal frequency loss, dynamic spectrum loss. Same layers, same
-number of parameters (benchmarks/train_step.py compares them), other random numbers.
+It has the networks of the "pytorch" variant with FCMs of kind "hific", in NCHW, and the loss
+without LPIPS: rate, MSE, adversarial term, focal frequency loss and dynamic spectrum loss. Layers
+and number of parameters are those of our step (benchmarks/train_step.py checks the number). The
+random numbers differ.
 """
 
 import torch
@@ -23,7 +24,11 @@ class ChannelNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """`edges`: columns left and right, rows above and below; by default half of the kernel."""
+    """A convolution with explicit padding.
+
+    `edges` has the columns to pad left and right and the rows to pad above and below, by default
+    half of the kernel.
+    """
 
     def __init__(self, channels, features, kernel, stride=1, edges=None, mode="reflect"):
         super().__init__()
@@ -108,8 +113,8 @@ class Generator(nn.Module):
         head = self.head(y_hat)
         x, features = head + self.blocks(head), []
         coarse = len(self.ups) - len(self.fcms)
-        for level, enlarge in enumerate(self.ups):
-            x = enlarge(x)
+        for level, upsample in enumerate(self.ups):
+            x = upsample(x)
             if level >= coarse:
                 c, x = self.fcms[level - coarse](x)
                 features.insert(0, c)
@@ -199,7 +204,7 @@ class Discriminator(nn.Module):
 
 
 class Trainer:
-    """`step(images)` moves the parameters once; images are uint8, (b, 3, h, w)."""
+    """Networks and optimizers; `step(images)` takes one step on uint8 images (b, 3, h, w)."""
 
     def __init__(self, settings, device="cpu"):
         self.loss, self.clip = settings.loss, settings.optimizer.clip_norm
@@ -213,7 +218,7 @@ class Trainer:
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), 1e-4)
 
     def count(self):
-        """Numbers that train."""
+        """Returns the number of trained parameters."""
         return sum(p.numel() for p in (*self.parameters_g, *self.discriminator.parameters()))
 
     def step(self, images):

@@ -1,4 +1,4 @@
-"""Models of an evaluation at a few rates, each held against one of them, as a table."""
+"""A table of the models of an evaluation at a few rates, with differences to one of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ Rows = list[Mapping[str, Any]]
 
 
 class AtRate(NamedTuple):
-    """A metric at a rate."""
+    """Value of a metric at a rate, and its difference to the reference."""
 
     value: Interval  # mean over the images that reach the rate
     difference: Interval | None  # to the reference, over the images where both reach it
@@ -29,14 +29,14 @@ def rates_table(
     metrics: Sequence[str] = METRICS + SETS,
     reference: str = REFERENCE,
 ) -> str:
-    """Means over images in lines of text, a block for each rate; below each, what it differs.
+    """Returns a table with a block of lines for each rate: means over images, then differences.
 
-    Differences to the reference are paired, with half of their 95 % interval; those of metrics of
-    whole sets have none. A model that decodes with several details has a line for each. Where
-    fewer images reach a rate than were coded, their number stands behind the name.
+    Differences to the reference are paired and have half of their 95 % interval; metrics of whole
+    sets have no interval. A model that decodes with several details has a line for each. If fewer
+    images reach a rate than were coded, their number follows the name.
 
     Raises:
-      ValueError: the results have no codec of the reference's id.
+      ValueError: the results have no codec with the id `reference`.
     """
     curves = _curves(results)
     if reference not in {name.partition(",")[0] for name in curves}:
@@ -63,14 +63,15 @@ def at_rate(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> AtRate:
-    """Returns the metric at `bpp` of each image's curve; images that do not reach it take no part.
+    """Returns a metric at the rate `bpp`, as a mean over the images whose curves include it.
 
     Args:
-      rows: of one curve, of any number of images.
-      metric: its id.
-      bpp: bits per pixel.
+      rows: rows of one curve, of any number of images.
+      metric: id of the metric.
+      bpp: rate in bits per pixel.
       reference: rows of the model to compare with; the difference is paired, image by image.
-      seed, resamples: of the intervals, as in `bootstrap`.
+      seed: seed of the resamples.
+      resamples: number of resamples for each interval.
     """
     drawn = {"seed": seed, "resamples": resamples}
     found = _at(rows, metric, bpp)
@@ -90,7 +91,7 @@ def _at(rows: Iterable[Mapping[str, Any]], metric: str, bpp: float) -> dict[str,
 
 
 def _curves(results: Mapping[str, Any]) -> dict[str, Rows]:
-    """Rows of each curve by its name, those of sets among them; models before classical codecs."""
+    """Returns the rows of each curve by name, with metrics of sets; models come first."""
     rates = {(mean["codec"], mean["point"]): mean["bpp"] for mean in results["means"]}
     of_sets = [
         {**entry, "image": "", "bpp": bpp, "values": {entry["metric"]: entry["value"]}}

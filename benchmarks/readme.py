@@ -1,11 +1,12 @@
-"""README's table and figure from results/*.json, so that what it says is what was measured.
+"""Writes the README's tables and figures from results/*.json, so that they agree with the results.
 
-  python -m benchmarks.readme                              writes them anew
-  python -m benchmarks.readme lite=runs/kodak              first keeps an evaluation's results as
-                                                           results/lite.json
+  python -m benchmarks.readme                              writes tables and figures again
+  python -m benchmarks.readme lite=runs/kodak              first stores the results of an evaluation
+                                                           as results/lite.json
 
-Between <!-- results/NAME.json: table --> and <!-- end --> stands what eval.py printed. A figure
-names the results it was drawn from at its end; tests/test_results_as_data.py holds both to them.
+A table is the text between <!-- results/NAME.json: table --> and <!-- end -->, as eval.py prints
+it. The last line of a figure names its results. tests/test_results_as_data.py compares both with
+them.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> None:
 
 
 def keep(name: str, folder: Path) -> None:
-    """Results of an evaluation as results/NAME.json; UserError where no commit made them."""
+    """Stores results as results/NAME.json; raises a UserError if they name no commit."""
     results = res.read_results(folder / "results.json")
     if not results["meta"]["commit"]:
         raise UserError(
@@ -57,7 +58,7 @@ def keep(name: str, folder: Path) -> None:
 
 
 def write_lines(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON with a line for each entry of a list or dictionary of `content`."""
+    """Writes `content` as JSON, with one line for each entry of its lists and dictionaries."""
     parts = []
     for key, value in res.plain(content).items():
         ends = "{}" if isinstance(value, dict) else "[]"
@@ -71,9 +72,9 @@ def write_lines(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def compact(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the results that a repository keeps, without pictures and places on a disk.
+    """Returns the part of the results that the repository keeps, without pictures and paths.
 
-    Rows keep their measurements, in seven digits; texts keep the names of files without folders.
+    Numbers have seven digits. Paths in texts are reduced to file names.
     """
     kept = (
         "image",
@@ -113,12 +114,12 @@ def figure_of(name: str) -> Path:
 
 
 def named_in(text: str) -> list[str]:
-    """Results that the README shows."""
+    """Returns the names of the results that a text shows as tables."""
     return [match[2] for match in SECTION.finditer(text)]
 
 
 def with_results(text: str) -> str:
-    """The README's text with the tables as the results have them."""
+    """Returns the README's text with its tables made from the results."""
 
     def section(match: re.Match[str]) -> str:
         table = res.format_table(res.read_results(path_of(match[2])))
@@ -128,13 +129,13 @@ def with_results(text: str) -> str:
 
 
 def origin(name: str) -> str:
-    """What a figure says of the results it was drawn from."""
+    """Returns the last line of a figure, which identifies its results."""
     digest = hashlib.sha256(path_of(name).read_bytes()).hexdigest()
     return f"<!-- results/{name}.json, sha256 {digest} -->\n"
 
 
 def figure(name: str) -> str:
-    """Rate and distortion as SVG, legible on white and on black."""
+    """Returns rate-distortion curves as SVG, legible on white and on black."""
     import matplotlib
     from matplotlib.figure import Figure
 

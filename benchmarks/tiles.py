@@ -1,10 +1,11 @@
-"""How far tiles are from the whole image, and what each way of decoding costs.
+"""Measures how much images decoded in tiles differ from whole ones, and the time of each mode.
 
   python benchmarks/tiles.py --model MODEL --images IMAGES
 
-Decodes each image whole, in exact tiles and in blended ones, with tiles of --side latents (24, 384
-pixels, so that photographs of half a megapixel have several; the codec has 128). Prints the largest
-and the mean difference from the whole image in steps of 8 bits, and seconds of processor time.
+Decodes each image whole, in exact tiles and in blended tiles. The tiles have --side latents, by
+default 24 (384 pixels), so that photographs of half a megapixel have several; the codec uses 128.
+Prints the largest and the mean difference from the whole image in 8-bit levels, and the seconds of
+processor time.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def main() -> None:
         data = model.compress(source[i])
         images, line = {}, name
         for mode in ("whole", *worst):
-            model.decompress(data, mode=mode)  # Compilation is not decoding.
+            model.decompress(data, mode=mode)  # compiles, which is not timed
             start = time.process_time()
             images[mode] = model.decompress(data, mode=mode).astype(int)
             line += f"  {mode} {time.process_time() - start:.2f} s"

@@ -1,30 +1,30 @@
-"""How long a training step takes: compiling, computing, memory; and the same step in PyTorch.
+"""Measures compilation, time and memory of a training step, and of the same step in PyTorch.
 
   python benchmarks/train_step.py                     # small and lite
-  python benchmarks/train_step.py --all               # and the paper's width: some 10 GB of memory
+  python benchmarks/train_step.py --all               # also the paper's width: 10 GB of memory
   python benchmarks/train_step.py --cores 1 --name cpu1
 
-Both steps run by turns in one process on the same device, so that what else the machine does meets
-both; the ratio of their times is the result. It needs the extra `torch`; without, PyTorch's half
-and the counts that come from it are left out. Of each case the networks and losses are those of
-FA-HiFiC at the widths of its config, without LPIPS; on a CPU with smaller batches and crops
+Both steps run alternately in one process on the same device, so that other work on the machine
+affects both. The result is the ratio of their times. PyTorch needs the extra `torch`; without it
+its half and the counts that come from it are left out. Each case has the networks and losses of
+FA-HiFiC at the widths of its config, without LPIPS, on a CPU with smaller batches and crops
 (CASES).
 
-What the numbers are:
-  compile_s         tracing and compiling the step
+The report has these numbers:
+  compile_s         seconds of tracing and compiling the step
   ms                wall-clock time of a step, least and median of --repeats
-  processor_ms      the same of processor time in all threads: that of an idle machine, nearly,
-                    when --cores is 1 and others are at work too. (PyTorch's threads spin while
-                    they wait: with more cores it tells little.)
+  processor_ms      the same in processor time of all threads. With --cores 1 it is nearly that of
+                    an idle machine, even if other programs run. With more cores it says little,
+                    since PyTorch's threads spin while they wait.
   images_per_s      from the least `ms`
-  utilization       floating-point operations of the step, as PyTorch counts those of its
-                    convolutions, per second, over those of products of 2048x2048 matrices; from
-                    processor_ms where --cores is 1, else from ms
-  memory_mb         JAX: arguments and temporary buffers of the compiled step; PyTorch: by how much
-                    a process that steps twice grows
-  ratio             JAX over PyTorch: below 1, JAX is faster
-  load_of_others    processes that wanted a core when it began: where there are more than cores, the
-                    machine was shared, and compile_s and ms are too long
+  utilization       floating-point operations per second of the step (as PyTorch counts those of its
+                    convolutions), relative to products of 2048x2048 matrices; from processor_ms
+                    with --cores 1, otherwise from ms
+  memory_mb         JAX: arguments and temporary buffers of the compiled step; PyTorch: growth of a
+                    process that takes two steps
+  ratio             time of JAX over time of PyTorch: below 1, JAX is faster
+  load_of_others    load average of the machine at the start; if it exceeds the number of cores,
+                    compile_s and ms are too long
 
 The report goes to benchmarks/results/train_step-NAME.json.
 """
@@ -60,7 +60,7 @@ def settings_of(case: str, cpu: bool):
     }[case]
     with config.unlocked():
         config.loss.lpips = 0.0
-        # FA-HiFiC and no more: what only this project has, the PyTorch model has not.
+        # The PyTorch model is FA-HiFiC, without the parts that only this project has.
         config.model.linear_path, config.model.qualities = "none", 0
         config.loss.rate_control, config.optimizer.kind = "switch", "adam"
         if cpu:
@@ -76,7 +76,7 @@ def images_of(settings):
 
 
 def jax_step(settings) -> tuple[object, dict]:
-    """A function that takes one step and waits for it, and what there is to say beforehand."""
+    """Returns a function that takes one step and waits for it, and facts about the program."""
     import jax
 
     from fa_hific_jax.training.state import create, parameters
@@ -122,7 +122,7 @@ def torch_step(settings) -> tuple[object, dict]:
 
 
 def torch_memory_mb(case: str, cpu: bool) -> int | None:
-    """By how much this process grows over two steps; on a GPU, what they allocate there."""
+    """Returns the growth of this process over two steps, or on a GPU what they allocate there."""
     import torch
     from pytorch_model import Trainer
 
@@ -140,7 +140,7 @@ def torch_memory_mb(case: str, cpu: bool) -> int | None:
 
 
 def _peak_kb() -> int | None:
-    """Of this process; `resource` would count what its parent had before it began."""
+    """Returns the peak memory of this process; `resource` would include that of its parent."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -158,7 +158,7 @@ def matmul():
 
 
 def by_turns(runs: dict, repeats: int) -> dict[str, dict]:
-    """Wall-clock and processor milliseconds of each, after one call that does not count."""
+    """Returns wall-clock and processor milliseconds of each function, without its first call."""
     times = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
@@ -208,7 +208,7 @@ def measure(case: str, repeats: int, clock: str, cpu: bool, with_torch: bool) ->
 
 
 def cases(everything: bool, cpu: bool) -> tuple[list[str], dict[str, str]]:
-    """What to measure, and what not with the reason."""
+    """Returns the cases to measure, and the skipped ones with their reasons."""
     if everything or not cpu:
         return list(CASES), {}
     return ["small", "lite"], {"paper": "183 million parameters take minutes and 10 GB: --all"}
@@ -218,10 +218,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--all", action="store_true", help="the paper's width on a CPU too")
+    parser.add_argument("--all", action="store_true", help="measure the paper's width on a CPU too")
     parser.add_argument("--cores", type=int, default=0, help="CPU cores to use, 0 for all")
     parser.add_argument("--repeats", type=int, default=15, help="steps to time (15)")
-    parser.add_argument("--name", help="of the report; the kind of device and the cores otherwise")
+    parser.add_argument("--name", help="name of the report; by default the device and its cores")
     args = parser.parse_args()
     if args.cores:  # Before JAX and PyTorch count them.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])

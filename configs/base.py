@@ -1,7 +1,7 @@
-"""Every key with its default, HiFiC's at its lowest rate; docs/configuration.md explains them.
+"""All keys with their defaults, which are those of HiFiC at its lowest rate.
 
-The keys are declared in fa_hific_jax/settings. Every other config begins with this one and changes
-what it must.
+fa_hific_jax/settings declares the keys and docs/configuration.md explains them. Every other config
+starts from this one and changes a few keys.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,11 @@
-"""The shipped model, trained on for two minutes on two CPU cores: `make demo`.
+"""Two more minutes of training for the shipped model, on two CPU cores: `make demo`.
 
   python train.py --config configs/demo.py --workdir runs/demo
   python eval.py --models lite,runs/demo --images photographs:validation --out runs/demo/evaluation
 
-Begins with `lite` and trains it with focal frequency and dynamic spectrum loss, on procedural
-images and four photographs of the scikit-image wheel. No LPIPS, whose weights are not in the
-package; no discriminator, which would need longer.
-"""
+Starts from `lite` and trains it with focal frequency loss and dynamic spectrum loss, on procedural
+images and four photographs in the scikit-image wheel. There is no LPIPS, and no discriminator,
+which would need longer training."""
 
 from configs import lite
 

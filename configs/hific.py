@@ -4,10 +4,10 @@
       --config.init_from=runs/mse_lpips_lo \\
       --config.data.train="('images/',)"
 
-Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. As the original does, it begins with a trained
-`mse_lpips` (docs/training.md).
+Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. As in the original, training starts from a
+trained `mse_lpips` (docs/training.md).
 
-1M steps of 8 crops of 256x256. Estimate, not measured: 2.83 TFLOP a step as JAX counts them, 20
+1M steps of 8 crops of 256x256. Estimate, not measured: 2.83 TFLOP per step as JAX counts them, 20
 hours at a sustained 40 TFLOP/s (a quarter of an A100's dense TF32).
 
 Published with the original's code (data.csv), Kodak at full size:

@@ -1,4 +1,4 @@
-"""FA-HiFiC light enough for a CPU, one model for every rate: 8.3 M of FA-HiFiC's 182 M parameters.
+"""FA-HiFiC for a CPU, one model for every rate, with 8.3 M parameters instead of 182 M.
 
   data="--config.data.train=('images/',)"
   python train.py --config configs/lite.py:start --workdir runs/start $data
@@ -7,21 +7,22 @@
   python train.py --config configs/lite.py:ours --workdir runs/ours $data \\
       --config.init_from=runs/base
 
-Stages and variants; all after the second begin with the trained second (docs/balance.md):
+Stages and variants. `base` starts from `start`, all others start from `base` (docs/balance.md):
 
-  start  rate and MSE, the linear path alone: minutes in which above all the hyperprior learns
+  start  rate and MSE, with the linear path alone: minutes in which mainly the hyperprior learns
   base   rate, MSE and LPIPS, with encoder and generator, without discriminator and FCM
-  hific  with the discriminator: HiFiC
-  ffl    hific and FFL with the FA-HiFiC authors' weight
-  fa     ffl, FCMs and DSL with the authors' weights: FA-HiFiC
-  ours   the base as it is, beside it FCMs of which the decoder takes as much as is asked for
-         (detail); these alone learn what the discriminator and, in FFL's place, the power of the
-         bands ask for
+  hific  base with the discriminator: HiFiC
+  ffl    hific with FFL, at the FA-HiFiC authors' weight
+  fa     ffl with FCMs and DSL, at the authors' weights: FA-HiFiC
+  ours   base with FCMs whose output the decoder scales by the detail. Only the FCMs and the
+         discriminator train, with the adversarial loss and, instead of FFL, a loss on the power of
+         frequency bins
 
-At the image's own size each channel costs as much time as sixteen at a quarter of it, so the finest
-levels are narrow (16, where the paper has 60), and the residual blocks, at a sixteenth of the size,
-have most of the parameters. Of five widths this one came furthest in the same time of training
-(benchmarks/lite_width.py). Learning rates and batches are for thousands of steps on a CPU.
+A channel at the image's own size costs as much time as sixteen channels at a quarter of its sides.
+So the finest levels are narrow (16 channels, 60 in the paper), and the residual blocks, at a
+sixteenth, have most of the parameters. Of five choices of widths this one reached the best quality
+in the same training time (benchmarks/lite_width.py). Learning rates and batch size are for
+thousands of steps on a CPU.
 """
 
 from configs import base
@@ -45,11 +46,11 @@ def get_config(stage: str = "ours"):
     config.model.qualities = 6
     config.discriminator.widths = (32, 64, 128, 256)
 
-    # In smaller ones most hyper-latents lie at an edge, which the hyperprior learns to count on:
-    # after training with 128, whole images took two to three times the crops' rate.
+    # In smaller crops most hyper-latents lie at an edge, and the hyperprior adapts to that: after
+    # training with 128, whole images took two to three times the rate of the crops.
     config.data.crop = 256
     config.train.batch_size = 4
-    # Small photographs, many of them JPEG files: halved, they have less of its traces.
+    # The photographs are small and many are JPEG files: scaling by 0.5 removes most artifacts.
     config.data.scale = (0.5, 0.95)
     config.data.threads = 1
 
@@ -75,7 +76,7 @@ def get_config(stage: str = "ours"):
         return config
 
     if stage == "base":
-        # With HiFiC's 1 its gradient was three times that of the MSE, which hardly fell any more.
+        # With HiFiC's 1 its gradient was three times that of the MSE, which then hardly fell.
         config.loss.lpips = 0.5
         config.train.steps = 1500
         config.optimizer.drop_steps = (1100, 1350)
@@ -92,11 +93,11 @@ def get_config(stage: str = "ours"):
     if stage == "fa":
         config.loss.dsl, config.loss.dsl_options = 0.25, ("channel_weighting",)
     if stage == "ours":
-        # With all of the autoencoder in training, what asks for detail cost rate and PSNR at every
-        # detail; now detail 0 is the base itself, and images that have it teach nothing.
+        # When the whole autoencoder trained, the losses that ask for detail cost rate and PSNR at
+        # every detail. Now detail 0 is the base itself, so images with detail 0 teach nothing.
         config.trainable = ("fcm", "discriminator")
         config.loss.detail_zero = 0.1
-        # As much LPIPS as in the base: with 1 the modules gave PSNR for it, and had less detail.
+        # The weight of the base: with 1, the FCMs lowered PSNR for LPIPS and added less detail.
         config.loss.lpips = 0.5
         config.loss.ffl, config.loss.balance, config.loss.balance_share = 1.0, "power", 0.5
         config.train.steps = 750

@@ -6,9 +6,9 @@
 Variants lo, mi, hi: targets 0.14, 0.30, 0.45 bpp. Source: HiFiC, models/hific/configs.py of
 tensorflow/compression ("mselpips").
 
-1M steps of 8 crops of 256x256. Estimate, not measured: 2.59 TFLOP a step as JAX counts them, 18
+1M steps of 8 crops of 256x256. Estimate, not measured: 2.59 TFLOP per step as JAX counts them, 18
 hours at a sustained 40 TFLOP/s (a quarter of an A100's dense TF32). No numbers were published for
-this stage. docs/training.md has the stages that follow.
+this stage. docs/training.md describes the following stages.
 """
 
 from configs import base

@@ -1,9 +1,9 @@
-"""FA-HiFiC small enough to train in seconds: for tests, and for a first look at one's own data.
+"""FA-HiFiC small enough to train in seconds: for tests and for a first try with your own images.
 
   FA_HIFIC_DATA=data python train.py --config configs/tiny.py --workdir runs/tiny
 
-Where the environment variable FA_HIFIC_DATA names a folder with `train/` and `kodak/`, it trains
-and evaluates on those photographs, otherwise on the embedded ones.
+If the environment variable FA_HIFIC_DATA names a folder with `train/` and `kodak/`, the model is
+trained and evaluated on these photographs, otherwise on images that come with the packages.
 """
 
 import os

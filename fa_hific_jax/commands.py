@@ -126,6 +126,9 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
         if isinstance(cause, UserError):
             return str(cause)
     origin = chain[0]
+    if isinstance(origin, AttributeError) and getattr(origin, "name", "") == "get_config":
+        path = _config(argv).partition(":")[0]
+        return f"--config {path}: has no function get_config: see docs/configuration.md"
     reason = getattr(origin, "msg", None) or ": ".join(map(str, origin.args))
     spec = _config(argv)
     if place := _place(chain, spec.partition(":")[0]):
@@ -145,7 +148,7 @@ def _place(chain: Sequence[BaseException], path: str) -> str:
     """Where in the config file errors came from, "" if from elsewhere."""
     for error in chain:
         if isinstance(error, SyntaxError):
-            return f"{error.filename}, line {error.lineno}"
+            return f"{error.filename}, line {error.lineno}" if error.lineno else path
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             if os.path.abspath(frame.filename) == os.path.abspath(path):
                 return f"{path}, line {frame.lineno}"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 _BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+_BAD_SETTING = re.compile(r"[Ii]nvalid .*value ['\"](.*)['\"] for (?:JAX flag|environment) '?(\w+)")
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX begins such an error, whatever the device
 _NO_DEVICE = re.compile("unable to initialize backend|unknown backend", re.IGNORECASE)
 
 
@@ -66,10 +68,10 @@ def reported() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and error.filename is None:
             sys.exit(_BROKEN_PIPE)
         fail(reason(error), code=1)
-    except (RuntimeError, AssertionError) as error:
-        if not _lacks_device(error):
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if not (_lacks_device(error) or _bad_setting(error) or _out_of_memory(error)):
             raise
-        fail(reason(error))
+        fail(reason(error), code=1 if _out_of_memory(error) else 2)
 
 
 def reason(error: BaseException) -> str:
@@ -78,14 +80,16 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         name = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
         return name + error.strerror
-    if isinstance(error, MemoryError):
-        return "not enough memory: free some, or cut the image into parts"
+    if isinstance(error, MemoryError) or _out_of_memory(error):
+        return "not enough memory: free some, or give smaller images or batches"
     if _lacks_device(error):
         asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
         return (
             f"JAX_PLATFORMS is {asked!r}, and JAX finds no such device{why and f' ({why})'}: unset "
             "JAX_PLATFORMS, or install JAX with the plug-in of that device"
         )
+    if told := _bad_setting(error):
+        return f"{told[2].upper()} is {told[1]!r}, which JAX does not take: unset that variable"
     return one_line(text) or type(error).__name__
 
 
@@ -109,6 +113,15 @@ def _lacks_device(error: BaseException) -> bool:
         frames = traceback.extract_tb(error.__traceback__)
         return any(frame.filename.endswith("xla_bridge.py") for frame in frames)
     return isinstance(error, RuntimeError) and bool(_NO_DEVICE.search(str(error)))
+
+
+def _bad_setting(error: BaseException) -> re.Match[str] | None:
+    """What JAX says of an environment variable whose value it does not take, else None."""
+    return _BAD_SETTING.match(str(error)) if isinstance(error, ValueError) else None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY in str(error)
 
 
 def _escaped(character: str) -> str:

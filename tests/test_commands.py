@@ -170,6 +170,20 @@ def test_mistake_within_a_config_is_placed(code, expected, write, tmp_path):
     assert said.startswith(expected.format(path=path))
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (b"{}", "--config {path}: has no function get_config: see docs/configuration.md"),
+        (b"\x89PNG\0", "{path}: SyntaxError: source code string cannot contain null bytes"),
+    ],
+)
+def test_a_config_that_is_none_is_named(code, expected, tmp_path):
+    path = tmp_path / "config.py"
+    path.write_bytes(code)
+    said = sentence("train.py", "--config", path, f"--workdir={tmp_path / 'run'}")
+    assert said.startswith(expected.format(path=path))
+
+
 def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, tmp_path):
     config, folder = write(SMALL), tmp_path / "images"
     folder.mkdir()

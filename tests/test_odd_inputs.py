@@ -80,6 +80,32 @@ def test_a_name_that_cannot_be_is_one_sentence(tmp_path, name):
         assert b"a [1].png: no such file" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["-x.png", "-o.png"])
+def test_a_file_that_looks_like_an_option_is_named(models, capsys, name):
+    image(name)
+    assert run("compress", name) == 2
+    assert f"{name}: begins with a hyphen as options do: give ./{name}" in capsys.readouterr().err
+    assert run("compress", f"./{name}") == 0 and run("compress", "--force", "--", name) == 0
+
+
+def test_folders_with_brackets_are_found_by_globs_too(models):
+    image("k [1]/a.png")
+    assert run("compress", "k [1]/*.png", "-o", "out") == 0
+    assert written("out") == ["a.fahj"]
+    assert run("compress", "k [1]/**/[ab].png", "-o", "deep") == 0
+    assert written("deep") == ["a.fahj"]
+    assert open_source("k [1]/*.png").names == ["a"]
+
+
+def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
+    (tmp_path / "gone").mkdir()
+    line = f"rmdir ../gone; exec {sys.executable} {ROOT}/tests/fake_model.py compress ../a.png"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path / "gone", env=ENV, capture_output=True, timeout=60
+    )
+    assert "the current folder has been deleted: change to" in one_sentence(done, 2)
+
+
 # Which files are images.
 
 
@@ -285,6 +311,17 @@ def test_a_device_that_this_machine_lacks_is_one_sentence(platform):
         (UserError("give another"), 2, "error: give another\n"),
         (OSError(28, "No space left on device", "/x/y"), 1, "error: /x/y: No space left on device"),
         (MemoryError(), 1, "error: not enough memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "error: not enough memory"),
+        (
+            ValueError("invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
+            2,
+            "error: JAX_ENABLE_X64 is 'maybe', which JAX does not take: unset that variable",
+        ),
+        (
+            ValueError('Invalid value "x" for JAX flag jax_default_prng_impl'),
+            2,
+            "error: JAX_DEFAULT_PRNG_IMPL is 'x', which JAX does not take: unset that variable",
+        ),
     ],
 )
 def test_errors_that_are_no_bugs_are_one_sentence(capsys, error, code, sentence):
@@ -295,15 +332,17 @@ def test_errors_that_are_no_bugs_are_one_sentence(capsys, error, code, sentence)
 
 
 def test_a_bug_keeps_its_traceback():
-    with pytest.raises(KeyError), errors.reported():
-        raise KeyError("bug")
+    for bug in (KeyError("bug"), ValueError("Invalid value of a bug"), RuntimeError("bug")):
+        with pytest.raises(type(bug)), errors.reported():
+            raise bug
 
 
 @pytest.mark.parametrize(
     ("take", "text", "wanted"),
     [
-        (values.count, "x", "give a whole number from 1 on"),
-        (values.count, "0", "give a whole number from 1 on"),
+        (values.threads, "x", "give a whole number from 1 to 256"),
+        (values.threads, "0", "give a whole number from 1 to 256"),
+        (values.threads, "9" * 20, "give a whole number from 1 to 256"),
         (values.share, "1.5", "give a number from 0 to 1"),
         (values.positive, "inf", "give a number above 0"),
         (values.positive, "nan", "give a number above 0"),

@@ -173,6 +173,24 @@ def test_an_interrupted_batch_goes_on(models, capsys):
     assert written("back") == ["a.png", "b.png", "c.png"]
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_existing_files_that_are_cut_off_are_named(models, capsys, share):
+    image("in/a.png")
+    image("in/b.png")
+    for command, source, out in (("compress", "in", "out"), ("decompress", "out", "back")):
+        assert run(command, source, "-o", out) == 0
+        cut = sorted(Path(out).iterdir())[0]
+        whole = cut.read_bytes()
+        cut.write_bytes(whole[: int(share * len(whole))])
+        capsys.readouterr()
+        assert run(command, source, "-o", out, "--skip-existing") == 1
+        assert f"error: {cut}: is there already and is not a whole file" in capsys.readouterr().err
+        assert cut.stat().st_size < len(whole)
+        cut.unlink()
+        assert run(command, source, "-o", out, "--skip-existing") == 0
+        assert cut.read_bytes() == whole
+
+
 def test_an_original_is_not_overwritten_by_a_name_that_nobody_gave(models, capsys):
     pixels = image("a.png")
     run("compress", "a.png")

@@ -170,7 +170,6 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
     [
         (["--shards", "9"], "--shards is 9: it must be from 1 to the number of images, 8"),
         (["--shards", "0"], "--shards is 0"),
-        (["--shards", "1", "--jobs", "0"], "--jobs is 0: it must be at least 1"),
         (["--shards", "1", "--min-side", "-1"], "must not be negative"),
         (["--shards", "1", "--min-side", "9", "--max-side", "8"], "every image would be left out"),
         (["--shards", "1", "--min-side", "999"], "out: holds no image: all were damaged or too"),

@@ -260,6 +260,30 @@ def test_of_an_animation_the_first_frame_is_kept(kind):
     check(read_image(data), np.full((3, 4, 3), (255, 0, 0)), notes=(note,))
 
 
+def test_of_an_icon_in_several_sizes_the_largest_is_kept():
+    squares = np.kron(COLORS[:4, :4], np.ones((8, 8, 1), np.uint8))
+    for sizes, notes in (([(32, 32)], 0), ([(16, 16), (32, 32)], 1)):
+        picture = read_image(saved(squares, "ICO", sizes=sizes))
+        np.testing.assert_array_equal(picture.rgb, squares)
+        assert picture.notes == ("of its several sizes only the largest is kept",) * notes
+
+
+@pytest.mark.parametrize("kind", ["TGA", "BMP"])
+@pytest.mark.parametrize("clear", [True, False])
+def test_a_fourth_byte_of_nothing_but_zero_is_no_transparency(kind, clear):
+    alpha = np.zeros_like(ALPHA) if clear else ALPHA
+    rgba = np.dstack([COLORS, alpha])
+    if kind == "TGA":
+        data = saved(rgba, "TGA")
+    else:
+        rows = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
+        head = struct.pack("<IiiHHIIiiII", 108, 7, 5, 1, 32, 3, len(rows), 0, 0, 0, 0)
+        masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(68, b"\0")
+        data = b"BM" + struct.pack("<IHHI", 122 + len(rows), 0, 0, 122) + head + masks + rows
+    notes = ("its transparency is zero throughout and was ignored",) if clear else ()
+    check(read_image(data), COLORS, None if clear else alpha, notes)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 @given(share=st.floats(0, 0.9))
 @settings(max_examples=12, deadline=None)
@@ -292,6 +316,8 @@ def test_what_is_no_image_is_named(tmp_path):
             read(tmp_path / "b.png")
         with pytest.raises(UserError, match=r"\(Is a directory\)"):
             read(str(tmp_path))
+    with pytest.raises(UserError, match="it is empty"):
+        read_image(b"")
     with pytest.raises(UserError, match="vector graphics; draw it as PNG first"):
         read_image(saved(COLORS, "EPS"))
 

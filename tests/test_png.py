@@ -191,6 +191,10 @@ def test_damaged_pixels_palettes_and_headers_are_refused():
     data[data.index(b"PLTE") + 5] ^= 1
     with pytest.raises(UserError, match="its palette is damaged"):
         read_image(bytes(data))
+    data = saved(image)
+    start = data.index(b"PLTE") - 4
+    with pytest.raises(UserError, match="its palette is missing"):
+        read_image(data[:start] + data[start + 18 :])
     data = bytearray(png(COLORS))
     data[19] ^= 1
     with pytest.raises(UserError, match="its header is damaged"):

@@ -232,11 +232,39 @@ def test_what_pillow_refuses_is_described_too():
         read_image(of(five, t262=1))
 
 
-def test_sixty_four_bit_offsets_are_read():
+@pytest.mark.parametrize("order", "<>")
+def test_sixty_four_bit_offsets_are_read(order):
     tifffile = pytest.importorskip("tifffile")
-    file = io.BytesIO()
     levels = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    tifffile.imwrite(file, levels, photometric="miniswhite", bigtiff=True)
-    check(file.getvalue(), 255 - np.rint(levels / 257))
-    assert image_size(file.getvalue()) == (8, 8)
-    assert struct.unpack("<H", file.getvalue()[2:4]) == (43,)
+    colors = RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    for samples, kind, expected in (
+        (levels, "miniswhite", 255 - np.rint(levels / 257)),
+        (colors, "rgb", colors),
+    ):
+        file = io.BytesIO()
+        tifffile.imwrite(file, samples, photometric=kind, bigtiff=True, byteorder=order)
+        check(file.getvalue(), expected)
+        assert image_size(file.getvalue()) == (8, 8)
+        assert struct.unpack(f"{order}H", file.getvalue()[2:4]) == (43,)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_odd_samples_that_are_cut_off_are_refused(compressed):
+    levels = RNG.integers(-999, 999, (30, 40)).astype(np.int16)
+    rows = levels.tobytes()
+    rows = zlib.compress(rows) if compressed else rows
+    tags = {256: 40, 257: 30, 258: 16, 339: 2, 259: 8 if compressed else 1, 279: len(rows)}
+    # What comes after the pixels, such as the directory, must not be taken for pixels.
+    at = len(tiff(b"", tags))
+    file = tiff(b"", tags | {273: at}) + rows
+    expected = np.rint((levels - levels.min()) * (255 / np.ptp(levels.astype(int))))
+    np.testing.assert_array_equal(read_image(file).rgb[..., 0], expected)
+    for lost in (1, 300):
+        with pytest.raises(UserError, match="truncated within its pixels"):
+            read_image(file[:-lost])
+
+
+def test_plain_chroma_is_described_not_called_truncated():
+    three = RNG.integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    with pytest.raises(UserError, match="photometric interpretation 6, compression 1; save it as"):
+        read_image(of(three, t262=6))

@@ -1,4 +1,4 @@
-"""WebP and AVIF: damage beside the pixels, stated color spaces, gain maps; JPEG XL and HEIC."""
+"""WebP, AVIF, JPEG 2000: damage beside the pixels, color spaces, gain maps; JPEG XL, HEIC."""
 
 import struct
 import sys
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from image_files import saved
 from PIL import Image, features
+from test_pixels import profile
 
 from fa_hific_jax.data import isobmff
 from fa_hific_jax.data.images import image_size, read_image
@@ -48,8 +49,33 @@ def test_transparency_and_profiles_beside_damaged_metadata_are_kept():
 
 def test_pixels_that_are_cut_off_are_refused():
     for lost in (3, 40, 400):
-        with pytest.raises(UserError, match="cannot be read as an image"):
+        with pytest.raises(UserError, match="truncated within its pixels"):
             read_image(webp()[:-lost])
+
+
+def jp2(color: bytes) -> bytes:
+    """A JPEG 2000 of one color whose box on color spaces holds that."""
+    if not features.check("jpg_2000"):
+        pytest.skip("this Pillow reads no JPEG 2000")
+    data = saved(np.full((16, 16, 3), (200, 100, 50), np.uint8), "JPEG2000")
+    header, old = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    (size,) = struct.unpack_from(">I", data, header)
+    grown = struct.pack(">I", size - 15 + 8 + len(color))
+    box = struct.pack(">I", 8 + len(color)) + b"colr" + color
+    return data[:header] + grown + data[header + 4 : old] + box + data[old + 15 :]
+
+
+def test_the_profile_of_jpeg_2000_is_applied():
+    swapped = np.full((16, 16, 3), (100, 200, 50), np.uint8)
+    np.testing.assert_allclose(read_image(jp2(b"\2\0\0" + profile(swap=True))).rgb, swapped, atol=2)
+
+
+@pytest.mark.parametrize("number, notes", [(16, 0), (20, 1)])
+def test_a_color_space_of_jpeg_2000_that_is_not_known_is_noted(number, notes):
+    picture = read_image(jp2(b"\1\0\0" + struct.pack(">I", number)))
+    np.testing.assert_array_equal(picture.rgb[0, 0], (200, 100, 50))
+    note = "its color space of the number 20 is not known and was ignored"
+    assert picture.notes == (note,) * notes
 
 
 def avif(primaries: int, transfer: int) -> bytes:

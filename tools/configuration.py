@@ -18,20 +18,20 @@ HEAD = """\
 
 <!-- Made by `python -m tools.configuration` from fa_hific_jax/settings: change those. -->
 
-All keys of a config with their defaults, which are those of HiFiC at its lowest rate. A config is a
-Python file that begins with these defaults and changes a few: `configs/hific.py`,
-`configs/fa_hific.py`. The command line can change every key; a key that does not exist ends the run
-with its name:
+This page explains every key of a config. The defaults are those of HiFiC at its lowest rate. A
+config is a Python file that starts from these defaults and changes a few of them, such as
+`configs/hific.py`. The command line can change every key, and refuses a key that does not exist:
 
 ```sh
 python train.py --config configs/hific.py:lo --workdir runs/hific_lo \\
     --config.train.batch_size=16 --config.data.train="('/data/photos',)"
 ```
 
-A tuple of one has a comma. Sources: "HiFiC" is Mentzer et al. 2020 with models/hific of
-tensorflow/compression, "FA-HiFiC" the authors' poster and repository
+A tuple with one element needs a comma. Names in parentheses give the source of a default: "HiFiC"
+is Mentzer et al. 2020 with models/hific of tensorflow/compression, "PyTorch HiFiC" Justin-Tan's
+high-fidelity-generative-compression, "FA-HiFiC" the authors' poster and repository
 (aa35037123/frequency-augmented-high-fidelity-generative-compression), "FA-VAE" Lin et al., CVPR
-2023, "FFL" Jiang et al., ICCV 2021.
+2023, "FFL" Jiang et al., ICCV 2021. [Ideas and equations](concepts.md) explains the terms.
 """
 
 

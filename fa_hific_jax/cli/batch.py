@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
     )
     parser.add_argument(
         "--jobs",
-        type=values.count,
+        type=values.threads,
         default=2,
         metavar="N",
         help="threads that read and write images beside the network (2); as many images more are "

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> None:
     """Compresses all inputs; exits with 1 after naming those that failed."""
     found, unread = files.find(args.inputs, image_names.suffixes())
     jobs = files.pair(args.inputs, found, args.output, files.COMPRESSED)
-    jobs = files.check_targets(jobs, args.force, args.skip_existing)
+    every = jobs
+    jobs = files.check_targets(every, args.force, args.skip_existing)
+    unread.extend(files.not_whole(every, jobs))
     _check_names(jobs)
     if not jobs:
         batch.end(unread)

@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
     found, unread = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
     jobs = files.pair(args.inputs, found, args.output, ".png")
-    jobs = files.check_targets(jobs, args.force, args.skip_existing)
+    every = jobs
+    jobs = files.check_targets(every, args.force, args.skip_existing)
+    unread.extend(files.not_whole(every, jobs))
     _check_names(jobs, args.output)
     if not jobs:
         batch.end(unread)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fa_hific_jax import streams
-from fa_hific_jax.data.image_names import is_any_image, left_out, walk
+from fa_hific_jax.data.image_names import is_any_image, left_out, literal, walk
 from fa_hific_jax.errors import UserError, reason, say, shown
 from fa_hific_jax.writing import TargetExists
 
 COMPRESSED = ".fahj"
 COMPRESSED_SUFFIXES = frozenset({COMPRESSED})
+# The last bytes of a whole image.
+_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
 
 class Found(NamedTuple):
@@ -149,6 +151,33 @@ def check_targets(jobs: Sequence[Job], force: bool, skip_existing: bool = False)
     return list(jobs)
 
 
+def not_whole(jobs: Sequence[Job], done: Sequence[Job]) -> list[str]:
+    """A sentence for each target of a job that is not among those to be done and is cut off.
+
+    Such files are left by a copy that was stopped, or by a shell that made the file beforehand.
+    """
+    left = {job.target for job in jobs} - {job.target for job in done}
+    return [
+        f"{shown(target)}: is there already and is not a whole file: delete it, or give --force"
+        for target in sorted(left)
+        if not _is_whole(target)
+    ]
+
+
+def _is_whole(path: Path) -> bool:
+    from fa_hific_jax.codec.bitstream import BitstreamError, unpack
+
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() == COMPRESSED:
+            unpack(data)
+    except BitstreamError:
+        return False
+    except OSError:  # It cannot be judged.
+        return True
+    return bool(data) and data.rstrip(b"\0").endswith(_ENDS.get(path.suffix.lower(), b""))
+
+
 @contextlib.contextmanager
 def leaving_existing(skip_existing: bool) -> Iterator[None]:
     """Lets the block end well where another process has just written its target."""
@@ -238,11 +267,12 @@ def _checked(path: Path, mode: int) -> Path:
 
 def _matches(text: str, path: Path, failed: Callable[[OSError], None]) -> list[Found]:
     """The files that a glob matches; raises UserError where the text is the name of nothing."""
-    names = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(text) else []
+    pattern = literal(path)
+    names = sorted(glob.glob(str(pattern), recursive=True)) if glob.has_magic(text) else []
     if not names and not set("*?").intersection(text):  # Brackets may be part of a name.
         raise UserError(f"{shown(text)}: no such file or folder")
     base = _fixed_part(path)
-    for folder in _searched(path, base):
+    for folder in _searched(pattern, base):
         if not os.access(folder, os.R_OK | os.X_OK):  # glob keeps it to itself.
             failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
     matches = (Path(name) for name in names)
@@ -260,5 +290,6 @@ def _searched(pattern: Path, base: Path) -> list[str]:
 def _fixed_part(pattern: Path) -> Path:
     """The folders of a glob before its first wildcard: where relative names begin."""
     parts = pattern.parts
-    magic = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:magic])
+    magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
+    first = next((i for i in magic if not os.path.isdir(Path(*parts[: i + 1]))), len(parts) - 1)
+    return Path(*parts[:first])

@@ -7,6 +7,7 @@ have flags of another kind, as any key of a config is one, and parse the command
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -25,7 +26,7 @@ from fa_hific_jax.cli import (
     plot,
     serve,
 )
-from fa_hific_jax.errors import one_line, reported
+from fa_hific_jax.errors import UserError, one_line, reported
 
 COMMANDS = {
     "compress": compress,
@@ -56,12 +57,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in WITH_CONFIGS:
         sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read it there.
-        importlib.import_module(f"fa_hific_jax.{argv[0]}").start()
+        with reported():
+            module = importlib.import_module(f"fa_hific_jax.{argv[0]}")
+        module.start()
         return
     with reported():
+        _check_folder()
+        _check_hyphens(argv)
         args = parser().parse_args(argv)
     with interrupts.interruptible(), reported():
         args.run(args)
+
+
+def _check_folder() -> None:
+    """Raises a UserError where the current folder is gone, so that no relative name leads on."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the current folder has been deleted: change to another one") from error
+
+
+def _check_hyphens(argv: Sequence[str]) -> None:
+    """Raises a UserError for a file that would be taken for options, as `*.png` may give it."""
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    for word in options:
+        if word.startswith("-") and "." in word and os.path.isfile(word):
+            raise UserError(f"{word}: begins with a hyphen as options do: give ./{word}")
 
 
 class _Parser(argparse.ArgumentParser):

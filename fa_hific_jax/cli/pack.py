@@ -25,7 +25,7 @@ import os
 from pathlib import Path
 
 from fa_hific_jax import streams
-from fa_hific_jax.cli import batch, files, interrupts
+from fa_hific_jax.cli import batch, files, interrupts, values
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError, reason, say, shown
@@ -70,16 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         metavar="J",
-        type=int,
-        default=os.cpu_count() or 1,
+        type=values.threads,
+        default=min(256, os.cpu_count() or 1),
         help="threads that read and check images (one for each processor)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Packs all images and says on standard output what came of it."""
-    if args.jobs < 1:
-        raise UserError(f"--jobs is {args.jobs}: it must be at least 1")
     found, unread = files.find(args.images, image_names.suffixes())
     from fa_hific_jax.data import pack
 

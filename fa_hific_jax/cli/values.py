@@ -14,9 +14,9 @@ def positive(text: str) -> float:
     return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
 
 
-def count(text: str) -> int:
-    """A whole number from 1 on."""
-    return int(_number(text, lambda value: value >= 1, "a whole number from 1 on", int))
+def threads(text: str) -> int:
+    """A number of threads that every system can start."""
+    return int(_number(text, lambda value: 1 <= value <= 256, "a whole number from 1 to 256", int))
 
 
 def port(text: str) -> int:

@@ -1,6 +1,7 @@
 """Which files are images, by suffix, and the files of a folder and below."""
 
 import errno
+import glob
 import importlib.util
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path, PurePath
 
 _PILLOW = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm "
-    ".jp2 .j2k .jpx .avif .tga".split()
+    ".jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs .tga .pcx .sgi .dds .qoi .mpo .ico .icns".split()
 )
 # Suffix: module of the Pillow plug-in that reads such files, and its package.
 _PLUG_INS = {
@@ -22,7 +23,7 @@ _PLUG_INS = {
 # Images that are read nowhere here, so that folders of them are not passed over in silence.
 _OTHER = frozenset(
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .srw .orf .rw2 .raf .pef .x3f .3fr .iiq "
-    ".svg .svgz .eps .psd .xcf .exr .bpg .ico .icns .jxr .wdp".split()
+    ".svg .svgz .eps .psd .xcf .exr .hdr .pfm .pam .bpg .jxr .wdp .wmf .emf .fits .jls".split()
 )
 
 
@@ -75,6 +76,18 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
         yield from (file for file in files if _may_be_file(file))
+
+
+def literal(pattern: Path) -> Path:
+    """The glob with the folders at its beginning escaped that exist under that very name.
+
+    So `photos [2020]/*.png` finds what is in the folder `photos [2020]`.
+    """
+    for end in range(len(pattern.parts) - 1, 0, -1):
+        folder = Path(*pattern.parts[:end])
+        if folder.is_dir():
+            return Path(glob.escape(str(folder)), *pattern.parts[end:])
+    return pattern
 
 
 def _may_be_file(path: Path) -> bool:

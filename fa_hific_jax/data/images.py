@@ -14,7 +14,7 @@ from fa_hific_jax.data import color, metadata, png, profiles, tiff
 from fa_hific_jax.data.levels import colors_and_alpha
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.data.opening import check_size, loaded, open_image, readable, take_apart
-from fa_hific_jax.data.parts import FURTHER_PAGES, Parts
+from fa_hific_jax.data.parts import FURTHER_PAGES, FURTHER_SIZES, Parts
 
 MAX_PIXELS = 512 * 2**20  # also the most that a compressed file may announce
 
@@ -29,6 +29,8 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 _SIDEWAYS = {5, 6, 7, 8}
+# Many programs leave the fourth byte of a pixel zero in these, and all viewers show its color.
+_PADDED = ("BMP", "DIB", "TGA")
 
 
 class Picture(NamedTuple):
@@ -70,6 +72,8 @@ def read_image(
         image = loaded(image, parts, notes)
         if getattr(image, "is_animated", False):
             notes.append(FURTHER_PAGES)
+        if len(image.info.get("sizes", ())) > 1:  # of icons
+            notes.append(FURTHER_SIZES)
         orientation = parts.orientation if parts.layout else _orientation(image, notes)
         turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
         colors, alpha = _without_alpha(image, parts, notes)
@@ -154,7 +158,11 @@ def _without_alpha(
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     colors = rgba.convert("L" if image.mode in ("L", "LA", "La") else "RGB")
     colors.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
-    return colors, np.asarray(rgba.getchannel("A"))
+    alpha = np.asarray(rgba.getchannel("A"))
+    if image.format in _PADDED and not alpha.any():
+        notes.append("its transparency is zero throughout and was ignored")
+        return colors, None
+    return colors, alpha
 
 
 def _is_clear(image: Image.Image, parts: Parts) -> Bool[np.ndarray, "h w"]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parts import TRUNCATED, Parts
 
 SIGNATURE = b"\xff\xd8\xff"
 _SOS, _COMMENT = 0xDA, 0xFE
@@ -67,7 +67,7 @@ def ended(data: bytes) -> bytes:
             pictures.append(np.asarray(image))
     same = all(np.array_equal(pictures[0], other) for other in pictures[1:])
     if not (same and _all_scans(data)):
-        raise ValueError("it is truncated within its pixels")
+        raise ValueError(TRUNCATED)
     return data + _END
 
 

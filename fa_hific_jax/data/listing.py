@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from etils import epath
 
-from fa_hific_jax.data.image_names import walk
+from fa_hific_jax.data.image_names import literal, walk
 from fa_hific_jax.errors import UserError
 
 
@@ -62,7 +62,7 @@ def _local(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:
     path = Path(pattern).expanduser()
     if path.is_dir():
         return [str(file) for file in walk(path, _raise) if wanted(file.name)]
-    names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)
+    names = [str(path)] if path.is_file() else glob.glob(str(literal(path)), recursive=True)
     if not names and path.parent.is_dir():
         os.scandir(path.parent).close()  # says what glob keeps to itself: no permission
     return [name for name in names if wanted(os.path.basename(name)) and os.path.isfile(name)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from fa_hific_jax.data import isobmff, jpeg, png, tiff, webp
+from fa_hific_jax.data import isobmff, jp2, jpeg, png, tiff, webp
 from fa_hific_jax.data.parts import Parts, open_file
 from fa_hific_jax.errors import UserError
 
@@ -42,6 +42,8 @@ def take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
     file.seek(0)
     start = file.read(64)
     file.seek(0)
+    if not start:
+        raise ValueError("it is empty")
     if start.startswith(png.SIGNATURE):
         return png.take_apart(file, header_only)
     if start.startswith(jpeg.SIGNATURE):
@@ -52,6 +54,8 @@ def take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
         return webp.take_apart(file)
     if isobmff.brands(start):
         return isobmff.take_apart(file)
+    if start.startswith(jp2.SIGNATURE):
+        return jp2.take_apart(file)
     if start.startswith(_JPEG_XL):
         _register_jpeg_xl()
     return Parts(file)

@@ -9,6 +9,8 @@ from fa_hific_jax.data.color import Space
 
 EXTRA_SAMPLES = "of its samples those beyond the colors were left out"
 FURTHER_PAGES = "of its several frames or pages only the first is kept"
+FURTHER_SIZES = "of its several sizes only the largest is kept"
+TRUNCATED = "it is truncated within its pixels"
 
 
 class Layout(NamedTuple):

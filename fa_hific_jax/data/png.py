@@ -17,7 +17,7 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parts import FURTHER_PAGES, Parts, listed
+from fa_hific_jax.data.parts import FURTHER_PAGES, TRUNCATED, Parts, listed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
@@ -86,13 +86,15 @@ def _header(chunks: list[_Chunk]) -> tuple[int, ...]:
 def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str]]:
     """A PNG of what decides the pixels' levels and nothing else, with notes."""
     needed = [c for c in chunks if c.name == "IDAT" or (c.name == "PLTE" and color_type == 3)]
+    if color_type == 3 and not any(c.name == "PLTE" for c in needed):
+        raise ValueError("its palette is missing")
     unknown = [c.name for c in chunks if c.name.isalpha() and c.name[0].isupper()]
     unknown = [name for name in unknown if name not in _CRITICAL]
     if unknown:
         raise ValueError(f"it needs a reader that knows its {listed(unknown)} chunk")
     for chunk in needed:
         if len(chunk.data) < chunk.size:
-            raise ValueError("it is truncated within its pixels")
+            raise ValueError(TRUNCATED)
         if not chunk.sound and chunk.name == "PLTE":
             raise ValueError("its palette is damaged")
     file = io.BytesIO()

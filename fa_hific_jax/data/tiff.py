@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import EXTRA_SAMPLES, FURTHER_PAGES, Layout, Parts
+from fa_hific_jax.data.parts import EXTRA_SAMPLES, FURTHER_PAGES, TRUNCATED, Layout, Parts
 from fa_hific_jax.data.tags import Header, Tags
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -22,7 +22,11 @@ _FILL_ORDER, _STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 266, 273, 277, 27
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 317, 322, 323, 324, 325
 _SUB_DIRECTORIES, _EXTRA, _FORMAT, _DNG_VERSION = 330, 338, 339, 50706
 _ORIENTATION, _INFO = 274, {34675: "icc_profile", 700: "xmp"}
-_WHITE_IS_ZERO, _RGB, _RAW_KINDS = 0, 2, (32803, 34892)
+_WHITE_IS_ZERO, _RGB, _YCBCR, _RAW_KINDS = 0, 2, 6, (32803, 34892)
+# Integers that decide about pixels; 292 and 293 are options of fax, 320 is a palette, 332 stands
+# for inks and 530 for the subsampling of chroma.
+_OF_PIXELS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320)
+_OF_PIXELS += (322, 323, 324, 325, 332, 338, 339, 530)
 _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, not of pixels
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _RAW = "a camera's raw file, of which only a preview is an image: develop it to TIFF or JPEG first"
@@ -53,16 +57,20 @@ def take_apart(file: BufferedIOBase) -> Parts:
     info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
     if _pillow_reads(first):
         extra = first.get(_EXTRA, ())
-        lost = len(extra) > 1 or extra[:1] == (0,)
-        return Parts(
-            file, size, info, notes=(EXTRA_SAMPLES,) if lost else (), orientation=orientation
-        )
+        notes = (EXTRA_SAMPLES,) if len(extra) > 1 or extra[:1] == (0,) else ()
+        if head.big and head.order == ">":  # Pillow takes it for a TIFF of 32 bits.
+            notes += (FURTHER_PAGES,) if following else ()
+            file = _with_short_offsets(file.read(), first)
+        return Parts(file, size, info, notes=notes, orientation=orientation)
     layout = _layout(first, head)
     data = file.read()
-    planes = [
-        io.BytesIO(tags.with_directory(data, head, _as_bytes(first, layout, plane)))
-        for plane in range(_planes(first))
-    ]
+    directories = [_as_bytes(first, layout, plane) for plane in range(_planes(first))]
+    if any(_end(each) > len(data) for each in directories):
+        raise ValueError(TRUNCATED)
+    if head.big and head.order == ">":
+        planes = [_with_short_offsets(data, each) for each in directories]
+    else:
+        planes = [io.BytesIO(tags.with_directory(data, head, each)) for each in directories]
     return Parts(
         planes[0],
         size,
@@ -73,6 +81,12 @@ def take_apart(file: BufferedIOBase) -> Parts:
         layout=layout,
         planes=tuple(planes[1:]),
     )
+
+
+def _with_short_offsets(data: bytes, directory: Tags) -> io.BytesIO:
+    """A big-endian BigTIFF as a classic TIFF with what the directory tells of the pixels."""
+    numbers = {tag: directory[tag] for tag in _OF_PIXELS if tag in directory}
+    return io.BytesIO(tags.with_directory(b"MM\0*" + data[4:], Header(">", False, 0), numbers))
 
 
 def _blob(values: tuple) -> bytes:
@@ -150,7 +164,10 @@ def _pillow_reads(first: Tags) -> bool:
     """Whether what Pillow makes of such samples is right, or a refusal."""
     bits, count = first.get(_BITS, (1,)), first.get(_SAMPLES, (1,))[0]
     negative = first.get(_PHOTOMETRIC, (0,))[0] == _WHITE_IS_ZERO
-    if first.get(_PHOTOMETRIC, (0,))[0] > _RGB and max(bits) <= 16:
+    photometric, raw = first.get(_PHOTOMETRIC, (0,))[0], first.get(_COMPRESSION, (1,))[0] == 1
+    if photometric == _YCBCR and raw:
+        return False
+    if photometric > _RGB and max(bits) <= 16:
         return set(first.get(_FORMAT, (1,))) <= {1, 4}
     usual = len(set(bits)) == 1 and bits[0] in (1, 2, 4, 8, 16)
     unsigned = set(first.get(_FORMAT, (1,))) <= {1, 4}
@@ -203,6 +220,19 @@ def _as_bytes(first: Tags, layout: Layout, plane: int) -> dict[int, tuple[int, .
         made[_TILE_WIDTH] = (width,)
     one = {_BITS: (8,), _PHOTOMETRIC: (1,), _SAMPLES: (1,)}
     return made | one | {_WIDTH: (across * width,)}
+
+
+def _end(directory: dict[int, tuple[int, ...]]) -> int:
+    """Where the last of the pixels must end, of a directory that `_as_bytes` has made."""
+    starts = directory.get(_STRIPS) or directory.get(_TILES, ())
+    sizes = directory.get(_STRIP_SIZES) or directory.get(_TILE_SIZES, ())
+    if directory.get(_COMPRESSION, (1,))[0] == 1:  # Pillow does not use the stated sizes.
+        (width,), (height,) = directory[_WIDTH], directory[_HEIGHT]
+        rows = min(height, directory.get(_ROWS, (height,))[0])
+        sizes = [width * max(0, min(rows, height - rows * n)) for n in range(len(starts))]
+        if _TILES in directory:
+            sizes = [directory[_TILE_WIDTH][0] * directory[_TILE_HEIGHT][0]] * len(starts)
+    return max(map(sum, zip(starts, sizes, strict=False)), default=0)
 
 
 def _row_bytes(layout: Layout, width: int) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any
 
-from fa_hific_jax.data.parts import Parts, listed
+from fa_hific_jax.data.parts import TRUNCATED, Parts, listed
 
 _HEAD = 12  # bytes: RIFF, the size of what follows, WEBP
 _NEEDED = (b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
+_PIXELS = (b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 _INFO = {b"EXIF": "exif", b"XMP ": "xmp"}
 _INFO_FLAGS = 0x0C  # of VP8X: that there are EXIF and XMP
 
@@ -20,11 +21,16 @@ def is_webp(start: bytes) -> bool:
 
 
 def take_apart(file: BufferedIOBase) -> Parts:
-    """The parts of a WebP; damage that is not in EXIF or XMP is left to Pillow."""
+    """The parts of a WebP; damage elsewhere than in EXIF, XMP and length is left to Pillow.
+
+    Raises ValueError where pixels are missing.
+    """
     data = file.read()
     info: dict[str, Any] = {}
     kept, damaged = [], []
     for name, body, size in _chunks(data):
+        if name in _PIXELS and len(body) < size:
+            raise ValueError(TRUNCATED)
         if name == b"VP8X" and body:
             body = bytes([body[0] & ~_INFO_FLAGS]) + body[1:]
         if name in _NEEDED:

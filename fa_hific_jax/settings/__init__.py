@@ -1,8 +1,8 @@
-"""Settings of a run, each declared once: what a config becomes before anything starts.
+"""Settings of a run, each declared once. A run converts its config to `Settings` at its start.
 
-A group of the config is a frozen dataclass here. Its fields are the keys of the group; each has its
-default, its explanation and the rule for its values. `configs/base.py` builds the config from them
-and `python -m tools.configuration` the page docs/configuration.md.
+Each group of a config is a frozen dataclass, whose fields are the keys of the group. A field has a
+default, an explanation and a rule for its values. `configs/base.py` makes the config from the
+fields, and `python -m tools.configuration` makes the page docs/configuration.md.
 """
 
 import dataclasses

@@ -47,9 +47,9 @@ def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
     """Returns the dataclass field of a setting.
 
     Args:
-      default: value where a config says nothing. Its type is that of the field's annotation.
+      default: value in configs that do not change it. Its type is that of the field's annotation.
       text: explanation in Markdown, with the unit and the source of the default.
-      rule: values that make sense, beyond the type.
+      rule: restriction of the values beyond their type.
     """
     return dataclasses.field(default=default, metadata={"text": text, "rule": rule})
 
@@ -57,8 +57,8 @@ def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
 def check(group: str, settings: Any) -> None:
     """Brings every field of `settings` to its declared type, and raises a UserError if it cannot.
 
-    Lists become tuples, whole numbers such as 1e3 are taken for an int, and ints for a float. To be
-    called from `__post_init__` of the frozen dataclass whose settings are `group.key`.
+    Lists become tuples. An int field takes whole numbers such as 1e3, a float field takes ints.
+    Call this from `__post_init__` of the frozen dataclass whose settings are `group.key`.
     """
     for field in dataclasses.fields(settings):
         if "rule" in field.metadata:

@@ -17,8 +17,8 @@ class EvaluationConfig:
     lpips_files: tuple[str, ...] = setting(
         (),
         """Weights of the LPIPS metrics, one entry for each network: `"alex"` or `"squeeze"`, which
-        come with the package, or a file that `fa-hific get-lpips` writes. LPIPS is not measured
-        with other networks. FD-Alex needs AlexNet.""",
+        come with the package, or a file that `fa-hific get-lpips` writes. LPIPS is measured with
+        these networks only. FD-Alex and KID-Alex need AlexNet.""",
     )
     inception_file: str = setting(
         "", "Weights of Inception for FID and KID (docs/evaluation.md says how to get them)."

@@ -68,9 +68,9 @@ class LossConfig:
     )
     warmup_factors: tuple[float, float] = setting(
         (2.0, 0.20 / 0.14),
-        """Factors, during the warmup, of both lambdas and of the target rate (PyTorch HiFiC: 2 and
-        0.20 / 0.14; the original's code halves the lambdas and has a lower weight of 1/64:
-        docs/training.md).""",
+        """Factors on both lambdas and on the target rate during the first `loss.warmup_steps`
+        (PyTorch HiFiC: 2 and 0.20 / 0.14). The original's code halves the lambdas instead
+        (docs/training.md).""",
         _TWO_POSITIVE,
     )
     mse: float = setting(
@@ -103,9 +103,9 @@ class LossConfig:
     )
     ffl_options: tuple[str, ...] = setting(
         (),
-        """Options of FFL's own code, any of: `"ave_spectrum"` averages the spectra over the batch,
-        `"log_matrix"` takes the logarithm of the spectrum weights, `"batch_matrix"` normalizes the
-        weights over the batch instead of over each image.""",
+        """Options of FFL as in its authors' code, any of: `"ave_spectrum"` averages the spectra
+        over the batch, `"log_matrix"` takes the logarithm of the spectrum weights, `"batch_matrix"`
+        normalizes the weights over the batch instead of over each image.""",
         some_of("ave_spectrum", "log_matrix", "batch_matrix"),
     )
     balance: str = setting(
@@ -143,7 +143,7 @@ class LossConfig:
         some_of("channel_weighting", "legacy_kernel", "shared_sigma", "fixed_sigma"),
     )
     alpha: float = setting(
-        1.0, "Exponent alpha of the spectrum weights of FFL and DSL (FFL).", NOT_NEGATIVE
+        1.0, "Exponent alpha of the spectrum weights of FFL and DSL (FFL: 1).", NOT_NEGATIVE
     )
     detail_zero: float = setting(
         0.0,

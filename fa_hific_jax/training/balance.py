@@ -56,7 +56,7 @@ class Observed(flax.struct.PyTreeNode):
 
 
 def start() -> BalanceState:
-    """Returns the state before the first step: power is assumed to lack in all bands alike."""
+    """Returns the state before the first step, which assumes that all bands lack the same power."""
     zero = jnp.zeros((), jnp.float32)
     return BalanceState(zero, -jnp.ones(BANDS, jnp.float32), zero)
 
@@ -78,8 +78,8 @@ def emphasis(
 ) -> Float[Array, "height half"] | None:
     """Returns the factor on each frequency of FFL for "bands", None for the other balances.
 
-    It is the power that lacks in the frequency's radial band, relative to the band that lacks most;
-    0 where x_hat has as much power as x, or more.
+    It is the log-power that x_hat lacks in the radial band of the frequency, divided by that of the
+    band that lacks most. It is 0 in bands where x_hat lacks no power.
     """
     if state is None or config.balance != "bands":
         return None
@@ -89,7 +89,7 @@ def emphasis(
 
 
 def measure(squares: dict[str, Scalar], term: str, x_hat: Image, x: Image) -> Observed:
-    """Returns what a step shows, from the squared gradient norms of the terms at x_hat."""
+    """Returns the measurements of a step, from the squared gradient norms of terms at x_hat."""
     distortion = sum(squares[name] for name in ("mse", "lpips") if name in squares)
     log_ratio = 0.5 * (jnp.log(distortion + _TINY) - jnp.log(squares[term] + _TINY))
     return Observed(log_ratio, log_power_error(x_hat, x))

@@ -18,7 +18,7 @@ INTEGRAL_TIME = 5.0
 rate responds at once is overdamped, and one whose rate lags by 50 windows still converges."""
 
 LARGEST_ERROR = math.log(4.0)
-"""Bound on |log(mean rate / target)|: early in training the rate can be off by far more."""
+"""Bound on |log(mean rate / target)|, since the rate can be off by far more early in training."""
 
 MARGIN = math.log(64.0)
 """Distance in log(lambda) by which the controller may leave the range of the switch."""
@@ -80,8 +80,8 @@ def rate_weight(
 
     Without a state, lambda is HiFiC's switch applied to this batch (`switch_lambda`). With a state
     it is the controller's, which depends on earlier batches only. The warm-up applies to both.
-    With `rate_control` "quality" there is no target: each image has a lambda of its own
-    (`conditioning.quality_lambda`), and the lambda returned here is the warm-up's factor on it.
+    With `rate_control` "quality" there is no target: each image has its own lambda
+    (`conditioning.image_lambda`), and the lambda returned here is the warm-up's factor on it.
     """
     target, factor = rate_target(step, config)
     if config.rate_control == "quality":

@@ -180,8 +180,8 @@ class Lock:
     def _replace(self, stale: str) -> bool:
         """Replaces a lock file with the text `stale`; returns False where another process does.
 
-        The new file has a fixed name at first, so that one process at a time can do this. At no
-        time is there no lock file, which a third process could create.
+        The new file first has a fixed name, so that only one process at a time can do this. A lock
+        file exists at all times, so that no third process can create one.
         """
         if not self._local:
             self._path.unlink(missing_ok=True)

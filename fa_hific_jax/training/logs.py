@@ -40,7 +40,7 @@ class Logs:
             self._events.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers of a step."""
+        """Writes the metrics of a step."""
         if self._events is None:
             return
         for name, value in values.items():

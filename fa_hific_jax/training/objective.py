@@ -18,7 +18,7 @@ TermGradient = dict[str, Any]
 
 
 class Gradients(NamedTuple):
-    """Gradients of the weighted loss, and what was measured on the way."""
+    """Gradients of the weighted loss, and the measurements that their computation gives."""
 
     outputs: AutoencoderOutput  # gradient at the outputs of the autoencoder
     raw_sigmas: Array | None  # gradient at the raw sigmas
@@ -30,9 +30,9 @@ class Gradients(NamedTuple):
 def differentiate(given: LossInputs) -> Gradients:
     """Returns the gradients of the weighted loss at the outputs of the autoencoder.
 
-    Each term is differentiated by itself, with its weight. The sum is the gradient of the loss, so
-    separate gradients cost nothing. Detail and balance change gradients alone: the metric "loss"
-    and those of the terms are without them.
+    Each term is differentiated separately, with its weight. The sum is the gradient of the loss, so
+    separate gradients cost nothing. Detail and balance change only gradients, not the metrics of
+    the terms and "loss".
     """
     config, metrics = given.settings.loss, _always_reported(given)
     loss, at_rate = jax.value_and_grad(_rate)(given.outputs.rates.noisy, given.lmbda)

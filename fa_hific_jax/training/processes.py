@@ -18,7 +18,7 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def join(coordinator: str = "", processes: int | None = None, process: int | None = None) -> None:
     """Joins the other processes of this run, if there are any, before anything else uses JAX.
 
-    What describes them, in order of precedence:
+    Their description comes from, in order of precedence:
       1. the arguments: host:port of process 0, their number, the number of this one;
       2. the environment variables of `VARIABLES`, which mean the same;
       3. a SLURM step of several tasks (one task for each GPU), or a TPU machine.

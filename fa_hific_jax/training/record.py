@@ -44,7 +44,7 @@ def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:
-    """Returns the record of a run, one without starts where no record can be read."""
+    """Returns the record of a run, without starts if none can be read."""
     try:
         record = json.loads((workdir / FILE).read_text())
     except (OSError, ValueError):

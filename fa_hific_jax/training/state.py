@@ -28,16 +28,16 @@ class DiscriminatorState(flax.struct.PyTreeNode):
 class TrainState(flax.struct.PyTreeNode):
     """State between two steps. As abstract shapes it is the layout of a checkpoint.
 
-    Fields that may be None have no type, since JAX builds the same tree of shardings.
+    Some fields are `Any`, because JAX also builds this tree with shardings instead of arrays.
 
     Attributes:
       step: number of steps taken, int32 scalar.
       params: "autoencoder" and, in a run with DSL, "dsl_sigma", the raw widths of its blurs (see
         `sigma_from_raw`).
-      optimizer: state of the optimizer, of the parameters that train alone.
+      optimizer: state of the autoencoder's optimizer, for the parameters that train.
       discriminator: a `DiscriminatorState`, None in a run without adversarial term.
-      ema_params: running mean of the autoencoder's parameters that train, with None for those that
-        do not; None with `optimizer.ema_decay` 0. See ema.py.
+      ema_params: EMA of the autoencoder's parameters that train, with None in place of the others;
+        None if `optimizer.ema_decay` is 0. See ema.py.
       controller: a `ControllerState`, None unless `loss.rate_control` is "controller".
       balance: a `BalanceState`, None if `loss.balance` is "fixed".
       skipped: number of steps that were not finite, in total and in a row, int32 of shape (2,).

@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Result of a forward pass: what the losses are computed from, and the way back."""
+    """Result of a forward pass: the inputs of the losses, and the pullback of their gradients."""
 
     outputs: AutoencoderOutput
     raw_sigmas: Array | None  # widths of the DSL's blurs, which are parameters; None without DSL
@@ -115,7 +115,7 @@ def forward(params: Any, batch: Batch, settings: Settings) -> AutoencoderOutput:
 
 
 def forward_vjp(params: Any, batch: Batch, settings: Settings) -> Forward:
-    """Runs `forward`, and returns its pullback to the parameters that train beside the outputs."""
+    """Runs `forward`; returns its outputs and the pullback to the parameters that train."""
     trained, frozen = partition(params, settings.trainable)
 
     def run(trained):
@@ -216,8 +216,8 @@ def autoencoder_gradient(
 ) -> tuple[Any, Metrics, balance.Observed | None, Metrics]:
     """Returns (gradient of the trained parameters, squared norms of terms, measurements, metrics).
 
-    Each term of the loss is differentiated by itself, at the outputs of the forward pass. From
-    there a single pullback goes through the networks.
+    Each term of the loss is differentiated separately, at the outputs of the forward pass. A single
+    pullback through the networks follows.
     """
     given = LossInputs(
         x=batch.x,

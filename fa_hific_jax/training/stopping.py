@@ -31,11 +31,11 @@ _OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Stop:
-    """Notes that the run was asked to stop; as a context, by SIGTERM, SIGHUP and Ctrl-C.
+    """Context that notes requests to stop the run: SIGTERM, SIGHUP and Ctrl-C.
 
-    SIGHUP is what a terminal sends when it is closed; under nohup it stays ignored. A second Ctrl-C
-    ends the process at once. In a run of several processes, JAX listens for SIGTERM in each of them
-    and has them agree on the step, and Ctrl-C ends the processes at once.
+    A terminal sends SIGHUP when it is closed; under nohup it stays ignored. A second Ctrl-C ends
+    the process at once. In a run of several processes, JAX listens for SIGTERM in each of them and
+    makes them agree on the step to stop at, and Ctrl-C ends the processes at once.
     """
 
     def __init__(self):
@@ -54,7 +54,7 @@ class Stop:
             signal.signal(number, handler)
 
     def asked(self, step: int) -> bool:
-        """Returns whether to stop after `step`, the same in all processes, which all must ask."""
+        """Returns True to stop after `step`, in all processes alike; all of them must call this."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked

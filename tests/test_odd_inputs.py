@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from test_cli import ROOT, image, models, run, written  # noqa: F401  (models: a fixture)
 
-from fa_hific_jax import errors
-from fa_hific_jax.cli import files, interrupts, runtime, serve, values
+from fa_hific_jax import errors, interrupts
+from fa_hific_jax.cli import files, runtime, serve, values
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError

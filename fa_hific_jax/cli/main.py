@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fa_hific_jax import __version__, streams
+from fa_hific_jax import __version__, interrupts, streams
 from fa_hific_jax.cli import (
     compress,
     decompress,
@@ -20,7 +20,6 @@ from fa_hific_jax.cli import (
     get_lpips,
     import_torch,
     info,
-    interrupts,
     pack,
     plot,
     serve,
@@ -56,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in WITH_CONFIGS:
         sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read it there.
-        importlib.import_module(f"fa_hific_jax.{argv[0]}").start()
+        with reported():
+            importlib.import_module(f"fa_hific_jax.{argv[0]}").start()
         return
     with reported():
         args = parser().parse_args(argv)

@@ -1,6 +1,7 @@
-"""Which files are images, by suffix, and the files of a folder and below."""
+"""Which files are images, by suffix, and the files of a folder and below, or of a glob."""
 
 import errno
+import glob
 import importlib.util
 import os
 import stat
@@ -75,6 +76,28 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
         yield from (file for file in files if _may_be_file(file))
+
+
+def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
+    """Returns what a glob matches, sorted; `**` stands for any number of folders.
+
+    `failed` is told of each folder that cannot be searched, which `glob` keeps to itself.
+    """
+    base = fixed_part(pattern)
+    folders = {str(base)} if base.is_dir() else set()
+    for end in range(len(base.parts) + 1, len(pattern.parts)):
+        folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
+    for folder in sorted(folders):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+    return sorted(glob.glob(str(pattern), recursive=True))
+
+
+def fixed_part(pattern: Path) -> Path:
+    """Returns the folders of a glob before its first wildcard: where relative names begin."""
+    parts = pattern.parts
+    magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[: next(magic, len(parts) - 1)])
 
 
 def _may_be_file(path: Path) -> bool:

@@ -121,9 +121,9 @@ def write_image(
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
     with whole_file(path, replace=replace) as file:
         # libtiff would tell of a full disk as of an error in the picture.
-        target = io.BytesIO() if kind == "TIFF" else file
+        memory = io.BytesIO() if kind == "TIFF" else None
         try:
-            Image.fromarray(pixels).save(target, kind, **options)
+            Image.fromarray(pixels).save(memory or file, kind, **options)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's complaint, not the format's
@@ -131,8 +131,8 @@ def write_image(
             raise UserError(
                 f"{path}: {kind} cannot hold {width} x {height} pixels ({error}): write PNG"
             ) from error
-        if isinstance(target, io.BytesIO):
-            file.write(target.getbuffer())
+        if memory:
+            file.write(memory.getbuffer())
 
 
 def check_image_name(path: Path) -> None:

@@ -235,6 +235,7 @@ def main(*_):
     interrupts.end_if_asked()
     print("went on")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 main.__module__, eval.main = eval.__name__, main
 eval.start()
 """
@@ -242,13 +243,8 @@ eval.start()
 
 @pytest.mark.long
 def test_an_interrupt_that_a_callback_loses_still_ends_an_evaluation():
-    done = subprocess.run(
-        [sys.executable, "-c", LOST_IN_EVAL],
-        env=ENV,
-        capture_output=True,
-        timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    command = [sys.executable, "-c", LOST_IN_EVAL]
+    done = subprocess.run(command, env=ENV, capture_output=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"lost\n", b"")
 
 
@@ -276,7 +272,10 @@ def test_a_full_standard_output_is_one_sentence(tmp_path):
 
 
 def test_a_closed_standard_input_is_named(tmp_path):
-    done = process("compress", "-", "-o", "b.fahj", cwd=tmp_path, preexec_fn=lambda: os.close(0))
+    line = f"{sys.executable} {ROOT}/tests/fake_model.py compress - -o b.fahj <&-"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env=ENV, capture_output=True, timeout=60
+    )
     assert one_sentence(done, 1) == "error: /dev/stdin: standard input is closed\n"
     assert written(str(tmp_path)) == []
 

@@ -18,7 +18,7 @@ from etils.epath import gpath
 from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
 
 FOLDER = "checkpoints"
@@ -317,7 +317,7 @@ def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
     Raises:
       UserError: there are none.
     """
-    if not (workdir / FOLDER).exists():
+    if not is_there(workdir / FOLDER):
         raise UserError(f"{called} {workdir} holds no {FOLDER} folder: train there with train.py")
     checkpoints = Checkpoints(workdir, kept=None)
     step = checkpoints.latest_step()
@@ -350,12 +350,26 @@ def restore_on_device(checkpoints: Checkpoints, step: int, config: ModelConfig) 
     return checkpoints.restore_autoencoder(step, abstract)
 
 
+def is_there(path: epath.Path) -> bool:
+    """Returns whether something is at the path; raises OSError where that may not be known."""
+    if "://" in str(path):
+        return path.exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
     """Returns the absolute path, which Orbax requires, of a local or cloud folder.
 
     Raises:
-      UserError: it is a file, its name cannot hold checkpoints, or its scheme or home is unknown.
+      UserError: it is empty or a file, its name cannot hold checkpoints, or its scheme or home is
+        unknown.
     """
+    if not workdir:
+        raise UserError(f"{called} is an empty name: the current folder is called .")
     if (scheme := re.match(r"(\w+)://?", workdir)) and workdir.partition("://")[0] not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise UserError(f"{called} {workdir}: {scheme[0]} is not one of {known}; write a path")
@@ -376,7 +390,6 @@ def _check_name(workdir: epath.Path) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        shown = name.encode(errors="backslashreplace").decode()
         raise UserError(
-            f"{shown} is not UTF-8, which checkpoints need: rename the folder"
+            f"{shown(name)} is not UTF-8, which checkpoints need: rename the folder"
         ) from error

@@ -1,5 +1,6 @@
 """How train and eval start and how they end: flags, and one sentence for a user's mistake."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -10,14 +11,21 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from fa_hific_jax import settings, streams
+from fa_hific_jax import interrupts, settings, streams
 from fa_hific_jax.errors import UserError, fail, reported
 
 
-def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool = False) -> None:
+def run(
+    main: Callable[..., None],
+    required: Sequence[str],
+    *,
+    arguments: bool = False,
+    ends_itself: bool = False,
+) -> None:
     """Parses the command line, runs `main`, and exits with 2 after a mistake of the user.
 
     With `arguments`, those that are no flags are given to `main`; otherwise there must be none.
+    With `ends_itself`, `main` decides what a signal does; otherwise see `interrupts.interruptible`.
 
     --config evaluates a Python file: whatever goes wrong there (no such file, a variant or key
     that does not exist, a value of another type, a mistake in its code) is reported in one
@@ -38,16 +46,19 @@ def run(main: Callable[..., None], required: Sequence[str], *, arguments: bool =
             return rest
         except SystemExit:
             sys.exit(0)  # absl ends a --help that succeeded with 1
+        except BrokenPipeError:  # the reader of a long help has gone
+            raise
         except Exception as error:  # a config is code and may raise anything
             fail(_sentence(error, argv))
 
-    def guarded(rest: list[str]) -> None:
+    def quiet(rest: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax tells much that is of no use here.
-        with reported():
-            main(*rest[1:])
+        main(*rest[1:])
 
     streams.make_safe()
-    app.run(guarded, flags_parser=parse)
+    ended = contextlib.nullcontext() if ends_itself else interrupts.interruptible()
+    with ended, reported():
+        app.run(quiet, flags_parser=parse)
 
 
 def config_folder() -> Path:

@@ -106,6 +106,9 @@ def main(*arguments: str) -> None:
     if arguments:
         raise UserError(f"unexpected argument {arguments[0]!r}: see --help")
     folders, named_by = MODELS.value, "--models"
+    for flag in (IMAGES, OUT):
+        if flag.value == "":
+            raise UserError(f"--{flag.name} is an empty name: give another, or leave it out")
     if bool(WORKDIR.value) == bool(folders):
         raise UserError("name what to evaluate: a run with --workdir, or several with --models")
     if WORKDIR.value:
@@ -143,6 +146,7 @@ def evaluate(folders: list[str], named_by: str, given: settings.Settings | None,
 
 def compare(names: Sequence[str], given: settings.Settings | None) -> None:
     """Prints which of two models wins where; with --out, also writes comparison.json."""
+    names = [name for name in names if name]  # An unset variable of a shell leaves "".
     if len(names) != 2:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
     from fa_hific_jax.evaluation import comparison, comparison_table, results

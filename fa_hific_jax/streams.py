@@ -32,12 +32,15 @@ def make_safe() -> None:
     """Makes standard error a place where writing never fails, at the start of a process.
 
     Closed standard descriptors become /dev/null, as the next file that is opened would get the
-    number, and with it what libraries print. A disk that is full costs the notes alone.
+    number, and with it what libraries print. A disk that is full costs the notes alone. On standard
+    output, a name that the encoding of the terminal cannot hold is escaped.
     """
     with contextlib.suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) < 3:
             pass
         os.close(number)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         raw = _Dropping(2, "w", closefd=False)
         buffer = io.BufferedWriter(raw)  # pyright: ignore[reportArgumentType]

@@ -41,7 +41,7 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (
 
 def start() -> None:
     """The whole of the command, with the flags of sys.argv."""
-    commands.run(main, required=["config", "workdir"])
+    commands.run(main, required=["config", "workdir"], ends_itself=True)
 
 
 def main() -> None:

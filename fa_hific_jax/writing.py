@@ -98,10 +98,11 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
     temporary = _new_file(target)
     _unfinished.add(temporary)
     try:
-        yield temporary
-        _sync(temporary)
-        _keep_permissions(target, temporary)
-        renamed = _take_name(temporary, target, path, replace)
+        with _named(path, temporary):
+            yield temporary
+            _sync(temporary)
+            _keep_permissions(target, temporary)
+            renamed = _take_name(temporary, target, path, replace)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -136,12 +137,13 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
     temporary = _random_name(target.parent)
     _unfinished.add(temporary)
     try:
-        temporary.mkdir()
-        _remove_leftovers(temporary)
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-            _sync(temporary / name)
-        _take_folder_name(temporary, target, folder, replace)
+        with _named(folder, temporary):
+            temporary.mkdir()
+            _remove_leftovers(temporary)
+            for name, data in files.items():
+                (temporary / name).write_bytes(data)
+                _sync(temporary / name)
+            _take_folder_name(temporary, target, folder, replace)
     except OSError as error:
         if error.errno not in (*_NOT_BY_RENAMING, *_UNWRITABLE) or not target.is_dir():
             raise
@@ -161,6 +163,18 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # "File exists" would not say what is wrong.
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder)) from error
+
+
+@contextlib.contextmanager
+def _named(path: StrPath, temporary: Path) -> Iterator[None]:
+    """Lets errors of the operating system tell of the target: a full disk tells no name at all."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.errno is not None and error.filename is None
+        if unnamed or str(error.filename).startswith(str(temporary)):
+            error.filename = str(path)
+        raise
 
 
 def _random_name(folder: Path) -> Path:

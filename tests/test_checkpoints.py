@@ -9,6 +9,7 @@ from etils import epath
 
 from fa_hific_jax.checkpoints import Checkpoints, LiteralPath, newest, workdir_path
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.training.logs import read_scalars
 
 ARRAYS = {"x": jnp.arange(5.0), "y": {"z": jnp.ones((2, 3))}}
 
@@ -36,7 +37,7 @@ def test_any_name_of_a_folder_holds_checkpoints(name, tmp_path):
     ("name", "expected"),
     [
         ("c\\d", r"c\\d/run contains a backslash, which checkpoints cannot: rename the folder"),
-        ("a\udcff", r"a\\udcff/run is not UTF-8, which checkpoints need: rename the folder"),
+        ("a\udcff", r"a\\xff/run is not UTF-8, which checkpoints need: rename the folder"),
     ],
 )
 def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, expected, tmp_path):
@@ -52,6 +53,7 @@ def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, ex
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("", "--workdir is an empty name: the current folder is called ."),
         (
             "file:///x",
             r"--workdir file:///x: file:// is not one of gs://, s3://, az://, hf://; ",
@@ -63,6 +65,17 @@ def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, ex
 def test_beginnings_that_stand_for_nothing_make_no_folder_of_that_name(name, expected):
     with pytest.raises(UserError, match=expected):
         workdir_path(name)
+
+
+def test_a_run_that_may_not_be_looked_into_is_not_called_empty(tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(PermissionError, match="checkpoints"):
+        newest(epath.Path(tmp_path), "--workdir")
+    with pytest.raises(PermissionError, match="metrics.jsonl"):
+        read_scalars(epath.Path(tmp_path))
 
 
 def test_home_without_a_name_in_the_environment_is_that_of_the_user(monkeypatch):

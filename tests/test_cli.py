@@ -20,7 +20,8 @@ from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.cli import batch, files, interrupts, runtime
+from fa_hific_jax import interrupts
+from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.main import COMMANDS, main
 from fa_hific_jax.cli.progress import Progress, _clock
 from fa_hific_jax.codec import bitstream

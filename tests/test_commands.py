@@ -216,7 +216,12 @@ def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
         (["--workdir=a", "--models=b"], "name what to evaluate: a run with --workdir, or several"),
         (["--models=a,b"], "--out is missing: several models need a folder for their results"),
         (["--workdir=a", "surplus"], "unexpected argument 'surplus': see --help"),
-        (["--compare", "a"], "--compare takes two folders, not 1: --compare RUN_A RUN_B"),
+        (["--compare", "a", ""], "--compare takes two folders, not 1: --compare RUN_A RUN_B"),
+        pytest.param(
+            ["--workdir=a", "--out="],
+            "--out is an empty name: give another, or leave it out",
+            marks=pytest.mark.long,
+        ),
         (["--workdir=a", "--quality=high"], "--quality is high: give numbers from 0 to 1"),
         (["--workdir=a", "--limit=few"], "--limit=few: invalid literal for int()"),
     ],

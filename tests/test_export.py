@@ -1,5 +1,8 @@
 """`fa-hific export`: a checkpoint becomes a model that codes, and mistakes one sentence."""
 
+import errno
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +67,27 @@ def test_step_precision_and_replacement_are_the_users(workdir, tmp_path, capsys)
     )
     export(workdir, "-o", tmp_path / "model", "--force")
     assert load_model(tmp_path / "model").origin["step"] == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_one_sentence_and_the_old_model_stays(
+    workdir, tmp_path, capsys, monkeypatch, number
+):
+    export(workdir, "-o", tmp_path / "model", "--step", 3)
+
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(SystemExit) as end:
+        export(workdir, "-o", tmp_path / "model", "--force")
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'model'}") and said.count("\n") == 1
+    assert said.endswith(f": {os.strerror(number)}\n")
+    assert load_model(tmp_path / "model").origin["step"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -14,7 +14,7 @@ PACKAGE = "fa_hific_jax"
 ORDER = (
     ("errors", "ops", "spectra", "streams"),
     ("settings", "writing", "blur"),
-    ("fidelity",),
+    ("fidelity", "interrupts"),
     ("entropy", "losses", "data"),
     ("models", "metrics"),
     ("codec", "checkpoints"),

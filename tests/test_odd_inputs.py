@@ -2,6 +2,7 @@
 # ruff: noqa: F811
 
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -16,8 +17,8 @@ import pytest
 from PIL import Image
 from test_cli import ROOT, image, models, run, written  # noqa: F401  (models: a fixture)
 
-from fa_hific_jax import errors
-from fa_hific_jax.cli import files, interrupts, runtime, serve, values
+from fa_hific_jax import errors, interrupts, streams
+from fa_hific_jax.cli import files, runtime, serve, values
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
@@ -245,6 +246,34 @@ def test_an_interrupt_that_a_callback_loses_still_ends_the_command():
     assert ended.value.code == 130
 
 
+LOST_IN_EVAL = """
+import gc, os, signal, time
+from fa_hific_jax import eval, interrupts
+
+def main(*_):
+    def lose(phase, info):
+        gc.callbacks.remove(lose)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+    gc.callbacks.append(lose)
+    gc.collect()
+    print("lost", flush=True)
+    interrupts.end_if_asked()
+    print("went on")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main.__module__, eval.main = eval.__name__, main
+eval.start()
+"""
+
+
+@pytest.mark.long
+def test_an_interrupt_that_a_callback_loses_still_ends_an_evaluation():
+    command = [sys.executable, "-c", LOST_IN_EVAL]
+    done = subprocess.run(command, env=ENV, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"lost\n", b"")
+
+
 # Standard streams, environment.
 
 
@@ -266,6 +295,36 @@ def test_a_full_standard_output_is_one_sentence(tmp_path):
     with open("/dev/full", "wb") as full:
         done = process("info", tmp_path, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert "standard output: No space left on device" in one_sentence(done, 1)
+
+
+def test_a_closed_standard_input_is_named(tmp_path):
+    line = f"{sys.executable} {ROOT}/tests/fake_model.py compress - -o b.fahj <&-"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env=ENV, capture_output=True, timeout=60
+    )
+    assert one_sentence(done, 1) == "error: /dev/stdin: standard input is closed\n"
+    assert written(str(tmp_path)) == []
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped_on_standard_output(monkeypatch):
+    bytes_ = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, "ascii"))
+    streams.make_safe()
+    print("é\udcff.png", flush=True)
+    assert bytes_.getvalue() == b"\\xe9\\udcff.png\n"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("script", "flag"), [("train", "--help"), ("eval", "--helpfull")])
+def test_a_reader_of_the_help_that_has_gone_ends_it_in_silence(script, flag):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        command = [sys.executable, "-m", "fa_hific_jax", script, flag]
+        done = subprocess.run(
+            command, env=ENV, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, timeout=120
+        )
+    assert done.stderr == b"" and done.returncode == 141
 
 
 @pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])

@@ -215,6 +215,8 @@ NAMES = [
     (["pack", "", "-o", "packed", "--shards", "1"], "an empty name"),
     (["export", "run", "-o", ""], "'' is no name"),
     (["get-lpips", "-o", "-"], "'-' is no name"),
+    (["get-lpips", "--from", ""], "'' is no name"),
+    (["get-inception", "--from", ""], "'' is no name"),
     (["import-torch", "a.pt", "-o", ""], "'' is no name"),
     (["plot", "run", "-o", ""], "'' is no name"),
     (["compress", "a.png", "-o", "~nobody-of-this-name/x"], "no such home folder; ./~nobody"),

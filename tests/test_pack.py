@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -187,6 +188,29 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, photos, capsys):
     with pytest.raises(SystemExit):
         run(photos, "-o", tmp_path / "file" / "out", "--shards", "1")
     assert "cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_names_of_images_need_not_be_utf_8(tmp_path, photos, capsys):
+    os.rename(photos / "0.png", os.fsencode(photos) + b"/\xff.png")
+    (photos / os.fsdecode(b"\xfe.png")).write_bytes(b"no image")
+    run(photos, "-o", tmp_path / "out", "--shards", "1")
+    said = capsys.readouterr()
+    assert "8 images" in said.out and "left out: 1 damaged" in said.out
+    assert f"skipped {photos}/\\xfe.png: cannot be read as an image" in said.err
+    assert len(open_source(f"arrayrecord:{tmp_path / 'out'}")) == 8
+    run(photos, "-o", tmp_path / "out", "--shards", "1")
+
+
+def test_a_name_that_array_record_does_not_take_is_refused(tmp_path, photos, capsys):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    with pytest.raises(SystemExit) as refused:
+        run(photos, "-o", folder, "--shards", "1")
+    assert refused.value.code == 2 and not folder.exists()
+    assert f"{tmp_path}/\\xff: is not UTF-8, which ArrayRecord needs" in capsys.readouterr().err
+    folder.mkdir()
+    (folder / "a.array_record").touch()
+    with pytest.raises(UserError, match="is not UTF-8, which ArrayRecord needs"):
+        open_source(f"arrayrecord:{folder}")
 
 
 def test_a_full_disk_is_named(tmp_path, photos, monkeypatch):

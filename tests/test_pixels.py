@@ -488,3 +488,17 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 def test_names_as_long_as_names_can_be_are_written(tmp_path):
     write_image(tmp_path / ("a" * 251 + ".png"), COLORS)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_a_disk_that_is_full_is_not_called_a_picture_that_does_not_fit(tmp_path, suffix):
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_image(tmp_path / f"a{suffix}", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(tmp_path / f"a{suffix}") and not list(tmp_path.iterdir())

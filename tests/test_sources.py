@@ -158,6 +158,31 @@ def test_a_folder_without_permission_says_so(tmp_path, monkeypatch):
         )
 
 
+def test_a_folder_that_a_glob_cannot_enter_is_not_passed_over(tmp_path, monkeypatch):
+    write(tmp_path / "a.png")
+    write(tmp_path / "closed" / "b.png")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in path and real(path, mode))
+    with pytest.raises(UserError, match=r"closed/: cannot be listed \(Permission denied\)"):
+        open_source(f"{tmp_path}/**/*.png")
+
+
+@pytest.mark.parametrize("spec", ["", "arrayrecord:"])
+def test_an_empty_name_is_not_the_current_folder(spec):
+    with pytest.raises(UserError, match="an empty name stands for no images"):
+        open_source(spec)
+
+
+def test_memory_that_ran_out_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def run_out(path):
+        raise MemoryError
+
+    source = open_source(str(write(tmp_path / "a.png").parent))
+    monkeypatch.setattr(Image, "open", run_out)
+    with pytest.raises(MemoryError):
+        source[0]
+
+
 def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
     source = open_source(str(write(tmp_path / "a.png").parent))
 

@@ -91,6 +91,27 @@ def test_a_link_stays_and_its_target_is_replaced():
     assert names("deep") == ["new", "real"]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_told_with_the_name_of_the_target(monkeypatch, number):
+    failing(monkeypatch, "fsync", number)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        write("a", b"new")
+    assert error.value.filename == "a"
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        write_folder("model", {"weights": b"new"})
+    assert error.value.filename == "model" and names() == []
+
+
+def test_a_folder_that_takes_no_folder_is_told_with_the_name_of_the_target(monkeypatch):
+    def refuse(path, mode=0o777):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(OSError, match="Read-only") as error:
+        write_folder("model", {"weights": b"new"})
+    assert error.value.filename == "model"
+
+
 def test_a_file_in_the_place_of_a_folder_is_named():
     Path("a").touch()
     with pytest.raises(NotADirectoryError, match="is not a folder: 'a'"):

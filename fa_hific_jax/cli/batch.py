@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import files, interrupts, values
+from fa_hific_jax import interrupts
+from fa_hific_jax.cli import files, values
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.cli.runtime import MODEL_VARIABLE

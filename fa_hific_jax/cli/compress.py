@@ -21,7 +21,6 @@ exit codes:
 """
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 from fa_hific_jax.cli import batch, files, runtime, values
@@ -146,7 +145,7 @@ def _check_names(jobs: list[files.Job]) -> None:
             )
 
 
-def _sizes(paths: list[Path], contents: Mapping[Path, bytes]) -> dict[Path, tuple[int, int]]:
+def _sizes(paths: list[Path], contents: files.Contents) -> dict[Path, tuple[int, int]]:
     """Height and width of each image; those without a readable header are left to fail later."""
     from fa_hific_jax.codec.pixels import image_size
 

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import glob
 import io
 import mimetypes
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fa_hific_jax import streams
-from fa_hific_jax.data.image_names import is_any_image, left_out, literal, walk
+from fa_hific_jax.data.image_names import fixed_part, is_any_image, left_out, matches, walk
 from fa_hific_jax.errors import UserError, reason, say, shown
 from fa_hific_jax.writing import TargetExists
 
@@ -22,6 +21,9 @@ COMPRESSED = ".fahj"
 COMPRESSED_SUFFIXES = frozenset({COMPRESSED})
 # The last bytes of a whole image.
 _ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+
+Contents = Mapping[Path, bytes | OSError]
+"""What was read of files that can be read only once, or why that failed."""
 
 
 class Found(NamedTuple):
@@ -189,8 +191,8 @@ def leaving_existing(skip_existing: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_streams(jobs: Sequence[Job]) -> Iterator[dict[Path, bytes]]:
-    """Yields the content of the sources that can be read only once, and holds named pipes open.
+def open_streams(jobs: Sequence[Job]) -> Iterator[Contents]:
+    """Yields what was read of the sources that can be read only once; holds named pipes open.
 
     To be used in the main thread, where a signal ends the wait for the other end of a pipe.
     """
@@ -203,22 +205,27 @@ def open_streams(jobs: Sequence[Job]) -> Iterator[dict[Path, bytes]]:
         yield contents
 
 
-def _read_once(jobs: Sequence[Job]) -> dict[Path, bytes]:
+def _read_once(jobs: Sequence[Job]) -> Contents:
     paths = dict.fromkeys(job.source for job in jobs if streams.is_read_once(job.source))
     if streams.STDIN in paths and sys.stdin is not None and sys.stdin.isatty():
         raise UserError("standard input is a terminal: redirect it from a file or a pipe")
     contents = {}
     for path in paths:
-        with contextlib.suppress(OSError):  # It fails again, and is named, when its turn comes.
+        try:
             contents[path] = streams.receive(path)
+        except OSError as error:  # It is named when its turn comes.
+            contents[path] = error
     return contents
 
 
-def opened(path: Path, contents: Mapping[Path, bytes]) -> io.BufferedIOBase:
+def opened(path: Path, contents: Contents) -> io.BufferedIOBase:
     """The file opened to be read, or its content as a file where `open_streams` has it."""
     if path not in contents:
         return path.open("rb")
-    file = io.BytesIO(contents[path])
+    content = contents[path]
+    if isinstance(content, OSError):
+        raise content
+    file = io.BytesIO(content)
     file.name = str(path)  # in the sentences of errors
     return file
 
@@ -267,29 +274,8 @@ def _checked(path: Path, mode: int) -> Path:
 
 def _matches(text: str, path: Path, failed: Callable[[OSError], None]) -> list[Found]:
     """The files that a glob matches; raises UserError where the text is the name of nothing."""
-    pattern = literal(path)
-    names = sorted(glob.glob(str(pattern), recursive=True)) if glob.has_magic(text) else []
+    names = matches(path, failed) if glob.has_magic(text) else []
     if not names and not set("*?").intersection(text):  # Brackets may be part of a name.
         raise UserError(f"{shown(text)}: no such file or folder")
-    base = _fixed_part(path)
-    for folder in _searched(pattern, base):
-        if not os.access(folder, os.R_OK | os.X_OK):  # glob keeps it to itself.
-            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
-    matches = (Path(name) for name in names)
-    return [Found(file, file.relative_to(base)) for file in matches if os.path.isfile(file)]
-
-
-def _searched(pattern: Path, base: Path) -> list[str]:
-    """The folders whose content a glob is compared with."""
-    folders = {str(base)} if base.is_dir() else set()
-    for end in range(len(base.parts) + 1, len(pattern.parts)):
-        folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
-    return sorted(folders)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of a glob before its first wildcard: where relative names begin."""
-    parts = pattern.parts
-    magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
-    first = next((i for i in magic if not os.path.isdir(Path(*parts[: i + 1]))), len(parts) - 1)
-    return Path(*parts[:first])
+    base = fixed_part(path)
+    return [Found(Path(n), Path(n).relative_to(base)) for n in names if os.path.isfile(n)]

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="folder",
         metavar="FOLDER",
-        type=pathlib.Path,
+        type=files.path_name,
         help="convert the published file in this folder instead of downloading it",
     )
 
@@ -41,4 +41,4 @@ def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz; raises a UserError where there is none to be had."""
     from fa_hific_jax.convert.inception_weights import get_inception
 
-    print(get_inception(args.output and pathlib.Path(args.output), args.folder))
+    print(get_inception(*(p and pathlib.Path(p) for p in (args.output, args.folder))))

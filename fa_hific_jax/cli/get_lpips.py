@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="folder",
         metavar="FOLDER",
-        type=pathlib.Path,
+        type=files.path_name,
         help="convert the published files in this folder instead of downloading them",
     )
 
@@ -52,4 +52,4 @@ def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz; raises a UserError where there is none to be had."""
     from fa_hific_jax.convert.lpips_weights import get_lpips
 
-    print(get_lpips(args.net, args.output and pathlib.Path(args.output), args.folder))
+    print(get_lpips(args.net, *(p and pathlib.Path(p) for p in (args.output, args.folder))))

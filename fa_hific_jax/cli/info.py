@@ -16,7 +16,8 @@ import argparse
 import json
 from pathlib import Path
 
-from fa_hific_jax.cli import batch, files, interrupts
+from fa_hific_jax import interrupts
+from fa_hific_jax.cli import batch, files
 from fa_hific_jax.errors import shown
 
 

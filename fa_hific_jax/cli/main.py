@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fa_hific_jax import __version__, streams
+from fa_hific_jax import __version__, interrupts, streams
 from fa_hific_jax.cli import (
     compress,
     decompress,
@@ -21,7 +21,6 @@ from fa_hific_jax.cli import (
     get_lpips,
     import_torch,
     info,
-    interrupts,
     pack,
     plot,
     serve,

@@ -24,8 +24,8 @@ import argparse
 import os
 from pathlib import Path
 
-from fa_hific_jax import streams
-from fa_hific_jax.cli import batch, files, interrupts, values
+from fa_hific_jax import interrupts, streams
+from fa_hific_jax.cli import batch, files, values
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError, reason, say, shown

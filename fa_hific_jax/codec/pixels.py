@@ -1,5 +1,6 @@
 """Pictures in and out: image files of any kind, lossless transparency."""
 
+import io
 import lzma
 from pathlib import Path
 
@@ -119,8 +120,10 @@ def write_image(
     options = with_metadata(options, metadata, kind)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
     with whole_file(path, replace=replace) as file:
+        # libtiff would tell of a full disk as of an error in the picture.
+        memory = io.BytesIO() if kind == "TIFF" else None
         try:
-            Image.fromarray(pixels).save(file, kind, **options)
+            Image.fromarray(pixels).save(memory or file, kind, **options)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's complaint, not the format's
@@ -128,6 +131,8 @@ def write_image(
             raise UserError(
                 f"{path}: {kind} cannot hold {width} x {height} pixels ({error}): write PNG"
             ) from error
+        if memory:
+            file.write(memory.getbuffer())
 
 
 def check_image_name(path: Path) -> None:

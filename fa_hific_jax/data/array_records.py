@@ -4,7 +4,7 @@ import bisect
 import importlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fa_hific_jax.data import images, listing
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 
 MARK = ".array_record"  # within the name of every shard, ours and those of TensorFlow Datasets
 MANIFEST = "manifest.json"
@@ -42,6 +42,7 @@ class ArrayRecords:
                 "files, which `fa-hific pack` writes"
             )
         _check_finished(pattern)
+        check_names(self._paths)
         with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
             self._shards = list(pool.map(_open, self._paths))
         self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
@@ -93,6 +94,17 @@ def array_record_module(name: str) -> ModuleType:
             f"{name}: ArrayRecord cannot be used here ({listing.reason(error)}); it comes with "
             "Grain on Linux and macOS but not on Windows: use a folder of images"
         ) from error
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises UserError for the first name that is not UTF-8: ArrayRecord takes no other."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{shown(name)}: is not UTF-8, which ArrayRecord needs: choose another name"
+            ) from error
 
 
 def _open(path: str) -> Any:  # Grain's class for it, which on Windows has no methods

@@ -1,4 +1,4 @@
-"""Which files are images, by suffix, and the files of a folder and below."""
+"""Which files are images, by suffix, and the files of a folder and below, or of a glob."""
 
 import errno
 import glob
@@ -78,16 +78,32 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
         yield from (file for file in files if _may_be_file(file))
 
 
-def literal(pattern: Path) -> Path:
-    """The glob with the folders at its beginning escaped that exist under that very name.
+def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
+    """Returns what a glob matches, sorted; `**` stands for any number of folders.
 
-    So `photos [2020]/*.png` finds what is in the folder `photos [2020]`.
+    `failed` is told of each folder that cannot be searched, which `glob` keeps to itself.
     """
-    for end in range(len(pattern.parts) - 1, 0, -1):
-        folder = Path(*pattern.parts[:end])
-        if folder.is_dir():
-            return Path(glob.escape(str(folder)), *pattern.parts[end:])
-    return pattern
+    base = fixed_part(pattern)
+    pattern = Path(glob.escape(str(base)), *pattern.parts[len(base.parts) :])
+    folders = {str(base)} if base.is_dir() else set()
+    for end in range(len(base.parts) + 1, len(pattern.parts)):
+        folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
+    for folder in sorted(folders):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+    return sorted(glob.glob(str(pattern), recursive=True))
+
+
+def fixed_part(pattern: Path) -> Path:
+    """Returns the folders of a glob before its first wildcard: where relative names begin.
+
+    A folder that exists under its very name is none, so `photos [2020]/*.png` finds what is in
+    `photos [2020]`.
+    """
+    parts = pattern.parts
+    magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
+    first = next((i for i in magic if not os.path.isdir(Path(*parts[: i + 1]))), len(parts) - 1)
+    return Path(*parts[:first])
 
 
 def _may_be_file(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from etils import epath
 
-from fa_hific_jax.data.image_names import literal, walk
+from fa_hific_jax.data.image_names import matches, walk
 from fa_hific_jax.errors import UserError
 
 
@@ -22,8 +22,10 @@ def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
       wanted: says of a file's name whether it counts.
 
     Raises:
-      UserError: the place cannot be listed. Finding nothing is not an error.
+      UserError: an empty pattern, or the place cannot be listed. Finding nothing is not an error.
     """
+    if not pattern:
+        raise UserError("an empty name stands for no images; the current folder is called .")
     try:
         found = _remote(pattern, wanted) if is_remote(pattern) else _local(pattern, wanted)
     except UserError:
@@ -62,7 +64,7 @@ def _local(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:
     path = Path(pattern).expanduser()
     if path.is_dir():
         return [str(file) for file in walk(path, _raise) if wanted(file.name)]
-    names = [str(path)] if path.is_file() else glob.glob(str(literal(path)), recursive=True)
+    names = [str(path)] if path.is_file() else matches(path, _raise)
     if not names and path.parent.is_dir():
         os.scandir(path.parent).close()  # says what glob keeps to itself: no permission
     return [name for name in names if wanted(os.path.basename(name)) and os.path.isfile(name)]

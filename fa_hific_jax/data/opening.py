@@ -28,7 +28,7 @@ def readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
                 stack.enter_context(file)
             stack.enter_context(_without_bomb_guard())
             yield file, name
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
         raise _unreadable(name, "not of a kind that Pillow knows") from error

@@ -24,7 +24,7 @@ from PIL import Image
 
 from fa_hific_jax import __version__
 from fa_hific_jax.data import images
-from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module
+from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_names
 from fa_hific_jax.data.listing import reason
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_path, write
@@ -108,10 +108,11 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
       advance: told the bytes of each image file that is done, also of those packed earlier.
 
     Raises:
-      UserError: no ArrayRecord here, a folder with shards of another plan, or one that cannot be
-        written to.
+      UserError: no ArrayRecord here, a folder whose name it does not take, with shards of another
+        plan, or that cannot be written to.
     """
     writer = array_record_module("pack").ArrayRecordWriter
+    check_names([os.fspath(folder)])
     pool = ThreadPoolExecutor(jobs)
     try:
         folder.mkdir(parents=True, exist_ok=True)

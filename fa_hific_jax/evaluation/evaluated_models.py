@@ -69,11 +69,11 @@ def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) 
     """
     path = checkpoints.workdir_path(shipped.place(folder), named_by)
     name = path.name or "model"
-    if (path / DESCRIPTION).exists():
+    if checkpoints.is_there(path / DESCRIPTION):
         model = load_model(Path(path))
         known = model.origin.get("settings") or {}
         return EvaluatedModel(name, "model", model, None, model.origin.get("step"), known)
-    if named_by != "--workdir" and not (path / checkpoints.FOLDER).exists():
+    if named_by != "--workdir" and not checkpoints.is_there(path / checkpoints.FOLDER):
         raise UserError(
             f"{named_by} {folder}: neither a run (it holds no {checkpoints.FOLDER} folder) nor an "
             f"exported model (it holds no {DESCRIPTION}): give one of the two"

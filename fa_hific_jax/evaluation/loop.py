@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 
-from fa_hific_jax import __version__, metrics
+from fa_hific_jax import __version__, interrupts, metrics
 from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import bits, images, points, workers
@@ -75,6 +75,7 @@ class Loop:
         with workers.executor(self._jobs) as executor:
             begun = (each for image in readable for each in self._begin(image, executor))
             for task, coded in _ahead(begun, ahead):
+                interrupts.end_if_asked()
                 row = self._finish(task, coded)
                 first = row if task.point is self._points[0] else first
                 if task.point is self._points[-1] and task.image not in finished:

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from fa_hific_jax import writing
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.evaluation.images import Image, write_decoded
@@ -68,6 +69,7 @@ def _start() -> None:
 
     def follow() -> None:
         parent.join()
+        writing.remove_unfinished()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

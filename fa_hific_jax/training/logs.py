@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from fa_hific_jax.checkpoints import is_there
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
@@ -65,7 +66,7 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
       UserError: there is no such file, or nothing in it.
     """
     path = workdir / FILE
-    if not path.is_file():
+    if not is_there(path):
         raise UserError(f"{workdir} holds no {FILE}: name the --workdir of a training run")
     reports = {}
     for line in path.read_bytes().splitlines():

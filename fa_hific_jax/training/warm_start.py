@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import unflatten_dict
 
-from fa_hific_jax.checkpoints import differences, newest, workdir_path
+from fa_hific_jax.checkpoints import differences, is_there, newest, workdir_path
 from fa_hific_jax.codec import model_folder, shipped
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
@@ -52,7 +52,7 @@ def find(settings: Settings) -> StoredParameters:
       UserError: there is none, or its parameters have another meaning than those of `settings`.
     """
     folder = workdir_path(shipped.place(settings.init_from), "config.init_from")
-    is_model = (folder / model_folder.DESCRIPTION).exists()
+    is_model = is_there(folder / model_folder.DESCRIPTION)
     source = _of_model(folder) if is_model else _of_checkpoint(folder)
     stored = source.settings
     for key, was, is_now in differences(stored, settings, ["model", "discriminator"]):

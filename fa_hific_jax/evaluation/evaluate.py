@@ -1,4 +1,4 @@
-"""Models and classical codecs over the same images: coded, measured, written down, as one page."""
+"""Codes and measures the same images with models and classical codecs, and writes the results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
     same `out` has finished is not computed again. `out` then holds originals/, reconstructions/,
     bits/, rows.jsonl, results.json, summary.csv and report.html. With several processes each takes
-    every n-th image and writes its rows; the first one waits for all of them, merges, and writes
-    the rest; the others return None.
+    every n-th image and writes its rows. Process 0 waits for all of them, merges, and writes the
+    rest; the others return None.
 
     Args:
-      evaluation: codecs, points, images and weights; images that cannot be read are skipped and
-        named.
+      evaluation: codecs, points, images and weights. An image that cannot be read is skipped and
+        named in the results.
       out: a folder, on a disk that all processes see.
       meta: "meta" of the results, to which this function adds.
 
@@ -78,12 +78,11 @@ def _assembled(
 
 
 def _sets(mean: Mapping[str, Any], rows: Sequence[Row], features: Features) -> list[dict[str, Any]]:
-    """Returns the metrics of the set of images that a point of a codec has made."""
+    """Returns the metrics of sets of the images at the point of a mean."""
     point = {"codec": mean["codec"], "point": mean["point"]}
-    of_point = [row for row in rows if (row.codec, row.point) == (mean["codec"], mean["point"])]
+    of_point = [row for row in rows if (row.codec, row.point) == results.point_of(mean)]
     originals = [images.original_file(row.image) for row in of_point]
-    decoded = [row.file for row in of_point]
-    entries = features.set_metrics(originals, decoded)
+    entries = features.set_metrics(originals, [row.file for row in of_point])
     if len(of_point) < mean["images"]:
         reason = f"of {mean['images']} images only {len(of_point)} could be coded"
         entries = [entry | {"value": None, "not_measured": reason} for entry in entries]
@@ -106,8 +105,8 @@ def _check_something_is_left(merged: Share, named: str) -> None:
     if merged.failed:
         first = merged.failed[0]
         raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
-    reasons = [entry["reason"] for entry in merged.skipped]
-    raise UserError(f"no image could be read: {reasons[0] if reasons else f'{named} is empty'}")
+    reason = merged.skipped[0]["reason"] if merged.skipped else f"{named} is empty"
+    raise UserError(f"no image could be read: {reason}")
 
 
 def _say(text: str) -> None:

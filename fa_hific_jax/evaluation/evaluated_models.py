@@ -1,4 +1,4 @@
-"""The models to evaluate: loaded from runs and exported folders, named, and described."""
+"""The models to evaluate: loads them from runs and exported folders, and describes them."""
 
 import dataclasses
 import functools
@@ -29,12 +29,12 @@ class EvaluatedModel:
     kind: str  # "model", or "control" for one that has not been trained
     model: Model
     params: Any  # of the `Autoencoder`; None for an exported model, which lacks some of them
-    step: int | None  # of training, where known
-    settings: Mapping[str, Any]  # those of the run, nested, as far as they are known
+    step: int | None  # training step, where known
+    settings: Mapping[str, Any]  # settings of the run, nested, as far as they are known
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all weights and tables; `model_id` alone leaves the encoder out."""
+        """Hash of all weights and tables; `model_id` alone does not cover the encoder."""
         found = hashlib.sha256(self.model.model_id)
         for leaf in jax.tree.leaves(self.model.params):
             found.update(np.asarray(leaf).tobytes())
@@ -60,12 +60,13 @@ def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) 
     """Loads the newest checkpoint of a training run, or an exported model.
 
     Args:
-      folder: of a run, or written by `fa-hific export`, or the name of a shipped model.
+      folder: the folder of a run or of an exported model, or the name of a shipped model.
       named_by: the flag with which the user named the folder, for messages.
       held: settings that the run must agree with; by default its own are taken.
 
     Raises:
-      UserError: neither of the two, damaged, or the run has another model than `held`.
+      UserError: the folder is neither of the two or damaged, or the run has another model than
+        `held`.
     """
     path = checkpoints.workdir_path(shipped.place(folder), named_by)
     name = path.name or "model"
@@ -103,7 +104,7 @@ def _read_run(path: epath.Path, named_by: str) -> tuple[Any, int, dict[str, Any]
 
 
 def untrained(of: EvaluatedModel) -> EvaluatedModel:
-    """Returns the same networks with the random parameters with which the run began."""
+    """Returns the same networks with random parameters, drawn with the seed of the run."""
     seed = of.settings.get("train", {}).get("seed", 0)
     params = init_parameters(of.model.config, jax.random.key(seed))
     model = from_params(of.model.config, params)

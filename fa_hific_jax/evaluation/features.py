@@ -1,4 +1,4 @@
-"""Features of pictures, kept in files beside them: what metrics between sets of images need."""
+"""Features of pictures, kept in files beside them, for the metrics between sets of images."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ def measured_with(weights: Weights) -> str:
 class Features:
     """Features of the pictures in a folder, each computed once and kept in features/.
 
-    A file of features names the picture's key and the weights: those of another are not taken.
+    A file of features names the picture's key and the weights, so that no other features are taken.
     """
 
     def __init__(self, weights: Weights, folder: Path):

@@ -1,4 +1,4 @@
-"""Shares of several processes, which the first one merges.
+"""Shares of several processes, which process 0 merges.
 
 They are exchanged through files in the folder of the results, which all processes must see: one may
 wait for hours on another, too long for a collective operation.
@@ -55,24 +55,25 @@ def hand_in(out: Path, share: Share) -> None:
     write_json(_path(out, jax.process_index()), dataclasses.asdict(share))
 
 
-def gather(out: Path, own: Share) -> Share:
-    """Waits for the other processes and returns all shares as one, keys in order.
+def gather(out: Path, merged: Share) -> Share:
+    """Waits for the other processes and adds their shares to that of process 0, keys in order.
 
     Raises:
       UserError: another process ended with one.
     """
-    shares = [dataclasses.asdict(own)]
     for process in range(1, jax.process_count()):
         while not _path(out, process).exists():
             time.sleep(0.2)
-        shares.append(json.loads(_path(out, process).read_bytes()))
-        if "error" in shares[-1]:
-            raise UserError(f"process {process} of the evaluation ended: {shares[-1]['error']}")
+        found = json.loads(_path(out, process).read_bytes())
+        if "error" in found:
+            raise UserError(f"process {process} of the evaluation ended: {found['error']}")
+        merged.images += found["images"]
+        merged.keys += map(tuple, found["keys"])
+        merged.skipped += found["skipped"]
+        merged.failed += found["failed"]
     shutil.rmtree(out / FOLDER, ignore_errors=True)
-    lists = ([e for share in shares for e in share[name]] for name in ("keys", "skipped", "failed"))
-    keys, skipped, failed = lists
-    images = sum(share["images"] for share in shares)
-    return Share(images, sorted(map(tuple, keys)), skipped, failed)
+    merged.keys.sort()
+    return merged
 
 
 def _path(out: Path, process: int) -> Path:

@@ -1,4 +1,4 @@
-"""Points of an evaluation: every codec with each of its settings, and how one codes an image."""
+"""Points of an evaluation: every codec with each of its settings; how a model codes an image."""
 
 import dataclasses
 import time
@@ -11,9 +11,9 @@ import numpy as np
 from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.evaluation import baselines, bits
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
-from fa_hific_jax.evaluation.images import Image, write_decoded
+from fa_hific_jax.evaluation.images import Image, write_png
 from fa_hific_jax.evaluation.results import replace_file
-from fa_hific_jax.evaluation.rows import Coding
+from fa_hific_jax.evaluation.rows import Row
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Qualities of a model with a variable rate, unless others are asked for."""
@@ -29,49 +29,44 @@ class Point:
     """One setting of one codec, at which every image is coded."""
 
     codec: str  # id
-    name: str  # of the setting, "q=0.5,detail=1" or "quality 40"; "" where there is only one
+    name: str  # of the setting, "q=0.5,detail=1" or "quality 40"; "" if there is only one
     fingerprint: str  # of everything that determines the result for a given image
     model: EvaluatedModel | None = None  # None for a classical codec
     quality: Any = None  # None for the only one, or the one with the size of the first model's file
     detail: float | None = None
 
-    def encode(self, image: Image, canvases: Canvases) -> bytes:
-        """Returns the file of an image; only for a model."""
-        assert self.model is not None
-        options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
-        return self.model.model.compress(image, plan=canvases, **options)
 
-    def decode(self, data: bytes, canvases: Canvases) -> Image:
-        """Returns the image in a file; only for a model."""
-        assert self.model is not None
-        options: dict[str, Any] = {} if self.detail is None else {"detail": self.detail}
-        return self.model.model.decompress(data, plan=canvases, **options)
+def through(
+    point: Point, image: Image, canvases: Canvases
+) -> tuple[bytes, Image, tuple[float, float]]:
+    """Returns a model's file of an image, the image decoded from it, and the seconds of each."""
+    assert point.model is not None
+    model, start = point.model.model, time.perf_counter()
+    data = model.compress(image, quality=point.quality, plan=canvases)
+    encoded = time.perf_counter()
+    decoded = model.decompress(data, detail=point.detail, plan=canvases)
+    return data, decoded, (encoded - start, time.perf_counter() - encoded)
 
 
-def code(
-    point: Point, image: Image, canvases: Canvases, file: Path, bits_file: Path, key: str
-) -> Coding:
+def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) -> Row:
     """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
     The estimated rate is that of the model's own densities, as in training. An exported model
-    has lost them: there it is the code length under its integer tables. Raises a UserError if the
+    lacks them: its estimate is the code length under its integer tables. Raises a UserError if the
     model cannot code this image.
     """
-    assert point.model is not None
-    start = time.perf_counter()
-    data = point.encode(image, canvases)
-    encoded = time.perf_counter()
-    decoded = point.decode(data, canvases)
-    end = time.perf_counter()
+    data, decoded, seconds = through(point, image, canvases)
+    assert point.model is not None and row.bits is not None
     model, params = point.model.model, point.model.params
     symbols, _ = coding.decode_symbols(model.entropy, bitstream.unpack(data))
     by_position = bits.of_symbols(model.entropy, symbols)
     estimated = by_position.total
     if params is not None:
         estimated = coding.estimated_bits(model.config, params, symbols)
-    replace_file(bits_file, bits.npz(by_position, key))
-    write_decoded(file, decoded, image, key)
-    return Coding(len(data), estimated, "", encoded - start, end - encoded)
+    replace_file(out / row.bits, bits.npz(by_position, row.key))
+    write_png(out / row.file, decoded, row.key)
+    pixels = row.width * row.height
+    return row.coded(len(data), seconds, bpp_estimated=estimated / pixels)
 
 
 def of_model(

@@ -1,4 +1,4 @@
-"""From what the command line asks for to all that an evaluation needs, loaded and checked."""
+"""Loads and checks everything that an evaluation needs, as the command line asks for it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,12 @@ from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate, as the command line names it.
-
-    `evaluation` holds the fields of `EvaluationConfig` that were given as flags; `baselines` among
-    them may be ("all",) or ("none",).
-    """
+    """What to evaluate, as the command line names it."""
 
     folders: Sequence[str]  # runs and exported models
     named_by: str = "--models"  # the flag that names them; or "--workdir", "--compare"
     config: Settings | None = None  # given with --config
+    # Fields of `EvaluationConfig` given as flags; `baselines` may be ("all",) or ("none",).
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     images: str | None = None  # folder, glob or data set; by default `data.evaluation`
     qualities: tuple[float, ...] = ()  # of models with a variable rate; () for `points.RATES`
@@ -72,7 +69,7 @@ def prepare(request: Request) -> Evaluation:
         models.append(evaluated_models.untrained(models[0]))
     models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])
     _check_options(request, models)
-    codecs, found = _points(models, request, config)
+    codecs, found = _codecs_and_points(models, request, config)
     data = known.get("data", {})
     images = request.images or data.get("evaluation")
     if not images:
@@ -88,7 +85,7 @@ def prepare(request: Request) -> Evaluation:
     )
 
 
-def _points(
+def _codecs_and_points(
     models: Sequence[EvaluatedModel], request: Request, config: EvaluationConfig
 ) -> tuple[dict[str, dict[str, Any]], list[points.Point]]:
     """Returns the codecs by id and the points of all of them."""
@@ -106,10 +103,9 @@ def _points(
 
 
 def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
-    """Returns the group `evaluation`; a run of another version may know other keys."""
-    names = [field.name for field in dataclasses.fields(EvaluationConfig)]
-    stored: dict[str, Any] = {name: known[name] for name in names if name in known}
-    stored = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
+    """Returns the group `evaluation`; keys of a run that this version does not know are ignored."""
+    names = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    stored = {n: tuple(v) if isinstance(v, list) else v for n, v in known.items() if n in names}
     return EvaluationConfig(**(stored | dict(flags)))
 
 

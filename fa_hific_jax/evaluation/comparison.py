@@ -25,8 +25,6 @@ def compare(
     a: Results,
     b: Results,
     names: tuple[str, str] = ("A", "B"),
-    *,
-    seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Compares every model of `a` with every model of `b`, on the images that both have.
@@ -34,7 +32,7 @@ def compare(
     Args:
       a, b: contents of two results.json.
       names: what to call them, such as their folders.
-      seed, resamples: as in `bootstrap`.
+      resamples: as in `bootstrap`.
 
     Returns:
       {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
@@ -46,7 +44,7 @@ def compare(
       UserError: they share no image, or one of them has no model.
     """
     images, notes = _common_images(a, b, names)
-    whole, drawn = not notes, {"seed": seed, "resamples": resamples}
+    whole = not notes
     models_a, models_b = (_rows_of_models(*each, images) for each in ((a, names[0]), (b, names[1])))
     metrics = _common_metrics(a, b, notes)
     pairs = []
@@ -57,7 +55,7 @@ def compare(
             rows = curves[0][family[0]], curves[1][family[1]]
             called = [", ".join(filter(None, pair)) for pair in zip(labels, family, strict=True)]
             measured = {
-                name: about | _entry(*rows, name, about["better"], **drawn)
+                name: about | _entry(*rows, name, about["better"], resamples)
                 for name, about in metrics.items()
             }
             sets = _sets(a, _points_of_sets(a, rows[0]), _points_of_sets(b, rows[1]), whole)
@@ -130,7 +128,8 @@ def _same_families(
     return [(name, name) for name in a if name in b]
 
 
-def _entry(rows_a: Rows, rows_b: Rows, metric: str, better: str, **drawn: int) -> dict[str, Any]:
+def _entry(rows_a: Rows, rows_b: Rows, metric: str, better: str, resamples: int) -> dict[str, Any]:
+    drawn = {"seed": 0, "resamples": resamples}
     matched = matched_rate(rows_a, rows_b, metric, better, **drawn)
     return _plain(matched, bootstrap(rows_a, rows_b, metric, better, bd_rate, **drawn))
 

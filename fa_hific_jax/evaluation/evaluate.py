@@ -50,31 +50,25 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     rows = [row for *_, key in merged.keys if (row := log.get(key, features.measured_with))]
     if len(rows) < len(merged.keys):
         raise UserError(f"rows of another process are not in {out}: give an --out that all can see")
-    meta = {**meta, "images": evaluation.images, "count": merged.images}
-    meta |= {"skipped": merged.skipped, "failed": merged.failed}
-    content = results.plain(_assembled(evaluation.codecs, rows, features, meta))
-    results.write_json(out / "results.json", content)
-    results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
-    write_report(content, out)
-    return content
-
-
-def _assembled(
-    codecs: Mapping[str, Any], rows: Sequence[Row], features: Features, meta: Mapping[str, Any]
-) -> Results:
-    """Returns the content of results.json, rows in the order of images, codecs and points."""
     entries = [row.entry() for row in rows]
-    means = results.means(entries, meta["count"])
+    means = results.means(entries, merged.images)
+    about = {"images": evaluation.images, "count": merged.images}
+    about |= {"skipped": merged.skipped, "failed": merged.failed}
     sizes = {row.image: (row.width, row.height) for row in rows}
-    return {
-        "meta": meta,
-        "codecs": codecs,
+    content = {
+        "meta": {**meta, **about},
+        "codecs": evaluation.codecs,
         "metrics": _described(rows),
-        "rows": entries,
+        "rows": entries,  # in the order of images, codecs and points
         "means": means,
         "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
         "published": literature.for_images(literature.recognize(sizes)),
     }
+    content = results.plain(content)
+    results.write_json(out / "results.json", content)
+    results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
+    write_report(content, out)
+    return content
 
 
 def _sets(mean: Mapping[str, Any], rows: Sequence[Row], features: Features) -> list[dict[str, Any]]:

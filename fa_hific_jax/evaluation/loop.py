@@ -1,5 +1,6 @@
 """The loop over images and points: codes, measures, and logs each row as soon as it is known."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -92,7 +93,7 @@ class Loop:
 
     def _is_finished(self, image: SourceImage) -> bool:
         rows = (self._known(_uncoded(image, point)) for point in self._points)
-        return all(row is not None and self._is_measured(row) for row in rows)
+        return all(row and self._is_measured(row) for row in rows)
 
     def _known(self, row: Row) -> Row | None:
         """Returns the row of an earlier run, if its picture and its bits are still there."""
@@ -123,8 +124,11 @@ class Loop:
         """Returns what waits for the row; `first` is that of the first model's first point."""
         if task.point.model:
             return cache(partial(self._code_with_model, task))
-        codec, quality = task.point.codec.removesuffix(points.SAME_SIZE), task.point.quality
-        target = _size(first) if first and quality is None else None
+        codec, quality, target = task.point.codec, task.point.quality, None
+        if first and quality is None:
+            codec = codec.removesuffix(points.SAME_SIZE)
+            with contextlib.suppress(Exception):  # reported where the first point is finished
+                target = first().bytes
         arguments = (codec, quality, target, task.row, task.original, self._out)
         return executor.submit(workers.code_baseline, *arguments).result
 
@@ -155,12 +159,10 @@ class Loop:
 
     def _measured(self, original: images.Image, row: Row) -> Row:
         decoded = images.read_png(self._out / row.file)
-        values, not_measured = metrics.measure(original, decoded, self._weights)
+        values, missing = metrics.measure(original, decoded, self._weights)
         self._features.of(row.file)
-        identity = self._features.measured_with
-        return dataclasses.replace(
-            row, values=values, not_measured=not_measured, measured_with=identity
-        )
+        found = {"values": values, "not_measured": missing}
+        return dataclasses.replace(row, **found, measured_with=self._features.measured_with)
 
 
 def _uncoded(image: SourceImage, point: Point) -> Row:
@@ -210,13 +212,6 @@ def _ahead(tasks: Iterable[tuple[Task, Coded]], count: int) -> Iterator[tuple[Ta
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _size(coded: Coded) -> int | None:
-    try:
-        return coded().bytes
-    except Exception:
-        return None  # reported where this task is finished
 
 
 def _out_of_memory(error: Exception) -> bool:

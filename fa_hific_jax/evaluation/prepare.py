@@ -68,7 +68,10 @@ def prepare(request: Request) -> Evaluation:
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
     models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])
-    _check_options(request, models)
+    if request.qualities and not any(model.model.config.qualities for model in models):
+        raise UserError("--quality: none of the models has a variable rate: leave it out")
+    if request.details and not any(model.model.config.fcm_width for model in models):
+        raise UserError("--detail: none of the models has FCM: leave it out")
     codecs, found = _codecs_and_points(models, request, config)
     data = known.get("data", {})
     images = request.images or data.get("evaluation")
@@ -85,23 +88,6 @@ def prepare(request: Request) -> Evaluation:
     )
 
 
-def _codecs_and_points(
-    models: Sequence[EvaluatedModel], request: Request, config: EvaluationConfig
-) -> tuple[dict[str, dict[str, Any]], list[points.Point]]:
-    """Returns the codecs by id and the points of all of them."""
-    codecs = {model.id: model.describe() for model in models}
-    of_models = [points.of_model(m, request.qualities, request.details) for m in models]
-    found: list[points.Point] = [point for of_one in of_models for point in of_one]
-    for name in _baselines(config.baselines):
-        codecs[name] = points.describe_baseline(name)
-        if config.same_size:
-            label = f"{codecs[name]['label']} at the size of {models[0].id}"
-            codecs[name + points.SAME_SIZE] = codecs[name] | {"label": label}
-        first = of_models[0][0]
-        found += points.of_baseline(name, config.baseline_points, config.same_size, first)
-    return codecs, found
-
-
 def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
     """Returns the group `evaluation`; keys of a run that this version does not know are ignored."""
     names = {field.name for field in dataclasses.fields(EvaluationConfig)}
@@ -109,16 +95,18 @@ def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationCon
     return EvaluationConfig(**(stored | dict(flags)))
 
 
-def _baselines(names: Sequence[str]) -> tuple[str, ...]:
-    if tuple(names) == ("all",):
-        return tuple(baselines.available())
-    return () if tuple(names) == ("none",) else tuple(dict.fromkeys(names))
-
-
-def _check_options(request: Request, models: Sequence[EvaluatedModel]) -> None:
-    """Raises a UserError for a quality or a detail that none of the models has."""
-    configs = [model.model.config for model in models]
-    if request.qualities and not any(config.qualities for config in configs):
-        raise UserError("--quality: none of the models has a variable rate: leave it out")
-    if request.details and not any(config.fcm_width for config in configs):
-        raise UserError("--detail: none of the models has FCM: leave it out")
+def _codecs_and_points(
+    models: Sequence[EvaluatedModel], request: Request, config: EvaluationConfig
+) -> tuple[dict[str, dict[str, Any]], list[points.Point]]:
+    """Returns the codecs by id and the points of all of them."""
+    codecs = {model.id: model.describe() for model in models}
+    found = [p for m in models for p in points.of_model(m, request.qualities, request.details)]
+    first = found[0]
+    names = {("all",): tuple(baselines.available()), ("none",): ()}
+    for name in dict.fromkeys(names.get(config.baselines, config.baselines)):
+        codecs[name] = points.describe_baseline(name)
+        if config.same_size:
+            label = f"{codecs[name]['label']} at the size of {models[0].id}"
+            codecs[name + points.SAME_SIZE] = codecs[name] | {"label": label}
+        found += points.of_baseline(name, config.baseline_points, config.same_size, first)
+    return codecs, found

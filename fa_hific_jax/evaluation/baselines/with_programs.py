@@ -1,4 +1,4 @@
-"""BPG and VVC through the programs of their authors, where those are on the PATH."""
+"""BPG and VVC through the programs of their authors, if these are on the PATH."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from fa_hific_jax.evaluation.baselines import yuv
 from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
 
 SECONDS = 600
-"""Time after which a program counts as hanging."""
+"""Seconds after which a program counts as hanging."""
 
 BPG = ("-e", "x265", "-c", "ycbcr", "-f", "444", "-b", "8", "-m", "9")
 # One picture, so neither threads nor groups of pictures; QPA would trade PSNR for appearance.
@@ -42,7 +42,7 @@ def _bpg_back(data: bytes) -> Pixels:
 
 def _vvc(image: Pixels, quality: int) -> tuple[bytes, str]:
     height, width, _ = image.shape
-    # The programs crop to even sides; the true size is told by two numbers of 16 bits.
+    # The programs need even sides; two numbers of 16 bits before the stream hold the true size.
     size = f"{width + width % 2}x{height + height % 2}"
     with tempfile.TemporaryDirectory() as folder:
         source, file = Path(folder, "image.yuv"), Path(folder, "image.266")
@@ -71,7 +71,7 @@ def _vvc_back(data: bytes) -> Pixels:
 
 
 def _run(*command: str) -> None:
-    """Runs a program; UserError with its own last line if it fails, hangs or is not there."""
+    """Runs a program; raises a UserError with its last line if it fails, hangs or is missing."""
     done = _ended(command)
     if done.returncode:
         raise UserError(
@@ -117,7 +117,7 @@ def _missing(*programs: str) -> Callable[[], str | None]:
 
 
 def _version(*commands: Sequence[str]) -> Callable[[], str]:
-    """Returns a function of the first line that each command prints, whatever its exit status."""
+    """Returns a function that joins the first line each command prints, whatever its exit code."""
     return lambda: "; ".join(_lines(_ended(command))[0] for command in commands)
 
 

@@ -389,7 +389,7 @@ def test_codec_that_cannot_code_an_image_leaves_no_mean(exported, images, tmp_pa
     assert jpeg["bpp"] is None and set(jpeg["values"].values()) == {None}
     (failed,) = results["meta"]["failed"]
     assert (failed["image"], failed["codec"]) == ("wide", "jpeg")
-    assert failed["reason"] == "the decoded image is 66x39, the original 66x40: not compared"
+    assert failed["reason"].startswith("images of different shapes (40, 66, 3) and (39, 66, 3)")
 
 
 def test_baseline_without_its_program_is_said_to_be_missing(

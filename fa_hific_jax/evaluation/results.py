@@ -26,7 +26,10 @@ PARTS = ("meta", "codecs", "metrics", "rows", "means", "sets", "published")
 COSTS = ("bpp", "bpp_estimated", "seconds_encode", "seconds_decode")
 """Columns of a row itself, beside its `values`."""
 
-_HEADINGS = {"bpp": ("bpp", 4), "bpp_estimated": ("est. bpp", 4)}
+_RATES = {
+    "bpp": {"label": "bpp", "decimals": 4},
+    "bpp_estimated": {"label": "est. bpp", "decimals": 4},
+}
 # More would not fit a terminal; all are in summary.csv and on the page.
 _TERMINAL = ("psnr", "ms_ssim", "lpips_alex", "lpips_squeeze", "lpips_vgg", "lfd", "band_high")
 _TERMINAL_SETS = ("fid", "fd_alex")
@@ -136,10 +139,10 @@ def summary_csv(results: Results) -> str:
 
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
-    described, sets = results["metrics"], _by_point(results["sets"])
+    described, sets = _RATES | results["metrics"], _by_point(results["sets"])
     taken = [n for n in _TERMINAL if any(m["measured"].get(n) for m in results["means"])]
     of_sets = [n for n in _TERMINAL_SETS if any(of.get(n) is not None for of in sets.values())]
-    means = [*_HEADINGS, *taken]
+    means = [*_RATES, *taken]
     lines = [["codec", "point", "images", *(heading(described, n) for n in (*means, *of_sets))]]
     for mean in results["means"]:
         of_point = sets.get(point_of(mean), {})
@@ -164,8 +167,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def heading(described: Mapping[str, Any], name: str) -> str:
     """Returns the name and unit of a metric, as at the head of a column."""
-    if name in _HEADINGS:
-        return _HEADINGS[name][0]
     return " ".join(filter(None, [described[name]["label"], described[name].get("unit")]))
 
 
@@ -215,8 +216,7 @@ def _cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> s
     measured = mean["measured"].get(name, 0)
     if 0 < measured < mean["images"]:
         return f"{measured} of {mean['images']}"
-    decimals = _HEADINGS[name][1] if name in _HEADINGS else described[name]["decimals"]
-    return _number(value_of(mean, name), decimals)
+    return _number(value_of(mean, name), described[name]["decimals"])
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -41,7 +41,7 @@ JPEGXL = {"effort": 7, "num_threads": 1}
 
 def _jpeg(image: Pixels, quality: int) -> tuple[bytes, str]:
     baseline, progressive = (
-        _saved(image, "JPEG", quality=quality, progressive=progressive, **JPEG)
+        saved(image, "JPEG", quality=quality, progressive=progressive, **JPEG)
         for progressive in (False, True)
     )
     if len(progressive) < len(baseline):
@@ -51,7 +51,7 @@ def _jpeg(image: Pixels, quality: int) -> tuple[bytes, str]:
 
 def _jpeg2000(image: Pixels, quality: int) -> tuple[bytes, str]:
     bpp = quality / 1000
-    data = _saved(image, "JPEG2000", quality_layers=[24 / bpp], **JPEG2000)
+    data = saved(image, "JPEG2000", quality_layers=[24 / bpp], **JPEG2000)
     return data, f"{bpp:g} bpp asked, 9/7 wavelet"
 
 
@@ -59,18 +59,20 @@ def _with_quality(format: str, said: str, options: Mapping[str, Any]) -> Callabl
     """Returns the `encode` of a format to which Pillow passes a quality and fixed options."""
 
     def encode(image: Pixels, quality: int) -> tuple[bytes, str]:
-        return _saved(image, format, quality=quality, **options), f"quality {quality}, {said}"
+        return saved(image, format, quality=quality, **options), f"quality {quality}, {said}"
 
     return encode
 
 
-def _saved(image: Pixels, format: str, **options: Any) -> bytes:
+def saved(image: Pixels, format: str, **options: Any) -> bytes:
+    """Returns the file that Pillow writes of an RGB image."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, format, **options)
     return file.getvalue()
 
 
-def _decode(data: bytes) -> Pixels:
+def decoded(data: bytes) -> Pixels:
+    """Returns the RGB image in a file that Pillow reads."""
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture.convert("RGB"))
 
@@ -91,7 +93,7 @@ def _codec(label: str, feature: str, library: str, **fields: Any) -> Codec:
     def version() -> str:
         return f"Pillow {PIL.__version__}, {library} {features.version(feature) or 'unknown'}"
 
-    return Codec(label=label, missing=missing, version=version, decode=_decode, **fields)
+    return Codec(label=label, missing=missing, version=version, decode=decoded, **fields)
 
 
 def _jpeg_version() -> str:
@@ -158,6 +160,6 @@ CODECS = {
         missing=_missing_plugin,
         version=_plugin_version,
         encode=_with_quality("JXL", "effort 7", JPEGXL),
-        decode=_decode,
+        decode=decoded,
     ),
 }  # fmt: skip

@@ -27,11 +27,8 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     every n-th image and writes its rows. Process 0 waits for all of them, merges, and writes the
     rest; the others return None.
 
-    Args:
-      evaluation: codecs, points, images and weights. An image that cannot be read is skipped and
-        named in the results.
-      out: a folder, on a disk that all processes see.
-      meta: "meta" of the results, to which this function adds.
+    An image that cannot be read is skipped and named in the results. `out` is on a disk that all
+    processes see. `meta` becomes "meta" of the results, with what this function adds.
 
     Raises:
       UserError: no image could be read, nothing could be coded, or `out` cannot be written to.

@@ -59,10 +59,8 @@ class EvaluatedModel:
 def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) -> EvaluatedModel:
     """Loads the newest checkpoint of a training run, or an exported model.
 
-    Args:
-      folder: the folder of a run or of an exported model, or the name of a shipped model.
-      named_by: the flag with which the user named the folder, for messages.
-      held: settings that the run must agree with; by default its own are taken.
+    `folder` may also be the name of a shipped model; `named_by` is the flag that names it, for
+    messages. The run must agree with the settings `held`; by default its own are taken.
 
     Raises:
       UserError: the folder is neither of the two or damaged, or the run has another model than

@@ -72,7 +72,10 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
 def of_model(
     model: EvaluatedModel, qualities: Sequence[float], details: Sequence[float]
 ) -> list[Point]:
-    """Returns each combination of what is asked for and the model offers; () for the default."""
+    """Returns a point for each combination of a rate and a detail that the model offers.
+
+    () asks for `RATES` and for full detail.
+    """
     rates = (qualities or RATES) if model.model.config.qualities else (None,)
     shares = details if details and model.model.config.fcm_width else (None,)
     return [
@@ -85,11 +88,8 @@ def of_model(
 def of_baseline(baseline: str, count: int, same_size: bool, first: Point) -> list[Point]:
     """Returns the points of a classical codec, none if it cannot be measured here.
 
-    Args:
-      baseline: id of the codec.
-      count: number of qualities, spread over its `sweep`; 0 for all.
-      same_size: adds the point whose files have the size of those of `first`.
-      first: the first point of the first model.
+    `count` is the number of qualities, spread over its `sweep`; 0 for all. `same_size` adds the
+    point whose files have the size of those of `first`, the first point of the first model.
     """
     codec = baselines.codec(baseline)
     if codec.missing():

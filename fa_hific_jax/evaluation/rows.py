@@ -17,20 +17,20 @@ from fa_hific_jax.evaluation.results import plain
 class Row:
     """Result of coding one image at one point of one codec, with its metrics.
 
-    Files are relative to the folder of the results. Sizes and times are zero before `coded`, and
-    `measured_with` is empty before the metrics are known.
+    Files are relative to the folder of the results. Before `coded`, sizes and times are zero;
+    before the image is measured, `measured_with` is empty.
     """
 
-    bytes: int = 0  # of the whole file
+    bytes: int = 0  # size of the whole file
     bpp: float = 0.0  # 8 * bytes / (width * height)
     bpp_estimated: float | None = None  # None for a classical codec
-    setting: str = ""  # of a classical codec, in words
+    setting: str = ""  # setting of a classical codec, in words
     seconds_encode: float = 0.0
     seconds_decode: float = 0.0
     file: str  # the decoded picture
     bits: str | None  # bits of each latent position, None for a classical codec
     image: str
-    sha256: str  # of the original's size and pixels
+    sha256: str  # hash of the original's size and pixels
     codec: str
     point: str
     width: int
@@ -38,7 +38,7 @@ class Row:
     values: Mapping[str, float | None] = dataclasses.field(default_factory=dict)  # by metric
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)  # why one is None
     key: str  # hash of everything that determines the coding
-    measured_with: str = ""  # hash of the metrics and of the weights they use
+    measured_with: str = ""  # hash of the metrics and of their weights
 
     def coded(self, size: int, seconds: tuple[float, float], **fields: Any) -> "Row":
         """Returns the row of a file of `size` bytes that took so long to encode and to decode."""
@@ -116,7 +116,9 @@ class RowLog:
             self._read[path] = known + len(whole)
             for line in whole.splitlines():
                 with contextlib.suppress(ValueError, TypeError):
-                    self._know(Row(**json.loads(line)))
+                    fields = json.loads(line)
+                    if len(fields) == len(dataclasses.fields(Row)):
+                        self._know(Row(**fields))
 
     def _know(self, row: Row) -> None:
         self._coded[row.key] = self._measured[row.key, row.measured_with] = row

@@ -32,12 +32,7 @@ def codec(name: str) -> Codec:
 
 
 def encode(image: Pixels, name: str, quality: int) -> Coded:
-    """Returns the file of a codec at one of its `qualities`, decoded again.
-
-    Args:
-      image: RGB, values 0 to 255.
-      name: id of the codec.
-      quality: a quality in the codec's own unit.
+    """Returns the file of a codec by its id at one of its `qualities`, decoded again.
 
     Raises:
       UserError: the codec is unknown, missing, or fails; it has no such quality; or it does not
@@ -56,7 +51,7 @@ def encode_nearest(image: Pixels, name: str, target_bytes: int) -> Coded:
     If even the lowest quality is larger than the target, its file is the nearest: compare
     `len(data)` with the target. Of two files equally near, the smaller is taken. A bisection over
     the qualities codes some seven files. Then the neighbors on both sides are tried, as size is
-    not quite monotone in quality. Image, name and errors are those of `encode`.
+    not quite monotone in quality. Raises what `encode` raises.
     """
     found = _fitting(name, image)
     encoded = cache(lambda index: _timed(found, name, image, found.qualities[index]))

@@ -61,8 +61,7 @@ def bootstrap(
       rows_a, rows_b: rows of one curve each: one codec, one family, any number of images.
       metric, better: as in `curve`.
       statistic: `bd_rate` or `bd_metric`.
-      seed: the same seed draws the same images.
-      resamples: number of draws.
+      seed, resamples: seed and number of the draws.
     """
     tables = [_table(rows, metric, better) for rows in (rows_a, rows_b)]
     images = sorted(set.intersection(*({image for image, _ in table} for table in tables)))

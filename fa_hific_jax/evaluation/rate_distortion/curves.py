@@ -68,12 +68,9 @@ class Delta(NamedTuple):
 
 
 def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
-    """Returns the curve of the points that have the metric.
+    """Returns the curve of a metric through rows of one image, or through means over images.
 
-    Args:
-      points: rows of one image or means over images, with "bpp" and "values".
-      metric: id of the metric.
-      better: "higher", "lower" or "zero" (a signed error).
+    Points without a rate or without the metric are left out. `better` is as in `Curve`.
     """
     pairs = [(point["bpp"], point["values"].get(metric)) for point in points]
     measured = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)

@@ -1,5 +1,6 @@
 """Codes and measures the same images with models and classical codecs, and writes the results."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,19 +36,20 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     """
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
     mine = range(jax.process_index(), count, jax.process_count())
-    with merging.begin(out):
+    with merging.own_share(out) as share:
         log, features = RowLog(out, jax.process_index()), Features(evaluation.weights, out)
-        share = Loop(evaluation, out, log, features).run(mine, _say)
+        Loop(evaluation, out, log, features, share).run(mine, _say)
         log.close()
-        if jax.process_index() > 0:
-            merging.hand_in(out, share)
-            return None
+    if jax.process_index() > 0:
+        return None
     merged = merging.gather(out, share)
     _check_something_is_left(merged, evaluation.images)
     rows = [row for *_, key in merged.keys if (row := log.get(key, features.measured_with))]
     if len(rows) < len(merged.keys):
         raise UserError(f"rows of another process are not in {out}: give an --out that all can see")
-    entries = [row.entry() for row in rows]
+    entries = [dataclasses.asdict(row) for row in rows]
+    for entry in entries:
+        del entry["key"], entry["measured_with"]
     means = results.means(entries, merged.images)
     about = {"images": evaluation.images, "count": merged.images}
     about |= {"skipped": merged.skipped, "failed": merged.failed}

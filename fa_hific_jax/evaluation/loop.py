@@ -25,7 +25,7 @@ from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Row, RowLog
 
-Coded = Callable[[], Row]  # waits for an image to be coded; of an earlier run it is coded already
+Coded = Callable[[], Row]  # waits until an image is coded, unless an earlier run has coded it
 
 
 class SourceImage(NamedTuple):
@@ -50,18 +50,19 @@ class Task(NamedTuple):
 class Loop:
     """Codes and measures images at every point of an evaluation, resuming earlier runs.
 
-    The picture and the bits of a row carry its key. So a row of an earlier run is taken only if all
-    that belongs to it is there, at whatever moment that run was killed, and whatever has been
-    written over it since.
+    The picture and the bits of a row carry its key. So a row of an earlier run is reused only if
+    both are there, at whatever moment that run was killed, and if nothing has overwritten them.
     """
 
-    def __init__(self, evaluation: Evaluation, out: Path, log: RowLog, features: Features):
+    def __init__(
+        self, evaluation: Evaluation, out: Path, log: RowLog, features: Features, share: Share
+    ):
         self._points, self._source = evaluation.points, evaluation.source
         self._weights, self._jobs = evaluation.weights, evaluation.jobs
-        self._out, self._log, self._features, self._share = out, log, features, Share()
+        self._out, self._log, self._features, self._share = out, log, features, share
         self._compiled: set[tuple[str, tuple[int, int]]] = set()
 
-    def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> Share:
+    def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> None:
         """Does all points of the images with these numbers, and reports its progress with `say`."""
         readable = self._readable(indexes)
         self._share.images = len(readable)
@@ -69,7 +70,7 @@ class Loop:
         self._canvases = model.plan([(image.height, image.width) for image in readable])
         finished = {image for image in readable if self._is_finished(image)}
         progress, first = _progress(len(readable), len(finished), say), None
-        # So many tasks are with the workers while this process measures.
+        # Number of tasks that the workers already have while this process measures.
         ahead = 2 * self._jobs if self._jobs > 1 else 0
         with workers.executor(self._jobs) as executor:
             begun = (each for image in readable for each in self._begin(image, executor))
@@ -78,7 +79,6 @@ class Loop:
                 first = row if task.point is self._points[0] else first
                 if task.point is self._points[-1] and task.image not in finished:
                     progress(task.image.name, first)
-        return self._share
 
     def _readable(self, indexes: Sequence[int]) -> list[SourceImage]:
         found = []

@@ -35,24 +35,21 @@ class Share:
 
 
 @contextmanager
-def begin(out: Path) -> Iterator[None]:
-    """Removes the shares of earlier runs, and tells process 0 of a UserError raised within."""
+def own_share(out: Path) -> Iterator[Share]:
+    """Yields an empty share, and gives it, or a UserError raised within, to process 0."""
+    share = Share()
     if jax.process_count() == 1:
-        yield
+        yield share
         return
     path = _path(out, jax.process_index())
     path.unlink(missing_ok=True)
     multihost_utils.sync_global_devices("evaluation: shares of earlier runs are gone")
     try:
-        yield
+        yield share
     except UserError as error:
         write_json(path, {"error": str(error)})
         raise
-
-
-def hand_in(out: Path, share: Share) -> None:
-    """Gives the share of this process to process 0."""
-    write_json(_path(out, jax.process_index()), dataclasses.asdict(share))
+    write_json(path, dataclasses.asdict(share))
 
 
 def gather(out: Path, merged: Share) -> Share:

@@ -46,11 +46,6 @@ class Row:
         times = {"seconds_encode": seconds[0], "seconds_decode": seconds[1]}
         return dataclasses.replace(self, bytes=size, bpp=bpp, **times, **fields)
 
-    def entry(self) -> dict[str, Any]:
-        """Returns the row as results.json has it."""
-        fields = dataclasses.asdict(self)
-        return {n: value for n, value in fields.items() if n not in ("key", "measured_with")}
-
 
 class RowLog:
     """The finished rows in a folder: those of every process, of this run and of earlier runs.

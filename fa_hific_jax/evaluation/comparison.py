@@ -1,4 +1,4 @@
-"""Two evaluations against each other at equal rate: which model wins on which image."""
+"""Comparison of the models of two evaluations at equal rate, image by image."""
 
 import itertools
 from collections.abc import Mapping, Sequence

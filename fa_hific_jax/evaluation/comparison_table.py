@@ -1,4 +1,4 @@
-"""A comparison of two evaluations as text: totals, then image by image."""
+"""Text of a comparison of two evaluations: totals, then image by image."""
 
 from collections.abc import Mapping
 from operator import itemgetter

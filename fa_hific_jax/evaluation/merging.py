@@ -23,7 +23,7 @@ FOLDER = "shares"
 
 @dataclasses.dataclass
 class Share:
-    """What one process has done."""
+    """Work of one process."""
 
     images: int = 0  # number of images that could be read
     # (number of the image, number of the point, key of the row in the log)

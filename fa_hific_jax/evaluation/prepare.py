@@ -15,7 +15,7 @@ from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate, as the command line names it."""
+    """Models, images and options of an evaluation, as the command line gives them."""
 
     folders: Sequence[str]  # runs and exported models
     named_by: str = "--models"  # the flag that names them; or "--workdir", "--compare"

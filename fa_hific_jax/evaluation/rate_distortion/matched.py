@@ -1,4 +1,4 @@
-"""Two codecs on each image at equal rate: which one wins."""
+"""Comparison of two codecs on each image at equal rate."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -21,7 +21,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, Image.DecompressionBombError)
 
 
 class Detail(NamedTuple):
-    """How much of the pictures is shown."""
+    """A plan of how many pictures are shown, and how they are coded."""
 
     points: int  # number of rates of the anchor at which every codec is shown
     quality: int | None  # quality of lossy WebP; None is lossless
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 def fit(results: Results, folder: Path, limit: int) -> Shown:
     """Returns the best of DETAILS whose texts have at most `limit` bytes together.
 
-    Where even the last one is too large, as many images as fit are shown.
+    If even the last one is too large, as many images as fit are shown.
     """
     files = Files(folder)
     areas = {row["image"]: row["width"] * row["height"] for row in results["rows"]}
@@ -92,7 +92,7 @@ def shown_rows(results: Results, image: str, points: int) -> list[int]:
 
 
 def thumbnail(folder: Path, image: str) -> str | None:
-    """Returns a small picture of the original as a data URI; None where it cannot be read."""
+    """Returns a small picture of the original as a data URI; None if it cannot be read."""
     try:
         picture = _open(folder / original_file(image))
     except _UNREADABLE:
@@ -102,7 +102,7 @@ def thumbnail(folder: Path, image: str) -> str | None:
 
 
 def data_uri(image: Image.Image, quality: int | None) -> str:
-    """Returns the picture as WebP, or as PNG or JPEG where a side is too long for WebP."""
+    """Returns the picture as WebP, or as PNG or JPEG if a side is too long for WebP."""
     file = io.BytesIO()
     if max(image.size) > 16383:
         format = "png" if quality is None else "jpeg"

@@ -19,10 +19,6 @@ class BitsMap(NamedTuple):
     y: Float32[np.ndarray, "hy wy"]
     z: Float32[np.ndarray, "hz wz"]
 
-    @property
-    def total(self) -> float:
-        return float(self.y.sum(dtype=np.float64) + self.z.sum(dtype=np.float64))
-
 
 def of_file(entropy: EntropyModel, data: bytes) -> BitsMap:
     """Returns the map of a file of `Model.compress`, by the tables that coded it.

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,13 +109,13 @@ def untrained(of: EvaluatedModel) -> EvaluatedModel:
 
 
 def with_distinct_ids(
-    found: Sequence[EvaluatedModel], taken: Sequence[str] = ()
+    found: Sequence[EvaluatedModel], taken: Sequence[str]
 ) -> list[EvaluatedModel]:
     """Appends -2, -3, ... to an id that an earlier model or `taken` already has."""
-    used, distinct = set(taken), []
+    distinct: dict[str, EvaluatedModel] = {}
     for model in found:
-        numbered = (f"{model.id}-{number}" for number in itertools.count(2))
-        name = next(n for n in itertools.chain([model.id], numbered) if n not in used)
-        used.add(name)
-        distinct.append(dataclasses.replace(model, id=name))
-    return distinct
+        name, number = model.id, 2
+        while name in distinct or name in taken:
+            name, number = f"{model.id}-{number}", number + 1
+        distinct[name] = dataclasses.replace(model, id=name)
+    return list(distinct.values())

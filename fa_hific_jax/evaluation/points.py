@@ -60,8 +60,9 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
     model, params = point.model.model, point.model.params
     symbols, _ = coding.decode_symbols(model.entropy, bitstream.unpack(data))
     by_position = bits.of_symbols(model.entropy, symbols)
-    estimated = by_position.total
-    if params is not None:
+    if params is None:
+        estimated = float(sum(each.sum(dtype=np.float64) for each in by_position))
+    else:
         estimated = coding.estimated_bits(model.config, params, symbols)
     replace_file(out / row.bits, bits.npz(by_position, row.key))
     write_png(out / row.file, decoded, row.key)
@@ -85,36 +86,36 @@ def of_model(
     ]
 
 
-def of_baseline(baseline: str, count: int, same_size: bool, first: Point) -> list[Point]:
-    """Returns the points of a classical codec, none if it cannot be measured here.
+def of_baseline(
+    baseline: str, count: int, same_size: bool, first: Point
+) -> tuple[dict[str, Any], list[Point]]:
+    """Returns a classical codec's entry in "codecs", and its points; none if it is missing here.
 
     `count` is the number of qualities, spread over its `sweep`; 0 for all. `same_size` adds the
     point whose files have the size of those of `first`, the first point of the first model.
+
+    Raises:
+      UserError: there is no such codec.
     """
     codec = baselines.codec(baseline)
-    if codec.missing():
-        return []
-    identity, sweep = f"{codec.version()} {dict(codec.settings)}", list(codec.sweep)
-    if 0 < count < len(sweep):
-        sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
-    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
-    if same_size:
-        sizes = identity + first.fingerprint + first.name
-        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
-    return found
-
-
-def describe_baseline(baseline: str) -> dict[str, Any]:
-    """Returns a classical codec's entry in "codecs"; raises a UserError for an unknown one."""
-    codec = baselines.codec(baseline)
     missing = codec.missing()
-    return {
+    about = {
         "label": codec.label,
         "kind": "baseline",
         "version": None if missing else codec.version(),
         "settings": dict(codec.settings),
         "not_measured": missing,
     }
+    if missing:
+        return about, []
+    identity, sweep = f"{about['version']} {about['settings']}", list(codec.sweep)
+    if 0 < count < len(sweep):
+        sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
+    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
+    if same_size:
+        sizes = identity + first.fingerprint + first.name
+        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
+    return about, found
 
 
 def _name(quality: float | None, detail: float | None) -> str:

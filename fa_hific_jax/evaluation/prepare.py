@@ -104,9 +104,10 @@ def _codecs_and_points(
     first = found[0]
     names = {("all",): tuple(baselines.available()), ("none",): ()}
     for name in dict.fromkeys(names.get(config.baselines, config.baselines)):
-        codecs[name] = points.describe_baseline(name)
-        if config.same_size:
+        count, same_size = config.baseline_points, config.same_size
+        codecs[name], of_baseline = points.of_baseline(name, count, same_size, first)
+        if same_size:
             label = f"{codecs[name]['label']} at the size of {models[0].id}"
             codecs[name + points.SAME_SIZE] = codecs[name] | {"label": label}
-        found += points.of_baseline(name, config.baseline_points, config.same_size, first)
+        found += of_baseline
     return codecs, found

@@ -71,8 +71,13 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     }
 
     def page(shown: pictures.Shown) -> bytes:
-        text = template.render(fixed, shown=shown, sizes=_sizes(shown, fixed))
-        return text.encode("utf-8", errors="replace")
+        sizes = {
+            "pictures, spectra and maps": sum(map(len, shown.images.values())),
+            "plotting library": len(fixed["library"]),
+            "numbers and small pictures": len(fixed["index"]),
+        }
+        told = {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()}
+        return template.render(fixed, shown=shown, sizes=told).encode("utf-8", errors="replace")
 
     bare = len(page(pictures.Shown(pictures.DETAILS[0], {}, [])))
     shown = pictures.fit(results, folder, SIZE_LIMIT - bare - _RESERVE)
@@ -152,16 +157,6 @@ def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
         "values": {metric: v and float(f"{v:.7g}") for metric, v in values.items()},
         "not_measured": row["not_measured"],
     }
-
-
-def _sizes(shown: pictures.Shown, fixed: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the sizes of the parts of the page."""
-    sizes = {
-        "pictures, spectra and maps": sum(map(len, shown.images.values())),
-        "plotting library": len(fixed["library"]),
-        "numbers and small pictures": len(fixed["index"]),
-    }
-    return {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()}
 
 
 def _asset(name: str) -> str:

@@ -63,7 +63,7 @@ class Loop:
         self._compiled: set[tuple[str, tuple[int, int]]] = set()
 
     def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> None:
-        """Does all points of the images with these numbers, and reports its progress with `say`."""
+        """Codes and measures the images with these indexes, and reports progress through `say`."""
         readable = self._readable(indexes)
         self._share.images = len(readable)
         model = next(point.model.model for point in self._points if point.model)

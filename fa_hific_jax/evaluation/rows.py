@@ -1,4 +1,4 @@
-"""Rows of an evaluation, and rows.jsonl, in which they outlive the process that measured them."""
+"""Rows of an evaluation, and the log rows.jsonl, which outlives the process that measured them."""
 
 import contextlib
 import dataclasses

@@ -29,7 +29,7 @@ def code_baseline(
     if quality is not None:
         coded = baselines.encode(image, codec, quality)
     elif target_bytes is None:
-        raise UserError("there is no file of the first model to be as large as")
+        raise UserError("the first model has no file of this image whose size could be matched")
     else:
         coded = baselines.encode_nearest(image, codec, target_bytes)
     write_png(out / row.file, coded.image, row.key)

@@ -150,7 +150,7 @@ def evaluate(folders: list[str], named_by: str, given: settings.Settings | None,
 
 
 def compare(names: Sequence[str], given: settings.Settings | None) -> None:
-    """Prints which of two models wins on which image; with --out, also writes comparison.json."""
+    """Prints which of two models wins where; with --out, also writes comparison.json."""
     if len(names) != 2:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
     from fa_hific_jax.evaluation import comparison, comparison_table, results

@@ -91,6 +91,7 @@ def prepare(request: Request) -> Evaluation:
 def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
     """Returns the group `evaluation`; keys of a run that this version does not know are ignored."""
     names = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    stored: dict[str, Any]
     stored = {n: tuple(v) if isinstance(v, list) else v for n, v in known.items() if n in names}
     return EvaluationConfig(**(stored | dict(flags)))
 
@@ -102,8 +103,9 @@ def _codecs_and_points(
     codecs = {model.id: model.describe() for model in models}
     found = [p for m in models for p in points.of_model(m, request.qualities, request.details)]
     first = found[0]
-    names = {("all",): tuple(baselines.available()), ("none",): ()}
-    for name in dict.fromkeys(names.get(config.baselines, config.baselines)):
+    named: dict[tuple[str, ...], tuple[str, ...]]
+    named = {("all",): tuple(baselines.available()), ("none",): ()}
+    for name in dict.fromkeys(named.get(config.baselines, config.baselines)):
         count, same_size = config.baseline_points, config.same_size
         codecs[name], of_baseline = points.of_baseline(name, count, same_size, first)
         if same_size:

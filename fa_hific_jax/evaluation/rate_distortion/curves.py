@@ -118,9 +118,10 @@ def bd_rate(a: Curve, b: Curve) -> Delta:
     if isinstance(found, str):
         return Delta(None, found, dropped=dropped)
     low, high, share = found
-    ends = sorted((a.in_units(low), a.in_units(high)))
-    curves = [(front.scores, np.log10(front.bpp)) for front in (front_a, front_b)]
-    return Delta(float((10 ** _mean_gap(*curves) - 1) * 100), None, *ends, share, dropped)
+    worst, best = a.in_units(low), a.in_units(high)
+    gap = _mean_gap(*((front.scores, np.log10(front.bpp)) for front in (front_a, front_b)))
+    value = float((10**gap - 1) * 100)
+    return Delta(value, None, min(worst, best), max(worst, best), share, dropped)
 
 
 def bd_metric(a: Curve, b: Curve) -> Delta:

@@ -61,7 +61,7 @@ def table(results: Results, keys: Container[Key]) -> Table:
                 Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
                 for text, why in found
             ]
-            lines.append(Line(*point_of(mean), cells))
+            lines.append(Line(mean["codec"], mean["point"], cells))
     return Table(list(columns), lines, list(notes))
 
 

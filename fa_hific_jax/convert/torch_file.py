@@ -17,7 +17,7 @@ from fa_hific_jax.convert.torch_tensors import Dtypes, Storages, item_size, load
 from fa_hific_jax.errors import UserError
 
 INDEX_LIMIT = 1 << 24
-"""Largest accepted pickle, in bytes: it holds no weights, and bad files must not fill the memory."""
+"""Largest accepted pickle in bytes. It holds no weights; bad files must not fill the memory."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")

@@ -55,8 +55,8 @@ RIGHT_VECTOR = Layout(
     lambda shape: shape, lambda a: a.reshape(-1, 4, 4).transpose(1, 2, 0).reshape(-1)
 )
 
-# Patterns of our module paths, joined by "/", and functions from the numbers in a path to the name of
-# the same module in theirs, which is numbered differently.
+# Patterns of our module paths, joined by "/", and functions from the numbers in a path to the name
+# of the same module in theirs, which is numbered differently.
 _MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"encoder/conv(\d)", lambda level: f"Encoder.conv_block{level + 1}.1"),
     (r"encoder/norm(\d)", lambda level: f"Encoder.conv_block{level + 1}.2"),

@@ -21,19 +21,19 @@ def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str,
       page: page of the documentation, for error messages.
 
     Raises:
-      UserError: the file is missing or is no .npz file.
+      UserError: the file is missing or is not an .npz file.
     """
     found = epath.Path(path)
     if not found.is_file():
-        raise UserError(f"{path}: no such file; `{command}` makes it ({page})")
+        raise UserError(f"{path}: no such file: make it with `{command}` ({page})")
     try:
         with np.load(io.BytesIO(found.read_bytes()), allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
-    # Any exception: zipfile, zlib and NumPy's header parser each raise their own, and an .npy file
-    # raises a TypeError, because it is an array, which has no `with`.
+    # zipfile, zlib and NumPy's header parser raise errors of many types. An .npy file raises a
+    # TypeError, because an array is not a context manager.
     except Exception as error:
         raise UserError(
-            f"{path}: not a readable .npz file, perhaps truncated; make it again with "
+            f"{path}: not a readable .npz file, perhaps truncated: make it again with "
             f"`{command}` ({page})"
         ) from error
 

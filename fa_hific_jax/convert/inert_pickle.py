@@ -30,7 +30,7 @@ class Global(str):
 
 
 class Record:
-    """What a pickle says about an object whose class is never imported."""
+    """The class name, arguments and state of an object in a pickle; the class is not imported."""
 
     def __init__(self, kind: str, arguments: tuple):
         self.kind = kind  # dotted name of the class
@@ -67,6 +67,8 @@ def load(stream: io.BytesIO, names: Names, persistent: Callable[[Any], Any]) -> 
 
 
 class _Machine:
+    """The stack machine of the pickle format, restricted to plain values and allowed names."""
+
     def __init__(self, names: Names, persistent: Callable[[Any], Any]):
         self.names = names
         self.persistent = persistent

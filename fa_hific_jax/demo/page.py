@@ -61,9 +61,8 @@ def launch_options(gr: Any, limits: Limits) -> dict[str, Any]:
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
     return {
         "theme": gr.themes.Default(**fonts),
-        "max_file_size": int(
-            limits.megabytes * 2**20
-        ),  # Gradio's own message counts in 2**20 bytes.
+        # Gradio's own message counts in units of 2**20 bytes.
+        "max_file_size": int(limits.megabytes * 2**20),
         "footer_links": [],
         "share": False,
         "run_history": False,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from fa_hific_jax.losses.focal_frequency import multiplicity
 from fa_hific_jax.ops import Image, at_least_float32
 from fa_hific_jax.spectra import radial_bands, window
 
@@ -101,9 +102,7 @@ def bin_weights(height: int, width: int) -> np.ndarray:
 
 
 def _mean_weights(group: np.ndarray, groups: int, width: int) -> np.ndarray:
-    column = np.arange(width // 2 + 1)
-    twice = np.where((column == 0) | (2 * column == width), 1.0, 2.0)
-    members = np.eye(groups)[group] * twice[None, :, None]
+    members = np.eye(groups)[group] * multiplicity(width)[None, :, None]
     members[0, 0] = 0.0  # The mean brightness is not texture.
     return members / np.maximum(members.sum(axis=(0, 1)), 1.0)
 

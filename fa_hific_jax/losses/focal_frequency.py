@@ -77,8 +77,8 @@ def focal_frequency_loss(
         weight = _half_of(jax.lax.stop_gradient(matrix.astype(distance.dtype)), patches.shape)
     if emphasis is not None:
         weight = weight * emphasis[None, None, None].astype(weight.dtype)
-    multiplicity = jnp.asarray(_multiplicity(patches.shape[-1]), distance.dtype)
-    return jnp.sum(weight * distance * multiplicity[None, None, None, None]) / difference.size
+    counts = jnp.asarray(multiplicity(patches.shape[-1]), distance.dtype)
+    return jnp.sum(weight * distance * counts[None, None, None, None]) / difference.size
 
 
 def _split(x: Image, patch_factor: int) -> Patches:
@@ -113,7 +113,7 @@ def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
     return 0.5 * (matrix + mirrored)[..., : shape[4] // 2 + 1]
 
 
-def _multiplicity(width: int) -> np.ndarray:
-    """Returns how often each column of the half spectrum occurs in the full one."""
+def multiplicity(width: int) -> np.ndarray:
+    """Returns how often each column of a real transform occurs in the full spectrum, 1 or 2."""
     column = np.arange(width // 2 + 1)
     return np.where((column == 0) | (2 * column == width), 1, 2)

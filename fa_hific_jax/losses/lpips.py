@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips_backbones import BACKBONES, Backbone, Features, Weights
-from fa_hific_jax.losses.weight_files import mistakes, read_npz
+from fa_hific_jax.losses.lpips_backbones import BACKBONES, Features, Weights
+from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 from fa_hific_jax.ops import Image
 
 SHIPPED = ("alex", "squeeze")
@@ -84,15 +84,10 @@ def lpips_params(
             f"{source}: not the LPIPS weights of {BACKBONES[net].title} ({wrong}): make the file "
             f"with `fa-hific get-lpips --net {net}`"
         )
-    # NumPy transposes because JAX would compile a program for each shape.
-    ours = {name: np.asarray(arrays[name], np.float32) for name in shapes}
-    linear = [ours.pop(name) for name in shapes if name.startswith("lin")]
-    kernels = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in ours.items()}
-    return LpipsParams(
-        net=net,
-        weights={name: jnp.asarray(array) for name, array in kernels.items()},
-        linear=tuple(jnp.asarray(array.reshape(-1)) for array in linear),
-    )
+    flat = {name: arrays[name].reshape(-1) for name in shapes if name.startswith("lin")}
+    ours = parameters({name: arrays[name] for name in shapes} | flat)
+    linear = tuple(ours.pop(name) for name in flat)
+    return LpipsParams(net, ours, linear)
 
 
 def expected_shapes(net: str) -> dict[str, tuple[int, ...]]:
@@ -118,7 +113,12 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
         SqueezeNet, 16 for VGG16.
     """
     backbone = BACKBONES[params.net]
-    _check_size(backbone, x)
+    smallest, (height, width) = backbone.smallest_side, x.shape[1:3]
+    if min(height, width) < smallest:
+        raise UserError(
+            f"LPIPS with {backbone.title} needs images of at least {smallest} x {smallest} pixels, "
+            f"not {height} x {width}: use larger images or crops"
+        )
     # Concatenating the two batches would move images between devices if they are sharded.
     taps, taps_hat = (backbone.features(params.weights, standardized(i)) for i in (x, x_hat))
     distance = jnp.zeros(x.shape[0], jnp.float32)
@@ -126,16 +126,6 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
         difference = jnp.square(_unit(a) - _unit(b)) * linear[None, None, None]
         distance += jnp.mean(jnp.sum(difference, axis=-1), axis=(1, 2))
     return distance
-
-
-def _check_size(backbone: Backbone, x: Image) -> None:
-    _, height, width, _ = x.shape
-    smallest = backbone.smallest_side
-    if min(height, width) < smallest:
-        raise UserError(
-            f"LPIPS with {backbone.title} needs images of at least {smallest} x {smallest} pixels, "
-            f"not {height} x {width}: use larger images or crops"
-        )
 
 
 def standardized(x: Image) -> Features:

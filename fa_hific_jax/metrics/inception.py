@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, UInt8
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.weight_files import mistakes, read_npz
+from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 
 Maps = Float[Array, "_ _ _ _"]
 
@@ -149,10 +149,7 @@ def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
 
 def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
     """Returns the parameters from arrays with the names and shapes of `expected_shapes`."""
-    # NumPy transposes because JAX would compile a program for each shape.
-    held = {name: np.asarray(arrays[name], np.float32) for name in expected_shapes()}
-    ours = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in held.items()}
-    return InceptionParams({name: jnp.asarray(array) for name, array in ours.items()})
+    return InceptionParams(parameters({name: arrays[name] for name in expected_shapes()}))
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:

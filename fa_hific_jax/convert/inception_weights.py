@@ -19,6 +19,7 @@ SOURCE = PublishedFile(
 )
 
 _EPSILON = 1e-3  # added to the variance by the batch norms
+_NORM = ("weight", "bias", "running_mean", "running_var")  # arrays of a batch norm
 
 
 def get_inception(output: Path | None = None, folder: Path | None = None) -> Path:
@@ -66,18 +67,14 @@ def _published_shapes() -> dict[str, tuple[int, ...]]:
         layer, _, kind = name.rpartition(".")
         if kind == "weight":
             shapes[f"{layer}.conv.weight"] = shape
-            norm = ("weight", "bias", "running_mean", "running_var")
-            shapes |= {f"{layer}.bn.{each}": shape[:1] for each in norm}
+            shapes |= {f"{layer}.bn.{each}": shape[:1] for each in _NORM}
     return shapes
 
 
 def _folded(found: dict[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns kernel and bias of one convolution that equals convolution and batch norm."""
-    norm = {
-        kind: found[f"{layer}.bn.{kind}"].astype(np.float64)
-        for kind in ("weight", "bias", "running_mean", "running_var")
-    }
-    scale = norm["weight"] / np.sqrt(norm["running_var"] + _EPSILON)
+    weight, bias, mean, variance = (found[f"{layer}.bn.{k}"].astype(np.float64) for k in _NORM)
+    scale = weight / np.sqrt(variance + _EPSILON)
     kernel = found[f"{layer}.conv.weight"].astype(np.float64) * scale[:, None, None, None]
-    bias = norm["bias"] - norm["running_mean"] * scale
+    bias = bias - mean * scale
     return kernel.astype(np.float32), bias.astype(np.float32)

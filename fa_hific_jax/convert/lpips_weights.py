@@ -18,41 +18,34 @@ _LINEAR = (
     "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/"
 )
 
-# The hashes of the linear weights were computed from the files of that commit. The hashes of
-# torchvision's files are taken from other projects. They agree with each other and with the eight
-# digits in the names, which are all that torchvision itself checks.
-SOURCES = {
+# Torchvision's file, its hash and the hash of the linear weights. The latter were computed from the
+# files of that commit. The hashes of torchvision's files are taken from other projects. These agree
+# with each other and with the eight digits in the names, which are all that torchvision checks.
+_NETWORKS = {
     "alex": (
-        PublishedFile(
-            _TORCHVISION + "alexnet-owt-7be5be79.pth",
-            "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-        ),
-        PublishedFile(
-            _LINEAR + "alex.pth",
-            "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-        ),
+        "alexnet-owt-7be5be79.pth",
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
     ),
     "squeeze": (
-        PublishedFile(
-            _TORCHVISION + "squeezenet1_1-b8a52dc0.pth",
-            "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
-        ),
-        PublishedFile(
-            _LINEAR + "squeeze.pth",
-            "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
-        ),
+        "squeezenet1_1-b8a52dc0.pth",
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
     ),
     "vgg": (
-        PublishedFile(
-            _TORCHVISION + "vgg16-397923af.pth",
-            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-        ),
-        PublishedFile(
-            _LINEAR + "vgg.pth",
-            "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-        ),
+        "vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
     ),
 }
+SOURCES = {
+    net: (
+        PublishedFile(_TORCHVISION + file, network_hash),
+        PublishedFile(f"{_LINEAR}{net}.pth", linear_hash),
+    )
+    for net, (file, network_hash, linear_hash) in _NETWORKS.items()
+}
+"""The published files of each network: torchvision's network, then the linear weights."""
 
 
 def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) -> Path:

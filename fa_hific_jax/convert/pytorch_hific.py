@@ -31,15 +31,14 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 STATE = "model_state_dict"
-# The entries of a file that are not converted, with the reason.
-_OTHER_ENTRIES = {
-    "compression_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
-    "hyperprior_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
-    "discriminator_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
-    "discriminator_state_dict": f"a second copy of the discriminator, which {STATE} holds",
-    "epoch": "the number of steps is more exact",
-}
-# The additional keys of a model saved in evaluation mode, which are not converted, with the reason.
+# Patterns of the entries of a file that are not converted, with the reason.
+_OTHER_ENTRIES = (
+    (r"\w+_optimizer_state_dict", "an optimizer's state, training begins with a fresh one"),
+    ("discriminator_state_dict", f"a second copy of the discriminator, which {STATE} holds"),
+    ("epoch", "the number of steps is more exact"),
+)
+# Patterns of the keys that only a model saved in evaluation mode has, with the reason why they are
+# not converted.
 _OTHER_KEYS = (
     (
         r"Hyperprior\.hyperprior_entropy_model\.distribution\.[Hab]_\d",
@@ -134,7 +133,7 @@ def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tupl
     """Returns (state dict, training arguments, steps, ignored entries) of a checkpoint."""
     if not isinstance(content, dict) or not (STATE in content or _is_state(content)):
         raise UserError(
-            f"it is not a checkpoint of the PyTorch HiFiC: it has neither {STATE} nor parameters "
+            f"not a checkpoint of the PyTorch HiFiC: it has neither {STATE} nor parameters "
             "of an Encoder, a Generator and a Hyperprior"
         )
     if STATE not in content:
@@ -146,7 +145,9 @@ def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tupl
             f"{STATE} or args is not a mapping by name: the PyTorch HiFiC did not save this file"
         )
     rest = [key for key in content if _is_name(key) and key not in (STATE, "args", "steps")]
-    others = [(shown(key[:200]), _OTHER_ENTRIES.get(key, "not part of the model")) for key in rest]
+    others = [
+        (shown(key[:200]), _reason(key, _OTHER_ENTRIES) or "not part of the model") for key in rest
+    ]
     return state, args, step if type(step) is int and 0 <= step < 10**12 else 0, others
 
 
@@ -162,12 +163,15 @@ def _to_convert(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[st
     """Returns the entries to convert, and (name, reason) of those that are ignored."""
     keys, ignored = {}, []
     for key, value in state.items():
-        reason = next((why for what, why in _OTHER_KEYS if re.fullmatch(what, key)), None)
-        if reason is None:
-            keys[key] = value
-        else:
+        if reason := _reason(key, _OTHER_KEYS):
             ignored.append((key, reason))
+        else:
+            keys[key] = value
     return keys, ignored
+
+
+def _reason(name: str, table: Iterable[tuple[str, str]]) -> str | None:
+    return next((reason for pattern, reason in table if re.fullmatch(pattern, name)), None)
 
 
 def _check_names(found: Iterable[str], wanted: set[str]) -> None:

@@ -44,8 +44,20 @@ class Storages:
         """Returns the values of the storage with this persistent id."""
         dtype, key, count = _identified(identifier)
         if (key, dtype) not in self.values:
-            self.values[key, dtype] = _values(self.places[key], dtype, count, self.order)
+            self.values[key, dtype] = self._converted(self.places[key], dtype, count)
         return self.values[key, dtype]
+
+    def _converted(self, data: np.ndarray, dtype: str, count: int) -> np.ndarray:
+        size = count * item_size(dtype)
+        if count < 0 or size > data.size:
+            raise UserError(f"a storage of {count} values has {data.size} bytes, not {size}")
+        data = data[:size]
+        if dtype == "bool":
+            return data != 0
+        if dtype == "bfloat16":  # The upper half of a float32.
+            return (data.view(f"{self.order}u2").astype(np.uint32) << 16).view(np.float32)
+        values = data.view(f"{self.order}{dtype}")
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def tensor(self, values, offset, shape, strides, *_) -> np.ndarray:
         """Returns a view of a storage; strides count values and are not negative, as in PyTorch."""
@@ -90,19 +102,6 @@ def item_size(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _values(data: np.ndarray, dtype: str, count: int, order: str) -> np.ndarray:
-    size = count * item_size(dtype)
-    if count < 0 or size > data.size:
-        raise UserError(f"a storage of {count} values has {data.size} bytes, not {size}")
-    data = data[:size]
-    if dtype == "bool":
-        return data != 0
-    if dtype == "bfloat16":  # The upper half of a float32.
-        return (data.view(f"{order}u2").astype(np.uint32) << 16).view(np.float32)
-    values = data.view(f"{order}{dtype}")
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
 def _identified(identifier: Any) -> tuple[str, str, int]:
     """Returns (dtype, key, number of values) from the persistent id of a storage."""
     kind, dtype, key, _, count, *view = identifier
@@ -115,7 +114,11 @@ def _identified(identifier: Any) -> tuple[str, str, int]:
 
 def load_tensors(stream: io.BytesIO, storages: Storages | Dtypes) -> Any:
     """Returns the next object of a stream; its tensors are views of the storages."""
-    names = Names(_functions(storages.tensor), _MENTIONED, _is_inert)
+    names = Names(
+        functions=_functions(storages.tensor),
+        values=_MENTIONED,
+        inert=lambda name: name.startswith("default_config.") or name in _INERT,
+    )
     return load(stream, names, storages.storage)
 
 
@@ -133,10 +136,6 @@ def _functions(rebuild: Callable[..., Any]) -> Mapping[str, Callable[..., Any]]:
         "numpy.core.multiarray.scalar": _scalar,
         "numpy._core.multiarray.scalar": _scalar,
     }
-
-
-def _is_inert(name: str) -> bool:
-    return name.startswith("default_config.") or name in _INERT
 
 
 def _ordered(pairs: Any = ()) -> dict:

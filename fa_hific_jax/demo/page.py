@@ -22,7 +22,7 @@ A learned image codec. The image that you drop here is compressed and decoded ag
 beside a JPEG file of the same size. Nothing leaves the machine that serves this page."""
 ONE_RATE = "This model has a single rate."
 NO_DETAIL = "This model has no frequency complement modules."
-DETAIL = "0 comes closest to the original's pixels, 1 to its spectrum."
+DETAIL = "0 is nearest to the original's pixels, 1 to its spectrum."
 HOUR = 3600
 _FAILURES = (UserError, OSError, MemoryError, RuntimeError)
 

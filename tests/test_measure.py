@@ -161,7 +161,7 @@ def test_pairs_that_cannot_be_compared_are_refused():
     with pytest.raises(UserError, match="metrics need 8-bit images, not float64: round the"):
         check_pair(image(20, 30), image(20, 30) / 255.0)
     gray = image(20, 30)[..., :1]
-    with pytest.raises(UserError, match=r"RGB images, not of the shape \(20, 30, 1\)"):
+    with pytest.raises(UserError, match=r"RGB images, not the shape \(20, 30, 1\)"):
         measure(gray, gray, Weights())
 
 

@@ -180,7 +180,7 @@ def test_set_metrics_rise_with_the_distortion_and_name_their_protocol(weights):
         for name in ("fid", "kid"):
             assert entries[name]["value"] is None
             assert entries[name]["not_measured"].startswith(
-                "no Inception weights: `fa-hific get-in"
+                "no Inception weights: get them with `fa-hific get-in"
             )
         protocol = entries["fd_alex"]["protocol"]
         assert (protocol["patch"], protocol["grids"], protocol["patches"]) == (256, 2, 6)

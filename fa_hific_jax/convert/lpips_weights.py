@@ -18,9 +18,10 @@ _LINEAR = (
     "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/"
 )
 
-# Torchvision's file, its hash and the hash of the linear weights. The latter were computed from the
-# files of that commit. The hashes of torchvision's files are taken from other projects. These agree
-# with each other and with the eight digits in the names, which are all that torchvision checks.
+# Torchvision's file, its hash, and the hash of the linear weights. The hashes of the linear weights
+# were computed from the files of that commit. The hashes of torchvision's files are taken from
+# other projects, which agree with each other and with the eight digits in the file names.
+# Torchvision itself checks only these digits.
 _NETWORKS = {
     "alex": (
         "alexnet-owt-7be5be79.pth",

@@ -164,7 +164,7 @@ def test_qualities_are_those_of_the_pictures_beside_the_results(evaluated, image
         decoded = pixels(out / row["file"])
         assert row["values"]["psnr"] == pytest.approx(metrics.psnr(original, decoded), rel=1e-12)
         assert row["values"]["ms_ssim"] is None
-        assert row["not_measured"]["ms_ssim"] == "a side of 160 pixels or less"
+        assert row["not_measured"]["ms_ssim"] == "a side has 160 pixels or less"
 
 
 def test_same_size_baseline_is_the_nearest_file_to_the_first_models(evaluated, images):
@@ -179,7 +179,7 @@ def test_without_weights_the_reason_stands_where_the_number_would(evaluated):
     _, results = evaluated
     assert {row["values"]["lpips_alex"] for row in results["rows"]} == {None}
     reason = results["metrics"]["lpips_alex"]["not_measured"]
-    assert reason == "not asked for: add alex to --lpips"
+    assert reason == "not requested: add alex to --lpips"
     assert {entry["value"] for entry in results["sets"]} == {None}
     assert all(entry["not_measured"] for entry in results["sets"])
     (ours, *_) = results["means"]

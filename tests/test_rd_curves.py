@@ -135,7 +135,7 @@ def test_bd_numbers_agree_with_the_definition_worked_out_by_hand():
 
 
 def test_bd_numbers_are_those_of_the_package_bjontegaard():
-    package = pytest.importorskip("bjontegaard", reason="of the extra eval")
+    package = pytest.importorskip("bjontegaard", reason="of the extra test")
     a, b = (made(*each) for each in X265)
     options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
     both = (a.bpp, a.scores, b.bpp, b.scores)

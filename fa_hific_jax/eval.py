@@ -1,32 +1,32 @@
-"""Measures models on whole images, beside classical codecs on the same images.
+"""Measures models on whole images, and classical codecs on the same images.
 
-Every rate is that of a real file that was decoded again. Writes a page, report.html, and its
+Every rate is that of a real file that was decoded again. The output is a page, report.html, and its
 numbers: results.json, summary.csv, and one row for each image and file in rows.jsonl.
 
-A run, with the images and codecs of its own config:
+To evaluate a run, with the images and codecs of its own config:
 
   python eval.py --workdir runs/demo
 
-On other images, beside more codecs, with LPIPS, by four processes:
+To use other images, more codecs, LPIPS, and four processes:
 
   python eval.py --workdir runs/demo --images kodak/ --baselines jpeg,webp,avif --jobs 4 \\
       --lpips lpips_alex.npz
 
-Several runs and exported models in one table (an exported model is what `fa-hific export` writes),
-at several rates where a model offers them:
+To evaluate several runs and exported models (written by `fa-hific export`) in one table, at several
+rates where a model offers them:
 
   python eval.py --models runs/a,runs/b,models/c --images kodak/ --quality 0,0.5,1 --out compared
 
-Stopped at any moment, the same command goes on and computes nothing twice. Two models at equal
-rate, image by image; each is a run, a model, or the --out of an earlier evaluation:
+After an interruption the same command resumes and computes nothing twice. To compare two models at
+equal rate, image by image; each is a run, a model, or the --out of an earlier evaluation:
 
   python eval.py --compare runs/a runs/b --images kodak/
 
---images is a folder, a glob, or what docs/data.md says of data.evaluation, as in
-tfds:clic:validation. --config is needed only to override what the run knows of itself, as in
+--images is a folder, a glob, or any value of data.evaluation (docs/data.md), such as
+tfds:clic:validation. --config is needed only to override settings of the run, as in
 --config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes share the
-images as train.py's share a batch. Columns, metrics, files: docs/evaluation.md. Without the
-repository, `fa-hific eval` is the same.
+images as those of train.py share a batch. docs/evaluation.md describes columns, metrics and files.
+Without the repository, `fa-hific eval` does the same.
 """
 
 import datetime
@@ -45,32 +45,42 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.training import processes
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with its variant behind a colon; by default the run's own"
+    "config", None, "Config file, with its variant after a colon; by default the run's own"
 )
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a training run, held against --config")
-MODELS = flags.DEFINE_list("models", [], "Folders of runs and of exported models")
-COMPARE = flags.DEFINE_bool("compare", False, "Compare two: --compare RUN_A RUN_B")
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a training run; must agree with --config")
+MODELS = flags.DEFINE_list("models", [], "Folders of runs and exported models")
+COMPARE = flags.DEFINE_bool("compare", False, "Compare two models: --compare RUN_A RUN_B")
 IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
-LIMIT = flags.DEFINE_integer("limit", 0, "How many images, the first ones; 0 for all")
+LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
 BASELINES = flags.DEFINE_list(
     "baselines",
     None,
     "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
 )
 BASELINE_POINTS = flags.DEFINE_integer(
-    "baseline_points", None, "How many qualities of each, spread over its range; 0 for all"
+    "baseline_points",
+    None,
+    "Number of qualities of each classical codec, spread over its sweep; 0 for all",
 )
 SAME_SIZE = flags.DEFINE_bool(
-    "same_size", None, "Also run each at the size of the first model's file, image by image"
+    "same_size",
+    None,
+    "Also run each classical codec at the size of the first model's file, image by image",
 )
-UNTRAINED = flags.DEFINE_bool("untrained_control", None, "Also a model with random parameters")
-QUALITY = flags.DEFINE_list("quality", [], "Of models with a variable rate: numbers from 0 to 1")
-DETAIL = flags.DEFINE_list("detail", [], "Of models with FCM: numbers from 0 (smooth) to 1")
+UNTRAINED = flags.DEFINE_bool(
+    "untrained_control", None, "Also evaluate a model with random parameters"
+)
+QUALITY = flags.DEFINE_list(
+    "quality", [], "Rates of models with a variable rate: numbers from 0 to 1"
+)
+DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
 LPIPS = flags.DEFINE_list(
     "lpips", None, "LPIPS networks: alex, squeeze, or files of fa-hific get-lpips"
 )
 INCEPTION = flags.DEFINE_string("inception", None, "File of Inception weights, for FID and KID")
-JOBS = flags.DEFINE_integer("jobs", 1, "Processes for the classical codecs; results are the same")
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "Number of processes for the classical codecs; results do not change"
+)
 FIELDS = {
     "lpips_files": LPIPS,
     "inception_file": INCEPTION,
@@ -81,15 +91,13 @@ FIELDS = {
 }
 """The flag that overrides each field of the group `evaluation`."""
 OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results; that of the one model, and evaluation/ in it, by default"
+    "out", None, "Folder for the results; by default evaluation/ in the folder of the one model"
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
 )
-PROCESSES = flags.DEFINE_integer(
-    "processes", None, "How many processes there are (or JAX_NUM_PROCESSES)"
-)
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (or JAX_PROCESS_ID)")
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes (or JAX_NUM_PROCESSES)")
+PROCESS = flags.DEFINE_integer("process", None, "Index of this process (or JAX_PROCESS_ID)")
 
 
 def start() -> None:
@@ -121,7 +129,7 @@ def main(*arguments: str) -> None:
 
 def evaluate(folders: list[str], named_by: str, given: settings.Settings | None, out: Path) -> Any:
     """Evaluates the models of these folders, prints the table, and returns the results."""
-    # Load slowly: after the config's own errors.
+    # These imports take seconds: errors of the config come first.
     from fa_hific_jax.evaluation import results
     from fa_hific_jax.evaluation.evaluate import evaluate
     from fa_hific_jax.evaluation.prepare import Request, prepare
@@ -163,7 +171,7 @@ def compare(names: Sequence[str], given: settings.Settings | None) -> None:
 
 
 def results_of(folder: str, given: settings.Settings | None) -> Any:
-    """Results in a folder of an evaluation; a run or a model is evaluated first."""
+    """Returns the results in a folder of an evaluation; a run or a model is evaluated first."""
     from fa_hific_jax.evaluation import results
 
     path = Path(os.path.expanduser(folder)) / "results.json"

@@ -66,6 +66,19 @@ def run(*arguments) -> int:
     return 0
 
 
+def wait_until_caught(number: int, pid: int) -> None:
+    """Waits until a process has a handler of its own for a signal, where /proc tells."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        time.sleep(3)
+        return
+    while True:
+        caught = int(status.read_text().partition("SigCgt:")[2].split()[0], 16)
+        if caught >> (number - 1) & 1:
+            return
+        time.sleep(0.05)
+
+
 def written(folder: str = ".") -> list[str]:
     """All files below, hidden ones too."""
     return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())

@@ -10,8 +10,6 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import comparison
 from fa_hific_jax.evaluation.comparison_table import format_comparison
 
-pytest.importorskip("bjontegaard", reason="BD-rate is of the extra eval")
-
 BPP = (0.1, 0.2, 0.4)
 METRICS = {
     "psnr": ("PSNR", "dB", "higher", 2),

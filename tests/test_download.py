@@ -127,8 +127,8 @@ def test_a_damaged_file_is_replaced(url, path):
 def test_a_broken_connection_is_told_and_resumed(server, url, path, part):
     server.sends_at_most = 123_456
     sentence = (
-        f"{url}: the connection broke off (0.1 MB of 0.3 MB came): run again to resume, "
-        f"{part} keeps what came"
+        f"{url}: the connection broke after 0.1 MB of 0.3 MB: {part} is kept, run the command "
+        "again to resume"
     )
     with pytest.raises(UserError, match=re.escape(sentence)):
         download(url, path, SHA256)
@@ -143,7 +143,7 @@ def test_a_silent_server_counts_as_a_broken_connection(server, url, path, part):
     server.gate.clear()
     server.sends_at_most = 200_000
     with pytest.raises(
-        UserError, match=r"the connection broke off \(timed out\): run again to res"
+        UserError, match=r"the connection broke \(timed out\): .* run the command again to res"
     ):
         download(url, path, SHA256, timeout=0.2)
     assert CONTENT.startswith(part.read_bytes())
@@ -170,8 +170,8 @@ def test_a_wrong_hash_removes_what_came(url, path, part, before):
     expected = "0" * 64 if not before else SHA256
     found = hashlib.sha256(before + CONTENT[len(before) :]).hexdigest()
     sentence = (
-        f"{url}: what came has the SHA-256 {found} instead of {expected}, so it is damaged or "
-        f"another file: {part} was removed, run again"
+        f"{url}: the download has the SHA-256 {found} instead of {expected}, so it is damaged or a "
+        f"different file: {part} was removed, run the command again"
     )
     with pytest.raises(UserError, match=re.escape(sentence)):
         download(url, path, expected)
@@ -244,7 +244,7 @@ def test_without_home_the_variable_to_set_is_named(monkeypatch):
 
     monkeypatch.setattr(Path, "home", home)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    with pytest.raises(UserError, match="no home folder to keep downloads in: set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match="no home folder for downloads: set XDG_CACHE_HOME"):
         cache_folder()
 
 

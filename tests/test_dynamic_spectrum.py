@@ -337,13 +337,13 @@ def test_levels_that_do_not_match_are_refused():
     x = random(1, 8, 8, 2)
     with pytest.raises(ValueError, match="2 encoder levels, 1 generator levels"):
         spectrum_loss([x, x], [x])
-    with pytest.raises(ValueError, match=r"sigmas of shape \(2, 2\) do not go together"):
+    with pytest.raises(ValueError, match=r"sigmas of shape \(2, 2\) do not fit together"):
         spectrum_loss([x], [x], sigmas=jnp.ones((2, 2)))
 
 
 def test_unknown_weighting_is_refused():
     x = random(1, 8, 8, 2)
-    with pytest.raises(ValueError, match="weighting 'sum': choose one of mean, authors"):
+    with pytest.raises(ValueError, match="weighting 'sum' is unknown: choose one of mean, authors"):
         spectrum_loss([x], [x], weighting="sum")
 
 

@@ -144,7 +144,7 @@ def test_error_of_one_process_ends_the_other_with_its_sentence(whole, models, tm
     ]
     (code, _, said), (code_1, _, said_1) = map(training_run.finish, pair)
     assert (code, code_1) == (2, 2)
-    sentence = f"{tmp_path}/originals/1.png cannot be written (Is a directory): mend that\n"
+    sentence = f"{tmp_path}/originals/1.png cannot be written (Is a directory): fix that\n"
     assert said_1.endswith(f"error: {sentence}")
     assert said.endswith(f"error: process 1 of the evaluation ended: {sentence}")
 

@@ -204,5 +204,5 @@ def test_matrix_of_ones_gives_the_mean_squared_error_and_has_no_gradient():
 
 def test_matrix_that_does_not_fit_is_refused():
     x = jnp.zeros((2, 8, 8, 3))
-    with pytest.raises(ValueError, match=r"matrix of shape \(2, 1, 3, 8, 5\) does not go with"):
+    with pytest.raises(ValueError, match=r"matrix of shape \(2, 1, 3, 8, 5\) does not fit"):
         focal_frequency_loss(x, x, matrix=jnp.ones((2, 1, 8, 5, 3)))

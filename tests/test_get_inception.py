@@ -12,7 +12,7 @@ from torch_files import Tensor, save
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.convert import inception_weights
 from fa_hific_jax.convert.inception_weights import SOURCE, convert_inception, get_inception
-from fa_hific_jax.convert.published import Source
+from fa_hific_jax.convert.published import PublishedFile
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.metrics import inception
 from fa_hific_jax.metrics.inception import load_inception
@@ -53,7 +53,7 @@ def published(tmp_path, state, monkeypatch) -> Path:
     folder.mkdir()
     file = save(folder / SOURCE.name, state)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception_weights, "SOURCE", Source(SOURCE.url, sha256))
+    monkeypatch.setattr(inception_weights, "SOURCE", PublishedFile(SOURCE.url, sha256))
     return folder
 
 
@@ -96,17 +96,17 @@ def test_a_state_that_lacks_arrays_is_named(tmp_path, state):
     with pytest.raises(UserError) as raised:
         convert_inception(save(tmp_path / "weights.pth", state))
     assert str(raised.value) == (
-        f"{tmp_path}/weights.pth: not the weights of FID's Inception: "
-        "Mixed_5b.branch1x1.bn.running_var is missing; fetch it again"
+        f"{tmp_path}/weights.pth: not the weights of FID's Inception "
+        "(Mixed_5b.branch1x1.bn.running_var is missing): download it again"
     )
 
 
 def test_without_network_the_file_to_bring_is_named(monkeypatch):
     url = f"http://127.0.0.1:9/{SOURCE.name}"  # nothing listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(inception_weights, "SOURCE", Source(url, SOURCE.sha256))
+    monkeypatch.setattr(inception_weights, "SOURCE", PublishedFile(url, SOURCE.sha256))
     with pytest.raises(UserError) as raised:
         get_inception()
-    assert f"download {url} into one folder, and here run `fa-hific get-inception --from" in str(
-        raised.value
-    )
+    said = str(raised.value)
+    assert f"download {url} into one folder on a machine that has a network, then run " in said
+    assert said.endswith("`fa-hific get-inception --from FOLDER` here")

@@ -14,7 +14,7 @@ import pytest
 
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.convert import lpips_weights
-from fa_hific_jax.convert.lpips_weights import SOURCES, Source, convert_lpips, get_lpips
+from fa_hific_jax.convert.lpips_weights import SOURCES, PublishedFile, convert_lpips, get_lpips
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import expected_shapes, load_lpips
 
@@ -111,7 +111,7 @@ def published(tmp_path, save, monkeypatch) -> Path:
             save(folder / source.name, arrays)
             sha256 = hashlib.sha256((folder / source.name).read_bytes()).hexdigest()
             url = f"http://127.0.0.1:{server.server_port}/{source.name}"
-            sources.append(Source(url, sha256))
+            sources.append(PublishedFile(url, sha256))
         monkeypatch.setattr(lpips_weights, "SOURCES", {"squeeze": tuple(sources)})
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -223,7 +223,7 @@ def test_local_files_must_be_there_and_the_published_ones(published, cache):
         get_lpips("squeeze", folder=published)
     network.unlink()
     with pytest.raises(
-        UserError, match="a52dc0.pth: no such file; download it from http://127.0.0"
+        UserError, match="a52dc0.pth: no such file: download it from http://127.0.0"
     ):
         get_lpips("squeeze", folder=published)
     assert not cache.exists()
@@ -235,15 +235,15 @@ def test_without_network_the_files_to_bring_are_listed(published, cache):
     with pytest.raises(UserError) as raised:
         get_lpips("squeeze")
     assert str(raised.value) == (
-        f"{first}: the server answers 404 File not found; where there is a network, download "
-        f"{first} and {second} into one folder, and here run `fa-hific get-lpips --net squeeze "
-        "--from FOLDER`"
+        f"{first}: the server answers 404 File not found: download {first} and {second} into one "
+        "folder on a machine that has a network, then run `fa-hific get-lpips --net squeeze "
+        "--from FOLDER` here"
     )
 
 
 def test_a_wrong_download_is_no_reason_to_bring_files(published, cache):
     (published / "squeeze.pth").write_bytes(b"a web page")
-    with pytest.raises(UserError, match="squeeze.pth.part was removed, run again$"):
+    with pytest.raises(UserError, match="squeeze.pth.part was removed, run the command again$"):
         get_lpips("squeeze")
 
 
@@ -264,7 +264,7 @@ def test_a_mistake_ends_the_command_with_one_sentence(published, cache, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["get-lpips", "--net", "squeeze", "--from", "no/such"])
     said = capsys.readouterr().err
-    assert said.startswith("error: no/such/squeezenet1_1-b8a52dc0.pth: no such file; download it")
+    assert said.startswith("error: no/such/squeezenet1_1-b8a52dc0.pth: no such file: download it")
     assert said.count("\n") == 1
     with pytest.raises(SystemExit, match="2"):
         main(["get-lpips", "--net", "resnet"])

@@ -261,10 +261,10 @@ def test_without_arguments_the_keys_tell_and_the_rest_is_said_to_be_assumed(tmp_
     assert imported.assumed == []
 
 
-def test_wrong_announcements_of_residual_blocks_are_named_and_mended(tmp_path):
+def test_wrong_numbers_of_residual_blocks_are_named_and_can_be_corrected(tmp_path):
     path = tiny_checkpoint(tmp_path / "a.pt", args=ARGS | {"n_residual_blocks": 9})
     with pytest.raises(
-        UserError, match="1 residual blocks but announces.*give --residual-blocks 1"
+        UserError, match="1 residual blocks, but its arguments .* give --residual-blocks 1"
     ):
         import_checkpoint(path, Options())
     assert import_checkpoint(path, Options(residual_blocks=1)).model.residual_blocks == 1
@@ -279,17 +279,20 @@ BIAS = "Generator.conv_block_out.1.bias"
         ({BIAS: None}, f"a.pt: parameters are missing: {BIAS}$"),
         ({"Generator.extra": np.zeros(1)}, "parameters are unknown: Generator.extra$"),
         ({f"x.{i}": np.zeros(1) for i in range(5)}, "x.0, x.1, x.2 and 2 more$"),
-        ({"Encoder.conv_block3.1.bias": None}, "conv_block3.1.bias is missing: it is no whole"),
+        (
+            {"Encoder.conv_block3.1.bias": None},
+            "conv_block3.1.bias is missing: the file does not hold",
+        ),
         (
             {BIAS: np.zeros(4, np.float32)},
             rf"{BIAS} has the shape \(4,\) instead of the shape \(3,\)",
         ),
         ({BIAS: np.float32([0, np.nan, 0])}, f"{BIAS} holds values that are not finite"),
-        ({BIAS: np.zeros(3, np.int64)}, f"{BIAS} holds no floating-point numbers"),
+        ({BIAS: np.zeros(3, np.int64)}, f"{BIAS} does not hold floating-point numbers"),
         ({BIAS: "text"}, rf"{BIAS} has no numbers instead of the shape \(3,\)"),
         ({BIAS: torch_files.Call("argparse", "Namespace")}, f"{BIAS} has no numbers instead"),
-        ({3: np.zeros(1)}, "model_state_dict or args is no mapping"),
-        ({"Generator.\x1b[2J": np.zeros(1)}, r"unknown: Generator.\?\[2J$"),
+        ({3: np.zeros(1)}, "model_state_dict or args is not a mapping"),
+        ({"Generator.\x1b[2J": np.zeros(1)}, r"unknown: Generator.\\x1b\[2J$"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(tmp_path, change, sentence):
@@ -301,11 +304,11 @@ def test_parameters_that_do_not_fit_are_named(tmp_path, change, sentence):
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"use_latent_mixture_model": True}, r"mixture model \(DLMM\), which does not exist here"),
+        ({"use_latent_mixture_model": True}, r"mixture model \(DLMM\), which is not supported"),
         ({"sample_noise": True}, "its generator takes noise"),
         ({"likelihood_type": "laplace"}, "model.likelihood is 'laplace': choose one of"),
         ({"likelihood_type": np.zeros(3)}, "model.likelihood is 'ndarray': choose one of"),
-        ({"n_residual_blocks": np.zeros(3)}, "announces another number"),
+        ({"n_residual_blocks": np.zeros(3)}, "its arguments or the command line say otherwise"),
     ],
 )
 def test_kinds_of_models_that_do_not_exist_here_are_refused(tmp_path, change, sentence):

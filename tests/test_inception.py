@@ -207,8 +207,10 @@ def test_a_file_of_weights_is_read_and_a_wrong_one_is_named(arrays, params, tmp_
     with pytest.raises(UserError) as raised:
         load_inception(path)
     assert str(raised.value) == (
-        f"{path}: not the weights of FID's Inception: Mixed_5b.branch1x1.bias is missing; make the "
-        "file with `fa-hific get-inception`"
+        f"{path}: not the weights of FID's Inception (Mixed_5b.branch1x1.bias is missing): make "
+        "the file with `fa-hific get-inception`"
     )
-    with pytest.raises(UserError, match=r"absent: no such file; `fa-hific get-inception` makes it"):
+    with pytest.raises(
+        UserError, match=r"absent: no such file: make it with `fa-hific get-inception`"
+    ):
         load_inception(tmp_path / "absent")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import ROOT, image, models, run, written  # noqa: F401  (models: a fixture)
+from test_cli import ROOT, image, models, run, wait_until_caught, written  # noqa: F401  (models: a fixture)
 
 from fa_hific_jax import errors, interrupts, streams
 from fa_hific_jax.cli import files, runtime, serve, values
@@ -222,8 +222,9 @@ def test_one_signal_ends_the_wait_for_a_pipe_that_nobody_writes_to(tmp_path, num
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(1.5)
-    assert started.poll() is None
+    wait_until_caught(signal.SIGTERM, started.pid)
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.wait(timeout=0.5)
     started.send_signal(number)
     said = started.communicate(timeout=15)[1]
     assert started.returncode == code and b"Traceback" not in said

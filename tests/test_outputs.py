@@ -3,6 +3,7 @@
 
 import io
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -13,7 +14,16 @@ import numpy as np
 import pytest
 from etils import epath
 from PIL import Image
-from test_cli import ROOT, image, models, pixels_of, refused, run, written  # noqa: F401  (models: a fixture)
+from test_cli import (  # noqa: F401  (models: a fixture)
+    ROOT,
+    image,
+    models,
+    pixels_of,
+    refused,
+    run,
+    wait_until_caught,
+    written,
+)
 from tiny_settings import tiny_settings
 
 from fa_hific_jax import streams
@@ -68,10 +78,11 @@ def test_the_wait_for_the_other_end_of_a_pipe_can_be_ended(tmp_path, arguments):
     command = [sys.executable, str(ROOT / "tests/fake_model.py"), "compress", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=env, cwd=tmp_path, stdin=pipe, stderr=pipe) as process:
+        wait_until_caught(signal.SIGTERM, process.pid)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=1)
+            process.wait(timeout=0.5)
         process.terminate()
-        assert process.wait(timeout=5) == 143 and process.stderr and process.stderr.read() == b""
+        assert process.wait(timeout=15) == 143 and process.stderr and process.stderr.read() == b""
     assert written(str(tmp_path)) == ["a.png"]
 
 

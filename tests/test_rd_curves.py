@@ -19,8 +19,6 @@ from fa_hific_jax.evaluation.rate_distortion import (
 )
 from fa_hific_jax.evaluation.rate_distortion.curves import of_arrays
 
-pytest.importorskip("bjontegaard", reason="BD-rate is of the extra eval")
-
 BPP = (0.1, 0.2, 0.4, 0.8)
 
 
@@ -134,6 +132,15 @@ def test_bd_numbers_agree_with_the_definition_worked_out_by_hand():
         for rate, psnr in ((rate_a, psnr_a), (rate_b, psnr_b))
     ]
     assert bd_metric(a, b).value == pytest.approx(psnrs[1] - psnrs[0], abs=1e-7)
+
+
+def test_bd_numbers_are_those_of_the_package_bjontegaard():
+    package = pytest.importorskip("bjontegaard", reason="of the extra test")
+    a, b = (made(*each) for each in X265)
+    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+    both = (a.bpp, a.scores, b.bpp, b.scores)
+    assert bd_rate(a, b).value == package.bd_rate(*both, **options)
+    assert bd_metric(a, b).value == package.bd_psnr(*both, **options)
 
 
 steps = st.floats(0.05, 2.0)

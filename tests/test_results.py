@@ -110,7 +110,7 @@ def test_file_that_holds_no_results_is_named(tmp_path):
 
 def test_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/results\.json cannot be written \(.*\): mend that$"):
+    with pytest.raises(UserError, match=r"file/results\.json cannot be written \(.*\): fix that$"):
         res.write_json(tmp_path / "file" / "results.json", {})
 
 

@@ -168,7 +168,7 @@ def payloads(target: str) -> dict[str, tuple[bytes, str]]:
         "dotted": (b"ctorch\n_utils.os.system\n.", "torch._utils.os.system"),
         "numpy": (b"cnumpy.f2py.crackfortran\nmyeval\n.", "numpy.f2py.crackfortran.myeval"),
         "storage": (b"ctorch.storage\n_load_from_bytes\n.", "torch.storage._load_from_bytes"),
-        "odd name": (b"cos\n\x1b[2Jsystem\n.", r"os\.\?\[2Jsystem"),
+        "odd name": (b"cos\n\x1b[2Jsystem\n.", r"os\.\\x1b\[2Jsystem"),
     }
 
 
@@ -184,7 +184,7 @@ def test_code_in_a_file_is_refused_by_name_and_never_runs(tmp_path, name, form):
         path.write_bytes(torch_files.save_legacy(path, [BASE]).read_bytes()[:14] + data)
         head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})]
         path.write_bytes(b"".join(head) + data)
-    with pytest.raises(UserError, match=f"refuses to run code: global {refused};"):
+    with pytest.raises(UserError, match=f"refers to {refused}, which could run code"):
         read_torch_file(path)
     assert not target.exists()
 
@@ -234,7 +234,7 @@ def test_bombs_are_refused_by_their_declared_sizes(tmp_path):
     with pytest.raises(UserError, match="compressed or encrypted"):
         read_torch_file(small)
     index = torch_files.archive(tmp_path / "c.pt", b"N" * (INDEX_LIMIT + 1), {})
-    with pytest.raises(UserError, match="more than any index"):
+    with pytest.raises(UserError, match="more than any list of tensors"):
         read_torch_file(index)
 
 
@@ -272,11 +272,11 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path, save, value):
     "content, sentence",
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is no file of torch.save but a PNG image"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is not a file of torch.save but a PNG image"),
         (struct.pack("<Q", 40) + b'{"a":' + bytes(60), "but a safetensors file"),
         (b"<!DOCTYPE html><html>", "but a web page: download the file itself"),
         (b"version https://git-lfs.github.com/spec/v1\n", "but a Git LFS pointer"),
-        (b"hello", "is no file of torch.save: name a checkpoint"),
+        (b"hello", "is not a file of torch.save: name a checkpoint"),
     ],
     ids=["empty", "png", "safetensors", "html", "lfs", "text"],
 )

@@ -1,1 +1,1 @@
-"""Weights of other projects to ours."""
+"""Conversion of other projects' weights and checkpoints to the parameters of this package."""

@@ -1,4 +1,4 @@
-"""Files from the network: resumed where a connection broke, checked, kept in the user's cache."""
+"""Downloads into the user's cache folder, resumed after a broken connection and checked by hash."""
 
 import contextlib
 import hashlib
@@ -17,45 +17,45 @@ _CHUNK = 1 << 16
 
 
 class Unreachable(UserError):
-    """The server cannot be reached or does not give the file."""
+    """The server cannot be reached, or it answers with an error."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept; it need not exist yet.
+    """Returns the folder for downloads, which need not exist yet.
 
-    `fa-hific` in $XDG_CACHE_HOME, else in the system's usual place: ~/.cache, ~/Library/Caches on
-    macOS, %LOCALAPPDATA% on Windows.
+    It is `fa-hific` in $XDG_CACHE_HOME. Without that variable it is in the system's usual place:
+    ~/.cache, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows.
 
     Raises:
       UserError: there is no home folder.
     """
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says that relative paths are ignored.
     for name in ("XDG_CACHE_HOME", *(["LOCALAPPDATA"] if sys.platform == "win32" else [])):
         if os.path.isabs(folder := os.environ.get(name, "")):
             return Path(folder) / "fa-hific"
     try:
         home = Path.home()
     except RuntimeError as error:
-        raise UserError("no home folder to keep downloads in: set XDG_CACHE_HOME") from error
+        raise UserError("there is no home folder for downloads: set XDG_CACHE_HOME") from error
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "fa-hific"
 
 
 def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> None:
-    """Brings the file at `url` to `path`, unless it is there already.
+    """Downloads `url` to `path`, unless the file is there already.
 
-    It grows under the name `path` + ".part", which a later call continues, and gets its own name
-    only once its hash is right. Progress goes to standard error.
+    The download is written to `path` + ".part", which a later call continues. It is renamed to
+    `path` only if its hash is right. Progress is printed to standard error.
 
     Args:
-      url: http or https.
-      path: its folder is made.
-      sha256: of the whole file, in hexadecimal.
-      timeout: seconds of silence after which a server counts as gone.
+      url: an http or https address.
+      path: the file to write; missing folders are made.
+      sha256: hash of the whole file, in hexadecimal.
+      timeout: seconds without data after which the connection counts as broken.
 
     Raises:
-      Unreachable: the server does not answer, or with an error.
-      UserError: the connection broke off (what came is kept), the hash is wrong (what came is
-        removed), another process is downloading the file, or the folder cannot be written.
+      Unreachable: the server does not answer, or it answers with an error.
+      UserError: the connection broke (the part is kept), the hash is wrong (the part is removed),
+        another process is downloading the file, or the folder cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -72,35 +72,35 @@ def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> Non
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}") from error
     raise UserError(
-        f"{url}: what came has the SHA-256 {found} instead of {sha256}, so it is damaged or "
-        f"another file: {part} was removed, run again"
+        f"{url}: the download has the SHA-256 {found} instead of {sha256}, so it is damaged or a "
+        f"different file: {part} was removed, run the command again"
     )
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Raises a UserError where a file cannot be read or has another hash."""
+    """Raises a UserError if a file cannot be read or has another hash."""
     try:
         found = _sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != sha256:
         raise UserError(
-            f"{path}: has the SHA-256 {found} instead of {sha256}, so it is damaged or another "
-            "file: download it again"
+            f"{path}: has the SHA-256 {found} instead of {sha256}, so it is damaged or a "
+            "different file: download it again"
         )
 
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Keeps other processes from appending to the same file; leaves none that nothing came to."""
+    """Keeps other processes from appending to `part`; removes it afterwards if it is empty."""
     with open(part, "ab") as file:
         try:
-            import fcntl  # Not on Windows.
+            import fcntl  # Windows does not have it.
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{part}: another process is downloading it: run again when that has ended"
+                f"{part}: another process is downloading it: run again when it has finished"
             ) from error
         except (ImportError, OSError):  # a file system without locks
             pass
@@ -117,7 +117,7 @@ def _sha256(path: Path) -> str:
 
 
 def _fetch(url: str, part: Path, timeout: float) -> None:
-    """Appends to `part` what it lacks; from the start where the server knows no ranges."""
+    """Downloads the rest of `part`, or all of it if the server does not support ranges."""
     have = part.stat().st_size if part.is_file() else 0
     response = _open(url, have, timeout)
     if response is None:
@@ -133,20 +133,20 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
                 file.write(chunk)
                 done += len(chunk)
                 progress.report(done)
-        progress.end(done)
+        progress.report(done, last=True)
     if total is not None and done < total:
-        raise _broken_off(url, part, f"{_size(done)} of {_size(total)} came")
+        raise _broken(url, part, f"after {_size(done)} of {_size(total)}")
 
 
 def _open(url: str, have: int, timeout: float) -> http.client.HTTPResponse | None:
-    """The answer to a request for all after `have` bytes; None where nothing is left to send."""
+    """Requests everything after `have` bytes; returns None if nothing is left to send."""
     headers = {"User-Agent": "fa-hific", **({"Range": f"bytes={have}-"} if have else {})}
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return None  # all is here, or another file: the hash tells
+            return None  # The part is complete or of another file: the hash will tell.
         raise Unreachable(f"{url}: the server answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -157,40 +157,39 @@ def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
     try:
         return response.read(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _broken_off(url, part, str(error)) from error
+        raise _broken(url, part, f"({error})") from error
 
 
-def _broken_off(url: str, part: Path, reason: str) -> UserError:
+def _broken(url: str, part: Path, reason: str) -> UserError:
     return UserError(
-        f"{url}: the connection broke off ({reason}): run again to resume, {part} keeps what came"
+        f"{url}: the connection broke {reason}: {part} is kept, run the command again to resume"
     )
 
 
 class _Progress:
-    """One line that is rewritten on a terminal, a line every ten seconds elsewhere."""
+    """Prints progress: one updated line on a terminal, otherwise a line every 10 seconds."""
 
     def __init__(self, name: str, start: int, total: int | None):
         self._name, self._start, self._total = name, start, total
         self._terminal = sys.stderr.isatty()
         self._begun = self._shown = time.monotonic()
 
-    def report(self, done: int) -> None:
+    def report(self, done: int, *, last: bool = False) -> None:
         now = time.monotonic()
-        if now - self._shown >= (0.2 if self._terminal else 10.0):
-            self._shown = now
-            self._print(done, end="" if self._terminal else "\n")
-
-    def end(self, done: int) -> None:
-        self._print(done, end="\n")
-
-    def _print(self, done: int, end: str) -> None:
-        seconds = time.monotonic() - self._begun
-        line = progress_line(self._name, done, self._total, (done - self._start) / (seconds + 1e-9))
+        if not last and now - self._shown < (0.2 if self._terminal else 10.0):
+            return
+        self._shown = now
+        rate = (done - self._start) / (now - self._begun + 1e-9)
+        line = progress_line(self._name, done, self._total, rate)
+        end = "\n" if last or not self._terminal else ""
         print(f"\r{line}\x1b[K" if self._terminal else line, end=end, file=sys.stderr, flush=True)
 
 
 def progress_line(name: str, done: int, total: int | None, rate: float) -> str:
-    """E.g. "a.pth  12.0 of 244.4 MB  8.1 MB/s  29 s left"; sizes in bytes, rate in bytes/s."""
+    """Returns a line such as "a.pth  12.0 MB of 244.4 MB  8.1 MB/s  29 s left".
+
+    Sizes are in bytes, `rate` is in bytes per second.
+    """
     line = f"{name}  {_size(done)}"
     if total is not None and done < total:
         line += f" of {_size(total)}"

@@ -1,9 +1,12 @@
-"""Pickles read without running them: a stack machine for plain values that calls nothing named.
+"""A reader of pickles that contain plain values; it imports nothing and calls nothing from them.
 
-`pickle.loads` imports and calls whatever a file names. Here the opcodes are parsed by the standard
-library's `pickletools`, and executed on a stack of plain values. A name becomes a `Global`, which
-is no more than its text; it may only be one that the caller allows, and "calling" it hands the
-arguments to the caller's own function of that name, or stores them in a `Record`.
+`pickle.loads` imports and calls whatever a file names. Here the standard library's `pickletools`
+parses the opcodes, and a stack machine executes them on plain values. A name in the pickle becomes
+a `Global`, which is only a string. The caller decides which names are allowed and what "calling"
+them does: it runs the caller's own function, or it stores the arguments in a `Record`.
+
+Subclassing `pickle.Unpickler` would not be enough. It sets attributes of the objects it makes,
+hashes nested tuples until the C stack overflows, and allocates whatever memo size a file asks for.
 """
 
 import io
@@ -12,229 +15,193 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 
 _VALUES = set(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
     "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_NOTHING = {"PROTO", "FRAME", "STOP"}
 _MARK = object()
 
 
-class Global(NamedTuple):
-    """A name in a pickle, nothing that was imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+class Global(str):
+    """The dotted name of a function or class in a pickle; nothing was imported."""
 
 
 class Record:
-    """What a pickle says about an object of a class that is never imported: name and state."""
+    """The class name, arguments and state of an object in a pickle; the class is not imported."""
 
     def __init__(self, kind: str, arguments: tuple):
-        self.kind = kind
+        self.kind = kind  # dotted name of the class
         self.arguments = arguments
         self.state: dict[str, Any] = {}
 
 
 class Names(NamedTuple):
-    """What the globals of a pickle may be, by dotted name.
+    """The dotted names that a pickle may contain."""
 
-    `functions` stand in for callables, `values` for what is only mentioned; instances of classes
-    for which `inert` is true become `Record`s.
-    """
-
-    functions: Mapping[str, Callable[..., Any]]
-    values: Mapping[str, Any]
-    inert: Callable[[Global], bool]
+    functions: Mapping[str, Callable[..., Any]]  # called in place of the function of that name
+    values: Mapping[str, Any]  # stands in for a name that is only mentioned
+    inert: Callable[[str], bool]  # True for classes whose instances become a `Record`
 
 
 def load(stream: io.BytesIO, names: Names, persistent: Callable[[Any], Any]) -> Any:
-    """The next object pickled in a stream, made of plain containers, numbers and text.
+    """Returns the next pickled object of a stream: plain containers, numbers and text.
 
-    `persistent` turns persistent ids into objects.
+    Args:
+      stream: read up to the end of the object.
+      names: the names that may occur.
+      persistent: turns a persistent id into an object.
 
     Raises:
-      UserError: the pickle names a global that is not allowed.
-      ValueError, TypeError, LookupError, OverflowError, AttributeError: it is damaged.
+      UserError: the pickle contains a name that is not allowed.
+      ValueError, TypeError, LookupError, OverflowError, AttributeError: the pickle is damaged.
     """
     machine = _Machine(names, persistent)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of odd escapes in odd text
+        warnings.simplefilter("ignore", DeprecationWarning)  # Damaged text has odd escapes.
         for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name in _VALUES:
-                machine.stack.append(argument)
-            elif opcode.name in _CONSTANTS:
-                machine.stack.append(_CONSTANTS[opcode.name])
-            elif opcode.name not in _NOTHING:
-                _ACTIONS[opcode.name](machine, argument)
+            machine.execute(opcode.name, argument)
     return machine.pop()
 
 
 class _Machine:
+    """The stack machine of the pickle format, restricted to plain values and allowed names."""
+
     def __init__(self, names: Names, persistent: Callable[[Any], Any]):
         self.names = names
         self.persistent = persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
+    def execute(self, opcode: str, argument: Any) -> None:
+        match opcode:
+            case _ if opcode in _VALUES:
+                self.stack.append(argument)
+            case _ if opcode in _CONSTANTS:
+                self.stack.append(_CONSTANTS[opcode])
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                self.stack.append(_MARK)
+            case "POP":
+                self.stack.pop()
+            case "POP_MARK":
+                self.items()
+            case "DUP":
+                self.stack.append(self.stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[argument])
+            case "TUPLE":
+                self.stack.append(tuple(self.items()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                values = [self.pop() for _ in range(int(opcode[-1]))]
+                self.stack.append(tuple(values[::-1]))
+            case "EMPTY_LIST":
+                self.stack.append([])
+            case "LIST":
+                self.stack.append(self.items())
+            case "APPEND":
+                value = self.pop()
+                self.top(list).append(value)
+            case "APPENDS":
+                values = self.items()
+                self.top(list).extend(values)
+            case "EMPTY_DICT":
+                self.stack.append({})
+            case "DICT":
+                pairs = self.items()
+                self.stack.append({})
+                self.set_items(pairs)
+            case "SETITEM":
+                value, key = self.pop(), self.pop()
+                self.set_items([key, value])
+            case "SETITEMS":
+                self.set_items(self.items())
+            case _:
+                self.execute_object(opcode, argument)
+
+    def execute_object(self, opcode: str, argument: Any) -> None:
+        """Executes the opcodes that `pickle.loads` would import, call or modify objects for."""
+        match opcode:
+            case "GLOBAL":
+                module, _, name = argument.partition(" ")
+                self.stack.append(self.find(module, name))
+            case "STACK_GLOBAL":
+                name, module = self.pop(), self.pop()
+                self.stack.append(self.find(module, name))
+            case "REDUCE" | "NEWOBJ":
+                arguments, function = self.pop(), self.pop()
+                self.stack.append(self.call(function, arguments))
+            case "INST":
+                arguments = tuple(self.items())
+                module, _, name = argument.partition(" ")
+                self.stack.append(self.call(self.find(module, name), arguments))
+            case "OBJ":
+                function, *arguments = self.items()
+                self.stack.append(self.call(function, tuple(arguments)))
+            case "BUILD":
+                self.build()
+            case "BINPERSID":
+                self.stack.append(self.persistent(self.pop()))
+            case _:
+                raise LookupError(f"unsupported opcode {opcode}")
+
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
-            raise ValueError("a mark instead of a value")
+            raise ValueError("a mark in place of a value")
         return value
 
     def top(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise TypeError(f"{kind.__name__} expected")
+            raise TypeError(f"expected a {kind.__name__}")
         return self.stack[-1]
 
     def items(self) -> list[Any]:
-        """Takes everything above the topmost mark, and the mark."""
+        """Removes the topmost mark and returns everything that was above it."""
         values = []
         while (value := self.stack.pop()) is not _MARK:
             values.append(value)
         return values[::-1]
-
-    def tuple_of(self, length: int) -> None:
-        values = [self.pop() for _ in range(length)]
-        self.stack.append(tuple(values[::-1]))
 
     def set_items(self, pairs: list[Any]) -> None:
         target = self.top(dict)
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             # Hashing a deeply nested tuple would overflow the C stack.
             if not isinstance(key, str | bytes | int | float | None):
-                raise TypeError("a key that is no plain value")
+                raise TypeError("a key that is not a plain value")
             target[key] = value
 
-    def name(self, module: Any, name: Any) -> None:
+    def find(self, module: Any, name: Any) -> Any:
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise TypeError("a name that is no text")
-        found = Global(module, name)
-        key = str(found)
-        if key in self.names.values:
-            self.stack.append(self.names.values[key])
-        elif key in self.names.functions or self.names.inert(found):
-            self.stack.append(found)
-        else:
-            raise _refusal(found)
+            raise TypeError("a name that is not text")
+        found = Global(f"{module}.{name}")
+        if found in self.names.values:
+            return self.names.values[found]
+        if found in self.names.functions or self.names.inert(found):
+            return found
+        raise UserError(
+            f"the file refers to {shown(found[:100])}, which could run code: save it again with "
+            "tensors and plain values only"
+        )
 
-    def call(self, function: Any, arguments: Any) -> None:
+    def call(self, function: Any, arguments: Any) -> Any:
         if not (isinstance(function, Global) and isinstance(arguments, tuple)):
-            raise TypeError("a call of what is no function")
-        key = str(function)
-        if key in self.names.functions:
-            self.stack.append(self.names.functions[key](*arguments))
-        else:
-            self.stack.append(Record(key, arguments))
+            raise TypeError("a call of something that is not a function")
+        if function in self.names.functions:
+            return self.names.functions[function](*arguments)
+        return Record(str(function), arguments)
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
         if isinstance(target, Record):
             target.state.update(state if isinstance(state, dict) else {"": state})
-        # A state dict of torch carries `_metadata` like this, which says nothing of the weights.
+        # torch gives a state dict its `_metadata` this way, which says nothing about the weights.
         elif not isinstance(target, dict):
-            raise TypeError("a state of what has none")
-
-
-def _refusal(found: Global) -> UserError:
-    text = "".join(c if c.isprintable() else "?" for c in str(found)[:100])
-    return UserError(
-        f"the reader refuses to run code: global {text}; save tensors and plain values only"
-    )
-
-
-def _split(machine: _Machine, argument: str) -> None:
-    module, _, name = argument.partition(" ")
-    machine.name(module, name)
-
-
-def _stack_global(machine: _Machine, _) -> None:
-    name, module = machine.pop(), machine.pop()
-    machine.name(module, name)
-
-
-def _instance(machine: _Machine, argument: str) -> None:
-    arguments = tuple(machine.items())
-    _split(machine, argument)
-    machine.call(machine.pop(), arguments)
-
-
-def _object(machine: _Machine, _) -> None:
-    function, *arguments = machine.items()
-    machine.call(function, tuple(arguments))
-
-
-def _reduce(machine: _Machine, _) -> None:
-    arguments, function = machine.pop(), machine.pop()
-    machine.call(function, arguments)
-
-
-def _setitem(machine: _Machine, _) -> None:
-    value, key = machine.pop(), machine.pop()
-    machine.set_items([key, value])
-
-
-def _append(machine: _Machine, _) -> None:
-    value = machine.pop()
-    machine.top(list).append(value)
-
-
-def _appends(machine: _Machine, _) -> None:
-    values = machine.items()
-    machine.top(list).extend(values)
-
-
-def _dict(machine: _Machine, _) -> None:
-    pairs = machine.items()
-    machine.stack.append({})
-    machine.set_items(pairs)
-
-
-def _persistent(machine: _Machine, _) -> None:
-    machine.stack.append(machine.persistent(machine.pop()))
-
-
-def _put(machine, index):
-    machine.memo[index] = machine.stack[-1]
-
-
-def _get(machine, index):
-    machine.stack.append(machine.memo[index])
-
-
-_ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
-    "MARK": lambda m, _: m.stack.append(_MARK),
-    "POP": lambda m, _: m.stack.pop(),
-    "POP_MARK": lambda m, _: m.items(),
-    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
-    "EMPTY_LIST": lambda m, _: m.stack.append([]),
-    "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "LIST": lambda m, _: m.stack.append(m.items()),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.items())),
-    "TUPLE1": lambda m, _: m.tuple_of(1),
-    "TUPLE2": lambda m, _: m.tuple_of(2),
-    "TUPLE3": lambda m, _: m.tuple_of(3),
-    "DICT": _dict,
-    "APPEND": _append,
-    "APPENDS": _appends,
-    "SETITEM": _setitem,
-    "SETITEMS": lambda m, _: m.set_items(m.items()),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
-    "MEMOIZE": lambda m, _: _put(m, len(m.memo)),
-    "GLOBAL": _split,
-    "STACK_GLOBAL": _stack_global,
-    "REDUCE": _reduce,
-    "NEWOBJ": _reduce,
-    "INST": _instance,
-    "OBJ": _object,
-    "BUILD": lambda m, _: m.build(),
-    "BINPERSID": _persistent,
-}
+            raise TypeError("a state for an object that has none")

@@ -1,4 +1,4 @@
-"""Weights that others publish, as one .npz of ours: downloaded or local, checked, converted."""
+"""Weights that other projects publish: downloaded or local, checked, converted to one .npz."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,8 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_file
 
 
-class Source(NamedTuple):
-    """A published file."""
+class PublishedFile(NamedTuple):
+    """A file of another project: its address and the SHA-256 of its content in hexadecimal."""
 
     url: str
     sha256: str
@@ -23,28 +23,29 @@ class Source(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How an .npz is made."""
+    """A description of how an .npz is made from published files."""
 
-    name: str  # of the .npz in the cache
-    sources: tuple[Source, ...]
-    convert: Callable[..., dict[str, np.ndarray]]  # paths of the sources -> arrays
-    load: Callable[[Path], object]  # raises a UserError for an .npz that is no good
-    command: str  # of the user, for messages
+    name: str  # file name of the .npz in the cache folder
+    sources: tuple[PublishedFile, ...]
+    convert: Callable[..., dict[str, np.ndarray]]  # paths of the sources -> arrays of the .npz
+    load: Callable[[Path], object]  # reads the .npz; raises a UserError if it is not usable
+    command: str  # the user's command, for messages
 
 
 def get_weights(recipe: Recipe, output: Path | None = None, folder: Path | None = None) -> Path:
-    """Path of the .npz, made where it is not there yet.
+    """Returns the path of the .npz, which is made if it is missing.
 
-    Every published file is held to its full SHA-256 before it is read, downloaded or not. The
-    downloads are removed once the .npz stands in the cache.
+    The full SHA-256 of every published file is checked before the file is read. Downloads are
+    removed once the .npz is in the cache folder.
 
     Args:
-      recipe: of the .npz.
-      output: where the .npz is wanted, None for the cache.
-      folder: holds the published files; None to download them.
+      recipe: the description of the .npz.
+      output: path of the .npz; None for the cache folder.
+      folder: folder that holds the published files; None to download them.
 
     Raises:
-      UserError: a file cannot be had, read or written, or has another hash.
+      UserError: a published file cannot be downloaded or read or has another hash, or the .npz
+        cannot be written.
     """
     if output is not None and output.is_dir():
         raise UserError(f"{output} is a folder: name a file")
@@ -53,7 +54,7 @@ def get_weights(recipe: Recipe, output: Path | None = None, folder: Path | None 
         path = output or cached
         _save(path, recipe.convert(*_local(recipe, folder)))
         return path
-    if not _good(recipe, cached):
+    if not _is_usable(recipe, cached):
         files = _downloaded(recipe)
         _save(cached, recipe.convert(*files))
         for file in files:
@@ -71,8 +72,8 @@ def _downloaded(recipe: Recipe) -> list[Path]:
     except Unreachable as error:
         urls = " and ".join(source.url for source in recipe.sources)
         raise UserError(
-            f"{error}; where there is a network, download {urls} into one folder, and here run "
-            f"`{recipe.command} --from FOLDER`"
+            f"{error}: download {urls} into one folder on a machine that has a network, then run "
+            f"`{recipe.command} --from FOLDER` here"
         ) from error
     return files
 
@@ -80,12 +81,12 @@ def _downloaded(recipe: Recipe) -> list[Path]:
 def _local(recipe: Recipe, folder: Path) -> list[Path]:
     for source in recipe.sources:
         if not (folder / source.name).is_file():
-            raise UserError(f"{folder / source.name}: no such file; download it from {source.url}")
+            raise UserError(f"{folder / source.name}: no such file: download it from {source.url}")
         check_sha256(folder / source.name, source.sha256)
     return [folder / source.name for source in recipe.sources]
 
 
-def _good(recipe: Recipe, path: Path) -> bool:
+def _is_usable(recipe: Recipe, path: Path) -> bool:
     try:
         recipe.load(path)
     except UserError:
@@ -98,7 +99,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """`path` as `fill` makes it, never half-written; raises a UserError where it cannot be."""
+    """Writes a whole file through `fill`; raises a UserError if the file cannot be written."""
     try:
         with whole_file(path) as file:
             fill(file)

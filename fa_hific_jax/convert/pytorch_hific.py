@@ -1,7 +1,6 @@
-"""Checkpoints of the PyTorch HiFiC and of the FA-HiFiC authors' fork, as our parameters."""
+"""Conversion of checkpoints of the PyTorch HiFiC and of the FA-HiFiC authors' fork of it."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,25 +23,22 @@ from fa_hific_jax.convert.pytorch_options import (
     described,
     discriminator_config,
     model_config,
-    shown,
 )
 from fa_hific_jax.convert.torch_file import read_torch_file
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 STATE = "model_state_dict"
-REGIMES = ("low", "med", "high")
-# Entries of the file beside the parameters, and why they are left out.
-_OTHER_ENTRIES = {
-    "compression_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
-    "hyperprior_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
-    "discriminator_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
-    "discriminator_state_dict": f"the discriminator again, which {STATE} holds",
-    "epoch": "steps say more",
-}
-# Parameters saved in evaluation mode that say nothing of their own.
+# Patterns of the entries of a file that are not converted, with the reason.
+_OTHER_ENTRIES = (
+    (r"\w+_optimizer_state_dict", "an optimizer's state, training begins with a fresh one"),
+    ("discriminator_state_dict", f"a second copy of the discriminator, which {STATE} holds"),
+    ("epoch", "the number of steps is more exact"),
+)
+# Patterns of the keys that only a model saved in evaluation mode has, with the reason why they are
+# not converted.
 _OTHER_KEYS = (
     (
         r"Hyperprior\.hyperprior_entropy_model\.distribution\.[Hab]_\d",
@@ -50,7 +46,7 @@ _OTHER_KEYS = (
     ),
     (
         r"Hyperprior\.(hyperprior|prior)_entropy_model\.CDF(_offset|_length)?",
-        "coding tables, which an export makes anew",
+        "coding tables, which an export computes again",
     ),
     (
         r"Hyperprior\.prior_entropy_model\.(scale_table|min_scale)_tensor",
@@ -62,10 +58,16 @@ _OTHER_KEYS = (
 class Imported(NamedTuple):
     """A converted checkpoint.
 
-    `autoencoder` and `training` are as `Checkpoints.save` takes them: `training` holds
-    "discriminator" ("params" and "spectral") and "dsl_sigma" (raw, see `sigma_from_raw`) where the
-    file has them. `ignored` are (name, reason) of what was left out; `regime` is "low", "med",
-    "high" or None; `assumed` names the options that neither file nor user told.
+    Attributes:
+      model: settings of the autoencoder.
+      discriminator: settings of the discriminator; HiFiC's if the file has none.
+      autoencoder: parameters as `Checkpoints.save` takes them.
+      training: further arrays as `Checkpoints.save` takes them, where the file has them:
+        "discriminator" ("params" and "spectral") and "dsl_sigma" (raw, see `sigma_from_raw`).
+      step: number of training steps, 0 if the file does not say.
+      regime: "low", "med", "high", or None if the file does not say.
+      ignored: (name, reason) of each entry that was not converted.
+      assumed: names of the options that neither the file nor the user gave.
     """
 
     model: ModelConfig
@@ -79,14 +81,16 @@ class Imported(NamedTuple):
 
 
 def import_checkpoint(path: str | Path, options: Options) -> Imported:
-    """The model in a file that the PyTorch HiFiC saved, float32.
+    """Returns the model from a checkpoint of the PyTorch HiFiC, in float32.
 
-    `options` win over what the file says of itself. The file may also be the bare state dict.
+    Args:
+      path: a checkpoint, or a file that contains only the state dict.
+      options: take precedence over what the file says.
 
     Raises:
-      UserError: the file cannot be read (see `read_torch_file`), it is no such checkpoint, a
-        parameter is missing, unknown, of another shape or not finite, or the model is of a kind
-        that does not exist here.
+      UserError: the file cannot be read (see `read_torch_file`) or is not such a checkpoint, a
+        parameter is missing, unknown, of a wrong shape or not finite, or the model is of a kind
+        that this package does not have.
     """
     content = read_torch_file(path)
     try:
@@ -99,7 +103,7 @@ def _import(content: Any, options: Options) -> Imported:
     state, args, step, others = _parts(content)
     check_kind(args)
     model, assumed = model_config(state, args, options)
-    keys, tables = _set_apart(state)
+    keys, ignored = _to_convert(state)
     sources: dict[str, Any] = {"autoencoder": autoencoder_sources(model)}
     config = discriminator_config(state)
     if any(key.startswith("Discriminator.") for key in keys):
@@ -112,33 +116,38 @@ def _import(content: Any, options: Options) -> Imported:
     if sigmas:
         training["dsl_sigma"] = _raw_sigmas(keys)
     regime = args.get("regime")
+    known_regime = isinstance(regime, str) and regime in ("low", "med", "high")
     return Imported(
         model=model,
         discriminator=config,
         autoencoder=trees["autoencoder"],
         training=training,
         step=step,
-        regime=regime if isinstance(regime, str) and regime in REGIMES else None,
-        ignored=others + tables,
+        regime=regime if known_regime else None,
+        ignored=others + ignored,
         assumed=assumed,
     )
 
 
 def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tuple[str, str]]]:
-    """(state dict, arguments of its training, steps, entries left out) of a checkpoint."""
+    """Returns (state dict, training arguments, steps, ignored entries) of a checkpoint."""
     if not isinstance(content, dict) or not (STATE in content or _is_state(content)):
         raise UserError(
-            f"no checkpoint of the PyTorch HiFiC: it has neither {STATE} nor parameters of an "
-            "Encoder, a Generator and a Hyperprior"
+            f"not a checkpoint of the PyTorch HiFiC: it has neither {STATE} nor parameters "
+            "of an Encoder, a Generator and a Hyperprior"
         )
     if STATE not in content:
         return content, {}, 0, []
     state, args, step = content[STATE], content.get("args", {}), content.get("steps", 0)
     args = args.state if isinstance(args, Record) else args
     if not (isinstance(args, dict) and isinstance(state, dict) and all(map(_is_name, state))):
-        raise UserError(f"{STATE} or args is no mapping: it was not saved by the PyTorch HiFiC")
+        raise UserError(
+            f"{STATE} or args is not a mapping by name: the PyTorch HiFiC did not save this file"
+        )
     rest = [key for key in content if _is_name(key) and key not in (STATE, "args", "steps")]
-    others = [(shown(key), _OTHER_ENTRIES.get(key, "no part of the model")) for key in rest]
+    others = [
+        (shown(key[:200]), _reason(key, _OTHER_ENTRIES) or "not part of the model") for key in rest
+    ]
     return state, args, step if type(step) is int and 0 <= step < 10**12 else 0, others
 
 
@@ -150,16 +159,19 @@ def _is_name(key: Any) -> bool:
     return isinstance(key, str)
 
 
-def _set_apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """(what is to be converted, (name, reason) of what says nothing of its own)."""
+def _to_convert(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Returns the entries to convert, and (name, reason) of those that are ignored."""
     keys, ignored = {}, []
     for key, value in state.items():
-        reason = next((why for what, why in _OTHER_KEYS if re.fullmatch(what, key)), None)
-        if reason is None:
-            keys[key] = value
+        if reason := _reason(key, _OTHER_KEYS):
+            ignored.append((key, reason))
         else:
-            ignored.append((shown(key), reason))
+            keys[key] = value
     return keys, ignored
+
+
+def _reason(name: str, table: Iterable[tuple[str, str]]) -> str | None:
+    return next((reason for pattern, reason in table if re.fullmatch(pattern, name)), None)
 
 
 def _check_names(found: Iterable[str], wanted: set[str]) -> None:
@@ -171,7 +183,7 @@ def _check_names(found: Iterable[str], wanted: set[str]) -> None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    listed = [shown(name) for name in sorted(names)]
+    listed = [shown(name[:200]) for name in sorted(names)]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
@@ -189,23 +201,27 @@ def _floats(state: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.nd
     if not isinstance(value, np.ndarray) or value.shape != shape:
         raise UserError(f"{key} has {described(value)} instead of the shape {shape}")
     if value.dtype.kind != "f":
-        raise UserError(f"{key} holds no floating-point numbers")
+        raise UserError(f"{key} does not hold floating-point numbers")
     if not np.all(np.isfinite(value)):
         raise UserError(f"{key} holds values that are not finite")
     return value
 
 
 def _raw_sigmas(state: Mapping[str, Any]) -> np.ndarray:
-    """Their blur widths as trained parameters; theirs enters squared, so its sign says nothing."""
+    """Returns the fork's blur widths as trained parameters.
+
+    The fork uses only their squares, so their signs have no meaning.
+    """
     sigmas = np.asarray([[_floats(state, key, (1,))[0] for key in row] for row in LEGACY_SIGMAS])
     if not np.all(sigmas):
-        raise UserError("a sigma of its Gaussian kernels is 0, which blurs nothing")
+        raise UserError("a sigma of its Gaussian kernels is 0, which does not blur")
     return np.asarray(raw_from_sigma(jnp.asarray(np.abs(sigmas), jnp.float32)))
 
 
 def known_settings(imported: Imported) -> dict[str, Any]:
-    """What is known of the settings of its training, as `Checkpoints.save` takes it."""
-    gan = 0.15 if "discriminator" in imported.training else 0.0  # HiFiC's, the port's default
+    """Returns the known settings of the model's training, as `Checkpoints.save` takes them."""
+    # 0.15 is HiFiC's weight and the default of the PyTorch HiFiC.
+    gan = 0.15 if "discriminator" in imported.training else 0.0
     return {
         "model": dataclasses.asdict(imported.model),
         "discriminator": dataclasses.asdict(imported.discriminator),
@@ -214,12 +230,8 @@ def known_settings(imported: Imported) -> dict[str, Any]:
 
 
 def parameter_counts(imported: Imported) -> dict[str, int]:
-    """Numbers of parameters by part of the model, those of the discriminator last."""
+    """Returns the number of parameters of each part of the model, with the discriminator last."""
     parts = dict(imported.autoencoder)
     if "discriminator" in imported.training:
         parts["discriminator"] = imported.training["discriminator"]["params"]
-    return {name: _count(tree) for name, tree in parts.items()}
-
-
-def _count(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in parts.items()}

@@ -1,10 +1,9 @@
-"""Which of our parameters is which of the PyTorch HiFiC's, and how their layouts differ.
+"""Names and layouts that our parameters have in the PyTorch HiFiC.
 
-References: J. Tan's port (Justin-Tan/high-fidelity-generative-compression, src/network and
+References: J. Tan's port of HiFiC (Justin-Tan/high-fidelity-generative-compression, src/network and
 src/compression) and the FA-HiFiC authors' fork of it (src/network/generator.py for FCM1 and FCM2).
 """
 
-import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,18 +21,19 @@ LEGACY_SIGMAS = (
     ("Encoder.gaussian_kernel_for_block1.sigma", "Encoder.gaussian_kernel_for_block2.sigma"),
     ("Generator.gaussian_kernel_for_fcm1.sigma", "Generator.gaussian_kernel_for_fcm2.sigma"),
 )
-"""The fork's blur widths, each of shape (1,), in the layout of `spectrum_loss`'s sigmas."""
+"""Names of the fork's blur widths, each of shape (1,), in the order of the sigmas of
+`spectrum_loss`."""
 
 
 class Layout(NamedTuple):
-    """How a kind of parameter is stored: its shape there from ours, its array here from theirs."""
+    """The difference in storage: `theirs` maps our shape to theirs, `ours` their array to ours."""
 
     theirs: Callable[[Shape], Shape]
     ours: Callable[[np.ndarray], np.ndarray]
 
 
 class Source(NamedTuple):
-    """Where one of our parameters comes from: dotted name and shape in their state dict."""
+    """The dotted name and the shape that one of our parameters has in their state dict."""
 
     key: str
     shape: Shape
@@ -41,19 +41,22 @@ class Source(NamedTuple):
 
 
 SAME = Layout(lambda shape: shape, lambda array: array)
-# (out, in, h, w) there, (h, w, in, out) here.
+# Theirs is (out, in, h, w), ours is (h, w, in, out).
 CONVOLUTION = Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2, 3, 1, 0))
-# (in, out, h, w) there; we keep the kernel that correlates, which is theirs turned by 180 degrees.
+# Theirs is (in, out, h, w), ours is (h, w, in, out). We store the kernel of the cross-correlation,
+# which is theirs rotated by 180 degrees.
 TRANSPOSED = Layout(
     lambda s: (s[2], s[3], s[0], s[1]), lambda a: a[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
 )
 PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
-# v of a 4x4 kernel's spectral norm counts (in, h, w) there, (h, w, in) here.
+# The spectral norm's vector v of a 4x4 kernel is flattened from (in, h, w) in theirs and from
+# (h, w, in) in ours.
 RIGHT_VECTOR = Layout(
     lambda shape: shape, lambda a: a.reshape(-1, 4, 4).transpose(1, 2, 0).reshape(-1)
 )
 
-# Where a module of ours, a path joined by "/", is found in theirs; numbers count differently.
+# Patterns of our module paths, joined by "/", and functions from the numbers in a path to the name
+# of the same module in theirs, which is numbered differently.
 _MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"encoder/conv(\d)", lambda level: f"Encoder.conv_block{level + 1}.1"),
     (r"encoder/norm(\d)", lambda level: f"Encoder.conv_block{level + 1}.2"),
@@ -69,8 +72,14 @@ _MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"generator/fcm(\d)/conv(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i + 3}"),
     (r"generator/conv_out", lambda: "Generator.conv_block_out.1"),
     (r"hyperprior/analysis/conv(\d)", lambda i: f"Hyperprior.analysis_net.conv{i + 1}"),
-    (r"hyperprior/synthesis_mean/(?:up|conv)(\d)", lambda i: _synthesis("mu", i)),
-    (r"hyperprior/synthesis_scale/(?:up|conv)(\d)", lambda i: _synthesis("std", i)),
+    (
+        r"hyperprior/synthesis_mean/(?:up|conv)(\d)",
+        lambda i: f"Hyperprior.synthesis_mu.conv{i + 1}",
+    ),
+    (
+        r"hyperprior/synthesis_scale/(?:up|conv)(\d)",
+        lambda i: f"Hyperprior.synthesis_std.conv{i + 1}",
+    ),
     (r"hyperprior/prior", lambda: "Hyperprior.hyperlatent_likelihood"),
     (r"discriminator/context", lambda: "Discriminator.context_conv"),
     (r"discriminator/conv(\d)", lambda layer: f"Discriminator.conv{layer + 1}"),
@@ -79,13 +88,15 @@ _MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
 
 
 def autoencoder_sources(config: ModelConfig) -> dict[str, Any]:
-    """The tree of the model's parameters, each leaf a `Source`; of variant "pytorch"."""
-    init = functools.partial(init_parameters, config)
-    return _sources(jax.eval_shape(init, jax.random.key(0)), ())
+    """Returns the tree of the model's parameters with a `Source` as each leaf.
+
+    The variant has to be "pytorch".
+    """
+    return _sources(jax.eval_shape(lambda key: init_parameters(config, key), jax.random.key(0)), ())
 
 
 def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> dict[str, Any]:
-    """{"params", "spectral"} of the discriminator, each leaf a `Source`."""
+    """Returns the trees "params" and "spectral" of the discriminator with `Source`s as leaves."""
     x = jax.ShapeDtypeStruct((1, STRIDE, STRIDE, 3), jnp.float32)
     side = STRIDE // 16
     y_hat = jax.ShapeDtypeStruct((1, side, side, model.latent_channels), jnp.float32)
@@ -112,11 +123,11 @@ def _module(path: str) -> str:
         found = re.fullmatch(pattern, path)
         if found:
             return theirs(*map(int, found.groups()))
-    raise ValueError(f"{path} has no counterpart in the PyTorch HiFiC")
+    raise ValueError(f"{path} does not exist in the PyTorch HiFiC")
 
 
 def _parameter(module: str, name: str) -> tuple[str, Layout]:
-    """(their name, layout) of a parameter of one of our modules."""
+    """Returns (their name, layout) of a parameter of one of our modules."""
     if name == "kernel" and re.search(r"/up\d$|/synthesis_", module):
         return "weight", TRANSPOSED
     if name == "kernel" and re.search(r"^discriminator/conv\d", module):
@@ -132,7 +143,3 @@ def _parameter(module: str, name: str) -> tuple[str, Layout]:
         "u": ("weight_u", SAME),
         "v": ("weight_v", RIGHT_VECTOR),
     }[name]
-
-
-def _synthesis(which: str, layer: int) -> str:
-    return f"Hyperprior.synthesis_{which}.conv{layer + 1}"

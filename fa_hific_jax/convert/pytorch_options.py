@@ -1,4 +1,4 @@
-"""Which model a checkpoint of the PyTorch HiFiC holds: from its parameters and arguments."""
+"""Settings of the model in a checkpoint of the PyTorch HiFiC, from its parameters and arguments."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 
 class Options(NamedTuple):
-    """What the user says of a model, None where the file is to say it."""
+    """Settings that the user gives; None takes the setting from the file."""
 
     input_range: str | None = None
     likelihood: str | None = None
@@ -20,20 +20,27 @@ class Options(NamedTuple):
 
 
 def check_kind(args: Mapping[str, Any]) -> None:
-    """Raises a UserError where the arguments tell of a model that does not exist here."""
+    """Raises a UserError if the arguments describe a kind of model that this package lacks."""
     if args.get("use_latent_mixture_model") is True:
-        raise UserError("its latents have a mixture model (DLMM), which does not exist here")
+        raise UserError(
+            "its latents have a mixture model (DLMM), which is not supported: take another one"
+        )
     if args.get("sample_noise") is True:
-        raise UserError("its generator takes noise (sample_noise), which does not exist here")
+        raise UserError(
+            "its generator takes noise (sample_noise), which is not supported: take another one"
+        )
 
 
 def model_config(
     state: Mapping[str, Any], args: Mapping[str, Any], options: Options
 ) -> tuple[ModelConfig, list[str]]:
-    """The model that the state's widths and the arguments describe, and what was assumed."""
+    """Returns the model's settings, and the names of those that had to be assumed.
+
+    They come from the options, the arguments of the training and the widths of the parameters.
+    """
     input_range = "symmetric" if args.get("normalize_input_image") is True else "unit"
     likelihood = args.get("likelihood_type", "gaussian")
-    likelihood = shown(likelihood) if isinstance(likelihood, str) else type(likelihood).__name__
+    likelihood = likelihood[:200] if isinstance(likelihood, str) else type(likelihood).__name__
     told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
     assumed = [n for n, arg in told.items() if getattr(options, n) is None and arg not in args]
     fcm_width = _width(state, "Generator.FCM1.3") if "Generator.FCM1.3.bias" in state else 0
@@ -64,14 +71,14 @@ def _residual_blocks(state: Mapping[str, Any], args: Mapping[str, Any], options:
     told = options.residual_blocks or args.get("n_residual_blocks", found)
     if type(told) is not int or told != found:
         raise UserError(
-            f"it has the parameters of {found} residual blocks but announces another number: "
-            f"give --residual-blocks {found} if that is right"
+            f"it has the parameters of {found} residual blocks, but its arguments or the command "
+            f"line say otherwise: give --residual-blocks {found} if that is right"
         )
     return found
 
 
 def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
-    """Its widths, HiFiC's where the file has none."""
+    """Returns the settings of the discriminator; HiFiC's if the file has no discriminator."""
     if "Discriminator.context_conv.bias" not in state:
         return DiscriminatorConfig(widths=(64, 128, 256, 512), context_channels=12)
     return DiscriminatorConfig(
@@ -81,20 +88,15 @@ def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
 
 
 def _width(state: Mapping[str, Any], module: str) -> int:
-    """Output channels of one of their convolutions."""
+    """Returns the number of output channels of a convolution in the file."""
     bias = state.get(f"{module}.bias")
     if bias is None:
-        raise UserError(f"{module}.bias is missing: it is no whole HiFiC")
+        raise UserError(f"{module}.bias is missing: the file does not hold a whole HiFiC")
     if not isinstance(bias, np.ndarray) or bias.ndim != 1 or not bias.size:
         raise UserError(f"{module}.bias has {described(bias)} instead of one value per channel")
     return bias.size
 
 
 def described(value: Any) -> str:
-    """The shape of an array, or that it is none."""
+    """Returns words for the shape of an array, or "no numbers" for anything else."""
     return f"the shape {value.shape}" if isinstance(value, np.ndarray) else "no numbers"
-
-
-def shown(name: str) -> str:
-    """A name out of a file, without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in name[:200])

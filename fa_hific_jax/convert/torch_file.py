@@ -1,8 +1,8 @@
-"""Files of `torch.save`, read without PyTorch and without running what they contain.
+"""A reader for files of `torch.save` that needs no PyTorch and runs nothing from the file.
 
-Two formats: a zip archive with one member per storage (PyTorch 1.6 and later), and the older
-sequence of pickles followed by raw storages. In both a pickle tells which tensors there are; it is
-read by `inert_pickle`, so a file can neither call nor import anything.
+There are two formats: a zip archive with one member per storage (PyTorch 1.6 and later), and the
+older sequence of pickles followed by raw storages. In both, a pickle describes the tensors.
+`inert_pickle` reads it, so a file can neither call nor import anything.
 """
 
 import io
@@ -17,17 +17,17 @@ from fa_hific_jax.convert.torch_tensors import Dtypes, Storages, item_size, load
 from fa_hific_jax.errors import UserError
 
 INDEX_LIMIT = 1 << 24
-"""Bytes of the pickle, which holds no weights: a bound on the memory that a bad file may cost."""
+"""Largest accepted pickle in bytes. It holds no weights; bad files must not fill the memory."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
 _OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the file that it stands for"),
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the file that it points to"),
     (b"<", "a web page: download the file itself"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89HDF", "an HDF5 file"),
-    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"\x1f\x8b", "a gzip archive: decompress it first"),
 )
 _DAMAGE = (
     ValueError, TypeError, LookupError, OverflowError, AttributeError, struct.error,
@@ -36,17 +36,18 @@ _DAMAGE = (
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """What was given to `torch.save`: containers, numbers and text, with tensors as NumPy arrays.
+    """Returns the object given to `torch.save`, with tensors and parameters as NumPy arrays.
 
-    Arrays keep shape and dtype (float16, 32, 64, integers, bool; bfloat16 becomes float32) and are
-    read-only; most are views of the file, whose bytes are read when they are used. Parameters are
-    arrays too, `torch.Size` is a tuple, devices and dtypes are text. Instances of
-    `argparse.Namespace`, of the classes in `default_config` and of `src.helpers.utils.Struct` (the
-    PyTorch port of HiFiC) become `inert_pickle.Record`s with their state.
+    Arrays keep their shape and dtype (float16, 32 and 64, integers, bool); bfloat16 becomes
+    float32. They are read-only. Most are views of the file, whose bytes are read when they are
+    used. A `torch.Size` becomes a tuple; devices and dtypes become text. Instances of
+    `argparse.Namespace`, of `types.SimpleNamespace` and of two kinds of classes in the PyTorch
+    HiFiC (those in `default_config`, and `src.helpers.utils.Struct`) become
+    `inert_pickle.Record`s with their state.
 
     Raises:
-      UserError: the file is missing, of another kind or damaged, a tensor exceeds its storage, or
-        the file would run code. Nothing of it has been run then.
+      UserError: the file is missing, damaged or of another kind, a tensor exceeds its storage, or
+        `torch.load` could run code from the file. Nothing of the file has been run.
     """
     raw = _bytes_of(path)
     try:
@@ -58,8 +59,8 @@ def read_torch_file(path: str | Path) -> Any:
         raise UserError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short: fetch it again") from error
-    kind = _kind(raw[:64].tobytes()) or ": name a checkpoint, mostly .pt or .pth"
-    raise UserError(f"{path} is no file of torch.save{kind}")
+    kind = _kind(raw[:64].tobytes()) or ": name a checkpoint, usually .pt or .pth"
+    raise UserError(f"{path} is not a file of torch.save{kind}")
 
 
 def _bytes_of(path: str | Path) -> np.ndarray:
@@ -88,15 +89,17 @@ def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
         members = {info.filename: info for info in archive.infolist()}
     root = next((n.partition("/")[0] for n in members if n.endswith("/data.pkl")), None)
     if root is None:
-        raise UserError("a zip archive without data.pkl, so not written by torch.save")
+        raise UserError("it is a zip archive without data.pkl, so torch.save did not write it")
     if f"{root}/constants.pkl" in members:
-        raise UserError("a TorchScript program: save its state_dict() with torch.save instead")
+        raise UserError(
+            "it is a TorchScript program: save its state_dict() with torch.save instead"
+        )
     if sum(info.file_size for info in members.values()) > raw.size:
-        raise UserError("the zip archive declares more bytes than it has")
+        raise UserError("its zip archive declares more bytes than it has")
     content = {name.removeprefix(f"{root}/"): _stored(raw, members[name]) for name in members}
     index = content["data.pkl"]
     if index.size > INDEX_LIMIT:
-        raise UserError(f"its pickle has {index.size} bytes, more than any index of tensors")
+        raise UserError(f"its pickle has {index.size} bytes, more than any list of tensors needs")
     big = "byteorder" in content and content["byteorder"].tobytes() == b"big"
     places = {key.removeprefix("data/"): place for key, place in content.items()}
     storages = Storages(places, ">" if big else "<", raw.size)
@@ -104,9 +107,9 @@ def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
 
 
 def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of a member; torch.save compresses and encrypts none."""
+    """Returns the bytes of a member, which torch.save neither compresses nor encrypts."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise UserError("the zip archive is compressed or encrypted, as torch.save writes none")
+        raise UserError("its zip archive is compressed or encrypted, unlike those of torch.save")
     header = raw[info.header_offset : info.header_offset + 30].tobytes()
     name_length, extra_length = struct.unpack("<26xHH", header)
     start = info.header_offset + 30 + name_length + extra_length
@@ -122,10 +125,11 @@ def _slice(raw: np.ndarray, start: int, size: int) -> np.ndarray:
 def _read_legacy(raw: np.ndarray) -> Any:
     head = raw[:INDEX_LIMIT].tobytes()
     stream, dtypes = io.BytesIO(head), Dtypes()
-    for _ in range(3):  # magic number, protocol version, the writer's machine
+    for _ in range(3):  # The magic number, the protocol version, the writer's machine.
         load_tensors(stream, dtypes)
     start = stream.tell()
-    # The storages follow the pickle that refers to them: read it first for their names alone.
+    # The storages follow the pickle that refers to them. The first reading finds their dtypes, from
+    # which the bytes of each storage follow.
     load_tensors(stream, dtypes)
     keys = load_tensors(stream, dtypes)
     places, position = {}, stream.tell()

@@ -1,4 +1,4 @@
-"""The tensors in files of `torch.save`: views of storages, and which names may build them."""
+"""Tensors in files of `torch.save`: views of storages, and the names that pickles may contain."""
 
 import io
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fa_hific_jax.convert.inert_pickle import Global, Names, Record, load
+from fa_hific_jax.convert.inert_pickle import Names, Record, load
 from fa_hific_jax.errors import UserError
 
 _DTYPES = {
@@ -34,24 +34,57 @@ _INERT = {"argparse.Namespace", "types.SimpleNamespace", "src.helpers.utils.Stru
 
 
 class Storages:
-    """What the tensors of a file are views of: bytes by key, converted once."""
+    """The storages of a file, converted to arrays once, and the tensors that are views of them."""
 
     def __init__(self, places: Mapping[str, np.ndarray], order: str, file_size: int):
         self.places, self.order, self.file_size = places, order, file_size
         self.values: dict[tuple[str, str], np.ndarray] = {}
 
     def storage(self, identifier: Any) -> np.ndarray:
+        """Returns the values of the storage with this persistent id."""
         dtype, key, count = _identified(identifier)
         if (key, dtype) not in self.values:
-            self.values[key, dtype] = _values(self.places[key], dtype, count, self.order)
+            self.values[key, dtype] = self._converted(self.places[key], dtype, count)
         return self.values[key, dtype]
 
+    def _converted(self, data: np.ndarray, dtype: str, count: int) -> np.ndarray:
+        size = count * item_size(dtype)
+        if count < 0 or size > data.size:
+            raise UserError(f"a storage of {count} values has {data.size} bytes, not {size}")
+        data = data[:size]
+        if dtype == "bool":
+            return data != 0
+        if dtype == "bfloat16":  # The upper half of a float32.
+            return (data.view(f"{self.order}u2").astype(np.uint32) << 16).view(np.float32)
+        values = data.view(f"{self.order}{dtype}")
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+
     def tensor(self, values, offset, shape, strides, *_) -> np.ndarray:
-        return _tensor(values, offset, shape, strides, self.file_size)
+        """Returns a view of a storage; strides count values and are not negative, as in PyTorch."""
+        if not (isinstance(values, np.ndarray) and type(shape) is type(strides) is tuple):
+            raise TypeError("a tensor without storage, shape or strides")
+        numbers = (offset, *shape, *strides)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise TypeError("a shape that is not a tuple of sizes")
+        if len(shape) != len(strides) or len(shape) > 32:
+            raise ValueError("a shape that does not fit the strides")
+        count = math.prod(shape)
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        if count and last >= values.size:
+            raise UserError(
+                f"a tensor of shape {shape} needs {last + 1} values, its storage has {values.size}"
+            )
+        # A stride of 0 repeats values at no cost here, but whoever copies the array pays for it.
+        if count * values.itemsize > 2 * self.file_size:
+            raise UserError(f"a tensor of shape {shape} is larger than the whole file")
+        if not count:
+            return np.zeros(shape, values.dtype)
+        steps = [stride * values.itemsize for stride in strides]
+        return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
 
 
 class Dtypes:
-    """Stands in for `Storages` where these are not known yet, and learns their dtypes."""
+    """A replacement for `Storages` that only collects the dtype of each storage."""
 
     def __init__(self):
         self.found: dict[str, str] = {}
@@ -65,36 +98,27 @@ class Dtypes:
 
 
 def item_size(dtype: str) -> int:
-    """Bytes of a value in a storage."""
+    """Returns the number of bytes of one value in a storage."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _values(data: np.ndarray, dtype: str, count: int, order: str) -> np.ndarray:
-    size = count * item_size(dtype)
-    if count < 0 or size > data.size:
-        raise UserError(f"a storage of {count} values has {data.size} bytes, not {size}")
-    data = data[:size]
-    if dtype == "bool":
-        return data != 0
-    if dtype == "bfloat16":  # the upper half of a float32
-        return (data.view(f"{order}u2").astype(np.uint32) << 16).view(np.float32)
-    values = data.view(f"{order}{dtype}")
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
 def _identified(identifier: Any) -> tuple[str, str, int]:
-    """(dtype, key, number of values) in the persistent id of a storage."""
+    """Returns (dtype, key, number of values) from the persistent id of a storage."""
     kind, dtype, key, _, count, *view = identifier
     if kind != "storage" or dtype not in _STORAGES.values() or any(view):
         raise ValueError("an unknown persistent id")
     if not isinstance(key, str) or type(count) is not int:
-        raise TypeError("a storage without name or size")
+        raise TypeError("a storage without a key or a size")
     return dtype, key, count
 
 
 def load_tensors(stream: io.BytesIO, storages: Storages | Dtypes) -> Any:
-    """The next object of a stream, its tensors views of the storages."""
-    names = Names(_functions(storages.tensor), _MENTIONED, _is_inert)
+    """Returns the next object of a stream; its tensors are views of the storages."""
+    names = Names(
+        functions=_functions(storages.tensor),
+        values=_MENTIONED,
+        inert=lambda name: name.startswith("default_config.") or name in _INERT,
+    )
     return load(stream, names, storages.storage)
 
 
@@ -114,60 +138,32 @@ def _functions(rebuild: Callable[..., Any]) -> Mapping[str, Callable[..., Any]]:
     }
 
 
-def _is_inert(name: Global) -> bool:
-    return name.module == "default_config" or str(name) in _INERT
-
-
 def _ordered(pairs: Any = ()) -> dict:
     if any(not isinstance(key, str) for key, _ in pairs):
-        raise TypeError("a key that is no text")
+        raise TypeError("a key that is not text")
     return dict(pairs)
 
 
 def _size(size) -> tuple:
     if not isinstance(size, tuple | list):
-        raise TypeError("a size that is none")
+        raise TypeError("not a size")
     return tuple(size)
 
 
 def _device(kind, *index) -> str:
     if not all(type(part) in (str, int) for part in (kind, *index)):
-        raise TypeError("a device that is none")
+        raise TypeError("not a device")
     return ":".join(map(str, (kind, *index)))
 
 
 def _latin1(text, encoding) -> bytes:
-    """How protocol 2 spells bytes."""
+    """Returns bytes, which pickle protocol 2 writes as Latin-1 text."""
     if encoding != "latin1":
-        raise ValueError("another encoding")
+        raise ValueError("an encoding other than latin1")
     return text.encode("latin1")
 
 
 def _scalar(dtype, data):
     if dtype.kind != "numpy.dtype" or dtype.arguments[0] not in _NUMBERS:
-        raise ValueError("a scalar that is no number")
+        raise ValueError("a scalar that is not a number")
     return np.frombuffer(data, dtype.arguments[0], count=1).item()
-
-
-def _tensor(values, offset, shape, strides, file_size: int) -> np.ndarray:
-    """A view of a storage; strides count values and are not negative, as in PyTorch."""
-    if not (isinstance(values, np.ndarray) and type(shape) is type(strides) is tuple):
-        raise TypeError("a tensor without storage, shape or strides")
-    numbers = (offset, *shape, *strides)
-    if any(type(number) is not int or number < 0 for number in numbers):
-        raise TypeError("a shape that is no tuple of sizes")
-    if len(shape) != len(strides) or len(shape) > 32:
-        raise ValueError("a shape without its strides")
-    count = math.prod(shape)
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if count and last >= values.size:
-        raise UserError(
-            f"a tensor of shape {shape} needs {last + 1} values, its storage has {values.size}"
-        )
-    # Stride 0 repeats values for free here, but not for who copies them.
-    if count * values.itemsize > 2 * file_size:
-        raise UserError(f"a tensor of shape {shape} is larger than the whole file")
-    if not count:
-        return np.zeros(shape, values.dtype)
-    byte_strides = [stride * values.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(values[offset:], shape, byte_strides, writeable=False)

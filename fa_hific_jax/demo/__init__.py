@@ -1,1 +1,1 @@
-"""A page in the browser on which a model codes dropped images."""
+"""A web page on which a model codes the images that a visitor drops."""

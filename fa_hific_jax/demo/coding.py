@@ -1,4 +1,4 @@
-"""What happens to a dropped file: coded beside JPEG of the same size, or decoded."""
+"""Coding of a dropped image by the model and by JPEG, and decoding of a dropped file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +20,14 @@ OUT_OF_MEMORY = "not enough memory for an image of this size: cut it into parts"
 
 
 class Coded(NamedTuple):
-    """An image as the model and as JPEG code it.
+    """An image that was coded by the model and by JPEG.
 
     Attributes:
-      name: of the file, without folder and suffix.
-      original: what was coded; transparency is laid on white.
+      name: name of the dropped file, without folder and suffix.
+      original: the image that was coded, with transparency laid on white.
       data: the model's file.
-      jpeg: the JPEG file nearest to that in size.
-      notes: sentences on what of the file was not kept.
+      jpeg: the JPEG file whose size is nearest to that of `data`.
+      notes: sentences about what was not kept of the dropped file.
     """
 
     name: str
@@ -38,16 +38,16 @@ class Coded(NamedTuple):
 
 
 def code(model: Model, path: Path, quality: float | None, max_pixels: int) -> Coded:
-    """The image in a file, coded.
+    """Codes the image in a file with the model and with JPEG.
 
     Args:
-      model: codes.
-      path: of any kind that Pillow reads.
-      quality: from 0 to 1, None for a model of one rate.
-      max_pixels: refuse larger images, counted in blocks of 64 x 64 pixels as for decoding.
+      model: the codec.
+      path: an image file of any kind that Pillow reads.
+      quality: from 0 to 1; None for a model with a single rate.
+      max_pixels: the largest accepted image, in pixels after padding to blocks of 64 x 64.
 
     Raises:
-      UserError: no image, a damaged or too large one, or one that JPEG cannot hold.
+      UserError: the file is not an image, it is damaged or too large, or JPEG cannot hold it.
     """
     height, width = image_size(path)
     if np.prod(padded_shape(height, width)) > max_pixels:
@@ -66,10 +66,16 @@ def code(model: Model, path: Path, quality: float | None, max_pixels: int) -> Co
 
 
 def decode(model: Model, path: Path, detail: float | None, max_pixels: int) -> Picture:
-    """The picture in a file of `Model.compress`, `detail` and `max_pixels` as for `decompress`.
+    """Decodes a file of `Model.compress`.
+
+    Args:
+      model: the codec.
+      path: the file.
+      detail: as for `Model.decompress`.
+      max_pixels: as for `Model.decompress`.
 
     Raises:
-      UserError: the file is none, is damaged, too large or of another model.
+      UserError: the file is not such a file, is damaged, is too large or is of another model.
     """
     try:
         rgb, alpha = model.decompress_picture(
@@ -81,9 +87,11 @@ def decode(model: Model, path: Path, detail: float | None, max_pixels: int) -> P
 
 
 def table(coded: Coded, decoded: Image) -> str:
-    """Size, rate and distance from the original of both files, in Markdown, with the notes."""
-    rows = [("this model", "", coded.data, decoded)]
-    rows.append(("JPEG", coded.jpeg.setting, coded.jpeg.data, coded.jpeg.image))
+    """Returns size, rate and PSNR of both files as a Markdown table, followed by the notes."""
+    rows = [
+        ("this model", "", coded.data, decoded),
+        ("JPEG", coded.jpeg.setting, coded.jpeg.data, coded.jpeg.image),
+    ]
     lines = ["| | bytes | bits per pixel | PSNR, dB | |", "|:--|--:|--:|--:|:--|"]
     for label, setting, data, image in rows:
         size, rate, distance = len(data), bpp(data, image), psnr(coded.original, image)
@@ -94,12 +102,12 @@ def table(coded: Coded, decoded: Image) -> str:
 
 
 def bpp(data: bytes, image: Image) -> float:
-    """Bits per pixel of the whole file, header included."""
+    """Returns the bits per pixel of the whole file, including the header."""
     return 8 * len(data) / (image.shape[0] * image.shape[1])
 
 
 def sentence(error: Exception, path: Path) -> str:
-    """What to tell the visitor: one line, with the file's name in place of its temporary path."""
+    """Returns an error as one line, with the file's name in place of its temporary path."""
     text = str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         text = f"{path}: {OUT_OF_MEMORY}"

@@ -1,4 +1,4 @@
-"""The page: what is dropped where, what is shown of it. Gradio is given by who builds it."""
+"""The web page: what a visitor can drop, and what is shown. The caller passes the Gradio module."""
 
 import functools
 import hashlib
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.pixels import write_image
+from fa_hific_jax.data.images import on_white
 from fa_hific_jax.demo import coding, pictures
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import bits
@@ -17,8 +18,8 @@ from fa_hific_jax.writing import write
 SUFFIX = ".fahj"
 TITLE = "FA-HiFiC: your image in fewer bytes"
 INTRODUCTION = """# FA-HiFiC
-A learned image codec: what you drop here becomes a file that is decoded again, beside a JPEG file
-of the same size. Nothing leaves the machine that serves this page."""
+A learned image codec. The image that you drop here is compressed and decoded again, and shown
+beside a JPEG file of the same size. Nothing leaves the machine that serves this page."""
 ONE_RATE = "This model has a single rate."
 NO_DETAIL = "This model has no frequency complement modules."
 DETAIL = "0 is nearest to the original's pixels, 1 to its spectrum."
@@ -27,7 +28,7 @@ _FAILURES = (UserError, OSError, MemoryError, RuntimeError)
 
 
 class Limits(NamedTuple):
-    """What may be dropped: megabytes of a file, megapixels in blocks of 64 x 64."""
+    """Limits of a file: its megabytes, and its megapixels after padding to blocks of 64 x 64."""
 
     megabytes: float
     megapixels: float
@@ -38,13 +39,13 @@ class Limits(NamedTuple):
 
 
 def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
-    """The page as `gradio.Blocks`, to be launched with `launch_options`.
+    """Returns the page as `gradio.Blocks`, to be launched with `launch_options`.
 
     Args:
-      gr: the module.
-      model: codes whatever is dropped, one file at a time.
-      limits: of what may be dropped.
-      folder: for the files to download.
+      gr: the module `gradio`.
+      model: the codec; it codes one file at a time.
+      limits: limits of a dropped file.
+      folder: place of the files that visitors download.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRODUCTION)
@@ -56,11 +57,12 @@ def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
 
 
 def launch_options(gr: Any, limits: Limits) -> dict[str, Any]:
-    """Keywords of `Blocks.launch` for a page that asks nothing of any other machine."""
+    """Returns keywords of `Blocks.launch` for a page that contacts no other machine."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
     return {
         "theme": gr.themes.Default(**fonts),
-        "max_file_size": int(limits.megabytes * 2**20),  # the megabytes of Gradio's own sentence
+        # Gradio's own message counts in units of 2**20 bytes.
+        "max_file_size": int(limits.megabytes * 2**20),
         "footer_links": [],
         "share": False,
         "run_history": False,
@@ -79,7 +81,7 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
             detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "detail")
     summary, download = _outcome(gr, "Download the compressed file", "summary", "file")
     with gr.Row():
-        # As PNG: their default, lossy WebP, would show neither codec as it is.
+        # PNG, because the default, lossy WebP, would alter the results of both codecs.
         options = {"format": "png", "interactive": False, "min_width": 320}
         ours = gr.ImageSlider(label="Original | this model", elem_id="ours", **options)
         jpeg = gr.ImageSlider(label="JPEG of that size | this model", **options)
@@ -98,7 +100,8 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         decoded = model.decompress(found.data, detail=detail if model.config.fcm_width else None)
         spectrum, (low, high) = pictures.spectra([found.original, decoded, found.jpeg.image])
         costs, most = pictures.heat(bits.of_file(model.entropy, found.data), found.original)
-        file = _kept(folder, f"{found.name}{SUFFIX}", found.data)
+        file = folder / hashlib.sha256(found.data).hexdigest() / f"{found.name}{SUFFIX}"
+        write(file, found.data)
         return [
             coding.table(found, decoded),
             gr.update(value=str(file), interactive=True),
@@ -132,7 +135,7 @@ def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         chosen = detail if model.config.fcm_width else None
         picture = coding.decode(model, Path(path), chosen, limits.pixels)
         data = Path(path).read_bytes()
-        shown = coding.on_white(picture)
+        shown = on_white(picture)
         (found,), _ = pictures.spectra([shown])
         costs, _ = pictures.heat(bits.of_file(model.entropy, data), shown)
         height, width, _ = shown.shape
@@ -157,9 +160,9 @@ def _connect(
     sliders: Sequence[Any],
     outputs: Sequence[Any],
 ) -> None:
-    """Shows what is dropped, and again when a slider moves.
+    """Shows the dropped file, and updates the page when a slider moves.
 
-    A new file first clears the page: should it be refused, nothing of the one before is left.
+    A new file first clears the page, so that nothing of the last file remains if it is refused.
     """
     empty = [None, gr.update(value=None, interactive=False), *[None] * len(outputs[2:])]
 
@@ -169,7 +172,7 @@ def _connect(
         try:
             return show(path, *choices)
         except _FAILURES as error:
-            # The message is taken for HTML.
+            # Gradio displays the message as HTML.
             said = html.escape(coding.sentence(error, Path(path)))
             raise gr.Error(said, duration=None, print_exception=False) from error
 
@@ -178,9 +181,9 @@ def _connect(
         "inputs": [dropped, *sliders],
         "outputs": outputs,
         "show_progress_on": outputs[2],
-        "concurrency_id": "model",  # one file at a time, of all visitors
+        "concurrency_id": "model",  # One file at a time, over all visitors.
     }
-    # Not on every change: to take a file away and drop another would show the second twice.
+    # `change` would show a file twice if another one was taken away before.
     emptied = {"fn": lambda: empty, "outputs": outputs, "queue": False, "show_progress": "hidden"}
     dropped.clear(**emptied)
     dropped.upload(**emptied).then(**task)
@@ -190,7 +193,7 @@ def _connect(
 def _slider(
     gr: Any, label: str, value: float, present: int, info: str, reason: str, name: str
 ) -> Any:
-    """From 0 to 1; where the model has no such choice, it says so and does not move."""
+    """Returns a slider from 0 to 1; if the model has no such choice, it is fixed and says why."""
     return gr.Slider(
         0,
         1,
@@ -215,13 +218,6 @@ def _outcome(gr: Any, button: str, text_name: str, button_name: str) -> tuple[An
         with gr.Column(scale=1):
             download = gr.DownloadButton(button, size="md", interactive=False, elem_id=button_name)
     return text, download
-
-
-def _kept(folder: Path, name: str, data: bytes) -> Path:
-    """A file of that name in a folder of its own."""
-    path = folder / hashlib.sha256(data).hexdigest() / name
-    write(path, data)
-    return path
 
 
 def _up_to(limits: Limits) -> str:

@@ -1,4 +1,4 @@
-"""Spectra and heat maps as pictures, colored without a plotting library."""
+"""Spectra and maps of the bits as color images, without a plotting library."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,27 +10,28 @@ from fa_hific_jax.spectra import LUMA, log_spectrum
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
-# From dark to bright, of growing luma, so that it reads in gray as well.
+# Luma increases from dark to bright, so that the colors can be read in gray as well.
 _RAMP = np.array(
     [(0, 0, 6), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)],
     np.float64,
 )
-_SIDE = 512  # of a drawn spectrum, at most
-_CLIPPED = 0.5  # per cent of the frequencies at either end that the colors do not tell apart
+_SIDE = 512  # largest side of a drawn spectrum, in pixels
+_CLIPPED = 0.5  # percentage of the frequencies at either end that get the color of the end
 
 
 def colored(values: Float[np.ndarray, "h w"], low: float, high: float) -> Image:
-    """A picture of values: black at `low` and below, over violet and orange to yellow at `high`."""
+    """Returns values as colors, from black at `low` over violet and orange to yellow at `high`."""
     place = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * (len(_RAMP) - 1)
     channels = [np.interp(place, np.arange(len(_RAMP)), ramp) for ramp in _RAMP.T]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def spectra(images: list[Image]) -> tuple[list[Image], tuple[float, float]]:
-    """(log spectra of images of one size, frequency 0 in the middle; dB at black and at yellow).
+    """Returns log spectra of images of one size, and the values in dB of black and of yellow.
 
-    All have the colors of the first, whose range they span, and are squares, as both axes go from
-    -0.5 to 0.5 cycles per pixel; large ones are averaged down to 512 cells a side.
+    The colors of all spectra span the range of the first. Spectra are squares with frequency 0 in
+    the middle, because both axes go from -0.5 to 0.5 cycles per pixel. Large ones are averaged down
+    to 512 x 512 pixels.
     """
     found = [_square(log_spectrum(image)) for image in images]
     low, high = np.percentile(found[0], (_CLIPPED, 100 - _CLIPPED))
@@ -38,14 +39,14 @@ def spectra(images: list[Image]) -> tuple[list[Image], tuple[float, float]]:
 
 
 def heat(bits: BitsMap, image: Image) -> tuple[Image, float]:
-    """(the image in gray under what each place costs, the bits per pixel at yellow).
+    """Returns a map of the bits over the gray image, and the bits per pixel that are yellow.
 
-    The bits of y, and those of z spread evenly over the positions of y that it covers; those
-    of the padding beside the image are cut off.
+    The map shows the bits of y, plus the bits of z spread evenly over the positions of y that each
+    position of z covers. The padding beside the image is cut off.
 
     Args:
-      bits: of the image's file.
-      image: of which the file is, or its decoded form.
+      bits: the bits in the image's file, by position.
+      image: the original or the decoded image.
     """
     repeat = bits.y.shape[0] // bits.z.shape[0]
     spread = np.kron(bits.z, np.full((repeat, repeat), 1 / repeat**2, np.float32))

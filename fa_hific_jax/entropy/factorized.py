@@ -1,4 +1,4 @@
-"""Learned factorized prior of the hyper-latents."""
+"""The learned factorized prior of the hyper-latents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,23 +14,23 @@ from fa_hific_jax.entropy.gaussian import LIKELIHOOD_MIN
 from fa_hific_jax.fidelity.variants import VARIANTS
 
 FILTERS = (1, 3, 3, 3, 1)
-"""Width of each layer of the cumulative's network: three hidden layers of three."""
+"""Width of each layer of the network that computes the cumulative: three hidden layers of 3."""
 
 INIT_SCALE = 10.0
-"""Of Balle et al. and both HiFiCs."""
+"""Default spread of the initial density, as in Balle et al. and in both HiFiC codes."""
 
 
 Layer = tuple[Any, Any, Any]
-"""H (channels, out, in), b and a (channels, out, 1) of one layer; a is None without its g."""
+"""H (channels, out, in), b and a (channels, out, 1) of one layer; a is None if it has no g."""
 
 
 def cdf_logits(layers: Sequence[Layer], values, xp: Any = jnp):
-    """Logit of the cumulative of each channel at its own values, (channels, n) to (channels, n).
+    """Returns the logit of each channel's cumulative at its values, (channels, n) to (channels, n).
 
     Balle et al. 2018, section 6.1: f_K o ... o f_1 with f_k(v) = g(softplus(H_k) v + b_k) and
-    g(v) = v + tanh(a_k) tanh(v), monotone in v. The last layer of the PyTorch HiFiC has its g too,
-    that of TensorFlow Compression (and of the paper) has none. `xp` is jax.numpy, or numpy for
-    coding tables in float64.
+    g(v) = v + tanh(a_k) tanh(v), monotone in v. The last layer of the PyTorch HiFiC also has a g;
+    the last layer of TensorFlow Compression (and of the paper) does not. `xp` is jax.numpy, or
+    numpy for coding tables in float64.
     """
     v = values[:, None, :]
     for h, b, a in layers:
@@ -41,16 +41,21 @@ def cdf_logits(layers: Sequence[Layer], values, xp: Any = jnp):
 
 
 def layers_of(params: Mapping[str, Any]) -> list[Layer]:
-    """The layers in the parameters of a FactorizedPrior."""
+    """Returns the layers from the parameters of a FactorizedPrior."""
     layers = range(len(FILTERS) - 1)
     return [(params[f"h{k}"], params[f"b{k}"], params.get(f"a{k}")) for k in layers]
 
 
 class FactorizedPrior(nn.Module):
-    """Learned density of z, one per channel, through its cumulative: see `cdf_logits`.
+    """A learned density of z for each channel, defined by its cumulative (see `cdf_logits`).
 
-    `variant` is a key of VARIANTS. None has an offset of the rounding (the PyTorch HiFiC
-    computes medians and does not use them). `init_scale` is the spread of the initial density.
+    z is rounded to integers without an offset in every variant: the PyTorch HiFiC computes medians
+    but does not use them.
+
+    Attributes:
+      channels: number of channels of z.
+      variant: a key of VARIANTS.
+      init_scale: spread of the initial density.
     """
 
     channels: int
@@ -70,12 +75,12 @@ class FactorizedPrior(nn.Module):
         self.layers = layers_of(params)
 
     def __call__(self, z: Float[Array, "b hz wz c"]) -> Float[Array, "b hz wz c"]:
-        """P(z - 1/2 < Z < z + 1/2), in float32, at least 1e-9."""
+        """Returns P(z - 1/2 < Z < z + 1/2) in float32, at least 1e-9."""
         z = ops.at_least_float32(z)
         values = z.reshape(-1, self.channels).T
         lower, upper = cdf_logits(self.layers, values - 0.5), cdf_logits(self.layers, values + 0.5)
-        # Where both sigmoids are near 1 their difference would cancel: take it in the other tail.
-        # `jnp.sign` would be 0 at the exact median and with it the likelihood.
+        # Where both sigmoids are near 1, their difference would cancel, so it is taken in the other
+        # tail. `jnp.sign` would make the likelihood 0 at the exact median.
         sign = jnp.where(lower + upper > 0, -1.0, 1.0)
         likelihood = jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))
         return ops.lower_bound(likelihood.T.reshape(z.shape), LIKELIHOOD_MIN)

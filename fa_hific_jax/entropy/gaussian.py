@@ -1,4 +1,4 @@
-"""Conditional models of the latents, Gaussian and logistic, and code lengths of likelihoods."""
+"""Gaussian and logistic models of the latents, and code lengths of likelihoods."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from fa_hific_jax import ops
 from fa_hific_jax.fidelity.variants import VARIANTS
 
 SCALE_MIN = 0.11
-"""Smallest standard deviation; below it a rounded symbol is 0 with near certainty."""
+"""Smallest standard deviation: with smaller ones a rounded symbol would almost always be 0."""
 
 SCALE_TABLE = np.exp(np.linspace(np.log(SCALE_MIN), np.log(256.0), 64)).astype(np.float32)
 """The 64 standard deviations for which coding tables exist (HiFiC, models/hific/archs.py)."""
@@ -20,11 +20,11 @@ LIKELIHOOD_MIN = 1e-9
 def gaussian_likelihood(
     y: Float[Array, "*s"], mean: Float[Array, "*s"], scale: Float[Array, "*s"]
 ) -> Float[Array, "*s"]:
-    """P(y - 1/2 < Y < y + 1/2) of Y ~ N(mean, scale^2), in float32, at least 1e-9.
+    """Returns P(y - 1/2 < Y < y + 1/2) for Y ~ N(mean, scale^2), in float32, at least 1e-9.
 
-    Minnen et al. 2018, eq. 3: a Gaussian convolved with the unit box. `scale` is raised to
-    SCALE_MIN. Both bounds let gradients through that would raise what is below them. The
-    difference is taken in the lower tail, where it does not cancel.
+    Minnen et al. 2018, eq. 3: a Gaussian convolved with the unit box. `scale` is at least
+    SCALE_MIN. Values below either bound still get the gradients that would raise them (see
+    `ops.lower_bound`). The difference is taken in the lower tail, where it does not cancel.
     """
     return _likelihood(y, mean, scale, _normal_cdf)
 
@@ -32,10 +32,10 @@ def gaussian_likelihood(
 def logistic_likelihood(
     y: Float[Array, "*s"], mean: Float[Array, "*s"], scale: Float[Array, "*s"]
 ) -> Float[Array, "*s"]:
-    """P(y - 1/2 < Y < y + 1/2) of a logistic Y, F(v) = sigmoid((v - mean) / scale).
+    """Returns P(y - 1/2 < Y < y + 1/2) for a logistic Y with F(v) = sigmoid((v - mean) / scale).
 
-    Otherwise as `gaussian_likelihood`. An option of the PyTorch HiFiC (src/hyperprior.py) with
-    which its published medium-rate model was trained.
+    Precision, bounds and gradients are those of `gaussian_likelihood`. The logistic likelihood is
+    an option of the PyTorch HiFiC (src/hyperprior.py), whose published medium-rate model uses it.
     """
     return _likelihood(y, mean, scale, jax.nn.sigmoid)
 
@@ -46,8 +46,8 @@ LIKELIHOODS = {"gaussian": gaussian_likelihood, "logistic": logistic_likelihood}
 def bits(likelihood: Float[Array, "*s"], variant: str) -> Float[Array, "*s"]:
     """Returns the code length in bits, -log2(likelihood + offset).
 
-    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py); TensorFlow Compression has none.
-    The dearest symbol costs 28.9 and 29.9 bits.
+    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py), and 0 in TensorFlow Compression.
+    The most expensive symbol costs 28.9 bits with the offset and 29.9 bits without.
     """
     return -jnp.log2(likelihood + VARIANTS[variant].bits_offset)
 

@@ -1,8 +1,8 @@
-"""Probabilities to integer CDFs, once, on the host; and how symbols map onto their bins.
+"""Integer CDFs for the coders, and the bins of symbols in them.
 
-Encoder and decoder must use the same integers. The tables are deterministic float64 NumPy, but
-`scipy.special` may differ in the last bit between versions and machines, so they are built once and
-stored with the model, never rebuilt by a decoder.
+Encoder and decoder must use the same integers. The tables are computed in float64 by NumPy and
+SciPy, and `scipy.special` may differ in the last bit between versions and machines. They are
+therefore built once, on the host, and stored with the model; a decoder never rebuilds them.
 """
 
 import math
@@ -10,20 +10,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # its parts load when they are first used: decoders need none
+import scipy  # Its submodules load when they are first used; decoders need none of them.
 from jaxtyping import Float, Float64, Int32, Int64
 
 from fa_hific_jax.errors import UserError
 
-PRECISION = 16  # bits: the counts of a row sum to 2**16
+PRECISION = 16  # in bits: the counts of a row sum to 2**16
 
-# Narrow rows pay for escapes, wide rows for bins that must hold at least one count. Over the 64
-# scales 0.11..256 the expected size above the entropy of the Gaussian is, in percent, for tail mass
-# 2**-8: 0.086, 2**-10: 0.022, 2**-12: 0.011, 2**-14: 0.020, 2**-16: 0.036.
+# Narrow rows cost bits for escapes, wide rows for bins that must hold at least one count. Over the
+# 64 scales 0.11..256, the expected size exceeds the entropy of the Gaussian by 0.086 % with a tail
+# mass of 2**-8, 0.022 % with 2**-10, 0.011 % with 2**-12, 0.020 % with 2**-14, 0.036 % with 2**-16.
 TAIL_MASS = 2.0**-12
 
-MAX_SYMBOLS = 4096  # per row: an untrained prior can be arbitrarily wide
-SEARCH_LIMIT = 2**24  # |z| beyond which no row is looked for
+MAX_SYMBOLS = 4096  # per row, because an untrained prior can be arbitrarily wide
+SEARCH_LIMIT = 2**24  # largest |z| in the search for the ends of a row
 
 CdfLogits = Callable[[np.ndarray], np.ndarray]
 
@@ -31,9 +31,9 @@ CdfLogits = Callable[[np.ndarray], np.ndarray]
 class Tables(NamedTuple):
     """Integer CDFs, one row per distribution.
 
-    Row r has `length[r] - 1` bins: bin i < length[r] - 2 is the symbol `offset[r] + i`, the last
-    is the escape bin for all other symbols. Bin i has `cdf[r, i + 1] - cdf[r, i] >= 1` counts of
-    2**16; entries from `length[r]` on are 0 and unused.
+    Row r has `length[r] - 1` bins. Bin i < length[r] - 2 holds the symbol `offset[r] + i`, and the
+    last bin is the escape bin for all other symbols. Bin i has `cdf[r, i + 1] - cdf[r, i] >= 1` of
+    the 2**16 counts. Entries of `cdf[r]` from `length[r]` on are 0 and unused.
     """
 
     cdf: Int32[np.ndarray, "rows width"]
@@ -44,17 +44,17 @@ class Tables(NamedTuple):
 def quantize_pmf(
     pmf: Float64[np.ndarray, " bins"], precision: int = PRECISION
 ) -> Int32[np.ndarray, " entries"]:
-    """CDF with bins + 1 entries from 0 to 2**precision in which every bin has a count of 1 or more.
+    """Returns a CDF with bins + 1 entries from 0 to 2**precision, with at least one count per bin.
 
-    The normalized cumulative sums are rounded half to even; then each bin left empty takes a count
-    from the smallest bin that has more than one, the first of equals: the rule of
-    `pmf_to_quantized_cdf` in the PyTorch HiFiC. Needs bins <= 2**precision.
+    The normalized cumulative sums are rounded half to even. Each empty bin then takes a count from
+    the smallest bin that has more than one, or the first of the smallest. This is the rule of
+    `pmf_to_quantized_cdf` in the PyTorch HiFiC. It needs bins <= 2**precision.
     """
     cumulative = np.cumsum(pmf)
     rounded = np.rint(cumulative * (2**precision / cumulative[-1])).astype(np.int64)
     counts = np.diff(rounded, prepend=0)
-    # The smallest bin stays the smallest while it gives, so the bins are emptied down to one count
-    # in the order of their size: a running total replaces one search per empty bin.
+    # The smallest bin stays the smallest while it gives counts, so bins give in the order of their
+    # size until they have one count. A running total replaces one search per empty bin.
     givers = np.argsort(counts, kind="stable")
     givers = givers[counts[givers] > 1]
     spare = counts[givers] - 1
@@ -65,31 +65,36 @@ def quantize_pmf(
 
 
 def gaussian_tables(scales: Float[np.ndarray, " rows"], tail_mass: float = TAIL_MASS) -> Tables:
-    """One row per scale: round(x) for x ~ N(0, scale**2), symbols -c..c.
+    """Returns one row per scale for round(x) with x ~ N(0, scale**2), and symbols -c..c.
 
-    c = ceil(scale * q) where a standard normal exceeds q in magnitude with probability tail_mass.
+    c = ceil(scale * q), where a standard normal exceeds q in magnitude with probability tail_mass.
     """
     return _symmetric_tables(scales, scipy.special.ndtr, -scipy.special.ndtri(tail_mass / 2))
 
 
 def logistic_tables(scales: Float[np.ndarray, " rows"], tail_mass: float = TAIL_MASS) -> Tables:
-    """As `gaussian_tables`, for logistic distributions: F(x) = sigmoid(x / scale)."""
+    """Like `gaussian_tables`, but for logistic distributions, F(x) = sigmoid(x / scale)."""
     return _symmetric_tables(scales, scipy.special.expit, -scipy.special.logit(tail_mass / 2))
 
 
 CONDITIONAL_TABLES = {"gaussian": gaussian_tables, "logistic": logistic_tables}
-"""Tables of the latents by the name of their likelihood."""
+"""Functions that build the tables of the latents, by the name of the likelihood."""
 
 
 def factorized_tables(cdf_logits: CdfLogits, channels: int, tail_mass: float = TAIL_MASS) -> Tables:
-    """One row per channel of the factorized prior: P(z) = F(z + 1/2) - F(z - 1/2).
+    """Returns one row per channel of the factorized prior, P(z) = F(z + 1/2) - F(z - 1/2).
 
-    `cdf_logits` maps float64 values (channels, n) to the logits (channels, n) of the cumulative F
-    there, increasing along n. A row spans the two points beyond which lies tail_mass / 2 each (as
-    in the PyTorch HiFiC), but no more than MAX_SYMBOLS around the median.
+    A row ends where the probability beyond is tail_mass / 2 on either side, as in the PyTorch
+    HiFiC. It has at most MAX_SYMBOLS symbols around the median.
+
+    Args:
+      cdf_logits: maps float64 values (channels, n) to the logits (channels, n) of the cumulative F
+        at these values; the logits increase with the values.
+      channels: number of channels.
+      tail_mass: probability of all symbols outside of a row.
 
     Raises:
-        UserError: a logit is not finite.
+      UserError: a logit is not finite.
     """
     tail_logit = math.log(2 / tail_mass - 1)
     median = _last_below(cdf_logits, channels, 0.0)
@@ -107,11 +112,12 @@ def factorized_tables(cdf_logits: CdfLogits, channels: int, tail_mass: float = T
 
 
 def middle_scales(table: Float[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
-    """The geometric middle of the scales that `scale_indexes` sends to each row of the table.
+    """Returns the geometric mean of the range of scales that `scale_indexes` maps to each row.
 
-    Gaussians of the table's own scales would all be too wide for their symbols: with the middles
-    the mismatch costs 0.05 to 0.13 % of the bits, not 0.2 to 0.5 % (log-normal scales with medians
-    of 3 to 0.2). The first row keeps its entry, the lower bound of all scales.
+    Gaussians with the table's own scales would all be too wide for their symbols. The mismatch
+    costs 0.05 to 0.13 % of the bits with the geometric means, and 0.2 to 0.5 % with the table's own
+    scales (for log-normal scales with medians of 3 to 0.2). The first row keeps its entry, which is
+    the lower bound of all scales.
     """
     table = table.astype(np.float64)
     return np.concatenate([table[:1], np.sqrt(table[1:] * table[:-1])])
@@ -120,16 +126,17 @@ def middle_scales(table: Float[np.ndarray, " rows"]) -> Float64[np.ndarray, " ro
 def scale_indexes(
     scale: Float[np.ndarray, "*s"], table: Float[np.ndarray, " rows"]
 ) -> Int32[np.ndarray, "*s"]:
-    """Row of each scale: the first table entry that is no smaller, at most the last row."""
+    """Returns the row of each scale: the first entry that is not smaller, at most the last row."""
     return np.minimum(np.searchsorted(table, scale), len(table) - 1).astype(np.int32)
 
 
 def symbols_to_bins(
     symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
 ) -> tuple[Int32[np.ndarray, " n"], Int64[np.ndarray, " escapes"]]:
-    """Bin of each symbol in its row, and the excess of those in the escape bin, in order.
+    """Returns the bin of each symbol in its row, and the excesses of escaped symbols in order.
 
-    A symbol d >= 0 places above the row has excess 2 d, one d places below it 2 d + 1.
+    With d >= 0, the excess is 2 d for the symbol d places after the first one above the row, and
+    2 d + 1 for the symbol d places before the first one below it.
     """
     above = symbols.astype(np.int64) - tables.offset[indexes]
     escape_bin = tables.length[indexes] - 2
@@ -145,7 +152,7 @@ def bins_to_symbols(
     indexes: Int32[np.ndarray, " n"],
     tables: Tables,
 ) -> Int64[np.ndarray, " n"]:
-    """Inverse of `symbols_to_bins`, in int64: an excess no symbol has leads outside of int32."""
+    """Inverts `symbols_to_bins`, in int64 because invalid excesses lead to symbols beyond int32."""
     above = bins.astype(np.int64)
     escaped = np.flatnonzero(bins == tables.length[indexes] - 2)
     distance = excess >> 1
@@ -156,14 +163,14 @@ def bins_to_symbols(
 def ideal_bits(
     symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
 ) -> float:
-    """Code length in bits under the integer tables, the Exp-Golomb codes of escapes included."""
+    """Returns the code length in bits with these tables, including Exp-Golomb codes of escapes."""
     return float(np.sum(code_lengths(symbols, indexes, tables)))
 
 
 def code_lengths(
     symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
 ) -> Float64[np.ndarray, " n"]:
-    """As `ideal_bits`, of each symbol."""
+    """Like `ideal_bits`, but for each symbol."""
     bins, excess = symbols_to_bins(symbols, indexes, tables)
     lengths = PRECISION - np.log2(tables.cdf[indexes, bins + 1] - tables.cdf[indexes, bins])
     lengths[bins == tables.length[indexes] - 2] += 2 * bit_length(excess + 1) - 1
@@ -171,7 +178,7 @@ def code_lengths(
 
 
 def bit_length(values: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
-    """Binary digits of each value, 0 < value < 2**53."""
+    """Returns the number of binary digits of each value, for 0 < value < 2**53."""
     return np.frexp(values.astype(np.float64))[1]
 
 
@@ -183,7 +190,7 @@ def _symmetric_tables(scales: np.ndarray, cdf: Callable, quantile: float) -> Tab
 
 
 def _symmetric_pmf(scale: float, half_width: int, cdf: Callable) -> np.ndarray:
-    # Both edges on the left of the mean, where neither cumulative is rounded to 1.
+    # Both edges are on the left of the mean, where neither cumulative is rounded to 1.
     distance = np.abs(np.arange(-half_width, half_width + 1))
     pmf = cdf((0.5 - distance) / scale) - cdf((-0.5 - distance) / scale)
     return np.append(pmf, 2 * cdf((-0.5 - half_width) / scale))
@@ -191,7 +198,7 @@ def _symmetric_pmf(scale: float, half_width: int, cdf: Callable) -> np.ndarray:
 
 def _logits_pmf(logits: np.ndarray) -> np.ndarray:
     lower, upper = logits[:-1], logits[1:]
-    # Mirrored where both lie in the right tail, so that no cumulative is rounded to 1.
+    # Edges in the right tail are mirrored, so that no cumulative is rounded to 1.
     sign = np.where(lower + upper > 0, -1.0, 1.0)
     expit = scipy.special.expit
     pmf = np.abs(expit(sign * upper) - expit(sign * lower))
@@ -199,7 +206,7 @@ def _logits_pmf(logits: np.ndarray) -> np.ndarray:
 
 
 def _last_below(cdf_logits: CdfLogits, channels: int, target: float) -> np.ndarray:
-    """Per channel the largest integer whose logit is <= target, by bisection."""
+    """Returns the largest integer of each channel whose logit is <= target, by bisection."""
     low = np.full(channels, -SEARCH_LIMIT)
     high = np.full(channels, SEARCH_LIMIT)
     while np.any(high - low > 1):

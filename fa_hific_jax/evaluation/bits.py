@@ -1,4 +1,4 @@
-"""Where the bits of a file go: the code length of each latent position."""
+"""Map of the bits of a file: the code length of each latent position."""
 
 import io
 import zipfile
@@ -19,15 +19,11 @@ class BitsMap(NamedTuple):
     y: Float32[np.ndarray, "hy wy"]
     z: Float32[np.ndarray, "hz wz"]
 
-    @property
-    def total(self) -> float:
-        return float(self.y.sum(dtype=np.float64) + self.z.sum(dtype=np.float64))
-
 
 def of_file(entropy: EntropyModel, data: bytes) -> BitsMap:
     """Returns the map of a file of `Model.compress`, by the tables that coded it.
 
-    The file is larger than the sum by its header and by the end of the range coder.
+    The file is larger than the sum by its header and the end of the range coder's streams.
     """
     symbols, _ = coding.decode_symbols(entropy, bitstream.unpack(data))
     return of_symbols(entropy, symbols)

@@ -1,16 +1,17 @@
-"""A comparison of two evaluations as text: totals, then image by image."""
+"""Text of a comparison of two evaluations: totals, then image by image."""
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from fa_hific_jax.evaluation.rate_distortion.bootstrap import LEVEL
-from fa_hific_jax.evaluation.results import aligned, heading
+from fa_hific_jax.evaluation.results import aligned, grouped, heading
 
 _READ = {"higher": "higher", "lower": "lower", "zero": "near 0"}
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
-    """Returns a result of `comparison.compare` as aligned text, with notes on the rest."""
+    """Returns a result of `comparison.compare` as aligned text, with notes on what it lacks."""
     a, b = comparison["names"]
     count = len(comparison["images"])
     parts = [f"A = {a}, B = {b}: {count} images in both"]
@@ -48,11 +49,10 @@ def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[s
     """Returns a number and its interval as two cells, "-" where there is none."""
     if found["value"] is None:
         return ["-", ""]
-    value, low, high = (
-        None if each is None else f"{each:+.{decimals}f}"
-        for each in (found["value"], found["low"], found["high"])
-    )
-    return [f"{value}{unit}", "" if low is None else f"[{low}, {high}]"]
+    value = f"{found['value']:+.{decimals}f}{unit}"
+    if found["low"] is None:
+        return [value, ""]
+    return [value, f"[{found['low']:+.{decimals}f}, {found['high']:+.{decimals}f}]"]
 
 
 def _by_image(pair: Mapping[str, Any]) -> list[list[str]]:
@@ -81,15 +81,16 @@ def _winner(match: Mapping[str, Any] | None, decimals: int) -> str:
 
 
 def _reasons(pair: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence for each reason why something was not compared."""
-    found: dict[str, list[str]] = {}
+    """Returns one text with a line for each reason why something was not compared."""
+    found: list[tuple[str, str]] = []
     for entry in (*pair["metrics"].values(), *pair["sets"].values()):
         label = entry["label"]
         if "not_measured" in entry:
-            found.setdefault(f"not compared: {entry['not_measured']}", []).append(label)
+            found.append((f"not compared: {entry['not_measured']}", label))
             continue
         for image, reason in entry["matched"]["not_measured"].items():
-            found.setdefault(f"{image}: not compared: {reason}", []).append(label)
+            found.append((f"{image}: not compared: {reason}", label))
         if entry["bd_rate"]["value"] is None:
-            found.setdefault(f"no BD-rate: {entry['bd_rate']['reason']}", []).append(label)
-    return ["\n".join(f"{reason} ({', '.join(of)})" for reason, of in found.items())]
+            found.append((f"no BD-rate: {entry['bd_rate']['reason']}", label))
+    lines = grouped(found, itemgetter(0)).items()
+    return ["\n".join(f"{reason} ({', '.join(label for _, label in of)})" for reason, of in lines)]

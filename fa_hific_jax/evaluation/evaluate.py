@@ -1,5 +1,6 @@
-"""Models and classical codecs over the same images: coded, measured, written down, as one page."""
+"""Codes and measures the same images with models and classical codecs, and writes the results."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,66 +25,57 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
     same `out` has finished is not computed again. `out` then holds originals/, reconstructions/,
     bits/, rows.jsonl, results.json, summary.csv and report.html. With several processes each takes
-    every n-th image and writes its rows; the first one waits for all of them, merges, and writes
-    the rest; the others return None.
+    every n-th image and writes its rows. Process 0 waits for all of them, merges, and writes the
+    rest; the others return None.
 
-    Args:
-      evaluation: codecs, points, images and weights; images that cannot be read are skipped and
-        named.
-      out: a folder, on a disk that all processes see.
-      meta: "meta" of the results, to which this function adds.
+    An image that cannot be read is skipped and named in the results. `out` is on a disk that all
+    processes see. `meta` becomes "meta" of the results, with what this function adds.
 
     Raises:
       UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
     """
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
     mine = range(jax.process_index(), count, jax.process_count())
-    with merging.begin(out):
+    with merging.own_share(out) as share:
         log, features = RowLog(out, jax.process_index()), Features(evaluation.weights, out)
-        share = Loop(evaluation, out, log, features).run(mine, _say)
+        Loop(evaluation, out, log, features, share).run(mine, _say)
         log.close()
-        if jax.process_index() > 0:
-            merging.hand_in(out, share)
-            return None
+    if jax.process_index() > 0:
+        return None
     merged = merging.gather(out, share)
     _check_something_is_left(merged, evaluation.images)
     rows = [row for *_, key in merged.keys if (row := log.get(key, features.measured_with))]
     if len(rows) < len(merged.keys):
         raise UserError(f"rows of another process are not in {out}: give an --out that all can see")
-    meta = {**meta, "images": evaluation.images, "count": merged.images}
-    meta |= {"skipped": merged.skipped, "failed": merged.failed}
-    content = results.plain(_assembled(evaluation.codecs, rows, features, meta))
+    entries = [dataclasses.asdict(row) for row in rows]
+    for entry in entries:
+        del entry["key"], entry["measured_with"]
+    means = results.means(entries, merged.images)
+    about = {"images": evaluation.images, "count": merged.images}
+    about |= {"skipped": merged.skipped, "failed": merged.failed}
+    sizes = {row.image: (row.width, row.height) for row in rows}
+    content = {
+        "meta": {**meta, **about},
+        "codecs": evaluation.codecs,
+        "metrics": _described(rows),
+        "rows": entries,  # in the order of images, codecs and points
+        "means": means,
+        "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
+        "published": literature.for_images(literature.recognize(sizes)),
+    }
+    content = results.plain(content)
     results.write_json(out / "results.json", content)
     results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
     write_report(content, out)
     return content
 
 
-def _assembled(
-    codecs: Mapping[str, Any], rows: Sequence[Row], features: Features, meta: Mapping[str, Any]
-) -> Results:
-    """Returns the content of results.json, rows in the order of images, codecs and points."""
-    entries = [row.entry() for row in rows]
-    means = results.means(entries, meta["count"])
-    sizes = {row.image: (row.width, row.height) for row in rows}
-    return {
-        "meta": meta,
-        "codecs": codecs,
-        "metrics": _described(rows),
-        "rows": entries,
-        "means": means,
-        "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
-        "published": literature.for_images(literature.recognize(sizes)),
-    }
-
-
 def _sets(mean: Mapping[str, Any], rows: Sequence[Row], features: Features) -> list[dict[str, Any]]:
-    """Returns the metrics of the set of images that a point of a codec has made."""
+    """Returns the metrics of sets of the images at the point of a mean."""
     point = {"codec": mean["codec"], "point": mean["point"]}
-    of_point = [row for row in rows if (row.codec, row.point) == (mean["codec"], mean["point"])]
+    of_point = [row for row in rows if (row.codec, row.point) == results.point_of(mean)]
     originals = [images.original_file(row.image) for row in of_point]
-    decoded = [row.file for row in of_point]
-    entries = features.set_metrics(originals, decoded)
+    entries = features.set_metrics(originals, [row.file for row in of_point])
     if len(of_point) < mean["images"]:
         reason = f"of {mean['images']} images only {len(of_point)} could be coded"
         entries = [entry | {"value": None, "not_measured": reason} for entry in entries]
@@ -106,8 +98,8 @@ def _check_something_is_left(merged: Share, named: str) -> None:
     if merged.failed:
         first = merged.failed[0]
         raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
-    reasons = [entry["reason"] for entry in merged.skipped]
-    raise UserError(f"no image could be read: {reasons[0] if reasons else f'{named} is empty'}")
+    reason = merged.skipped[0]["reason"] if merged.skipped else f"{named} is empty"
+    raise UserError(f"no image could be read: {reason}")
 
 
 def _say(text: str) -> None:

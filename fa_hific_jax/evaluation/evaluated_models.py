@@ -1,9 +1,8 @@
-"""The models to evaluate: loaded from runs and exported folders, named, and described."""
+"""The models to evaluate: loads them from runs and exported folders, and describes them."""
 
 import dataclasses
 import functools
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,12 @@ class EvaluatedModel:
     kind: str  # "model", or "control" for one that has not been trained
     model: Model
     params: Any  # of the `Autoencoder`; None for an exported model, which lacks some of them
-    step: int | None  # of training, where known
-    settings: Mapping[str, Any]  # those of the run, nested, as far as they are known
+    step: int | None  # training step, where known
+    settings: Mapping[str, Any]  # settings of the run, nested, as far as they are known
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all weights and tables; `model_id` alone leaves the encoder out."""
+        """Hash of all weights and tables; `model_id` alone does not cover the encoder."""
         found = hashlib.sha256(self.model.model_id)
         for leaf in jax.tree.leaves(self.model.params):
             found.update(np.asarray(leaf).tobytes())
@@ -59,13 +58,12 @@ class EvaluatedModel:
 def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) -> EvaluatedModel:
     """Loads the newest checkpoint of a training run, or an exported model.
 
-    Args:
-      folder: of a run, or written by `fa-hific export`, or the name of a shipped model.
-      named_by: the flag with which the user named the folder, for messages.
-      held: settings that the run must agree with; by default its own are taken.
+    `folder` may also be the name of a shipped model; `named_by` is the flag that names it, for
+    messages. The run must agree with the settings `held`; by default its own are taken.
 
     Raises:
-      UserError: neither of the two, damaged, or the run has another model than `held`.
+      UserError: the folder is neither of the two or damaged, or the run has another model than
+        `held`.
     """
     path = checkpoints.workdir_path(shipped.place(folder), named_by)
     name = path.name or "model"
@@ -103,7 +101,7 @@ def _read_run(path: epath.Path, named_by: str) -> tuple[Any, int, dict[str, Any]
 
 
 def untrained(of: EvaluatedModel) -> EvaluatedModel:
-    """Returns the same networks with the random parameters with which the run began."""
+    """Returns the same networks with random parameters, drawn with the seed of the run."""
     seed = of.settings.get("train", {}).get("seed", 0)
     params = init_parameters(of.model.config, jax.random.key(seed))
     model = from_params(of.model.config, params)
@@ -111,13 +109,13 @@ def untrained(of: EvaluatedModel) -> EvaluatedModel:
 
 
 def with_distinct_ids(
-    found: Sequence[EvaluatedModel], taken: Sequence[str] = ()
+    found: Sequence[EvaluatedModel], taken: Sequence[str]
 ) -> list[EvaluatedModel]:
     """Appends -2, -3, ... to an id that an earlier model or `taken` already has."""
-    used, distinct = set(taken), []
+    distinct: dict[str, EvaluatedModel] = {}
     for model in found:
-        numbered = (f"{model.id}-{number}" for number in itertools.count(2))
-        name = next(n for n in itertools.chain([model.id], numbered) if n not in used)
-        used.add(name)
-        distinct.append(dataclasses.replace(model, id=name))
-    return distinct
+        name, number = model.id, 2
+        while name in distinct or name in taken:
+            name, number = f"{model.id}-{number}", number + 1
+        distinct[name] = dataclasses.replace(model, id=name)
+    return list(distinct.values())

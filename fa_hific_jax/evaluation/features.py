@@ -1,4 +1,4 @@
-"""Features of pictures, kept in files beside them: what metrics between sets of images need."""
+"""Features of pictures, kept in files beside them, for the metrics between sets of images."""
 
 import hashlib
 import io
@@ -16,25 +16,22 @@ from fa_hific_jax.metrics import Weights
 from fa_hific_jax.metrics.weights import digest
 
 
-def measured_with(weights: Weights) -> str:
-    """Returns a hash that changes with the metrics and with their weights."""
-    networks: dict[str, Any] = dict(weights.lpips)
-    if weights.inception is not None:
-        networks["inception"] = weights.inception
-    digests = {name: digest(params.weights) for name, params in networks.items()}
-    identity = json.dumps([list(metrics.DESCRIPTIONS), digests], sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
 class Features:
     """Features of the pictures in a folder, each computed once and kept in features/.
 
-    A file of features names the picture's key and the weights: those of another are not taken.
+    A file of features names the picture's key and the weights, so that no other features are taken.
+    `measured_with` is a hash that changes with the metrics and with their weights.
     """
 
     def __init__(self, weights: Weights, folder: Path):
-        self._weights, self._folder, self.measured_with = weights, folder, measured_with(weights)
-        self._needed = "alex" in weights.lpips or weights.inception is not None
+        networks: dict[str, Any] = dict(weights.lpips)
+        if weights.inception is not None:
+            networks["inception"] = weights.inception
+        digests = {name: digest(params.weights) for name, params in networks.items()}
+        identity = json.dumps([list(metrics.DESCRIPTIONS), digests], sort_keys=True)
+        self.measured_with = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self._weights, self._folder = weights, folder
+        self._needed = not networks.keys().isdisjoint(("alex", "inception"))
 
     def of(self, picture: str) -> dict[str, np.ndarray]:
         """Returns the features of a picture by network; {} if no metric of sets is measured."""

@@ -1,7 +1,7 @@
 """Figures from the literature, each shown only for the set of images it was measured on.
 
-They are in literature.json with their source and protocol. They have points but no rows, and are
-never averaged, interpolated or compared with what was measured here.
+literature.json holds them with source and protocol. They have points but no rows, and are never
+averaged, interpolated or compared with what was measured here.
 """
 
 import json
@@ -17,26 +17,19 @@ _DIV2K = {f"{number:04d}" for number in range(801, 901)}
 def for_images(name: str | None) -> list[dict[str, Any]]:
     """Returns the figures for a set of images: {"label", "source", "set", "protocol", "points"}.
 
-    A point has "bpp" and metrics by the ids of `metrics.DESCRIPTIONS`, as far as these are the
-    same ("lpips" alone is LPIPS of an unknown backbone).
-
-    Args:
-      name: "kodak", "clic2020" (the test set), "div2k" (the validation set) or "kodak-256" (the
-        cropped and downsampled one of the FA-HiFiC poster), as `recognize` returns it. There are
-        none for anything else.
+    The set is "kodak", "clic2020" (test), "div2k" (validation) or "kodak-256" (the cropped and
+    downsampled one of the FA-HiFiC poster); others have no figures. A point has "bpp" and metrics
+    by the ids of `metrics.DESCRIPTIONS`; "lpips" alone is LPIPS of an unknown backbone.
     """
     return [entry for entry in json.loads(_FILE.read_text("utf-8")) if entry["set"] == name]
 
 
 def recognize(sizes: Mapping[str, tuple[int, int]]) -> str | None:
-    """Returns the set that these images are: "kodak", "kodak-256", "div2k", or None.
+    """Returns the set that the images of these (width, height) are, or None.
 
-    The whole set must be there under its own names, and Kodak in its own sizes: a folder's name
-    proves nothing, and the figures do not apply to some of the images. The images of CLIC 2020
-    have no names by which to recognize them.
-
-    Args:
-      sizes: name without suffix -> (width, height) in pixels.
+    All images of the set must be there under their own names, those of Kodak in their own sizes: a
+    folder's name proves nothing, and the figures do not apply to a part of the images. CLIC 2020
+    cannot be recognized, as its images have no names of their own.
     """
     names, found = set(sizes), set(sizes.values())
     if names == _KODAK and found == {(768, 512), (512, 768)}:

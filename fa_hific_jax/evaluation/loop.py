@@ -1,11 +1,12 @@
 """The loop over images and points: codes, measures, and logs each row as soon as it is known."""
 
-import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import cache, partial
@@ -22,9 +23,9 @@ from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.merging import Share
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
-from fa_hific_jax.evaluation.rows import Coding, Row, RowLog
+from fa_hific_jax.evaluation.rows import Row, RowLog
 
-Coded = Callable[[], Coding | Row]  # waits for a result, or returns the row of an earlier run
+Coded = Callable[[], Row]  # waits until an image is coded, unless an earlier run has coded it
 
 
 class SourceImage(NamedTuple):
@@ -38,39 +39,38 @@ class SourceImage(NamedTuple):
 
 
 class Task(NamedTuple):
-    """An image at a point: what becomes of it, and where its picture and bits are kept."""
+    """An image to be coded at a point."""
 
     image: SourceImage
     point: Point
     original: images.Image
-    key: str  # hash of everything that determines the result
-    picture: str
-    bits: str
+    row: Row  # names the files to write; neither coded nor measured
 
 
 class Loop:
     """Codes and measures images at every point of an evaluation, resuming earlier runs.
 
-    The picture and the bits of a row carry its key. So a row of an earlier run is taken only if all
-    that belongs to it is there, at whatever moment that run was killed, and whatever has been
-    written over it since.
+    The picture and the bits of a row carry its key. So a row of an earlier run is reused only if
+    both are there, at whatever moment that run was killed, and if nothing has overwritten them.
     """
 
-    def __init__(self, evaluation: Evaluation, out: Path, log: RowLog, features: Features):
+    def __init__(
+        self, evaluation: Evaluation, out: Path, log: RowLog, features: Features, share: Share
+    ):
         self._points, self._source = evaluation.points, evaluation.source
         self._weights, self._jobs = evaluation.weights, evaluation.jobs
-        self._out, self._log, self._features, self._share = out, log, features, Share()
+        self._out, self._log, self._features, self._share = out, log, features, share
         self._compiled: set[tuple[str, tuple[int, int]]] = set()
 
-    def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> Share:
-        """Does all points of the images with these numbers, and says how far it has come."""
+    def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> None:
+        """Codes and measures the images with these indexes, and reports progress through `say`."""
         readable = self._readable(indexes)
         self._share.images = len(readable)
         model = next(point.model.model for point in self._points if point.model)
         self._canvases = model.plan([(image.height, image.width) for image in readable])
         finished = {image for image in readable if self._is_finished(image)}
         progress, first = _progress(len(readable), len(finished), say), None
-        # So many tasks are with the workers while this process measures.
+        # Number of tasks that the workers already have while this process measures.
         ahead = 2 * self._jobs if self._jobs > 1 else 0
         with workers.executor(self._jobs) as executor:
             begun = (each for image in readable for each in self._begin(image, executor))
@@ -80,7 +80,6 @@ class Loop:
                 first = row if task.point is self._points[0] else first
                 if task.point is self._points[-1] and task.image not in finished:
                     progress(task.image.name, first)
-        return self._share
 
     def _readable(self, indexes: Sequence[int]) -> list[SourceImage]:
         found = []
@@ -94,18 +93,18 @@ class Loop:
         return found
 
     def _is_finished(self, image: SourceImage) -> bool:
-        rows = (self._known(_key(image, point)) for point in self._points)
-        return all(row is not None and self._is_measured(row) for row in rows)
+        rows = (self._known(_uncoded(image, point)) for point in self._points)
+        return all(row and self._is_measured(row) for row in rows)
 
-    def _known(self, key: str) -> Row | None:
+    def _known(self, row: Row) -> Row | None:
         """Returns the row of an earlier run, if its picture and its bits are still there."""
-        row = self._log.get(key, self._features.measured_with)
-        if row is None or images.key_of(self._out / row.file) != key:
+        found = self._log.get(row.key, self._features.measured_with)
+        if found is None or images.key_of(self._out / found.file) != row.key:
             return None
-        return row if row.bits is None or bits.key_of(self._out / row.bits) == key else None
+        return found if not found.bits or bits.key_of(self._out / found.bits) == row.key else None
 
-    def _is_measured(self, coding: Coding | Row) -> bool:
-        return getattr(coding, "measured_with", None) == self._features.measured_with
+    def _is_measured(self, row: Row) -> bool:
+        return row.measured_with == self._features.measured_with
 
     def _begin(self, image: SourceImage, executor: Executor) -> Iterator[tuple[Task, Coded]]:
         """Yields the image at each point, where classical codecs have already been started."""
@@ -116,84 +115,73 @@ class Loop:
         self._features.of(file)
         first = None
         for point in self._points:
-            files = images.decoded_files(image.name, point.codec, point.name)
-            task = Task(image, point, original, _key(image, point), *files)
-            row = self._known(task.key)
+            task = Task(image, point, original, _uncoded(image, point))
+            row = self._known(task.row)
             coded = (lambda row=row: row) if row else self._code(task, executor, first)
             first = first or coded
             yield task, coded
 
     def _code(self, task: Task, executor: Executor, first: Coded | None) -> Coded:
-        """Returns what waits for the result; `first` is that of the first model's first point."""
-        point, file = task.point, self._out / task.picture
-        if point.model:
-            return cache(partial(self._code_with_model, task, file))
-        codec = point.codec.removesuffix(points.SAME_SIZE)
-        target = _size(first) if first and point.quality is None else None
-        arguments = (codec, point.quality, target, task.original, file, task.key)
+        """Returns what waits for the row; `first` is that of the first model's first point."""
+        if task.point.model:
+            return cache(partial(self._code_with_model, task))
+        codec, quality, target = task.point.codec, task.point.quality, None
+        if first and quality is None:
+            codec = codec.removesuffix(points.SAME_SIZE)
+            with contextlib.suppress(Exception):  # reported where the first point is finished
+                target = first().bytes
+        arguments = (codec, quality, target, task.row, task.original, self._out)
         return executor.submit(workers.code_baseline, *arguments).result
 
-    def _code_with_model(self, task: Task, file: Path) -> Coding:
+    def _code_with_model(self, task: Task) -> Row:
         """Codes twice if the program is new: compilation is not coding time."""
         padded = padded_shape(task.image.height, task.image.width)
         fitting = [c for c in self._canvases if padded[0] <= c[0] and padded[1] <= c[1]]
         program = (task.point.codec, min(fitting, key=math.prod, default=padded))
         if program not in self._compiled:
             self._compiled.add(program)
-            task.point.decode(task.point.encode(task.original, self._canvases), self._canvases)
-        arguments = (task.original, self._canvases, file, self._out / task.bits, task.key)
-        return points.code(task.point, *arguments)
+            points.through(task.point, task.original, self._canvases)
+        return points.code(task.point, task.row, task.original, self._canvases, self._out)
 
     def _finish(self, task: Task, coded: Coded) -> Row | None:
         """Waits until an image is coded, measures it, and logs the row."""
         try:
             row = coded()
             if not self._is_measured(row):
-                row = self._log.add(self._measured(task, row))
+                row = self._log.add(self._measured(task.original, row))
         except Exception as error:
             if not isinstance(error, UserError) and not _out_of_memory(error):
                 raise
-            where = {"image": task.image.name, "codec": task.point.codec, "point": task.point.name}
+            where = {"image": task.row.image, "codec": task.row.codec, "point": task.row.point}
             self._share.failed.append(where | {"reason": str(error).partition("\n")[0]})
             return None
-        assert isinstance(row, Row)
         self._share.keys.append((task.image.index, self._points.index(task.point), row.key))
         return row
 
-    def _measured(self, task: Task, coding: Coding | Row) -> Row:
-        decoded = images.read_png(self._out / task.picture)
-        values, not_measured = metrics.measure(task.original, decoded, self._weights)
-        self._features.of(task.picture)
-        measured = {"values": values, "not_measured": not_measured}
-        measured["measured_with"] = self._features.measured_with
-        if isinstance(coding, Row):
-            return dataclasses.replace(coding, **measured)
-        image, point = task.image, task.point
-        pixels, estimated = image.height * image.width, coding.estimated_bits
-        return Row(
-            bytes=coding.bytes,
-            bpp=8 * coding.bytes / pixels,
-            bpp_estimated=None if estimated is None else estimated / pixels,
-            setting=coding.setting,
-            seconds_encode=coding.seconds_encode,
-            seconds_decode=coding.seconds_decode,
-            file=task.picture,
-            bits=task.bits if point.model else None,
-            image=image.name,
-            sha256=image.sha256,
-            codec=point.codec,
-            point=point.name,
-            width=image.width,
-            height=image.height,
-            key=task.key,
-            **measured,
-        )
+    def _measured(self, original: images.Image, row: Row) -> Row:
+        decoded = images.read_png(self._out / row.file)
+        values, missing = metrics.measure(original, decoded, self._weights)
+        self._features.of(row.file)
+        found = {"values": values, "not_measured": missing}
+        return dataclasses.replace(row, **found, measured_with=self._features.measured_with)
 
 
-def _key(image: SourceImage, point: Point) -> str:
+def _uncoded(image: SourceImage, point: Point) -> Row:
+    """Returns the row of an image at a point, before it is coded."""
     versions = [__version__, jax.__version__]
     parts = [image.sha256, point.codec, point.name, point.fingerprint, versions]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    file, bits_file = images.decoded_files(image.name, point.codec, point.name)
+    return Row(
+        file=file,
+        bits=bits_file if point.model else None,
+        image=image.name,
+        sha256=image.sha256,
+        codec=point.codec,
+        point=point.name,
+        width=image.width,
+        height=image.height,
+        key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+    )
 
 
 def _progress(
@@ -219,19 +207,12 @@ def _progress(
 
 def _ahead(tasks: Iterable[tuple[Task, Coded]], count: int) -> Iterator[tuple[Task, Coded]]:
     """Yields the same tasks, but takes `count` of them in advance."""
-    waiting = collections.deque()
+    waiting = deque()
     for task in tasks:
         waiting.append(task)
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _size(coded: Coded) -> int | None:
-    try:
-        return coded().bytes
-    except Exception:
-        return None  # reported where this task is finished
 
 
 def _out_of_memory(error: Exception) -> bool:

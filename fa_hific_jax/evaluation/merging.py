@@ -1,4 +1,4 @@
-"""Shares of several processes, which the first one merges.
+"""Shares of several processes, which process 0 merges.
 
 They are exchanged through files in the folder of the results, which all processes must see: one may
 wait for hours on another, too long for a collective operation.
@@ -23,7 +23,7 @@ FOLDER = "shares"
 
 @dataclasses.dataclass
 class Share:
-    """What one process has done."""
+    """Work of one process."""
 
     images: int = 0  # number of images that could be read
     # (number of the image, number of the point, key of the row in the log)
@@ -35,44 +35,42 @@ class Share:
 
 
 @contextmanager
-def begin(out: Path) -> Iterator[None]:
-    """Removes the shares of earlier runs, and tells process 0 of a UserError raised within."""
+def own_share(out: Path) -> Iterator[Share]:
+    """Yields an empty share, and gives it, or a UserError raised within, to process 0."""
+    share = Share()
     if jax.process_count() == 1:
-        yield
+        yield share
         return
     path = _path(out, jax.process_index())
     path.unlink(missing_ok=True)
     multihost_utils.sync_global_devices("evaluation: shares of earlier runs are gone")
     try:
-        yield
+        yield share
     except UserError as error:
         write_json(path, {"error": str(error)})
         raise
+    write_json(path, dataclasses.asdict(share))
 
 
-def hand_in(out: Path, share: Share) -> None:
-    """Gives the share of this process to process 0."""
-    write_json(_path(out, jax.process_index()), dataclasses.asdict(share))
-
-
-def gather(out: Path, own: Share) -> Share:
-    """Waits for the other processes and returns all shares as one, keys in order.
+def gather(out: Path, merged: Share) -> Share:
+    """Waits for the other processes and adds their shares to that of process 0, keys in order.
 
     Raises:
       UserError: another process ended with one.
     """
-    shares = [dataclasses.asdict(own)]
     for process in range(1, jax.process_count()):
         while not _path(out, process).exists():
             time.sleep(0.2)
-        shares.append(json.loads(_path(out, process).read_bytes()))
-        if "error" in shares[-1]:
-            raise UserError(f"process {process} of the evaluation ended: {shares[-1]['error']}")
+        found = json.loads(_path(out, process).read_bytes())
+        if "error" in found:
+            raise UserError(f"process {process} of the evaluation ended: {found['error']}")
+        merged.images += found["images"]
+        merged.keys += map(tuple, found["keys"])
+        merged.skipped += found["skipped"]
+        merged.failed += found["failed"]
     shutil.rmtree(out / FOLDER, ignore_errors=True)
-    lists = ([e for share in shares for e in share[name]] for name in ("keys", "skipped", "failed"))
-    keys, skipped, failed = lists
-    images = sum(share["images"] for share in shares)
-    return Share(images, sorted(map(tuple, keys)), skipped, failed)
+    merged.keys.sort()
+    return merged
 
 
 def _path(out: Path, process: int) -> Path:

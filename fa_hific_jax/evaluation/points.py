@@ -1,4 +1,4 @@
-"""Points of an evaluation: every codec with each of its settings, and how one codes an image."""
+"""Points of an evaluation: every codec with each of its settings; how a model codes an image."""
 
 import dataclasses
 import time
@@ -11,9 +11,9 @@ import numpy as np
 from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.evaluation import baselines, bits
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
-from fa_hific_jax.evaluation.images import Image, write_decoded
+from fa_hific_jax.evaluation.images import Image, write_png
 from fa_hific_jax.evaluation.results import replace_file
-from fa_hific_jax.evaluation.rows import Coding
+from fa_hific_jax.evaluation.rows import Row
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Qualities of a model with a variable rate, unless others are asked for."""
@@ -29,55 +29,54 @@ class Point:
     """One setting of one codec, at which every image is coded."""
 
     codec: str  # id
-    name: str  # of the setting, "q=0.5,detail=1" or "quality 40"; "" where there is only one
+    name: str  # of the setting, "q=0.5,detail=1" or "quality 40"; "" if there is only one
     fingerprint: str  # of everything that determines the result for a given image
     model: EvaluatedModel | None = None  # None for a classical codec
     quality: Any = None  # None for the only one, or the one with the size of the first model's file
     detail: float | None = None
 
-    def encode(self, image: Image, canvases: Canvases) -> bytes:
-        """Returns the file of an image; only for a model."""
-        assert self.model is not None
-        options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
-        return self.model.model.compress(image, plan=canvases, **options)
 
-    def decode(self, data: bytes, canvases: Canvases) -> Image:
-        """Returns the image in a file; only for a model."""
-        assert self.model is not None
-        options: dict[str, Any] = {} if self.detail is None else {"detail": self.detail}
-        return self.model.model.decompress(data, plan=canvases, **options)
+def through(
+    point: Point, image: Image, canvases: Canvases
+) -> tuple[bytes, Image, tuple[float, float]]:
+    """Returns a model's file of an image, the image decoded from it, and the seconds of each."""
+    assert point.model is not None
+    model, start = point.model.model, time.perf_counter()
+    data = model.compress(image, quality=point.quality, plan=canvases)
+    encoded = time.perf_counter()
+    decoded = model.decompress(data, detail=point.detail, plan=canvases)
+    return data, decoded, (encoded - start, time.perf_counter() - encoded)
 
 
-def code(
-    point: Point, image: Image, canvases: Canvases, file: Path, bits_file: Path, key: str
-) -> Coding:
+def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) -> Row:
     """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
     The estimated rate is that of the model's own densities, as in training. An exported model
-    has lost them: there it is the code length under its integer tables. Raises a UserError if the
+    lacks them: its estimate is the code length under its integer tables. Raises a UserError if the
     model cannot code this image.
     """
-    assert point.model is not None
-    start = time.perf_counter()
-    data = point.encode(image, canvases)
-    encoded = time.perf_counter()
-    decoded = point.decode(data, canvases)
-    end = time.perf_counter()
+    data, decoded, seconds = through(point, image, canvases)
+    assert point.model is not None and row.bits is not None
     model, params = point.model.model, point.model.params
     symbols, _ = coding.decode_symbols(model.entropy, bitstream.unpack(data))
     by_position = bits.of_symbols(model.entropy, symbols)
-    estimated = by_position.total
-    if params is not None:
+    if params is None:
+        estimated = float(sum(each.sum(dtype=np.float64) for each in by_position))
+    else:
         estimated = coding.estimated_bits(model.config, params, symbols)
-    replace_file(bits_file, bits.npz(by_position, key))
-    write_decoded(file, decoded, image, key)
-    return Coding(len(data), estimated, "", encoded - start, end - encoded)
+    replace_file(out / row.bits, bits.npz(by_position, row.key))
+    write_png(out / row.file, decoded, row.key)
+    pixels = row.width * row.height
+    return row.coded(len(data), seconds, bpp_estimated=estimated / pixels)
 
 
 def of_model(
     model: EvaluatedModel, qualities: Sequence[float], details: Sequence[float]
 ) -> list[Point]:
-    """Returns each combination of what is asked for and the model offers; () for the default."""
+    """Returns a point for each combination of a rate and a detail that the model offers.
+
+    () asks for `RATES` and for full detail.
+    """
     rates = (qualities or RATES) if model.model.config.qualities else (None,)
     shares = details if details and model.model.config.fcm_width else (None,)
     return [
@@ -87,39 +86,36 @@ def of_model(
     ]
 
 
-def of_baseline(baseline: str, count: int, same_size: bool, first: Point) -> list[Point]:
-    """Returns the points of a classical codec, none if it cannot be measured here.
+def of_baseline(
+    baseline: str, count: int, same_size: bool, first: Point
+) -> tuple[dict[str, Any], list[Point]]:
+    """Returns a classical codec's entry in "codecs", and its points; none if it is missing here.
 
-    Args:
-      baseline: id of the codec.
-      count: number of qualities, spread over its `sweep`; 0 for all.
-      same_size: adds the point whose files have the size of those of `first`.
-      first: the first point of the first model.
+    `count` is the number of qualities, spread over its `sweep`; 0 for all. `same_size` adds the
+    point whose files have the size of those of `first`, the first point of the first model.
+
+    Raises:
+      UserError: there is no such codec.
     """
     codec = baselines.codec(baseline)
-    if codec.missing():
-        return []
-    identity, sweep = f"{codec.version()} {dict(codec.settings)}", list(codec.sweep)
-    if 0 < count < len(sweep):
-        sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
-    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
-    if same_size:
-        sizes = identity + first.fingerprint + first.name
-        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
-    return found
-
-
-def describe_baseline(baseline: str) -> dict[str, Any]:
-    """Returns a classical codec's entry in "codecs"; raises a UserError for an unknown one."""
-    codec = baselines.codec(baseline)
     missing = codec.missing()
-    return {
+    about = {
         "label": codec.label,
         "kind": "baseline",
         "version": None if missing else codec.version(),
         "settings": dict(codec.settings),
         "not_measured": missing,
     }
+    if missing:
+        return about, []
+    identity, sweep = f"{about['version']} {about['settings']}", list(codec.sweep)
+    if 0 < count < len(sweep):
+        sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
+    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
+    if same_size:
+        sizes = identity + first.fingerprint + first.name
+        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
+    return about, found
 
 
 def _name(quality: float | None, detail: float | None) -> str:

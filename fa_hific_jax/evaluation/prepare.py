@@ -1,4 +1,4 @@
-"""From what the command line asks for to all that an evaluation needs, loaded and checked."""
+"""Loads and checks everything that an evaluation needs, as the command line asks for it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,12 @@ from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate, as the command line names it.
-
-    `evaluation` holds the fields of `EvaluationConfig` that were given as flags; `baselines` among
-    them may be ("all",) or ("none",).
-    """
+    """Models, images and options of an evaluation, as the command line gives them."""
 
     folders: Sequence[str]  # runs and exported models
     named_by: str = "--models"  # the flag that names them; or "--workdir", "--compare"
     config: Settings | None = None  # given with --config
+    # Fields of `EvaluationConfig` given as flags; `baselines` may be ("all",) or ("none",).
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     images: str | None = None  # folder, glob or data set; by default `data.evaluation`
     qualities: tuple[float, ...] = ()  # of models with a variable rate; () for `points.RATES`
@@ -71,8 +68,11 @@ def prepare(request: Request) -> Evaluation:
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
     models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])
-    _check_options(request, models)
-    codecs, found = _points(models, request, config)
+    if request.qualities and not any(model.model.config.qualities for model in models):
+        raise UserError("--quality: none of the models has a variable rate: leave it out")
+    if request.details and not any(model.model.config.fcm_width for model in models):
+        raise UserError("--detail: none of the models has FCM: leave it out")
+    codecs, found = _codecs_and_points(models, request, config)
     data = known.get("data", {})
     images = request.images or data.get("evaluation")
     if not images:
@@ -88,41 +88,28 @@ def prepare(request: Request) -> Evaluation:
     )
 
 
-def _points(
+def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
+    """Returns the group `evaluation`; keys of a run that this version does not know are ignored."""
+    names = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    stored: dict[str, Any]
+    stored = {n: tuple(v) if isinstance(v, list) else v for n, v in known.items() if n in names}
+    return EvaluationConfig(**(stored | dict(flags)))
+
+
+def _codecs_and_points(
     models: Sequence[EvaluatedModel], request: Request, config: EvaluationConfig
 ) -> tuple[dict[str, dict[str, Any]], list[points.Point]]:
     """Returns the codecs by id and the points of all of them."""
     codecs = {model.id: model.describe() for model in models}
-    of_models = [points.of_model(m, request.qualities, request.details) for m in models]
-    found: list[points.Point] = [point for of_one in of_models for point in of_one]
-    for name in _baselines(config.baselines):
-        codecs[name] = points.describe_baseline(name)
-        if config.same_size:
+    found = [p for m in models for p in points.of_model(m, request.qualities, request.details)]
+    first = found[0]
+    named: dict[tuple[str, ...], tuple[str, ...]]
+    named = {("all",): tuple(baselines.available()), ("none",): ()}
+    for name in dict.fromkeys(named.get(config.baselines, config.baselines)):
+        count, same_size = config.baseline_points, config.same_size
+        codecs[name], of_baseline = points.of_baseline(name, count, same_size, first)
+        if same_size:
             label = f"{codecs[name]['label']} at the size of {models[0].id}"
             codecs[name + points.SAME_SIZE] = codecs[name] | {"label": label}
-        first = of_models[0][0]
-        found += points.of_baseline(name, config.baseline_points, config.same_size, first)
+        found += of_baseline
     return codecs, found
-
-
-def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
-    """Returns the group `evaluation`; a run of another version may know other keys."""
-    names = [field.name for field in dataclasses.fields(EvaluationConfig)]
-    stored: dict[str, Any] = {name: known[name] for name in names if name in known}
-    stored = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
-    return EvaluationConfig(**(stored | dict(flags)))
-
-
-def _baselines(names: Sequence[str]) -> tuple[str, ...]:
-    if tuple(names) == ("all",):
-        return tuple(baselines.available())
-    return () if tuple(names) == ("none",) else tuple(dict.fromkeys(names))
-
-
-def _check_options(request: Request, models: Sequence[EvaluatedModel]) -> None:
-    """Raises a UserError for a quality or a detail that none of the models has."""
-    configs = [model.model.config for model in models]
-    if request.qualities and not any(config.qualities for config in configs):
-        raise UserError("--quality: none of the models has a variable rate: leave it out")
-    if request.details and not any(config.fcm_width for config in configs):
-        raise UserError("--detail: none of the models has FCM: leave it out")

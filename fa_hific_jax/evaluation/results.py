@@ -5,30 +5,48 @@ some of the images is None as well, with their number in `mean["measured"]`, so 
 where a mean over all is expected.
 """
 
-import collections
 import csv
 import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
-Results = dict[str, Any]
+Results = Mapping[str, Any]
 """Content of results.json: meta, codecs, metrics, rows, means, sets, published."""
 
 PARTS = ("meta", "codecs", "metrics", "rows", "means", "sets", "published")
 COSTS = ("bpp", "bpp_estimated", "seconds_encode", "seconds_decode")
 """Columns of a row itself, beside its `values`."""
 
-_HEADINGS = {"bpp": ("bpp", 4), "bpp_estimated": ("est. bpp", 4)}
+_RATES = {
+    "bpp": {"label": "bpp", "decimals": 4},
+    "bpp_estimated": {"label": "est. bpp", "decimals": 4},
+}
 # More would not fit a terminal; all are in summary.csv and on the page.
 _TERMINAL = ("psnr", "ms_ssim", "lpips_alex", "lpips_squeeze", "lpips_vgg", "lfd", "band_high")
 _TERMINAL_SETS = ("fid", "fd_alex")
+
+Entry = TypeVar("Entry")
+Key = TypeVar("Key", bound=Hashable)
+
+point_of = itemgetter("codec", "point")
+"""Returns (codec, point) of a row, a mean or a metric of a set."""
+
+
+def grouped(entries: Iterable[Entry], key: Callable[[Entry], Key]) -> dict[Key, list[Entry]]:
+    """Returns the entries by key, in the order in which the keys first appear."""
+    found: dict[Key, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(key(entry), []).append(entry)
+    return found
 
 
 def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]]:
@@ -36,23 +54,18 @@ def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]
 
     Every image has the same weight, whatever its size.
     """
-    points: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        points.setdefault((row["codec"], row["point"]), []).append(row)
     return [
         {"codec": codec, "point": point, "images": images} | _mean(of_point, images)
-        for (codec, point), of_point in points.items()
+        for (codec, point), of_point in grouped(rows, point_of).items()
     ]
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], images: int) -> dict[str, Any]:
-    columns = {name: [row[name] for row in rows] for name in COSTS}
     names = dict.fromkeys(name for row in rows for name in row["values"])
-    columns |= {name: [row["values"].get(name) for row in rows] for name in names}
-    there = {
-        name: [float(v) for v in column if v is not None and math.isfinite(v)]
-        for name, column in columns.items()
-    }
+    there: dict[str, list[float]] = {}
+    for name in (*COSTS, *names):
+        column = (value_of(row, name) for row in rows)
+        there[name] = [float(v) for v in column if v is not None and math.isfinite(v)]
     found = {n: sum(v) / len(v) if v and len(v) == images else None for n, v in there.items()}
     return {
         **{name: found[name] for name in COSTS},
@@ -89,11 +102,11 @@ def replace_file(path: str | os.PathLike, data: bytes) -> None:
     try:
         write(path, data)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): mend that") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}): fix that") from error
 
 
 def plain(value: Any) -> Any:
-    """Returns value in JSON's own types; numbers that are not finite become None."""
+    """Returns a value in JSON's own types; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -104,7 +117,7 @@ def plain(value: Any) -> Any:
 
 
 def summary_csv(results: Results) -> str:
-    """Returns the means and the metrics of sets, a line for each point of each codec.
+    """Returns the means and the metrics of sets, one line for each point of each codec.
 
     Empty cells were not measured; NAME_measured counts the images for which NAME was.
     """
@@ -116,25 +129,25 @@ def summary_csv(results: Results) -> str:
     pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
     writer.writerow(["codec", "point", "images", *pairs, *of_sets])
     for mean in results["means"]:
-        line = [mean["codec"], mean["point"], mean["images"]]
+        line = [*point_of(mean), mean["images"]]
         for name in columns:
             line += [value_of(mean, name), mean["measured"].get(name, 0)]
-        of_point = sets.get((mean["codec"], mean["point"]), {})
+        of_point = sets.get(point_of(mean), {})
         writer.writerow(line + [of_point.get(name) for name in of_sets])
     return text.getvalue()
 
 
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
-    described, sets = results["metrics"], _by_point(results["sets"])
+    described, sets = _RATES | results["metrics"], _by_point(results["sets"])
     taken = [n for n in _TERMINAL if any(m["measured"].get(n) for m in results["means"])]
     of_sets = [n for n in _TERMINAL_SETS if any(of.get(n) is not None for of in sets.values())]
-    means = [*_HEADINGS, *taken]
+    means = [*_RATES, *taken]
     lines = [["codec", "point", "images", *(heading(described, n) for n in (*means, *of_sets))]]
     for mean in results["means"]:
-        of_point = sets.get((mean["codec"], mean["point"]), {})
+        of_point = sets.get(point_of(mean), {})
         lines.append(
-            [mean["codec"], mean["point"], str(mean["images"])]
+            [*point_of(mean), str(mean["images"])]
             + [_cell(mean, name, described) for name in means]
             + [_number(of_point.get(name), described[name]["decimals"]) for name in of_sets]
         )
@@ -154,61 +167,48 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def heading(described: Mapping[str, Any], name: str) -> str:
     """Returns the name and unit of a metric, as at the head of a column."""
-    if name in _HEADINGS:
-        return _HEADINGS[name][0]
     return " ".join(filter(None, [described[name]["label"], described[name].get("unit")]))
 
 
-def value_of(mean: Mapping[str, Any], name: str) -> float | None:
+def value_of(entry: Mapping[str, Any], name: str) -> float | None:
     """Returns a cost or a metric of a row or a mean."""
-    return mean[name] if name in COSTS else mean["values"].get(name)
+    return entry[name] if name in COSTS else entry["values"].get(name)
 
 
 def notes(results: Results) -> list[str]:
-    """Returns a sentence for everything that was not measured, or for some of the images only."""
-    reasons = {about["label"]: about.get("not_measured") for about in results["metrics"].values()}
+    """Returns a sentence for everything that was skipped or was not measured for all images."""
+
+    def label(metric: str) -> str:
+        return metrics[metric]["label"] if metric in metrics else metric
+
+    metrics, meta, rows = results["metrics"], results["meta"], results["rows"]
+    reasons = {about["label"]: about.get("not_measured") for about in metrics.values()}
     for entry in results["sets"]:
-        label = label_of(results, entry["metric"])
-        reasons[label] = reasons.get(label) or entry["not_measured"]
+        called = label(entry["metric"])
+        reasons[called] = reasons.get(called) or entry["not_measured"]
     reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
-    grouped: dict[str, list[str]] = {}
-    for label, reason in reasons.items():
-        if reason:
-            grouped.setdefault(reason, []).append(label)
-    found = [f"{', '.join(labels)}: not measured: {reason}" for reason, labels in grouped.items()]
-    partly = collections.Counter(
-        (label_of(results, name), reason)
-        for row in results["rows"]
+    labels = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
+    found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in labels.items()]
+    found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
+    for e in meta.get("failed", ()):
+        where = f"{e['image']}, {e['codec']} {e['point']}".rstrip()
+        found.append(f"{where}: not measured: {e['reason']}")
+    partly = Counter(
+        (label(name), reason)
+        for row in rows
         for name, reason in row["not_measured"].items()
-        if not results["metrics"].get(name, {}).get("not_measured")
+        if not metrics.get(name, {}).get("not_measured")
     )
-    rows = len(results["rows"])
-    return [*found, *problems(results)] + [
-        f"{label}: not measured for {count} of {rows} rows: {reason}"
-        for (label, reason), count in partly.items()
+    return found + [
+        f"{called}: not measured for {count} of {len(rows)} rows: {reason}"
+        for (called, reason), count in partly.items()
     ]
 
 
-def problems(results: Results) -> list[str]:
-    """Returns a sentence for each image that was skipped or that a codec could not code."""
-    meta = results["meta"]
-    return [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())] + [
-        f"{e['image']}, {e['codec']} {e['point']}".rstrip() + f": not measured: {e['reason']}"
-        for e in meta.get("failed", ())
-    ]
-
-
-def label_of(results: Results, metric: str) -> str:
-    """Returns the label of a metric, its id where it is not described."""
-    return results["metrics"].get(metric, {"label": metric})["label"]
-
-
-def _by_point(sets: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+def _by_point(sets: Iterable[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
     """Returns the values of metrics of sets by (codec, point), then by metric."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in sets:
-        found.setdefault((entry["codec"], entry["point"]), {})[entry["metric"]] = entry["value"]
-    return found
+    points = grouped(sets, point_of)
+    return {point: {e["metric"]: e["value"] for e in of} for point, of in points.items()}
 
 
 def _cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> str:
@@ -216,8 +216,7 @@ def _cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> s
     measured = mean["measured"].get(name, 0)
     if 0 < measured < mean["images"]:
         return f"{measured} of {mean['images']}"
-    decimals = _HEADINGS[name][1] if name in _HEADINGS else described[name]["decimals"]
-    return _number(value_of(mean, name), decimals)
+    return _number(value_of(mean, name), described[name]["decimals"])
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -1,4 +1,4 @@
-"""Rows of an evaluation, and rows.jsonl, in which they outlive the process that measured them."""
+"""Rows of an evaluation, and the log rows.jsonl, which outlives the process that measured them."""
 
 import contextlib
 import dataclasses
@@ -7,60 +7,52 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.results import plain
-
-
-class Coding(NamedTuple):
-    """Result of coding and decoding one image: size of the file, rate estimate, wall times."""
-
-    bytes: int
-    estimated_bits: float | None
-    setting: str
-    seconds_encode: float
-    seconds_decode: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
     """Result of coding one image at one point of one codec, with its metrics.
 
-    Files are relative to the folder of the results.
+    Files are relative to the folder of the results. Before `coded`, sizes and times are zero;
+    before the image is measured, `measured_with` is empty.
     """
 
-    bytes: int  # of the whole file
-    bpp: float  # 8 * bytes / (width * height)
-    bpp_estimated: float | None  # by a model's own densities, None for a classical codec
-    setting: str  # of a classical codec, in words
-    seconds_encode: float
-    seconds_decode: float
+    bytes: int = 0  # size of the whole file
+    bpp: float = 0.0  # 8 * bytes / (width * height)
+    bpp_estimated: float | None = None  # None for a classical codec
+    setting: str = ""  # setting of a classical codec, in words
+    seconds_encode: float = 0.0
+    seconds_decode: float = 0.0
     file: str  # the decoded picture
-    bits: str | None  # of each latent position, None for a classical codec
+    bits: str | None  # bits of each latent position, None for a classical codec
     image: str
-    sha256: str  # of the original's size and pixels
+    sha256: str  # hash of the original's size and pixels
     codec: str
     point: str
     width: int
     height: int
-    values: Mapping[str, float | None]  # by metric
-    not_measured: Mapping[str, str]  # why a value is None
+    values: Mapping[str, float | None] = dataclasses.field(default_factory=dict)  # by metric
+    not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)  # why one is None
     key: str  # hash of everything that determines the coding
-    measured_with: str  # hash of the metrics and of the weights they use
+    measured_with: str = ""  # hash of the metrics and of their weights
 
-    def entry(self) -> dict[str, Any]:
-        """Returns the row as results.json has it."""
-        fields = dataclasses.asdict(self)
-        return {n: value for n, value in fields.items() if n not in ("key", "measured_with")}
+    def coded(self, size: int, seconds: tuple[float, float], **fields: Any) -> "Row":
+        """Returns the row of a file of `size` bytes that took so long to encode and to decode."""
+        bpp = 8 * size / (self.width * self.height)
+        times = {"seconds_encode": seconds[0], "seconds_decode": seconds[1]}
+        return dataclasses.replace(self, bytes=size, bpp=bpp, **times, **fields)
 
 
 class RowLog:
-    """The finished rows in a folder: those of every process, of this run and of earlier ones.
+    """The finished rows in a folder: those of every process, of this run and of earlier runs.
 
-    Process 0 appends to rows.jsonl, process n to rows.n.jsonl. Rows that another process has added
-    are found at once, so processes that share a folder, whether they know of each other or not,
-    neither lose a row nor repeat one. A line that is not a whole row is ignored.
+    Process 0 appends to rows.jsonl, process n to rows.n.jsonl. Rows that another process adds are
+    found at once. So processes that share a folder, whether they know of each other or not, neither
+    lose a row nor repeat one. A line that is not a whole row is ignored.
 
     Raises:
       UserError: the folder cannot be written to.
@@ -70,7 +62,7 @@ class RowLog:
         self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
         self._coded: dict[str, Row] = {}
         self._measured: dict[tuple[str, str], Row] = {}
-        self._read: dict[Path, int] = {}  # bytes of each file that are known
+        self._read: dict[Path, int] = {}  # number of bytes already read from each file
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _cut_half_line(self._path)
@@ -81,14 +73,14 @@ class RowLog:
             ) from error
 
     def get(self, key: str, measured_with: str) -> Row | None:
-        """Returns the row of a key: one with these metrics, otherwise one with others."""
-        self._refresh()
+        """Returns the row of a key: one with these metrics, otherwise one with other metrics."""
+        self._read_new_lines()
         return self._measured.get((key, measured_with)) or self._coded.get(key)
 
     def add(self, row: Row) -> Row:
-        """Appends a row, or returns the same one of another process, which was faster.
+        """Appends a row that survives the end of the process, and returns it.
 
-        Once this returns, the row survives the end of the process.
+        If another process was faster, its row is returned and nothing is written.
         """
         found = self.get(row.key, row.measured_with)
         if found and found.measured_with == row.measured_with:
@@ -101,7 +93,7 @@ class RowLog:
         except OSError as error:
             raise UserError(
                 f"{self._path} cannot be written ({error.strerror}): free some space, then give "
-                "the same command again, which goes on from here"
+                "the same command again to resume"
             ) from error
         self._know(row)
         return row
@@ -109,7 +101,7 @@ class RowLog:
     def close(self) -> None:
         self._file.close()
 
-    def _refresh(self) -> None:
+    def _read_new_lines(self) -> None:
         for path in sorted(self._path.parent.glob("rows*.jsonl")):
             known = self._read.get(path, 0)
             with path.open("rb") as file:
@@ -119,14 +111,16 @@ class RowLog:
             self._read[path] = known + len(whole)
             for line in whole.splitlines():
                 with contextlib.suppress(ValueError, TypeError):
-                    self._know(Row(**json.loads(line)))
+                    fields = json.loads(line)
+                    if len(fields) == len(dataclasses.fields(Row)):
+                        self._know(Row(**fields))
 
     def _know(self, row: Row) -> None:
         self._coded[row.key] = self._measured[row.key, row.measured_with] = row
 
 
 def _cut_half_line(path: Path) -> None:
-    """Removes a last line without its end, which a process killed while writing has left."""
+    """Removes an incomplete last line, which a process killed while writing leaves behind."""
     if path.exists():
         with path.open("rb+") as file:
             data = file.read()

@@ -13,29 +13,29 @@ from pathlib import Path
 from fa_hific_jax import writing
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.evaluation.images import Image, write_decoded
-from fa_hific_jax.evaluation.rows import Coding
+from fa_hific_jax.evaluation.images import Image, write_png
+from fa_hific_jax.evaluation.rows import Row
 
 
 def code_baseline(
-    codec: str, quality: int | None, target_bytes: int | None, image: Image, file: Path, key: str
-) -> Coding:
-    """Codes an image with a classical codec and writes the decoded picture.
+    codec: str, quality: int | None, target_bytes: int | None, row: Row, image: Image, out: Path
+) -> Row:
+    """Codes an image with a classical codec, and writes the decoded picture of the row.
 
-    Without a quality, the one whose file is nearest to `target_bytes` is taken.
+    Without a quality, the file nearest in size to `target_bytes` is taken.
 
     Raises:
-      UserError: the codec cannot code this image, or decodes it to another size.
+      UserError: the codec cannot code this image.
     """
     if quality is not None:
         coded = baselines.encode(image, codec, quality)
     elif target_bytes is None:
-        raise UserError("there is no file of the first model to be as large as")
+        raise UserError("the first model has no file of this image whose size could be matched")
     else:
         coded = baselines.encode_nearest(image, codec, target_bytes)
-    write_decoded(file, coded.image, image, key)
-    size = len(coded.data)
-    return Coding(size, None, coded.setting, coded.seconds_encode, coded.seconds_decode)
+    write_png(out / row.file, coded.image, row.key)
+    seconds = (coded.seconds_encode, coded.seconds_decode)
+    return row.coded(len(coded.data), seconds, setting=coded.setting)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Local power of images by spatial frequency: a loss on it, and the error that the balance uses.
+"""Local power of images by spatial frequency: a loss, and the error that the balance uses.
 
-FFL compares spectra including their phases, so its minimum is as blurred as that of the squared
-error. Blurred texture lacks power, whatever its phase; that is what these functions compare.
+The focal frequency loss compares spectra including their phases, so its minimum is as blurred as
+that of the squared error. Blurred texture lacks power in whatever phase. These functions compare
+power alone.
 """
 
 import functools
@@ -10,31 +11,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from fa_hific_jax.losses.focal_frequency import multiplicity
 from fa_hific_jax.ops import Image, at_least_float32
 from fa_hific_jax.spectra import radial_bands, window
 
 BANDS = 8
-"""Number of radial bands of equal width from 0 to 0.5 cycles per pixel. The corners of the
-spectrum, beyond 0.5, belong to the last one."""
+"""Number of radial bands of equal width from 0 to 0.5 cycles per pixel. The last band includes the
+corners of the spectrum beyond 0.5."""
 
 BINS = 16
-"""Number of frequency bins per cycle per pixel and axis. Only bins of the half plane are used,
-since the others mirror them."""
+"""Number of frequency bins along each axis, over one cycle per pixel. Only the bins of one half
+plane are used, because the others mirror them."""
 
 BLOCK = 32
-"""Side in pixels of the blocks whose spectra are computed: about the size of uniform texture."""
+"""Side in pixels of the blocks whose spectra are computed. Texture is about uniform in a block."""
 
 FLOOR = 1.0 / 255.0**2
-"""Constant added to powers: detail of less than a gray level does not matter."""
+"""Constant added to powers, so that detail of less than a gray level does not count."""
 
 
 def band_log_power(x: Image) -> Float[Array, "b blocks bands"]:
     """Returns ln(mean power + FLOOR) of each block and radial band, all channels together.
 
-    x is in [0, 1]. Each block of BLOCK x BLOCK pixels has a Hann window of unit power and an
-    orthonormal transform, so white noise of variance v has power v in every band. Pixels at the
-    right and bottom that fill no block are left out. An image with a side below BLOCK is one block
-    along that side.
+    x is in [0, 1]. Each block of BLOCK x BLOCK pixels is multiplied by a Hann window of unit power
+    before an orthonormal transform, so white noise of variance v has power v in every band. Pixels
+    at the right and bottom that fill no block are left out. An image with a side below BLOCK has
+    one block along that side.
     """
     return _log_power(x, band_weights)
 
@@ -43,7 +45,7 @@ def bin_log_power(x: Image) -> Float[Array, "b blocks bins"]:
     """Returns ln(mean power + FLOOR) of each block and frequency bin.
 
     Like `band_log_power`, but for each square frequency bin instead of each radial band. A regular
-    pattern can have the power that texture has in a band, but only in a few frequency bins.
+    pattern can have the same power as texture in a radial band, but only in few frequency bins.
     """
     return _log_power(x, bin_weights)
 
@@ -81,7 +83,7 @@ def band_of(height: int, width: int) -> np.ndarray:
 
 
 def bin_of(height: int, width: int) -> np.ndarray:
-    """Returns the bin of each frequency of a real transform, (height, width // 2 + 1)."""
+    """Returns the frequency bin of each frequency of a real transform, (height, width // 2 + 1)."""
     row = (BINS * (np.fft.fftfreq(height) % 1.0)).astype(int)
     column = np.minimum((BINS * np.fft.rfftfreq(width)).astype(int), BINS // 2 - 1)
     return row[:, None] * (BINS // 2) + column[None]
@@ -89,7 +91,7 @@ def bin_of(height: int, width: int) -> np.ndarray:
 
 @functools.cache
 def band_weights(height: int, width: int) -> np.ndarray:
-    """Returns the weight of each frequency in the mean of each band, (height, half, BANDS)."""
+    """Returns the weight of each frequency in the mean of each band, (height, half, bands)."""
     return _mean_weights(band_of(height, width), BANDS, width)
 
 
@@ -100,10 +102,8 @@ def bin_weights(height: int, width: int) -> np.ndarray:
 
 
 def _mean_weights(group: np.ndarray, groups: int, width: int) -> np.ndarray:
-    column = np.arange(width // 2 + 1)
-    twice = np.where((column == 0) | (2 * column == width), 1.0, 2.0)
-    members = np.eye(groups)[group] * twice[None, :, None]
-    members[0, 0] = 0.0  # Brightness is no texture.
+    members = np.eye(groups)[group] * multiplicity(width)[None, :, None]
+    members[0, 0] = 0.0  # The mean brightness is not texture.
     return members / np.maximum(members.sum(axis=(0, 1)), 1.0)
 
 

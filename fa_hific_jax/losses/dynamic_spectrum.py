@@ -1,4 +1,4 @@
-"""Dynamic spectrum loss: focal frequency loss of Gaussian-blurred feature maps."""
+"""Dynamic spectrum loss: the focal frequency loss of Gaussian-blurred feature maps."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,13 +10,13 @@ from fa_hific_jax.blur import gaussian_blur
 from fa_hific_jax.losses.focal_frequency import LINEAR, Focus, focal_frequency_loss
 from fa_hific_jax.ops import Image
 
-Features = Float[Array, "_ _ _ _"]  # as Image, but of a size and width of its own
+Features = Float[Array, "_ _ _ _"]  # NHWC like Image, but sizes may differ between arguments
 
 WEIGHTINGS = ("mean", "authors")
 """Weightings of the levels in `spectrum_loss`."""
 
 Blur = Callable[[Image, Float[Array, ""], int], Features]
-"""Function of features, sigma and kernel size that blurs the features, as `gaussian_blur` does."""
+"""A function that blurs features, given sigma and the kernel size, such as `gaussian_blur`."""
 
 
 def spectrum_loss(
@@ -31,22 +31,23 @@ def spectrum_loss(
 ) -> Float[Array, ""]:
     """Returns the sum over levels i of weight_i FFL(blur(C_i, s[1, i]), blur(A_i, s[0, i])).
 
-    With constant sigmas s this is the spectrum loss (SL), with trained ones the dynamic spectrum
-    loss (DSL), without sigmas (no blur) the focal frequency loss of the features. Lin et al.,
-    "Catch Missing Details: Image Reconstruction with Frequency Augmented Variational Autoencoder",
-    CVPR 2023. The default is that paper's mean over levels and its depthwise blur, with reflected
-    borders as in the FA-VAE code. Blur and weights of the FA-HiFiC authors are options.
+    With constant sigmas s this is the spectrum loss (SL), with trained sigmas the dynamic spectrum
+    loss (DSL). Without sigmas nothing is blurred, and it is the focal frequency loss (FFL) of the
+    features. Lin et al., "Catch Missing Details: Image Reconstruction with Frequency Augmented
+    Variational Autoencoder", CVPR 2023. The defaults are that paper's mean over levels and its
+    depthwise blur, with reflected borders as in the FA-VAE code. The blur and the weights of the
+    FA-HiFiC authors are options.
 
     Args:
-      encoder_features: A_i, finest level first, any range.
-      generator_features: C_i, of the shapes of A_i.
+      encoder_features: A_i, finest level first, in any range.
+      generator_features: C_i, with the shapes of A_i.
       sigmas: positive standard deviations in pixels for each level; row 0 is for the encoder, row 1
         for the generator. The four of the FA-HiFiC authors are [[A1, A2], [C1, C2]].
       kernel_size: side of the Gaussian kernel, 3 to 15, odd for `gaussian_blur`.
-      blur: `gaussian_blur`, or that of the FA-HiFiC authors (`fidelity.legacy_blur`).
+      blur: `gaussian_blur`, or the blur of the FA-HiFiC authors (`fidelity.legacy_blur`).
       weighting: one of WEIGHTINGS. "mean" (FA-VAE): 1 / number of levels. "authors" (FA-HiFiC):
-        1 / channels of the level, 1/60 and 1/120 at the paper's widths, although FFL is a mean over
-        channels already.
+        1 / channels of the level, which is 1/60 and 1/120 at the paper's widths, although FFL is
+        already a mean over channels.
       focus: options of `focal_frequency_loss`.
 
     Raises:
@@ -57,10 +58,12 @@ def spectrum_loss(
     if len(generator_features) != levels or (sigmas is not None and sigmas.shape != (2, levels)):
         raise ValueError(
             f"{levels} encoder levels, {len(generator_features)} generator levels and sigmas of "
-            f"shape {None if sigmas is None else sigmas.shape} do not go together"
+            f"shape {None if sigmas is None else sigmas.shape} do not fit together"
         )
     if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting {weighting!r}: choose one of {', '.join(WEIGHTINGS)}")
+        raise ValueError(
+            f"weighting {weighting!r} is unknown: choose one of {', '.join(WEIGHTINGS)}"
+        )
     losses = []
     for i, (a, c) in enumerate(zip(encoder_features, generator_features, strict=True)):
         divisor = levels if weighting == "mean" else a.shape[-1]

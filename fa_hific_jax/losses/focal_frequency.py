@@ -16,15 +16,15 @@ Matrix = Float[Array, "_ _ _ _ _"]  # image, patch, height, width, channel
 
 
 class Focus(NamedTuple):
-    """How the weight of a frequency follows from its error."""
+    """Options that determine the weight of a frequency from its error."""
 
     alpha: float = 1.0  # exponent: the larger, the more the largest errors count
-    log_matrix: bool = False  # log(1 + weight), before scaling
-    batch_matrix: bool = False  # scaled by the maximum of the batch, else of each channel and patch
+    log_matrix: bool = False  # take log(1 + weight) before scaling
+    batch_matrix: bool = False  # scale by the maximum of the batch, not of each channel and patch
 
 
 LINEAR = Focus()
-"""The default of FFL: weights proportional to the error."""
+"""The default of the focal frequency loss: weights proportional to the error."""
 
 
 def focal_frequency_loss(
@@ -50,23 +50,23 @@ def focal_frequency_loss(
       focus: exponent alpha and options of the weight.
       patch_factor: number of patches per side; each patch has its own spectrum.
       ave_spectrum: True to compare spectra averaged over the batch.
-      matrix: weights that replace w, nominally in [0, 1], by image (1 with ave_spectrum), patch
-        (row by row), vertical and horizontal frequency (in the order of a full FFT of the patch)
-        and channel. Axes of length 1 are broadcast. It gets no gradient, and focus is
-        ignored.
+      matrix: weights that replace w and `focus`, nominally in [0, 1]. The axes are image (of length
+        1 with ave_spectrum), patch (row by row), vertical and horizontal frequency (in the order of
+        a full FFT of the patch) and channel. Axes of length 1 are broadcast. No gradient passes
+        through it.
       emphasis: factor on the weight of each frequency of a patch's real transform, (height,
-        width // 2 + 1); 1 without.
+        width // 2 + 1); None for a factor of 1.
 
     Raises:
       UserError: a side is not divisible by patch_factor.
       ValueError: the matrix does not fit the spectra.
     """
-    # The transform is linear: one of the difference instead of one of each image.
+    # The transform is linear, so one transform of the difference replaces one of each image.
     difference = at_least_float32(prediction) - at_least_float32(target)
     if ave_spectrum:
         difference = jnp.mean(difference, axis=0, keepdims=True)
     patches = _split(difference, patch_factor)
-    # The other half of a real image's spectrum mirrors this one.
+    # A real image has a symmetric spectrum, so one half is enough.
     spectrum = jnp.fft.rfft2(patches, norm="ortho")
     distance = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     # Without stop_gradient, the square root at equal spectra would turn the gradient into NaN.
@@ -77,8 +77,8 @@ def focal_frequency_loss(
         weight = _half_of(jax.lax.stop_gradient(matrix.astype(distance.dtype)), patches.shape)
     if emphasis is not None:
         weight = weight * emphasis[None, None, None].astype(weight.dtype)
-    multiplicity = jnp.asarray(_multiplicity(patches.shape[-1]), distance.dtype)
-    return jnp.sum(weight * distance * multiplicity[None, None, None, None]) / difference.size
+    counts = jnp.asarray(multiplicity(patches.shape[-1]), distance.dtype)
+    return jnp.sum(weight * distance * counts[None, None, None, None]) / difference.size
 
 
 def _split(x: Image, patch_factor: int) -> Patches:
@@ -105,7 +105,7 @@ def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
     matrix = matrix.transpose(0, 1, 4, 2, 3)
     if any(side not in (1, whole) for side, whole in zip(matrix.shape, shape, strict=True)):
         raise ValueError(
-            f"a matrix of shape {matrix.shape} does not go with spectra of shape {shape} "
+            f"a matrix of shape {matrix.shape} does not fit spectra of shape {shape} "
             "(image, patch, channel, height, width)"
         )
     matrix = jnp.broadcast_to(matrix, (*matrix.shape[:3], *shape[3:]))
@@ -113,7 +113,7 @@ def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
     return 0.5 * (matrix + mirrored)[..., : shape[4] // 2 + 1]
 
 
-def _multiplicity(width: int) -> np.ndarray:
-    """Returns how often each column of the half spectrum occurs in the full one."""
+def multiplicity(width: int) -> np.ndarray:
+    """Returns how often each column of a real transform occurs in the full spectrum, 1 or 2."""
     column = np.arange(width // 2 + 1)
     return np.where((column == 0) | (2 * column == width), 1, 2)

@@ -23,9 +23,9 @@ def discriminator_loss(
     HiFiC of J. Tan; Mao et al. 2017 apply it to logits.
 
     Args:
-      logits_real, logits_fake: logits of originals and of decoded images; images on the first axis.
+      logits_real, logits_fake: logits of originals and of decoded images, with images on axis 0.
       kind: one of GAN_KINDS.
-      weight: factor on the terms of each image, applied before the mean; 1 without.
+      weight: factor on the terms of each image, applied before the mean; None for 1.
 
     Raises:
       UserError: kind is not one of GAN_KINDS.

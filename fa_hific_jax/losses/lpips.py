@@ -11,23 +11,23 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips_backbones import BACKBONES, Backbone, Features, Weights
-from fa_hific_jax.losses.weight_files import mistakes, read_npz
+from fa_hific_jax.losses.lpips_backbones import BACKBONES, Features, Weights
+from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 from fa_hific_jax.ops import Image
 
 SHIPPED = ("alex", "squeeze")
 """Networks whose weights come with the package: AlexNet and SqueezeNet 1.1.
 
-Their kernels have 16 bits: distances above 0.05 differ by less than 1e-4, relative, from those with
-the published float32 weights.
+Their kernels are stored with 16 bits. Distances above 0.05 differ from those with the published
+float32 weights by a relative error below 1e-4.
 """
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "shipped" / "lpips"
 
 STEP = ".step"
-"""Suffix of the array that holds the step of a kernel stored as integers."""
+"""Suffix of the name of the array that holds the step of a kernel stored as integers."""
 
-# Standardization with the statistics of ImageNet, for images in [-1, 1].
+# The mean and the standard deviation of ImageNet, for images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -35,7 +35,7 @@ SCALE = (0.458, 0.448, 0.450)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LpipsParams:
-    """Weights of a network, named as in torchvision (kernels HWIO), and of its taps' channels."""
+    """Weights of a network, with torchvision's names and HWIO kernels, and of its tap channels."""
 
     net: str = dataclasses.field(metadata={"static": True})  # key of BACKBONES
     weights: Weights
@@ -48,14 +48,14 @@ class LpipsParams:
 
 
 def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
-    """Returns the parameters, float32, of a network of `SHIPPED` or from an .npz file.
+    """Returns the float32 parameters of a network in `SHIPPED` or from an .npz file.
 
     Args:
-      path: "alex" or "squeeze", or the path of a file that docs/lpips.md describes, local or in
-        the cloud. The arrays of a file tell which network it is: AlexNet, SqueezeNet 1.1 or VGG16.
+      path: "alex" or "squeeze", or the local or cloud path of a file that docs/lpips.md describes.
+        The arrays of a file tell whether its network is AlexNet, SqueezeNet 1.1 or VGG16.
 
     Raises:
-      UserError: the file is missing, is no .npz file, or lacks arrays of the right shape.
+      UserError: the file is missing, is not an .npz file, or lacks arrays of the right shape.
     """
     if path in SHIPPED:
         path = SHIPPED_FOLDER / f"{path}.npz"
@@ -63,8 +63,8 @@ def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
     net = _recognized(arrays)
     if net is None:
         raise UserError(
-            f"{path}: not LPIPS weights, no array fits AlexNet, SqueezeNet or VGG16; "
-            "`fa-hific get-lpips` makes such a file (docs/lpips.md)"
+            f"{path}: not LPIPS weights, since no array fits AlexNet, SqueezeNet or VGG16: make "
+            "such a file with `fa-hific get-lpips` (docs/lpips.md)"
         )
     return lpips_params(net, arrays, path)
 
@@ -81,18 +81,13 @@ def lpips_params(
     shapes = expected_shapes(net)
     if wrong := mistakes(arrays, shapes):
         raise UserError(
-            f"{source}: not the LPIPS weights of {BACKBONES[net].title}: {wrong}; make the file "
+            f"{source}: not the LPIPS weights of {BACKBONES[net].title} ({wrong}): make the file "
             f"with `fa-hific get-lpips --net {net}`"
         )
-    # Transposed by NumPy: JAX would compile a program for each shape.
-    ours = {name: np.asarray(arrays[name], np.float32) for name in shapes}
-    linear = [ours.pop(name) for name in shapes if name.startswith("lin")]
-    kernels = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in ours.items()}
-    return LpipsParams(
-        net=net,
-        weights={name: jnp.asarray(array) for name, array in kernels.items()},
-        linear=tuple(jnp.asarray(array.reshape(-1)) for array in linear),
-    )
+    flat = {name: arrays[name].reshape(-1) for name in shapes if name.startswith("lin")}
+    ours = parameters({name: arrays[name] for name in shapes} | flat)
+    linear = tuple(ours.pop(name) for name in flat)
+    return LpipsParams(net, ours, linear)
 
 
 def expected_shapes(net: str) -> dict[str, tuple[int, ...]]:
@@ -110,16 +105,21 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
     """Returns the LPIPS distance of each pair of RGB images in [0, 1], float32; 0 for equal images.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
-    2018, version 0.1. The gradient between equal images is 0 too. (Both hold up to rounding if a
-    compiler rounds the two sides differently.)
+    2018, version 0.1. The gradient between equal images is also 0. Both zeros are approximate if a
+    compiler rounds the two sides differently.
 
     Raises:
       UserError: a side is too short for the network: under 31 pixels for AlexNet, 17 for
         SqueezeNet, 16 for VGG16.
     """
     backbone = BACKBONES[params.net]
-    _check_size(backbone, x)
-    # Not as one batch: joining batches that are split over devices would move images.
+    smallest, (height, width) = backbone.smallest_side, x.shape[1:3]
+    if min(height, width) < smallest:
+        raise UserError(
+            f"LPIPS with {backbone.title} needs images of at least {smallest} x {smallest} pixels, "
+            f"not {height} x {width}: use larger images or crops"
+        )
+    # Concatenating the two batches would move images between devices if they are sharded.
     taps, taps_hat = (backbone.features(params.weights, standardized(i)) for i in (x, x_hat))
     distance = jnp.zeros(x.shape[0], jnp.float32)
     for a, b, linear in zip(taps, taps_hat, params.linear, strict=True):
@@ -128,17 +128,8 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
     return distance
 
 
-def _check_size(backbone: Backbone, x: Image) -> None:
-    _, height, width, _ = x.shape
-    smallest = backbone.smallest_side
-    if min(height, width) < smallest:
-        raise UserError(
-            f"LPIPS with {backbone.title} needs images of at least {smallest} x {smallest} pixels, "
-            f"not {height} x {width}: use larger images or crops"
-        )
-
-
 def standardized(x: Image) -> Features:
+    """Returns images in [0, 1] with the mean and the standard deviation of ImageNet removed."""
     shift, scale = jnp.asarray(SHIFT, jnp.float32), jnp.asarray(SCALE, jnp.float32)
     return (2.0 * x.astype(jnp.float32) - 1.0 - shift[None, None, None]) / scale[None, None, None]
 
@@ -146,15 +137,15 @@ def standardized(x: Image) -> Features:
 def _unit(features: Features) -> Features:
     """Returns the features divided by (their L2 norm over channels + 1e-10)."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
-    # The root has no derivative where ReLU left only zeros. Without the inner `where` the gradient
-    # would be NaN there.
+    # The square root has no derivative at 0, which ReLU often leaves. Without the inner `where` the
+    # gradient would be NaN there.
     positive = squares > 0
     norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
     return features / (norm + 1e-10)
 
 
 def _unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with kernels that are stored as integers multiplied by their steps."""
+    """Returns the arrays, with kernels that are stored as integers multiplied by their steps."""
     return {
         name: array * arrays[name + STEP] if name + STEP in arrays else array
         for name, array in arrays.items()
@@ -163,7 +154,7 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _recognized(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """The network whose kernels most of the arrays are, None where none is one."""
+    """Returns the network with the most kernels among the arrays, or None if there are none."""
 
     def fitting(net: str) -> int:
         shapes = expected_shapes(net)

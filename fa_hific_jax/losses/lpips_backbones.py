@@ -1,8 +1,8 @@
 """The feature networks of LPIPS: AlexNet, SqueezeNet 1.1 and VGG16, up to their last tap.
 
-Layers have torchvision's names, and `shapes` has its order of axes (outputs, inputs, height,
-width). The networks take kernels as (height, width, inputs, outputs) and images as NHWC. Each
-returns the taps of LPIPS: the outputs, after ReLU, that LPIPS compares.
+Layers have torchvision's names. Shapes in `Backbone.shapes` have torchvision's order of axes,
+(outputs, inputs, height, width). The networks take kernels as (height, width, inputs, outputs) and
+images as NHWC. Each returns its taps: the outputs, after ReLU, that LPIPS compares.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,13 +40,13 @@ _FIRES = (
 
 
 class Backbone(NamedTuple):
-    """Network up to its last tap."""
+    """A network up to its last tap."""
 
     title: str
     features: Callable[[Weights, Features], list[Features]]
     shapes: dict[str, tuple[int, ...]]  # of the kernels, as torchvision keeps them
     channels: tuple[int, ...]  # of the taps
-    smallest_side: int  # with a pixel less, the last pooling or first convolution has no input
+    smallest_side: int  # with one pixel less, a pooling or the first convolution has no output
 
 
 def _alexnet(weights: Weights, x: Features) -> list[Features]:
@@ -60,7 +60,7 @@ def _alexnet(weights: Weights, x: Features) -> list[Features]:
 
 
 def _squeezenet(weights: Weights, x: Features) -> list[Features]:
-    """Returns 7 taps (Iandola et al., arXiv:1602.07360, version 1.1), with partial poolings."""
+    """Returns 7 taps (Iandola et al., arXiv:1602.07360, version 1.1); poolings are partial."""
     tap0 = _conv(weights, "features.0", x, stride=2)
     tap1 = _fire(weights, 4, _fire(weights, 3, _max_pool(tap0, 3, partial=True)))
     tap2 = _fire(weights, 7, _fire(weights, 6, _max_pool(tap1, 3, partial=True)))
@@ -103,13 +103,13 @@ def _conv(
         (stride, stride),
         [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,  # else accelerators round to 8 or 11 bits
+        precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
     )
     return jax.nn.relu(h + weights[f"{name}.bias"][None, None, None])
 
 
 def _max_pool(x: Features, window: int, *, partial: bool = False) -> Features:
-    """Returns maxima at stride 2; `partial` keeps a last window that is only partly filled."""
+    """Returns maxima at stride 2; `partial` keeps the last window if it is only partly filled."""
     _, height, width, _ = x.shape
     ends = [(side - window) % 2 if partial else 0 for side in (height, width)]
     padding = ((0, 0), (0, ends[0]), (0, ends[1]), (0, 0))

@@ -1,4 +1,4 @@
-"""Distortion on the 8-bit scale, and HiFiC's weight of the rate."""
+"""The distortion on the 8-bit scale, and HiFiC's weight of the rate."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

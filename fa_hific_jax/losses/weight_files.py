@@ -4,8 +4,10 @@ import io
 import os
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
 
@@ -21,19 +23,19 @@ def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str,
       page: page of the documentation, for error messages.
 
     Raises:
-      UserError: the file is missing or is no .npz file.
+      UserError: the file is missing or is not an .npz file.
     """
     found = epath.Path(path)
     if not found.is_file():
-        raise UserError(f"{path}: no such file; `{command}` makes it ({page})")
+        raise UserError(f"{path}: no such file: make it with `{command}` ({page})")
     try:
         with np.load(io.BytesIO(found.read_bytes()), allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
-    # Any exception: zipfile, zlib and NumPy's header parser each raise their own, and an .npy file
-    # raises a TypeError, because it is an array, which has no `with`.
+    # zipfile, zlib and NumPy's header parser raise errors of many types. An .npy file raises a
+    # TypeError, because an array is not a context manager.
     except Exception as error:
         raise UserError(
-            f"{path}: not a readable .npz file, perhaps truncated; make it again with "
+            f"{path}: not a readable .npz file, perhaps truncated: make it again with "
             f"`{command}` ({page})"
         ) from error
 
@@ -43,6 +45,14 @@ def mistakes(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> str:
     wrong = [mistake for name in shapes if (mistake := _mistake(arrays, name, shapes[name]))]
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return ", ".join(wrong[:3]) + more
+
+
+def parameters(arrays: Mapping[str, np.ndarray]) -> dict[str, Float[Array, "..."]]:
+    """Returns the arrays in float32, with kernels transposed from OIHW to HWIO."""
+    # NumPy transposes because JAX would compile a program for each shape.
+    held = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    ours = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in held.items()}
+    return {name: jnp.asarray(array) for name, array in ours.items()}
 
 
 def _mistake(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> str:

@@ -1,6 +1,6 @@
-"""Metrics of 8-bit images: of pairs, and of sets of images. docs/evaluation.md defines each."""
+"""Metrics of pairs and of sets of 8-bit images, which docs/evaluation.md defines."""
 
-from fa_hific_jax.metrics.descriptions import DESCRIPTIONS, PAIR_METRICS
+from fa_hific_jax.metrics.descriptions import DESCRIPTIONS
 from fa_hific_jax.metrics.distances import frechet_distance, kid
 from fa_hific_jax.metrics.measure import Measured, measure, measure_batch
 from fa_hific_jax.metrics.sets import features, image_features, patches, set_metrics
@@ -10,7 +10,6 @@ from fa_hific_jax.metrics.weights import Weights, load_weights
 
 __all__ = [
     "DESCRIPTIONS",
-    "PAIR_METRICS",
     "Measured",
     "Weights",
     "features",

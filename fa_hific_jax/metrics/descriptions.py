@@ -1,4 +1,4 @@
-"""Name, unit, direction and definition of each metric."""
+"""Label, unit, direction and definition of each metric."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ def _lpips(network: str) -> dict[str, Any]:
 
 
 def _band(label: str, third: str) -> dict[str, Any]:
-    # Not "lower" or "higher": the best is 0, negative is lost detail, positive is invented detail.
+    # The best value is 0: negative values mean lost detail, positive values mean invented detail.
     reference = (
         f"mean error of log radial power over the {third} third of 0 to 0.5 cycles per pixel"
     )
     return _entry(label, reference, better="zero", unit="dB", decimals=2)
 
 
-PAIR_METRICS: dict[str, dict[str, Any]] = {
+DESCRIPTIONS: dict[str, dict[str, Any]] = {
     "psnr": _entry("PSNR", "10 log10(255² / mse) over RGB", better="higher", unit="dB", decimals=2),
     "ms_ssim": _entry(
         "MS-SSIM", "Wang et al., 2003; as pytorch_msssim, RGB", better="higher", decimals=4
@@ -50,19 +50,10 @@ PAIR_METRICS: dict[str, dict[str, Any]] = {
     "band_low": _band("Low band", "lowest"),
     "band_middle": _band("Middle band", "middle"),
     "band_high": _band("High band", "highest"),
+    "fid": _entry("FID", "Heusel et al., NeurIPS 2017; patches as HiFiC, appendix A.7", decimals=2),
+    "kid": _entry("KID", "Bińkowski et al., ICLR 2018; patches as HiFiC, appendix A.7", decimals=6),
+    "fd_alex": _entry("FD-Alex", "FID's distance on AlexNet's last convolution", decimals=3),
+    "kid_alex": _entry("KID-Alex", "KID's distance on AlexNet's last convolution", decimals=6),
 }
-
-
-def _set(label: str, reference: str, decimals: int) -> dict[str, Any]:
-    return _entry(label, reference, decimals=decimals)
-
-
-SET_METRICS: dict[str, dict[str, Any]] = {
-    "fid": _set("FID", "Heusel et al., NeurIPS 2017; patches as HiFiC, appendix A.7", 2),
-    "kid": _set("KID", "Bińkowski et al., ICLR 2018; patches as HiFiC, appendix A.7", 6),
-    "fd_alex": _set("FD-Alex", "FID's distance on AlexNet's last convolution", 3),
-    "kid_alex": _set("KID-Alex", "KID's distance on AlexNet's last convolution", 6),
-}
-
-DESCRIPTIONS = PAIR_METRICS | SET_METRICS
-"""By id: label, unit, better ("higher", "lower" or "zero"), decimals, reference, not_measured."""
+"""Metrics by id: label, unit, better ("higher", "lower" or "zero"), decimals, reference and
+not_measured. The last four compare sets of images, the others pairs."""

@@ -1,4 +1,4 @@
-"""Fréchet and kernel distances between two sets of features, in float64."""
+"""Fréchet and kernel distances between two sets of features, computed in float64."""
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -11,14 +11,14 @@ _BLOCK = 2048
 def frechet_distance(a: Features, b: Features) -> float:
     """Returns the squared Fréchet distance of Gaussians fitted to two sets (n, d), n >= 2.
 
-    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with the unbiased covariances A and B: the FID
-    of Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017, where the
-    features are Inception's.
+    It is |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with the unbiased covariances A and B.
+    With features of Inception this is the FID of Heusel et al., "GANs trained by a two time-scale
+    update rule", NeurIPS 2017.
 
     With A = F^T F and B = G^T G the last trace is the sum of the singular values of F G^T. F and G
-    come from QR decompositions of the centered features, so no covariance is ever formed and no
-    root of a singular matrix taken: the error stays near 1e-15 of the traces, also for n < d, where
-    implementations through `sqrtm` add a constant to the diagonals.
+    come from QR decompositions of the centered features. No covariance is formed, and no root of a
+    singular matrix is taken. The error therefore stays near 1e-15 of the traces, even for n < d,
+    where implementations that use `sqrtm` add a constant to the diagonals.
     """
     a, b = (np.asarray(features, np.float64) for features in (a, b))
     shift = np.sum(np.square(a.mean(axis=0) - b.mean(axis=0)))
@@ -31,9 +31,9 @@ def frechet_distance(a: Features, b: Features) -> float:
 def kid(a: Features, b: Features) -> float:
     """Returns the unbiased squared maximum mean discrepancy of two sets (n, d), n >= 2.
 
-    The kernel is (x . y / d + 1)^3, as in Bińkowski et al., "Demystifying MMD GANs", ICLR 2018,
-    whose KID it is where the features are Inception's. All pairs are used, once, instead of random
-    subsets: the expectation is the same, and so is the number from run to run. Being unbiased, it
+    The kernel is (x . y / d + 1)^3. With features of Inception this is the KID of Bińkowski et al.,
+    "Demystifying MMD GANs", ICLR 2018. Every pair is used once, instead of random subsets: the
+    expectation is the same, and the result does not change from run to run. An unbiased estimate
     can be negative.
     """
     a, b = (np.asarray(features, np.float64) for features in (a, b))
@@ -44,7 +44,7 @@ def kid(a: Features, b: Features) -> float:
 
 
 def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
-    """Returns F with at most d rows, where F^T F is the unbiased covariance."""
+    """Returns a matrix F with at most d rows such that F^T F is the unbiased covariance."""
     centered = features - features.mean(axis=0, keepdims=True)
     if len(centered) > centered.shape[1]:
         centered = np.linalg.qr(centered, mode="r")
@@ -52,7 +52,7 @@ def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
 
 
 def _kernel_sum(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> float:
-    """Sums the kernel over all pairs, in blocks, so that memory does not grow with the sets."""
+    """Returns the kernel's sum over all pairs, with memory that does not grow with the sets."""
     total = 0.0
     for i in range(0, len(a), _BLOCK):
         for j in range(0, len(b), _BLOCK):

@@ -1,4 +1,4 @@
-"""Double precision on a device, for metrics whose digits are to be trusted."""
+"""Double precision on the device, for metrics that need more digits than float32 has."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ import jax
 
 try:
     from jax import enable_x64
-except ImportError:  # before jax 0.8
+except ImportError:  # Before JAX 0.8.
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager
 def double_precision() -> Iterator[None]:
-    """Arrays made and functions compiled within are float64, on a device that computes with it.
+    """Lets arrays and functions that are made within the context use float64.
 
-    That is the default device, or the host where that is a TPU, which has no double precision.
+    They are placed on the default device, or on the host if that is a TPU, which has no float64.
     """
     with enable_x64(True), jax.default_device(_device()):
         yield

@@ -1,10 +1,10 @@
 """The Inception v3 of FID: the network of 2015-12-05 up to its last average pooling.
 
-Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the form
-with which FID was introduced (Heusel et al., NeurIPS 2017) and which `pytorch-fid` and
-`torch-fidelity` keep. It shares torchvision's layer names and differs from that network in its
-weights, in average poolings that do not count the padding, and in a maximum pooling where the last
-block would have an average.
+The architecture is that of Szegedy et al., "Rethinking the Inception Architecture for Computer
+Vision", CVPR 2016, in the version with which FID was introduced (Heusel et al., NeurIPS 2017) and
+which `pytorch-fid` and `torch-fidelity` keep. Layers have torchvision's names. The network differs
+from torchvision's in three ways: its weights are others, its average poolings do not count the
+padding, and its last block has a maximum pooling in place of an average pooling.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, UInt8
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.weight_files import mistakes, read_npz
+from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 
 Maps = Float[Array, "_ _ _ _"]
 
@@ -28,7 +28,7 @@ COMMAND = "fa-hific get-inception"
 
 
 class Layer(NamedTuple):
-    """Convolution, bias and ReLU, at stride 1 without change of size unless `valid`."""
+    """A convolution with bias and ReLU; unless `valid`, padding keeps the size at stride 1."""
 
     name: str
     outputs: int
@@ -39,12 +39,12 @@ class Layer(NamedTuple):
 
 
 AVERAGE, MAXIMUM, HALVING = "3x3 average", "3x3 maximum", "3x3 maximum at stride 2"
-# One thing after another; a tuple within has its layers side by side, their outputs joined.
+# Steps in order: a layer, a pooling, or a tuple of layers whose outputs are concatenated.
 Branch = tuple[Layer | str | tuple[Layer, ...], ...]
 
 
 def _chain(name: str, *layers: tuple[int, int, int]) -> Branch:
-    """Layers name_1, name_2, … of (outputs, height, width)."""
+    """Returns layers name_1, name_2, … of the given (outputs, height, width)."""
     return tuple(Layer(f"{name}_{i}", *layer) for i, layer in enumerate(layers, start=1))
 
 
@@ -105,7 +105,7 @@ _STEM: Branch = (
     Layer("Conv2d_4a_3x3", 192, 3, 3, 1, True),
     HALVING,
 )
-# Name of each block in front of those of its layers, and branches whose outputs are joined.
+# For each block the prefix of its layers' names and its branches, whose outputs are concatenated.
 NETWORK: tuple[tuple[str, tuple[Branch, ...]], ...] = (
     ("", (_STEM,)),
     ("Mixed_5b.", _block_a(32)),
@@ -125,35 +125,35 @@ NETWORK: tuple[tuple[str, tuple[Branch, ...]], ...] = (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class InceptionParams:
-    """Kernels (height, width, inputs, outputs) and biases by layer, batch norms folded in."""
+    """The (height, width, inputs, outputs) kernels and the biases, with batch norms folded in."""
 
     weights: Mapping[str, Float[Array, "..."]]
 
 
 def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
-    """Returns the float32 parameters from an .npz of `fa-hific get-inception`; local or cloud path.
+    """Returns the float32 parameters from an .npz of `fa-hific get-inception`.
+
+    Args:
+      path: local or cloud path.
 
     Raises:
-      UserError: the file is missing, is no .npz, or lacks arrays of the right shape.
+      UserError: the file is missing, is not an .npz, or lacks arrays of the right shape.
     """
     arrays = read_npz(path, COMMAND, "docs/evaluation.md")
     if wrong := mistakes(arrays, expected_shapes()):
         raise UserError(
-            f"{path}: not the weights of FID's Inception: {wrong}; make the file with `{COMMAND}`"
+            f"{path}: not the weights of FID's Inception ({wrong}): make the file with `{COMMAND}`"
         )
     return inception_params(arrays)
 
 
 def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
-    """Returns the parameters from arrays of `expected_shapes`."""
-    # Transposed by NumPy: JAX would compile a program for each shape.
-    held = {name: np.asarray(arrays[name], np.float32) for name in expected_shapes()}
-    ours = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in held.items()}
-    return InceptionParams({name: jnp.asarray(array) for name, array in ours.items()})
+    """Returns the parameters from arrays with the names and shapes of `expected_shapes`."""
+    return InceptionParams(parameters({name: arrays[name] for name in expected_shapes()}))
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns name and shape of every array in an .npz; kernels are (outputs, inputs, h, w)."""
+    """Returns the shape of every array in an .npz by name; kernels are (outputs, inputs, h, w)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, inputs, layer in _layers():
         shapes[f"{name}.weight"] = (layer.outputs, inputs, layer.height, layer.width)
@@ -162,11 +162,11 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
-    """Returns the 2048 features of each RGB image that FID compares, float32.
+    """Returns the 2048 float32 features of each RGB image that FID compares.
 
-    Images are resized to 299 x 299 as TensorFlow 1 does it: bilinear without smoothing, output
-    pixel i at input position i * side / 299. Then (x - 128) / 128, as the graph of 2015-12-05 has
-    it.
+    Images are resized to 299 x 299 as in TensorFlow 1: bilinear, without antialiasing, with output
+    pixel i at input position i * side / 299. Values are then scaled to (x - 128) / 128, as in the
+    graph of 2015-12-05.
     """
     x = x.astype(jnp.float32)
     for axis in (1, 2):
@@ -176,14 +176,14 @@ def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Arra
 
 
 def last_maps(params: InceptionParams, h: Maps) -> Maps:
-    """Returns the maps of the last block, for images in [-1, 1] of any size from 75 x 75."""
+    """Returns the feature maps of the last block for images in [-1, 1] of at least 75 x 75."""
     for block, branches in NETWORK:
         h = jnp.concatenate([_run(params, block, branch, h) for branch in branches], axis=-1)
     return h
 
 
 def _layers() -> Iterator[tuple[str, int, Layer]]:
-    """Yields (name, input channels, layer) of the whole network."""
+    """Yields (name, input channels, layer) for every layer of the network."""
     inputs = 3
     for block, branches in NETWORK:
         outputs = 0
@@ -218,7 +218,7 @@ def _convolve(params: InceptionParams, block: str, layer: Layer, h: Maps) -> Map
         (layer.stride, layer.stride),
         [(side, side) for side in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,  # accelerators would else round to 8 or 11 bits
+        precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
     )
     return jax.nn.relu(h + params.weights[f"{block}{layer.name}.bias"][None, None, None])
 
@@ -236,7 +236,7 @@ def _pool(kind: str, h: Maps) -> Maps:
 
 
 def resizing(side: int) -> Float[np.ndarray, "299 {side}"]:
-    """Returns the matrix that resizes one axis."""
+    """Returns the matrix that resizes one axis from `side` to 299."""
     position = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
     low = position.astype(np.int64)
     share = position - low

@@ -1,4 +1,4 @@
-"""All metrics of pairs of images at once, each with its value or the reason why it has none."""
+"""All metrics of a pair of images at once, each with its value or the reason why it has none."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,39 +22,36 @@ Pictures = UInt8[np.ndarray, "_ _ _ _"]
 _lpips = jax.jit(lpips)
 
 
-_WITHOUT = {"psnr": "identical images: infinite"}
-
-
 class Measured(NamedTuple):
-    """One pair of images: all metrics are in `values`; where one is None, the other says why."""
+    """The metrics of one pair of images."""
 
-    values: dict[str, float | None]
-    not_measured: dict[str, str]
+    values: dict[str, float | None]  # every metric, None where it has no value
+    not_measured: dict[str, str]  # the reason for each None
 
 
 def measure(x: Picture, x_hat: Picture, weights: Weights) -> Measured:
     """Returns every metric of one original and its decoded image.
 
     Args:
-      x: original, RGB, (h, w, 3).
-      x_hat: of the same shape.
-      weights: a metric whose weights are not in it is not measured.
+      x: original RGB image, (h, w, 3).
+      x_hat: decoded image of the same shape.
+      weights: weights of networks; a metric whose weights are missing is not measured.
 
     Raises:
-      UserError: the images are of different shapes, or not 8-bit RGB.
+      UserError: the images have different shapes, or they are not 8-bit RGB.
     """
     return measure_batch(x[None], x_hat[None], weights)[0]
 
 
 def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measured]:
-    """Returns `measure` of b pairs of one size, (b, h, w, 3) each, computed at once.
+    """Returns every metric of b pairs of images, (b, h, w, 3) each, computed at once.
 
-    Device memory grows with b: some 100 bytes per channel of each pixel in double precision, and
-    what the networks of LPIPS need.
+    Args and errors are those of `measure`. Device memory grows with b: about 100 bytes per channel
+    of each pixel in double precision, plus the memory of the LPIPS networks.
     """
     check_pair(x, x_hat)
     if x.ndim != 4 or x.shape[3] != 3:
-        raise UserError(f"metrics are of RGB images, not of the shape {x.shape[1:]}: convert them")
+        raise UserError(f"metrics need RGB images, not the shape {x.shape[1:]}: convert the images")
     columns: dict[str, list[float] | str] = {
         "psnr": [psnr(*pair) for pair in zip(x, x_hat, strict=True)],
         **_structure(x, x_hat),
@@ -66,7 +63,7 @@ def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measur
 
 
 def _row(columns: dict[str, list[float] | str], i: int) -> Measured:
-    """Returns the metrics of the i-th pair; a value that is not finite becomes None."""
+    """Returns the metrics of pair i; a value that is not finite becomes None."""
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name, column in columns.items():
@@ -75,8 +72,8 @@ def _row(columns: dict[str, list[float] | str], i: int) -> Measured:
             reasons[name] = column
         elif math.isfinite(column[i]):
             values[name] = float(column[i])
-        elif name in _WITHOUT:
-            reasons[name] = _WITHOUT[name]
+        elif name == "psnr":
+            reasons[name] = "identical images: infinite"
         else:
             reasons[name] = f"the result is {column[i]}"
     return Measured(values, reasons)
@@ -85,14 +82,14 @@ def _row(columns: dict[str, list[float] | str], i: int) -> Measured:
 def _structure(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
     found = similarities(x, x_hat)
     return {
-        "ms_ssim": _column(found.ms_ssim, f"a side of {MS_SSIM_SIDE_ABOVE} pixels or less"),
-        "ssim": _column(found.ssim, f"a side of less than {WINDOW_SIZE} pixels"),
+        "ms_ssim": _column(found.ms_ssim, f"a side has {MS_SSIM_SIDE_ABOVE} pixels or less"),
+        "ssim": _column(found.ssim, f"a side has less than {WINDOW_SIZE} pixels"),
     }
 
 
 def _spectral(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
     found = spectral_errors(x, x_hat)
-    small = "too small for three bands of frequency"
+    small = "the image is too small for three frequency bands"
     bands = (None,) * 3 if found.bands is None else found.bands.T
     names = ("band_low", "band_middle", "band_high")
     columns = {name: _column(band, small) for name, band in zip(names, bands, strict=True)}
@@ -102,11 +99,11 @@ def _spectral(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
 def _distances(weights: Weights, net: str, x: Pictures, x_hat: Pictures) -> list[float] | str:
     params = weights.lpips.get(net)
     if params is None and net in SHIPPED:
-        return f"not asked for: add {net} to --lpips"
+        return f"not requested: add {net} to --lpips"
     if params is None:
-        return f"no weights: `fa-hific get-lpips --net {net}` makes them"
+        return f"no weights: get them with `fa-hific get-lpips --net {net}`"
     if min(x.shape[1:3]) < (side := BACKBONES[net].smallest_side):
-        return f"a side of less than {side} pixels"
+        return f"a side has less than {side} pixels"
     pair = (jnp.asarray(images, jnp.float32) / 255.0 for images in (x, x_hat))
     return _column(np.asarray(_lpips(params, *pair)), "")
 

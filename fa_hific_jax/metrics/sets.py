@@ -1,4 +1,4 @@
-"""Metrics between sets of images, over patches cut as HiFiC cuts them: FID, KID and on AlexNet."""
+"""Metrics between sets of images over the patches of HiFiC: FID, KID and their AlexNet versions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,15 +18,17 @@ Patches = UInt8[np.ndarray, "_ 256 256 3"]
 ByNetwork = Mapping[str, Float32[np.ndarray, "_ _"]]
 
 PATCH = 256
-# Patches in one call: few enough for a laptop's memory, enough to keep an accelerator busy.
+# Patches per call: few enough for a laptop's memory, enough to keep an accelerator busy.
 BATCH = {"inception": 16, "alex": 64}
 NO_WEIGHTS = {
-    "inception": "no Inception weights: `fa-hific get-inception` makes them",
-    "alex": "not asked for: add alex to --lpips",
+    "inception": "no Inception weights: get them with `fa-hific get-inception`",
+    "alex": "not requested: add alex to --lpips",
 }
 
 
 class SetMetric(NamedTuple):
+    """A distance between the features of a network, "inception" or "alex"."""
+
     network: str
     distance: Callable[[Any, Any], float]
 
@@ -44,11 +46,11 @@ _TITLES = {
 
 
 def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
-    """Returns all whole 256 x 256 patches of two grids, from the top left and from (128, 128).
+    """Returns the 256 x 256 patches of two grids, which start at (0, 0) and at (128, 128).
 
-    HiFiC's FID and KID are over such patches (Mentzer et al., NeurIPS 2020, appendix A.7). Within a
-    grid they do not overlap; what is left at the borders is not used. None where a side is below
-    256 pixels.
+    HiFiC computes FID and KID over such patches (Mentzer et al., NeurIPS 2020, appendix A.7).
+    Patches of one grid do not overlap, and pixels at the borders that fill no patch are not used.
+    There are no patches if a side is below 256 pixels.
     """
     h, w, _ = image.shape
     corners = [
@@ -62,10 +64,10 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
 
 
 def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32[np.ndarray, "_ _"]:
-    """Features of each patch, (n, 2048) of Inception or (n, 256) of AlexNet.
+    """Returns the features of each patch, (n, 2048) with Inception or (n, 256) with AlexNet.
 
-    Inception's are those of `inception`. AlexNet's are the spatial means of its last convolution,
-    after ReLU: what goes into FD-Alex.
+    Inception's features are those of `inception`, for FID and KID. AlexNet's features, for FD-Alex
+    and KID-Alex, are the spatial means of its last convolution after ReLU.
     """
     network, size = ("inception", 2048) if isinstance(params, InceptionParams) else ("alex", 256)
     found = [np.zeros((0, size), np.float32)]
@@ -77,15 +79,15 @@ def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32
 
 
 def _filling(count: int) -> int:
-    """Patches to add, so that few sizes of batch occur: each is compiled anew."""
+    """Returns the number of patches to add, so that few batch sizes have to be compiled."""
     return max(8, 1 << (count - 1).bit_length()) - count
 
 
 def image_features(weights: Weights, image: UInt8[np.ndarray, "h w 3"]) -> ByNetwork:
-    """Features of the patches of one image by each network of `weights`, by its name.
+    """Returns the features of an image's patches, by the name of the network.
 
-    The networks are "inception" and "alex". To be kept, joined over images and given to
-    `set_metrics`.
+    The networks are "inception" and "alex", as far as `weights` has them. Collect the results of
+    all images for `set_metrics`.
     """
     cut = patches(image)
     return {name: features(params, cut) for name, params in _available(weights).items()}
@@ -96,13 +98,13 @@ def set_metrics(
 ) -> list[dict[str, Any]]:
     """Returns every set metric with its protocol, or the reason why it is not measured.
 
-    One entry each: "metric", "value", "not_measured" and "protocol", which says how patches were
-    cut and how many there are, which features were compared and by which weights.
+    Each entry has "metric", "value", "not_measured" and "protocol". The protocol says how patches
+    were cut, how many there are, which features were compared and with which weights.
 
     Args:
-      weights: those with which the features were made.
-      originals: what `image_features` returned for each image.
-      decoded: the same for what a codec made of each.
+      weights: the weights that the features were computed with.
+      originals: the result of `image_features` for each original.
+      decoded: the result of `image_features` for each decoded image.
     """
     available = _available(weights)
     identities = {name: digest(params.weights) for name, params in available.items()}
@@ -143,7 +145,7 @@ def _protocol(metric: SetMetric, identity: str, a: np.ndarray, b: np.ndarray) ->
     if distance is frechet_distance and len(b) <= b.shape[1]:
         protocol["note"] = (
             f"{len(b)} patches for {b.shape[1]} features: strongly biased upwards, compare it only "
-            "over the same images"
+            "with results on the same images"
         )
     return protocol
 

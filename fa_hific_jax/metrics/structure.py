@@ -1,4 +1,4 @@
-"""SSIM and MS-SSIM of 8-bit images, in float64 on the device."""
+"""SSIM and MS-SSIM of 8-bit images, computed in float64 on the device."""
 
 import functools
 from typing import NamedTuple
@@ -17,26 +17,26 @@ Planes = Float64[Array, "_ _ _"]  # batch and channels as one axis, height, widt
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW_SIZE, WINDOW_SIGMA = 11, 1.5
-# The window must fit into the image at the coarsest of the scales.
+# The window must fit into the image at the coarsest scale.
 MS_SSIM_SIDE_ABOVE = (WINDOW_SIZE - 1) * 2 ** (len(WEIGHTS) - 1)
 
 
 class Similarities(NamedTuple):
-    """One value per image, at most 1; None where the images are too small."""
+    """One value per image, at most 1; None if the images are too small."""
 
     ssim: Float64[np.ndarray, " b"] | None
     ms_ssim: Float64[np.ndarray, " b"] | None
 
 
 def ssim(x: Picture, x_hat: Picture) -> float | None:
-    """Returns the SSIM, at most 1, mean over channels; None where a side is under 11 pixels.
+    """Returns the SSIM, at most 1, mean over channels; None if a side is below 11 pixels.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004,
-    with its constants and its 11 x 11 Gaussian window of sigma 1.5, only where it fits; of each
-    channel of RGB and at full resolution.
+    with that paper's constants. The 11 x 11 Gaussian window of sigma 1.5 is used only where it
+    fits, on each RGB channel at full resolution.
 
     Raises:
-      UserError: the images have different shapes.
+      UserError: the images have different shapes, or they are not 8-bit.
     """
     found = similarities(x[None], x_hat[None]).ssim
     return None if found is None else float(found[0])
@@ -45,22 +45,23 @@ def ssim(x: Picture, x_hat: Picture) -> float | None:
 def ms_ssim(x: Picture, x_hat: Picture) -> float | None:
     """Returns the MS-SSIM, at most 1, mean over channels; None if a side is 160 pixels or less.
 
-    Wang et al., "Multiscale structural similarity for image quality assessment", 2003: five
-    scales, 11 x 11 Gaussian window of sigma 1.5, only where it fits. Agrees with `pytorch_msssim`,
-    which CompressAI reports, also in how odd sides are halved: with a line of zeros in front.
+    Wang et al., "Multiscale structural similarity for image quality assessment", 2003, with five
+    scales. The 11 x 11 Gaussian window of sigma 1.5 is used only where it fits. The result equals
+    that of `pytorch_msssim`, which CompressAI reports. Like there, an odd side gets a line of zeros
+    at its start before it is halved.
 
     Raises:
-      UserError: the images have different shapes.
+      UserError: the images have different shapes, or they are not 8-bit.
     """
     found = similarities(x[None], x_hat[None]).ms_ssim
     return None if found is None else float(found[0])
 
 
 def similarities(x: Pictures, x_hat: Pictures) -> Similarities:
-    """Returns `ssim` and `ms_ssim` of pairs of one size, computed at once.
+    """Returns `ssim` and `ms_ssim` of a batch of pairs, computed at once.
 
     Raises:
-      UserError: the batches have different shapes.
+      UserError: the batches have different shapes, or they are not 8-bit.
     """
     check_pair(x, x_hat)
     side = min(x.shape[1:3])
@@ -74,7 +75,7 @@ def similarities(x: Pictures, x_hat: Pictures) -> Similarities:
 
 @functools.partial(jax.jit, static_argnames="scales")
 def _scored(x: UInt8[Array, "b h w c"], x_hat: UInt8[Array, "b h w c"], scales: int):
-    """Returns the SSIM of the first scale and the weighted product over scales."""
+    """Returns the SSIM of the first scale, and the product over scales, weighted by exponents."""
     b, _, _, c = x.shape
     first, product = jnp.zeros(b), jnp.ones((b, c))
     a, a_hat = _planes(x), _planes(x_hat)
@@ -96,7 +97,7 @@ def _planes(x: UInt8[Array, "b h w c"]) -> Planes:
 
 
 def _halve(x: Planes) -> Planes:
-    """Means of 2 x 2 blocks; an odd side first gets a zero line at its start."""
+    """Returns the means of 2 x 2 blocks; an odd side first gets a line of zeros at its start."""
     n, h, w = x.shape
     x = jnp.pad(x, ((0, 0), (h % 2, 0), (w % 2, 0)))
     return x.reshape(n, -(-h // 2), 2, -(-w // 2), 2).mean(axis=(2, 4))
@@ -115,7 +116,7 @@ def _ssim_terms(a: Planes, b: Planes) -> tuple[Planes, Planes]:
 
 
 def _window(x: Planes) -> Planes:
-    """Returns Gaussian-weighted local means, where the window lies inside x."""
+    """Returns the Gaussian-weighted local means where the window lies inside x."""
     kernel = jnp.asarray(_kernel())
     for along in (kernel[None, None, :, None], kernel[None, None, None]):
         x = jax.lax.conv_general_dilated(x[:, None], along, (1, 1), "VALID")[:, 0]
@@ -124,8 +125,8 @@ def _window(x: Planes) -> Planes:
 
 def _kernel() -> Float64[np.ndarray, " _"]:
     radius = WINDOW_SIZE // 2
-    # In float32 as in pytorch_msssim: the weights' sum misses 1 by 3e-8, which low scores show in
-    # the sixth digit.
+    # pytorch_msssim has a float32 kernel, whose sum differs from 1 by 3e-8. The sixth digit of low
+    # scores depends on it.
     kernel = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / WINDOW_SIGMA))
     kernel = kernel.astype(np.float32)
     kernel /= kernel.sum(dtype=np.float64).astype(np.float32)

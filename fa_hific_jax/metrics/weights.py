@@ -1,4 +1,4 @@
-"""The weights that metrics with a network need."""
+"""Weights of the networks that some metrics use."""
 
 import dataclasses
 import hashlib
@@ -17,28 +17,30 @@ Path = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Weights at hand; a metric whose weights are missing is reported as not measured."""
+    """The available weights; a metric whose weights are missing is reported as not measured."""
 
     lpips: Mapping[str, LpipsParams] = dataclasses.field(default_factory=dict)  # by network
     inception: InceptionParams | None = None
 
 
 def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> Weights:
-    """Weights from .npz files, local or cloud paths.
+    """Returns weights from .npz files at local or cloud paths.
 
     Args:
-      lpips: files of `fa-hific get-lpips`, at most one per network; each tells its network itself.
-        AlexNet's also serves FD-Alex and KID-Alex.
+      lpips: names or files for `load_lpips`, at most one per network. AlexNet's weights are also
+        used for FD-Alex and KID-Alex.
       inception: a file of `fa-hific get-inception`, for FID and KID.
 
     Raises:
-      UserError: a file is missing or another one than meant, or two are of one network.
+      UserError: a file is missing or not such a file, or two files are of the same network.
     """
     found: dict[str, LpipsParams] = {}
     for path in lpips:
         params = load_lpips(path)
         if params.net in found:
-            raise UserError(f"{path}: a second file of LPIPS weights for {params.title}: name one")
+            raise UserError(
+                f"{path}: a second file of LPIPS weights for {params.title}: give only one"
+            )
         found[params.net] = params
     return Weights(found, None if inception is None else load_inception(inception))
 
@@ -46,8 +48,8 @@ def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> W
 def digest(arrays: Mapping[str, Float[Array, "..."]]) -> str:
     """Returns 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
 
-    It stands beside numbers that depend on the weights. It tells contents apart, not files: the
-    same arrays in another .npz have the same digest.
+    Results that depend on the weights carry this digest. It identifies the content, not the file:
+    the same arrays in another .npz have the same digest.
     """
     found = hashlib.sha256()
     for name in sorted(arrays):

@@ -19,7 +19,7 @@ _CODECS: dict[str, Codec] = with_pillow.CODECS | with_programs.CODECS
 def available() -> dict[str, str | None]:
     """Returns the id of every codec, with None or the reason why it cannot be measured here.
 
-    Programs are searched for on the PATH anew at each call.
+    Each call searches the PATH for programs anew.
     """
     return {name: codec.missing() for name, codec in _CODECS.items()}
 
@@ -32,12 +32,7 @@ def codec(name: str) -> Codec:
 
 
 def encode(image: Pixels, name: str, quality: int) -> Coded:
-    """Returns the file of a codec at one of its `qualities`, decoded again.
-
-    Args:
-      image: RGB, values 0 to 255.
-      name: id of the codec.
-      quality: in the codec's own unit.
+    """Returns the file of a codec by its id at one of its `qualities`, decoded again.
 
     Raises:
       UserError: the codec is unknown, missing, or fails; it has no such quality; or it does not
@@ -53,18 +48,10 @@ def encode(image: Pixels, name: str, quality: int) -> Coded:
 def encode_nearest(image: Pixels, name: str, target_bytes: int) -> Coded:
     """Returns the file whose size is nearest to `target_bytes`, over all qualities of a codec.
 
-    Where even the lowest quality is larger than the target, that file is the nearest: compare
-    `len(data)` with the target. Of two files equally near, the smaller is taken. Bisection over
-    the qualities finds the size with some seven files. Then both neighbors are tried, as size is
-    not quite monotone in quality.
-
-    Args:
-      image: RGB, values 0 to 255.
-      name: id of the codec.
-      target_bytes: wanted size of the whole file, header included.
-
-    Raises:
-      UserError: as `encode`.
+    If even the lowest quality is larger than the target, its file is the nearest: compare
+    `len(data)` with the target. Of two files equally near, the smaller is taken. A bisection over
+    the qualities codes some seven files. Then the neighbors on both sides are tried, as size is
+    not quite monotone in quality. Raises what `encode` raises.
     """
     found = _fitting(name, image)
     encoded = cache(lambda index: _timed(found, name, image, found.qualities[index]))
@@ -79,6 +66,7 @@ def encode_nearest(image: Pixels, name: str, target_bytes: int) -> Coded:
 
 
 def _fitting(name: str, image: Pixels) -> Codec:
+    """Returns the codec of an id; raises a UserError if it cannot code the image here."""
     found = codec(name)
     if reason := found.missing():
         raise UserError(f"{name} cannot be measured: {reason}")

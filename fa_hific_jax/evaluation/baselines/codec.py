@@ -1,7 +1,7 @@
-"""The interface of a classical codec: its range of qualities, encode, decode, its version."""
+"""The interface of a classical codec: its range of qualities, encoder, decoder and version."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +10,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 class Coded(NamedTuple):
-    """A file, the image the same codec decodes from it, the setting, and the wall times."""
+    """A file, the image that the same codec decodes from it, the setting, and the wall times."""
 
     data: bytes
     image: Pixels
@@ -22,12 +22,12 @@ class Coded(NamedTuple):
 class Codec(NamedTuple):
     """A classical codec."""
 
-    label: str  # its name for people
-    qualities: range  # all settings in its own unit, from the smallest file to the largest
-    sweep: tuple[int, ...]  # those that span some 0.05 to 1.5 bpp on Kodak, in the same order
-    longest_side: int  # of an image, in pixels, that the format or its program takes
-    settings: Mapping[str, str | int | bool]  # what never changes, for the record
-    missing: Callable[[], str | None]  # why it cannot be used here
-    version: Callable[[], str]  # of all that determines the size of a file
+    label: str  # the name shown to users
+    qualities: range  # all qualities in its own unit, from the smallest file to the largest
+    sweep: tuple[int, ...]  # qualities that span some 0.05 to 1.5 bpp on Kodak, in the same order
+    longest_side: int  # longest side in pixels that the format or its program takes
+    settings: Mapping[str, Any]  # options that never change, for the record
+    missing: Callable[[], str | None]  # returns the reason why it cannot be used here
+    version: Callable[[], str]  # returns the versions of all that determines the size of a file
     encode: Callable[[Pixels, int], tuple[bytes, str]]  # returns the file and the setting in words
     decode: Callable[[bytes], Pixels]

@@ -1,21 +1,18 @@
-"""BPG and VVC through the programs of their authors, where those are on the PATH."""
+"""BPG and VVC through the programs of their authors, if these are on the PATH."""
 
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.baselines import yuv
 from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
+from fa_hific_jax.evaluation.baselines.with_pillow import decoded, saved
 
 SECONDS = 600
-"""Time after which a program counts as hanging."""
+"""Seconds after which a program counts as hanging."""
 
 BPG = ("-e", "x265", "-c", "ycbcr", "-f", "444", "-b", "8", "-m", "9")
 # One picture, so neither threads nor groups of pictures; QPA would trade PSNR for appearance.
@@ -23,45 +20,31 @@ VVC = ("--preset", "medium", "--qpa", "0", "--threads", "1", "--frames", "1", "-
 
 
 def _bpg(image: Pixels, quality: int) -> tuple[bytes, str]:
-    with tempfile.TemporaryDirectory() as folder:
-        source, file = Path(folder, "image.png"), Path(folder, "image.bpg")
-        Image.fromarray(image).save(source, compress_level=1)
-        _run("bpgenc", *BPG, "-q", str(quality), "-o", str(file), str(source))
-        return _read("bpgenc", file), f"qp {quality}, x265, 4:4:4, 8 bit"
+    options = (*BPG, "-q", str(quality), "-o", "out.bpg", "in.png")
+    data = _made("out.bpg", "in.png", saved(image, "PNG", compress_level=1), "bpgenc", *options)
+    return data, f"qp {quality}, x265, 4:4:4, 8 bit"
 
 
 def _bpg_back(data: bytes) -> Pixels:
-    with tempfile.TemporaryDirectory() as folder:
-        file, decoded = Path(folder, "image.bpg"), Path(folder, "image.png")
-        file.write_bytes(data)
-        _run("bpgdec", "-o", str(decoded), str(file))
-        _read("bpgdec", decoded)
-        with Image.open(decoded) as picture:
-            return np.asarray(picture.convert("RGB"))
+    return decoded(_made("out.png", "in.bpg", data, "bpgdec", "-o", "out.png", "in.bpg"))
 
 
 def _vvc(image: Pixels, quality: int) -> tuple[bytes, str]:
     height, width, _ = image.shape
-    # The programs crop to even sides; the true size is told by two numbers of 16 bits.
+    # The program takes even sides; two numbers of 16 bits before the stream hold the true size.
     size = f"{width + width % 2}x{height + height % 2}"
-    with tempfile.TemporaryDirectory() as folder:
-        source, file = Path(folder, "image.yuv"), Path(folder, "image.266")
-        source.write_bytes(yuv.from_rgb(image))
-        _run(
-            "vvencapp", *VVC, "--format", "yuv420_10", "--size", size,
-            "--qp", str(quality), "--input", str(source), "--output", str(file),
-        )  # fmt: skip
-        header = width.to_bytes(2, "little") + height.to_bytes(2, "little")
-        return header + _read("vvencapp", file), f"qp {quality}, medium, 4:2:0, 10 bit"
+    data = _made(
+        "out.266", "in.yuv", yuv.from_rgb(image), "vvencapp", *VVC, "--format", "yuv420_10",
+        "--size", size, "--qp", str(quality), "--input", "in.yuv", "--output", "out.266",
+    )  # fmt: skip
+    header = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return header + data, f"qp {quality}, medium, 4:2:0, 10 bit"
 
 
 def _vvc_back(data: bytes) -> Pixels:
     width, height = (int.from_bytes(data[i : i + 2], "little") for i in (0, 2))
-    with tempfile.TemporaryDirectory() as folder:
-        file, decoded = Path(folder, "image.266"), Path(folder, "image.yuv")
-        file.write_bytes(data[4:])
-        _run("vvdecapp", "--threads", "1", "--bitstream", str(file), "--output", str(decoded))
-        planes = _read("vvdecapp", decoded)
+    options = ("--threads", "1", "--bitstream", "in.266", "--output", "out.yuv")
+    planes = _made("out.yuv", "in.266", data[4:], "vvdecapp", *options)
     if len(planes) != yuv.size(height, width):
         raise UserError(
             f"vvdecapp wrote {len(planes)} bytes for a {width}x{height} picture in place of "
@@ -70,21 +53,32 @@ def _vvc_back(data: bytes) -> Pixels:
     return yuv.to_rgb(planes, height, width)
 
 
-def _run(*command: str) -> None:
-    """Runs a program; UserError with its own last line if it fails, hangs or is not there."""
-    done = _ended(command)
-    if done.returncode:
-        raise UserError(
-            f"{command[0]} failed with code {done.returncode} ({_lines(done)[-1]}): "
-            "leave this baseline out or fix its installation"
-        )
+def _made(output: str, source: str, content: bytes, *command: str) -> bytes:
+    """Returns the file `output` that a program makes in a folder that holds only `source`.
+
+    Raises:
+      UserError: the program fails, hangs, is missing, or writes nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, source).write_bytes(content)
+        done = _ended(command, folder)
+        if done.returncode:
+            raise UserError(
+                f"{command[0]} failed with code {done.returncode} ({_lines(done)[-1]}): "
+                "leave this baseline out or fix its installation"
+            )
+        made = Path(folder, output)
+        data = made.read_bytes() if made.exists() else b""
+    if not data:
+        raise UserError(f"{command[0]} wrote nothing: leave this baseline out or install it anew")
+    return data
 
 
-def _ended(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _ended(command: Sequence[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=SECONDS,
+            timeout=SECONDS, cwd=folder,
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"{command[0]} cannot be run ({error.strerror}): install it") from None
@@ -99,12 +93,6 @@ def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.strip() for line in lines] or ["no message"]
 
 
-def _read(program: str, file: Path) -> bytes:
-    if not file.exists() or not os.path.getsize(file):
-        raise UserError(f"{program} wrote nothing: leave this baseline out or install it anew")
-    return file.read_bytes()
-
-
 def _missing(*programs: str) -> Callable[[], str | None]:
     def reason() -> str | None:
         absent = [program for program in programs if shutil.which(program) is None]
@@ -117,7 +105,7 @@ def _missing(*programs: str) -> Callable[[], str | None]:
 
 
 def _version(*commands: Sequence[str]) -> Callable[[], str]:
-    """Returns a function of the first line that each command prints, whatever its exit status."""
+    """Returns a function that joins the first line each command prints, whatever its exit code."""
     return lambda: "; ".join(_lines(_ended(command))[0] for command in commands)
 
 

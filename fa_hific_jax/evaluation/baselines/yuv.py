@@ -1,12 +1,12 @@
-"""RGB to planar YCbCr 4:2:0 of 10 bits and back, as publicly available VVC encoders take it.
+"""RGB to planar YCbCr 4:2:0 of 10 bits and back, the input of publicly available VVC encoders.
 
 BT.709 in full range (ITU-R BT.709-6, section 3; H.273, matrix 1, full range flag 1), with
 RGB in [0, 255]:
 
     Y = 0.2126 R + 0.7152 G + 0.0722 B,  Cb = (B - Y) / 1.8556,  Cr = (R - Y) / 1.5748,
 
-each times 1023 / 255, chroma plus 512, rounded. A chroma sample is the mean of 2 x 2 pixels; back,
-it is interpolated linearly between the centers of those squares.
+each times 1023 / 255, chroma plus 512, rounded. A chroma sample is the mean of 2 x 2 pixels. On the
+way back it is interpolated linearly between the centers of those squares.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ _SCALE = 1023.0 / 255.0
 
 
 def size(height: int, width: int) -> int:
-    """Bytes of a picture: sides rounded up to even, two bytes a sample, 1.5 samples a pixel."""
+    """Returns the bytes of a picture: even sides, two bytes per sample, 1.5 samples per pixel."""
     return 3 * (height + height % 2) * (width + width % 2)
 
 
@@ -56,12 +56,9 @@ def _halved(plane: Plane) -> Plane:
 
 
 def _doubled(plane: Plane) -> Plane:
-    for axis in (0, 1):
-        width = [(1, 1) if each == axis else (0, 0) for each in (0, 1)]
-        before, here, after = (
-            np.take(np.pad(plane, width, "edge"), range(start, start + plane.shape[axis]), axis)
-            for start in (0, 1, 2)
-        )
-        pair = np.stack([0.25 * before + 0.75 * here, 0.75 * here + 0.25 * after], axis + 1)
-        plane = pair.reshape([side * (1 + (i == axis)) for i, side in enumerate(plane.shape)])
+    for _ in ("rows", "columns"):
+        padded = np.pad(plane, ((1, 1), (0, 0)), "edge")
+        upper = 0.25 * padded[:-2] + 0.75 * plane
+        lower = 0.75 * plane + 0.25 * padded[2:]
+        plane = np.stack([upper, lower], axis=1).reshape(-1, plane.shape[1]).T
     return plane

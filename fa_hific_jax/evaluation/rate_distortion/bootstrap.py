@@ -16,15 +16,15 @@ from fa_hific_jax.evaluation.rate_distortion.curves import Curve, Delta, Row, of
 RESAMPLES = 1000
 LEVEL = 0.95
 MAX_FAILED = 0.05
-"""Share of resamples without a number, above which there is no interval."""
+"""Largest share of resamples without a number for which there is an interval."""
 
 Grid = tuple[Float[np.ndarray, "points images"], Float[np.ndarray, "points images"]]
 
 
 class Interval(NamedTuple):
-    """A number, and the ends between which it lies for `LEVEL` of the resamples."""
+    """A number, and the ends between which it lies for a share of `LEVEL` of the resamples."""
 
-    value: float | None  # of all images
+    value: float | None  # over all images
     low: float | None
     high: float | None
     images: int  # number of images that took part
@@ -35,14 +35,11 @@ def mean_interval(
     differences: Float[np.ndarray, " n"], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
     """Returns the mean of one number per image, with its interval (none for a single image)."""
-    count = len(differences)
-    if not count:
-        return Interval(None, None, None, 0, "no image was measured with both")
-    value = float(differences.mean())
-    if count == 1:
-        return Interval(value, None, None, 1, "one image has no spread")
-    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    return Interval(value, *_ends(differences[draws].mean(axis=1)), count)
+
+    def mean(chosen: np.ndarray) -> Delta:
+        return Delta(float(differences[chosen].mean()))
+
+    return _interval(mean, len(differences), seed, resamples)
 
 
 def bootstrap(
@@ -61,50 +58,46 @@ def bootstrap(
     part. Then points that lack it on some image are left out: a mean is over all of them.
 
     Args:
-      rows_a, rows_b: each of one curve: one codec, one family, any number of images.
+      rows_a, rows_b: rows of one curve each: one codec, one family, any number of images.
       metric, better: as in `curve`.
-      statistic: of two curves.
-      seed: the same seed draws the same images.
-      resamples: how often images are drawn.
+      statistic: `bd_rate` or `bd_metric`.
+      seed, resamples: seed and number of the draws.
     """
     tables = [_table(rows, metric, better) for rows in (rows_a, rows_b)]
     images = sorted(set.intersection(*({image for image, _ in table} for table in tables)))
-    if not images:
-        return Interval(None, None, None, 0, "no image was measured with both")
     grids = [_grid(table, images) for table in tables]
 
     def of(chosen: np.ndarray) -> Delta:
-        return statistic(
-            *(
-                of_arrays(bpp[:, chosen].mean(axis=1), values[:, chosen].mean(axis=1), better)
-                for bpp, values in grids
-            )
-        )
+        means = ([each[:, chosen].mean(axis=1) for each in grid] for grid in grids)
+        return statistic(*(of_arrays(bpp, values, better) for bpp, values in means))
 
-    count = len(images)
-    whole = of(np.arange(count))
+    return _interval(of, len(images), seed, resamples)
+
+
+def _interval(
+    statistic: Callable[[np.ndarray], Delta], count: int, seed: int, resamples: int
+) -> Interval:
+    """Returns a statistic of the numbers of chosen images, with its interval."""
+    if not count:
+        return Interval(None, None, None, 0, "no image was measured with both")
+    whole = statistic(np.arange(count))
     if whole.value is None or count == 1:
-        reason = whole.reason or "one image has no spread"
-        return Interval(whole.value, None, None, count, reason)
+        return Interval(whole.value, None, None, count, whole.reason or "one image has no spread")
     draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    found = [value for draw in draws if (value := of(draw).value) is not None]
+    found = [value for draw in draws if (value := statistic(draw).value) is not None]
     failed = resamples - len(found)
     if failed > MAX_FAILED * resamples:
         reason = f"{failed} of {resamples} resamples have too little in common"
         return Interval(whole.value, None, None, count, reason)
-    return Interval(whole.value, *_ends(np.array(found)), count)
-
-
-def _ends(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = np.quantile(found, [tail, 1 - tail]).tolist()
+    return Interval(whole.value, low, high, count)
 
 
 def _table(
     rows: Iterable[Row], metric: str, better: str
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """Returns bpp and value by (image, point); of a signed error its absolute value."""
+    """Returns bpp and value by (image, point); a signed error counts by its absolute value."""
     rows = list(rows)
     if len({row["codec"] for row in rows}) > 1:
         raise ValueError("rows of several codecs do not make one curve")
@@ -117,11 +110,8 @@ def _table(
 
 def _grid(table: Mapping[tuple[str, str], tuple[float, float]], images: list[str]) -> Grid:
     """Returns bpp and values by point and image, of the points that all images have."""
-    points = [
-        point
-        for point in dict.fromkeys(point for _, point in table)
-        if all((image, point) in table for image in images)
-    ]
+    names = dict.fromkeys(point for _, point in table)
+    points = [point for point in names if all((image, point) in table for image in images)]
     both = np.array([[table[image, point] for image in images] for point in points])
     both = both.reshape(len(points), len(images), 2)
     return both[..., 0], both[..., 1]

@@ -1,22 +1,23 @@
 """Curves of a metric over the rate, and the two mean distances of Bjøntegaard between them.
 
 G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, with
-monotone cubic pieces (PCHIP) through the points, as JCTVC-L1100 does, over the logarithm of bpp.
+monotone cubic pieces (PCHIP) through the points, as in JCTVC-L1100, over the logarithm of bpp.
 """
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation.results import grouped
 
 MIN_POINTS = 3
 """Fewest points of a curve for a BD number: HiFiC has three, low, medium and high."""
 MIN_SHARE = 0.25
-"""Least share of the shorter curve's range that both must cover for a BD number."""
+"""Least share of the shorter curve's range that both curves must cover for a BD number."""
 
 Row = Mapping[str, Any]
 Numbers = Float[np.ndarray, " n"]
@@ -24,22 +25,23 @@ Others = Float[np.ndarray, " m"]
 
 
 class Curve(NamedTuple):
-    """Points in rising order of bpp, no two at the same."""
+    """Points in rising order of bpp, no two at the same bpp."""
 
     bpp: Numbers
-    scores: Numbers  # the metric, negated if lower is better, minus its absolute value if zero is
+    scores: Numbers  # the metric; negated if lower is better, minus its absolute value if zero is
     better: str  # "higher", "lower" or "zero", as in the metric's description
 
     def frontier(self) -> "Curve":
-        """Returns the curve without points that are no better than a cheaper one."""
+        """Returns the curve without the points that are no better than a cheaper point."""
         best = np.maximum.accumulate(np.concatenate([[-np.inf], self.scores[:-1]]))
         keep = self.scores > best
         return Curve(self.bpp[keep], self.scores[keep], self.better)
 
     def mean(self, low: float, high: float) -> float:
-        """Returns the mean score over the logarithm of bpp from low to high.
+        """Returns the mean score over the logarithm of bpp from `low` to `high`.
 
-        Rates beyond an end of the curve count as that end. With low >= high it is the score at low.
+        Rates beyond an end of the curve count as that end. If low >= high, the result is the score
+        at `low`.
         """
         if len(self.bpp) == 1:
             return float(self.scores[0])
@@ -61,26 +63,22 @@ class Delta(NamedTuple):
     reason: str | None = None  # why there is no value
     low: float | None = None  # ends of the averaged range, in the metric or in bpp
     high: float | None = None
-    share: float | None = None  # the averaged range as a share of the shorter curve's
+    share: float | None = None  # the averaged range as a share of the shorter curve's range
     dropped: int = 0  # number of points left out because a cheaper one was at least as good
 
 
 def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
-    """Returns the curve of the points that have the metric.
+    """Returns the curve of a metric through rows of one image, or through means over images.
 
-    Args:
-      points: rows of one image or means over images, with "bpp" and "values".
-      metric: its id.
-      better: "higher", "lower" or "zero" (a signed error).
+    Points without a rate or without the metric are left out. `better` is as in `Curve`.
     """
-    measured = [(p["bpp"], p["values"].get(metric)) for p in points if p["bpp"] is not None]
-    both = np.array([(bpp, value) for bpp, value in measured if value is not None], np.float64)
-    both = both.reshape(-1, 2)
-    return of_arrays(both[:, 0], both[:, 1], better)
+    pairs = [(point["bpp"], point["values"].get(metric)) for point in points]
+    measured = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
+    return of_arrays(measured[:, 0], measured[:, 1], better)
 
 
 def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
-    """Returns the sorted curve with the best of points at the same bpp and no bpp <= 0."""
+    """Returns the sorted curve without rates <= 0; of points at the same bpp it has the best."""
     scores = {"higher": values, "lower": -values, "zero": -np.abs(values)}[better]
     order = np.lexsort((-scores, bpp))
     order = order[np.isfinite(scores[order]) & (bpp[order] > 0)]
@@ -90,34 +88,29 @@ def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
 
 def by_image(rows: Iterable[Row], metric: str, better: str) -> dict[str, Curve]:
     """Returns the curve of each image."""
-    images: dict[str, list[Row]] = {}
-    for row in rows:
-        images.setdefault(row["image"], []).append(row)
+    images = grouped(rows, itemgetter("image"))
     return {image: curve(of_image, metric, better) for image, of_image in images.items()}
 
 
 def families(points: Iterable[Row]) -> dict[str, list[Row]]:
-    """Groups points by everything in their name except the quality: each family is one curve.
+    """Groups points by their name without the quality: each family is one curve.
 
     A decoder's detail does not change the file, so points of several details have the same bpp and
     do not lie on one curve: "q=0.5,detail=1" is of the family "detail=1".
     """
-    found: dict[str, list[Row]] = {}
-    for point in points:
+
+    def family(point: Row) -> str:
         parts = point["point"].split(",")
-        rest = [part for part in parts if not part.startswith(("q=", "quality "))]
-        found.setdefault(",".join(rest), []).append(point)
-    return found
+        return ",".join(part for part in parts if not part.startswith(("q=", "quality ")))
+
+    return grouped(points, family)
 
 
 def bd_rate(a: Curve, b: Curve) -> Delta:
     """Returns the mean rate of b relative to a at equal quality, minus 100 %.
 
-    It is negative where b is smaller. Quality must rise with the rate, so points that are no
-    better than a cheaper one of their curve are left out, and counted.
-
-    Raises:
-      UserError: the package bjontegaard is not installed.
+    It is negative where b needs less. Quality must rise with the rate, so the points outside each
+    `Curve.frontier` are left out, and counted.
     """
     front_a, front_b = a.frontier(), b.frontier()
     dropped = len(a.bpp) + len(b.bpp) - len(front_a.bpp) - len(front_b.bpp)
@@ -125,28 +118,30 @@ def bd_rate(a: Curve, b: Curve) -> Delta:
     if isinstance(found, str):
         return Delta(None, found, dropped=dropped)
     low, high, share = found
-    value = _library().bd_rate(front_a.bpp, front_a.scores, front_b.bpp, front_b.scores, **_OPTIONS)
     worst, best = a.in_units(low), a.in_units(high)
-    return Delta(float(value), None, min(worst, best), max(worst, best), share, dropped)
+    gap = _mean_gap(*((front.scores, np.log10(front.bpp)) for front in (front_a, front_b)))
+    value = float((10**gap - 1) * 100)
+    return Delta(value, None, min(worst, best), max(worst, best), share, dropped)
 
 
 def bd_metric(a: Curve, b: Curve) -> Delta:
     """Returns the mean of metric b minus metric a at equal rate, over the logarithm of the rate.
 
     For a signed error it is the difference of the absolute values.
-
-    Raises:
-      UserError: the package bjontegaard is not installed.
     """
     found = _overlap(np.log(a.bpp), np.log(b.bpp), "rates")
     if isinstance(found, str):
         return Delta(None, found)
     low, high, share = found
-    value = _library().bd_psnr(a.bpp, a.scores, b.bpp, b.scores, **_OPTIONS)
-    return Delta(a.in_units(float(value)), None, float(np.exp(low)), float(np.exp(high)), share)
+    gap = _mean_gap(*((np.log10(each.bpp), each.scores) for each in (a, b)))
+    return Delta(a.in_units(float(gap)), None, float(np.exp(low)), float(np.exp(high)), share)
 
 
-_OPTIONS = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+def _mean_gap(a: tuple[Numbers, Numbers], b: tuple[Others, Others]) -> np.float64:
+    """Returns the mean of b minus a over their common range; each is (rising x, y)."""
+    low, high = max(a[0][0], b[0][0]), min(a[0][-1], b[0][-1])
+    area_a, area_b = (PchipInterpolator(*each).integrate(low, high) for each in (a, b))
+    return (area_b - area_a) / (high - low)
 
 
 def _overlap(a: Numbers, b: Others, called: str) -> tuple[float, float, float] | str:
@@ -154,20 +149,10 @@ def _overlap(a: Numbers, b: Others, called: str) -> tuple[float, float, float] |
     fewest = min(len(a), len(b))
     if fewest < MIN_POINTS:
         return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"
-    low, high = float(max(a.min(), b.min())), float(min(a.max(), b.max()))
+    low, high = float(max(a[0], b[0])), float(min(a[-1], b[-1]))
     if low >= high:
         return f"the curves share no {called}"
     share = (high - low) / float(min(np.ptp(a), np.ptp(b)))
     if share < MIN_SHARE:
         return f"the curves share only {share:.0%} of the {called} of the shorter one"
     return low, high, share
-
-
-def _library() -> Any:
-    try:
-        import bjontegaard
-    except ImportError:
-        raise UserError(
-            "BD-rate and BD-metric need the package bjontegaard: install the extra `eval`"
-        ) from None
-    return bjontegaard

@@ -1,4 +1,4 @@
-"""The page of an evaluation: tables, plots, pictures and spectra in one file without a network."""
+"""The page of an evaluation: tables, plots, pictures and spectra in one file that loads nothing."""
 
 from fa_hific_jax.evaluation.report.page import write_report
 

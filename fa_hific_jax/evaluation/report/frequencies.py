@@ -1,4 +1,4 @@
-"""Spectra and maps of bits of the page: small arrays, packed for its script."""
+"""Spectra and maps of bits on the page: small arrays, packed for its script."""
 
 import base64
 from pathlib import Path
@@ -11,9 +11,9 @@ from PIL import Image
 from fa_hific_jax.models.autoencoder import STRIDE
 from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
 
-SPECTRUM_SIDE = 95  # cells of a drawn spectrum, odd: the one in the middle holds frequency zero
-HEAT_SIDE = 96  # cells of a drawn heat map
-RINGS = 64
+SPECTRUM_SIDE = 95  # bins per side of a drawn spectrum, odd: the middle one holds frequency zero
+HEAT_SIDE = 96  # cells per side of a drawn heat map
+BANDS = 64  # radial bands of a drawn radial spectrum
 
 
 def pack(values: Float[np.ndarray, "h w"], low: float, step: float) -> dict[str, Any]:
@@ -24,10 +24,10 @@ def pack(values: Float[np.ndarray, "h w"], low: float, step: float) -> dict[str,
 
 
 def spectrum(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
-    """Returns the log spectrum in steps of 0.5 dB: its upper rows up to the one in the middle.
+    """Returns the log spectrum in steps of 0.5 dB: its upper rows, down to the middle one.
 
-    The rows below are those above turned by half a circle, as luma is real. The spectrum is
-    averaged down to an odd number of cells a side, at most SPECTRUM_SIDE.
+    The rows below are the rows above turned by half a circle, as luma is real. The spectrum is
+    averaged to an odd number of bins per side, at most SPECTRUM_SIDE.
     """
     values = log_spectrum(image)
     height, width = (min(SPECTRUM_SIDE, side - 1 + side % 2) for side in values.shape)
@@ -37,19 +37,20 @@ def spectrum(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
 
 def radial(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, list[float]]:
     """Returns cycles per pixel and dB of the radial power spectrum, rounded for the page."""
-    frequency, power = radial_power_spectrum(image, RINGS)
+    frequency, power = radial_power_spectrum(image, BANDS)
     return {"x": np.round(frequency, 4).tolist(), "y": np.round(decibels(power), 2).tolist()}
 
 
 def heat_maps(path: Path, width: int, height: int) -> dict[str, Any]:
-    """Returns where the bits of an image went: {"y": …, "z": …}, in bits per pixel.
+    """Returns maps of the bits of an image: {"y": …, "z": …}, in bits per pixel.
 
     Each holds a packed map, "size" (width and height of a cell in pixels of the image) and "bpp",
-    what the latent costs in all. Cells of the padding beside the image count, as its bits do.
+    the rate of the whole latent. Cells of the padding beside the image count, as their bits do.
 
     Args:
-      path: .npz with "y" (hy, wy) and "z" (hz, wz): bits at each position of the latents. The
-        image is padded to a multiple of STRIDE pixels, of which each position of z covers one.
+      path: .npz with "y" (hy, wy) and "z" (hz, wz): bits at each position of the latents. Each
+        position of z covers STRIDE x STRIDE pixels of the padded image.
+      width, height: size of the image in pixels.
 
     Raises:
       OSError, ValueError, KeyError: the file is missing or is not such a file.
@@ -73,6 +74,6 @@ def _heat_map(bits: Float[np.ndarray, "h w"], padded: np.ndarray, pixels: int) -
 def shrink(
     values: Float[np.ndarray, "h w"], height: int, width: int
 ) -> Float[np.ndarray, "height width"]:
-    """Returns values averaged over areas."""
+    """Returns the values averaged over areas."""
     small = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
     return np.asarray(small, np.float64)

@@ -4,16 +4,15 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.report import pictures, tables
-from fa_hific_jax.evaluation.report.tables import Results
-from fa_hific_jax.evaluation.results import notes, replace_file
+from fa_hific_jax.evaluation.results import Results, notes, point_of, replace_file
 
 SIZE_LIMIT = 20_000_000
-"""Bytes of the whole file: mail and chat programs still take it, and a phone still opens it."""
-_RESERVE = 20_000  # for what is known only after the pictures: notes on them
+"""Limit of the whole file in bytes: mail and chat programs take it, and a phone opens it."""
+_RESERVE = 20_000  # bytes for the notes on the pictures, which are known only after these
 
 _COLORS = {
     "model": ("#e8590c", "#d6336c", "#ae3ec9", "#e67700"),
@@ -30,28 +29,18 @@ _MARKERS = (
     ("star", "★"),
 )
 
-
 _SCRIPTS = ("plots.js", "gallery.js", "viewer.js", "report.js")
 
-# Of published points, as `OPEN` in plots.js.
+# Signs of published points in text; `OPEN` in plots.js has the same in the plots.
 _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
-
-
-class Look(NamedTuple):
-    label: str
-    kind: str
-    color: str  # legible on white and on black
-    marker: str  # plotly's
-    sign: str  # the same in text
 
 
 def write_report(results: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/report.html` and returns its path.
 
-    The page needs nothing else than results.json and the pictures beside it. It holds its pictures,
-    its script and the plotting library, and loads nothing. It stays under SIZE_LIMIT bytes by
-    showing fewer pictures, then by coding them with loss, then by making them smaller, and says
-    which. A picture that cannot be read is named on the page and left out.
+    The page holds its pictures, its script and the plotting library, and loads nothing. It stays
+    under SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making
+    them smaller, and says which. A picture that cannot be read is named on the page and left out.
 
     Args:
       results: content of a results.json (docs/evaluation.md).
@@ -82,8 +71,13 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     }
 
     def page(shown: pictures.Shown) -> bytes:
-        text = template.render(fixed, shown=shown, sizes=_sizes(shown, fixed))
-        return text.encode("utf-8", errors="replace")
+        sizes = {
+            "pictures, spectra and maps": sum(map(len, shown.images.values())),
+            "plotting library": len(fixed["library"]),
+            "numbers and small pictures": len(fixed["index"]),
+        }
+        told = {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()}
+        return template.render(fixed, shown=shown, sizes=told).encode("utf-8", errors="replace")
 
     bare = len(page(pictures.Shown(pictures.DETAILS[0], {}, [])))
     shown = pictures.fit(results, folder, SIZE_LIMIT - bare - _RESERVE)
@@ -92,26 +86,30 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
-    """Returns the label, color and marker of each codec, the same all over the page."""
+def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Returns the label, kind, color and marker of each codec, for the whole page.
+
+    "marker" is plotly's name and "sign" the same in text; colors are legible on white and on black.
+    """
     found, counts = {}, dict.fromkeys(_COLORS, 0)
     for codec, about in codecs.items():
-        kind = about["kind"]
-        color = _COLORS[kind][counts[kind] % len(_COLORS[kind])]
-        marker = _MARKERS[counts[kind] % len(_MARKERS)]
+        kind, count = about["kind"], counts[about["kind"]]
+        color = _COLORS[kind][count % len(_COLORS[kind])]
+        marker, sign = _MARKERS[count % len(_MARKERS)]
         counts[kind] += 1
-        found[codec] = Look(about["label"], kind, color, *marker)
+        look = {"label": about["label"], "kind": kind, "color": color}
+        found[codec] = look | {"marker": marker, "sign": sign}
     return found
 
 
 def _content(results: Results, folder: Path) -> dict[str, Any]:
-    """Returns what the template shows, apart from the pictures and the files that it inlines."""
+    """Returns what the template shows, except pictures and the files that it inlines."""
     names = list(dict.fromkeys(row["image"] for row in results["rows"]))
     plots = tables.curves(results)
     metrics = {m: tables.described(results, m) for m in (*results["metrics"], *plots)}
-    codecs = looks(results["codecs"])
+    codecs = _looks(results["codecs"])
     shared = {
-        "codecs": {codec: look._asdict() for codec, look in codecs.items()},
+        "codecs": codecs,
         "metrics": metrics,
         "published": results["published"],
     }
@@ -120,15 +118,15 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
         "curves": plots,
         "images": [_image(results, folder, name) for name in names],
     }
-    models = [look.label for look in codecs.values() if look.kind == "model"]
+    models = [look["label"] for look in codecs.values() if look["kind"] == "model"]
     meta = {k: v for k, v in results["meta"].items() if v not in (None, "", [], {})}
     return shared | {
         "title": " · ".join(models) or "Codecs compared",
         "names": names,
         "about": results["codecs"],
         "near": tables.table(results, tables.near_keys(results)),
-        "every": tables.table(results, {(m["codec"], m["point"]) for m in results["means"]}),
-        "notes": notes(dict(results)),
+        "every": tables.table(results, set(map(point_of, results["means"]))),
+        "notes": notes(results),
         "plots": plots,
         "open_signs": _OPEN_SIGNS,
         "settings": {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()},
@@ -137,7 +135,7 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
 
 
 def _image(results: Results, folder: Path, name: str) -> dict[str, Any]:
-    """Returns an image and its rows for the script; a row's key is its place in the results."""
+    """Returns an image and its rows for the script; a row's key is its index in the results."""
     rows = {i: row for i, row in enumerate(results["rows"]) if row["image"] == name}
     first = next(iter(rows.values()))
     return {
@@ -159,16 +157,6 @@ def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
         "values": {metric: v and float(f"{v:.7g}") for metric, v in values.items()},
         "not_measured": row["not_measured"],
     }
-
-
-def _sizes(shown: pictures.Shown, fixed: Mapping[str, Any]) -> dict[str, str]:
-    """Returns where the bytes of the page are."""
-    sizes = {
-        "pictures, spectra and maps": sum(map(len, shown.images.values())),
-        "plotting library": len(fixed["library"]),
-        "numbers and small pictures": len(fixed["index"]),
-    }
-    return {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()}
 
 
 def _asset(name: str) -> str:

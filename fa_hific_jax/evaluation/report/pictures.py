@@ -1,4 +1,4 @@
-"""Pictures that the page holds, and how they are coded so that it stays within its size."""
+"""Pictures that the page holds, coded so that the page stays within its size."""
 
 import base64
 import functools
@@ -13,19 +13,19 @@ from PIL import Image
 
 from fa_hific_jax.evaluation.images import original_file
 from fa_hific_jax.evaluation.report import frequencies
-from fa_hific_jax.evaluation.report.tables import Results, anchor, nearest, rated
-from fa_hific_jax.evaluation.results import plain
+from fa_hific_jax.evaluation.report.tables import anchor, nearest, rated
+from fa_hific_jax.evaluation.results import Results, plain
 
 THUMBNAIL_SIDE = 112
 _UNREADABLE = (OSError, ValueError, KeyError, Image.DecompressionBombError)
 
 
 class Detail(NamedTuple):
-    """How much of the pictures is shown."""
+    """A plan of how many pictures are shown, and how they are coded."""
 
-    points: int  # rates of the anchor at which every codec is shown
-    quality: int | None  # of lossy WebP; None is lossless
-    scale: float = 1.0  # of both sides
+    points: int  # number of rates of the anchor at which every codec is shown
+    quality: int | None  # quality of lossy WebP; None is lossless
+    scale: float = 1.0  # factor of both sides
 
 
 # From best to worst: fewer pictures before worse ones, worse ones before smaller ones.
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 def fit(results: Results, folder: Path, limit: int) -> Shown:
     """Returns the best of DETAILS whose texts have at most `limit` bytes together.
 
-    Where even the last one is too large, as many images as fit are shown.
+    If even the last one is too large, as many images as fit are shown.
     """
     files = Files(folder)
     areas = {row["image"]: row["width"] * row["height"] for row in results["rows"]}
@@ -64,7 +64,7 @@ def fit(results: Results, folder: Path, limit: int) -> Shown:
         images, size, area = {}, 0, 0
         for name, text in files.texts(results, detail):
             size, area = size + len(text), area + areas[name]
-            # The second clearly exceeds the limit in the end: coding the rest would be for nothing.
+            # The second condition predicts an excess so clear that coding the rest is in vain.
             if size > limit or (
                 detail != DETAILS[-1] and size * sum(areas.values()) > 2 * limit * area
             ):
@@ -78,8 +78,8 @@ def fit(results: Results, folder: Path, limit: int) -> Shown:
 def shown_rows(results: Results, image: str, points: int) -> list[int]:
     """Returns indices into results["rows"] of the pictures of an image, by codec and rate.
 
-    The anchor is shown at `points` of its points, evenly spaced in order of rate; every other
-    codec where its file of this image is nearest in size to one of those.
+    The anchor is shown at `points` of its points, evenly spaced in order of rate. Every other codec
+    is shown where its file of this image is nearest in size to one of those.
     """
     rows = [{**row, "index": i} for i, row in enumerate(results["rows"]) if row["image"] == image]
     rates = _rates(results, rows, points)
@@ -92,7 +92,7 @@ def shown_rows(results: Results, image: str, points: int) -> list[int]:
 
 
 def thumbnail(folder: Path, image: str) -> str | None:
-    """Returns a small picture of the original as a data URI; None where it cannot be read."""
+    """Returns a small picture of the original as a data URI; None if it cannot be read."""
     try:
         picture = _open(folder / original_file(image))
     except _UNREADABLE:
@@ -102,7 +102,7 @@ def thumbnail(folder: Path, image: str) -> str | None:
 
 
 def data_uri(image: Image.Image, quality: int | None) -> str:
-    """Returns the picture as WebP, or as PNG or JPEG where a side is too long for WebP."""
+    """Returns the picture as WebP, or as PNG or JPEG if a side is too long for WebP."""
     file = io.BytesIO()
     if max(image.size) > 16383:
         format = "png" if quality is None else "jpeg"
@@ -116,7 +116,7 @@ def data_uri(image: Image.Image, quality: int | None) -> str:
 
 
 def script_json(value: Any) -> str:
-    """Returns value as ASCII JSON that an HTML parser cannot take for the script's end."""
+    """Returns a value as ASCII JSON that an HTML parser cannot take for the script's end."""
     text = json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
@@ -175,7 +175,7 @@ class Files:
 
 
 def _rates(results: Results, rows: list[dict[str, Any]], points: int) -> list[float]:
-    """Returns rates of the anchor's files of one image; without such files, its mean rates."""
+    """Returns rates of the anchor's files of one image, or its mean rates if there are none."""
     codec = anchor(results)
     means = rated(results, codec)
     low, high = (0, len(means) - 1) if points > 1 else ((len(means) - 1) // 2,) * 2

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from fa_hific_jax.evaluation.results import value_of
+from fa_hific_jax.evaluation.results import Results, grouped, point_of, value_of
 
-Results = Mapping[str, Any]
 Key = tuple[str, str]  # codec, point
 NO_REASON = "no reason recorded"
 
@@ -55,7 +55,7 @@ def table(results: Results, keys: Container[Key]) -> Table:
     lines = []
     order = list(results["codecs"])
     for mean in sorted(results["means"], key=lambda m: (order.index(m["codec"]), _rate(m))):
-        if (mean["codec"], mean["point"]) in keys:
+        if point_of(mean) in keys:
             found = [cell(mean) for cell in columns.values()]
             cells = [
                 Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
@@ -66,7 +66,7 @@ def table(results: Results, keys: Container[Key]) -> Table:
 
 
 def anchor(results: Results) -> str:
-    """Returns the codec with whose rates others are compared: the first model, or first codec."""
+    """Returns the codec to whose rates the others are compared: the first model or first codec."""
     measured = {row["codec"] for row in results["rows"]}
     codecs = [codec for codec in results["codecs"] if codec in measured]
     models = (codec for codec in codecs if results["codecs"][codec]["kind"] == "model")
@@ -74,12 +74,12 @@ def anchor(results: Results) -> str:
 
 
 def nearest(entries: Iterable[Mapping[str, Any]], bpp: float) -> Mapping[str, Any]:
-    """Returns the row or mean whose rate is nearest to bpp, as a ratio."""
+    """Returns the row or mean whose rate has the ratio to bpp that is nearest to 1."""
     return min(entries, key=lambda entry: abs(math.log(max(entry["bpp"], 1e-9) / max(bpp, 1e-9))))
 
 
 def near_keys(results: Results) -> set[Key]:
-    """Returns all points of models and controls, and of baselines those nearest to the anchor's."""
+    """Returns all points of models and controls, and of baselines the nearest to the anchor's."""
     rates = [mean["bpp"] for mean in rated(results, anchor(results))]
     near = set()
     for codec, about in results["codecs"].items():
@@ -91,28 +91,28 @@ def near_keys(results: Results) -> set[Key]:
 
 
 def rated(results: Results, codec: str) -> list[Mapping[str, Any]]:
-    """Returns the means of a codec in order of rate, without those that lack some image."""
+    """Returns the means of a codec over all images, in order of rate."""
     means = [m for m in results["means"] if m["codec"] == codec and m["bpp"] is not None]
-    return sorted(means, key=_rate)
+    return sorted(means, key=itemgetter("bpp"))
 
 
 def curves(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Returns by metric the plotted points {"codec", "point", "bpp", "value"} in order of rate."""
-    points: dict[str, list[dict[str, Any]]] = {}
     means = [mean for codec in results["codecs"] for mean in rated(results, codec)]
-    rates = {(mean["codec"], mean["point"]): mean["bpp"] for mean in means}
+    rates = {point_of(mean): mean["bpp"] for mean in means}
     found = [(m, mean, mean["values"].get(m)) for mean in means for m in results["metrics"]]
     found += [(entry["metric"], entry, entry["value"]) for entry in results["sets"]]
+    points: dict[str, list[dict[str, Any]]] = {}
     for metric, entry, value in found:
-        key = (entry["codec"], entry["point"])
-        if value is not None and key in rates:
-            point = {"codec": key[0], "point": key[1], "bpp": rates[key], "value": value}
+        codec, name = point_of(entry)
+        if value is not None and (codec, name) in rates:
+            point = {"codec": codec, "point": name, "bpp": rates[codec, name], "value": value}
             points.setdefault(metric, []).append(point)
-    return {metric: sorted(p, key=_rate) for metric, p in points.items()}
+    return {metric: sorted(p, key=itemgetter("bpp")) for metric, p in points.items()}
 
 
 def described(results: Results, metric: str) -> dict[str, Any]:
-    """Returns the description of a metric, also of one that the results do not describe."""
+    """Returns the description of a metric, with defaults for what the results do not say."""
     unknown = {"label": metric, "unit": "", "better": "lower", "decimals": 4, "reference": ""}
     return unknown | results["metrics"].get(metric, {})
 
@@ -143,15 +143,16 @@ def _rate(entry: Mapping[str, Any]) -> float:
 
 def _distances(results: Results) -> dict[tuple[str, str], dict[Key, Mapping[str, Any]]]:
     """Returns by (metric, protocol) the entries of the metrics of sets that have any number."""
-    found: dict[tuple[str, str], dict[Key, Mapping[str, Any]]] = {}
-    for entry in results["sets"]:
-        if entry["value"] is not None:
-            column = (entry["metric"], protocol_text(entry["protocol"]))
-            found.setdefault(column, {})[entry["codec"], entry["point"]] = entry
-    for (metric, _), entries in found.items():
-        for entry in results["sets"]:
-            if entry["metric"] == metric and entry["value"] is None:
-                entries.setdefault((entry["codec"], entry["point"]), entry)
+
+    def column(entry: Mapping[str, Any]) -> tuple[str, str]:
+        return entry["metric"], protocol_text(entry["protocol"])
+
+    measured = grouped((e for e in results["sets"] if e["value"] is not None), column)
+    found = {}
+    for (metric, protocol), entries in measured.items():
+        # An entry without a number may lack the protocol: it stands in every column of its metric.
+        lacking = [e for e in results["sets"] if e["metric"] == metric and e["value"] is None]
+        found[metric, protocol] = {point_of(entry): entry for entry in lacking + entries}
     return found
 
 
@@ -163,7 +164,7 @@ def _mean_cell(
     if value is not None:
         return f"{value:.{decimals}f}", None
     rows, failed = (
-        [e for e in entries if (e["codec"], e["point"]) == (mean["codec"], mean["point"])]
+        [e for e in entries if point_of(e) == point_of(mean)]
         for entries in (results["rows"], results["meta"].get("failed", ()))
     )
     lacking = [row for row in rows if value_of(row, name) is None]
@@ -182,7 +183,7 @@ def _estimate_cell(mean: Mapping[str, Any]) -> tuple[str, None]:
 def _set_cell(
     entries: Mapping[Key, Mapping[str, Any]], decimals: int, mean: Mapping[str, Any]
 ) -> tuple[str, str | None]:
-    entry = entries.get((mean["codec"], mean["point"]))
+    entry = entries.get(point_of(mean))
     if entry and entry["value"] is not None:
         return f"{entry['value']:.{decimals}f}", None
     reason = entry["not_measured"] if entry else None

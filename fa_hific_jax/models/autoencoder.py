@@ -223,8 +223,10 @@ class Autoencoder(nn.Module):
         if features is None:
             return self.linear_synthesis(y_hat, size), ()
         picture = None if y_hat is None else self.linear_synthesis(y_hat, size)
-        seen = (features, picture) if folds(self.config.generator_widths) else (features,)
-        image, fcm_features = self.generator.upsample(*seen, size, key, detail)
+        if isinstance(self.generator, FoldedGenerator):
+            image, fcm_features = self.generator.upsample(features, picture, size, key, detail)
+        else:
+            image, fcm_features = self.generator.upsample(features, size, key, detail)
         if picture is not None:
             image = image + picture
         if self.config.input_range == "symmetric":

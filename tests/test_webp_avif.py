@@ -107,7 +107,7 @@ def test_unknown_code_points_and_gain_maps_are_noted():
     note = "its color space of the code points 99/13 is not known and was ignored"
     assert read_image(avif(99, 13)).notes == (note,)
     brands = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaftmap"
-    assert isobmff.take_apart(BytesIO(brands)).notes == ("its HDR gain map is left out",)
+    assert isobmff.parse(BytesIO(brands)).notes == ("its HDR gain map is left out",)
 
 
 def test_kinds_that_need_more_than_pillow_are_named(monkeypatch):

@@ -13,8 +13,8 @@ from PIL import Image
 from fa_hific_jax.data import color, metadata, png, profiles, tiff
 from fa_hific_jax.data.levels import colors_and_alpha
 from fa_hific_jax.data.metadata import Metadata
-from fa_hific_jax.data.opening import check_size, loaded, open_image, readable, take_apart
-from fa_hific_jax.data.parts import FURTHER_PAGES, FURTHER_SIZES, Parts
+from fa_hific_jax.data.opening import check_size, loaded, open_image, parse, readable
+from fa_hific_jax.data.parsed import FURTHER_PAGES, FURTHER_SIZES, ParsedFile
 
 MAX_PIXELS = 512 * 2**20  # also the most that a compressed file may announce
 
@@ -64,23 +64,23 @@ def read_image(
       UserError: no image, a damaged one, or more than `max_pixels` pixels.
     """
     with readable(source) as (file, name):
-        parts = take_apart(file)
-        check_size(name, parts.size, max_pixels)
-        image = open_image(parts)
-        check_size(name, parts.size or image.size, max_pixels)
-        notes = list(parts.notes)
-        image = loaded(image, parts, notes)
+        parsed = parse(file)
+        check_size(name, parsed.size, max_pixels)
+        image = open_image(parsed)
+        check_size(name, parsed.size or image.size, max_pixels)
+        notes = list(parsed.notes)
+        image = loaded(image, parsed, notes)
         if getattr(image, "is_animated", False):
             notes.append(FURTHER_PAGES)
         if len(image.info.get("sizes", ())) > 1:  # of icons
             notes.append(FURTHER_SIZES)
-        orientation = parts.orientation if parts.layout else _orientation(image, notes)
+        orientation = parsed.orientation if parsed.layout else _orientation(image, notes)
         turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
-        colors, alpha = _without_alpha(image, parts, notes)
-        rgb = np.array(turn(_srgb(image, colors, parts, notes)), order="C")
+        colors, alpha = _without_alpha(image, parsed, notes)
+        rgb = np.array(turn(_srgb(image, colors, parsed, notes)), order="C")
         if alpha is not None:
             alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
-        kept = metadata.of(image, parts) if keep_metadata else Metadata()
+        kept = metadata.of(image, parsed) if keep_metadata else Metadata()
         return Picture(rgb, alpha, tuple(notes), kept)
 
 
@@ -105,13 +105,13 @@ def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
       UserError: no image.
     """
     with readable(source) as (file, _):
-        parts = take_apart(file, header_only=True)
-        if parts.size:
-            stored, (width, height) = _with_info(parts.info), parts.size
+        parsed = parse(file, header_only=True)
+        if parsed.size:
+            stored, (width, height) = _with_info(parsed.info), parsed.size
         else:
-            stored = open_image(parts)
+            stored = open_image(parsed)
             width, height = stored.size
-        turned = {parts.orientation, _orientation(stored, [])} & _SIDEWAYS
+        turned = {parsed.orientation, _orientation(stored, [])} & _SIDEWAYS
         return (width, height) if turned else (height, width)
 
 
@@ -141,18 +141,18 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 
 
 def _without_alpha(
-    image: Image.Image, parts: Parts, notes: list[str]
+    image: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> tuple[Image.Image, np.ndarray | None]:
     """Colors and transparency apart; colors keep profile and, where they were gray, one band."""
-    if parts.layout is not None:
-        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parts.planes)]
-        samples = tiff.samples(planes, parts.layout, parts.size[0])
-        levels, alpha = colors_and_alpha(samples, parts.layout, notes)
+    if parsed.layout is not None:
+        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parsed.planes)]
+        samples = tiff.samples(planes, parsed.layout, parsed.size[0])
+        levels, alpha = colors_and_alpha(samples, parsed.layout, notes)
         colors = Image.fromarray(levels)
-        colors.info.update(parts.info)
+        colors.info.update(parsed.info)
         return colors, alpha
-    if parts.key:
-        return image, np.where(_is_clear(image, parts), 0, 255).astype(np.uint8)
+    if parsed.key:
+        return image, np.where(_is_clear(image, parsed), 0, 255).astype(np.uint8)
     if not image.has_transparency_data:
         return image, None
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -165,26 +165,26 @@ def _without_alpha(
     return colors, alpha
 
 
-def _is_clear(image: Image.Image, parts: Parts) -> Bool[np.ndarray, "h w"]:
+def _is_clear(image: Image.Image, parsed: ParsedFile) -> Bool[np.ndarray, "h w"]:
     """Where an image of PNG without an alpha channel has the level, or color, that is clear."""
-    if len(parts.key) == 3:
-        levels = png.deep_color(parts, image) if parts.depth == 16 else np.asarray(image)
-        return np.all(levels == np.array(parts.key, levels.dtype), axis=-1)
-    scale = 255 // (2**parts.depth - 1) if parts.depth < 8 else 1
-    return np.asarray(image.convert("L") if image.mode == "1" else image) == scale * parts.key[0]
+    if len(parsed.key) == 3:
+        levels = png.deep_color(parsed, image) if parsed.depth == 16 else np.asarray(image)
+        return np.all(levels == np.array(parsed.key, levels.dtype), axis=-1)
+    scale = 255 // (2**parsed.depth - 1) if parsed.depth < 8 else 1
+    return np.asarray(image.convert("L") if image.mode == "1" else image) == scale * parsed.key[0]
 
 
 def _srgb(
-    image: Image.Image, colors: Image.Image, parts: Parts, notes: list[str]
+    image: Image.Image, colors: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    if parts.space is None or "icc_profile" in colors.info:
+    if parsed.space is None or "icc_profile" in colors.info:
         return np.asarray(profiles.to_srgb(colors, notes))
     if colors.mode.startswith("I"):
         levels = np.asarray(colors).astype(np.uint16)
-    elif parts.depth == 16 and image.mode in ("RGB", "RGBA"):
-        levels = png.deep_color(parts, image)
+    elif parsed.depth == 16 and image.mode in ("RGB", "RGBA"):
+        levels = png.deep_color(parsed, image)
     else:
         levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
-    rgb, more = color.to_srgb(levels, parts.space)
+    rgb, more = color.to_srgb(levels, parsed.space)
     notes.extend(more)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)

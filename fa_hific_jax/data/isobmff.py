@@ -4,7 +4,7 @@ import struct
 from io import BufferedIOBase
 
 from fa_hific_jax.data import color
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parsed import ParsedFile
 
 _HEAD = 2**16  # bytes that hold the description of any picture that is not a film
 _AVIF = {b"avif", b"avis"}
@@ -20,7 +20,7 @@ def brands(start: bytes) -> tuple[bytes, ...]:
     return tuple(body[at : at + 4] for at in (0, *range(8, len(body), 4)))
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
+def parse(file: BufferedIOBase) -> ParsedFile:
     """Returns the parts of an AVIF, or of HEIC where pillow-heif is installed.
 
     Raises:
@@ -45,7 +45,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
                 f"its color space of the code points {primaries}/{transfer} is not known and was "
                 "ignored"
             )
-    return Parts(file, space=space, notes=tuple(notes))
+    return ParsedFile(file, space=space, notes=tuple(notes))
 
 
 def _register_heic() -> None:

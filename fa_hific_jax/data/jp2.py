@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from io import BufferedIOBase
 
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parsed import ParsedFile
 
 SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _BY_NUMBER, _PROFILES = 1, (2, 3)
@@ -12,7 +12,7 @@ _BY_NUMBER, _PROFILES = 1, (2, 3)
 _KNOWN = (12, 16, 17, 18)
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
+def parse(file: BufferedIOBase) -> ParsedFile:
     """Returns the parts of a JP2: its profile, or a note on a color space that is not known."""
     profile, number = b"", None
     for body in _colors(file):
@@ -23,10 +23,10 @@ def take_apart(file: BufferedIOBase) -> Parts:
             (number,) = struct.unpack_from(">I", body, 3)
     file.seek(0)
     if profile:
-        return Parts(file, info={"icc_profile": profile})
+        return ParsedFile(file, info={"icc_profile": profile})
     known = number is None or number in _KNOWN
     note = f"its color space of the number {number} is not known and was ignored"
-    return Parts(file, notes=() if known else (note,))
+    return ParsedFile(file, notes=() if known else (note,))
 
 
 def _colors(file: BufferedIOBase) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import TRUNCATED, Parts
+from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile
 
 SIGNATURE = b"\xff\xd8\xff"
 _SOS, _COMMENT = 0xDA, 0xFE
@@ -31,7 +31,7 @@ class _Segment(NamedTuple):
     start: int
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
+def parse(file: BufferedIOBase) -> ParsedFile:
     """The parts of a JPEG: Pillow gets what decodes the first picture, and Adobe's marker."""
     data = file.read()
     segments = []
@@ -40,7 +40,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
         if segment.marker == _SOS:
             break
     else:
-        return Parts(io.BytesIO(data))
+        return ParsedFile(io.BytesIO(data))
     kept = [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT, _SOS)]
     known = [s for s in segments if _colors(s)]
     head = b"".join(
@@ -49,7 +49,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
     notes: list[str] = []
     info = _information(segments, notes)
     pixels = io.BytesIO(SIGNATURE[:2] + head + data[segments[-1].start :])
-    return Parts(pixels, info=info, notes=tuple(notes))
+    return ParsedFile(pixels, info=info, notes=tuple(notes))
 
 
 def ended(data: bytes) -> bytes:

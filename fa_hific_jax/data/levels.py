@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from fa_hific_jax.data.parts import EXTRA_SAMPLES, Layout
+from fa_hific_jax.data.parsed import EXTRA_SAMPLES, Layout
 
 _STRIP = 2**20  # values scaled at once
 

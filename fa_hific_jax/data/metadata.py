@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parsed import ParsedFile
 
 _PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
@@ -33,14 +33,14 @@ def orientation(xmp: bytes | str) -> int:
     return int(found[2]) if found else 1
 
 
-def of(image: Image.Image, parts: Parts) -> Metadata:
+def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
     """The metadata of an opened file, with the orientation of an upright picture."""
-    info = image.info | parts.info
+    info = image.info | parsed.info
     xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
     exif = info.get("exif", b"")
     if image.format == "TIFF":
-        exif = _of_tiff(parts)
+        exif = _of_tiff(parsed)
     elif not exif and "Raw profile type exif" in info:
         with contextlib.suppress(ValueError):
             exif = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
@@ -61,13 +61,13 @@ def _upright(exif: bytes) -> bytes:
     return exif[:place] + struct.pack(f"{head.order}HH", 1, 0) + exif[place + 4 :]
 
 
-def _of_tiff(parts: Parts) -> bytes:
+def _of_tiff(parsed: ParsedFile) -> bytes:
     """What describes the photograph, as EXIF of its own; b"" where there is nothing."""
     found, kept = Image.Exif(), Image.Exif()
     try:
-        found.endian = tags.header(parts.pixels).order
-        parts.pixels.seek(0)
-        found.load_from_fp(parts.pixels, parts.directory or None)
+        found.endian = tags.header(parsed.pixels).order
+        parsed.pixels.seek(0)
+        found.load_from_fp(parsed.pixels, parsed.directory or None)
         kept.update({tag: found[tag] for tag in _DESCRIBING if tag in found})
         for directory in _DIRECTORIES:
             if values := dict(found.get_ifd(directory)):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parts import FURTHER_PAGES, TRUNCATED, Parts, listed
+from fa_hific_jax.data.parsed import FURTHER_PAGES, TRUNCATED, ParsedFile, listed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
@@ -35,7 +35,7 @@ class _Chunk(NamedTuple):
     sound: bool  # whole, with the right checksum
 
 
-def take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
+def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
     """The parts of a PNG, without pixels if so asked.
 
     Raises ValueError where what the pixels need is damaged.
@@ -48,13 +48,13 @@ def take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
     space = _space(kept, notes)
     if space is not None:
         info.pop("icc_profile", None)
-    return Parts(pixels, header[:2], info, space, kept.get("key", ()), header[2], tuple(notes))
+    return ParsedFile(pixels, header[:2], info, space, kept.get("key", ()), header[2], tuple(notes))
 
 
-def deep_color(parts: Parts, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
+def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
     """All 16 bits of RGB or RGBA, of which Pillow's image has the upper 8."""
-    parts.pixels.seek(0)
-    with Image.open(parts.pixels) as image:
+    parsed.pixels.seek(0)
+    with Image.open(parsed.pixels) as image:
         tile = image.tile[0]  # pyright: ignore[reportAttributeAccessIssue]
         image.tile = [(*tile[:3], tile[3].replace("16B", "16L"))]  # pyright: ignore
         lower = np.asarray(image)[..., :3]

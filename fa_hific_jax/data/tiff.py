@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import EXTRA_SAMPLES, FURTHER_PAGES, TRUNCATED, Layout, Parts
+from fa_hific_jax.data.parsed import EXTRA_SAMPLES, FURTHER_PAGES, TRUNCATED, Layout, ParsedFile
 from fa_hific_jax.data.tags import Header, Tags
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -36,7 +36,7 @@ _THUMBNAIL = (
 _STRIP = 2**18  # samples unpacked at once
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
+def parse(file: BufferedIOBase) -> ParsedFile:
     """The parts of a TIFF; raises ValueError, with the reason, where it is not one to read."""
     try:
         head = tags.header(file)
@@ -45,7 +45,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
         others = list(_other_directories(file, head, first, following))
     except (ValueError, LookupError, struct.error):
         file.seek(0)
-        return Parts(file)  # Pillow's to judge
+        return ParsedFile(file)  # Pillow's to judge
     file.seek(8)
     canon = file.read(4) == b"CR\2\0" and head.first == 16
     if canon or _DNG_VERSION in first or _is_raw([first, *others]):
@@ -61,7 +61,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
         if head.big and head.order == ">":  # Pillow takes it for a TIFF of 32 bits.
             notes += (FURTHER_PAGES,) if following else ()
             file = _with_short_offsets(file.read(), first)
-        return Parts(file, size, info, notes=notes, orientation=orientation)
+        return ParsedFile(file, size, info, notes=notes, orientation=orientation)
     layout = _layout(first, head)
     data = file.read()
     directories = [_as_bytes(first, layout, plane) for plane in range(_planes(first))]
@@ -71,7 +71,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
         planes = [_with_short_offsets(data, each) for each in directories]
     else:
         planes = [io.BytesIO(tags.with_directory(data, head, each)) for each in directories]
-    return Parts(
+    return ParsedFile(
         planes[0],
         size,
         info,

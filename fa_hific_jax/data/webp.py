@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any
 
-from fa_hific_jax.data.parts import TRUNCATED, Parts, listed
+from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile, listed
 
 _HEAD = 12  # bytes: RIFF, the size of what follows, WEBP
 _NEEDED = (b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
@@ -20,7 +20,7 @@ def is_webp(start: bytes) -> bool:
     return start[:4] == b"RIFF" and start[8:_HEAD] == b"WEBP"
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
+def parse(file: BufferedIOBase) -> ParsedFile:
     """The parts of a WebP; damage elsewhere than in EXIF, XMP and length is left to Pillow.
 
     Raises ValueError where pixels are missing.
@@ -42,7 +42,7 @@ def take_apart(file: BufferedIOBase) -> Parts:
     chunks = b"WEBP" + b"".join(kept)
     pixels = io.BytesIO(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
     notes = (f"its {listed(damaged)} chunk is damaged and ignored",) if damaged else ()
-    return Parts(pixels, info=info, notes=notes)
+    return ParsedFile(pixels, info=info, notes=notes)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:

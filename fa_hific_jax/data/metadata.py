@@ -1,4 +1,4 @@
-"""EXIF and XMP of an image file, as they are true of the upright sRGB picture made of it."""
+"""Extracts EXIF and XMP from image files and adapts them to the upright decoded picture."""
 
 import contextlib
 import io
@@ -13,28 +13,28 @@ from fa_hific_jax.data.parsed import ParsedFile
 
 _PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
-_DIRECTORIES = (0x8769, 0x8825)  # of the exposure and of the place
-# Of a TIFF's own tags those that describe the photograph, not how its pixels are stored: title,
-# maker, model, software, date, artist, copyright.
+_DIRECTORIES = (0x8769, 0x8825)  # EXIF's directories of the exposure and of the place (GPS)
+# Tags of a TIFF that describe the photograph, not how its pixels are stored: title, maker, model,
+# software, date, artist, copyright.
 _DESCRIBING = (270, 271, 272, 305, 306, 315, 33432)
 _TURN = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)(\d+)")
 
 
 class Metadata(NamedTuple):
-    """EXIF as a TIFF structure and XMP as a packet in UTF-8; b"" where there is none."""
+    """EXIF as a TIFF structure and XMP as a UTF-8 packet; b"" if a file has none."""
 
     exif: bytes = b""
     xmp: bytes = b""
 
 
 def orientation(xmp: bytes | str) -> int:
-    """EXIF's number for how a picture is turned, as XMP has it; 1 where it does not say."""
+    """Returns the orientation that an XMP packet states, as EXIF numbers it; 1 if there is none."""
     found = _TURN.search(xmp.encode() if isinstance(xmp, str) else xmp)
     return int(found[2]) if found else 1
 
 
 def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
-    """The metadata of an opened file, with the orientation of an upright picture."""
+    """Returns the metadata of an opened file, with the orientation set to upright."""
     info = image.info | parsed.info
     xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
@@ -48,7 +48,7 @@ def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
 
 
 def _upright(exif: bytes) -> bytes:
-    """The same bytes, so that no offset of a maker's notes breaks, but for the orientation."""
+    """Sets the orientation to 1 in place, since maker notes depend on the offsets of all bytes."""
     exif = exif.removeprefix(_PREFIX)
     try:
         head = tags.header(io.BytesIO(exif))
@@ -62,7 +62,7 @@ def _upright(exif: bytes) -> bytes:
 
 
 def _of_tiff(parsed: ParsedFile) -> bytes:
-    """What describes the photograph, as EXIF of its own; b"" where there is nothing."""
+    """Returns new EXIF with the tags that describe the photograph; b"" if there are none."""
     found, kept = Image.Exif(), Image.Exif()
     try:
         found.endian = tags.header(parsed.pixels).order
@@ -73,5 +73,5 @@ def _of_tiff(parsed: ParsedFile) -> bytes:
             if values := dict(found.get_ifd(directory)):
                 kept[directory] = values
         return kept.tobytes().removeprefix(_PREFIX) if len(kept) else b""
-    except Exception:  # Pillow raises errors of many types on broken tags
+    except Exception:  # Pillow raises many types for damaged tags.
         return b""

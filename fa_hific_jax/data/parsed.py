@@ -72,3 +72,11 @@ def listed(words: list[str]) -> str:
     """Returns the distinct words as an English list: "a, b and c"."""
     words = list(dict.fromkeys(words))
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def damaged_chunks(names: list[str]) -> tuple[str, ...]:
+    """Returns the note on damaged chunks, nothing if there are none."""
+    if not names:
+        return ()
+    rest = "chunk is damaged and was" if len(set(names)) == 1 else "chunks are damaged and were"
+    return (f"its {listed(names)} {rest} ignored",)

@@ -161,9 +161,7 @@ def test_floating_point_pixels_are_scaled_and_noted(values, levels, span):
 def test_wide_integers_are_scaled_and_noted():
     check(read_image(saved(np.array([[0, 257, 65535]], np.int32), "TIFF")), gray([[0, 1, 255]]))
     wide = read_image(saved(np.array([[-100, 0, 155]], np.int32), "TIFF"))
-    check(
-        wide, gray([[0, 100, 255]]), notes=("its gray level -100 became black and 155 white",)
-    )
+    check(wide, gray([[0, 100, 255]]), notes=("its gray level -100 became black and 155 white",))
 
 
 @pytest.mark.parametrize("marker", [True, False])

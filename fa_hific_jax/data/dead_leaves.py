@@ -47,27 +47,17 @@ class DeadLeaves:
 
 
 class _Leaves(NamedTuple):
-    """Outlines of n shapes, from bottom to top, in points (pixels times the oversampling).
+    """Outlines of n shapes, from bottom to top, in points (pixels times the oversampling)."""
 
-    Attributes:
-      center: x and y of the center.
-      reach: half the width and half the height of a box around the shape.
-      along: row vector that maps an offset from the center to the shape's coordinate u. The shape
-        extends about 1 in u and in v.
-      across: row vector that maps an offset from the center to the shape's coordinate v.
-      box: True for parallelograms, False for rounded shapes.
-      bend: 0 for ellipses, up to 0.5 for eggs.
-      chord: row vector of the line that cuts rounded shapes: offsets whose product exceeds 1 are
-        outside.
-    """
-
-    center: Float[np.ndarray, "... 2"]
-    reach: Float[np.ndarray, "... 2"]
-    along: Float[np.ndarray, "... 2"]
-    across: Float[np.ndarray, "... 2"]
-    box: Bool[np.ndarray, "..."]
-    bend: Float[np.ndarray, "..."]
-    chord: Float[np.ndarray, "... 2"]
+    center: Float[np.ndarray, "... 2"]  # x, y
+    reach: Float[np.ndarray, "... 2"]  # half the width and height of the bounding box
+    along: Float[np.ndarray, "... 2"]  # Its dot product with an offset from the center is u,
+    across: Float[
+        np.ndarray, "... 2"
+    ]  # that of this is v; inside the shape both are at most about 1.
+    box: Bool[np.ndarray, "..."]  # True for parallelograms, False for rounded shapes
+    bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
+    chord: Float[np.ndarray, "... 2"]  # Rounded shapes end where that of this exceeds 1.
 
 
 class _Textures(NamedTuple):

@@ -34,7 +34,7 @@ class _Segment(NamedTuple):
 def parse(file: BufferedIOBase) -> ParsedFile:
     """Parses a JPEG file: Pillow gets what the first picture needs, with JFIF's and Adobe's marker.
 
-    Without a scan, Pillow gets the whole file to judge.
+    A file without a scan goes to Pillow unchanged.
     """
     data = file.read()
     segments = []

@@ -14,20 +14,16 @@ def eight_bits(
     bits: int | None = None,
     negative: bool = False,
 ) -> UInt8[np.ndarray, "h w *c"]:
-    """Scales values to 0 ... 255 and rounds to nearest.
+    """Scales a range of values to 0 ... 255 and rounds to nearest; an unusual range is noted.
 
-    The range that is scaled depends on the type:
-
-    - Unsigned integers of up to 16 bits: 0 to 2^bits - 1.
-    - Signed integers of up to 16 bits: 0 to their largest possible value.
-    - Wider integers: 0 to 65535.
-    - Floating point: 0 to 1, 255 or 65535, the first that contains all values.
-
-    If values lie outside that range, it is the lowest to the highest value instead.
+    The range of unsigned integers of up to 16 bits is 0 to 2^bits - 1, that of signed ones 0 to
+    their largest possible value, that of wider integers 0 to 65535. Floating point has the first
+    of 0 to 1, 255 or 65535 that contains all values. If values are outside, the range is from the
+    lowest to the highest value instead.
 
     Args:
       values: gray or color levels.
-      notes: gets a sentence if the range is not obvious from the type.
+      notes: the list to which a sentence about the range is added.
       bits: number of bits per value; by default those of the type.
       negative: True if the low end of the range is white.
     """

@@ -30,7 +30,7 @@ def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
         found = _remote(pattern, wanted) if is_remote(pattern) else _local(pattern, wanted)
     except UserError:
         raise
-    except Exception as error:  # Clients of storage services raise many types.
+    except Exception as error:  # Clients of storage services raise errors of many types.
         remedy = ", and that gcsfs is installed" if is_remote(pattern) else ""
         raise UserError(_unlisted(pattern, error) + remedy) from error
     return sorted(found)

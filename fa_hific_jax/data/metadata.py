@@ -73,5 +73,5 @@ def _of_tiff(parsed: ParsedFile) -> bytes:
             if values := dict(found.get_ifd(directory)):
                 kept[directory] = values
         return kept.tobytes().removeprefix(_PREFIX) if len(kept) else b""
-    except Exception:  # Pillow raises many types for damaged tags.
+    except Exception:  # Pillow raises errors of many types on damaged tags.
         return b""

@@ -40,7 +40,7 @@ def readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
         raise
     except Image.UnidentifiedImageError as error:
         raise _unreadable(name, "not of a kind that Pillow knows") from error
-    except Exception as error:  # Pillow raises many types for damaged files.
+    except Exception as error:  # Pillow raises errors of many types on damaged files.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _unreadable(name, " ".join(reason.split())) from error
 

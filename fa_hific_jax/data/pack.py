@@ -42,22 +42,15 @@ _WRITER = "group_size:1,uncompressed"
 class Plan:
     """The images to pack and how to pack them.
 
-    Attributes:
-      paths: the image files.
-      sizes: sizes of the files in bytes.
-      shards: number of shards.
-      min_side: images with a side below this after downsampling are left out, pixels.
-      max_side: images with a side above this are downsampled to it, pixels; 0 for no limit.
-
     Raises:
       UserError: a number is out of range, or `max_side` is below `min_side`.
     """
 
     paths: tuple[str, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # of the files in `paths`, bytes
     shards: int
-    min_side: int = 0
-    max_side: int = 0
+    min_side: int = 0  # Images with a side below this after downsampling are left out. Pixels.
+    max_side: int = 0  # Images with a side above this are downsampled to it. Pixels; 0: no limit.
 
     def __post_init__(self):
         if not 1 <= self.shards <= len(self.paths):
@@ -99,15 +92,10 @@ class Plan:
 
 
 class Prepared(NamedTuple):
-    """The result of preparing one image.
+    """The result of preparing one image."""
 
-    Attributes:
-      record: the encoded image, or None if it is left out.
-      damage: why the image cannot be read; "" if it is readable, but too small when left out.
-    """
-
-    record: bytes | None
-    damage: str = ""
+    record: bytes | None  # the encoded image, or None if it is left out
+    damage: str = ""  # why it cannot be read; "" for an image that is left out as too small
 
 
 def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 _FILTER = Image.Resampling.BILINEAR  # Pillow antialiases it when it downsamples.
-_SUPPORT = 1  # radius of the filter in pixels of the smaller scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,5 +68,5 @@ def resize_box(
 
 def _with_margin(interval: tuple[float, float], size: int, side: int) -> tuple[int, int]:
     start, stop = interval
-    margin = _SUPPORT * max(1.0, (stop - start) / size) + 1.0
+    margin = max(1.0, (stop - start) / size) + 1.0  # the filter's radius and one more pixel
     return max(0, math.floor(start - margin)), min(side, math.ceil(stop + margin))

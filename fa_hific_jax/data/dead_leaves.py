@@ -51,13 +51,13 @@ class _Leaves(NamedTuple):
 
     center: Float[np.ndarray, "... 2"]  # x, y
     reach: Float[np.ndarray, "... 2"]  # half the width and height of the bounding box
-    along: Float[np.ndarray, "... 2"]  # Its dot product with an offset from the center is u,
-    across: Float[
-        np.ndarray, "... 2"
-    ]  # that of this is v; inside the shape both are at most about 1.
+    # Dot products of the next two with an offset from the center are the shape's coordinates u and
+    # v, at most about 1 inside it.
+    along: Float[np.ndarray, "... 2"]
+    across: Float[np.ndarray, "... 2"]
     box: Bool[np.ndarray, "..."]  # True for parallelograms, False for rounded shapes
     bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
-    chord: Float[np.ndarray, "... 2"]  # Rounded shapes end where that of this exceeds 1.
+    chord: Float[np.ndarray, "... 2"]  # cuts rounded shapes off where its dot product exceeds 1
 
 
 class _Textures(NamedTuple):

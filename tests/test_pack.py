@@ -134,7 +134,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch):
         run(photos, "-o", stopped, "--shards", "4", "--jobs", "1")
     assert interrupt.value.code == 130
     assert names(stopped) == [*names(unbroken)[:2], "manifest.json"]
-    with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: give the same `fa-h"):
+    with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: run the same `fa-h"):
         ArrayRecords(str(stopped))
     seen.clear()
     monkeypatch.setattr(

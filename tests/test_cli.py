@@ -344,7 +344,7 @@ def test_drop_alpha_lays_on_white(models):
 def test_notes_name_their_image(models, capsys):
     Image.new("RGB", (3, 2)).save("a.gif", save_all=True, append_images=[Image.new("L", (3, 2), 9)])
     assert run("compress", "a.gif") == 0
-    expected = "note: a.gif: of its several frames or pages only the first is kept\n"
+    expected = "note: a.gif: only the first of its frames or pages is kept\n"
     assert capsys.readouterr().err == expected
 
 

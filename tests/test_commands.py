@@ -196,7 +196,7 @@ def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, 
     assert sentence(*arguments).startswith(f"{folder}: no images here; expected a folder or glob")
     (folder / "broken.png").write_text("no picture")
     said = sentence(*arguments)
-    assert said.startswith("not one of the 1 images of a source can be read, as ")
+    assert said.startswith("none of the 1 images of a source can be read: ")
     assert f"{folder / 'broken.png'}: cannot be read as an image" in said
 
 

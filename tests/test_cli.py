@@ -158,7 +158,7 @@ def test_nothing_is_overwritten_without_force(models, capsys):
     Path("in/b.fahj").write_bytes(b"precious")
     Path("in/c.fahj").symlink_to("nowhere")
     sentence = refused(capsys, "compress", "in")
-    assert sentence.startswith("in/b.fahj and 1 more: there already: give --force to overwrite")
+    assert sentence.startswith("in/b.fahj and 1 more: exist already: give --force to overwrite")
     assert models == []
     assert run("compress", "in", "--force") == 0
     assert Path("in/b.fahj").read_bytes()[:4] == b"FAHJ"

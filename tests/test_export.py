@@ -63,7 +63,7 @@ def test_step_precision_and_replacement_are_the_users(workdir, tmp_path, capsys)
         export(workdir, "-o", tmp_path / "model")
     assert end.value.code == 2
     assert (
-        "there already: choose another name, or replace it with --force" in capsys.readouterr().err
+        "exists already: choose another name, or replace it with --force" in capsys.readouterr().err
     )
     export(workdir, "-o", tmp_path / "model", "--force")
     assert load_model(tmp_path / "model").origin["step"] == 7

@@ -165,7 +165,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused():
 
 
 def test_existing_folder_is_replaced_on_request_and_only_if_it_is_a_model(folder, copied, tmp_path):
-    with pytest.raises(UserError, match="copy: there already: choose another name, or replace it"):
+    with pytest.raises(UserError, match="copy: exists already: choose another name, or replace it"):
         save_model(coding_model(), copied)
     save_model(coding_model(seed=2), copied, replace=True)
     assert load_model(copied).model_id == coding_model(seed=2).model_id

@@ -374,12 +374,12 @@ def test_a_device_that_this_machine_lacks_is_one_sentence(platform):
         (
             ValueError("invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
             2,
-            "error: JAX_ENABLE_X64 is 'maybe', which JAX does not take: unset that variable",
+            "error: JAX_ENABLE_X64 is 'maybe', which JAX does not accept: unset that variable",
         ),
         (
             ValueError('Invalid value "x" for JAX flag jax_default_prng_impl'),
             2,
-            "error: JAX_DEFAULT_PRNG_IMPL is 'x', which JAX does not take: unset that variable",
+            "error: JAX_DEFAULT_PRNG_IMPL is 'x', which JAX does not accept: unset that variable",
         ),
     ],
 )

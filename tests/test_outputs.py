@@ -149,7 +149,7 @@ def test_the_second_of_two_runs_without_force_is_refused(models, monkeypatch, ca
 
     monkeypatch.setattr(runtime, "model_to_use", meanwhile)
     assert run("compress", "a.png") == 1
-    assert capsys.readouterr().err.startswith("error: a.png: a.fahj: there already: give --force")
+    assert capsys.readouterr().err.startswith("error: a.png: a.fahj: exists already: give --force")
     assert Path("a.fahj").read_bytes() == b"of another process"
     Path("a.fahj").unlink()
     assert run("compress", "a.png", "--skip-existing") == 0
@@ -164,7 +164,7 @@ def test_an_interrupted_batch_goes_on(models, capsys):
     before = Path("out/b.fahj").stat()
     capsys.readouterr()
     assert run("compress", "in", "-o", "out", "--skip-existing") == 0
-    assert "1 of 3 files are there already and stay" in capsys.readouterr().err
+    assert "1 of 3 files exist already and stay" in capsys.readouterr().err
     assert len(models[1].calls) == 2 and written("out") == ["a.fahj", "b.fahj", "c.fahj"]
     assert Path("out/b.fahj").stat() == before
     assert run("compress", "in", "-o", "out", "--skip-existing") == 0
@@ -184,7 +184,7 @@ def test_existing_files_that_are_cut_off_are_named(models, capsys, share):
         cut.write_bytes(whole[: int(share * len(whole))])
         capsys.readouterr()
         assert run(command, source, "-o", out, "--skip-existing") == 1
-        assert f"error: {cut}: is there already and is not a whole file" in capsys.readouterr().err
+        assert f"error: {cut}: exists already and is incomplete" in capsys.readouterr().err
         assert cut.stat().st_size < len(whole)
         cut.unlink()
         assert run(command, source, "-o", out, "--skip-existing") == 0

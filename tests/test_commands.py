@@ -206,7 +206,7 @@ def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
     assert said == f"--workdir {missing} holds no checkpoints folder: train there with train.py"
     (tmp_path / "checkpoints").mkdir()
     said = sentence("eval.py", DEMO, f"--workdir={tmp_path}")
-    assert said == f"{tmp_path}/checkpoints holds no whole checkpoint: train there with train.py"
+    assert said == f"{tmp_path}/checkpoints holds no complete checkpoint: train there with train.py"
 
 
 @pytest.mark.parametrize(

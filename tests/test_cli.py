@@ -243,7 +243,7 @@ def test_a_rate_that_the_smallest_file_exceeds_is_noted(models, capsys):
     image("a.png", 60, 90)
     run("compress", "a.png", "--model", "gains", "--bpp", "0.4")
     size = Path("a.fahj").stat().st_size
-    note = f"note: a.png: its smallest file has {8 * size / 5400:.3g} bits per pixel"
+    note = f"note: a.png: the smallest possible file has {8 * size / 5400:.3g} bits per pixel"
     assert note in capsys.readouterr().err
     run("compress", "a.png", "--model", "gains", "--bpp", "40", "--force")
     assert "note:" not in capsys.readouterr().err
@@ -261,8 +261,8 @@ def test_quality_rate_and_detail_reach_a_model_that_has_them(models):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("compress", "a.png", "--quality", "0.5"), "has a single rate: leave --quality and --bpp"),
-        (("compress", "a.png", "--bpp", "0.5"), "has a single rate: leave --quality and --bpp"),
+        (("compress", "a.png", "--quality", "0.5"), "has a single rate: omit --quality and --bpp"),
+        (("compress", "a.png", "--bpp", "0.5"), "has a single rate: omit --quality and --bpp"),
         (("decompress", "a.fahj", "--detail", "1"), "has no frequency complement modules"),
         (("compress", "a.png", "--quality", "1.5"), "argument --quality: invalid"),
         (("compress", "a.png", "--bpp", "0"), "argument --bpp: invalid"),

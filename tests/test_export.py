@@ -95,7 +95,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence_and_the_old_model_stays(
     ("arguments", "sentence"),
     [
         (["{none}"], "holds no checkpoints folder: train there with train.py"),
-        (["{run}", "--step", "5"], "holds no checkpoint of step 5: leave --step out"),
+        (["{run}", "--step", "5"], "holds no checkpoint of step 5: omit --step"),
     ],
 )
 def test_mistakes_are_named(workdir, tmp_path, capsys, arguments, sentence):

@@ -85,7 +85,7 @@ def test_a_name_that_cannot_be_is_one_sentence(tmp_path, name):
 def test_a_file_that_looks_like_an_option_is_named(models, capsys, name):
     image(name)
     assert run("compress", name) == 2
-    assert f"{name}: begins with a hyphen as options do: give ./{name}" in capsys.readouterr().err
+    assert f"{name}: begins with a hyphen like an option: give ./{name}" in capsys.readouterr().err
     assert run("compress", f"./{name}") == 0 and run("compress", "--force", "--", name) == 0
 
 

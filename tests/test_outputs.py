@@ -208,7 +208,7 @@ def test_an_original_is_not_overwritten_by_a_name_that_nobody_gave(models, capsy
 
 
 NAMES = [
-    (["compress", ""], "argument INPUT: an empty name; the current folder is called ."),
+    (["compress", ""], "argument INPUT: an empty name: give . for the current folder"),
     (["compress", "a.png", "-o", ""], "argument -o/--output: '' is no name"),
     (["info", ""], "an empty name"),
     (["pack", "in", "-o", "-", "--shards", "1"], "argument -o/--output: '-' is no name"),
@@ -219,7 +219,7 @@ NAMES = [
     (["get-inception", "--from", ""], "'' is no name"),
     (["import-torch", "a.pt", "-o", ""], "'' is no name"),
     (["plot", "run", "-o", ""], "'' is no name"),
-    (["compress", "a.png", "-o", "~nobody-of-this-name/x"], "no such home folder; ./~nobody"),
+    (["compress", "a.png", "-o", "~nobody-of-this-name/x"], "no such home folder: give ./~nobody"),
     (["compress", "a.png", "--force", "--skip-existing"], "not allowed with argument"),
 ]
 

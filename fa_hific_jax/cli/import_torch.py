@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-range",
         choices=("unit", "symmetric"),
-        help="pixel range that the network sees: unit is 0 to 1; symmetric is -1 to 1, with tanh at "
-        "the end (normalize_input_image, as in the published low and high models)",
+        help="pixel range of the network: unit is 0 to 1, symmetric is -1 to 1 with tanh at the "
+        "end (normalize_input_image, as in the published low and high models)",
     )
     parser.add_argument(
         "--likelihood",

@@ -14,7 +14,8 @@ from test_tiff import of
 
 from fa_hific_jax.codec import bitstream, metadata
 from fa_hific_jax.codec.bitstream import BitstreamError, Container
-from fa_hific_jax.codec.pixels import read_image, write_image
+from fa_hific_jax.codec.pixels import write_image
+from fa_hific_jax.data.images import read_image
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.errors import UserError
 

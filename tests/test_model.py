@@ -170,7 +170,9 @@ def test_existing_folder_is_replaced_on_request_and_only_if_it_is_a_model(folder
     save_model(coding_model(seed=2), copied, replace=True)
     assert load_model(copied).model_id == coding_model(seed=2).model_id
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
-    with pytest.raises(UserError, match="is no model, so it is not replaced: choose another name$"):
+    with pytest.raises(
+        UserError, match="is not a model, so it is not replaced: choose another name$"
+    ):
         save_model(coding_model(), tmp_path, replace=True)
 
 
@@ -192,14 +194,14 @@ def rewrite(folder, **changes):
             ),
             r"weights\.safetensors: is damaged, its SHA-256 is not the one in model\.json: copy or",
         ),
-        (lambda f: (f / "model.json").write_text("{"), r"model\.json: is damaged, it is no JSON:"),
-        (lambda f: (f / "model.json").write_text("[]"), r"is damaged, it tells no format: copy"),
+        (lambda f: (f / "model.json").write_text("{"), r"model\.json: is damaged, it is not JSON:"),
+        (lambda f: (f / "model.json").write_text("[]"), r"is damaged, it states no format: copy"),
         (
             lambda f: rewrite(f, format=2),
             r"copy: has model format 2, this build reads 1: install the release of fa-hific-jax th",
         ),
         (lambda f: rewrite(f, origin=None), r"model\.json: is damaged, 'origin' is missing: copy"),
-        (lambda f: rewrite(f, weights="int4"), r"it tells of weights of 'int4': copy or export"),
+        (lambda f: rewrite(f, weights="int4"), r"it states weights of 'int4': copy or export"),
         (
             lambda f: rewrite(f, id="00" * 8),
             rf"copy: the content is that of model {{id}}, model\.json says {'00' * 8}: copy or exp",

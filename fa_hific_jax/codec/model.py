@@ -363,7 +363,6 @@ def _finished(image: Image, container: bitstream.Container) -> Image:
     return luma(image) if container.gray else image
 
 
-
 def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
     if weights not in WEIGHTS:
         raise UserError(f"there are no weights of {weights!r}: choose one of {', '.join(WEIGHTS)}")

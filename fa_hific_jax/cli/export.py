@@ -130,7 +130,7 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     import numpy as np
 
     from fa_hific_jax.codec import choices, tiling
-    from fa_hific_jax.codec.coding import quantize
+    from fa_hific_jax.codec.coding import quantize, to_symbols
     from fa_hific_jax.codec.programs import Network
     from fa_hific_jax.entropy.gaussian import SCALE_TABLE
     from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
@@ -145,7 +145,7 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
         ((y, z),) = tiling.analyze(network, [image])
         quantized = quantize(model.entropy, y, z)
         mean, scale = jax.device_get(synthesize(quantized.z[None].astype(np.float32)))
-        symbols = np.floor(y - mean[0] + 0.5).astype(np.int32)
+        symbols = to_symbols(y - mean[0])
         pairs = (quantized.y, quantized.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
         bits += [
             ideal_bits(s.ravel(), rows.ravel().astype(np.int32), model.entropy.y_tables)

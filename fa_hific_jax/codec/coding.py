@@ -93,13 +93,28 @@ def quantize(
     Raises:
       UserError: a value is not finite, or too large to be coded.
     """
-    z_symbols = _round(z)
+    z_symbols = to_symbols(z)
     mean, rows = integer_synthesis.parameters(entropy.synthesis, z_symbols)
     symbols = np.empty(y.shape, np.int32)
     for start in range(0, len(y), _ROWS):
         strip = slice(start, start + _ROWS)
-        symbols[strip] = _round(y[strip].astype(np.float64) - mean[strip])
+        symbols[strip] = to_symbols(y[strip].astype(np.float64) - mean[strip])
     return Quantized(z_symbols, symbols, rows)
+
+
+def to_symbols(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
+    """Returns the symbols floor(values + 1/2).
+
+    Raises:
+      UserError: a value is not finite, or too large to be coded.
+    """
+    rounded = np.floor(values + 0.5)
+    if not np.all(np.abs(rounded) < _SYMBOL_LIMIT):
+        raise UserError(
+            "the network gives latents that are not finite or too large to be coded: "
+            "take a checkpoint from before the training diverged"
+        )
+    return rounded.astype(np.int32)
 
 
 def encode(
@@ -192,16 +207,6 @@ def _bits(config, params, z, y):
     of_y = likelihood(y[None].astype(jnp.float32), jnp.zeros_like(scale), scale)
     of_z = net.hyperprior.prior(z)
     return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
-
-
-def _round(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
-    rounded = np.floor(values + 0.5)
-    if not np.all(np.abs(rounded) < _SYMBOL_LIMIT):
-        raise UserError(
-            "the network gives latents that are not finite, or too large to be coded: "
-            "take a checkpoint from before the training diverged"
-        )
-    return rounded.astype(np.int32)
 
 
 def _channels(shape: tuple[int, int, int]) -> np.ndarray:

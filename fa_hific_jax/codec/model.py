@@ -355,7 +355,7 @@ def hyper_latents(
         level = choices.quality_level(config, quality if config.qualities else None)
         network = Network(*choices.at_quality(config, params, level))
         latents.append(tiling.analyze(network, [image])[0][1])
-    return [np.floor(z + 0.5).astype(np.int32) for z in latents]
+    return [coding.to_symbols(z) for z in latents]
 
 
 def _finished(image: Image, container: bitstream.Container) -> Image:

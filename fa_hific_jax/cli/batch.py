@@ -158,7 +158,7 @@ def end(failures: Iterable[str]) -> None:
 def _ahead(
     pool: ThreadPoolExecutor, read: Callable[[Job], Any], jobs: list[Job], count: int
 ) -> Iterator[tuple[Job, Future]]:
-    """Yields each job with its started reading; at most `count` readings are under way."""
+    """Yields each job with its reading, which threads start at most `count` jobs ahead."""
     rest = iter(jobs)
     reading = deque((job, pool.submit(read, job)) for job in islice(rest, count))
     while reading:

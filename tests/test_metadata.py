@@ -125,7 +125,7 @@ def test_a_damaged_part_is_named(data):
         assert isinstance(metadata.unpack(bytes(part)), Metadata)
     except BitstreamError as error:
         assert str(error) == "the metadata in the file is damaged: fetch it again"
-    with pytest.raises(BitstreamError, match="metadata in the file are damaged"):
+    with pytest.raises(BitstreamError, match="metadata in the file is damaged"):
         metadata.unpack(bytes(part[:-1]))
 
 

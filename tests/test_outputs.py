@@ -209,16 +209,16 @@ def test_an_original_is_not_overwritten_by_a_name_that_nobody_gave(models, capsy
 
 NAMES = [
     (["compress", ""], "argument INPUT: an empty name: give . for the current folder"),
-    (["compress", "a.png", "-o", ""], "argument -o/--output: '' is no name"),
+    (["compress", "a.png", "-o", ""], "argument -o/--output: '' is not the name"),
     (["info", ""], "an empty name"),
-    (["pack", "in", "-o", "-", "--shards", "1"], "argument -o/--output: '-' is no name"),
+    (["pack", "in", "-o", "-", "--shards", "1"], "argument -o/--output: '-' is not the name"),
     (["pack", "", "-o", "packed", "--shards", "1"], "an empty name"),
-    (["export", "run", "-o", ""], "'' is no name"),
-    (["get-lpips", "-o", "-"], "'-' is no name"),
-    (["get-lpips", "--from", ""], "'' is no name"),
-    (["get-inception", "--from", ""], "'' is no name"),
-    (["import-torch", "a.pt", "-o", ""], "'' is no name"),
-    (["plot", "run", "-o", ""], "'' is no name"),
+    (["export", "run", "-o", ""], "'' is not the name"),
+    (["get-lpips", "-o", "-"], "'-' is not the name"),
+    (["get-lpips", "--from", ""], "'' is not the name"),
+    (["get-inception", "--from", ""], "'' is not the name"),
+    (["import-torch", "a.pt", "-o", ""], "'' is not the name"),
+    (["plot", "run", "-o", ""], "'' is not the name"),
     (["compress", "a.png", "-o", "~nobody-of-this-name/x"], "no such home folder: give ./~nobody"),
     (["compress", "a.png", "--force", "--skip-existing"], "not allowed with argument"),
 ]
@@ -237,10 +237,10 @@ MEANT_OTHERWISE = [
     (["compress", "a.png", "-o", "small.jpg"], "small.jpg: is the name of an image, but"),
     (["compress", "a.png", "-o", "small.PNG"], "small.PNG: is the name of an image, but"),
     (["compress", "a.png", "-o", "small.ico"], "small.ico: is the name of an image, but"),
-    (["compress", "in", "-o", "all.fahj"], "all.fahj: is the name of a file, and several files"),
+    (["compress", "in", "-o", "all.fahj"], "all.fahj: is the name of a file, but several files"),
     (["decompress", "b.fahj", "-o", "c.fahj"], r"c.fahj: images are written as .png"),
     (["decompress", "b.fahj", "-o", "c"], r"c: images are written as .png"),
-    (["decompress", "b.fahj", "c.fahj", "-o", "d.png"], "d.png: is the name of a file, and sev"),
+    (["decompress", "b.fahj", "c.fahj", "-o", "d.png"], "d.png: is the name of a file, but sev"),
     (["compress", "a.png", "in/b.png", "-o", "-"], "/dev/stdout: takes a single file"),
 ]
 

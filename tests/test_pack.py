@@ -173,7 +173,7 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
         (["--shards", "0"], "--shards is 0"),
         (["--shards", "1", "--min-side", "-1"], "must not be negative"),
         (["--shards", "1", "--min-side", "9", "--max-side", "8"], "every image would be left out"),
-        (["--shards", "1", "--min-side", "999"], "out: holds no image: all were damaged or too"),
+        (["--shards", "1", "--min-side", "999"], "out: holds no image, because all were damaged"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, photos, options, sentence, capsys):

@@ -16,15 +16,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms
 
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.pixels import (
-    Picture,
-    image_size,
-    on_white,
-    pack_alpha,
-    read_image,
-    unpack_alpha,
-    write_image,
-)
+from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha, write_image
+from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Save and restore pytrees with Orbax, and the parameters of a trained model for inference."""
+"""Saves and restores training runs with Orbax, and loads trained models for inference."""
 
 import contextlib
 import fnmatch
@@ -29,13 +29,13 @@ _RISING = ("eval/psnr",)
 
 
 class LiteralPath(gpath.PosixGPath):
-    """A path of which nothing counts as a wildcard, so that Orbax can search below `runs/a [1]`.
+    """A path whose own characters are never wildcards, so that `runs/a [1]` can be searched.
 
-    Orbax calls `path.glob(pattern)`, and etils reads the whole path as part of the pattern.
+    Orbax calls `path.glob(pattern)`, and etils would read the whole path as part of the pattern.
     """
 
     def glob(self, pattern: str) -> Iterator["LiteralPath"]:
-        """Yields what lies below this path and matches a pattern without `**`."""
+        """Yields the paths below this one that match a pattern, which must not contain `**`."""
         first, _, rest = pattern.partition("/")
         for child in self.iterdir() if self.is_dir() else ():
             if fnmatch.fnmatchcase(child.name, first):
@@ -43,7 +43,7 @@ class LiteralPath(gpath.PosixGPath):
 
 
 class _WithoutTracebacks(logging.Filter):
-    """Drops the tracebacks that Orbax and asyncio log of an error that is raised as well."""
+    """Drops log records with a traceback: Orbax and asyncio raise the same errors as well."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.exc_info
@@ -53,27 +53,36 @@ _WITHOUT_TRACEBACKS = _WithoutTracebacks()
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that is there but cannot be read."""
+    """A checkpoint that exists but cannot be read."""
 
 
 class Checkpoints:
-    """Checkpoints of one run, `workdir/checkpoints/STEP/`, written in the background.
+    """The checkpoints of one run, `workdir/checkpoints/STEP/`, written in the background.
 
-    Each holds three items: "autoencoder" (the model's parameters, all that inference needs; with
-    `optimizer.ema_decay` their running mean, the latest ones being in "training"),
-    "training" (any pytree that only training needs) and "settings" (the config as JSON). Of
-    "training", a later stage reads "discriminator" ("params" and "spectral") and "dsl_sigma" where
-    they are there, the run itself everything; without any of it the item is left out.
-    Orbax writes to a temporary name and renames, so a folder under its final name was whole once.
+    Each checkpoint holds up to four items:
+
+    - "autoencoder": the parameters of the model, which are all that inference needs. With
+      `optimizer.ema_decay` these are the EMA parameters; "training" then holds the latest ones.
+    - "training": a pytree that only training needs, left out if there is none. Its own run reads
+      all of it. A later stage reads "discriminator" ("params" and "spectral") and "dsl_sigma", if
+      present.
+    - "settings": the config as JSON.
+    - "scores": validation scores as JSON, left out if there are none.
+
+    Orbax writes to a temporary name and renames it, so a folder under its final name is complete
+    unless it was damaged later.
 
     Args:
       workdir: folder of the run.
-      kept: how many of the newest stay, None for all; one more while the next is being written.
-      best: name of a score; the checkpoint with the best one stays too. "" for none.
-      writer: whether a training run opens its own folder: what it left half-written goes.
+      kept: number of the newest checkpoints to keep, None for all. There is one more while the next
+        one is being written.
+      best: name of a score; the checkpoint with the best value of it is kept too. "" for none.
+      writer: True for the training run that owns the folder. It then deletes checkpoints that an
+        earlier process left incomplete.
 
     Raises:
-      UserError: `workdir/checkpoints` is a file, or `workdir` is a name that cannot hold them.
+      UserError: `workdir/checkpoints` is a file, or checkpoints cannot be written below the name
+        `workdir`.
     """
 
     def __init__(
@@ -94,11 +103,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """Returns the step of the newest complete checkpoint, None where there is none."""
+        """Returns the step of the newest complete checkpoint, or None if there is none."""
         return max(self.steps(), default=None)
 
     def best_step(self) -> int | None:
-        """Returns the step with the best score, the newest of equals; None without scores."""
+        """Returns the step with the best score, the newest in a tie, or None without scores."""
         scores = {step: self._score(step) for step in self.steps()}
         scores = {step: score for step, score in scores.items() if score is not None}
         return max(scores, key=lambda step: (scores[step], step), default=None)
@@ -113,10 +122,10 @@ class Checkpoints:
     ) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
-        `settings` may be a nested dict of those that are known, where the model was made elsewhere.
+        For a model from another program, `settings` is a nested dict of the keys that are known.
 
         Raises:
-          UserError: this one or the one before it cannot be written.
+          UserError: this checkpoint or the previous one cannot be written.
         """
         known = settings if isinstance(settings, dict) else settings_lib.to_mapping(settings)
         items: dict[str, Any] = {
@@ -133,12 +142,15 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def check(self) -> None:
-        """Raises a UserError where writing in the background has failed since the last save."""
+        """Raises a UserError if writing in the background has failed since the last save."""
         with self._naming_write_errors():
             self._manager.check_for_errors()
 
     def set_aside(self, step: int) -> epath.Path:
-        """Moves a checkpoint out of the way and returns where to; all processes must call it."""
+        """Moves a checkpoint to `workdir/damaged_checkpoints` and returns its new path.
+
+        All processes of the run must call this together.
+        """
         target = self._workdir / DAMAGED / str(step)
         if jax.process_index() == 0:
             target.parent.mkdir(exist_ok=True)
@@ -151,11 +163,13 @@ class Checkpoints:
         return target
 
     def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
-        """Returns both pytrees of a checkpoint, with shapes, dtypes and shardings of the arguments.
+        """Returns the items "autoencoder" and "training" of a checkpoint.
+
+        The arguments are pytrees that give the expected shapes, dtypes and shardings.
 
         Raises:
-          UserError: the checkpoint holds other arrays than the arguments; `DamagedCheckpoint`
-            where it cannot be read.
+          DamagedCheckpoint: the checkpoint cannot be read, or holds no training state.
+          UserError: the arrays of the checkpoint have other names or shapes than the arguments.
         """
         args = ocp.args.Composite(
             autoencoder=ocp.args.StandardRestore(autoencoder),
@@ -164,46 +178,54 @@ class Checkpoints:
         if not self.contents(step, "training"):
             raise DamagedCheckpoint(
                 f"the checkpoint {self._workdir / FOLDER / str(step)} holds no training state to "
-                "go on with: give its run as --config.init_from of a new one"
+                "resume from: start a new run with this one as its --config.init_from"
             )
         for item, wanted in (("autoencoder", autoencoder), ("training", training)):
             if _shapes(self.contents(step, item)) != _shapes(wanted):
                 raise UserError(
                     f"the checkpoint of step {step} holds another training state than the config "
-                    "needs: leave loss.gan, loss.dsl and optimizer.ema_decay on or off and "
-                    "loss.dsl_options and loss.rate_control as that run had them, or use "
-                    "another --workdir"
+                    "needs: set loss.gan, loss.dsl, loss.dsl_options, loss.rate_control and "
+                    "optimizer.ema_decay as in the run that wrote it, or use another --workdir"
                 )
         with self._naming_damage(step):
             restored = self._manager.restore(step, args=args)
         return restored["autoencoder"], restored["training"]
 
     def restore_autoencoder(self, step: int, autoencoder) -> Any:
-        """Returns the parameters of the model alone."""
+        """Returns only the item "autoencoder" of a checkpoint: the parameters of the model.
+
+        The argument is a pytree that gives the expected shapes, dtypes and shardings.
+        """
         args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(autoencoder))
         with self._naming_damage(step):
             return self._manager.restore(step, args=args)["autoencoder"]
 
     def contents(self, step: int, item: str) -> dict[str, Any]:
-        """Returns shapes and dtypes of all arrays in an item, {} where it is missing."""
+        """Returns the shapes and dtypes of all arrays in an item, or {} if the item is missing."""
         folder = self._folder(step, item)
         with self._naming_damage(step):
             return ocp.PyTreeCheckpointHandler().metadata(folder).tree if folder.exists() else {}
 
     def read(self, step: int, item: str, wanted: dict[str, Any]) -> dict[str, Any]:
-        """Returns a part of `contents` as NumPy arrays, whatever devices it was written from."""
+        """Returns the arrays of an item that `wanted`, a part of its `contents`, names.
+
+        They are NumPy arrays, whatever devices they were written from.
+        """
         if not jax.tree.leaves(wanted):
             return wanted
         args = ocp.args.PyTreeRestore(
             item=wanted,
             restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
-            transforms={},  # Orbax's way to say that the rest is to stay unread
+            transforms={},  # This tells Orbax not to read the other arrays.
         )
         with self._naming_damage(step):
             return ocp.PyTreeCheckpointHandler().restore(self._folder(step, item), args=args)
 
     def settings(self, step: int) -> dict[str, Any]:
-        """Returns the settings of the run that wrote a checkpoint, as its version nested them."""
+        """Returns the settings of the run that wrote a checkpoint, as a nested dict.
+
+        Its keys are those of the version that wrote it.
+        """
         args = ocp.args.Composite(settings=ocp.args.JsonRestore())
         with self._naming_damage(step):
             return self._manager.restore(step, args=args)["settings"]
@@ -211,9 +233,10 @@ class Checkpoints:
     def check_settings(
         self, step: int, given: settings_lib.Settings, groups: Sequence[str]
     ) -> None:
-        """Raises a UserError unless a checkpoint was made with the same `groups` of settings.
+        """Raises a UserError unless a checkpoint was made with the same settings in `groups`.
 
-        Other groups may differ, in their keys too: a later version still reads the model.
+        Other groups are ignored, even if their keys differ, so that a later version still reads the
+        model.
         """
         for key, was, is_now in differences(self.settings(step), given, groups):
             raise UserError(
@@ -222,7 +245,7 @@ class Checkpoints:
             )
 
     def close(self) -> None:
-        """Waits until everything is written; raises a UserError where that fails."""
+        """Waits until everything is written; raises a UserError if that fails."""
         with self._naming_write_errors():
             self._manager.wait_until_finished()
             self._delete_old()
@@ -240,32 +263,30 @@ class Checkpoints:
                 self._manager.delete(step)
 
     def _score(self, step: int) -> float | None:
-        """Returns the score of a checkpoint with a sign that makes higher better."""
+        """Returns the score of a checkpoint, negated if lower is better; None without a score."""
         try:
             scores = json.loads((self._folder(step, "scores") / "metadata").read_text())
             return scores[self._best] * (1 if self._best in _RISING else -1)
-        except (OSError, ValueError, KeyError):  # made without, or damaged
+        except (OSError, ValueError, KeyError):  # The scores are missing or damaged.
             return None
 
     @contextlib.contextmanager
     def _naming_write_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # OSError, or what Orbax and TensorStore make of it
+        except Exception as error:  # Orbax and TensorStore wrap an OSError in various types.
+            steps = ocp.utils.checkpoint_steps(self._workdir / FOLDER)
+            then = f"it resumes from step {max(steps)}" if steps else "there is no checkpoint yet"
             raise UserError(
                 f"no checkpoint can be written to {self._workdir / FOLDER} ({_first_line(error)}): "
-                f"make room or repair the folder, then give the same command again: {self._whole()}"
+                f"free disk space or repair the folder, then repeat the command: {then}"
             ) from error
-
-    def _whole(self) -> str:
-        steps = ocp.utils.checkpoint_steps(self._workdir / FOLDER)
-        return f"it goes on from step {max(steps)}" if steps else "there is no whole one yet"
 
     @contextlib.contextmanager
     def _naming_damage(self, step: int) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of JSON, Orbax, TensorStore and the file system
+        except Exception as error:  # JSON, Orbax and TensorStore each raise their own types.
             raise DamagedCheckpoint(
                 f"the checkpoint {self._workdir / FOLDER / str(step)} is damaged "
                 f"({_first_line(error)}): restore it from a copy, or remove its folder"
@@ -273,7 +294,7 @@ class Checkpoints:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of arrays by their path, however a checkpoint names the node types."""
+    """Returns path -> shape of all arrays, which does not depend on the types of the nodes."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
@@ -290,11 +311,10 @@ def _first_line(error: Exception) -> str:
 def differences(
     stored: Mapping[str, Any], given: settings_lib.Settings, groups: Sequence[str]
 ) -> list[tuple[str, Any, Any]]:
-    """Lists (key, stored value, given value) of settings in `groups` that differ.
+    """Returns (key, stored value, given value) of each setting in `groups` that differs.
 
-    The stored settings were JSON.
-
-    A group is a group of keys or a single key.
+    `stored` are settings read from JSON. An entry of `groups` is a group of keys, such as "model",
+    or a single key outside all groups.
     """
     found = []
     wanted_settings, defaults = (
@@ -303,7 +323,7 @@ def differences(
     )
     for group, wanted in wanted_settings.items():
         if group in groups and isinstance(wanted, dict):
-            # What an older version did not know has the default, which changes nothing.
+            # A key that an older version lacked has its default, which changes nothing.
             was = defaults[group] | stored[group] if group in stored else {}
             found += [(f"{group}.{key}", was.get(key), value) for key, value in wanted.items()]
         elif group in groups:
@@ -312,26 +332,30 @@ def differences(
 
 
 def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
-    """Returns the checkpoints of a run and the newest step; `called` is the option for messages.
+    """Returns the checkpoints of a run and the newest step.
+
+    `called` is the name of the option that gave `workdir`, for error messages.
 
     Raises:
-      UserError: there are none.
+      UserError: the run has no complete checkpoint.
     """
     if not is_there(workdir / FOLDER):
         raise UserError(f"{called} {workdir} holds no {FOLDER} folder: train there with train.py")
     checkpoints = Checkpoints(workdir, kept=None)
     step = checkpoints.latest_step()
     if step is None:
-        raise UserError(f"{workdir / FOLDER} holds no whole checkpoint: train there with train.py")
+        raise UserError(
+            f"{workdir / FOLDER} holds no complete checkpoint: train there with train.py"
+        )
     return checkpoints, step
 
 
 def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple[Any, int]:
-    """Returns the autoencoder's parameters on one device, and the step, of the newest checkpoint.
+    """Returns the autoencoder's parameters in the newest checkpoint, on one device, and its step.
 
     Raises:
-      UserError: the folder or its checkpoints are missing, or the model of `given` is another one
-        than the checkpoint's.
+      UserError: the folder or its checkpoints are missing, or the checkpoint was made with other
+        `model` settings than `given`.
     """
     checkpoints, step = newest(workdir, "--workdir")
     checkpoints.check_settings(step, given, ["model"])
@@ -351,7 +375,7 @@ def restore_on_device(checkpoints: Checkpoints, step: int, config: ModelConfig) 
 
 
 def is_there(path: epath.Path) -> bool:
-    """Returns whether something is at the path; raises OSError where that may not be known."""
+    """Returns True if the path exists; raises OSError if that cannot be determined."""
     if "://" in str(path):
         return path.exists()
     try:
@@ -362,19 +386,21 @@ def is_there(path: epath.Path) -> bool:
 
 
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
-    """Returns the absolute path, which Orbax requires, of a local or cloud folder.
+    """Returns the absolute path of a local or cloud folder; Orbax requires absolute paths.
+
+    `called` is the name of the option that gave `workdir`, for error messages.
 
     Raises:
-      UserError: it is empty or a file, its name cannot hold checkpoints, or its scheme or home is
-        unknown.
+      UserError: the name is empty or that of a file, checkpoints cannot be written below it, or
+        its scheme or home folder is unknown.
     """
     if not workdir:
-        raise UserError(f"{called} is an empty name: the current folder is called .")
+        raise UserError(f"{called} is empty: name a folder, such as . for the current one")
     if (scheme := re.match(r"(\w+)://?", workdir)) and workdir.partition("://")[0] not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise UserError(f"{called} {workdir}: {scheme[0]} is not one of {known}; write a path")
+        raise UserError(f"{called} {workdir}: {scheme[0]} is not one of {known}: give a path")
     if workdir.startswith("~") and os.path.expanduser(workdir) == workdir:
-        raise UserError(f"{called} {workdir}: no such home folder is known, write the whole path")
+        raise UserError(f"{called} {workdir}: there is no such home folder: give the whole path")
     path = LiteralPath(workdir) if "://" in workdir else LiteralPath(workdir).expanduser().resolve()
     if path.is_file():
         raise UserError(f"{called} {workdir} is a file: name a folder")
@@ -386,10 +412,10 @@ def _check_name(workdir: epath.Path) -> None:
     """Raises a UserError for a name below which TensorStore cannot write."""
     name = os.fspath(workdir)
     if "\\" in name:
-        raise UserError(f"{name} contains a backslash, which checkpoints cannot: rename the folder")
+        raise UserError(f"{name} has a backslash, which checkpoints cannot have: rename the folder")
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{shown(name)} is not UTF-8, which checkpoints need: rename the folder"
+            f"{shown(name)} is not valid UTF-8, which checkpoints need: rename the folder"
         ) from error

@@ -1,4 +1,4 @@
-"""How train and eval start and how they end: flags, and one sentence for a user's mistake."""
+"""Starts and ends train and eval: parses their flags and reports mistakes in one sentence."""
 
 import contextlib
 import importlib
@@ -22,16 +22,19 @@ def run(
     arguments: bool = False,
     ends_itself: bool = False,
 ) -> None:
-    """Parses the command line, runs `main`, and exits with 2 after a mistake of the user.
+    """Parses the command line, runs `main`, and exits with code 2 after a mistake of the user.
 
-    With `arguments`, those that are no flags are given to `main`; otherwise there must be none.
-    With `ends_itself`, `main` decides what a signal does; otherwise see `interrupts.interruptible`.
-
-    --config evaluates a Python file: whatever goes wrong there (no such file, a variant or key
+    --config evaluates a Python file. Whatever goes wrong there (no such file, a variant or key
     that does not exist, a value of another type, a mistake in its code) is reported in one
-    sentence as well. `required` names the flags that have no default.
+    sentence as well. --help prints the docstring of `main`'s module and the flags that it defines.
 
-    --help prints the docstring of `main`'s module, and the flags that it defines.
+    Args:
+      main: the command, called with no arguments or with those that are not flags.
+      required: names of the flags that have no default.
+      arguments: True if the command takes arguments that are not flags; otherwise each such
+        argument is an error.
+      ends_itself: True if `main` handles signals itself; otherwise a signal ends the process, see
+        `interrupts.interruptible`.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -45,14 +48,14 @@ def run(
             _check_given(rest if not arguments else (), required)
             return rest
         except SystemExit:
-            sys.exit(0)  # absl ends a --help that succeeded with 1
-        except BrokenPipeError:  # the reader of a long help has gone
+            sys.exit(0)  # absl exits with 1 after --helpfull.
+        except BrokenPipeError:  # The reader of a long help text has closed it.
             raise
-        except Exception as error:  # a config is code and may raise anything
+        except Exception as error:  # A config is code and may raise anything.
             fail(_sentence(error, argv))
 
     def quiet(rest: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells much that is of no use here.
+        logging.set_verbosity(logging.WARNING)  # Orbax logs much that does not help users.
         main(*rest[1:])
 
     streams.make_safe()
@@ -62,17 +65,18 @@ def run(
 
 
 def config_folder() -> Path:
-    """configs/ as an installed package has it, or that of the repository."""
+    """Returns the folder configs/, which lies inside an installed package or in the repository."""
     package = Path(__file__).resolve().parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def _with_shipped_config(argv: Sequence[str]) -> list[str]:
-    """The arguments, --config hific:lo with the path of that config where no such file is at hand.
+    """Returns the arguments with the path of a shipped config in the place of its name.
 
-    So does configs/hific.py:lo, the path within the repository. A config that begins with
-    `from configs import base` finds it in an installed package too.
+    Both --config hific:lo and the path within the repository, --config configs/hific.py:lo, name a
+    shipped config, unless a file of that name exists. In an installed package, this also makes
+    `from configs import base` work for configs outside the package.
     """
     folder = config_folder()
     if folder.parent.name == __package__:
@@ -97,21 +101,22 @@ def _help(module: str) -> str:
 
 
 def _check_config_arguments(argv: Sequence[str]) -> None:
-    """Raises a UserError for a config file or key that does not exist, or text that is no number.
+    """Raises a UserError for a config file or key that does not exist, or a value that is invalid.
 
-    Before absl parses, whose complaints would name neither the group of the key nor the file.
+    It runs before absl parses, because absl's messages name neither the group of the key nor the
+    file.
     """
     path = _config(argv).partition(":")[0]
     if path and not os.path.isfile(path):
         shipped = ", ".join(sorted(file.stem for file in config_folder().glob("[!_]*.py")))
-        raise UserError(f"--config {path}: no such file; give one that exists, or {shipped}")
+        raise UserError(f"--config {path}: no such file: give one that exists, or {shipped}")
     for argument in argv[1:]:
         if match := re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):
             settings.check_key(match[1], match[2])
 
 
 def _check_given(arguments: Sequence[str], required: Sequence[str]) -> None:
-    """Raises a UserError for a flag without value, and for an argument that is no flag."""
+    """Raises a UserError for a required flag without a value, or an unexpected argument."""
     for name in required:
         if flags.FLAGS[name].value in (None, ""):
             raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
@@ -120,7 +125,7 @@ def _check_given(arguments: Sequence[str], required: Sequence[str]) -> None:
 
 
 def _config(argv: Sequence[str]) -> str:
-    """The value of --config, "" without."""
+    """Returns the value of --config, or "" if it is not given."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
             return following if match[1] is None else match[1]
@@ -128,8 +133,8 @@ def _config(argv: Sequence[str]) -> str:
 
 
 def _sentence(error: Exception, argv: Sequence[str]) -> str:
-    """What to tell the user of an error while flags were parsed and the config was evaluated."""
-    # Innermost first: ml_collections and absl raise another error around the telling one.
+    """Returns the message for an error raised while parsing flags or evaluating the config."""
+    # The innermost comes first: ml_collections and absl wrap the error that explains the problem.
     chain: list[BaseException] = [error]
     while chain[0].__context__ is not None:
         chain.insert(0, chain[0].__context__)
@@ -139,11 +144,11 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
     origin = chain[0]
     if isinstance(origin, AttributeError) and getattr(origin, "name", "") == "get_config":
         path = _config(argv).partition(":")[0]
-        return f"--config {path}: has no function get_config: see docs/configuration.md"
+        return f"--config {path}: defines no function get_config: see docs/configuration.md"
     reason = getattr(origin, "msg", None) or ": ".join(map(str, origin.args))
     spec = _config(argv)
     if place := _place(chain, spec.partition(":")[0]):
-        return f"{place}: {type(origin).__name__}: {reason}: mend the config"
+        return f"{place}: {type(origin).__name__}: {reason}: fix the config"
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
             return f"--config is missing, so there is no {error.flagname} to change: see --help"
@@ -156,7 +161,7 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
 
 
 def _place(chain: Sequence[BaseException], path: str) -> str:
-    """Where in the config file errors came from, "" if from elsewhere."""
+    """Returns the file and line of the config that raised, or "" if the error is from elsewhere."""
     for error in chain:
         if isinstance(error, SyntaxError):
             return f"{error.filename}, line {error.lineno}" if error.lineno else path

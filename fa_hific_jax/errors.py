@@ -1,4 +1,4 @@
-"""Errors that a user can fix or that the system raises, as one sentence; how a command says it."""
+"""Reports errors that a user can fix, and those of the operating system, as one sentence each."""
 
 import contextlib
 import os
@@ -8,14 +8,14 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
-_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+_BROKEN_PIPE = 141  # the exit code that a shell reports for a program that SIGPIPE ended
 _BAD_SETTING = re.compile(r"[Ii]nvalid .*value ['\"](.*)['\"] for (?:JAX flag|environment) '?(\w+)")
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX begins such an error, whatever the device
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX begins the message of such an error on any device
 _NO_DEVICE = re.compile("unable to initialize backend|unknown backend", re.IGNORECASE)
 
 
 class UserError(ValueError):
-    """Bad input: the message is one sentence that names the thing and the mend.
+    """A mistake of the user. The message is one sentence that names the problem and the fix.
 
     Commands print the message alone and exit with code 2; any other exception is a bug and keeps
     its traceback.
@@ -23,37 +23,38 @@ class UserError(ValueError):
 
 
 def shown(name: object) -> str:
-    r"""Returns a name as it may reach a terminal: what does not print is escaped.
+    r"""Returns a name in a form that is safe to print: unprintable characters are escaped.
 
-    An escape character becomes \x1b, a newline \n, a byte that is not UTF-8 \xff.
+    The escape character becomes \x1b, a newline \n, and a byte that is not UTF-8 such as 255 \xff.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
 
 
 def one_line(text: str) -> str:
-    """Returns a text without line ends and without characters that do not print."""
+    """Returns a text as one line, with unprintable characters escaped."""
     return shown(re.sub(r"\s*\n\s*", " ", text.strip()))
 
 
 def say(line: str) -> None:
-    """Prints one line to standard error, where that takes it."""
+    """Prints one line to standard error; does nothing if that cannot be written."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(one_line(line), file=sys.stderr)
 
 
 def fail(sentence: str, code: int = 2) -> NoReturn:
-    """Prints the sentence as one line to standard error and exits."""
+    """Prints `error: ` and the sentence to standard error as one line, and exits with `code`."""
     say(f"error: {sentence}")
     sys.exit(code)
 
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Ends the process with one sentence after an error in the block that is no bug.
+    """Ends the process with one sentence if an error other than a bug leaves the block.
 
-    The exit code is 2 after a user's mistake, 1 after an error of the operating system, 130 after
-    Ctrl-C. A reader of standard output that has gone, as `head` does, ends it with 141 and silence.
+    The exit code is 2 after a user's mistake, 1 after an error of the operating system and 130
+    after Ctrl-C. If the reader of standard output has closed it, as `head` does, the process ends
+    silently with code 141.
     """
     try:
         try:
@@ -75,48 +76,49 @@ def reported() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Returns what an error says, in one line without the name of its type where it is known."""
+    """Returns the message of an error in one line, with advice if the cause is a known one."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         name = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
         return name + error.strerror
     if isinstance(error, MemoryError) or _out_of_memory(error):
-        return "not enough memory: free some, or give smaller images or batches"
+        return "not enough memory: free some, or use smaller images or batches"
     if _lacks_device(error):
         asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
         return (
-            f"JAX_PLATFORMS is {asked!r}, and JAX finds no such device{why and f' ({why})'}: unset "
-            "JAX_PLATFORMS, or install JAX with the plug-in of that device"
+            f"JAX_PLATFORMS is {asked!r}, but JAX finds no such device{why and f' ({why})'}: unset "
+            "JAX_PLATFORMS, or install JAX with the plug-in for that device"
         )
     if told := _bad_setting(error):
-        return f"{told[2].upper()} is {told[1]!r}, which JAX does not take: unset that variable"
+        return f"{told[2].upper()} is {told[1]!r}, which JAX does not accept: unset that variable"
     return one_line(text) or type(error).__name__
 
 
 def _flush() -> None:
-    """Writes out what waits for standard output; where that fails, drops it and names the place."""
+    """Flushes standard output. If that fails, drops the rest and raises an OSError naming it."""
     output = sys.stdout
     if output is None:
         return
     try:
         output.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # Python flushes it once more.
+        # Python flushes once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         if isinstance(error, BrokenPipeError):
             raise
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _lacks_device(error: BaseException) -> bool:
-    """Returns True where JAX found none of the devices that JAX_PLATFORMS names."""
-    if isinstance(error, AssertionError):  # what is raised for "cuda" on a machine without a GPU
+    """Returns True if JAX found none of the devices that JAX_PLATFORMS names."""
+    if isinstance(error, AssertionError):  # JAX raises it for "cuda" on a machine without a GPU.
         frames = traceback.extract_tb(error.__traceback__)
         return any(frame.filename.endswith("xla_bridge.py") for frame in frames)
     return isinstance(error, RuntimeError) and bool(_NO_DEVICE.search(str(error)))
 
 
 def _bad_setting(error: BaseException) -> re.Match[str] | None:
-    """What JAX says of an environment variable whose value it does not take, else None."""
+    """Matches JAX's complaint about the value of an environment variable; else returns None."""
     return _BAD_SETTING.match(str(error)) if isinstance(error, ValueError) else None
 
 
@@ -126,6 +128,6 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")

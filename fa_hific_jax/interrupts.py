@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command, whatever it and its threads are waiting for."""
+"""Lets Ctrl-C, SIGTERM and SIGHUP end a command, whatever it and its threads are waiting for."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from typing import NoReturn
 from fa_hific_jax import writing
 
 GRACE_SECONDS = 3.0
-"""Time that a command has, from the first signal on, to finish what it is writing."""
+"""Seconds that a command has after the first signal to finish what it is writing."""
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -23,16 +23,17 @@ _asked: list[int] = []
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Lets a signal end the block and the process with 128 + its number.
+    """Lets a signal end the block, and the process with exit code 128 + the signal's number.
 
-    1. The signal raises KeyboardInterrupt in the main thread. Where that is lost, as an exception
-       in a callback of the garbage collector is, `end_if_asked` raises it again.
-    2. A thread hears of the signal even while the main thread is in compiled code. It ends the
-       process after `GRACE_SECONDS`, or at once when a second signal comes.
-    3. Threads that never return, as from a dead network disk, are not waited for.
+    1. The signal raises KeyboardInterrupt in the main thread. Python drops that exception if it is
+       raised in a callback of the garbage collector; `end_if_asked` then raises it again.
+    2. A second thread learns of the signal even while the main thread runs compiled code. It ends
+       the process after `GRACE_SECONDS`, or at once when a second signal arrives.
+    3. The process does not wait for threads that never return, for example from a dead network
+       disk.
 
-    Temporary files are removed in each case. A signal that was ignored from the start (nohup, a
-    job in the background of a script) stays ignored. Outside the main thread nothing is changed.
+    Temporary files are removed in each case. A signal that was ignored from the start (under nohup,
+    or in a background job of a script) stays ignored. Outside the main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -42,7 +43,7 @@ def interruptible() -> Iterator[None]:
         try:
             yield
             end_if_asked()
-        except BaseException:  # Libraries turn a KeyboardInterrupt into errors of their own.
+        except BaseException:  # Libraries may turn a KeyboardInterrupt into another error.
             if not _asked:
                 raise
             _end_without_stuck_threads()
@@ -50,7 +51,7 @@ def interruptible() -> Iterator[None]:
 
 
 def end_if_asked() -> None:
-    """Raises KeyboardInterrupt where a signal has come: to be called between files."""
+    """Raises KeyboardInterrupt if a signal has arrived. Long loops call it between two files."""
     if _asked:
         raise KeyboardInterrupt
 
@@ -60,7 +61,7 @@ def _handlers() -> Iterator[None]:
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _note) for number in heard}
     hook = sys.unraisablehook
-    # The interrupt that a callback loses would be printed with a traceback.
+    # Python would print the exception that it drops in a callback, with a traceback.
     sys.unraisablehook = lambda lost: None if _asked else hook(lost)
     try:
         yield
@@ -109,7 +110,7 @@ def _end_without_stuck_threads() -> None:
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():  # The interpreter would wait for it forever.
+            if thread.is_alive():  # A normal exit would wait for it forever.
                 _end_at_once(_asked[0])
 
 

@@ -1,4 +1,4 @@
-"""Standard input and output, pipes and character devices: read or written to, never replaced."""
+"""Reads and writes standard input and output, pipes and character devices: never replaces them."""
 
 import contextlib
 import errno
@@ -13,13 +13,13 @@ from typing import Any
 
 StrPath = str | os.PathLike[str]
 STDIN, STDOUT = Path("/dev/stdin"), Path("/dev/stdout")
-"""What `-` means as an input and as an output."""
+"""Paths for which `-` stands as an input and as an output."""
 
-_READER_SECONDS = 2.0  # for which a pipe waits until another program opens it
+_READER_SECONDS = 2.0  # how long `send` waits until another program opens the pipe to read it
 
 
 class _Dropping(io.FileIO):
-    """A file of which what cannot be written is lost in silence."""
+    """A file that drops what cannot be written instead of raising an error."""
 
     def write(self, data: Any) -> int:
         try:
@@ -29,11 +29,11 @@ class _Dropping(io.FileIO):
 
 
 def make_safe() -> None:
-    """Makes standard error a place where writing never fails, at the start of a process.
+    """Makes printing to standard error safe: it never fails, even on a full disk.
 
-    Closed standard descriptors become /dev/null, as the next file that is opened would get the
-    number, and with it what libraries print. A disk that is full costs the notes alone. On standard
-    output, a name that the encoding of the terminal cannot hold is escaped.
+    To be called at the start of a process. Closed standard descriptors are opened on /dev/null:
+    otherwise the next file to be opened would get such a number, and with it whatever libraries
+    print. On standard output, characters that the terminal's encoding lacks are escaped.
     """
     with contextlib.suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) < 3:
@@ -49,7 +49,7 @@ def make_safe() -> None:
 
 
 def descriptor_of(path: StrPath) -> int | None:
-    """The number of the open descriptor that a name such as /dev/fd/3 stands for, else None."""
+    """Returns the descriptor number that a name such as /dev/fd/3 stands for, else None."""
     name = str(path)
     if match := re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", name):
         return int(match[1])
@@ -62,7 +62,7 @@ def is_stream(path: StrPath) -> bool:
 
 
 def is_terminal(path: StrPath) -> bool:
-    """Returns True where bytes that are written to `path` would appear on a terminal."""
+    """Returns True if bytes written to `path` would appear on a terminal."""
     number = descriptor_of(path)
     try:
         if number is not None:
@@ -97,7 +97,9 @@ def receive(path: StrPath) -> bytes:
 
 
 def send(data: bytes, path: StrPath) -> None:
-    """Writes all bytes to a stream, without a buffer that a broken pipe would leave filled.
+    """Writes all bytes to a stream.
+
+    No buffer is used, because a broken pipe would leave bytes in it.
 
     Raises:
       OSError: the stream is closed, or no other program opens the pipe to read it within 2 s.
@@ -116,7 +118,7 @@ def send(data: bytes, path: StrPath) -> None:
 
 
 def _mode(path: StrPath) -> int:
-    """The kind of what is at the path, links followed; 0 where nothing can be found there."""
+    """Returns the mode of the file at the path, symbolic links followed; 0 if there is none."""
     try:
         return os.stat(path).st_mode
     except OSError:
@@ -130,8 +132,8 @@ def _open(path: StrPath) -> int:
     end = time.monotonic() + _READER_SECONDS
     while True:
         try:
-            # Without O_NONBLOCK a pipe that nobody reads blocks, and no signal ends that in a
-            # thread.
+            # Without O_NONBLOCK, opening a pipe that nobody reads would block, and in a thread no
+            # signal can interrupt that.
             descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError as error:
             if error.errno != errno.ENXIO:

@@ -1,13 +1,14 @@
-"""Files and folders written whole: under a random name beside the target, renamed at the end.
+"""Writes files and folders whole: under a random temporary name, renamed at the end.
 
-Rules, the same for everything that this package writes:
+These rules hold for everything that this package writes:
 
 - Content under its final name is complete: a process that fails or is killed leaves the target as
   it was.
 - A random name, created exclusively, cannot collide between threads, containers or hosts.
 - With `replace=False` an existing target stays, even one that appeared during the writing.
-- A symbolic link stays and the file it names is replaced. A replaced file keeps its permissions,
-  a new one has those of the umask.
+- A symbolic link stays, and the file that it names is replaced.
+- A file that replaces another keeps the permissions of the old one. A new file gets the
+  permissions that the umask allows.
 - Standard output, pipes and character devices are written to and never replaced.
 - A target that cannot be replaced by renaming (a bind mount, a folder without write permission) is
   overwritten in place, after the whole new content has reached the disk under another name.
@@ -31,29 +32,32 @@ from fa_hific_jax.streams import StrPath
 
 PREFIX, SUFFIX = ".fa-hific-", ".tmp"
 STALE_SECONDS = 24 * 3600
-"""Age without a change from which a temporary name is a left-over of a killed process.
+"""Age in seconds since the last change at which a temporary file counts as abandoned.
 
-The file system's clock decides, so hosts that share a folder need not agree on the time.
+Ages are measured on the file system's clock, so hosts that share a folder need not agree on the
+time.
 """
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-# A mount point; another file system; another user's file in a folder such as /tmp.
+# Reasons why renaming fails where overwriting may work: a mount point, another file system, and
+# another user's file in a folder such as /tmp.
 _NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV, errno.EPERM)
 _swept: set[Path] = set()
 _unfinished: set[Path] = set()
 
 
 class TargetExists(UserError):
-    """The target is there already and must not be replaced."""
+    """The target exists already and must not be replaced."""
 
     def __init__(self, path: StrPath):
-        super().__init__(f"{path}: there already: give --force to overwrite, or another -o")
+        super().__init__(f"{path}: exists already: give --force to overwrite it, or another -o")
 
 
 def write(path: Any, data: bytes, *, replace: bool = True) -> None:
-    """Writes bytes as the file at `path`, whole or not at all: see `whole_file`.
+    """Writes bytes as the file at `path`, whole or not at all.
 
-    A cloud path (etils' epath, "gs://...") is written directly: object stores show whole objects.
+    Works and raises like `whole_file`. A cloud path (etils' epath, "gs://...") is written directly,
+    because an object store shows an object only once it is complete.
     """
     if "://" in str(path):
         path.write_bytes(data)
@@ -64,14 +68,14 @@ def write(path: Any, data: bytes, *, replace: bool = True) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: StrPath, *, replace: bool = True) -> Iterator[BinaryIO]:
-    """Yields an open, seekable binary file whose content is at `path` once the block has ended.
+    """Yields an open, seekable binary file whose content moves to `path` when the block ends.
 
-    Missing folders are made. After an error in the block, nothing at `path` has changed.
+    Missing folders are created. An error in the block leaves `path` unchanged.
 
     Raises:
       TargetExists: something other than a stream is at `path`, and `replace` is False.
       UserError: `path` is a block device or a socket, or overwriting in place failed halfway.
-      OSError: the operating system's reason why `path` cannot be written.
+      OSError: the operating system cannot write `path`; the error names the reason.
     """
     if streams.is_stream(path):
         buffer = io.BytesIO()
@@ -84,16 +88,16 @@ def whole_file(path: StrPath, *, replace: bool = True) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
-    """Like `whole_file`, but yields the name of an empty file, for writers that open it themselves.
+    """Like `whole_file`, but yields the name of an empty file instead of an open one.
 
-    Not for streams.
+    This serves libraries that open their files themselves. `path` must not be a stream.
     """
     target = _followed(path)
     if os.path.lexists(path):
         if not replace:
             raise TargetExists(path)
         if target.exists() and not (target.is_file() or target.is_dir()):
-            raise UserError(f"{path}: is neither a file nor a pipe: choose another output")
+            raise UserError(f"{path}: is neither a file nor a pipe: name another output")
     _make(target.parent)
     temporary = _new_file(target)
     _unfinished.add(temporary)
@@ -114,7 +118,7 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
 
 
 def remove_unfinished() -> None:
-    """Removes what other threads are writing, just before the process ends without them."""
+    """Removes the temporary files of all threads, just before the process ends without them."""
     for path in list(_unfinished):
         shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -122,15 +126,15 @@ def remove_unfinished() -> None:
 
 
 def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
-    """Writes files as a folder that holds nothing else, whole or not at all.
+    """Writes a folder that holds exactly `files` (name -> content), whole or not at all.
 
-    An empty folder at the place is filled. A folder that cannot be renamed, such as the mount point
-    of a container, is filled file by file in the order of `files`: let the last one be what
-    identifies the content.
+    An empty folder at that path is filled. A folder that cannot be renamed, such as the mount point
+    of a container, is filled file by file in the order of `files`. The last file should therefore
+    be the one that identifies the content.
 
     Raises:
-      TargetExists: the folder holds something, and `replace` is False.
-      OSError: the operating system's reason why it cannot be written.
+      TargetExists: the folder is not empty, and `replace` is False.
+      OSError: the operating system cannot write the folder; the error names the reason.
     """
     target = _followed(folder)
     _make(target.parent)
@@ -154,20 +158,23 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
 
 
 def _followed(path: StrPath) -> Path:
-    """The path, or what it leads to where it is a symbolic link."""
+    """Returns the path, or its target if the path is a symbolic link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # "File exists" would not say what is wrong.
+    except FileExistsError as error:  # "File exists" would not tell the user what is wrong.
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder)) from error
 
 
 @contextlib.contextmanager
 def _named(path: StrPath, temporary: Path) -> Iterator[None]:
-    """Lets errors of the operating system tell of the target: a full disk tells no name at all."""
+    """Makes an OSError in the block name the target instead of the temporary file.
+
+    The error of a full disk, for example, names no file at all.
+    """
     try:
         yield
     except OSError as error:
@@ -182,7 +189,11 @@ def _random_name(folder: Path) -> Path:
 
 
 def _new_file(target: Path) -> Path:
-    """An empty file of a new name beside the target, readable by others only where that may be."""
+    """Creates an empty file under a new name, beside the target where possible.
+
+    Other users can read it only if no existing target restricts that. If the folder cannot be
+    written to but the target can, the file is created in the system's temporary folder.
+    """
     temporary = _random_name(target.parent)
     mode = 0o600 if target.exists() else 0o666
     try:
@@ -199,19 +210,22 @@ def _new_file(target: Path) -> Path:
 
 
 def _keep_permissions(target: Path, temporary: Path) -> None:
-    """Gives the new file owner, group and mode of the one that it replaces, if any."""
+    """Copies owner, group and mode of the target, if it exists, to the file that replaces it."""
     try:
         old = target.stat()
     except FileNotFoundError:
         return
-    with contextlib.suppress(OSError):  # only the administrator may give files away
+    with contextlib.suppress(OSError):  # Only the administrator may give files away.
         os.chown(temporary, old.st_uid, old.st_gid)
-    with contextlib.suppress(OSError):  # a file system without permissions
+    with contextlib.suppress(OSError):  # Some file systems have no permissions.
         os.chmod(temporary, stat.S_IMODE(old.st_mode))
 
 
 def _sync(path: Path) -> None:
-    """Waits until the content is on the disk: a rename may reach it earlier than the content."""
+    """Waits until the content is on the disk.
+
+    Without this, the rename might reach the disk before the content does.
+    """
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -223,7 +237,7 @@ def _sync(path: Path) -> None:
 
 
 def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> bool:
-    """Gives the finished file its name; returns False where renaming cannot do that."""
+    """Renames the finished file to its target; returns False if it has to be copied instead."""
     try:
         if replace and temporary.parent != target.parent:
             return False
@@ -241,12 +255,12 @@ def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> b
 
 
 def _take_free_name(temporary: Path, target: Path) -> None:
-    """Gives the finished file its name unless that is taken; FileExistsError where it is."""
+    """Renames the finished file to its target; raises FileExistsError if that name is taken."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError:  # The file system has no hard links.
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
             os.replace(temporary, target)
@@ -264,7 +278,7 @@ def _overwrite(temporary: Path, target: Path) -> None:
     except OSError as error:
         raise UserError(
             f"{target}: overwriting it in place failed ({error.strerror}): "
-            f"{temporary} holds the whole new content"
+            f"take the complete new content from {temporary}"
         ) from error
 
 
@@ -276,7 +290,7 @@ def _take_folder_name(temporary: Path, target: Path, folder: StrPath, replace: b
             aside = target.with_name(f"fa-hific-replaced-{secrets.token_hex(8)}")
             target.rename(aside)
     try:
-        temporary.rename(target)  # Succeeds on an empty folder, and on no other.
+        temporary.rename(target)  # A folder at `target` must be empty, or this fails.
     except OSError as error:
         if aside is not None:
             aside.rename(target)
@@ -299,10 +313,10 @@ def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bo
 
 
 def _remove_leftovers(fresh: Path) -> None:
-    """Removes stale temporary names from the folder of one just made, once for each folder.
+    """Removes abandoned temporary files beside the one just created, once for each folder.
 
-    A killed process cannot tidy up, and whether one on another host still lives cannot be known:
-    only the age says so, see `STALE_SECONDS`.
+    A killed process cannot remove its own. A process on another host may still be writing, which
+    only the age of its file shows: see `STALE_SECONDS`.
     """
     folder = fresh.parent.absolute()
     if folder in _swept:

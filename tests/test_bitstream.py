@@ -164,7 +164,7 @@ def test_unknown_coders_and_flags_are_named(flags, sentence):
     "more, sentence",
     [
         (b"\x04", "has flags 0x04, which this build does not know"),
-        (b"\x00", "announces flags and has none: fetch it again"),
+        (b"\x00", "announces flags but has none: fetch it again"),
         (b"", "the file is truncated, it ends within its header"),
     ],
 )

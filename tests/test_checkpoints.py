@@ -36,8 +36,8 @@ def test_any_name_of_a_folder_holds_checkpoints(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("c\\d", r"c\\d/run contains a backslash, which checkpoints cannot: rename the folder"),
-        ("a\udcff", r"a\\xff/run is not UTF-8, which checkpoints need: rename the folder"),
+        ("c\\d", r"c\\d/run has a backslash, which checkpoints cannot have: rename the folder"),
+        ("a\udcff", r"a\\xff/run is not valid UTF-8, which checkpoints need: rename the folder"),
     ],
 )
 def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, expected, tmp_path):
@@ -53,13 +53,13 @@ def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, ex
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("", "--workdir is an empty name: the current folder is called ."),
+        ("", "--workdir is empty: name a folder, such as . for the current one"),
         (
             "file:///x",
-            r"--workdir file:///x: file:// is not one of gs://, s3://, az://, hf://; ",
+            r"--workdir file:///x: file:// is not one of gs://, s3://, az://, hf://: ",
         ),
         ("gs:/bucket/x", r"--workdir gs:/bucket/x: gs:/ is not one of gs://"),
-        ("~nobody-here/x", r"--workdir ~nobody-here/x: no such home folder is known, write the"),
+        ("~nobody-here/x", r"--workdir ~nobody-here/x: there is no such home folder: give"),
     ],
 )
 def test_beginnings_that_stand_for_nothing_make_no_folder_of_that_name(name, expected):

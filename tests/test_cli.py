@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_without_force(models, capsys):
     Path("in/b.fahj").write_bytes(b"precious")
     Path("in/c.fahj").symlink_to("nowhere")
     sentence = refused(capsys, "compress", "in")
-    assert sentence.startswith("in/b.fahj and 1 more: there already: give --force to overwrite")
+    assert sentence.startswith("in/b.fahj and 1 more: exist already: give --force to overwrite")
     assert models == []
     assert run("compress", "in", "--force") == 0
     assert Path("in/b.fahj").read_bytes()[:4] == b"FAHJ"
@@ -182,12 +182,12 @@ MISTAKES = [
     (["compress", "no*.png"], r"no\*.png: no file here ends in .*\.png"),
     (["compress", "empty"], r"empty: no file here ends in .*: give a file by its name"),
     (["decompress", "in"], r"in: no file here ends in \.fahj"),
-    (["compress", "in"], "in/a.bmp and in/a.png would both become in/a.fahj: give them in two"),
+    (["compress", "in"], "in/a.bmp and in/a.png would both become in/a.fahj: use two commands"),
     (["compress", "in/a.png", "x/a.png", "-o", "out"], "would both become out/a.fahj"),
-    (["compress", "in/a.png", "-o", "in/a.png", "--force"], "in/a.png: is an input, it cannot be"),
-    (["compress", "in/a.png", "x/a.png", "-o", "x/a.png"], "x/a.png: is a file, and several files"),
-    (["compress", "x", "-o", "x/a.png"], "x/a.png: is a file, and several files need a folder"),
-    (["compress", "in/a.bmp"], "in/a.fahj: is a folder where a file is to be written"),
+    (["compress", "in/a.png", "-o", "in/a.png", "--force"], "in/a.png: is an input, so it"),
+    (["compress", "in/a.png", "x/a.png", "-o", "x/a.png"], "x/a.png: is a file, but several files"),
+    (["compress", "x", "-o", "x/a.png"], "x/a.png: is a file, but several files need a folder"),
+    (["compress", "in/a.bmp"], "in/a.fahj: is a folder, but a file is to be written"),
     (["decompress", "x/a.fahj", "-o", "b.gif"], r"b\.gif: images are written as \.png"),
     (["info", "absent"], "absent: no such file or folder"),
 ]
@@ -256,7 +256,7 @@ def test_a_rate_that_the_smallest_file_exceeds_is_noted(models, capsys):
     image("a.png", 60, 90)
     run("compress", "a.png", "--model", "gains", "--bpp", "0.4")
     size = Path("a.fahj").stat().st_size
-    note = f"note: a.png: its smallest file has {8 * size / 5400:.3g} bits per pixel"
+    note = f"note: a.png: the smallest possible file has {8 * size / 5400:.3g} bits per pixel"
     assert note in capsys.readouterr().err
     run("compress", "a.png", "--model", "gains", "--bpp", "40", "--force")
     assert "note:" not in capsys.readouterr().err
@@ -274,8 +274,8 @@ def test_quality_rate_and_detail_reach_a_model_that_has_them(models):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("compress", "a.png", "--quality", "0.5"), "has a single rate: leave --quality and --bpp"),
-        (("compress", "a.png", "--bpp", "0.5"), "has a single rate: leave --quality and --bpp"),
+        (("compress", "a.png", "--quality", "0.5"), "has a single rate: omit --quality and --bpp"),
+        (("compress", "a.png", "--bpp", "0.5"), "has a single rate: omit --quality and --bpp"),
         (("decompress", "a.fahj", "--detail", "1"), "has no frequency complement modules"),
         (("compress", "a.png", "--quality", "1.5"), "argument --quality: invalid"),
         (("compress", "a.png", "--bpp", "0"), "argument --bpp: invalid"),
@@ -344,7 +344,7 @@ def test_drop_alpha_lays_on_white(models):
 def test_notes_name_their_image(models, capsys):
     Image.new("RGB", (3, 2)).save("a.gif", save_all=True, append_images=[Image.new("L", (3, 2), 9)])
     assert run("compress", "a.gif") == 0
-    expected = "note: a.gif: of its several frames or pages only the first is kept\n"
+    expected = "note: a.gif: only the first of its frames or pages is kept\n"
     assert capsys.readouterr().err == expected
 
 

@@ -143,7 +143,7 @@ def test_missing_flags_are_named(tmp_path):
 def test_config_that_does_not_exist_is_named(override, tmp_path):
     said = sentence("train.py", "--config", "configs/no.py:lo", f"--workdir={tmp_path}", *override)
     assert said == (
-        "--config configs/no.py: no such file; give one that exists, or "
+        "--config configs/no.py: no such file: give one that exists, or "
         "base, demo, fa_hific, hific, lite, mse_lpips, small, tiny"
     )
 
@@ -157,7 +157,7 @@ def test_config_that_does_not_exist_is_named(override, tmp_path):
         ),
         ("config.train.steps = 'many'", "{path}, line 4: TypeError: many is of original type "),
         ("config.train.stesp = 1", '{path}, line 4: KeyError: Key "stesp" does not exist and '),
-        ("return config return", "{path}, line 4: SyntaxError: invalid syntax: mend the config"),
+        ("return config return", "{path}, line 4: SyntaxError: invalid syntax: fix the config"),
         ("import no_such_thing", "{path}, line 4: ModuleNotFoundError: No module named 'no_such"),
     ],
 )
@@ -173,7 +173,7 @@ def test_mistake_within_a_config_is_placed(code, expected, write, tmp_path):
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (b"{}", "--config {path}: has no function get_config: see docs/configuration.md"),
+        (b"{}", "--config {path}: defines no function get_config: see docs/configuration.md"),
         (b"\x89PNG\0", "{path}: SyntaxError: source code string cannot contain null bytes"),
     ],
 )
@@ -196,7 +196,7 @@ def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, 
     assert sentence(*arguments).startswith(f"{folder}: no images here; expected a folder or glob")
     (folder / "broken.png").write_text("no picture")
     said = sentence(*arguments)
-    assert said.startswith("not one of the 1 images of a source can be read, as ")
+    assert said.startswith("none of the 1 images of a source can be read: ")
     assert f"{folder / 'broken.png'}: cannot be read as an image" in said
 
 
@@ -206,7 +206,7 @@ def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
     assert said == f"--workdir {missing} holds no checkpoints folder: train there with train.py"
     (tmp_path / "checkpoints").mkdir()
     said = sentence("eval.py", DEMO, f"--workdir={tmp_path}")
-    assert said == f"{tmp_path}/checkpoints holds no whole checkpoint: train there with train.py"
+    assert said == f"{tmp_path}/checkpoints holds no complete checkpoint: train there with train.py"
 
 
 @pytest.mark.parametrize(

@@ -522,7 +522,7 @@ def test_folder_without_checkpoints_is_named(tmp_path):
     with pytest.raises(UserError, match=sentence):
         load_autoencoder(epath.Path(tmp_path), settings_of())
     (tmp_path / "checkpoints").mkdir()
-    sentence = r"checkpoints holds no whole checkpoint: train there with train\.py$"
+    sentence = r"checkpoints holds no complete checkpoint: train there with train\.py$"
     with pytest.raises(UserError, match=sentence):
         load_autoencoder(epath.Path(tmp_path), settings_of())
 

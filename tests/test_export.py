@@ -63,7 +63,7 @@ def test_step_precision_and_replacement_are_the_users(workdir, tmp_path, capsys)
         export(workdir, "-o", tmp_path / "model")
     assert end.value.code == 2
     assert (
-        "there already: choose another name, or replace it with --force" in capsys.readouterr().err
+        "exists already: choose another name, or replace it with --force" in capsys.readouterr().err
     )
     export(workdir, "-o", tmp_path / "model", "--force")
     assert load_model(tmp_path / "model").origin["step"] == 7
@@ -95,7 +95,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence_and_the_old_model_stays(
     ("arguments", "sentence"),
     [
         (["{none}"], "holds no checkpoints folder: train there with train.py"),
-        (["{run}", "--step", "5"], "holds no checkpoint of step 5: leave --step out"),
+        (["{run}", "--step", "5"], "holds no checkpoint of step 5: omit --step"),
     ],
 )
 def test_mistakes_are_named(workdir, tmp_path, capsys, arguments, sentence):

@@ -15,7 +15,7 @@ from fa_hific_jax.errors import UserError
 Y, X = np.mgrid[:70, :90]
 PHOTO = np.stack([2 * X, 3 * Y, 128 + 90 * np.sin(X / 5 + Y / 7)], axis=-1).clip(0, 255)
 PHOTO = (PHOTO + np.random.default_rng(0).normal(0, 6, PHOTO.shape)).clip(0, 255).astype(np.uint8)
-ENDLESS = "its end is missing, after the last of its pixels"
+ENDLESS = "its end is missing, but all its pixels are there"
 
 
 def jpeg(**options) -> bytes:
@@ -68,7 +68,7 @@ def with_pictures(index: bytes) -> bytes:
 
 
 def test_further_pictures_are_noted():
-    note = "of its 2 pictures (such as previews, depth and gain maps) only the first is kept"
+    note = "only the first of its 2 pictures is kept (others may be previews, depth or gain maps)"
     image = Image.fromarray(PHOTO)
     mpo = saved(image, "MPO", save_all=True, append_images=[image.resize((9, 7))])
     check(mpo, plain(jpeg()), note)
@@ -78,7 +78,7 @@ def test_further_pictures_are_noted():
 
 @pytest.mark.parametrize("index", [b"", b"junk", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff"])
 def test_a_damaged_index_of_pictures_is_noted(index):
-    note = "its index of further pictures is damaged, and only the first is kept"
+    note = "its index of further pictures is damaged, so only the first is kept"
     check(with_pictures(index), plain(jpeg()), note)
 
 
@@ -101,7 +101,7 @@ def test_a_profile_in_pieces_is_applied_and_one_that_lacks_a_piece_noted():
     swapped = plain(jpeg())[..., [1, 0, 2]].astype(int)
     found = read_image(inserted(jpeg(), *pieces[::-1]))
     assert np.abs(found.rgb - swapped).mean() < 2 and found.notes == ()
-    note = "its color profile is damaged or of another kind and was ignored"
+    note = "its color profile is damaged or does not fit the image and was ignored"
     check(inserted(jpeg(), pieces[0]), plain(jpeg()), note)
 
 

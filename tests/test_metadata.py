@@ -14,7 +14,8 @@ from test_tiff import of
 
 from fa_hific_jax.codec import bitstream, metadata
 from fa_hific_jax.codec.bitstream import BitstreamError, Container
-from fa_hific_jax.codec.pixels import read_image, write_image
+from fa_hific_jax.codec.pixels import write_image
+from fa_hific_jax.data.images import read_image
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.errors import UserError
 
@@ -123,8 +124,8 @@ def test_a_damaged_part_is_named(data):
     try:
         assert isinstance(metadata.unpack(bytes(part)), Metadata)
     except BitstreamError as error:
-        assert str(error) == "the metadata in the file are damaged: fetch it again"
-    with pytest.raises(BitstreamError, match="metadata in the file are damaged"):
+        assert str(error) == "the metadata in the file is damaged: fetch it again"
+    with pytest.raises(BitstreamError, match="metadata in the file is damaged"):
         metadata.unpack(bytes(part[:-1]))
 
 
@@ -132,7 +133,7 @@ def test_more_than_a_jpeg_or_a_file_holds_is_refused_in_a_sentence(tmp_path):
     many = Metadata(b"", bytes(70_000))
     with pytest.raises(UserError, match="JPEG cannot hold so much EXIF or XMP: write PNG, WebP"):
         write_image(tmp_path / "a.jpg", COLORS, None, many)
-    with pytest.raises(UserError, match="its metadata take .* the most that is kept is 16777216"):
+    with pytest.raises(UserError, match="its metadata takes .* at most 16777216 can be kept"):
         metadata.pack(Metadata(bytes(2**24)))
 
 

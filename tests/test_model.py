@@ -165,12 +165,12 @@ def test_weights_that_half_precision_cannot_hold_are_refused():
 
 
 def test_existing_folder_is_replaced_on_request_and_only_if_it_is_a_model(folder, copied, tmp_path):
-    with pytest.raises(UserError, match="copy: there already: choose another name, or replace it"):
+    with pytest.raises(UserError, match="copy: exists already: choose another name, or replace it"):
         save_model(coding_model(), copied)
     save_model(coding_model(seed=2), copied, replace=True)
     assert load_model(copied).model_id == coding_model(seed=2).model_id
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
-    with pytest.raises(UserError, match="is no model, so it is not replaced: choose another name$"):
+    with pytest.raises(UserError, match="is not a model, so it is not replaced: choose another"):
         save_model(coding_model(), tmp_path, replace=True)
 
 
@@ -184,7 +184,7 @@ def rewrite(folder, **changes):
     ("damage", "sentence"),
     [
         (lambda f: shutil.rmtree(f), r"copy: no such folder: give one that fa-hific export has w"),
-        (lambda f: (f / "model.json").unlink(), r"model\.json: no such file, so the folder holds"),
+        (lambda f: (f / "model.json").unlink(), r"model\.json: no such file, so the model"),
         (lambda f: (f / "tables.safetensors").unlink(), r"tables\.safetensors: no such file, so "),
         (
             lambda f: (f / "weights.safetensors").write_bytes(
@@ -192,14 +192,14 @@ def rewrite(folder, **changes):
             ),
             r"weights\.safetensors: is damaged, its SHA-256 is not the one in model\.json: copy or",
         ),
-        (lambda f: (f / "model.json").write_text("{"), r"model\.json: is damaged, it is no JSON:"),
-        (lambda f: (f / "model.json").write_text("[]"), r"is damaged, it tells no format: copy"),
+        (lambda f: (f / "model.json").write_text("{"), r"model\.json: is damaged, it is not JSON:"),
+        (lambda f: (f / "model.json").write_text("[]"), r"is damaged, it states no format: copy"),
         (
             lambda f: rewrite(f, format=2),
             r"copy: has model format 2, this build reads 1: install the release of fa-hific-jax th",
         ),
         (lambda f: rewrite(f, origin=None), r"model\.json: is damaged, 'origin' is missing: copy"),
-        (lambda f: rewrite(f, weights="int4"), r"it tells of weights of 'int4': copy or export"),
+        (lambda f: rewrite(f, weights="int4"), r"it states weights of 'int4': copy or export"),
         (
             lambda f: rewrite(f, id="00" * 8),
             rf"copy: the content is that of model {{id}}, model\.json says {'00' * 8}: copy or exp",

@@ -85,7 +85,7 @@ def test_a_name_that_cannot_be_is_one_sentence(tmp_path, name):
 def test_a_file_that_looks_like_an_option_is_named(models, capsys, name):
     image(name)
     assert run("compress", name) == 2
-    assert f"{name}: begins with a hyphen as options do: give ./{name}" in capsys.readouterr().err
+    assert f"{name}: begins with a hyphen like an option: give ./{name}" in capsys.readouterr().err
     assert run("compress", f"./{name}") == 0 and run("compress", "--force", "--", name) == 0
 
 
@@ -375,12 +375,12 @@ def test_a_device_that_this_machine_lacks_is_one_sentence(platform):
         (
             ValueError("invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
             2,
-            "error: JAX_ENABLE_X64 is 'maybe', which JAX does not take: unset that variable",
+            "error: JAX_ENABLE_X64 is 'maybe', which JAX does not accept: unset that variable",
         ),
         (
             ValueError('Invalid value "x" for JAX flag jax_default_prng_impl'),
             2,
-            "error: JAX_DEFAULT_PRNG_IMPL is 'x', which JAX does not take: unset that variable",
+            "error: JAX_DEFAULT_PRNG_IMPL is 'x', which JAX does not accept: unset that variable",
         ),
     ],
 )

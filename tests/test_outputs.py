@@ -160,7 +160,7 @@ def test_the_second_of_two_runs_without_force_is_refused(models, monkeypatch, ca
 
     monkeypatch.setattr(runtime, "model_to_use", meanwhile)
     assert run("compress", "a.png") == 1
-    assert capsys.readouterr().err.startswith("error: a.png: a.fahj: there already: give --force")
+    assert capsys.readouterr().err.startswith("error: a.png: a.fahj: exists already: give --force")
     assert Path("a.fahj").read_bytes() == b"of another process"
     Path("a.fahj").unlink()
     assert run("compress", "a.png", "--skip-existing") == 0
@@ -175,7 +175,7 @@ def test_an_interrupted_batch_goes_on(models, capsys):
     before = Path("out/b.fahj").stat()
     capsys.readouterr()
     assert run("compress", "in", "-o", "out", "--skip-existing") == 0
-    assert "1 of 3 files are there already and stay" in capsys.readouterr().err
+    assert "1 of 3 files exist already and stay" in capsys.readouterr().err
     assert len(models[1].calls) == 2 and written("out") == ["a.fahj", "b.fahj", "c.fahj"]
     assert Path("out/b.fahj").stat() == before
     assert run("compress", "in", "-o", "out", "--skip-existing") == 0
@@ -195,7 +195,7 @@ def test_existing_files_that_are_cut_off_are_named(models, capsys, share):
         cut.write_bytes(whole[: int(share * len(whole))])
         capsys.readouterr()
         assert run(command, source, "-o", out, "--skip-existing") == 1
-        assert f"error: {cut}: is there already and is not a whole file" in capsys.readouterr().err
+        assert f"error: {cut}: exists already and is incomplete" in capsys.readouterr().err
         assert cut.stat().st_size < len(whole)
         cut.unlink()
         assert run(command, source, "-o", out, "--skip-existing") == 0
@@ -219,18 +219,18 @@ def test_an_original_is_not_overwritten_by_a_name_that_nobody_gave(models, capsy
 
 
 NAMES = [
-    (["compress", ""], "argument INPUT: an empty name; the current folder is called ."),
-    (["compress", "a.png", "-o", ""], "argument -o/--output: '' is no name"),
+    (["compress", ""], "argument INPUT: an empty name: give . for the current folder"),
+    (["compress", "a.png", "-o", ""], "argument -o/--output: '' is not the name"),
     (["info", ""], "an empty name"),
-    (["pack", "in", "-o", "-", "--shards", "1"], "argument -o/--output: '-' is no name"),
+    (["pack", "in", "-o", "-", "--shards", "1"], "argument -o/--output: '-' is not the name"),
     (["pack", "", "-o", "packed", "--shards", "1"], "an empty name"),
-    (["export", "run", "-o", ""], "'' is no name"),
-    (["get-lpips", "-o", "-"], "'-' is no name"),
-    (["get-lpips", "--from", ""], "'' is no name"),
-    (["get-inception", "--from", ""], "'' is no name"),
-    (["import-torch", "a.pt", "-o", ""], "'' is no name"),
-    (["plot", "run", "-o", ""], "'' is no name"),
-    (["compress", "a.png", "-o", "~nobody-of-this-name/x"], "no such home folder; ./~nobody"),
+    (["export", "run", "-o", ""], "'' is not the name"),
+    (["get-lpips", "-o", "-"], "'-' is not the name"),
+    (["get-lpips", "--from", ""], "'' is not the name"),
+    (["get-inception", "--from", ""], "'' is not the name"),
+    (["import-torch", "a.pt", "-o", ""], "'' is not the name"),
+    (["plot", "run", "-o", ""], "'' is not the name"),
+    (["compress", "a.png", "-o", "~nobody-of-this-name/x"], "no such home folder: give ./~nobody"),
     (["compress", "a.png", "--force", "--skip-existing"], "not allowed with argument"),
 ]
 
@@ -248,10 +248,10 @@ MEANT_OTHERWISE = [
     (["compress", "a.png", "-o", "small.jpg"], "small.jpg: is the name of an image, but"),
     (["compress", "a.png", "-o", "small.PNG"], "small.PNG: is the name of an image, but"),
     (["compress", "a.png", "-o", "small.ico"], "small.ico: is the name of an image, but"),
-    (["compress", "in", "-o", "all.fahj"], "all.fahj: is the name of a file, and several files"),
+    (["compress", "in", "-o", "all.fahj"], "all.fahj: is the name of a file, but several files"),
     (["decompress", "b.fahj", "-o", "c.fahj"], r"c.fahj: images are written as .png"),
     (["decompress", "b.fahj", "-o", "c"], r"c: images are written as .png"),
-    (["decompress", "b.fahj", "c.fahj", "-o", "d.png"], "d.png: is the name of a file, and sev"),
+    (["decompress", "b.fahj", "c.fahj", "-o", "d.png"], "d.png: is the name of a file, but sev"),
     (["compress", "a.png", "in/b.png", "-o", "-"], "/dev/stdout: takes a single file"),
 ]
 

@@ -134,7 +134,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch):
         run(photos, "-o", stopped, "--shards", "4", "--jobs", "1")
     assert interrupt.value.code == 130
     assert names(stopped) == [*names(unbroken)[:2], "manifest.json"]
-    with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: give the same `fa-h"):
+    with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: run the same `fa-h"):
         ArrayRecords(str(stopped))
     seen.clear()
     monkeypatch.setattr(
@@ -160,7 +160,7 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
     with pytest.raises(SystemExit) as refused:
         run(photos, "-o", tmp_path / "out", "--shards", "3")
     assert refused.value.code == 2
-    assert "out: holds shards of another selection (shards, sources differ)" in (
+    assert "out: has shards of another selection (shards, sources differ)" in (
         capsys.readouterr().err
     )
     assert before == {name: (tmp_path / "out" / name).read_bytes() for name in before}
@@ -173,7 +173,7 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
         (["--shards", "0"], "--shards is 0"),
         (["--shards", "1", "--min-side", "-1"], "must not be negative"),
         (["--shards", "1", "--min-side", "9", "--max-side", "8"], "every image would be left out"),
-        (["--shards", "1", "--min-side", "999"], "out: holds no image: all were damaged or too"),
+        (["--shards", "1", "--min-side", "999"], "out: holds no image, because all were damaged"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, photos, options, sentence, capsys):
@@ -206,10 +206,13 @@ def test_a_name_that_array_record_does_not_take_is_refused(tmp_path, photos, cap
     with pytest.raises(SystemExit) as refused:
         run(photos, "-o", folder, "--shards", "1")
     assert refused.value.code == 2 and not folder.exists()
-    assert f"{tmp_path}/\\xff: is not UTF-8, which ArrayRecord needs" in capsys.readouterr().err
+    assert (
+        f"{tmp_path}/\\xff: the name is not UTF-8, which ArrayRecord needs"
+        in capsys.readouterr().err
+    )
     folder.mkdir()
     (folder / "a.array_record").touch()
-    with pytest.raises(UserError, match="is not UTF-8, which ArrayRecord needs"):
+    with pytest.raises(UserError, match="the name is not UTF-8, which ArrayRecord needs"):
         open_source(f"arrayrecord:{folder}")
 
 

@@ -122,7 +122,7 @@ def test_installed_wheel_knows_its_configs_by_name(installed, tmp_path):
     said = run(installed, tmp_path, *command, "--config=hific:low").stderr
     assert f"{installed}/{PACKAGE}/configs/hific.py, line " in said
     said = run(installed, tmp_path, *command, "--config", "no").stderr
-    assert said.startswith("error: --config no: no such file; give one that exists, or base, ")
+    assert said.startswith("error: --config no: no such file: give one that exists, or base, ")
 
 
 @pytest.mark.long

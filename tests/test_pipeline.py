@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fa_hific_jax.data.image_counts import ImageCounts
 from fa_hific_jax.data.pipeline import train_batches
 from fa_hific_jax.data.sources import open_source, read_image
-from fa_hific_jax.data.tally import Tally
 from fa_hific_jax.data.transforms import RandomCrop, resize_box
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
@@ -280,22 +280,22 @@ def test_more_than_one_per_cent_damaged_ends_the_run(flat_images, threads, broke
 
 
 def test_one_per_cent_is_of_the_images_not_of_the_reads():
-    tally = Tally([5000], side=1)
+    counts = ImageCounts([5000], side=1)
     for index in range(1200):
-        tally.whole(0, index, (1, 1, 3))
-        tally.whole(0, 0, (1, 1, 3))
+        counts.add_whole(0, index, (1, 1, 3))
+        counts.add_whole(0, 0, (1, 1, 3))
     for index in range(2000, 2012):  # 12 of 1212
         for _ in range(2):
-            tally.broken(0, index, f"image {index}")
+            counts.add_damaged(0, index, f"image {index}")
     with pytest.raises(UserError, match="13 of the 1213 .*more than 1%.* image 2012"):
-        tally.broken(0, 2012, "image 2012")
-    assert tally.counts()["data/damaged"] == 13
+        counts.add_damaged(0, 2012, "image 2012")
+    assert counts.metrics()["data/damaged"] == 13
 
 
 def test_a_source_without_a_whole_image_ends_the_run(flat_images):
     folder = flat_images("a", 3)
     damage(*(flat_images.folder / "a").iterdir())
-    with pytest.raises(UserError, match=r"not one of the 3 images .*, as .*\.png: cannot be read"):
+    with pytest.raises(UserError, match=r"none of the 3 images .*: .*\.png: cannot be read"):
         take(1, config(folder))
 
 
@@ -305,7 +305,7 @@ def test_an_absent_folder_is_named_before_iterating(tmp_path):
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(UserError, match="the seed must not be negative, not -1"):
+    with pytest.raises(UserError, match="the seed is -1: it must not be negative"):
         train_batches(config("dead_leaves:1"), batch_size=1, seed=-1)
 
 

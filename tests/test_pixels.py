@@ -16,15 +16,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms
 
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.pixels import (
-    Picture,
-    image_size,
-    on_white,
-    pack_alpha,
-    read_image,
-    unpack_alpha,
-    write_image,
-)
+from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha, write_image
+from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -154,16 +147,14 @@ FLOATS = [
 @pytest.mark.parametrize("values, levels, span", FLOATS)
 def test_floating_point_pixels_are_scaled_and_noted(values, levels, span):
     data = saved(np.array([values], np.float32), "TIFF")
-    note = f"of its gray levels {span[0]:g} became black and {span[1]:g} white"
+    note = f"its gray level {span[0]:g} became black and {span[1]:g} white"
     check(read_image(data), gray([levels]), notes=(note,))
 
 
 def test_wide_integers_are_scaled_and_noted():
     check(read_image(saved(np.array([[0, 257, 65535]], np.int32), "TIFF")), gray([[0, 1, 255]]))
     wide = read_image(saved(np.array([[-100, 0, 155]], np.int32), "TIFF"))
-    check(
-        wide, gray([[0, 100, 255]]), notes=("of its gray levels -100 became black and 155 white",)
-    )
+    check(wide, gray([[0, 100, 255]]), notes=("its gray level -100 became black and 155 white",))
 
 
 @pytest.mark.parametrize("marker", [True, False])
@@ -245,7 +236,7 @@ def test_srgbs_own_profile_touches_nothing():
 
 @pytest.mark.parametrize("broken", [b"junk", profile()[:200], profile("LAB")])
 def test_a_profile_that_does_not_fit_is_ignored_and_noted(broken):
-    note = "its color profile is damaged or of another kind and was ignored"
+    note = "its color profile is damaged or does not fit the image and was ignored"
     check(read_image(saved(COLORS, icc_profile=broken)), COLORS, notes=(note,))
     cmyk = read_image(saved(Image.new("CMYK", (2, 2)), "TIFF", icc_profile=profile()))
     check(cmyk, np.full((2, 2, 3), 255), notes=(note,))
@@ -256,7 +247,7 @@ def test_of_an_animation_the_first_frame_is_kept(kind):
     first, second = (Image.new("RGB", (4, 3), color) for color in ((255, 0, 0), (0, 0, 255)))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = saved(first, kind, save_all=True, append_images=[second], **lossless)
-    note = "of its several frames or pages only the first is kept"
+    note = "only the first of its frames or pages is kept"
     check(read_image(data), np.full((3, 4, 3), (255, 0, 0)), notes=(note,))
 
 
@@ -265,7 +256,7 @@ def test_of_an_icon_in_several_sizes_the_largest_is_kept():
     for sizes, notes in (([(32, 32)], 0), ([(16, 16), (32, 32)], 1)):
         picture = read_image(saved(squares, "ICO", sizes=sizes))
         np.testing.assert_array_equal(picture.rgb, squares)
-        assert picture.notes == ("of its several sizes only the largest is kept",) * notes
+        assert picture.notes == ("only the largest of its sizes is kept",) * notes
 
 
 @pytest.mark.parametrize("kind", ["TGA", "BMP"])
@@ -318,7 +309,7 @@ def test_what_is_no_image_is_named(tmp_path):
             read(str(tmp_path))
     with pytest.raises(UserError, match="it is empty"):
         read_image(b"")
-    with pytest.raises(UserError, match="vector graphics; draw it as PNG first"):
+    with pytest.raises(UserError, match="vector graphics; render it as PNG first"):
         read_image(saved(COLORS, "EPS"))
 
 

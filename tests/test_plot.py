@@ -68,7 +68,7 @@ def test_folders_without_curves_are_named(tmp_path, capsys):
 
 def test_target_must_be_a_png_that_can_be_written(tmp_path, capsys):
     write(tmp_path, {"step": 1, "loss": 2.0})
-    assert "a.pdf: give a name that ends with .png" in sentence(
+    assert "a.pdf: only PNG can be written: give" in sentence(
         tmp_path, "-o", "a.pdf", capsys=capsys
     )
     said = sentence(tmp_path, "-o", tmp_path / "no" / "a.png", capsys=capsys)

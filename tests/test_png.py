@@ -103,7 +103,7 @@ def test_hdr_is_cut_at_diffuse_white_and_noted():
         levels = picture.rgb[..., 0].ravel().astype(int)
         assert levels[0] == 0 and np.all(np.diff(levels) >= 0)
         assert abs(int(np.argmax(levels == 255)) - 255 * white) <= 2
-        assert picture.notes == ("of its HDR light what is above 203 cd/m2 was cut to white",)
+        assert picture.notes == ("its HDR light above 203 cd/m2 was clipped to white",)
 
 
 def test_unknown_code_points_are_noted():
@@ -112,7 +112,7 @@ def test_unknown_code_points_are_noted():
         np.testing.assert_array_equal(picture.rgb, COLORS)
         told = "/".join(map(str, values))
         assert picture.notes == (
-            f"its color space of the code points {told} is not known and was ignored",
+            f"its color space with code points {told} is unknown and was ignored",
         )
 
 
@@ -128,12 +128,12 @@ def test_damage_in_a_chunk_that_pixels_do_not_need_is_noted(name, damage):
     picture = read_image(png(COLORS, part))
     np.testing.assert_array_equal(picture.rgb, COLORS)
     assert picture.alpha is None
-    assert picture.notes == (f"its {name} chunk is damaged and ignored",)
+    assert picture.notes == (f"its {name} chunk is damaged and was ignored",)
 
 
 def test_several_damaged_chunks_are_one_note():
     parts = [chunk(b"gAMA", b""), chunk(b"pHYs", b"1"), chunk(b"gAMA", b"2")]
-    note = "its gAMA and pHYs chunks are damaged and ignored"
+    note = "its gAMA and pHYs chunks are damaged and were ignored"
     assert read_image(png(COLORS, *parts)).notes == (note,)
 
 
@@ -146,7 +146,7 @@ def test_more_text_than_pillow_takes_is_left_out_with_a_note(kind):
     }[kind]
     picture = read_image(png(COLORS, chunk(kind.encode(), text)))
     np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.notes == ("more than a megabyte of text in it was left out",)
+    assert picture.notes == ("its text of more than 1 MiB was left out",)
 
 
 def test_a_profile_of_more_than_a_megabyte_is_applied():
@@ -157,7 +157,7 @@ def test_a_profile_of_more_than_a_megabyte_is_applied():
     picture = read_image(png(flat, large))
     swapped = np.allclose(picture.rgb.astype(int), flat[..., [1, 0, 2]], atol=2)
     assert swapped or picture.notes == (
-        "its color profile is damaged or of another kind and was ignored",
+        "its color profile is damaged or does not fit the image and was ignored",
     )
 
 
@@ -173,7 +173,7 @@ def test_a_missing_end_is_noted_and_missing_pixels_are_refused():
     data = png(COLORS)
     picture = read_image(data[:-12])
     np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.notes == ("its end is missing, after the last of its pixels",)
+    assert picture.notes == ("its end is missing, but all its pixels are there",)
     for cut in (20, 40):
         with pytest.raises(UserError, match="truncated within its pixels"):
             read_image(data[:-cut])
@@ -206,7 +206,9 @@ def test_a_wrong_checksum_around_whole_pixels_is_noted():
     data[-13] ^= 1
     picture = read_image(bytes(data))
     np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.notes == ("a checksum around its pixels is wrong, the one within them is right",)
+    assert picture.notes == (
+        "the checksum of a pixel chunk is wrong, but that of the pixels is right",
+    )
 
 
 def test_a_chunk_without_which_pixels_mean_something_else_is_refused():
@@ -218,4 +220,4 @@ def test_impossible_chromaticities_and_a_gamma_of_nothing_are_noted():
     for name, data in ((b"cHRM", bytes(32)), (b"gAMA", bytes(4))):
         picture = read_image(png(COLORS, chunk(name, data)))
         np.testing.assert_array_equal(picture.rgb, COLORS)
-        assert picture.notes == (f"its {name.decode()} chunk is damaged and ignored",)
+        assert picture.notes == (f"its {name.decode()} chunk is damaged and was ignored",)

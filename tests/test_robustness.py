@@ -257,10 +257,10 @@ def sentence_of(folder: Path) -> str:
 @pytest.mark.parametrize("name", [DESCRIPTION, WEIGHTS, TABLES])
 def test_a_file_that_is_missing_or_cannot_be_read_is_named(folder, name):
     (folder / name).unlink()
-    expected = f"{name}: no such file, so the folder holds no whole model: copy or export it again"
+    expected = f"{name}: no such file, so the model is incomplete: copy or export it again"
     assert sentence_of(folder) == expected
     (folder / name).mkdir()
-    expected = f"{name}: cannot be read (Is a directory): mend that, or copy the model again"
+    expected = f"{name}: cannot be read (Is a directory): fix that, or copy the model again"
     assert sentence_of(folder) == expected
 
 
@@ -370,7 +370,7 @@ def test_an_encoder_of_other_widths_than_described_is_named(folder):
     # The model's id leaves the encoder out: it would show when the first image is compressed.
     redescribed(folder, encoder_widths=[4, 4, 4, 4, 5])
     assert sentence_of(folder) == (
-        "model.json: is damaged, it tells of an encoder of widths (4, 4, 4, 4, 5), the weights "
+        "model.json: is damaged, it states encoder widths (4, 4, 4, 4, 5), but the weights "
         "have (4, 4, 4, 4, 4): copy or export the model again"
     )
 
@@ -378,7 +378,7 @@ def test_an_encoder_of_other_widths_than_described_is_named(folder):
 def test_arrays_that_are_none_are_named_even_under_their_own_checksum(folder):
     (folder / WEIGHTS).write_bytes(b"\x08" + bytes(30))
     redescribed(folder)
-    assert sentence_of(folder).startswith(f"{WEIGHTS}: is damaged, it is no safetensors file (")
+    assert sentence_of(folder).startswith(f"{WEIGHTS}: is damaged, it is not a safetensors file (")
 
 
 @pytest.mark.parametrize(

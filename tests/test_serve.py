@@ -155,7 +155,7 @@ def test_a_port_that_is_taken_is_named():
     def launch(**options):
         raise OSError("Cannot find empty port in range")
 
-    with pytest.raises(UserError, match=r"^127.0.0.1:80 cannot be listened on, .* another --port"):
+    with pytest.raises(UserError, match=r"^cannot listen on 127.0.0.1:80, .* another --port"):
         serve._launch(types.SimpleNamespace(launch=launch), "127.0.0.1", 80, {})
 
 

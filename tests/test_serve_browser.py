@@ -191,8 +191,8 @@ def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(opened, 
     sizes(page)
     drop(page, "image", tmp_path / "notes.txt")
     assert sentence(page) == (
-        "notes.txt: cannot be read as an image (not of a kind that Pillow knows): give a whole "
-        "PNG, JPEG, WebP, TIFF or such"
+        "notes.txt: cannot be read as an image (not of a kind that Pillow knows): give an "
+        "intact file, such as PNG, JPEG, WebP or TIFF"
     )
     assert page.locator("#summary table").count() == page.locator("#ours img").count() == 0
     assert page.locator("#file").is_disabled()

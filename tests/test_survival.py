@@ -194,8 +194,8 @@ def test_full_disk_ends_in_one_sentence_and_the_last_checkpoint_stays(
     monkeypatch.setattr(ocp.JsonCheckpointHandler, "save", full_disk)
     with pytest.raises(
         UserError,
-        match=r"no checkpoint can be written to .*/checkpoints \(.*No space left on device\): make "
-        r"room .* it goes on from step 3",
+        match=r"no checkpoint can be written to .*/checkpoints \(.*No space left on device\): free "
+        r"disk space .* it resumes from step 3",
     ):
         save(states[3].replace(step=np.int32(4)), tiny_settings(**PLAIN), checkpoints)
         checkpoints.close()
@@ -259,7 +259,7 @@ def test_disk_without_room_ends_a_process_with_one_line_and_no_traceback(tmp_pat
     process = training_run.start(tmp_path / "run", wrapper=wrapper, **PLAIN)
     code, _, err = training_run.finish(process)
     assert code == 2 and err.count("\n") == 1
-    assert re.match(r"error: no checkpoint can be .*/checkpoints \(.*make room or repair", err)
+    assert re.match(r"error: no checkpoint can be .*/checkpoints \(.*free disk space or", err)
 
 
 def test_other_errors_of_the_system_stay_what_they_are():

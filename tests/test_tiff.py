@@ -58,7 +58,7 @@ def test_white_that_is_zero_comes_out_white(order, kind):
     levels = np.linspace(0, 1, 48).reshape(4, 12)
     top = 1 if kind is np.float32 else np.iinfo(kind).max
     samples = (levels * top).astype(kind)
-    notes = ("of its gray levels 1 became black and 0 white",) if top == 1 else ()
+    notes = ("its gray level 1 became black and 0 white",) if top == 1 else ()
     check(of(samples, order, t262=0), 255 - np.rint(255 * (samples / top)), *notes)
 
 
@@ -66,16 +66,16 @@ def test_white_that_is_zero_comes_out_white(order, kind):
 @pytest.mark.parametrize("kind, top", [(np.int8, 127), (np.int16, 32767)])
 def test_signed_levels_span_zero_to_their_largest_or_lowest_to_highest(order, kind, top):
     levels = np.linspace(0, top, 60).reshape(5, 12).astype(kind)
-    note = f"of its gray levels 0 became black and {top} white"
+    note = f"its gray level 0 became black and {top} white"
     check(of(levels, order), np.rint(levels * (255 / top)), note)
     levels[0, 0] = -5
-    note = f"of its gray levels -5 became black and {top} white"
+    note = f"its gray level -5 became black and {top} white"
     check(of(levels, order), np.rint((levels + 5.0) * (255 / (top + 5))), note)
 
 
 def test_unsigned_levels_of_32_bits_do_not_turn_negative():
     levels = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
-    note = "of its gray levels 0 became black and 4.29497e+09 white"
+    note = "its gray level 0 became black and 4.29497e+09 white"
     check(of(levels), [[0, 128, 255]], note)
 
 
@@ -84,13 +84,13 @@ def test_unsigned_levels_of_32_bits_do_not_turn_negative():
 def test_floating_point_color_is_scaled_and_noted(order, kind):
     colors = RNG.random((6, 7, 3)).astype(kind)
     expected = np.rint(255 * colors.astype(np.float64))
-    check(of(colors, order), expected, "of its levels 0 became black and 1 white")
+    check(of(colors, order), expected, "its level 0 became black and 1 white")
 
 
 def test_transparency_beside_deep_samples():
     samples = RNG.random((5, 6, 4)).astype(np.float32)
     alpha = np.rint(255 * samples[..., 3].astype(np.float64))
-    note = "of its levels 0 became black and 1 white"
+    note = "its level 0 became black and 1 white"
     check(of(samples, t338=2), np.rint(255 * samples[..., :3].astype(float)), note, alpha=alpha)
     multiplied = samples.copy()
     multiplied[..., 3] = 0.5
@@ -100,7 +100,7 @@ def test_transparency_beside_deep_samples():
     pair = RNG.integers(0, 65536, (5, 6, 2)).astype(np.uint16)
     scaled = np.rint(pair / 257)
     check(of(pair, t338=2), scaled[..., 0], alpha=scaled[..., 1])
-    lost = "of its samples those beyond the colors were left out"
+    lost = "its samples beyond the colors were left out"
     check(of(pair), scaled[..., 0], lost)
 
 
@@ -127,7 +127,7 @@ def test_compressed_predicted_and_tiled_samples_come_back(predictor, tile):
         file, colors, photometric="rgb", compression="zlib", predictor=predictor, tile=tile
     )
     expected = np.rint((colors + 9.0) * (255 / 30009))
-    check(file.getvalue(), expected, "of its levels -9 became black and 30000 white")
+    check(file.getvalue(), expected, "its level -9 became black and 30000 white")
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -149,7 +149,7 @@ def test_planes_that_lie_apart_come_together(order, options):
             **options,
         )
         expected = np.rint(np.moveaxis(planes, 0, -1) * (255 / (2**bits - 1)))
-        notes = () if kind is np.uint16 else ("of its levels 0 became black and 32767 white",)
+        notes = () if kind is np.uint16 else ("its level 0 became black and 32767 white",)
         check(file.getvalue(), expected, *notes)
 
 
@@ -161,7 +161,7 @@ def test_predicted_floating_point_comes_back():
     rows = np.diff(rows, axis=1, prepend=np.zeros((6, 1), np.uint8))
     strip = zlib.compress(rows.tobytes())
     tags = {256: 20, 257: 6, 258: 32, 339: 3, 259: 8, 317: 3, 279: len(strip)}
-    note = "of its gray levels 0 became black and 1 white"
+    note = "its gray level 0 became black and 1 white"
     check(tiff(strip, tags), np.rint(255 * values.astype(np.float64)), note)
 
 
@@ -214,14 +214,14 @@ def test_smaller_copies_below_a_picture_are_no_matter():
 )
 def test_samples_that_are_not_read_are_described(tags, told):
     levels = RNG.integers(0, 4096, (4, 6)).astype(np.uint16)
-    with pytest.raises(UserError, match=told + ".*: give a whole PNG"):
+    with pytest.raises(UserError, match=told + ".*: give an intact file, such as PNG"):
         read_image(of(levels, bits=12, **tags))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_samples_of_no_stated_meaning_are_left_out_with_a_note(kind):
     four = RNG.integers(0, 256, (4, 6, 4)).astype(kind) * (np.iinfo(kind).max // 255)
-    note = "of its samples those beyond the colors were left out"
+    note = "its samples beyond the colors were left out"
     check(of(four, t338=0), four[..., :3] // (np.iinfo(kind).max // 255), note)
     assert read_image(of(four, t338=0)).alpha is None
 

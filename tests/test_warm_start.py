@@ -193,7 +193,7 @@ def test_a_folder_without_checkpoints_is_named(tmp_path):
     with pytest.raises(UserError, match=r"^config\.init_from /\S+/no holds no checkpoints folder"):
         warm_start.find(tiny_settings(init_from=str(tmp_path / "no")))
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match=r"/checkpoints holds no whole checkpoint: train there"):
+    with pytest.raises(UserError, match=r"/checkpoints holds no complete checkpoint: train there"):
         warm_start.find(tiny_settings(init_from=str(tmp_path)))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"^config\.init_from \S+ is a file: name a folder$"):

@@ -130,7 +130,7 @@ def test_an_error_leaves_what_was_there():
 def test_without_replace_the_second_of_two_writers_is_refused(monkeypatch, links):
     if not links:  # as on FAT and some network file systems
         failing(monkeypatch, "link", errno.EPERM)
-    with pytest.raises(TargetExists, match="^a: there already: give --force"):  # noqa: SIM117
+    with pytest.raises(TargetExists, match="^a: exists already: give --force"):  # noqa: SIM117
         with whole_file("a", replace=False) as second:
             second.write(b"second")
             write("a", b"first", replace=False)
@@ -205,7 +205,7 @@ def test_where_overwriting_in_place_fails_the_new_content_is_kept(monkeypatch):
     monkeypatch.setattr(writing.shutil, "copyfileobj", full)
     with pytest.raises(UserError, match="overwriting it in place failed") as error:
         write("a", b"after")
-    match = re.search(r"(\S+) holds the whole new content$", str(error.value))
+    match = re.search(r"take the complete new content from (\S+)$", str(error.value))
     assert match and Path(match[1]).read_bytes() == b"after"
 
 

@@ -1,1 +1,1 @@
-"""The commands of `fa-hific`, one module each, and `main` which dispatches to them."""
+"""The commands of `fa-hific`: one module for each, and `main`, which runs them."""

@@ -1,9 +1,11 @@
-"""Many files through one model: read ahead and written behind in threads, past the bad ones."""
+"""Codes many files with one model: threads read ahead and write behind, failures do not stop it."""
 
 import argparse
+import contextlib
+import io
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
@@ -13,48 +15,82 @@ from fa_hific_jax import interrupts
 from fa_hific_jax.cli import files, values
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
-from fa_hific_jax.cli.runtime import MODEL_VARIABLE
-from fa_hific_jax.codec.shipped import DEFAULT
+from fa_hific_jax.cli.runtime import MODEL_HELP
 from fa_hific_jax.errors import UserError, one_line, reason, say, shown
 
-# What one file can do to a sound program; JAX reports memory that ran out as a RuntimeError.
+# Errors that may concern a single file; JAX raises a RuntimeError when memory runs out.
 PER_FILE = (UserError, OSError, MemoryError, RuntimeError)
 
 
 def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> None:
-    """Declares the arguments that compressing and decompressing share."""
+    """Declares the arguments that compress and decompress share.
+
+    `inputs` and `output` are the help texts of those two arguments.
+    """
     parser.add_argument("inputs", nargs="+", type=files.source_name, metavar="INPUT", help=inputs)
     parser.add_argument("-o", "--output", type=files.target_name, metavar="OUT", help=output)
     parser.add_argument(
         "--model",
         type=files.path_name,
         metavar="FOLDER",
-        help="model that `fa-hific export` has written; without, that of the environment variable "
-        f"{MODEL_VARIABLE}, else {DEFAULT}, which comes with the package",
+        help=MODEL_HELP,
     )
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--force", action="store_true", help="overwrite files that are there")
+    existing.add_argument("--force", action="store_true", help="overwrite existing files")
     existing.add_argument(
         "--skip-existing",
         action="store_true",
-        help="leave files that are there and write the others: goes on where a batch was stopped",
+        help="keep existing files and write only the others, for example to finish a batch that "
+        "was stopped",
     )
     parser.add_argument(
         "--jobs",
         type=values.threads,
         default=2,
         metavar="N",
-        help="threads that read and write images beside the network (2); as many images more are "
-        "in memory on either side of it",
+        help="number of threads that read and write images while the network runs (default: 2); "
+        "up to N images wait in memory before the network and N after it",
     )
     parser.add_argument(
         "--mode",
         choices=("auto", "exact", "blend"),
         default="auto",
-        help="large images in tiles: exact ones give the pixels of the whole image in less memory, "
-        "blended ones matter when decompressing, faster and not quite the same; auto (the default) "
-        "takes images whole or in exact tiles, by size",
+        help="how to process large images; exact: in tiles, which need less memory and give the "
+        "pixels of the whole image; blend: like exact, but decompress is faster and its pixels "
+        "differ slightly; auto (default): whole or in exact tiles, depending on the size",
     )
+
+
+def plan_jobs(
+    args: argparse.Namespace, suffixes: frozenset[str], target_suffix: str
+) -> tuple[list[Job], list[str]]:
+    """Returns the files to read and write, and a sentence for each input that cannot be used.
+
+    Folders and globs in `args.inputs` are searched for `suffixes`.
+
+    Raises:
+      UserError: an input leads to nothing, or an output would destroy a file: see `cli/files.py`.
+    """
+    found, unread = files.find(args.inputs, suffixes)
+    every = files.pair(args.inputs, found, args.output, target_suffix)
+    jobs = files.check_targets(every, args.force, args.skip_existing)
+    return jobs, [*unread, *files.not_whole(every, jobs)]
+
+
+def image_sizes(
+    jobs: Sequence[Job],
+    contents: files.Contents,
+    size_of: Callable[[io.BufferedIOBase], tuple[int, int]],
+) -> dict[Path, tuple[int, int]]:
+    """Returns (height, width) by source, as `size_of` reads it from the open file.
+
+    Sources whose size cannot be read are left out; they fail when their turn comes.
+    """
+    sizes = {}
+    for job in jobs:
+        with contextlib.suppress(UserError, OSError), files.opened(job.source, contents) as file:
+            sizes[job.source] = size_of(file)
+    return sizes
 
 
 def run(
@@ -64,15 +100,15 @@ def run(
     threads: int,
     progress: Progress,
 ) -> list[str]:
-    """Reads, works on and writes each job; returns a sentence for each that failed.
+    """Reads, processes and writes each job; returns a sentence for each job that failed.
 
     Args:
-      jobs: in the order of work.
-      pixels: of the sources whose size is known, for the progress.
-      steps: read(job), work(what was read), write(job, what work gave). Reading and writing happen
-        in threads, work in this one, in order.
-      threads: how many, and how many images at most wait before and after the work.
-      progress: is told of every job that ended, well or badly.
+      jobs: the files, in the order in which they are processed.
+      pixels: number of pixels of each source whose size is known, for the progress.
+      steps: read(job), work(result of read) and write(job, result of work). Threads call read and
+        write; the calling thread calls work, in order.
+      threads: number of threads, and of images that may wait before and after work.
+      progress: advances with every job that ended, successfully or not.
     """
     read, work, write = steps
     failures = []
@@ -103,15 +139,15 @@ def run(
             finish_until(threads)
         finish_until(0)
     finally:
-        # After an interrupt what is half written is finished, and what has not begun is dropped. A
-        # reader may never return.
+        # After an interrupt, files that are being written are finished, and the others are dropped.
+        # Readers are not waited for, because one may never return.
         pool.shutdown(wait=False, cancel_futures=True)
         wait(future for _, future in writing if not future.cancelled())
     return failures
 
 
 def end(failures: Iterable[str]) -> None:
-    """Prints the failures, one line each, and exits with 1 where there are any."""
+    """Prints the failures, one line each, and exits with code 1 if there are any."""
     failures = list(failures)
     for sentence in failures:
         say(f"error: {sentence}")
@@ -122,7 +158,7 @@ def end(failures: Iterable[str]) -> None:
 def _ahead(
     pool: ThreadPoolExecutor, read: Callable[[Job], Any], jobs: list[Job], count: int
 ) -> Iterator[tuple[Job, Future]]:
-    """The jobs with their reading under way, and that of at most `count` more."""
+    """Yields each job with its reading, which threads start at most `count` jobs ahead."""
     rest = iter(jobs)
     reading = deque((job, pool.submit(read, job)) for job in islice(rest, count))
     while reading:
@@ -132,7 +168,7 @@ def _ahead(
 
 
 def sentence(path: Path, error: BaseException) -> str:
-    """What went wrong with the file, in one line that begins with its name."""
+    """Returns one line that begins with the name of the file and says what went wrong with it."""
     name, text = shown(path), reason(error)
     if isinstance(error, OSError) and error.strerror:
         other = error.filename not in (None, str(path))

@@ -1,27 +1,30 @@
 """Compress images.
 
-  fa-hific compress photo.jpg                  writes photo.fahj beside it
+  fa-hific compress photo.jpg                  write photo.fahj beside it
   fa-hific compress photo.jpg -o small.fahj    the same, under another name
-  fa-hific compress photos/ -o compressed/     all images below photos/, in the same folders
+  fa-hific compress photos/ -o compressed/     all images below photos/, in the same subfolders
   fa-hific compress 'photos/**/*.png' --jobs 4
-  fa-hific compress photo.jpg --quality 0.8    of a model with a choice of rates: larger, better
+  fa-hific compress photo.jpg --quality 0.8    a larger file that looks better (default: 0.5)
   fa-hific compress photo.jpg --bpp 0.3        the best quality with at most 0.3 bits per pixel
-  fa-hific compress - < photo.jpg > small.fahj standard input and output; -o - is the latter too
+  fa-hific compress - < photo.jpg > small.fahj from standard input to standard output
 
-Any image that Pillow reads will do: it is turned upright and converted to sRGB with 8 bits;
-of an animation the first frame counts. Transparency is kept without loss; camera, place and date
-(EXIF, XMP) are left out unless --keep-metadata is given. A file that is there is not overwritten
-without --force; --skip-existing writes only what is not there yet. What cannot be compressed is
-named at the end, after all else is done.
+Every image that Pillow can open is accepted. It is turned upright and converted to 8-bit sRGB. Of
+an animation, only the first frame is used. Transparency is kept without loss. Metadata such as
+camera, place and date (EXIF, XMP) is dropped unless --keep-metadata is given.
+
+Existing files are never overwritten without --force. With --skip-existing, they are kept and only
+missing files are written. Images that cannot be compressed are named at the end, after all others
+are done.
+
+--quality and --bpp need a model that was trained for several rates (model.qualities).
 
 exit codes:
   0  all images were compressed
-  1  some were not, the last lines say which and why
+  1  some were not; the last lines say which and why
   2  the command itself was wrong; nothing was written
 """
 
 import argparse
-from pathlib import Path
 
 from fa_hific_jax.cli import batch, files, runtime, values
 from fa_hific_jax.cli.progress import Progress
@@ -34,52 +37,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     batch.add_arguments(
         parser,
-        inputs="image, folder (searched below for images), glob, or - for standard input",
-        output=f"file for a single image, - for standard output, else a folder; without, "
-        f"NAME{files.COMPRESSED} beside each image, and standard output for standard input",
+        inputs="image, folder (searched for images at any depth), glob, or - for standard input",
+        output="file to write for a single image, folder for several, or - for standard output; "
+        f"default: NAME{files.COMPRESSED} beside each image, or standard output if the image comes "
+        "from standard input",
     )
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
         "--quality",
         type=values.share,
         metavar="Q",
-        help="from 0, the smallest file, to 1 (0.5), if the model has a choice of rates",
+        help="quality from 0, the smallest file, to 1, the best image (default: 0.5)",
     )
     rate.add_argument(
         "--bpp",
         type=values.positive,
         metavar="RATE",
-        help="bits per pixel: of each image the highest quality whose file is no larger, or the "
-        "smallest file where none is; takes about twice the time",
+        help="use the highest quality whose file has at most RATE bits per pixel, chosen for each "
+        "image; if there is none, write the smallest file; takes about twice the time",
     )
-    parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
+    parser.add_argument(
+        "--drop-alpha", action="store_true", help="put transparent images on a white background"
+    )
     parser.add_argument(
         "--keep-metadata",
         action="store_true",
-        help="keep EXIF and XMP (camera, place, date, rights) in the file; decompress writes them",
+        help="store EXIF and XMP (camera, place, date, rights); decompress writes them back",
     )
     parser.add_argument(
         "--coder",
         choices=("constriction", "tfc"),
         default="constriction",
-        help="entropy coder; tfc needs the extra fa-hific-jax[tfc], also to decompress",
+        help="entropy coder (default: constriction); tfc needs the extra fa-hific-jax[tfc], for "
+        "decompress too",
     )
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="compute in the network's own precision: faster, and every device decompresses the "
-        "file all the same, but another device would have written slightly other bytes",
+        help="compute in the network's own precision instead of float64; every device can still "
+        "decompress the file, but another device may write slightly different bytes",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Compresses all inputs; exits with 1 after naming those that failed."""
-    found, unread = files.find(args.inputs, image_names.suffixes())
-    jobs = files.pair(args.inputs, found, args.output, files.COMPRESSED)
-    every = jobs
-    jobs = files.check_targets(every, args.force, args.skip_existing)
-    unread.extend(files.not_whole(every, jobs))
-    _check_names(jobs)
+    jobs, unread = batch.plan_jobs(args, image_names.suffixes(), files.COMPRESSED)
+    for job in jobs:
+        if files.has_image_suffix(job.target):
+            raise UserError(
+                f"{job.target}: is the name of an image, but only fa-hific can open the file: "
+                f"choose a name that ends in {files.COMPRESSED}"
+            )
     if not jobs:
         batch.end(unread)
         return
@@ -87,16 +95,16 @@ def run(args: argparse.Namespace) -> None:
     with runtime.orderly(), files.open_streams(jobs) as contents:
         from fa_hific_jax.codec import metadata
         from fa_hific_jax.codec.model_folder import load_model
-        from fa_hific_jax.codec.pixels import on_white, read_image
+        from fa_hific_jax.data.images import image_size, on_white, read_image
 
         runtime.use_compile_cache()
         model = load_model(name)
         if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
             raise UserError(
-                f"{name}: has a single rate: leave --quality and --bpp out, or take a model that "
-                "was trained with model.qualities"
+                f"{name}: this model has a single rate: omit --quality and --bpp, or use a model "
+                "that was trained with model.qualities"
             )
-        sizes = _sizes([job.source for job in jobs], contents)
+        sizes = batch.image_sizes(jobs, contents, image_size)
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}
         with Progress(len(jobs), sum(pixels.values())) as progress:
@@ -124,7 +132,8 @@ def run(args: argparse.Namespace) -> None:
                 rate = 8 * len(data) / (rgb.shape[0] * rgb.shape[1])
                 if args.bpp is not None and rate > args.bpp:
                     progress.say(
-                        f"note: {job.source}: its smallest file has {rate:.3g} bits per pixel"
+                        f"note: {job.source}: the smallest possible file has {rate:.3g} bits per "
+                        "pixel"
                     )
                 return data
 
@@ -134,26 +143,3 @@ def run(args: argparse.Namespace) -> None:
 
             failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
     batch.end([*unread, *failures])
-
-
-def _check_names(jobs: list[files.Job]) -> None:
-    for job in jobs:
-        if files.has_image_suffix(job.target):
-            raise UserError(
-                f"{job.target}: is the name of an image, but the file can be opened by fa-hific "
-                f"alone: choose a name that ends in {files.COMPRESSED}"
-            )
-
-
-def _sizes(paths: list[Path], contents: files.Contents) -> dict[Path, tuple[int, int]]:
-    """Height and width of each image; those without a readable header are left to fail later."""
-    from fa_hific_jax.codec.pixels import image_size
-
-    sizes = {}
-    for path in paths:
-        try:
-            with files.opened(path, contents) as file:
-                sizes[path] = image_size(file)
-        except (UserError, OSError):
-            continue
-    return sizes

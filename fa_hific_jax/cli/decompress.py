@@ -1,24 +1,26 @@
 """Decompress files that `fa-hific compress` wrote.
 
-  fa-hific decompress photo.fahj                 writes photo.png beside it
-  fa-hific decompress photo.fahj -o photo.jpg    as JPEG; also .webp and .tif
+  fa-hific decompress photo.fahj                 write photo.png beside it
+  fa-hific decompress photo.fahj -o photo.jpg    as JPEG; .webp and .tif work too
   fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
   fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
-  fa-hific decompress - < photo.fahj > photo.png standard input and output; -o - is the latter too
+  fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
 
-Metadata that compress kept are written into the image; a TIFF with metadata is not compressed. A
-file that is there is not overwritten without --force; --skip-existing writes only what is not
-there yet. NAME.png beside NAME.fahj may be the original: --force overwrites it only where this
-command wrote it, or where -o names it. Files that are damaged or were made with another model are
-named at the end, after all else is done.
+Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
+
+Existing files are never overwritten without --force. With --skip-existing, they are kept and only
+missing files are written. NAME.png beside NAME.fahj may be your original image: --force overwrites
+it only if this command wrote it, or if -o names it. Files that are damaged or were made with
+another model are named at the end, after all others are done.
 
 exit codes:
   0  all files were decompressed
-  1  some were not, the last lines say which and why
+  1  some were not; the last lines say which and why
   2  the command itself was wrong; nothing was written
 """
 
 import argparse
+import io
 import os
 from pathlib import Path
 
@@ -32,28 +34,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     batch.add_arguments(
         parser,
-        inputs=f"compressed file, folder (searched below for {files.COMPRESSED}), glob, or - for "
-        "standard input",
-        output="image (.png, .jpg, .webp, .tif) for a single file, - for standard output (PNG), "
-        "else a folder; without, NAME.png beside each file, and standard output for standard input",
+        inputs=f"compressed file, folder (searched for {files.COMPRESSED} files at any depth), "
+        "glob, or - for standard input",
+        output="image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, "
+        "or - for standard output (PNG); default: NAME.png beside each file, or standard output if "
+        "the file comes from standard input",
     )
     parser.add_argument(
         "--detail",
         type=values.share,
         metavar="S",
-        help="how much of what the frequency complement modules add, from 0 (nearest to the "
-        "original's pixels) to 1 (the default, nearest to its spectrum)",
+        help="share of the detail from the frequency complement modules, from 0 (none: closest to "
+        "the pixels of the original) to 1 (all: closest to its spectrum; the default)",
     )
-    parser.add_argument("--drop-alpha", action="store_true", help="lay transparent images on white")
+    parser.add_argument(
+        "--drop-alpha", action="store_true", help="put transparent images on a white background"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
-    found, unread = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
-    jobs = files.pair(args.inputs, found, args.output, ".png")
-    every = jobs
-    jobs = files.check_targets(every, args.force, args.skip_existing)
-    unread.extend(files.not_whole(every, jobs))
+    jobs, unread = batch.plan_jobs(args, files.COMPRESSED_SUFFIXES, ".png")
     _check_names(jobs, args.output)
     if not jobs:
         batch.end(unread)
@@ -62,16 +63,17 @@ def run(args: argparse.Namespace) -> None:
     with runtime.orderly(), files.open_streams(jobs) as contents:
         from fa_hific_jax.codec import metadata
         from fa_hific_jax.codec.model_folder import load_model
-        from fa_hific_jax.codec.pixels import Picture, on_white, write_image
+        from fa_hific_jax.codec.pixels import write_image
+        from fa_hific_jax.data.images import Picture, on_white
 
         runtime.use_compile_cache()
         model = load_model(name)
         if args.detail is not None and not model.config.fcm_width:
             raise UserError(
-                f"{name}: has no frequency complement modules: leave --detail out, or take a "
+                f"{name}: this model has no frequency complement modules: omit --detail, or use a "
                 "model that was trained with model.fcm_width"
             )
-        sizes = _sizes([job.source for job in jobs], contents)
+        sizes = batch.image_sizes(jobs, contents, _size)
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}
 
@@ -96,10 +98,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_names(jobs: list[files.Job], output: str | None) -> None:
-    """Raises a UserError for a target of no image format, or one that may be the original.
+    """Raises a UserError for a target that has no image format or may be the original image.
 
-    NAME.png beside NAME.fahj is usually what was compressed. It is overwritten where this codec
-    wrote it, or where -o names it.
+    NAME.png beside NAME.fahj is usually the image that was compressed. It may be overwritten only
+    if this codec wrote it, or if -o names it.
     """
     from fa_hific_jax.codec.pixels import check_image_name, is_decoded
 
@@ -111,21 +113,14 @@ def _check_names(jobs: list[files.Job], output: str | None) -> None:
         named = output is not None and job.target == Path(output)
         if beside and not named and os.path.isfile(job.target) and not is_decoded(job.target):
             raise UserError(
-                f"{job.target}: may be the original, as it is no image that fa-hific decompressed, "
-                f"so it is not overwritten: give another -o, or -o {job.target} for this one"
+                f"{job.target}: may be the original image, because fa-hific did not write it, so "
+                f"it is not overwritten: give another -o, or -o {job.target} to overwrite it"
             )
 
 
-def _sizes(paths: list[Path], contents: files.Contents) -> dict[Path, tuple[int, int]]:
-    """Height and width of each image; those without a readable header are left to fail later."""
+def _size(file: io.BufferedIOBase) -> tuple[int, int]:
+    """Returns height and width of the image in a compressed file."""
     from fa_hific_jax.codec.bitstream import unpack
 
-    sizes = {}
-    for path in paths:
-        try:
-            with files.opened(path, contents) as file:
-                container = unpack(file.read())
-        except (UserError, OSError):
-            continue
-        sizes[path] = container.height, container.width
-    return sizes
+    container = unpack(file.read())
+    return container.height, container.width

@@ -4,11 +4,13 @@
   fa-hific export runs/demo -o models/demo --dtype float16   half the size
   fa-hific compress photo.jpg --model models/demo
 
-Reads the newest checkpoint of a training run (or that of --step) and writes a folder that holds
-all that coding needs: weights, coding tables, and in integers the part that must compute the same
-bits on every machine. Files can be decompressed by the model that compressed them alone: keep it.
-Prints sizes, the model's id, and what the integers cost in bits; they are fitted to procedural
-images, or to your own with --calibrate.
+Reads the newest checkpoint of a training run, or that of --step, and writes a folder with all that
+coding needs: the weights, the coding tables, and an integer version of the hyper-synthesis, which
+must give the same bits on every machine. The integers are calibrated on procedural images, or on
+your own with --calibrate.
+
+Prints the sizes, the id of the model, and how many more bits the integers cost than the floats.
+Keep the folder: a file can only be decompressed by the model that compressed it.
 """
 
 import argparse
@@ -31,35 +33,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         required=True,
         type=files.path_name,
-        help="folder to write; an empty one is filled",
+        help="folder to write; it must be new or empty, unless --force is given",
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="of the stored weights (float32); float16 rounds them",
+        help="data type of the stored weights (default: float32); float16 rounds them and halves "
+        "the size",
     )
     parser.add_argument(
-        "--step", type=int, metavar="N", help="of the checkpoint; without, the newest"
+        "--step", type=int, metavar="N", help="step of the checkpoint (default: the newest)"
     )
     parser.add_argument(
         "--calibrate",
         metavar="IMAGES",
         default="dead_leaves:8",
-        help="what to fit the integers to: folder, glob, or dead_leaves:COUNT (dead_leaves:8); "
-        "a dozen images are enough",
+        help="images on which the integers are calibrated: folder, glob, or dead_leaves:COUNT for "
+        "procedural ones (default: dead_leaves:8); a dozen images are enough",
     )
     parser.add_argument(
         "--trainable",
         action="store_true",
-        help="also keep what only training needs, so that a run can begin with the model "
-        "(config.init_from)",
+        help="also store the parameters that only training needs, so that a training run can start "
+        "from the model (config.init_from)",
     )
-    parser.add_argument("--force", action="store_true", help="replace a model that is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing model")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the folder and prints what is in it."""
+    """Writes the folder and prints its content."""
     with runtime.orderly():
         _export(args)
 
@@ -92,7 +95,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Config, parameters and origin of the model in a checkpoint."""
+    """Returns config, parameters and origin of the model in a checkpoint."""
     import jax
 
     from fa_hific_jax import checkpoints
@@ -103,13 +106,13 @@ def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str
     step = newest if step is None else step
     contents = kept.contents(step, "autoencoder")
     if not contents:
-        raise UserError(f"{workdir} holds no checkpoint of step {step}: leave --step out")
+        raise UserError(f"{workdir} holds no checkpoint of step {step}: omit --step for the newest")
     stored = kept.settings(step)
     try:
         config = config_of(stored["model"])
     except TypeError as error:
         raise UserError(
-            f"the checkpoint in {workdir} is of a version with other networks ({error}): "
+            f"the checkpoint in {workdir} is from a version with other networks ({error}): "
             "export it with the version that wrote it"
         ) from error
     params = kept.read(step, "autoencoder", contents)
@@ -119,15 +122,15 @@ def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str
 
 
 def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
-    """Percent by which y takes more bits than with the float hyper-synthesis, same tables.
+    """Returns by how many percent y takes more bits than with the float hyper-synthesis.
 
-    Of a model with gains, at the quality that is the default.
+    Both use the same tables, and a model with gains its default quality.
     """
     import jax
     import numpy as np
 
     from fa_hific_jax.codec import choices, tiling
-    from fa_hific_jax.codec.coding import quantize
+    from fa_hific_jax.codec.coding import quantize, to_symbols
     from fa_hific_jax.codec.programs import Network
     from fa_hific_jax.entropy.gaussian import SCALE_TABLE
     from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
@@ -142,7 +145,7 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
         ((y, z),) = tiling.analyze(network, [image])
         quantized = quantize(model.entropy, y, z)
         mean, scale = jax.device_get(synthesize(quantized.z[None].astype(np.float32)))
-        symbols = np.floor(y - mean[0] + 0.5).astype(np.int32)
+        symbols = to_symbols(y - mean[0])
         pairs = (quantized.y, quantized.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
         bits += [
             ideal_bits(s.ravel(), rows.ravel().astype(np.int32), model.entropy.y_tables)

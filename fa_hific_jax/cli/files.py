@@ -1,4 +1,4 @@
-"""Which files a command reads, which it writes, and that writing them destroys nothing."""
+"""Finds the files that a command reads and writes, and checks that writing destroys nothing."""
 
 import argparse
 import contextlib
@@ -19,11 +19,11 @@ from fa_hific_jax.writing import TargetExists
 
 COMPRESSED = ".fahj"
 COMPRESSED_SUFFIXES = frozenset({COMPRESSED})
-# The last bytes of a whole image.
+# The last bytes of a complete image, for formats that have a fixed end.
 _ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
 Contents = Mapping[Path, bytes | OSError]
-"""What was read of files that can be read only once, or why that failed."""
+"""Content of the sources that can be read only once, or the error that reading them gave."""
 
 
 class Found(NamedTuple):
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Files to read, and a sentence for each input or folder that could not be looked into."""
+    """Files to read, and a sentence for each input or folder that could not be searched."""
 
     files: list[Found]
     unread: list[str]
@@ -48,11 +48,14 @@ class Job(NamedTuple):
 
 
 def find(inputs: Sequence[str], suffixes: frozenset[str]) -> Findings:
-    """The files that the inputs name: files, folders with all below them, globs (also quoted).
+    """Returns the files that the inputs name: files, folders with all subfolders, and globs.
 
-    In folders and globs only files with one of the suffixes count, in either case, and hidden ones
-    do not. Where images are searched for, those that cannot be read here are counted on standard
-    error. Raises UserError at an input that leads to nothing.
+    In folders and globs, only files count that are not hidden and have one of the suffixes, in
+    lower or upper case. If the suffixes are those of images, standard error gets the number of
+    images of kinds that this installation cannot read.
+
+    Raises:
+      UserError: an input leads to no file.
     """
     found, unread = [], []
 
@@ -87,10 +90,14 @@ def find(inputs: Sequence[str], suffixes: frozenset[str]) -> Findings:
 
 
 def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix: str) -> list[Job]:
-    """Each file with the one to write: beside it, as the file `out`, or within the folder `out`.
+    """Returns each file with the one to write: beside it, the file `out`, or in the folder `out`.
 
-    `out` is a file where the only input is one and no folder of that name exists. A file found
-    twice is one job. What comes from standard input or /dev/fd goes to standard output.
+    `out` names a file if the only input is a file and no folder of that name exists. A file that is
+    found twice gives one job. Without `out`, an input from standard input or /dev/fd goes to
+    standard output.
+
+    Raises:
+      UserError: several files cannot be written to `out`, or two of them would get the same name.
     """
     given = Path(os.path.expanduser(inputs[0]))
     one_file = len(inputs) == 1 and len(found) == 1 and found[0].path == given
@@ -106,11 +113,11 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
     elif streams.is_stream(out):
         raise UserError(f"{out}: takes a single file, given by its name: give a folder as -o")
     elif os.path.isfile(out):
-        raise UserError(f"{out}: is a file, and several files need a folder: give another -o")
+        raise UserError(f"{out}: is a file, but several files need a folder: give another -o")
     elif not out.endswith(("/", os.sep)) and not os.path.isdir(out) and _names_a_file(out):
         raise UserError(
-            f"{out}: is the name of a file, and several files need a folder: give another -o, "
-            f"or {out}/ if it is to be a folder"
+            f"{out}: is the name of a file, but several files need a folder: give another -o, "
+            f"or {out}/ to make a folder of that name"
         )
     else:
         targets = [Path(out) / file.relative.with_suffix(suffix) for file in found]
@@ -120,16 +127,19 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
         if os.path.abspath(job.source) != os.path.abspath(file.path):
             raise UserError(
                 f"{job.source} and {file.path} would both become {target}: "
-                "give them in two commands with different -o"
+                "use two commands with different -o"
             )
     return list(jobs.values())
 
 
 def check_targets(jobs: Sequence[Job], force: bool, skip_existing: bool = False) -> list[Job]:
-    """The jobs that are to be done: all, or those without a target where existing ones are skipped.
+    """Returns the jobs to be done: with `skip_existing`, those without a target; otherwise all.
 
-    Raises UserError where writing would destroy an input, or a file without `force`, and where
-    bytes would go to a terminal. Pipes and devices are written to and count as free.
+    Pipes and devices do not count as existing.
+
+    Raises:
+      UserError: writing would destroy an input, or an existing file without `force`, or the output
+        is a terminal or a folder.
     """
     sources = {os.path.realpath(job.source) for job in jobs}
     files = [job for job in jobs if not streams.is_stream(job.target)]
@@ -137,30 +147,33 @@ def check_targets(jobs: Sequence[Job], force: bool, skip_existing: bool = False)
         raise UserError("the output is a terminal: redirect it to a file or a pipe, or give -o")
     for job in files:
         if os.path.realpath(job.target) in sources:
-            raise UserError(f"{job.target}: is an input, it cannot be the output too: give -o")
+            raise UserError(f"{job.target}: is an input, so it cannot be the output: give -o")
         if os.path.isdir(job.target):
-            raise UserError(f"{job.target}: is a folder where a file is to be written: give -o")
+            raise UserError(f"{job.target}: is a folder, but a file is to be written: give -o")
     existing = [job.target for job in files if os.path.lexists(job.target)]
     if skip_existing and existing:
-        say(f"{len(existing)} of {len(jobs)} files are there already and stay as they are")
+        say(f"{len(existing)} of {len(jobs)} files exist already and stay as they are")
         there = set(existing)
         return [job for job in jobs if job.target not in there]
     if existing and not force:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        if len(existing) == 1:
+            raise TargetExists(existing[0])
         raise UserError(
-            f"{existing[0]}{more}: there already: give --force to overwrite, or another -o"
+            f"{existing[0]} and {len(existing) - 1} more: exist already: "
+            "give --force to overwrite them, or another -o"
         )
     return list(jobs)
 
 
 def not_whole(jobs: Sequence[Job], done: Sequence[Job]) -> list[str]:
-    """A sentence for each target of a job that is not among those to be done and is cut off.
+    """Returns a sentence for each skipped target that is incomplete.
 
-    Such files are left by a copy that was stopped, or by a shell that made the file beforehand.
+    `jobs` are all jobs, `done` those that are not skipped. Incomplete files come from a copy that
+    was stopped, or from a shell that created the file beforehand.
     """
     left = {job.target for job in jobs} - {job.target for job in done}
     return [
-        f"{shown(target)}: is there already and is not a whole file: delete it, or give --force"
+        f"{shown(target)}: exists already and is incomplete: delete it, or give --force"
         for target in sorted(left)
         if not _is_whole(target)
     ]
@@ -175,14 +188,14 @@ def _is_whole(path: Path) -> bool:
             unpack(data)
     except BitstreamError:
         return False
-    except OSError:  # It cannot be judged.
+    except OSError:  # It may well be complete.
         return True
     return bool(data) and data.rstrip(b"\0").endswith(_ENDS.get(path.suffix.lower(), b""))
 
 
 @contextlib.contextmanager
 def leaving_existing(skip_existing: bool) -> Iterator[None]:
-    """Lets the block end well where another process has just written its target."""
+    """Ignores, with `skip_existing`, that another process has just written the block's target."""
     try:
         yield
     except TargetExists:
@@ -192,15 +205,15 @@ def leaving_existing(skip_existing: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_streams(jobs: Sequence[Job]) -> Iterator[Contents]:
-    """Yields what was read of the sources that can be read only once; holds named pipes open.
+    """Yields the content of the sources that can be read only once; keeps named pipes open.
 
-    To be used in the main thread, where a signal ends the wait for the other end of a pipe.
+    Call this in the main thread, where a signal ends the wait for the other end of a pipe.
     """
     contents = _read_once(jobs)
     with contextlib.ExitStack() as stack:
         for path in {job.target for job in jobs}:
             if streams.is_read_once(path) and streams.descriptor_of(path) is None:
-                with contextlib.suppress(OSError):  # It fails again when the file is written.
+                with contextlib.suppress(OSError):  # Writing the file will report the error.
                     stack.enter_context(path.open("wb"))
         yield contents
 
@@ -213,47 +226,67 @@ def _read_once(jobs: Sequence[Job]) -> Contents:
     for path in paths:
         try:
             contents[path] = streams.receive(path)
-        except OSError as error:  # It is named when its turn comes.
+        except OSError as error:  # It is reported when the turn of this source comes.
             contents[path] = error
     return contents
 
 
 def opened(path: Path, contents: Contents) -> io.BufferedIOBase:
-    """The file opened to be read, or its content as a file where `open_streams` has it."""
+    """Opens a file for reading; a source that can be read only once comes from `contents`."""
     if path not in contents:
         return path.open("rb")
     content = contents[path]
     if isinstance(content, OSError):
         raise content
     file = io.BytesIO(content)
-    file.name = str(path)  # in the sentences of errors
+    file.name = str(path)  # Error messages need it.
     return file
 
 
 def source_name(text: str) -> str:
-    """An input as it was given; `-` is standard input. The type of an argument."""
+    """Returns an input as it was given; `-` is standard input. The type of an argument."""
     if not text:
-        raise argparse.ArgumentTypeError("an empty name; the current folder is called .")
+        raise argparse.ArgumentTypeError("an empty name: give . for the current folder")
     return str(streams.STDIN) if text == "-" else text
 
 
 def target_name(text: str) -> str:
-    """An output with `~` expanded; `-` is standard output. The type of an argument."""
+    """Returns an output with `~` expanded; `-` is standard output. The type of an argument."""
     return str(streams.STDOUT) if text == "-" else path_name(text)
 
 
 def path_name(text: str) -> str:
-    """A file or folder with `~` expanded. The type of an argument."""
+    """Returns a file or folder with `~` expanded. The type of an argument."""
     if text in ("", "-"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file or folder")
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
-        raise argparse.ArgumentTypeError(f"{text!r}: no such home folder; ./{text} is a name")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: no such home folder: give ./{text} if that is the name of a file"
+        )
     return expanded
 
 
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments that the commands for published weights share."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=path_name,
+        help=".npz file to write (default: in the cache folder)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        metavar="FOLDER",
+        type=path_name,
+        help="convert the published files in this folder instead of downloading them",
+    )
+
+
 def has_image_suffix(path: Path) -> bool:
-    """Returns True for a name that other programs take for an image's."""
+    """Returns True if other programs would take the name for that of an image."""
     kind = mimetypes.guess_type(path.name)[0] or ""
     return is_any_image(path) or kind.startswith("image/")
 
@@ -263,7 +296,7 @@ def _names_a_file(out: str) -> bool:
 
 
 def _checked(path: Path, mode: int) -> Path:
-    """The path, unless it is that of a device, which might never end."""
+    """Returns the path; raises a UserError for a device, which might never end."""
     regular = stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
     if not regular and streams.descriptor_of(path) is None:
         raise UserError(
@@ -273,7 +306,7 @@ def _checked(path: Path, mode: int) -> Path:
 
 
 def _matches(text: str, path: Path, failed: Callable[[OSError], None]) -> list[Found]:
-    """The files that a glob matches; raises UserError where the text is the name of nothing."""
+    """Returns the files that a glob matches; raises a UserError if there is no such name."""
     names = matches(path, failed) if glob.has_magic(text) else []
     if not names and not set("*?").intersection(text):  # Brackets may be part of a name.
         raise UserError(f"{shown(text)}: no such file or folder")

@@ -1,15 +1,15 @@
 """Import a checkpoint of the PyTorch HiFiC, or of the FA-HiFiC authors' fork of it.
 
-Reads a .pt file of torch.save without PyTorch and without running what it contains, converts every
-parameter and writes them as a run's folder, from which evaluation, export and training go on:
+Reads a .pt file of torch.save without PyTorch and without running code from it, converts every
+parameter, and writes the folder of a training run. Evaluation, export and training start from it:
 
   fa-hific import-torch hific_low.pt -o runs/imported
   python eval.py --config configs/hific.py:lo --workdir runs/imported MODEL_OPTIONS
   python train.py --config configs/fa_hific.py:lo --workdir runs/finetuned \\
       --config.init_from=runs/imported MODEL_OPTIONS
 
-It prints MODEL_OPTIONS, which tell the configs what kind of model it is. What the options below
-would say usually stands in the file.
+The command prints MODEL_OPTIONS, which tell the configs what kind of model it is. The options
+below are only needed if the file does not contain these values, or contains wrong ones.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from fa_hific_jax.cli import files
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument(
-        "checkpoint", metavar="CKPT.pt", type=files.path_name, help="file of torch.save"
+        "checkpoint", metavar="CKPT.pt", type=files.path_name, help="file that torch.save wrote"
     )
     parser.add_argument(
         "-o",
@@ -28,29 +28,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         required=True,
         type=files.path_name,
-        help="folder to write, without a run in it",
+        help="folder to write; it must not hold a run",
     )
     parser.add_argument(
         "--input-range",
         choices=("unit", "symmetric"),
-        help="of the images that the network sees: 0 to 1, or -1 to 1 with tanh at the end "
-        "(normalize_input_image, as the published low and high models)",
+        help="pixel range of the network: unit is 0 to 1, symmetric is -1 to 1 with tanh at the "
+        "end (normalize_input_image, as in the published low and high models)",
     )
     parser.add_argument(
         "--likelihood",
         choices=("gaussian", "logistic"),
-        help="distribution of the latents (likelihood_type; logistic in the published med model)",
+        help="distribution of the latents (likelihood_type; the published med model is logistic)",
     )
     parser.add_argument(
         "--residual-blocks",
         metavar="N",
         type=int,
-        help="of the generator, where the file's own arguments are wrong (n_residual_blocks)",
+        help="number of residual blocks of the generator, if the file states a wrong one "
+        "(n_residual_blocks)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Converts and saves; raises a UserError for a bad file or a folder that is taken."""
+    """Converts and saves; raises a UserError for a bad file or a folder that holds a run."""
     from fa_hific_jax.checkpoints import FOLDER, Checkpoints, workdir_path
     from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint, known_settings
     from fa_hific_jax.errors import UserError
@@ -93,7 +94,7 @@ def _describe(imported) -> None:
     print("options:", *(f"--config.model.{field}={model[field]}" for field in fields))
     for name in imported.assumed:
         option = name.replace("_", "-")
-        print(f"assumed: {name} {model[name]}, as the file does not say (--{option} does)")
+        print(f"assumed: {name} {model[name]}, as the file does not say (--{option} changes it)")
     print(f"trained: {imported.step} steps, regime {imported.regime or 'unknown'}")
     if "dsl_sigma" in imported.training:
         print(

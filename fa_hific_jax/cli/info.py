@@ -1,14 +1,14 @@
-"""Show what compressed files hold, without a model.
+"""Show what compressed files contain, without a model.
 
   fa-hific info photo.fahj
   fa-hific info compressed/ --json
 
-Prints image size, bits per pixel, the id of the model that decompresses the file, and the bytes
-of each part. Each file is checked against its checksum.
+Prints for each file the size of the image, bits per pixel, the id of the model that decompresses
+it, and the bytes of each part. Each file is checked against its checksum.
 
 exit codes:
-  0  all files are whole
-  1  some are not, the last lines say which and why
+  0  all files are intact
+  1  some are not; the last lines say which and why
   2  the command itself was wrong
 """
 
@@ -30,11 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compressed file, folder, or glob",
     )
-    parser.add_argument("--json", action="store_true", help="a JSON array of one object per file")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON array with one object per file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints every whole file; exits with 1 after naming the others."""
+    """Describes every intact file; exits with code 1 after naming the others."""
     found, failures = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
     described = []
     for file in found:
@@ -52,7 +54,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(path: Path) -> dict:
-    """What --json prints of a file. Raises BitstreamError where it is damaged, OSError."""
+    """Returns the description of a file that --json prints.
+
+    Raises:
+      BitstreamError: the file is damaged.
+      OSError: the file cannot be read.
+    """
     from fa_hific_jax.codec import bitstream
 
     data = path.read_bytes()
@@ -75,7 +82,7 @@ def describe(path: Path) -> dict:
 
 
 def as_text(described: dict) -> str:
-    """What is printed of a file without --json."""
+    """Returns the lines that are printed for a file without --json."""
     size, quality = described["bytes"], described["quality"]
     transparent = ", with transparency" if described["alpha"] else ""
     lines = {

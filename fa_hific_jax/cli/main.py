@@ -1,8 +1,8 @@
-"""`fa-hific COMMAND`: finds the command, runs it, and turns a user's mistake into one sentence.
+"""Runs `fa-hific COMMAND` and reports a user's mistake in one sentence.
 
-Each command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`. Its
-heavy imports stand within `run`, so that `--help` and mistakes answer at once. `train` and `eval`
-have flags of another kind, as any key of a config is one, and parse the command line themselves.
+Each command is a module with a docstring (its help text), `add_arguments(parser)` and `run(args)`.
+Slow imports stand inside `run`, so that `--help` and error messages appear at once. `train` and
+`eval` parse the command line themselves, because every key of a config is a flag there.
 """
 
 import argparse
@@ -41,21 +41,21 @@ COMMANDS = {
 }
 
 WITH_CONFIGS = {
-    "train": "Train a model (train.py of the repository).",
-    "eval": "Measure models beside classical codecs (eval.py of the repository).",
+    "train": "Train a model; the same as train.py in the repository.",
+    "eval": "Compare models with classical codecs; the same as eval.py in the repository.",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
-    Exits with 2 after a user's mistake, with 1 after an error of the operating system, with 128 +
-    its number after a signal, and with 141 where standard output has lost its reader.
+    The exit code is 2 after a user's mistake, 1 after an error of the operating system, 128 + the
+    signal's number after a signal, and 141 if the reader of standard output has closed it.
     """
     streams.make_safe()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in WITH_CONFIGS:
-        sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read it there.
+        sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read sys.argv.
         with reported():
             module = importlib.import_module(f"fa_hific_jax.{argv[0]}")
         module.start()
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_folder() -> None:
-    """Raises a UserError where the current folder is gone, so that no relative name leads on."""
+    """Raises a UserError if the current folder was deleted: no relative path would work."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
@@ -77,11 +77,11 @@ def _check_folder() -> None:
 
 
 def _check_hyphens(argv: Sequence[str]) -> None:
-    """Raises a UserError for a file that would be taken for options, as `*.png` may give it."""
+    """Raises a UserError for a file whose name looks like an option; `*.png` may expand to one."""
     options = argv[: argv.index("--")] if "--" in argv else argv
     for word in options:
         if word.startswith("-") and "." in word and os.path.isfile(word):
-            raise UserError(f"{word}: begins with a hyphen as options do: give ./{word}")
+            raise UserError(f"{word}: begins with a hyphen like an option: give ./{word}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,9 +90,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of all commands; the chosen one's `run` is stored as `run`."""
+    """Returns the parser of all commands; it stores the function of the chosen one as `run`."""
     top = _Parser(
-        prog="fa-hific", description="FA-HiFiC, a learned image codec: images to bytes and back."
+        prog="fa-hific",
+        description="FA-HiFiC, a learned image codec: compresses images to .fahj files and back. "
+        "`fa-hific COMMAND --help` explains a command and shows examples.",
     )
     top.add_argument("--version", action="version", version=f"fa-hific {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -1,22 +1,21 @@
-"""Pack images for training.
+"""Pack images into shards for training.
 
   fa-hific pack /data/openimages -o /data/packed --shards 64
   fa-hific pack 'photos/**/*.jpg' more/ -o packed --shards 16 --min-side 256 --max-side 2048
   python train.py --config configs/hific.py:lo --workdir runs/hific \\
       --config.data.train="('arrayrecord:packed',)"
 
-Writes ArrayRecord shards, a few large files in the place of millions of small ones, which
-training reads fast at random places. JPEG, PNG and WebP files go in unchanged; other kinds
-become PNG. Images that --max-side shrinks are written anew, as JPEG of quality 95 where they
-were JPEG and as PNG otherwise. Damaged files and images below --min-side are left out, and
-manifest.json names the former.
+Writes ArrayRecord shards: a few large files instead of millions of small ones, which training can
+read quickly in any order. JPEG, PNG and WebP files are stored unchanged; other kinds become PNG.
+Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, and as PNG
+otherwise. Damaged files and images below --min-side are left out; manifest.json names the damaged
+ones.
 
-A run that was stopped goes on when the same command is given again. Some 100 to 1000 MB to a
-shard are good.
+To resume a run that was stopped, repeat the same command. A good size of a shard is 100 to 1000 MB.
 
 exit codes:
   0  all shards are written; damaged files are named
-  1  the same, but folders or files could not be looked at, which the last lines name
+  1  the same, but some folders or files could not be read; the last lines name them
   2  the command was wrong, or the folder cannot be written to
 """
 
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=files.source_name,
         metavar="IMAGES",
-        help="image, folder (searched below), or glob",
+        help="image, folder (searched at any depth), or glob",
     )
     parser.add_argument(
         "-o",
@@ -48,42 +47,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=files.path_name,
         required=True,
-        help="folder for the shards",
+        help="folder to write the shards to",
     )
     parser.add_argument(
-        "--shards", metavar="N", type=int, required=True, help="how many files to make"
+        "--shards", metavar="N", type=int, required=True, help="number of shards to write"
     )
     parser.add_argument(
         "--min-side",
         metavar="S",
         type=int,
         default=0,
-        help="leave out images that are narrower or lower than S pixels",
+        help="leave out images whose width or height is below S pixels",
     )
     parser.add_argument(
         "--max-side",
         metavar="L",
         type=int,
         default=0,
-        help="shrink images that are wider or higher than L pixels",
+        help="shrink images whose width or height is above L pixels to L",
     )
     parser.add_argument(
         "--jobs",
         metavar="J",
         type=values.threads,
         default=min(256, os.cpu_count() or 1),
-        help="threads that read and check images (one for each processor)",
+        help="number of threads that read and check images (default: one for each processor)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Packs all images and says on standard output what came of it."""
+    """Packs all images and prints a summary."""
     found, unread = files.find(args.images, image_names.suffixes())
     from fa_hific_jax.data import pack
 
     paths, sizes = _sizes(found, unread)
     plan = pack.Plan(paths, sizes, args.shards, args.min_side, args.max_side)
-    # Progress counts pixels of 3 bytes each and shows MB/s: here those of the image files.
+    # Progress takes pixels of 3 bytes each and shows MB/s; here they are those of the image files.
     with Progress(len(paths), sum(size // 3 for size in sizes)) as progress:
         manifest = pack.pack(
             plan, Path(args.output), args.jobs, lambda size: _advance(progress, size)
@@ -99,17 +98,20 @@ def run(args: argparse.Namespace) -> None:
         f"left out: {len(damaged)} damaged, {pack.total(manifest, 'too_small')} too small"
     )
     if not images:
-        raise UserError(f"{args.output}: holds no image: all were damaged or too small")
+        raise UserError(
+            f"{args.output}: holds no image, because all were damaged or too small: give others, "
+            "or a smaller --min-side"
+        )
     print(f"train with --config.data.train=\"('arrayrecord:{shown(args.output)}',)\"")
     batch.end(unread)
 
 
 def _sizes(found: list[files.Found], unread: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Paths and sizes in bytes; adds a sentence to `unread` for each file that is not there."""
+    """Returns paths and sizes in bytes; adds a sentence to `unread` for each missing file."""
     sizes = {}
     for path in dict.fromkeys(str(file.path) for file in found):
         if streams.is_read_once(path):
-            raise UserError(f"{shown(path)}: is a pipe, and packing reads files alone")
+            raise UserError(f"{shown(path)}: is a pipe, but packing reads only files: give a file")
         try:
             sizes[path] = os.path.getsize(path)
         except OSError as error:

@@ -3,9 +3,9 @@
   fa-hific plot runs/fa_hific_lo
   fa-hific plot runs/fa_hific_lo -o curves.png
 
-Reads RUNDIR/metrics.jsonl, which train.py writes beside the events of TensorBoard, while the run
-goes on or after it. Related curves share a panel, in training and on validation images: rates
-with their target, and the two sides of the adversarial loss.
+Reads RUNDIR/metrics.jsonl, which train.py writes beside its TensorBoard events. This works during
+the run and after it. Each panel shows related curves: a training metric and the same metric on
+validation images (eval/), the rate with its target, or both sides of the adversarial loss.
 """
 
 import argparse
@@ -34,6 +34,7 @@ LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
     parser.add_argument(
         "rundir", metavar="RUNDIR", type=files.path_name, help="the --workdir of a training run"
     )
@@ -42,11 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE.png",
         type=files.path_name,
-        help="picture to write (default: RUNDIR/curves.png)",
+        help="PNG file to write (default: RUNDIR/curves.png)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Draws the curves into a PNG file and prints its path."""
     from etils import epath
 
     from fa_hific_jax.training.logs import read_scalars
@@ -54,13 +56,13 @@ def run(args: argparse.Namespace) -> None:
     folder = epath.Path(args.rundir).expanduser()
     target = epath.Path(args.output) if args.output else folder / "curves.png"
     if target.suffix.lower() != ".png":
-        raise UserError(f"-o {target}: give a name that ends with .png")
+        raise UserError(f"-o {target}: only PNG can be written: give a name that ends in .png")
     figure = draw(read_scalars(folder), title=folder.resolve().name)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     try:
         if "://" not in str(target):
-            target.parent.stat()  # A folder that is not there is a mistake in -o.
+            target.parent.stat()  # `write` would create a folder that a mistake in -o names.
         write(target, picture.getvalue())
     except OSError as error:
         raise UserError(
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
-    """matplotlib's figure of what `reports`, values by step, have of the panels."""
+    """Returns a matplotlib figure of the PANELS for which `reports`, step -> values, have data."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -82,7 +84,9 @@ def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
         if not present.isdisjoint(names)
     }
     if not panels:
-        raise UserError("metrics.jsonl has none of the metrics that are drawn: is it of train.py?")
+        raise UserError(
+            "metrics.jsonl has none of the metrics that are drawn: give a folder of train.py"
+        )
     rows = -(-len(panels) // 3)
     figure = Figure(figsize=(13, 3 * rows + 0.5), layout="constrained")
     figure.suptitle(title)

@@ -1,4 +1,4 @@
-"""How far a command has come, on standard error: a living line on a terminal, else rare lines."""
+"""Shows the progress of a command on standard error."""
 
 import io
 import sys
@@ -7,16 +7,17 @@ import time
 
 from fa_hific_jax.errors import shown
 
-_PATIENCE = 3.0  # seconds without a word for a single file
-_TERMINAL_SECONDS = 0.3
-_LOG_SECONDS = 30.0
+_PATIENCE = 3.0  # seconds for which a single image is processed without any output
+_TERMINAL_SECONDS = 0.3  # between two updates on a terminal
+_LOG_SECONDS = 30.0  # between two lines elsewhere
 
 
 class Progress:
-    """Images done, MB/s of raw pixels (3 bytes each) and time left, while used as a context.
+    """A context that shows images done, MB/s of raw pixels (3 bytes each) and the time left.
 
-    A single image that takes less than three seconds is passed over in silence. The line is renewed
-    by a thread, so that it lives while the first image waits for the compiler.
+    On a terminal, one line is updated in place; elsewhere a line is printed every 30 s. A thread
+    does this, so that it works even while the first image waits for the compiler. For a single
+    image that takes less than 3 s, nothing is printed.
     """
 
     def __init__(self, images: int, pixels: int, stream: io.TextIOBase | None = None):
@@ -42,13 +43,13 @@ class Progress:
             self._write("\r\x1b[K")
 
     def advance(self, pixels: int) -> None:
-        """One more image of that many pixels is done."""
+        """Counts one more image, of that many pixels, as done."""
         with self._lock:
             self._done += 1
             self._done_pixels += pixels
 
     def say(self, line: str) -> None:
-        """Prints a line of its own above the living one; what does not print is escaped."""
+        """Prints a separate line above the progress; unprintable characters are escaped."""
         line = shown(line)
         self._write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
 

@@ -1,4 +1,4 @@
-"""What the commands that run a model set up: silence, and a compile cache that heals."""
+"""Sets up what every command with a model needs: which model, quiet libraries, a compile cache."""
 
 import contextlib
 import glob
@@ -15,16 +15,23 @@ from fa_hific_jax.convert.download import cache_folder
 from fa_hific_jax.errors import UserError
 
 MODEL_VARIABLE = "FA_HIFIC_MODEL"
+MODEL_HELP = (
+    "model folder that `fa-hific export` wrote, or the name of a model of the package; default: "
+    f"the environment variable {MODEL_VARIABLE}, else {shipped.DEFAULT}, which is part of the "
+    "package"
+)
+"""Help text of the option --model."""
+
 CACHE_BYTES = 2 * 2**30
-"""Size above which the least recently used compiled programs are deleted."""
+"""Size in bytes above which the least recently used compiled programs are deleted."""
 
 _DAMAGED = "Error reading persistent compilation cache entry for '(?P<module>[^']*)'"
 
 
 @contextlib.contextmanager
 def orderly() -> Iterator[None]:
-    """Keeps other packages from chattering, and removes damaged entries of the compile cache."""
-    # Read by the C++ of JAX when it is loaded.
+    """Silences the logs of other packages, and removes damaged entries of the compile cache."""
+    # The C++ part of JAX reads this variable when it is loaded.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("jax", "absl", "PIL"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -36,22 +43,23 @@ def orderly() -> Iterator[None]:
 
 
 def model_to_use(given: str | None) -> str:
-    """The model of --model, else of the environment, else the one that comes with the package."""
+    """Returns the model of --model, else of the environment, else the default of the package."""
     return given or os.environ.get(MODEL_VARIABLE) or shipped.DEFAULT
 
 
 def use_compile_cache() -> None:
-    """Lets JAX keep compiled programs in the user's cache folder, unless it was told another.
+    """Makes JAX keep compiled programs in the user's cache folder, unless another one is set.
 
-    JAX's own bound, jax_compilation_cache_max_size, needs a further package and fails on entries
-    that were written without it, so the folder is trimmed here.
+    JAX's own bound, jax_compilation_cache_max_size, needs another package and fails on entries
+    that were written without it. Therefore the folder is trimmed here.
     """
     import jax
 
     told = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if told is not None:
         return
-    with contextlib.suppress(OSError, UserError):  # no home, or a read-only one: compile each time
+    # Without a home folder, or with a read-only one, programs are compiled each time.
+    with contextlib.suppress(OSError, UserError):
         folder = cache_folder() / "jax"
         folder.mkdir(parents=True, exist_ok=True)
         trim(folder, CACHE_BYTES)
@@ -60,10 +68,10 @@ def use_compile_cache() -> None:
 
 
 def trim(folder: Path, most: int) -> None:
-    """Deletes the files that were used longest ago until the rest has at most that many bytes."""
+    """Deletes the least recently used files until the folder has at most `most` bytes."""
     files = []
     for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # Another process trims too.
+        with contextlib.suppress(FileNotFoundError):  # Another process may trim the folder too.
             found = entry.stat()
             files.append((max(found.st_atime, found.st_mtime), found.st_size, entry.path))
     total = sum(size for _, size, _ in files)
@@ -76,10 +84,11 @@ def trim(folder: Path, most: int) -> None:
 
 
 def _heal(message: Any, *_: Any, **__: Any) -> None:
-    """Removes an entry that JAX cannot read: it compiles anew, and keeps that only in a free place.
+    """Removes the cache entries of a program that JAX reports as unreadable.
 
-    Takes what `warnings.showwarning` is given. The warning tells the name of the program, with
-    which the names of all its entries begin.
+    JAX compiles such a program again, but does not overwrite the damaged entry. The arguments are
+    those of `warnings.showwarning`. The warning names the program, and the names of all its entries
+    begin with that name.
     """
     import jax
 

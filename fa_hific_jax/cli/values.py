@@ -1,26 +1,26 @@
-"""Numbers on the command line, as types of arguments."""
+"""Parses numbers of the command line, as types of arguments."""
 
 import argparse
 import math
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1."""
+    """Returns a number from 0 to 1."""
     return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Returns a finite number above 0."""
     return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 def threads(text: str) -> int:
-    """A number of threads that every system can start."""
+    """Returns a number of threads that every system can start, 1 to 256."""
     return int(_number(text, lambda value: 1 <= value <= 256, "a whole number from 1 to 256", int))
 
 
 def port(text: str) -> int:
-    """The number of a port."""
+    """Returns the number of a port, 1 to 65535."""
     return int(_number(text, lambda value: 0 < value < 65536, "a whole number up to 65535", int))
 
 

@@ -1,1 +1,1 @@
-"""Images to bytes and back."""
+"""Codes images as bytes, and decodes them."""

@@ -1,4 +1,4 @@
-"""A model as arrays under flat names: what is stored of it, and hashed to its id."""
+"""Converts models to named arrays, as model folders store them, and computes model ids."""
 
 import dataclasses
 import hashlib
@@ -16,11 +16,11 @@ from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.model import LATER, ModelConfig
 
-# What decoding does not depend on: other encoders, and other precisions of the decoder, read and
-# write files of the same model.
+# Decoding does not depend on these keys. Other encoders, and other precisions of the decoder, read
+# and write files of the same model.
 _NOT_DECODING = ("encoder_widths", "hyper_rounding", "fcm_dropout", "dtype")
 
-# Names of parameters in the first model folders, which later ones keep.
+# Prefixes in the networks -> prefixes in model folders, which keep the names of the first ones.
 _STORED_AS = {
     "linear_analysis/": "encoder/linear/",
     "linear_synthesis/": "generator/linear/",
@@ -28,11 +28,11 @@ _STORED_AS = {
 
 
 def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, Any]) -> bytes:
-    """The first 8 bytes of a SHA-256 over all that decoding depends on."""
+    """Returns the first 8 bytes of a SHA-256 over everything that decoding depends on."""
     fields = {
         key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_DECODING
     }
-    # Models without what came later have the ids that they had before.
+    # A model that does not use a newer key keeps the id that it had before that key existed.
     for later, absent in LATER.items():
         if fields[later] == absent:
             del fields[later]
@@ -49,18 +49,18 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
 
 
 def flat(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns parameters by the names that model folders and model ids have for them."""
+    """Returns parameters by the flat names that model folders and model ids use."""
     leaves = flatten_dict(params, sep="/")
     return {_renamed(name, _STORED_AS): np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Inverse of `flat`."""
+    """Returns the nested parameters of flat ones: the inverse of `flat`."""
     return unflatten_dict(named(leaves), sep="/")
 
 
 def named(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns leaves of a model folder by the names that the networks have for them."""
+    """Returns the arrays of a model folder by the flat names that the networks use."""
     ours = {stored: name for name, stored in _STORED_AS.items()}
     return {_renamed(name, ours): leaf for name, leaf in leaves.items()}
 
@@ -73,7 +73,7 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
-    """All integers that the bytes of a file depend on."""
+    """Returns all integers that the bytes of a file depend on, by name."""
     arrays = {
         f"exact.{name}": value
         for name, value in integer_synthesis.to_arrays(entropy.synthesis).items()
@@ -82,10 +82,10 @@ def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
 
 
 def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
-    """Inverse of `entropy_arrays`, for arrays of whatever origin.
+    """Returns the entropy model in arrays of unknown origin: the inverse of `entropy_arrays`.
 
     Raises:
-      UserError: an array is missing or not of such a model.
+      UserError: an array is missing, or not one of an entropy model.
     """
     prefix = "exact."
     synthesis = integer_synthesis.from_arrays(
@@ -97,8 +97,8 @@ def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
 
 
 def _table_arrays(name: str, tables: Tables) -> dict[str, np.ndarray]:
-    # Counts of all rows one after another: the padding of `cdf` would be most of a small model.
-    # A row has two bins or more, so that no count reaches 2**16.
+    # The counts of all rows are joined, because the padding of `cdf` would be most of a small
+    # model. A row has at least two bins, so no count reaches 2**16.
     rows = [np.diff(row[:length]) for row, length in zip(tables.cdf, tables.length, strict=True)]
     return {
         f"{name}.counts": np.concatenate(rows).astype(np.uint16),
@@ -115,7 +115,7 @@ def _tables(name: str, arrays: Mapping[str, np.ndarray], rows: int) -> Tables:
             raise _unusable(f"{name}.{field}", "is missing or of another type")
     counts, offset, length = (arrays[f"{name}.{field}"] for field in kinds)
     fits = len(length) == len(offset) == rows and np.all(length >= 3)
-    # A row of more bins than 2**PRECISION cannot sum to that, and would make a giant of `cdf`.
+    # A row of more than 2**PRECISION bins cannot have that sum, and `cdf` would be huge.
     fits = fits and np.all(length <= 2**PRECISION + 1) and np.sum(length - 1) == len(counts)
     if not fits:
         raise _unusable(f"{name}.length", "does not fit the other arrays")

@@ -1,7 +1,8 @@
-"""The container of a compressed image: model, coder, sizes, streams, checksums (docs/bitstream.md).
+"""Packs and unpacks the container of a compressed image, as docs/bitstream.md specifies it.
 
-Reading allocates copies of the streams and nothing else, whatever the header claims, and refuses
-every file that `pack` would not have written.
+The container holds the model id, the coder, the image size, the streams and checksums. Whatever
+the header claims, unpacking allocates no more memory than copies of the streams. It refuses every
+file that `pack` would not have written.
 """
 
 import zlib
@@ -15,17 +16,17 @@ from fa_hific_jax.errors import UserError
 MAGIC = b"FAHJ"
 VERSION = 2  # raised whenever a file would decode differently
 MAX_PIXELS = 512 * 2**20
-QUALITIES = 256  # that a byte can tell apart
-CODERS = ("constriction", "tfc")  # by id: names are added at the end, never moved
+QUALITIES = 256  # levels, stored in one byte
+CODERS = ("constriction", "tfc")  # The position is the id in files: only append, never move.
 
 _CRC = slice(5, 9)
 _MODEL_ID = slice(9, 17)
-_FLAGS = 17  # bits 0 to 3 the coder, the others as below
+_FLAGS = 17  # bits 0 to 3: the coder; the other bits as below
 _SYMBOLS_CRC = slice(18, 22)
 _ALPHA_FLAG = 1 << 4
 _QUALITY_FLAG = 1 << 5
-_MORE_FLAG = 1 << 6  # a second byte of flags follows, never 0
-_GRAY_FLAG, _METADATA_FLAG = 1, 2  # of that byte
+_MORE_FLAG = 1 << 6  # a second byte of flags follows, which is never 0
+_GRAY_FLAG, _METADATA_FLAG = 1, 2  # in the second byte
 _VARINT_BYTES = 5
 _MAX_STREAM = 2**31 - 1  # bytes
 _CRC_BLOCK = 2**20  # symbols
@@ -36,12 +37,20 @@ class BitstreamError(UserError):
 
 
 class Container(NamedTuple):
-    """What a file holds: an 8-byte model id, the image size in pixels, the coded streams.
+    """The content of a file.
 
-    `coder` is a name of CODERS, `symbols_crc` what `symbols_crc(z, y)` gives of the coded symbols,
-    `alpha_stream` empty for an image without transparency, `quality` 0 to QUALITIES - 1 or None
-    for a model of one rate, `gray` whether red, green and blue are to be made equal, `metadata`
-    what `codec.metadata` packs, empty for the most part.
+    Attributes:
+      model_id: id of the model that decodes the file, 8 bytes.
+      coder: name of the entropy coder, one of CODERS.
+      width: width of the image in pixels.
+      height: height of the image in pixels.
+      z_stream: coded hyper-latents.
+      y_stream: coded latents.
+      alpha_stream: coded transparency, empty for an opaque image.
+      symbols_crc: `symbols_crc(z, y)` of the coded symbols.
+      quality: quality level, 0 to QUALITIES - 1; None if the model has a single rate.
+      gray: True if the decoder must make red, green and blue equal.
+      metadata: EXIF and XMP as `codec.metadata` packs them, empty without.
     """
 
     model_id: bytes
@@ -58,10 +67,10 @@ class Container(NamedTuple):
 
 
 def pack(container: Container) -> bytes:
-    """The bytes of the file: 26 to 54 more than the streams, 32 at 4096 x 4096 pixels.
+    """Returns the bytes of the file: 26 to 54 more than the streams, 32 at 4096 x 4096 pixels.
 
     Raises:
-        BitstreamError: the image is empty or larger than any decoder accepts.
+      BitstreamError: the image is empty or larger than any decoder accepts.
     """
     if len(container.model_id) != 8:
         raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
@@ -90,11 +99,11 @@ def pack(container: Container) -> bytes:
 
 
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
-    """The container in the bytes of a file, verified against its checksum.
+    """Returns the container in the bytes of a file, verified against its checksum.
 
     Raises:
-        BitstreamError: wrong magic, unknown version, coder or flags, impossible size or length,
-            truncated, trailing bytes, or a checksum that does not match.
+      BitstreamError: the file has another magic, an unknown version, coder or flag, an impossible
+        size or length, too few or too many bytes, or a checksum that does not match.
     """
     _check_kind(data)
     coder, flags = _read_flags(data)
@@ -148,7 +157,7 @@ def check_model(container: Container, model_id: bytes) -> None:
 
 
 def symbols_crc(z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]) -> int:
-    """CRC-32 of all symbols as little-endian int32: those of z, then those of y, in C order."""
+    """Returns the CRC-32 of all symbols as little-endian int32: z, then y, each in C order."""
     crc = 0
     for symbols in (z.ravel(), y.ravel()):
         for start in range(0, symbols.size, _CRC_BLOCK):
@@ -161,13 +170,13 @@ def check_symbols(
 ) -> None:
     """Raises BitstreamError unless these are the symbols that were coded.
 
-    They are not where this device computes other table rows from z than the encoder's did: without
-    this check the image would be noise.
+    They differ if this device computes other table rows from z than the encoder's device. Without
+    this check, the image would be noise.
     """
     if container.symbols_crc != symbols_crc(z, y):
         raise BitstreamError(
-            "the symbols decoded here are not those that were coded, this device computes the "
-            "model differently: decode on the kind of device that compressed the image"
+            "the symbols decoded here are not those that were coded, because this device computes "
+            "the model differently: decode on the kind of device that compressed the image"
         )
 
 
@@ -192,7 +201,7 @@ def _check_kind(data: bytes) -> None:
 
 
 def _read_flags(data: bytes) -> tuple[str, int]:
-    """Name of the coder, and the flags."""
+    """Returns the name of the coder, and the flags."""
     if len(data) <= _SYMBOLS_CRC.stop:
         raise _truncated("it ends within its header")
     coder, flags = data[_FLAGS] & 15, data[_FLAGS] & ~15
@@ -209,7 +218,7 @@ def _read_more_flags(data: bytes, position: int) -> int:
     if position >= len(data):
         raise _truncated("it ends within its header")
     if data[position] == 0:
-        raise BitstreamError("the file announces flags and has none: fetch it again")
+        raise BitstreamError("the file announces flags but has none: fetch it again")
     _check_flags(data[position], _GRAY_FLAG | _METADATA_FLAG)
     return data[position]
 
@@ -237,7 +246,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _check_length(length: int) -> int:
     if length > _MAX_STREAM:
         raise BitstreamError(
-            f"a stream of {length} bytes is impossible, the format ends at {_MAX_STREAM}: "
+            f"a stream of {length} bytes is impossible, the limit of the format is {_MAX_STREAM}: "
             "fetch the file again"
         )
     return length
@@ -257,7 +266,7 @@ def _truncated(detail: str) -> BitstreamError:
 
 
 def _varint(value: int) -> bytes:
-    """Unsigned LEB128: 7 bits a byte, lowest first, the top bit set on all but the last."""
+    """Returns unsigned LEB128: 7 bits per byte, lowest first, top bit set in all but the last."""
     groups = bytearray()
     while value > 127:
         groups.append(value & 127 | 128)
@@ -267,7 +276,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number that starts at `position`, and the position after it."""
+    """Returns the number that starts at `position`, and the position after it."""
     value = 0
     for i in range(_VARINT_BYTES):
         if position + i >= len(data):
@@ -275,7 +284,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position + i]
         value |= (byte & 127) << 7 * i
         if byte < 128:
-            if byte == 0 and i > 0:  # only the shortest form, so that a file has one spelling
+            if byte == 0 and i > 0:  # Only the shortest form is valid: one file, one spelling.
                 break
             return value, position + i + 1
     raise BitstreamError("a number in the header is too long, the file is damaged: fetch it again")

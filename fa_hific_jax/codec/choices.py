@@ -1,7 +1,7 @@
-"""A model at one quality and one detail, as a plain model of one rate.
+"""Turns a model at one quality and one detail into a plain model with a single rate.
 
-The gain of y goes into what the encoder ends with and the share of the FCMs into theirs, so
-that nothing of the coding knows of either.
+The gains of y are multiplied into the last layer of the encoder, and the detail into the last layer
+of each frequency complement module (FCM). The rest of the codec therefore knows neither.
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ Choice = tuple[ModelConfig, Any]
 
 
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
-    """The quality as files carry it, 0 to QUALITIES - 1; None for a model of one rate.
+    """Returns the quality as files store it, 0 to QUALITIES - 1; None for a model with one rate.
 
-    Without a quality, DEFAULT_QUALITY.
+    A `quality` of None stands for DEFAULT_QUALITY.
 
     Raises:
-      UserError: it is not in [0, 1], or the model has one rate alone.
+      UserError: the quality is not in [0, 1], or the model has a single rate.
     """
     if not config.qualities:
         if quality is not None:
             raise UserError(
-                f"quality {quality:g} was asked for, but this model has a single rate: leave the "
-                "quality out, or take a model that was trained with model.qualities"
+                f"quality {quality:g} was requested, but this model has a single rate: omit the "
+                "quality, or use a model that was trained with model.qualities"
             )
         return None
     quality = DEFAULT_QUALITY if quality is None else quality
@@ -43,26 +43,34 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
 
 
 def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None) -> Choice:
-    """The model whose encoder gives y as it is coded at a level; itself at None."""
+    """Returns the model whose encoder gives y already scaled for a quality level.
+
+    A level of None, for a model with a single rate, returns the arguments.
+    """
     if level is None:
         return config, params
-    kept = {name: part for name, part in params.items() if name != "gains"}
-    single = dataclasses.replace(config, qualities=0)
-    return single, with_latents_scaled(kept, gains(params, level))
+    single, rest = without_gains(config, params)
+    return single, with_latents_scaled(rest, gains(params, level))
+
+
+def without_gains(config: ModelConfig, params: Mapping[str, Any]) -> Choice:
+    """Returns the same networks as a model with a single rate, whose y is not scaled."""
+    rest = {name: part for name, part in params.items() if name != "gains"}
+    return dataclasses.replace(config, qualities=0), rest
 
 
 def gains(params: Mapping[str, Any], level: int) -> Float32[np.ndarray, " cy"]:
-    """What y is multiplied by before it is rounded, for each channel."""
+    """Returns the factor of each channel of y before rounding."""
     return _gains(params["gains"]["log_gain"], level)
 
 
 def inverse_gains(params: Mapping[str, Any], level: int) -> Float32[np.ndarray, " cy"]:
-    """What decoded latents are multiplied by, for each channel."""
+    """Returns the factor of each channel of the decoded latents."""
     return _gains(params["gains"]["log_inverse"], level)
 
 
 def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | None) -> Choice:
-    """The model whose generator adds this share of what its FCMs make; all of it without.
+    """Returns the model whose FCMs add this share of their output; None stands for all of it.
 
     Raises:
       UserError: the share is not in [0, 1], or the model has no FCM.
@@ -73,8 +81,8 @@ def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | No
         raise UserError(f"the detail is {detail:g}: it must lie between 0 and 1")
     if not config.fcm_width:
         raise UserError(
-            f"detail {detail:g} was asked for, but this model has no frequency complement modules: "
-            "leave the detail out, or take a model that was trained with model.fcm_width"
+            f"detail {detail:g} was requested, but this model has no frequency complement modules: "
+            "omit the detail, or use a model that was trained with model.fcm_width"
         )
     generator = dict(params["generator"])
     modules = [name for name in generator if name.startswith("fcm")]
@@ -88,7 +96,7 @@ def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | No
 
 
 def _gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
-    """`gains.interpolate` on the host, in float64."""
+    """Computes `gains.interpolate` on the host, in float64."""
     table = np.asarray(table, np.float64)
     place = np.arange(len(table)) / (len(table) - 1)
     quality = level / (QUALITIES - 1)

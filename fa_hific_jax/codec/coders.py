@@ -1,8 +1,9 @@
-"""Symbols and integer CDFs to bytes and back: what both entropy coders have in common.
+"""Codes symbols to bytes and back, given integer CDFs.
 
-The layout of a stream is in docs/bitstream.md. Coders work on integers alone: where encoder and
-decoder have the same tables and indexes, they agree on every machine. Two do the arithmetic, over
-the same sequence of bins and bits: `constriction_coder` and `tfc_coder`.
+docs/bitstream.md specifies the layout of a stream. Coding uses only integers: if encoder and
+decoder have the same tables and indexes, they agree on every machine. This module turns symbols
+into a sequence of bins and bits. `constriction_coder` and `tfc_coder` are the two range coders
+that turn this sequence into bytes.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from fa_hific_jax.codec.bitstream import CODERS, BitstreamError
 from fa_hific_jax.entropy.tables import Tables, bins_to_symbols, bit_length, symbols_to_bins
 from fa_hific_jax.errors import UserError
 
-# Symbols are grouped by row within blocks of this many: a part of the format. It bounds the memory
-# of coding, some 50 bytes per symbol of a block, and costs no bits, as the coder's state goes on.
+# Symbols are sorted by row within blocks of this many; this is part of the format. It bounds the
+# memory of coding, about 50 bytes per symbol of a block. It costs no bits, because the coder's
+# state continues from block to block.
 BLOCK = 2**20
-# Binary digits of the largest excess + 1: an int32 symbol at the far side of an int32 row.
+# Binary digits of the largest excess + 1: int32 symbol and int32 row at opposite ends of the range.
 _MAX_DIGITS = 33
 _DAMAGED = "the coded data are damaged or belong to another model: fetch the file again"
 _MODULES = {"constriction": constriction_coder, "tfc": tfc_coder}
@@ -30,15 +32,15 @@ def encode(
     tables: Tables,
     coder: str = "constriction",
 ) -> bytes:
-    """The coded symbols, symbol i under row indexes[i] of the tables.
+    """Returns the coded symbols, where symbol i has row indexes[i] of the tables.
 
     Any int32 symbol can be coded: one outside its row costs the escape bin and an Exp-Golomb code
-    of its distance to the row. The size is that of `ideal_bits` and at most 64 bits and 0.1 % more,
-    with tfc 0.2 %: that much only where one unlucky count is coded all the time.
+    of its distance to the row. The size exceeds `ideal_bits` by at most 64 bits and 0.1 % (0.2 %
+    with tfc). Only a stream that codes one unlucky count all the time exceeds it by so much.
     Narrow types (int16 symbols, uint8 indexes) are widened one block at a time.
 
     Raises:
-        UserError: an unknown coder, or one that is not installed.
+      UserError: the coder is unknown or not installed.
     """
     encoder = _module(coder).Encoder(tables)
     for block, order in _blocks(indexes):
@@ -46,7 +48,7 @@ def encode(
         bins, excess = symbols_to_bins(symbols[block][order].astype(np.int32), rows, tables)
         encoder.put_bins(bins, rows)
         encoder.put_bits(_golomb_bits(excess))
-    # Decoders read zeros past the end, so trailing zeros need not be stored.
+    # Decoders read zeros beyond the end, so trailing zeros need not be stored.
     return encoder.finish().rstrip(b"\0")
 
 
@@ -56,14 +58,14 @@ def decode(
     tables: Tables,
     coder: str = "constriction",
 ) -> Int32[np.ndarray, " n"]:
-    """The symbols that `encode` was given, for the same indexes, tables and coder.
+    """Returns the symbols that `encode` was given, for the same indexes, tables and coder.
 
-    Takes time and memory in proportion to the number of indexes and bytes, whatever the bytes are.
+    Time and memory are proportional to the number of indexes and bytes, whatever the bytes are.
 
     Raises:
-        BitstreamError: no symbols lead to these bytes. Most damage goes unnoticed here and gives
-            wrong symbols; the container's checksums are what detects it.
-        UserError: an unknown coder, or one that is not installed.
+      BitstreamError: no symbols are coded as these bytes. Most damage is not noticed here and gives
+        wrong symbols; the checksums of the container detect it.
+      UserError: the coder is unknown or not installed.
     """
     module = _module(coder)
     symbols = np.empty(indexes.size, np.int32)
@@ -86,7 +88,7 @@ def _module(coder: str):
 
 
 def _blocks(indexes: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Positions of each block, and the order within it: by row, then by position."""
+    """Yields the positions of each block and their order in the stream: by row, then position."""
     for start in range(0, indexes.size, BLOCK):
         block = slice(start, start + BLOCK)
         # NumPy sorts integers of up to 16 bits by radix, several times faster than wider ones.
@@ -106,10 +108,10 @@ def _decode_block(decoder, indexes: np.ndarray, tables: Tables) -> np.ndarray:
 
 
 def _golomb_bits(excess: Int64[np.ndarray, " escapes"]) -> Int32[np.ndarray, " bits"]:
-    """Exp-Golomb codes of order 0, interleaved: bit j of all codes that have one, for j = 0, 1, ...
+    """Returns interleaved Exp-Golomb codes of order 0: bit j of all codes, for j = 0, 1, ...
 
-    First the lengths of all in unary (a one for each further digit), then the digits of
-    excess + 1 after its leading one, highest first.
+    All lengths come first, in unary: a one for each further digit. The digits of excess + 1 after
+    its leading one follow, highest first. Codes without a bit j are skipped.
     """
     values = excess + 1
     digits = bit_length(values)
@@ -121,7 +123,7 @@ def _golomb_bits(excess: Int64[np.ndarray, " escapes"]) -> Int32[np.ndarray, " b
 
 
 def _read_golomb(decoder, escapes: int) -> Int64[np.ndarray, " escapes"]:
-    """The excess of each escape. Raises BitstreamError at a code longer than any valid one."""
+    """Returns the excess of each escape; raises a BitstreamError for a code that is too long."""
     digits = np.ones(escapes, np.int64)
     growing = np.arange(escapes)
     while growing.size:

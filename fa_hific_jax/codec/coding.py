@@ -1,7 +1,7 @@
-"""Latents to symbols to the bytes of a file, and back: what both ends must do alike.
+"""Codes latents as symbols and symbols as the bytes of a file, and back.
 
-The networks are elsewhere (codec/tiling.py). Here everything is integers and float64 on the host:
-the same latents give the same file, and the same file the same latents, on every machine.
+`codec/tiling.py` runs the networks. This module uses only integers and float64 on the host, so the
+same latents give the same file, and the same file the same latents, on every machine.
 """
 
 import functools
@@ -22,18 +22,18 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 
-# A file claims a size, and decoding costs what it claims. So that a few forged bytes cannot cost
-# minutes and gigabytes, the y stream must have a byte for so many pixels (padded) beyond the free
-# ones. An image as plain as that gets zero bytes at its end: 0.002 bits per pixel.
+# The cost of decoding depends on the image size in the header. A few forged bytes must not cost
+# minutes and gigabytes, so the y stream must have one byte for every PIXELS_PER_BYTE padded pixels
+# beyond FREE_PIXELS. The encoder appends zero bytes to a shorter stream: 0.002 bits per pixel.
 FREE_PIXELS = 2**20
 PIXELS_PER_BYTE = 2**12
 
 _SYMBOL_LIMIT = 2.0**31
-_ROWS = 64  # rows of latents whose symbols are computed at once
+_ROWS = 64  # rows of latents that are quantized at once, to bound the memory in float64
 
 
 class EntropyModel(NamedTuple):
-    """Everything that decides the bytes of given symbols: integers, the same at both ends."""
+    """All that determines how symbols are coded: integers, the same in encoder and decoder."""
 
     z_tables: tables.Tables
     y_tables: tables.Tables
@@ -41,7 +41,7 @@ class EntropyModel(NamedTuple):
 
 
 class Quantized(NamedTuple):
-    """What is coded of one image, and in which rows of the tables for y."""
+    """The symbols of one image, and the row of `y_tables` for each symbol of y."""
 
     z: Int32[np.ndarray, "hz wz cz"]
     y: Int32[np.ndarray, "hy wy cy"]  # round(y - mean)
@@ -49,7 +49,7 @@ class Quantized(NamedTuple):
 
 
 class Extras(NamedTuple):
-    """What a container has beside the symbols, by the names of its fields."""
+    """Fields of a `Container` that do not depend on the symbols."""
 
     alpha_stream: bytes = b""
     quality: int | None = None
@@ -61,10 +61,10 @@ def entropy_model(
     params_hyperprior: Any,
     calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
 ) -> EntropyModel:
-    """Tables and integer synthesis of a model with these parameters of `Hyperprior`.
+    """Returns coding tables and integer synthesis for the parameters of a `Hyperprior`.
 
-    `calibration` are hyper-latents of images, for the resolution of the synthesis; without, they
-    are drawn from the prior.
+    `calibration` holds hyper-latents of images, which determine the resolution of the integers; by
+    default they are drawn from the prior.
 
     Raises:
       UserError: a parameter is not finite.
@@ -88,18 +88,33 @@ def quantize(
     y: Float[np.ndarray, "hy wy cy"],
     z: Float[np.ndarray, "hz wz cz"],
 ) -> Quantized:
-    """Symbols floor(z + 1/2) and floor(y - mean + 1/2), in float64.
+    """Returns the symbols floor(z + 1/2) and floor(y - mean + 1/2), computed in float64.
 
     Raises:
-      UserError: a value is not finite or too large to be coded.
+      UserError: a value is not finite, or too large to be coded.
     """
-    z_symbols = _round(z)
+    z_symbols = to_symbols(z)
     mean, rows = integer_synthesis.parameters(entropy.synthesis, z_symbols)
     symbols = np.empty(y.shape, np.int32)
     for start in range(0, len(y), _ROWS):
         strip = slice(start, start + _ROWS)
-        symbols[strip] = _round(y[strip].astype(np.float64) - mean[strip])
+        symbols[strip] = to_symbols(y[strip].astype(np.float64) - mean[strip])
     return Quantized(z_symbols, symbols, rows)
+
+
+def to_symbols(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
+    """Returns the symbols floor(values + 1/2).
+
+    Raises:
+      UserError: a value is not finite, or too large to be coded.
+    """
+    rounded = np.floor(values + 0.5)
+    if not np.all(np.abs(rounded) < _SYMBOL_LIMIT):
+        raise UserError(
+            "the network gives latents that are not finite or too large to be coded: "
+            "take a checkpoint from before the training diverged"
+        )
+    return rounded.astype(np.int32)
 
 
 def encode(
@@ -111,7 +126,7 @@ def encode(
     coder: str = "constriction",
     extras: Extras | None = None,
 ) -> bytes:
-    """The file of the symbols of an image of this size in pixels (docs/bitstream.md)."""
+    """Returns the file with the symbols of an image of `height` x `width` pixels."""
     z, y, rows = quantized
     y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, coder)
     return bitstream.pack(
@@ -129,9 +144,9 @@ def encode(
 
 
 def check_claims(container: Container, max_pixels: int = bitstream.MAX_PIXELS) -> None:
-    """Raises BitstreamError where the size that a file claims is too large, or for its bytes.
+    """Raises a BitstreamError for an image size that is too large, or too large for the file.
 
-    Pixels are counted with what pads them: a line of pixels is coded as 64 lines.
+    Pixels are counted after padding: an image with one row of pixels is coded as 64 rows.
     """
     height, width = container.height, container.width
     padded = padded_shape(height, width)
@@ -148,7 +163,7 @@ def check_claims(container: Container, max_pixels: int = bitstream.MAX_PIXELS) -
 
 
 def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "hy wy cy"]:
-    """y_hat, the latents that a file of this model stands for.
+    """Returns y_hat, the decoded latents of a file of this model.
 
     Raises:
       BitstreamError: the streams are damaged, or do not give the symbols that were coded.
@@ -161,7 +176,7 @@ def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "
 def decode_symbols(
     entropy: EntropyModel, container: Container
 ) -> tuple[Quantized, Float32[np.ndarray, "hy wy cy"]]:
-    """The symbols that were coded, and the mean of y; raises as `decode`."""
+    """Returns the symbols that were coded, and the mean of y; raises like `decode`."""
     height, width = padded_shape(container.height, container.width)
     shape = (height // STRIDE, width // STRIDE, len(entropy.z_tables.length))
     z = coders.decode(container.z_stream, _channels(shape), entropy.z_tables, container.coder)
@@ -177,9 +192,9 @@ def decode_symbols(
 
 
 def estimated_bits(config: ModelConfig, params: Any, quantized: Quantized) -> float:
-    """Bits of the symbols under the float model's own densities, as training estimates them.
+    """Returns the bits of the symbols under the densities of the float model, as in training.
 
-    `params` are all of the `Autoencoder`'s: the scales come from its float synthesis.
+    `params` are all parameters of an `Autoencoder`, because its float synthesis gives the scales.
     """
     return float(_bits(config, params, quantized.z, quantized.y))
 
@@ -194,22 +209,12 @@ def _bits(config, params, z, y):
     return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
 
 
-def _round(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
-    rounded = np.floor(values + 0.5)
-    if not np.all(np.abs(rounded) < _SYMBOL_LIMIT):
-        raise UserError(
-            "the network gives latents that are not finite or too large to be coded: "
-            "take a checkpoint from before the training diverged"
-        )
-    return rounded.astype(np.int32)
-
-
 def _channels(shape: tuple[int, int, int]) -> np.ndarray:
-    """Row of the tables for each of z: its channel."""
+    """Returns the table row of each symbol of z, which is its channel."""
     return np.tile(np.arange(shape[2], dtype=np.uint16), shape[0] * shape[1])
 
 
 def _least_bytes(height: int, width: int) -> int:
-    """Of the y stream of an image."""
+    """Returns the smallest number of bytes that the y stream of an image may have."""
     padded = padded_shape(height, width)
     return max(0, -(-(padded[0] * padded[1] - FREE_PIXELS) // PIXELS_PER_BYTE))

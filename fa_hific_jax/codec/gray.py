@@ -1,4 +1,4 @@
-"""Gray photographs, which come back gray although the networks know of colors alone."""
+"""Keeps gray images gray, although the networks code every image as a color image."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -9,13 +9,13 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 
 def is_gray(image: Image) -> bool:
-    """Whether red, green and blue are equal everywhere."""
+    """Returns True if red, green and blue are equal in every pixel."""
     return all(np.array_equal(image[..., 0], image[..., channel]) for channel in (1, 2))
 
 
 def luma(image: Image) -> Image:
-    """An image of the rounded luma of each pixel, three times."""
+    """Returns the image with the rounded luma of each pixel in all three channels."""
     levels = np.empty(image.shape[:2], np.uint8)
-    for row, pixels in zip(levels, image, strict=True):  # little memory beside the image's
+    for row, pixels in zip(levels, image, strict=True):  # by rows, which saves memory
         row[:] = (pixels @ _WEIGHTS + 500) // 1000
     return np.repeat(levels[..., None], 3, axis=-1)

@@ -1,4 +1,4 @@
-"""Colors that nobody sees, below alpha 0, replaced by ones that cost next to nothing."""
+"""Replaces invisible colors, where alpha is 0, by smooth ones that cost almost no bits."""
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -7,10 +7,11 @@ from jaxtyping import Bool, Float, UInt8
 def fill_hidden(
     rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"] | None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with smooth colors, made of the visible ones around, wherever alpha is 0.
+    """Returns the image with smooth colors, derived from visible ones nearby, where alpha is 0.
 
-    Means of visible colors at ever coarser scales fill what is hidden at the finer ones (the
-    pull-push of Gortler et al. 1996), so the result does not depend on what was hidden.
+    Means of visible colors at coarser and coarser scales fill the hidden pixels at the finer ones
+    (the pull-push algorithm of Gortler et al. 1996). The result does not depend on the hidden
+    colors.
     """
     if alpha is None or alpha.min() > 0:
         return rgb
@@ -36,12 +37,12 @@ def _filled(
 
 
 def _blocks(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h2 w2 c"]:
-    """Sums of blocks of 2 x 2."""
+    """Returns the sums of blocks of 2 x 2."""
     return values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
 
 
 def _doubled(values: Float[np.ndarray, "h w c"], axis: int) -> Float[np.ndarray, "h2 w2 c"]:
-    """Twice as many along an axis, interpolated linearly."""
+    """Returns twice as many values along an axis, interpolated linearly."""
     first, last = np.take(values, [0], axis), np.take(values, [-1], axis)
     near = np.concatenate([first, values, last], axis)
     count = values.shape[axis]

@@ -1,16 +1,17 @@
-"""Mean and table row of every latent from integer z, the same bits on every machine.
+"""Computes mean and table row of every latent from z in integers, with the same bits everywhere.
 
-The range decoder must pick the encoder's table for every symbol: a float network that rounds
-otherwise on another device, with another number of threads or in other tiles makes a file
-unreadable. So the two hyper-synthesis networks are quantized once, when a model is exported, and
-run on the host in integers, as Balle et al. 2019 ("Integer networks for data compression with
-latent-variable models") propose; here after training, without loss of rate worth mentioning.
+The range decoder must use the encoder's table for every symbol. A float network may round
+differently on another device, with another number of threads or in other tiles, and the file would
+be unreadable. Therefore both hyper-synthesis networks are quantized once, when a model is exported,
+and run on the host in integers, as Balle et al. 2019 propose ("Integer networks for data
+compression with latent-variable models"). Here this is done after training, and the loss of rate is
+negligible.
 
-The integers are carried in float64, because BLAS multiplies float64 matrices and not integers.
-Every sum stays below 2**53 in magnitude however its terms are grouped (`_check_sums` proves it from
-the weights), so no operation ever rounds: order of summation, threads, tiles and fused
-multiply-adds cannot show. A value v is held as the integer v * 2**exponent; exponents are chosen
-per output channel for weights and per layer for activations, so that rescaling is a shift.
+The integers are stored as float64, because BLAS multiplies float64 matrices but not integers. Every
+sum stays below 2**53 in magnitude, however its terms are grouped: `_check_sums` proves it from the
+weights. So no operation rounds, and order of summation, threads, tiles and fused multiply-adds have
+no effect. A value v is stored as the integer v * 2**exponent. Weights have one exponent per output
+channel, activations one per layer, so that rescaling is a shift.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,24 +29,27 @@ HyperLatents = Int32[np.ndarray, "hz wz cz"]
 Values = Float64[np.ndarray, "_ _ _"]
 
 STRIDE = 4
-"""Latents to one hyper-latent, in both directions."""
+"""Latents per hyper-latent, in each direction."""
 
-WEIGHT_BITS = 15  # and the sign
+WEIGHT_BITS = 15  # without the sign
 ACTIVATION_BITS = 16  # of the largest activation in the calibration
-ACTIVATION_MAX = 2**22  # where activations saturate: 64 times the largest of the calibration
-LATENT_MAX = 2**15 - 1  # where |z| saturates
+ACTIVATION_MAX = 2**22  # saturation of activations: 64 times the largest in the calibration
+LATENT_MAX = 2**15 - 1  # saturation of |z|
 BIAS_BITS = 48
-MAX_EXPONENT = 44  # of sums: the thresholds, up to 256 * 2**44, are exact in float64
+MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
-MAX_SHIFT = 64  # beyond which a mean might not be a finite float32
-STRIP = 2**22  # activations of one layer that are held at a time, 32 MiB
+MAX_SHIFT = 64  # A mean with a larger shift might not be a finite float32.
+STRIP = 2**22  # activations of one layer in memory at a time: 32 MiB
 
 KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
-"""Side of the kernel of each layer."""
+"""Side of the kernel of each layer, in the order of the layers."""
 
 
 class Layer(NamedTuple):
-    """Sums are `kernel * x + bias`; what they stand for, or the next layer sees, is / 2**shift."""
+    """One quantized layer: its sums are kernel * x + bias, its values the sums / 2**shift.
+
+    The values are the inputs of the next layer or, for the last layer, the outputs of the network.
+    """
 
     kernel: Int16[np.ndarray, "k k i o"]
     bias: Int64[np.ndarray, " o"]
@@ -53,7 +57,7 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Quantized `HyperSynthesis`."""
+    """A quantized `HyperSynthesis`."""
 
     up0: Layer
     up1: Layer
@@ -61,7 +65,10 @@ class Network(NamedTuple):
 
 
 class IntegerSynthesis(NamedTuple):
-    """Both networks, and per latent channel the sums of `scale` above which the next row begins."""
+    """Both networks, and the thresholds that turn sums of `scale` into table rows.
+
+    A sum above thresholds[channel, row] belongs to a row after `row`.
+    """
 
     mean: Network
     scale: Network
@@ -69,51 +76,48 @@ class IntegerSynthesis(NamedTuple):
 
 
 def parameters(
-    synthesis: IntegerSynthesis,
-    z: HyperLatents,
-    rows: tuple[int, int] | None = None,
-    strip: int | None = None,
+    synthesis: IntegerSynthesis, z: HyperLatents, strip: int | None = None
 ) -> tuple[Float32[np.ndarray, "hy wy cy"], UInt8[np.ndarray, "hy wy cy"]]:
-    """Mean, and row in the tables of SCALE_TABLE, of each latent, hy = 4 hz and wy = 4 wz.
+    """Returns the mean and the table row of each latent, where hy = 4 hz and wy = 4 wz.
 
-    The row is the one that `tables.scale_indexes` finds for the scale, decided by comparing
-    integers. The mean is an integer over a power of two, rounded to float32 once. |z| saturates at
-    2**15 - 1. `rows` = (start, stop) asks for these rows of the latents alone; `strip` sets how
-    many are computed at a time, which bounds memory and changes nothing else.
+    The row is the one that `tables.scale_indexes` finds for the scale in SCALE_TABLE, here by
+    comparing integers. The mean is an integer over a power of two, rounded to float32 once. |z|
+    saturates at 2**15 - 1. `strip` is the number of rows of latents computed at a time; it only
+    affects memory.
     """
     height, width, channels = z.shape
-    start, stop = rows or (0, STRIDE * height)
-    if not 0 <= start < stop <= STRIDE * height:
-        raise ValueError(f"rows {start} to {stop} are not within 0 to {STRIDE * height}")
     strip = strip or max(STRIDE, STRIP // (STRIDE * width * channels))
-    shape = (stop - start, STRIDE * width, len(synthesis.thresholds))
+    shape = (STRIDE * height, STRIDE * width, len(synthesis.thresholds))
     mean, indexes = np.empty(shape, np.float32), np.empty(shape, np.uint8)
-    for first in range(start, stop, strip):
-        last = min(first + strip, stop)
-        part = slice(first - start, last - start)
-        mean[part] = _sums(synthesis.mean, z, first, last) * _power(-synthesis.mean.conv2.shift)
-        indexes[part] = _table_rows(_sums(synthesis.scale, z, first, last), synthesis.thresholds)
+    for start in range(0, shape[0], strip):
+        stop = min(start + strip, shape[0])
+        mean[start:stop] = _sums(synthesis.mean, z, start, stop) * _power(
+            -synthesis.mean.conv2.shift
+        )
+        indexes[start:stop] = _table_rows(
+            _sums(synthesis.scale, z, start, stop), synthesis.thresholds
+        )
     return mean, indexes
 
 
 def quantize_synthesis(
     params_hyperprior: Mapping[str, Any], calibration: Iterable[Int32[np.ndarray, "_ _ _"]]
 ) -> IntegerSynthesis:
-    """The networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`, in integers.
+    """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
 
-    `calibration` is an array (n, hz, wz, cz) or several (hz, wz, cz): hyper-latents of images or
-    of `calibration_latents`. They decide the resolution of the activations only; what other
-    hyper-latents make larger has room for a factor of 64 and saturates beyond. The same arguments
-    give the same integers on every machine on which SCALE_TABLE is the same.
+    `calibration` holds hyper-latents of images or of `calibration_latents`: one array
+    (n, hz, wz, cz), or several (hz, wz, cz). They determine only the resolution of the activations.
+    Other hyper-latents may give activations up to 64 times as large; beyond that, they saturate.
+    The same arguments give the same integers on every machine where SCALE_TABLE is the same.
 
     Raises:
       UserError: there is no calibration, or a weight is not finite or too large.
     """
     latents = [_clip_latents(z) for z in calibration]
     if not latents:
-        raise UserError("the calibration holds no hyper-latents: give those of one image or more")
+        raise UserError("the calibration holds no hyper-latents: give at least one image")
     params_mean = params_hyperprior["synthesis_mean"]
-    # Scales above entry j belong to row j + 1 or later; the last row has no upper end.
+    # Scales above entry j belong to row j + 1 or later. The last row has no upper bound.
     edges = SCALE_TABLE[:-1].astype(np.float64)
     if LOG_UNIT in params_mean:
         params_mean = _in_unit(params_mean)
@@ -129,9 +133,9 @@ def quantize_synthesis(
 def calibration_latents(
     z_tables: Tables, shape: tuple[int, int, int] = (4, 8, 8), seed: int = 0
 ) -> Int32[np.ndarray, "n hz wz cz"]:
-    """Hyper-latents drawn from the tables of their prior, for a calibration without images.
+    """Returns hyper-latents drawn from the tables of their prior, to calibrate without images.
 
-    `shape` is (n, hz, wz). A draw of the escape bin is the first symbol above the row.
+    `shape` is (n, hz, wz). The escape bin, when drawn, gives the first symbol above the row.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, 2**PRECISION, (len(z_tables.length), *shape))
@@ -142,7 +146,7 @@ def calibration_latents(
 
 
 def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
-    """Everything under flat names, to be saved with the model."""
+    """Returns all integers under flat names, to be stored with the model."""
     arrays = {"thresholds": synthesis.thresholds}
     for network in ("mean", "scale"):
         for layer in KERNELS:
@@ -152,11 +156,11 @@ def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
-    """Inverse of `to_arrays`, for arrays of whatever origin.
+    """Returns the synthesis in arrays of unknown origin: the inverse of `to_arrays`.
 
     Raises:
-      UserError: an array is missing, has another type or shape than the rest needs, or values under
-        which sums would not be exact.
+      UserError: an array is missing, its type or shape does not fit the others, or its values are
+        so large that sums would not be exact.
     """
     mean, scale = _read_network(arrays, "mean"), _read_network(arrays, "scale")
     latent_channels = scale.conv2.kernel.shape[-1]
@@ -175,9 +179,12 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
 
 
 def _sums(network: Network, z: HyperLatents, start: int, stop: int) -> Values:
-    """Rows start to stop of the last layer, from no more of the rows below than they see."""
+    """Returns rows start to stop of the sums of the last layer.
+
+    Of the layers before, only the rows in the receptive field are computed.
+    """
     height = z.shape[0]
-    # Upsampling makes rows in pairs: pair i of a layer sees rows i - 1 to i + 1 below.
+    # Upsampling computes rows in pairs: pair i depends on rows i - 1 to i + 1 of its input.
     first1, last1 = max(start - 1, 0) // 2, min((stop + 2) // 2, 2 * height)
     first0, last0 = max(first1 - 1, 0) // 2, min((last1 + 2) // 2, height)
     x = _clip_latents(_window(z, 0, first0 - 1, last0 + 1, height))
@@ -189,16 +196,19 @@ def _sums(network: Network, z: HyperLatents, start: int, stop: int) -> Values:
 
 
 def _window(x: np.ndarray, first: int, start: int, stop: int, height: int) -> np.ndarray:
-    """Rows start to stop of an image of which x is the rows from `first`, zeros around it."""
+    """Returns rows start to stop of a zero-padded image, with a border of one column.
+
+    The image has `height` rows, and x is its part that begins at row `first`.
+    """
     inside = x[max(start, 0) - first : min(stop, height) - first]
     return np.pad(inside, ((max(-start, 0), max(stop - height, 0)), (1, 1), (0, 0)))
 
 
 def _upsample(layer: Layer, x: Values) -> Values:
-    """Sums of `models.layers.Upsample`, of x with a border of one pixel.
+    """Returns the sums of `models.layers.Upsample`, for x with a border of one pixel.
 
-    Output 2 i + r sees inputs i - 1, i, i + 1 through taps 0, 2, 4 for r = 0, and inputs i, i + 1
-    through taps 1, 3 for r = 1.
+    Output 2 i depends on inputs i - 1, i, i + 1 through taps 0, 2, 4; output 2 i + 1 depends on
+    inputs i, i + 1 through taps 1, 3.
     """
     height, width, channels = x.shape[0] - 2, x.shape[1] - 2, layer.bias.size
     sums = np.empty((height, 2, width, 2, channels))
@@ -210,7 +220,7 @@ def _upsample(layer: Layer, x: Values) -> Values:
 
 
 def _correlate(x: Values, kernel: Int16[np.ndarray, "kh kw i o"]) -> Values:
-    """Every place of the kernel within x, one product of matrices for each of its taps."""
+    """Correlates x with the kernel, without padding: one matrix product for each tap."""
     rows, columns, _, outputs = kernel.shape
     height, width, channels = x.shape[0] - rows + 1, x.shape[1] - columns + 1, x.shape[2]
     sums = np.zeros((height * width, outputs))
@@ -221,7 +231,10 @@ def _correlate(x: Values, kernel: Int16[np.ndarray, "kh kw i o"]) -> Values:
 
 
 def _activations(sums: Values, shift: Int32[np.ndarray, " o"]) -> Values:
-    """ReLU, shifted right; rounding is half up by what `_quantize_network` adds to the bias."""
+    """Returns the ReLU of the sums / 2**shift, rounded down and saturated.
+
+    `_quantize_network` adds one half to the bias, which makes the rounding half up.
+    """
     return np.clip(np.floor(sums * _power(-shift)), 0, ACTIVATION_MAX)
 
 
@@ -240,12 +253,15 @@ def _clip_latents(z: HyperLatents) -> Values:
 
 
 def _power(exponent: Int32[np.ndarray, " o"]) -> Float64[np.ndarray, " o"]:
-    """2**exponent, which multiplies without rounding."""
+    """Returns 2**exponent; multiplying by it does not round."""
     return np.ldexp(1.0, exponent)
 
 
 def _in_unit(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The network whose last layer puts out means in steps, not in units of each channel."""
+    """Returns parameters whose last layer gives means in quantization steps.
+
+    The argument's last layer gives them in a unit that differs between channels.
+    """
     unit = np.exp(np.asarray(params[LOG_UNIT], np.float64))
     last = {name: np.asarray(leaf) * unit for name, leaf in params["conv2"]["Conv_0"].items()}
     return dict(params) | {"conv2": {"Conv_0": last}}
@@ -268,7 +284,7 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values]) -> Netwo
 
 
 def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> Layer:
-    """A layer whose shift leads to the values themselves, at the finest resolution that fits."""
+    """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs."""
     params = params.get("Conv_0", params)
     kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
@@ -289,16 +305,16 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> L
 
 
 def _digits(values):
-    """The smallest exponent with |value| < 2**exponent, of each value."""
+    """Returns the smallest exponent with |value| < 2**exponent, for each value."""
     return np.frexp(np.abs(values))[1]
 
 
 def _check_sums(synthesis: IntegerSynthesis) -> None:
-    """Raises a UserError unless every sum, and every part of one, is below 2**53 in magnitude."""
+    """Raises a UserError unless every sum, and every partial sum, is below 2**53 in magnitude."""
     for network in (synthesis.mean, synthesis.scale):
         inputs = (LATENT_MAX, ACTIVATION_MAX, ACTIVATION_MAX)
         for name, layer, peak in zip(KERNELS, network, inputs, strict=True):
-            # Integers in float64: exact as long as the verdict is that they are small enough.
+            # These sums in float64 are exact whenever they are small enough to pass the check.
             weights = np.abs(layer.kernel.astype(np.float64)).sum(axis=(0, 1, 2))
             if np.any(weights * peak + np.abs(layer.bias.astype(np.float64)) >= 2.0**53):
                 raise _unusable(f"sums of {name} reach 2**53")
@@ -318,7 +334,7 @@ def _read_network(arrays: Mapping[str, np.ndarray], network: str) -> Network:
 
 
 def _read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, shape: tuple) -> np.ndarray:
-    """One of the arrays; None in `shape` stands for one channel or more."""
+    """Returns one of the arrays; None in `shape` stands for any number of channels, at least 1."""
     if name not in arrays:
         raise _unusable(f"{name} is missing")
     array = arrays[name]
@@ -335,5 +351,5 @@ def _read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, shape: tuple
 def _unusable(reason: str) -> UserError:
     return UserError(
         f"the integer hyper-synthesis is unusable, {reason}: "
-        "export it again from a sound checkpoint"
+        "export it again from an intact checkpoint"
     )

@@ -1,4 +1,4 @@
-"""EXIF and XMP beside a compressed image: the metadata part of docs/bitstream.md."""
+"""Stores EXIF and XMP with a compressed image, as the metadata part of docs/bitstream.md."""
 
 import io
 import struct
@@ -13,19 +13,20 @@ from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.errors import UserError
 
-MOST = 2**24  # bytes, before compression
+MOST = 2**24  # limit in bytes before compression
 _ITEM = struct.Struct("<BI")
 _KINDS = {0: "exif", 1: "xmp"}
-_DAMAGED = "the metadata in the file are damaged: fetch it again"
+_DAMAGED = "the metadata in the file is damaged: fetch it again"
 _XMP_NAME = "XML:com.adobe.xmp"
 _JPEG_EXIF, _JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_SEGMENT = 65533
 
 
 def pack(metadata: Metadata) -> bytes:
-    """The bytes of the part, b"" where there are no metadata.
+    """Returns the bytes of the part, or b"" if there is no metadata.
 
-    Raises UserError where they are more than MOST bytes.
+    Raises:
+      UserError: the metadata takes more than MOST bytes.
     """
     items = b""
     for kind, name in _KINDS.items():
@@ -33,16 +34,19 @@ def pack(metadata: Metadata) -> bytes:
             items += _ITEM.pack(kind, len(data)) + data
     if len(items) > MOST:
         raise UserError(
-            f"its metadata take {len(items)} bytes, the most that is kept is {MOST}: leave "
-            "--keep-metadata out"
+            f"its metadata takes {len(items)} bytes, but at most {MOST} can be kept: "
+            "omit --keep-metadata"
         )
     return zlib.compress(items, 9) if items else b""
 
 
 def unpack(part: bytes) -> Metadata:
-    """The metadata that `pack` was given; kinds of later versions are passed over.
+    """Returns the metadata that `pack` was given, without kinds that only later versions know.
 
-    Raises BitstreamError where the part is damaged. Allocates MOST bytes at most.
+    Allocates at most MOST bytes.
+
+    Raises:
+      BitstreamError: the part is damaged.
     """
     if not part:
         return Metadata()
@@ -63,24 +67,27 @@ def unpack(part: bytes) -> Metadata:
 
 
 def attach(data: bytes, part: bytes) -> bytes:
-    """The compressed image with a metadata part, in place of one that it had."""
+    """Returns the compressed image with this metadata part instead of its own."""
     return bitstream.pack(bitstream.unpack(data)._replace(metadata=part))
 
 
 def room(part: bytes) -> int:
-    """Bytes by which `attach` makes a file larger, at most."""
+    """Returns the largest number of bytes by which `attach` makes a file larger."""
     return len(part) + 6 if part else 0
 
 
 def of(data: bytes) -> Metadata:
-    """The metadata of a compressed image; raises BitstreamError where it is damaged."""
+    """Returns the metadata of a compressed image; raises a BitstreamError if it is damaged."""
     return unpack(bitstream.unpack(data).metadata)
 
 
 def with_metadata(options: dict[str, Any], metadata: Metadata, kind: str) -> dict[str, Any]:
-    """Options of Pillow's `save` that write the metadata too, into a PNG, JPEG, WEBP or TIFF.
+    """Returns options of Pillow's `save` that also write the metadata.
 
-    Raises UserError where a JPEG cannot hold them.
+    `kind` is Pillow's name of the format: PNG, JPEG, WEBP or TIFF.
+
+    Raises:
+      UserError: the metadata is too large for a JPEG.
     """
     exif, xmp = metadata
     added: dict[str, Any] = {"exif": _JPEG_EXIF + exif} if exif else {}
@@ -96,7 +103,7 @@ def with_metadata(options: dict[str, Any], metadata: Metadata, kind: str) -> dic
     elif kind == "WEBP" and xmp:
         added["xmp"] = xmp
     elif kind == "TIFF" and (exif or xmp):
-        # Pillow hands no directory of EXIF on to the library that compresses.
+        # Pillow does not pass EXIF on to the library that compresses TIFF.
         added = {"exif": _for_tiff(exif, xmp), "compression": "raw"}
     return options | added
 

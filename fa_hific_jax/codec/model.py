@@ -1,4 +1,4 @@
-"""A model that codes: images to bytes and back."""
+"""Compresses images to bytes and back with a trained model."""
 
 import bisect
 import contextlib
@@ -26,22 +26,24 @@ Alpha = UInt8[np.ndarray, "_ _"]
 
 WEIGHTS = ("float32", "float16")
 
-_CALIBRATED = (1.0, 0.0, 0.5)
-_ROUNDING = 16  # bytes by which files of nearly the same latents may differ
+_CALIBRATED = (1.0, 0.0, 0.5)  # qualities of the images of a calibration, in turn
+_ROUNDING = 16  # bytes by which files of almost equal latents may differ
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """All that coding needs of a trained model: `from_params`, or `load_model` of a folder.
+    """A trained model that compresses and decompresses.
+
+    Create it with `from_params`, or with `load_model` from a folder.
 
     Attributes:
       config: shape of the networks.
-      params: of `Autoencoder`, without what `entropy` stands for: encoder, hyper-analysis,
-        generator and gains, float32 on the device.
+      params: parameters of the `Autoencoder` as float32 on the device: encoder, hyper-analysis,
+        generator and gains. `entropy` replaces the others.
       entropy: coding tables and the integer hyper-synthesis.
-      weights: "float16" where params have been rounded to it.
-      origin: where the model came from, for people; JSON.
-      model_id: 8 bytes that files carry, a hash of all that decoding depends on.
+      weights: data type to which the parameters were rounded, "float32" or "float16".
+      origin: information for people on where the model comes from, as JSON.
+      model_id: 8 bytes stored in each file, a hash of everything that decoding depends on.
     """
 
     config: ModelConfig
@@ -66,23 +68,25 @@ class Model:
         mode: str = "auto",
         plan: Sequence[Shape] = (),
     ) -> bytes:
-        """The file of an RGB image of any size, values 0 to 255 (docs/bitstream.md).
+        """Compresses an RGB image of any size to the bytes of a file (docs/bitstream.md).
 
-        An image whose red, green and blue are equal everywhere comes back so.
+        A gray image, whose red, green and blue are equal everywhere, is decoded to a gray image.
 
         Args:
-          image: the picture. Its colors where alpha is 0 are nobody's to see and not kept.
-          quality: from 0 (smallest) to 1, in 256 steps, of a model with gains; 0.5 without.
-          alpha: its transparency, kept without loss; none where all is opaque.
+          image: values from 0 to 255. Colors of pixels with alpha 0 are invisible and not kept.
+          quality: quality from 0 (smallest file) to 1, in 256 steps, for a model with gains; None
+            stands for 0.5.
+          alpha: transparency from 0 to 255 (opaque), kept without loss; None if all is opaque.
           coder: entropy coder, "constriction" or "tfc" (needs the extra of that name).
-          reproducible: compute in float64, so that every device gives the same bytes. Without, in
-            the network's own precision: faster, other bytes here and there, decodable all the same.
-          mode: "whole", in "exact" tiles, or "auto" by size. The bytes are the same; "blend"
-            matters to the decoder alone.
-          plan: canvases on which smaller images share compiled programs, see `plan`.
+          reproducible: True computes in float64, so that every device gives the same bytes. False
+            computes in the network's own precision, which is faster. Every device can still decode
+            the file, but another device may write slightly different bytes.
+          mode: "whole" image, "exact" tiles, or "auto" to choose by size. The bytes do not depend
+            on it. "blend" is like "exact" here and only affects the decoder.
+          plan: canvases from `plan`, with which images of different sizes share compiled programs.
 
         Raises:
-          UserError: not such an image, or one that this model cannot code.
+          UserError: the image has another type or shape, or this model cannot code it.
         """
         _check_image(image)
         _check_alpha(alpha, *image.shape[:2])
@@ -103,20 +107,22 @@ class Model:
         plan: Sequence[Shape] = (),
         max_pixels: int = bitstream.MAX_PIXELS,
     ) -> Image:
-        """The RGB image in a file of `compress`, values 0 to 255.
+        """Decompresses the bytes of a file to an RGB image, values 0 to 255.
 
         Args:
-          data: the file.
-          detail: how much of what the FCMs add is added, from 0 to 1; all without. Trained for it
-            (`loss.detail_zero`), 0 is nearest to the original's values, 1 to its spectrum.
-          mode: "whole", in "exact" tiles (the same image, to one step), in "blend"ed tiles (faster,
-            not quite the same), or "auto": whole or exact, by size.
-          plan: as for `compress`.
-          max_pixels: refuse larger images, counted in blocks of 64 x 64 pixels.
+          data: the bytes that `compress` returned.
+          detail: share of the output of the FCMs that is added, from 0 to 1; None stands for 1. If
+            the model was trained for it (`loss.detail_zero`), 0 is closest to the pixels of the
+            original and 1 to its spectrum.
+          mode: "whole" image, "exact" tiles (the same pixels to within one level), "blend" for
+            blended tiles (faster, slightly different pixels), or "auto" to choose between whole and
+            exact by size.
+          plan: canvases from `plan`, with which images of different sizes share compiled programs.
+          max_pixels: limit on the image size in pixels, counted in blocks of 64 x 64.
 
         Raises:
-          BitstreamError: the file is damaged, too large, of another model, or of a coder that is
-            not installed.
+          BitstreamError: the file is damaged or too large, or needs another model or a coder that
+            is not installed.
         """
         return self.decompress_picture(
             data, detail=detail, mode=mode, plan=plan, max_pixels=max_pixels
@@ -131,7 +137,7 @@ class Model:
         plan: Sequence[Shape] = (),
         max_pixels: int = bitstream.MAX_PIXELS,
     ) -> tuple[Image, Alpha | None]:
-        """As `decompress`, with the transparency, None where all is opaque."""
+        """Like `decompress`, but returns the image and its transparency, None if all is opaque."""
         container = self._unpack(data, max_pixels)
         alpha = None
         if container.alpha_stream:
@@ -149,7 +155,7 @@ class Model:
         reproducible: bool = True,
         mode: str = "auto",
     ) -> list[bytes]:
-        """The files of many images, several at a time on the device; the same bytes as singly."""
+        """Compresses many images, several at a time on the device, to the bytes of `compress`."""
         for image in images:
             _check_image(image)
         plan = self.plan([image.shape[:2] for image in images])
@@ -167,7 +173,7 @@ class Model:
     def decompress_batch(
         self, files: Sequence[bytes], *, detail: float | None = None, mode: str = "auto"
     ) -> list[Image]:
-        """The RGB images in many files, several at a time on the device."""
+        """Decompresses many files to RGB images, several at a time on the device."""
         containers = [self._unpack(data, bitstream.MAX_PIXELS) for data in files]
         plan = self.plan([(container.height, container.width) for container in containers])
         latents = [self._latents(container) for container in containers]
@@ -176,7 +182,7 @@ class Model:
         return [_finished(image, container) for image, container in pairs]
 
     def plan(self, sizes: Sequence[Shape]) -> tuple[Shape, ...]:
-        """At most two canvases for images of these (height, width): see `programs.plan`."""
+        """Returns at most two canvases for images of these (height, width): see `programs.plan`."""
         return programs.plan(sizes)
 
     def quantize(
@@ -188,7 +194,7 @@ class Model:
         mode: str = "auto",
         plan: Sequence[Shape] = (),
     ) -> list[Quantized]:
-        """The symbols that `compress` codes of each image."""
+        """Returns the symbols that `compress` codes for each image."""
         for image in images:
             _check_image(image)
             tiling.check_size(self.config, *image.shape[:2])
@@ -206,7 +212,10 @@ class Model:
         alpha: Alpha | None = None,
         coder: str = "constriction",
     ) -> bytes:
-        """The file of the symbols of an image of this size in pixels, at this quality."""
+        """Returns the file with the symbols of an image of `height` x `width` pixels.
+
+        `quality` is the one at which the symbols were computed.
+        """
         _check_alpha(alpha, height, width)
         stream = b"" if alpha is None else pack_alpha(alpha)
         level = choices.quality_level(self.config, quality)
@@ -223,22 +232,22 @@ class Model:
         mode: str = "auto",
         reserved: int = 0,
     ) -> float:
-        """The highest quality at which the image's file has at most `bpp` bits per pixel, or 0.
+        """Returns the highest quality whose file has at most `bpp` bits per pixel, or 0.
 
-        All of the file counts, transparency included, and so do `reserved` bytes that are to be
-        added to it. At quality 0 the file may be larger than asked for: none is smaller.
+        The whole file counts, with transparency and with `reserved` bytes that will be added to it.
+        If even the file of quality 0 is larger, the result is 0, since no file is smaller.
 
-        The encoder runs once; some eight qualities are coded, larger ones being taken for those of
-        larger files.
+        The encoder runs once, and the symbols of about eight qualities are coded. The search relies
+        on larger files at higher qualities.
 
         Raises:
-          UserError: the model has one rate alone, or the image is none.
+          UserError: the model has a single rate, or the image has another type or shape.
         """
         _check_image(image)
         tiling.check_size(self.config, *image.shape[:2])
         if not self.config.qualities:
             raise UserError(
-                f"{bpp:g} bits per pixel were asked for, but this model has a single rate: take "
+                f"{bpp:g} bits per pixel were requested, but this model has a single rate: use "
                 "one that was trained with model.qualities"
             )
         _check_alpha(alpha, *image.shape[:2])
@@ -258,7 +267,7 @@ class Model:
 
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
         level = max(bisect.bisect_right(range(bitstream.QUALITIES), most, key=size) - 1, 0)
-        # Gains that are rounded into the weights, as for coding, turn a symbol here and there.
+        # `compress` multiplies the gains into the weights, whose rounding may change a few symbols.
         while level > 0 and size(level) > most - _ROUNDING:
             quality = level / (bitstream.QUALITIES - 1)
             options: dict[str, Any] = {"coder": coder, "reproducible": reproducible, "mode": mode}
@@ -276,15 +285,15 @@ class Model:
         return Network(config, params, "float64" if reproducible else None)
 
     def _decoder(self, detail: float | None) -> Network:
-        config = dataclasses.replace(self.config, qualities=0)
-        return Network(*choices.at_detail(config, _without_gains(self.params), detail))
+        single_rate = choices.without_gains(self.config, self.params)
+        return Network(*choices.at_detail(*single_rate, detail))
 
     def _unpack(self, data: bytes, max_pixels: int) -> bitstream.Container:
         container = bitstream.unpack(data, max_pixels)
         bitstream.check_model(container, self.model_id)
         if (container.quality is None) == bool(self.config.qualities):
             raise BitstreamError(
-                "the file and the model disagree on whether there is a quality, the file is "
+                "the file and the model disagree on whether there is a quality, so the file is "
                 "damaged: fetch it again"
             )
         coding.check_claims(container, max_pixels)
@@ -308,10 +317,16 @@ def from_params(
     weights: str = "float32",
     origin: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A model of the parameters of an `Autoencoder`.
+    """Returns a model with the parameters of an `Autoencoder`.
 
-    `calibration` as for `coding.entropy_model`; `weights` "float16" rounds encoder,
-    hyper-analysis and generator to half precision, for half the size.
+    Args:
+      config: shape of the networks.
+      params: all parameters of the `Autoencoder`.
+      calibration: hyper-latents of images, as from `hyper_latents`, which determine the resolution
+        of the integer hyper-synthesis; by default they are drawn from the prior.
+      weights: "float16" rounds encoder, hyper-analysis and generator to half precision, which
+        halves the size of the model.
+      origin: information for people on where the model comes from.
 
     Raises:
       UserError: a parameter is not finite, or too large for float16.
@@ -331,25 +346,21 @@ def from_params(
 def hyper_latents(
     config: ModelConfig, params: Any, images: Iterable[Image]
 ) -> list[Int32[np.ndarray, "_ _ _"]]:
-    """z of images, rounded: a calibration for `from_params`.
+    """Returns the rounded hyper-latents of images, a calibration for `from_params`.
 
-    Of a model with gains, at qualities by turns.
+    A model with gains codes the images at different qualities.
     """
     latents = []
     for image, quality in zip(images, itertools.cycle(_CALIBRATED)):
         level = choices.quality_level(config, quality if config.qualities else None)
         network = Network(*choices.at_quality(config, params, level))
         latents.append(tiling.analyze(network, [image])[0][1])
-    return [np.floor(z + 0.5).astype(np.int32) for z in latents]
+    return [coding.to_symbols(z) for z in latents]
 
 
 def _finished(image: Image, container: bitstream.Container) -> Image:
     image = image[: container.height, : container.width]
     return luma(image) if container.gray else image
-
-
-def _without_gains(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: part for name, part in params.items() if name != "gains"}
 
 
 def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
@@ -367,7 +378,7 @@ def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
 
 @contextlib.contextmanager
 def _one_class_of_errors() -> Iterator[None]:
-    """Whatever is wrong with a file is a BitstreamError: who decodes many has one to expect."""
+    """Turns every UserError about a file into a BitstreamError, the only one callers handle."""
     try:
         yield
     except BitstreamError:

@@ -1,10 +1,10 @@
-"""Models as folders: written by `fa-hific export`, read by `load_model`, the one way in.
+"""Writes models as folders, and reads them. `fa-hific export` writes a folder with these files:
 
-model.json           format version, id, shape of the networks, where the model came from
+model.json           format version, id, shape of the networks, origin of the model
 weights.safetensors  encoder, hyper-analysis and generator
-tables.safetensors   what must be the same at both ends: coding tables, integer hyper-synthesis
-training.safetensors float hyper-synthesis and prior, only in a model to train on: no coder may use
-                     them, as their integer forms stand in the tables
+tables.safetensors   what encoder and decoder must share: coding tables, integer hyper-synthesis
+training.safetensors float hyper-synthesis and prior, only if the model can be trained further;
+                     coding uses their integer versions in the tables instead
 """
 
 import dataclasses
@@ -43,13 +43,17 @@ def save_model(
 ) -> Path:
     """Writes the model as a folder, whole or not at all, and returns its path.
 
-    An empty folder, such as a fresh mount point of a container, is filled.
+    An empty folder, such as a new mount point of a container, is filled.
 
-    `to_train_on` are the parameters of the model's `Autoencoder`, from which what the model itself
-    has no use for is stored too, for `load_parameters`.
+    Args:
+      model: the model.
+      folder: path of the folder.
+      replace: True to replace a model at that path.
+      to_train_on: all parameters of the model's `Autoencoder`. Those that the model does not hold
+        are then stored as well, for `load_parameters`.
 
     Raises:
-      UserError: there is something at the path, and it is not to be replaced or no model.
+      UserError: the path exists, and `replace` is False or there is no model at it.
     """
     folder = Path(folder).expanduser()
     check_target(folder, replace=replace)
@@ -80,23 +84,25 @@ def save_model(
 
 
 def check_target(folder: Path, *, replace: bool) -> None:
-    """Raises a UserError where `save_model` would refuse to write."""
+    """Raises a UserError if `save_model` would refuse to write the folder."""
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not replace:
-        raise UserError(f"{folder}: there already: choose another name, or replace it with --force")
+        raise UserError(
+            f"{folder}: exists already: choose another name, or replace it with --force"
+        )
     if not (folder / DESCRIPTION).is_file():
-        raise UserError(f"{folder}: is no model, so it is not replaced: choose another name")
+        raise UserError(f"{folder}: is not a model, so it is not replaced: choose another name")
 
 
 def load_model(path: Path | str = shipped.DEFAULT) -> Model:
-    """The model in a folder that `fa-hific export` has written, ready to compress and decompress.
+    """Loads a model from a folder of `fa-hific export`, ready to compress and decompress.
 
-    Without a path, or by its name, the one that comes with the package.
+    `path` may also be the name of a model of the package, which is the default.
 
     Raises:
-      UserError: no such folder, a file that is missing or damaged, a format of another version, or
-        a content that is not that of the model's id.
+      UserError: there is no such folder, a file is missing or damaged, the format has another
+        version, or the content does not match the model's id.
     """
     folder, description = _open(path)
     config = _read_config(folder, description)
@@ -124,16 +130,19 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
 
 
 def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(origin, parameters of the `Autoencoder` by flat names, float32) of a model to train on.
+    """Loads all parameters of a model that can be trained further.
+
+    Returns the origin of the model and the parameters of its `Autoencoder`, float32, by flat names.
 
     Raises:
-      UserError: as `load_model`, or the model was exported without what only training needs.
+      UserError: the folder cannot be read (see `load_model`), or the model was exported without
+        the parameters that only training needs.
     """
     folder, description = _open(path)
     if _TRAINING not in description["sha256"]:
         raise UserError(
-            f"{folder}: was exported to code with, without the parameters that only training "
-            "needs: take the run, or export it again with --trainable"
+            f"{folder}: was exported without the parameters that only training needs: use the "
+            "folder of the training run, or export the model again with --trainable"
         )
     leaves: dict[str, np.ndarray] = {}
     for name in (_WEIGHTS, _TRAINING):
@@ -143,7 +152,7 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
 
 
 def config_of(stored: Mapping[str, Any]) -> ModelConfig:
-    """The config from its JSON; raises a TypeError where fields are missing or unknown."""
+    """Returns the config from its JSON; raises a TypeError for missing or unknown fields."""
     names = {field.name for field in dataclasses.fields(ModelConfig)}
     if odd := names ^ set(LATER | dict(stored)):
         raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
@@ -151,7 +160,7 @@ def config_of(stored: Mapping[str, Any]) -> ModelConfig:
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
-    """(folder, description) of the model at a path or of this name."""
+    """Returns folder and description of the model with this path or name."""
     folder = Path(shipped.place(path)).expanduser()
     if not folder.is_dir():
         raise UserError(_no_folder(str(path), folder))
@@ -176,9 +185,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "it is no JSON") from error
+        raise _damaged(path, "it is not JSON") from error
     if not isinstance(description, dict) or not isinstance(description.get("format"), int):
-        raise _damaged(path, "it tells no format")
+        raise _damaged(path, "it states no format")
     if description["format"] != FORMAT:
         raise UserError(
             f"{folder}: has model format {description['format']}, this build reads {FORMAT}: "
@@ -189,9 +198,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
         if not isinstance(description.get(key), kind):
             raise _damaged(path, f"{key!r} is missing")
     if not re.fullmatch("[0-9a-f]{16}", description["id"]):
-        raise _damaged(path, "its id is not of 16 hexadecimal digits")
+        raise _damaged(path, "its id does not have 16 hexadecimal digits")
     if description["weights"] not in WEIGHTS:
-        raise _damaged(path, f"it tells of weights of {description['weights']!r:.40}")
+        raise _damaged(path, f"it states weights of {description['weights']!r:.40}")
     return description
 
 
@@ -199,7 +208,7 @@ def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
     try:
         return config_of(description["model"])
     except (TypeError, UserError) as error:
-        # It may repeat what was described, whatever that is.
+        # The message may quote the description, which can contain anything.
         why = "".join(character for character in str(error)[:200] if character.isprintable())
         raise UserError(
             f"{folder / DESCRIPTION}: describes networks that this build does not know ({why}): "
@@ -214,11 +223,11 @@ def _read_arrays(path: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
     try:
         return load(data)
     except SafetensorError as error:
-        raise _damaged(path, f"it is no safetensors file ({error})") from error
+        raise _damaged(path, f"it is not a safetensors file ({error})") from error
 
 
 def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
-    """Raises a UserError unless the encoder is the one described: the model's id leaves it out."""
+    """Raises a UserError unless the encoder is the one described; the model's id omits it."""
     if config.linear_path == "alone":
         return
     names = [f"encoder/conv{level}/Conv_0/bias" for level in range(len(config.encoder_widths))]
@@ -226,7 +235,7 @@ def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.n
     if widths != config.encoder_widths:
         raise _damaged(
             folder / DESCRIPTION,
-            f"it tells of an encoder of widths {config.encoder_widths}, the weights have {widths}",
+            f"it states encoder widths {config.encoder_widths}, but the weights have {widths}",
         )
 
 
@@ -235,16 +244,16 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: no such file, so the folder holds no whole model: copy or export it again"
+            f"{path}: no such file, so the model is incomplete: copy or export it again"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}): mend that, or copy the model again"
+            f"{path}: cannot be read ({error.strerror}): fix that, or copy the model again"
         ) from error
 
 
 def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    # safetensors writes the memory as it lies.
+    # safetensors writes the memory of an array without regard to its strides.
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 

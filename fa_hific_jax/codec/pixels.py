@@ -1,4 +1,4 @@
-"""Pictures in and out: image files of any kind, lossless transparency."""
+"""Writes decoded images as files, and codes transparency without loss."""
 
 import io
 import lzma
@@ -10,27 +10,14 @@ from PIL import Image, PngImagePlugin
 
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.metadata import with_metadata
-from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
 from fa_hific_jax.writing import whole_file
 
-__all__ = [
-    "Picture",
-    "check_image_name",
-    "image_size",
-    "is_decoded",
-    "on_white",
-    "pack_alpha",
-    "read_image",
-    "unpack_alpha",
-    "write_image",
-]
-
 Alpha = UInt8[np.ndarray, "h w"]
 
-# Lossless where the format can: a decoded image should not lose more than the codec took.
+# Lossless if the format allows it: writing a decoded image should not reduce its quality further.
 _JPEG = ("JPEG", {"quality": 95, "subsampling": 0})
 _TIFF = ("TIFF", {"compression": "tiff_deflate"})
 _FORMATS = {
@@ -42,9 +29,9 @@ _FORMATS = {
     ".tiff": _TIFF,
 }
 
-_MARK = ("Software", "fa-hific")  # a text chunk of PNG, by which `is_decoded` knows its own
+_MARK = ("Software", "fa-hific")  # a text chunk in PNG, by which `is_decoded` recognizes the file
 
-_LEFT, _UP = 1, 2  # bits of a stream's first byte: in which directions differences were taken
+_LEFT, _UP = 1, 2  # bits of a stream's first byte: the directions in which differences were taken
 _FILTERS = (0, _LEFT, _LEFT | _UP)
 _LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**20, "pb": 0}]
 _SAMPLE = 2**19  # pixels on which the filters are compared
@@ -52,9 +39,9 @@ _DAMAGED = "the transparency in the file is damaged: fetch it again"
 
 
 def pack_alpha(alpha: Alpha) -> bytes:
-    """The transparency as bytes for the alpha stream of docs/bitstream.md, lossless.
+    """Codes transparency without loss as the alpha stream of docs/bitstream.md.
 
-    Nothing at all, b"", where every pixel is opaque (255).
+    Returns b"" if every pixel is opaque (255).
     """
     if alpha.min() == 255:
         return b""
@@ -66,9 +53,9 @@ def pack_alpha(alpha: Alpha) -> bytes:
 
 
 def unpack_alpha(data: bytes, height: int, width: int) -> Alpha:
-    """The transparency that `pack_alpha` was given, of an image of this size.
+    """Returns the transparency that `pack_alpha` was given, for an image of this size in pixels.
 
-    Allocates in proportion to height times width, whatever the bytes are.
+    Memory is proportional to height times width, whatever the bytes are.
 
     Raises:
       BitstreamError: the bytes do not hold exactly that many pixels.
@@ -100,14 +87,14 @@ def write_image(
     *,
     replace: bool = True,
 ) -> None:
-    """Writes the picture, values 0 to 255, in the format of the path's suffix, whole or not at all.
+    """Writes an image, values 0 to 255, in the format of the path's suffix, whole or not at all.
 
-    PNG, WebP and TIFF are lossless, JPEG has quality 95 at full color resolution. Standard output
-    and pipes without a suffix get PNG. See `writing.whole_file` for what stands at the path.
+    PNG, WebP and TIFF are lossless; JPEG has quality 95 at full color resolution. Standard output
+    and pipes without a suffix get PNG. `writing.whole_file` says how an existing file is treated.
 
     Raises:
-      UserError: another suffix, transparency or more than 64 KB of metadata in JPEG, a size that
-        the format cannot hold, or an existing file where `replace` is False.
+      UserError: the suffix is unknown, JPEG would have to hold transparency or more than 64 KB of
+        metadata, the format cannot hold this size, or the file exists and `replace` is False.
     """
     path = Path(path)
     check_image_name(path)
@@ -120,13 +107,13 @@ def write_image(
     options = with_metadata(options, metadata, kind)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
     with whole_file(path, replace=replace) as file:
-        # libtiff would tell of a full disk as of an error in the picture.
+        # In memory first: libtiff would report a full disk as an error in the image.
         memory = io.BytesIO() if kind == "TIFF" else None
         try:
             Image.fromarray(pixels).save(memory or file, kind, **options)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's complaint, not the format's
+                raise  # This error concerns the disk, not the format.
             height, width, _ = rgb.shape
             raise UserError(
                 f"{path}: {kind} cannot hold {width} x {height} pixels ({error}): write PNG"
@@ -136,15 +123,16 @@ def write_image(
 
 
 def check_image_name(path: Path) -> None:
-    """Raises UserError unless `write_image` knows the suffix, or the path is a stream."""
+    """Raises a UserError unless `write_image` knows the suffix, or the path is a stream."""
     if path.suffix.lower() not in _FORMATS and not is_stream(path):
         raise UserError(
-            f"{path}: images are written as {' '.join(_FORMATS)}: choose a name that ends so"
+            f"{path}: images are written as {' '.join(_FORMATS)}: choose a name with one of these "
+            "endings"
         )
 
 
 def is_decoded(path: Path) -> bool:
-    """Returns True for a PNG file that `write_image` has written, unchanged since then."""
+    """Returns True for a PNG file that `write_image` has written."""
     try:
         with path.open("rb") as file:
             return "tEXt{}\0{}".format(*_MARK).encode() in file.read(256)

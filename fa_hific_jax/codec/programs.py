@@ -1,8 +1,8 @@
-"""Compiled programs of the networks, each for one shape, and the images that share them.
+"""Runs the networks as compiled programs, and lets images of different sizes share them.
 
-An image that is padded to multiples of STRIDE can have a program of its own shape. On a canvas it
-lies at the top left of a larger array and the network is told its true size: one program for many
-sizes, with the same results.
+A compiled program handles one shape. An image, padded to multiples of STRIDE, may have a program of
+its own shape. It can also be put at the top left of a larger array, a canvas, and the network gets
+its true size. One program then serves many sizes, with the same results.
 """
 
 import functools
@@ -31,22 +31,22 @@ from fa_hific_jax.models.autoencoder import (
 )
 
 LATENT = 16
-"""Pixels to one latent."""
+"""Pixels per latent, in each direction."""
 
 WHOLE_PIXELS = 2**21
-"""Up to so many pixels (padded) images are taken whole unless asked otherwise."""
+"""Number of padded pixels up to which the mode "auto" processes an image whole."""
 
-_BATCH = 16  # images at once, where they are so small
-_CANVASES = 2
-_CANDIDATES = 24  # heights, and widths, that a smaller canvas may have
+_BATCH = 16  # largest number of images processed at once, if they are small
+_CANVASES = 2  # largest number of canvases in a plan
+_CANDIDATES = 24  # heights, and widths, that are tried for the smaller canvas
 
 Shape = tuple[int, int]
 Function = Callable[[Autoencoder, Any, Any], Any]
-"""One of the functions at the end of this file, of (network, batch, true size)."""
+"""A function at the end of this file, with the arguments (network, batch, true size)."""
 
 
 class Network(NamedTuple):
-    """An autoencoder with its parameters, and the dtype to compute in, None for the config's."""
+    """An autoencoder with its parameters and the dtype of computation, None for the config's."""
 
     config: ModelConfig
     params: Any
@@ -54,18 +54,18 @@ class Network(NamedTuple):
 
 
 def padded_shape(height: int, width: int) -> Shape:
-    """The size as the network sees it: the next multiples of STRIDE."""
+    """Returns height and width rounded up to multiples of STRIDE, as the network needs them."""
     return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
 
 def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
-    """At most two canvases, in pixels, for images of these (height, width), so that each program
-    compiles at most twice.
+    """Returns at most two canvases, in pixels, for images of these (height, width).
 
-    They are chosen to hold the images that are taken whole with the least area in sum. Empty where
-    these have no more than two padded shapes, which then serve themselves. A canvas that would be
-    too large to be taken whole itself is left out: wide images beside high ones keep their own
-    programs.
+    With them, each program is compiled at most twice. The canvases have the smallest total area
+    that holds all images of at most WHOLE_PIXELS. If these images have at most two padded shapes,
+    the plan is empty, because each shape can have its own program. A canvas that is too large to be
+    processed whole is left out, for example for wide images beside high ones; such images keep
+    their own programs.
     """
     shapes = [padded_shape(*size) for size in sizes]
     shapes = np.array([s for s in shapes if s[0] * s[1] <= WHOLE_PIXELS]).reshape(-1, 2)
@@ -87,7 +87,10 @@ def run_whole(
     arrays: Sequence[np.ndarray | None],
     canvases: Sequence[Shape],
 ) -> list[Any]:
-    """Returns what the function makes of each array that is there, on its canvas, uncropped."""
+    """Returns the result of the function for each array, still with the size of its canvas.
+
+    The result for an array of None is None.
+    """
     unit = LATENT if function is generate else 1
     present = {i: array for i, array in enumerate(arrays) if array is not None}
     groups: dict[tuple[Shape, bool], list[int]] = {}
@@ -100,7 +103,7 @@ def run_whole(
         for start in range(0, len(group), count):
             chunk = group[start : start + count]
             members = [present[i] for i in chunk]
-            # The last chunk is filled up: another number of images would be another program.
+            # The last chunk is filled up, because another batch size would need another program.
             members += [members[0]] * (count - len(members))
             sizes = sizes_of(members) if shared else None
             made = run(network, function, canvas_of(members, canvas), sizes)
@@ -110,7 +113,10 @@ def run_whole(
 
 
 def canvas_of(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
-    """The arrays (height, width, channels) at the top left of zeros of that height and width."""
+    """Returns a batch of arrays (height, width, channels), zero-padded to that height and width.
+
+    The padding is at the bottom and at the right.
+    """
     canvas = np.zeros((len(arrays), *shape, arrays[0].shape[2]), arrays[0].dtype)
     for place, array in zip(canvas, arrays, strict=True):
         place[: array.shape[0], : array.shape[1]] = array
@@ -118,28 +124,34 @@ def canvas_of(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
 
 
 def sizes_of(arrays: Sequence[np.ndarray]) -> Int32[np.ndarray, "b 2"]:
-    """Height and width of each array."""
+    """Returns height and width of each array."""
     return np.array([array.shape[:2] for array in arrays], np.int32)
 
 
 def run(
     network: Network, function: Function, x: Any, sizes: Int32[np.ndarray, "b 2"] | None
 ) -> Any:
-    """Returns what a function below makes of a batch, on the host; of its true `sizes` if given."""
+    """Returns the result of a function below for a batch, as NumPy arrays on the host.
+
+    `sizes` are the true sizes of the batch's elements; None stands for the size of the array.
+    """
     config, params, dtype = network
-    # Explicitly either way, so that the caller's own setting changes nothing.
+    # Set in both cases, so that the caller's own setting has no effect.
     with enable_x64(dtype == "float64"):
         return jax.device_get(_program(config, params, x, sizes, function=function, dtype=dtype))
 
 
 def _candidates(extents: np.ndarray) -> list[int]:
-    """At most _CANDIDATES of the extents, evenly among them, the largest included."""
+    """Returns about _CANDIDATES of the extents, evenly spread and with the largest one."""
     distinct = np.unique(extents)
     return distinct[:: -max(1, len(distinct) // _CANDIDATES)].tolist()
 
 
 def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, bool]:
-    """The canvas for an array of this shape in its own units, and whether others share it."""
+    """Returns the canvas for an array of this shape, and True if other shapes may share it.
+
+    The canvas is in the units of the array, of which each has `unit` pixels per side.
+    """
     scaled = [(height // unit, width // unit) for height, width in canvases]
     fitting = [c for c in scaled if shape[0] <= c[0] and shape[1] <= c[1]]
     return (min(fitting, key=math.prod), True) if fitting else (shape, False)
@@ -186,7 +198,7 @@ def _unit_range(net: Autoencoder, x):
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("function", "dtype"))
 def _program(config, params, x, sizes, *, function, dtype):
-    """The function for each element of a batch, with sizes or all of the array's."""
+    """Applies the function to each element of a batch: the compiled part of `run`."""
     if dtype == "float64":
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     net = bind(config, params, dtype)

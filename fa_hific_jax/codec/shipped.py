@@ -1,20 +1,23 @@
-"""The models that come with the package, by name."""
+"""Finds the models that are part of the package, by name."""
 
 from pathlib import Path
 
 DEFAULT = "lite"
-"""The one that codes where no other was asked for."""
+"""Name of the model that is used unless another one is given."""
 
 _FOLDER = Path(__file__).parent.parent / "shipped"
 
 
 def names() -> list[str]:
-    """Of the models in this installation."""
+    """Returns the names of the models in this installation."""
     return sorted(path.parent.name for path in _FOLDER.glob("*/model.json"))
 
 
 def place(model: Path | str) -> str:
-    """`model` as it is or, where it names a shipped model and nothing on disk, its folder."""
+    """Returns the folder of a shipped model for its name; anything else is returned unchanged.
+
+    A file or folder of that name takes precedence over the shipped model.
+    """
     given = str(model)
     if given in names() and not Path(given).exists():
         return str(_FOLDER / given)

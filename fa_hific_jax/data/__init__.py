@@ -1,1 +1,1 @@
-"""Images from files, packages and procedures to batches, through Grain."""
+"""Reads images from files, packed shards and procedures, and makes training batches with Grain."""

@@ -1,10 +1,10 @@
-"""Encoded images in ArrayRecord shards, as `fa-hific pack` writes them."""
+"""Reads encoded images from ArrayRecord shards such as those that `fa-hific pack` writes."""
 
 import bisect
 import importlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -17,20 +17,21 @@ from jaxtyping import UInt8
 from fa_hific_jax.data import images, listing
 from fa_hific_jax.errors import UserError, shown
 
-MARK = ".array_record"  # within the name of every shard, ours and those of TensorFlow Datasets
+MARK = ".array_record"  # part of the name of every shard, also with TensorFlow Datasets
 MANIFEST = "manifest.json"
-_OPENED_AT_ONCE = 32  # shards whose number of records is read, mostly waiting
+_OPENING_THREADS = 32  # Opening a shard mostly waits for the disk or the network.
 
 
 class ArrayRecords:
-    """Images in ArrayRecord shards, each record the bytes of one image file of any kind.
+    """Images in ArrayRecord shards; each record holds the bytes of one image file.
 
     Args:
-      pattern: a folder, which is searched for shards, a glob, or one shard; also gs://...
+      pattern: a folder to search for shards, a glob or a single shard, local or in a bucket
+        (gs://...).
 
     Raises:
-      UserError: no shards, damaged ones, unfinished ones of `fa-hific pack`, or no ArrayRecord on
-        this platform. A record that is damaged raises it when it is read.
+      UserError: there are no shards, a shard is damaged, `fa-hific pack` has not finished, or this
+        platform has no ArrayRecord. Reading a damaged record raises it too.
     """
 
     def __init__(self, pattern: str):
@@ -43,7 +44,7 @@ class ArrayRecords:
             )
         _check_finished(pattern)
         check_names(self._paths)
-        with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             self._shards = list(pool.map(_open, self._paths))
         self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
         if not len(self):
@@ -58,17 +59,11 @@ class ArrayRecords:
         shard = bisect.bisect_right(self._ends, index)
         position = index - (self._ends[shard - 1] if shard else 0)
         name = f"{self._paths[shard]}, record {position}"
-        try:
-            data = self._shards[shard][position]
-        except Exception as error:  # of several types, depending on what is damaged
-            raise UserError(
-                f"{name}: cannot be read ({listing.reason(error)}): pack again"
-            ) from error
-        return images.decode(data, name)
+        return decode_record(lambda: self._shards[shard][position], name, "pack the images again")
 
 
 class Numbered(Sequence[str]):
-    """The names "PREFIX-0000000", "PREFIX-0000001", ... without a list of millions in memory."""
+    """The names "PREFIX-0000000", "PREFIX-0000001", ..., each made when it is asked for."""
 
     def __init__(self, prefix: str, count: int):
         self._prefix, self._count = prefix, count
@@ -82,10 +77,25 @@ class Numbered(Sequence[str]):
         return f"{self._prefix}-{range(self._count)[index]:07d}"
 
 
-def array_record_module(name: str) -> ModuleType:
-    """The module of ArrayRecord's reader and writer.
+def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes the image file that `read` returns.
 
-    Raises UserError, beginning with `name`, where it does not exist.
+    Raises:
+      UserError: the record cannot be read, or its content cannot be decoded. The message begins
+        with `name`, and says `remedy` in the first case.
+    """
+    try:
+        data = read()
+    except Exception as error:  # The type depends on what is damaged.
+        raise UserError(f"{name}: cannot be read ({listing.reason(error)}): {remedy}") from error
+    return images.decode(data, name)
+
+
+def array_record_module(name: str) -> ModuleType:
+    """Returns the module that contains ArrayRecord's reader and writer.
+
+    Raises:
+      UserError: ArrayRecord is not available here; the message begins with `name`.
     """
     try:
         return importlib.import_module("array_record.python.array_record_module")
@@ -97,17 +107,17 @@ def array_record_module(name: str) -> ModuleType:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises UserError for the first name that is not UTF-8: ArrayRecord takes no other."""
+    """Raises UserError for the first name that is not UTF-8, which ArrayRecord requires."""
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{shown(name)}: is not UTF-8, which ArrayRecord needs: choose another name"
+                f"{shown(name)}: the name is not UTF-8, which ArrayRecord needs: rename it"
             ) from error
 
 
-def _open(path: str) -> Any:  # Grain's class for it, which on Windows has no methods
+def _open(path: str) -> Any:  # Grain's class has no methods on Windows, so no type is named.
     try:
         return grain.sources.ArrayRecordDataSource([path])
     except Exception as error:
@@ -125,9 +135,9 @@ def _check_finished(pattern: str) -> None:
         packed = json.loads(manifest.read_text("utf-8"))
         missing = packed["shards"] - len(packed["finished"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{manifest}: cannot be read ({error!r}): pack again") from error
+        raise UserError(f"{manifest}: cannot be read ({error!r}): pack the images again") from error
     if missing:
         raise UserError(
-            f"{pattern}: {missing} of {packed['shards']} shards are missing: give the same "
-            "`fa-hific pack` command again, it goes on where it stopped"
+            f"{pattern}: {missing} of {packed['shards']} shards are missing: run the same "
+            "`fa-hific pack` command again; it resumes where it stopped"
         )

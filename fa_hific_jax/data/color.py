@@ -1,4 +1,4 @@
-"""Color spaces that files state in numbers, converted to sRGB (ITU-T H.273, PNG third edition)."""
+"""Converts images in numerically specified color spaces to sRGB (ITU-T H.273, PNG 3rd edition)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8, UInt16
 Levels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
 _D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
-# White, red, green and blue as x, y; by the code points of H.273, table 2.
+# Chromaticities x, y of white, red, green and blue. Keys are the code points of H.273, table 2.
 SRGB = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
 PRIMARIES = {
     1: SRGB,
@@ -26,18 +26,20 @@ _VIDEO = (1, 6, 14, 15)
 _SRGB, _LINEAR, _PQ, _HLG = 13, 8, 16, 18
 _GAMMAS = {4: 2.2, 5: 2.8, _LINEAR: 1.0}
 TRANSFERS = (*_VIDEO, *_GAMMAS, _SRGB, _PQ, _HLG)
-_WHITE = 203.0  # cd/m2 of diffuse white in HDR (ITU-R BT.2408), which becomes white
-_PEAK = 1000.0  # cd/m2 of the display that HLG is rendered for
+_WHITE = 203.0  # luminance of diffuse white in HDR, cd/m2 (ITU-R BT.2408); it maps to sRGB white
+_PEAK = 1000.0  # peak luminance of the display that HLG is rendered for, cd/m2
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
-_STRIP = 2**18  # pixels converted at once
+_STRIP = 2**18  # pixels converted at once, which bounds the memory
 
 
 class Space(NamedTuple):
-    """Eight chromaticities, white first, and a transfer: a code point of H.273 or an exponent.
+    """A color space.
 
-    An exponent is that of light as a power of the level, and is given as a float.
+    Attributes:
+      primaries: x and y of white, red, green and blue.
+      transfer: a code point of H.273 (int), or the exponent that maps levels to light (float).
     """
 
     primaries: tuple[float, ...] = SRGB
@@ -45,10 +47,10 @@ class Space(NamedTuple):
 
 
 def coded(primaries: int, transfer: int) -> Space | None:
-    """The space of two code points of H.273; None where one is unspecified (2) or not known.
+    """Returns the space of two code points of H.273, or None if one is unspecified (2) or unknown.
 
-    The curves of video (1, 6, 14, 15) describe cameras. Viewers show such pictures as sRGB, and
-    so does this.
+    The transfer functions of video (1, 6, 14, 15) describe cameras. Viewers show such pictures as
+    sRGB, so sRGB's transfer function replaces them.
     """
     if primaries not in PRIMARIES or transfer not in TRANSFERS:
         return None
@@ -56,12 +58,13 @@ def coded(primaries: int, transfer: int) -> Space | None:
 
 
 def to_srgb(levels: Levels, space: Space) -> tuple[UInt8[np.ndarray, "h w *c"], tuple[str, ...]]:
-    """Levels of all the type's range as sRGB of 8 bits, with notes; gray stays gray.
+    """Converts gray or RGB levels, which span the range of their type, to 8-bit sRGB, with notes.
 
-    Colors beyond those of sRGB, and HDR light beyond diffuse white, are cut. A space that is sRGB
-    but for rounding leaves 8-bit levels as they are.
+    Colors outside the gamut of sRGB and HDR light above diffuse white are clipped. 8-bit levels
+    stay unchanged if the space differs from sRGB by rounding only. Gray stays gray.
 
-    Raises ValueError where the chromaticities are impossible.
+    Raises:
+      ValueError: the chromaticities are impossible.
     """
     to_xyz, to_srgb_primaries = _matrices(space.primaries)
     top = np.iinfo(levels.dtype).max
@@ -70,13 +73,13 @@ def to_srgb(levels: Levels, space: Space) -> tuple[UInt8[np.ndarray, "h w *c"], 
 
     def convert(part: np.ndarray) -> np.ndarray:
         linear = light[part]
-        if space.transfer == _HLG:  # the display's gamma of 1.2, by luminance
+        if space.transfer == _HLG:  # HLG's system gamma of 1.2 applies to luminance.
             gray = linear @ to_xyz[1].astype(np.float32) if change is not None else linear
             gain = _PEAK / _WHITE * np.maximum(gray, 1e-9) ** np.float32(0.2)
             linear = linear * (gain[..., None] if change is not None else gain)
         return _srgb_levels(linear if change is None else linear @ change.T)
 
-    notes = ("of its HDR light what is above 203 cd/m2 was cut to white",)
+    notes = ("its HDR light above 203 cd/m2 was clipped to white",)
     notes = notes if space.transfer in (_PQ, _HLG) else ()
     if levels.dtype == np.uint8 and _unchanged(convert, levels.ndim):
         return levels, notes
@@ -87,15 +90,22 @@ def to_srgb(levels: Levels, space: Space) -> tuple[UInt8[np.ndarray, "h w *c"], 
     return result, notes
 
 
-def _unchanged(convert: Callable[[np.ndarray], np.ndarray], dimensions: int) -> bool:
+def color_cube() -> UInt8[np.ndarray, "n 1 3"]:
+    """Returns an image of colors in steps of 15, to test whether a conversion changes anything."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
-    probe = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
-    probe = probe if dimensions == 3 else np.arange(256, dtype=np.uint8)[:, None]
+    return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
+
+
+def _unchanged(convert: Callable[[np.ndarray], np.ndarray], dimensions: int) -> bool:
+    probe = color_cube() if dimensions == 3 else np.arange(256, dtype=np.uint8)[:, None]
     return bool(np.max(np.abs(convert(probe).astype(int) - probe)) <= 1)
 
 
 def _matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """From linear RGB to XYZ, and to linear RGB of sRGB by Bradford's adaptation of white."""
+    """Returns the matrices from linear RGB to XYZ and to linear sRGB.
+
+    The second one adapts the white point by Bradford's method.
+    """
     source, target = _to_xyz(primaries), _to_xyz(SRGB)
     cones = [_BRADFORD @ matrix.sum(axis=1) for matrix in (source, target)]
     adapt = np.linalg.inv(_BRADFORD) @ np.diag(cones[1] / cones[0]) @ _BRADFORD
@@ -117,7 +127,10 @@ def _to_xyz(primaries: tuple[float, ...]) -> Float[np.ndarray, "3 3"]:
 
 
 def _light(v: np.ndarray, transfer: int | float) -> np.ndarray:
-    """Light of the levels 0 to 1, diffuse white being 1; of HLG that of the scene, 0 to 1."""
+    """Returns the linear light of levels from 0 to 1, relative to diffuse white.
+
+    For HLG it is scene light from 0 to 1.
+    """
     if isinstance(transfer, float):
         return v**transfer
     if transfer in _GAMMAS:

@@ -1,9 +1,9 @@
 """Procedural training images: occluding shapes of all sizes, the "dead leaves" model.
 
 Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 41 (2001); Ruderman, "Origins of
-scaling in natural images", Vision Research 37 (1997). Opaque shapes with radii of density r^-3 fall
-on one another; what stays visible has the edges, the scale invariance and nearly the 1/f^2 power
-spectrum of photographs. Colors and textures are drawn per shape from a palette drawn per image.
+scaling in natural images", Vision Research 37 (1997). Opaque shapes whose radii have density r^-3
+occlude each other. The result has the edges, the scale invariance and nearly the 1/f^2 power
+spectrum of photographs. Each shape draws its color and texture; each image draws its palette.
 """
 
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
 
-_OVERSAMPLING = 2  # a pixel averages 2 x 2 points: smooth outlines
+_OVERSAMPLING = 2  # A pixel averages 2 x 2 points, which smooths outlines.
 _POINTS = [(i, j) for i in range(_OVERSAMPLING) for j in range(_OVERSAMPLING)]
-_SMALLEST_RADIUS = (1.0, 8.0)  # pixels; each image draws its own between these
-_LAYERS = 2.5  # mean number of shapes over a point; the ground shows through where there is none
+_SMALLEST_RADIUS = (1.0, 8.0)  # range from which each image draws its smallest radius, pixels
+_LAYERS = 2.5  # mean number of shapes that cover a point; the ground shows where none does
 _FILL = 2.0  # mean area of a shape of radius 1
-_PAINTED_AT_ONCE = (3, 5, 7, 9, 12, 17, 24)  # half-widths that share a box, in points
-_PIECE = 1 << 15  # points painted together, few enough to stay in the processor's cache
+_PAINTED_AT_ONCE = (3, 5, 7, 9, 12, 17, 24)  # half-widths of the boxes of small shapes, points
+_PIECE = 1 << 15  # points painted together, few enough for the processor's cache
 _NOISE_SIDE = 256  # side of the periodic noise fields that textures are cut from, pixels
-_NOISE_POWERS = (0.3, 0.9, 1.5)
+_NOISE_POWERS = (0.3, 0.9, 1.5)  # exponents k of the noise fields' amplitude spectra 1/f^k
 
-# Directions of color in logit space: light, yellow-blue, red-green. Natural colors spread along
-# them in about these proportions (Ruderman, Cronin & Chiao, JOSA A 15, 1998).
+# Color axes in logit space: light, yellow-blue, red-green. Natural colors vary along them in about
+# these proportions (Ruderman, Cronin & Chiao, JOSA A 15, 1998).
 _COLOR_AXES = np.array([[1.0, 1.0, 1.0], [0.55, 0.15, -0.9], [0.6, -0.5, 0.1]], np.float32)
 _COLOR_SPREAD = np.array([1.0, 0.35, 0.16], np.float32)
 
 
 class DeadLeaves:
-    """`count` images; image i depends on (seed, i) alone.
+    """A source of `count` images, uint8 (size, size, 3) in [0, 255].
 
-    Items are uint8 (size, size, 3) in [0, 255]. The numbers drawn are NumPy's, so they are the same
+    Image i depends on (seed, i) alone. NumPy's generator draws the numbers, so images are the same
     on every run but may differ between NumPy versions.
     """
 
@@ -42,41 +42,43 @@ class DeadLeaves:
         return len(self.names)
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
-        index = range(len(self.names))[index]  # IndexError past the end, negatives from the end
+        index = range(len(self.names))[index]  # Raises IndexError; negative ones count backwards.
         return render(np.random.default_rng([self._seed, index]), self._size)
 
 
 class _Leaves(NamedTuple):
-    """Outlines of n shapes, in points (pixels times the oversampling); the last lies on top."""
+    """Outlines of n shapes, from bottom to top, in points (pixels times the oversampling)."""
 
     center: Float[np.ndarray, "... 2"]  # x, y
-    reach: Float[np.ndarray, "... 2"]  # half the width and height of a box around the shape
-    along: Float[np.ndarray, "... 2"]  # these two map an offset from the center to the shape's own
-    across: Float[np.ndarray, "... 2"]  # coordinates (u, v), in which it measures about 1
-    box: Bool[np.ndarray, "..."]  # parallelograms, where the others are rounded
+    reach: Float[np.ndarray, "... 2"]  # half the width and height of the bounding box
+    # Dot products of the next two with an offset from the center are the shape's coordinates u and
+    # v, at most about 1 inside it.
+    along: Float[np.ndarray, "... 2"]
+    across: Float[np.ndarray, "... 2"]
+    box: Bool[np.ndarray, "..."]  # True for parallelograms, False for rounded shapes
     bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
-    chord: Float[np.ndarray, "... 2"]  # what lies beyond this line is cut off the rounded shapes
+    chord: Float[np.ndarray, "... 2"]  # cuts rounded shapes off where its dot product exceeds 1
 
 
 class _Textures(NamedTuple):
     """Textures of n shapes, in pixels."""
 
-    u: Float[np.ndarray, "3 ..."]  # own coordinates of a pixel: u[0] x + u[1] y + u[2],
-    v: Float[np.ndarray, "3 ..."]  # turned, and 0 at the shape's center
+    u: Float[np.ndarray, "3 ..."]  # rotated coordinate u[0] x + u[1] y + u[2], 0 at the center
+    v: Float[np.ndarray, "3 ..."]  # coordinate perpendicular to u, 0 at the center
     slope: Float[np.ndarray, "..."]  # change of light along u
     stripes: Float[np.ndarray, "..."]  # amplitude of a sinusoid along u
-    frequency: Float[np.ndarray, "..."]  # radians per pixel
+    frequency: Float[np.ndarray, "..."]  # frequency of that sinusoid, radians per pixel
     noise: Float[np.ndarray, "..."]  # standard deviation of 1/f^k noise
-    zoom: Float[np.ndarray, "2 ..."]  # of the noise, along u and v
-    start: Float[np.ndarray, "..."]  # where in the noise fields the center looks
+    zoom: Float[np.ndarray, "2 ..."]  # noise pixels per image pixel, along u and v
+    start: Float[np.ndarray, "..."]  # index of the noise pixel at the center
 
 
 def render(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """One image in [0, 255], drawn with `rng`."""
+    """Returns one image in [0, 255], drawn with `rng`."""
     leaves = _draw_leaves(rng, size * _OVERSAMPLING)
     labels = _paint(leaves, size * _OVERSAMPLING)
     n = len(leaves.box) + 1
-    # Outlines are averaged over the points of a pixel; textures, being smooth, need one point.
+    # Colors are averaged over the points of a pixel. Textures are smooth: one point is enough.
     points = _palette(rng, n)[labels]
     logits = sum(points[i::_OVERSAMPLING, j::_OVERSAMPLING] for i, j in _POINTS) / len(_POINTS)
     textures = _draw_textures(rng, leaves, size)
@@ -94,10 +96,10 @@ def _draw_leaves(rng: np.random.Generator, side: int) -> _Leaves:
     shear = np.where(box, rng.normal(0.0, 0.3, n), 0.0)
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     normal = np.stack([-direction[:, 1], direction[:, 0]], axis=1)
-    # The axes in the image are u = (1, 0) and v = (0, 1) mapped back by the inverse of the frame.
+    # Image vectors of the shape's unit vectors: the inverse of (along, across) applied to them.
     u_axis = radius[:, None] * direction
     v_axis = (radius * aspect)[:, None] * (normal - shear[:, None] * direction)
-    # An egg of bend 0.5 reaches up to 1.131 times as far as the ellipse.
+    # An egg of bend 0.5 extends up to 1.131 times as far as its ellipse.
     reach = np.where(box[:, None], np.abs(u_axis) + np.abs(v_axis), 1.14 * np.hypot(u_axis, v_axis))
     facing = rng.uniform(0.0, 2.0 * np.pi, n)
     fields = {
@@ -115,10 +117,10 @@ def _draw_leaves(rng: np.random.Generator, side: int) -> _Leaves:
 def _draw_radii(
     rng: np.random.Generator, smallest: float, largest: float, side: int
 ) -> Float[np.ndarray, " n"]:
-    """Radii of density r^-3, as many as cover the image about `_LAYERS` times."""
+    """Draws radii of density r^-3, as many as cover the image about `_LAYERS` times."""
     radius = np.geomspace(smallest, largest, 256)
-    # Evenly spaced logarithms turn r^-3 dr into r^-2. A center may lie one reach outside the
-    # image, so the shapes that can touch it grow in number with that larger square.
+    # With evenly spaced logarithms, r^-3 dr becomes r^-2. Centers may lie one reach outside the
+    # image, so the number of shapes is proportional to the area of that larger square.
     number = radius**-2 * (1.0 + 1.5 * radius / side) ** 2
     covered = np.sum(number * _FILL * (radius / (side + 1.5 * radius)) ** 2) / np.sum(number)
     n = int(np.ceil(_LAYERS / covered))
@@ -126,20 +128,20 @@ def _draw_radii(
 
 
 def _inside(leaves: _Leaves, dx: np.ndarray, dy: np.ndarray) -> Bool[np.ndarray, "..."]:
-    """Whether offsets (dx, dy) from the center lie in the shape; all arguments broadcast."""
+    """Returns True where offsets (dx, dy) from the center are in the shape; all broadcast."""
     u = leaves.along[..., 0] * dx + leaves.along[..., 1] * dy
     v = leaves.across[..., 0] * dx + leaves.across[..., 1] * dy
     if leaves.box.all():
         return np.maximum(np.abs(u), np.abs(v)) <= 1.0
-    # The bound alters nothing inside, where u >= -1; without it far points would be inside too.
+    # Inside, u >= -1 and the bound changes nothing. Without it, distant points would be inside too.
     egg = u * u + v * v * np.maximum(1.0 + leaves.bend * u, 0.5) <= 1.0
     chord = leaves.chord[..., 0] * dx + leaves.chord[..., 1] * dy <= 1.0
     return egg & chord
 
 
 def _paint(leaves: _Leaves, side: int) -> Int32[np.ndarray, "side side"]:
-    """Number of the topmost shape at each point, counted from 1; 0 is the ground."""
-    margin = 2 * _PAINTED_AT_ONCE[-1] + 2  # so that small shapes need no clipping
+    """Returns the number of the topmost shape at each point, counted from 1; 0 is the ground."""
+    margin = 2 * _PAINTED_AT_ONCE[-1] + 2  # Small shapes then need no clipping.
     canvas = np.zeros((side + 2 * margin, side + 2 * margin), np.int32)
     leaves = leaves._replace(center=leaves.center + np.float32(margin))
     half = np.ceil(leaves.reach.max(axis=1)).astype(np.int32)
@@ -181,7 +183,7 @@ def _paint_one(leaf: _Leaves, number: int, labels: np.ndarray) -> None:
 
 
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
-    """Color per shape as logits, 0 for mid gray: a few hues per image, each shape near one."""
+    """Draws each shape's color in logits (0 is mid gray), near one of the image's few hues."""
     spread = _COLOR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)])
     mean = np.array([-0.4, 0.1, 0.0]) + rng.normal(0.0, 0.5, 3) * spread
     hues = mean + rng.normal(0.0, 1.0, (rng.integers(3, 9), 3)) * spread
@@ -191,7 +193,7 @@ def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
 
 
 def _draw_textures(rng: np.random.Generator, leaves: _Leaves, size: int) -> _Textures:
-    """A texture for the ground, then one for each shape."""
+    """Draws a texture for the ground, followed by one for each shape."""
     n = len(leaves.box) + 1
     angle = rng.uniform(0.0, 2.0 * np.pi, n)
     center = np.concatenate([np.full((1, 2), size / 2), leaves.center / _OVERSAMPLING])
@@ -215,13 +217,13 @@ def _draw_textures(rng: np.random.Generator, leaves: _Leaves, size: int) -> _Tex
 def _texture(
     rng: np.random.Generator, textures: _Textures, labels: Int32[np.ndarray, "size size"]
 ) -> Float[np.ndarray, "size size"]:
-    """What each pixel adds to the logits of its shape's color."""
+    """Returns what the texture adds to the color logits of each pixel."""
     own = _Textures(*(field[..., labels] for field in textures))
     x = np.arange(labels.shape[1], dtype=np.float32)[None, :]
     y = np.arange(labels.shape[0], dtype=np.float32)[:, None]
     u = own.u[0] * x + own.u[1] * y + own.u[2]
     v = own.v[0] * x + own.v[1] * y + own.v[2]
-    # Fields are periodic, one below the other, and read from a place of each shape's own.
+    # The periodic fields are stacked vertically; each shape reads them from its own start.
     column, row = (own.zoom[0] * u).astype(np.int32), (own.zoom[1] * v).astype(np.int32)
     fields = _noise_fields(rng)
     place = (own.start.astype(np.int32) + row * _NOISE_SIDE + column) % fields.size
@@ -230,7 +232,10 @@ def _texture(
 
 
 def _noise_fields(rng: np.random.Generator) -> Float[np.ndarray, "fields side side"]:
-    """Periodic noise of amplitude spectrum 1/f^k, mean 0, standard deviation 1, for several k."""
+    """Draws periodic noise with amplitude spectrum 1/f^k, mean 0 and standard deviation 1.
+
+    There is one field for each k of `_NOISE_POWERS`, all from the same white noise.
+    """
     rows, columns = np.fft.fftfreq(_NOISE_SIDE)[:, None], np.fft.rfftfreq(_NOISE_SIDE)[None, :]
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = np.inf

@@ -1,4 +1,4 @@
-"""Which files are images, by suffix, and the files of a folder and below, or of a glob."""
+"""Tells images by their suffix, and lists the files below a folder or those that match a glob."""
 
 import errno
 import glob
@@ -20,7 +20,7 @@ _PLUG_INS = {
     ".heif": ("pillow_heif", "pillow-heif"),
     ".hif": ("pillow_heif", "pillow-heif"),
 }
-# Images that are read nowhere here, so that folders of them are not passed over in silence.
+# Image formats that are not supported; they are listed so that such files are reported.
 _OTHER = frozenset(
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .srw .orf .rw2 .raf .pef .x3f .3fr .iiq "
     ".svg .svgz .eps .psd .xcf .exr .hdr .pfm .pam .bpg .jxr .wdp .wmf .emf .fits .jls".split()
@@ -28,21 +28,21 @@ _OTHER = frozenset(
 
 
 def suffixes() -> frozenset[str]:
-    """Returns the suffixes, in lower case, of images that are read here: the same everywhere.
+    """Returns the lower-case suffixes of images that can be read with the installed packages.
 
-    Folders and globs are searched for them; a file given by its name may have any.
+    They select files from folders and globs. A file given by its name may have any suffix.
     """
     plugged = {suffix for suffix, (module, _) in _PLUG_INS.items() if _is_installed(module)}
     return _PILLOW | plugged
 
 
 def is_any_image(name: str | PurePath) -> bool:
-    """Returns True for the name of an image, read here or not."""
+    """Returns True if the suffix is that of an image, supported or not."""
     return PurePath(name).suffix.lower() in _PILLOW | _PLUG_INS.keys() | _OTHER
 
 
 def left_out(names: Iterable[str | PurePath]) -> str:
-    """Returns a line on the images among the names that are not read here, "" without any."""
+    """Returns a sentence about the images among the names that cannot be read, "" if all can."""
     readable = suffixes()
     kinds = Counter(PurePath(name).suffix.lower() for name in names if is_any_image(name))
     missing = {kind: number for kind, number in sorted(kinds.items()) if kind not in readable}
@@ -57,10 +57,11 @@ def left_out(names: Iterable[str | PurePath]) -> str:
 
 
 def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
-    """Yields all files below, sorted, without hidden ones; links are followed, but not in circles.
+    """Yields all files below a folder, sorted, without hidden ones.
 
-    `failed` is told of each folder that cannot be read. What cannot be looked at, such as a link
-    that leads nowhere, counts as a file, so that reading it says why.
+    Links are followed, but each folder is entered only once. `failed` is called with an error for
+    each folder that cannot be read. What cannot be examined, such as a broken link, counts as a
+    file, so that reading it reports the reason.
     """
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=failed, followlinks=True):
@@ -68,7 +69,7 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
         entered = os.access(parent, os.X_OK)
         if real in seen or not entered:
             folders.clear()
-        if not entered:  # The names can be listed, and none of them opened.
+        if not entered:  # The names can be listed, but no file can be opened.
             failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), parent))
         if real in seen or not entered:
             continue
@@ -79,9 +80,10 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
 
 
 def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
-    """Returns what a glob matches, sorted; `**` stands for any number of folders.
+    """Returns the sorted matches of a glob, in which `**` stands for any number of folders.
 
-    `failed` is told of each folder that cannot be searched, which `glob` keeps to itself.
+    `failed` is called with an error for each folder that cannot be searched: `glob` skips those
+    without a word.
     """
     base = fixed_part(pattern)
     pattern = Path(glob.escape(str(base)), *pattern.parts[len(base.parts) :])
@@ -95,10 +97,10 @@ def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
 
 
 def fixed_part(pattern: Path) -> Path:
-    """Returns the folders of a glob before its first wildcard: where relative names begin.
+    """Returns the folders of a glob before its first wildcard, which relative names start from.
 
-    A folder that exists under its very name is none, so `photos [2020]/*.png` finds what is in
-    `photos [2020]`.
+    Brackets in the name of an existing folder are no wildcard: `photos [2020]/*.png` finds the
+    images in `photos [2020]`.
     """
     parts = pattern.parts
     magic = (i for i, part in enumerate(parts) if glob.has_magic(part))

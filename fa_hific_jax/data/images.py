@@ -1,10 +1,10 @@
-"""Any image file to upright sRGB in 8 bits, with its transparency and notes on what was changed."""
+"""Decodes any image file to upright 8-bit sRGB, with transparency and notes on what was changed."""
 
 import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -13,10 +13,10 @@ from PIL import Image
 from fa_hific_jax.data import color, metadata, png, profiles, tiff
 from fa_hific_jax.data.levels import colors_and_alpha
 from fa_hific_jax.data.metadata import Metadata
-from fa_hific_jax.data.opening import check_size, loaded, open_image, readable, take_apart
-from fa_hific_jax.data.parts import FURTHER_PAGES, FURTHER_SIZES, Parts
+from fa_hific_jax.data.opening import check_size, loaded, open_image, parse, readable
+from fa_hific_jax.data.parsed import FURTHER_PAGES, FURTHER_SIZES, ParsedFile
 
-MAX_PIXELS = 512 * 2**20  # also the most that a compressed file may announce
+MAX_PIXELS = 512 * 2**20  # also the limit for the size that a compressed file may state
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -29,15 +29,18 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 _SIDEWAYS = {5, 6, 7, 8}
-# Many programs leave the fourth byte of a pixel zero in these, and all viewers show its color.
+# Many programs write zeros as the fourth byte of a pixel in these formats. Viewers ignore it.
 _PADDED = ("BMP", "DIB", "TGA")
 
 
 class Picture(NamedTuple):
-    """An upright image in sRGB: values 0 to 255, alpha 0 (clear) to 255, None where all is opaque.
+    """An upright image in sRGB.
 
-    The colors are not multiplied by alpha. `notes` are sentences on what the file had that the
-    picture has not.
+    Attributes:
+      rgb: colors from 0 to 255, not multiplied by alpha.
+      alpha: 0 (transparent) to 255 (opaque); None if all pixels are opaque.
+      notes: sentences about what the file contains and the picture does not.
+      metadata: EXIF and XMP, if they were asked for.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -52,42 +55,50 @@ def read_image(
     *,
     keep_metadata: bool = False,
 ) -> Picture:
-    """The picture in a file (path, bytes or open file) of any kind that Pillow reads.
+    """Decodes an image file of any format that Pillow reads; docs/images.md has the details.
 
-    docs/images.md tells what is converted, kept, noted and refused. Gray is repeated, palettes are
-    looked up, CMYK, embedded profiles and stated color spaces become sRGB, the EXIF orientation is
-    applied, 16 bits become 8 (round(v / 257), except for RGB, of which the upper byte counts), and
-    of an animation the first frame counts. Other depths are scaled by `levels.eight_bits`. Damage
-    in what the pixels do not need is noted. EXIF and XMP are dropped unless asked for.
+    - Gray is repeated for the three channels, and palettes are resolved.
+    - CMYK, embedded profiles and stated color spaces are converted to sRGB.
+    - The orientation of EXIF or XMP is applied.
+    - 16-bit gray becomes round(v / 257). Of 16-bit RGB, the upper byte is taken, unless a PNG
+      states its color space. `levels.eight_bits` converts other depths.
+    - Only the first frame of an animation is read.
+    - Damage outside the pixels is noted.
+
+    Args:
+      source: a path, the bytes of a file or an open file.
+      max_pixels: largest number of pixels that is accepted.
+      keep_metadata: True to return EXIF and XMP.
 
     Raises:
-      UserError: no image, a damaged one, or more than `max_pixels` pixels.
+      UserError: the file is no image, is damaged, or has more than `max_pixels` pixels.
     """
     with readable(source) as (file, name):
-        parts = take_apart(file)
-        check_size(name, parts.size, max_pixels)
-        image = open_image(parts)
-        check_size(name, parts.size or image.size, max_pixels)
-        notes = list(parts.notes)
-        image = loaded(image, parts, notes)
+        parsed = parse(file)
+        check_size(name, parsed.size, max_pixels)
+        image = open_image(parsed)
+        check_size(name, parsed.size or image.size, max_pixels)
+        notes = list(parsed.notes)
+        image = loaded(image, parsed, notes)
         if getattr(image, "is_animated", False):
             notes.append(FURTHER_PAGES)
-        if len(image.info.get("sizes", ())) > 1:  # of icons
+        if len(image.info.get("sizes", ())) > 1:  # Only icons have these.
             notes.append(FURTHER_SIZES)
-        orientation = parts.orientation if parts.layout else _orientation(image, notes)
+        orientation = parsed.orientation if parsed.layout else _orientation(image, notes)
         turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
-        colors, alpha = _without_alpha(image, parts, notes)
-        rgb = np.array(turn(_srgb(image, colors, parts, notes)), order="C")
+        colors, alpha = _without_alpha(image, parsed, notes)
+        rgb = np.array(turn(_srgb(image, colors, parsed, notes)), order="C")
         if alpha is not None:
             alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
-        kept = metadata.of(image, parts) if keep_metadata else Metadata()
+        kept = metadata.of(image, parsed) if keep_metadata else Metadata()
         return Picture(rgb, alpha, tuple(notes), kept)
 
 
 def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The image in the bytes of a file, as `read_image` makes it, transparency laid on white.
+    """Decodes the bytes of an image file by `read_image` and composites the picture on white.
 
-    Raises UserError, beginning with `name`, where they are no image or a damaged one.
+    Raises:
+      UserError: the bytes are no image or a damaged one; the message begins with `name`.
     """
     file = _Named(data)
     file.name = name
@@ -99,31 +110,25 @@ class _Named(io.BytesIO):
 
 
 def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
-    """Height and width of the picture that `read_image` makes of a file, from its header alone.
+    """Returns height and width of the picture that `read_image` returns, without decoding it.
 
     Raises:
-      UserError: no image.
+      UserError: the file is no image.
     """
     with readable(source) as (file, _):
-        parts = take_apart(file, header_only=True)
-        if parts.size:
-            stored, (width, height) = _with_info(parts.info), parts.size
+        parsed = parse(file, header_only=True)
+        if parsed.size:
+            stored, (width, height) = Image.new("1", (1, 1)), parsed.size
+            stored.info.update(parsed.info)  # Only these decide about the orientation.
         else:
-            stored = open_image(parts)
+            stored = open_image(parsed)
             width, height = stored.size
-        turned = {parts.orientation, _orientation(stored, [])} & _SIDEWAYS
+        turned = {parsed.orientation, _orientation(stored, [])} & _SIDEWAYS
         return (width, height) if turned else (height, width)
 
 
-def _with_info(info: dict[str, Any]) -> Image.Image:
-    """Pillow's image of no other content, for what it makes of metadata."""
-    image = Image.new("1", (1, 1))
-    image.info.update(info)
-    return image
-
-
 def on_white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture without transparency, laid on white."""
+    """Composites the picture on a white background."""
     if picture.alpha is None:
         return picture.rgb
     alpha = picture.alpha[..., None].astype(np.uint16)
@@ -132,27 +137,30 @@ def on_white(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
-        # The PNG class has a method of its own that decodes the whole image.
-        told = Image.Image.getexif(image).get(_ORIENTATION)
+        # The method of Pillow's PNG class would decode the whole image.
+        found = Image.Image.getexif(image).get(_ORIENTATION)
     except (ValueError, TypeError, LookupError, SyntaxError, OSError, struct.error):
         notes.append("its EXIF data are damaged and were ignored")
-        told = None
-    return metadata.orientation(image.info.get("xmp", b"")) if told is None else told
+        found = None
+    return metadata.orientation(image.info.get("xmp", b"")) if found is None else found
 
 
 def _without_alpha(
-    image: Image.Image, parts: Parts, notes: list[str]
+    image: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> tuple[Image.Image, np.ndarray | None]:
-    """Colors and transparency apart; colors keep profile and, where they were gray, one band."""
-    if parts.layout is not None:
-        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parts.planes)]
-        samples = tiff.samples(planes, parts.layout, parts.size[0])
-        levels, alpha = colors_and_alpha(samples, parts.layout, notes)
+    """Splits an image into colors, which keep their profile, and alpha (None if there is none).
+
+    Gray stays in one channel.
+    """
+    if parsed.layout is not None:
+        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parsed.planes)]
+        samples = tiff.samples(planes, parsed.layout, parsed.size[0])
+        levels, alpha = colors_and_alpha(samples, parsed.layout, notes)
         colors = Image.fromarray(levels)
-        colors.info.update(parts.info)
+        colors.info.update(parsed.info)
         return colors, alpha
-    if parts.key:
-        return image, np.where(_is_clear(image, parts), 0, 255).astype(np.uint8)
+    if parsed.key:
+        return image, np.where(_is_clear(image, parsed), 0, 255).astype(np.uint8)
     if not image.has_transparency_data:
         return image, None
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -165,26 +173,26 @@ def _without_alpha(
     return colors, alpha
 
 
-def _is_clear(image: Image.Image, parts: Parts) -> Bool[np.ndarray, "h w"]:
-    """Where an image of PNG without an alpha channel has the level, or color, that is clear."""
-    if len(parts.key) == 3:
-        levels = png.deep_color(parts, image) if parts.depth == 16 else np.asarray(image)
-        return np.all(levels == np.array(parts.key, levels.dtype), axis=-1)
-    scale = 255 // (2**parts.depth - 1) if parts.depth < 8 else 1
-    return np.asarray(image.convert("L") if image.mode == "1" else image) == scale * parts.key[0]
+def _is_clear(image: Image.Image, parsed: ParsedFile) -> Bool[np.ndarray, "h w"]:
+    """Returns True where a PNG without an alpha channel has its transparent level or color."""
+    if len(parsed.key) == 3:
+        levels = png.deep_color(parsed, image) if parsed.depth == 16 else np.asarray(image)
+        return np.all(levels == np.array(parsed.key, levels.dtype), axis=-1)
+    scale = 255 // (2**parsed.depth - 1) if parsed.depth < 8 else 1
+    return np.asarray(image.convert("L") if image.mode == "1" else image) == scale * parsed.key[0]
 
 
 def _srgb(
-    image: Image.Image, colors: Image.Image, parts: Parts, notes: list[str]
+    image: Image.Image, colors: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    if parts.space is None or "icc_profile" in colors.info:
+    if parsed.space is None or "icc_profile" in colors.info:
         return np.asarray(profiles.to_srgb(colors, notes))
     if colors.mode.startswith("I"):
         levels = np.asarray(colors).astype(np.uint16)
-    elif parts.depth == 16 and image.mode in ("RGB", "RGBA"):
-        levels = png.deep_color(parts, image)
+    elif parsed.depth == 16 and image.mode in ("RGB", "RGBA"):
+        levels = png.deep_color(parsed, image)
     else:
         levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
-    rgb, more = color.to_srgb(levels, parts.space)
+    rgb, more = color.to_srgb(levels, parsed.space)
     notes.extend(more)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)

@@ -1,30 +1,30 @@
-"""What AVIF and its kin state in their boxes and Pillow does not hand on (ISO 14496-12, H.273)."""
+"""Parses what Pillow does not report of AVIF and HEIC: color space and brands (ISO 14496-12)."""
 
 import struct
 from io import BufferedIOBase
 
 from fa_hific_jax.data import color
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parsed import ParsedFile
 
-_HEAD = 2**16  # bytes that hold the description of any picture that is not a film
+_HEAD = 2**16  # bytes at the start that contain the description of any still picture
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _UNSPECIFIED = 2
 
 
 def brands(start: bytes) -> tuple[bytes, ...]:
-    """Those that the first box of a file names, none where it is another kind of file."""
+    """Returns the brands in the first box of a file; none if it is no `ftyp` box."""
     if start[4:8] != b"ftyp":
         return ()
     body = start[8 : int.from_bytes(start[:4], "big")]
     return tuple(body[at : at + 4] for at in (0, *range(8, len(body), 4)))
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
-    """Returns the parts of an AVIF, or of HEIC where pillow-heif is installed.
+def parse(file: BufferedIOBase) -> ParsedFile:
+    """Parses an AVIF file, or a HEIC file for which it registers pillow-heif.
 
     Raises:
-      ValueError: the file is HEIC and that plug-in is missing.
+      ValueError: the file is HEIC and pillow-heif is not installed.
     """
     head = file.read(_HEAD)
     file.seek(0)
@@ -42,10 +42,10 @@ def take_apart(file: BufferedIOBase) -> Parts:
         )
         if space is None:
             notes.append(
-                f"its color space of the code points {primaries}/{transfer} is not known and was "
+                f"its color space with code points {primaries}/{transfer} is unknown and was "
                 "ignored"
             )
-    return Parts(file, space=space, notes=tuple(notes))
+    return ParsedFile(file, space=space, notes=tuple(notes))
 
 
 def _register_heic() -> None:

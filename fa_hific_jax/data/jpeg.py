@@ -1,4 +1,4 @@
-"""JPEG taken apart: tables and scans go to Pillow, the segments of applications are read here."""
+"""Parses JPEG: Pillow gets tables and scans; the application segments are read here."""
 
 import io
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import TRUNCATED, Parts
+from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile
 
 SIGNATURE = b"\xff\xd8\xff"
 _SOS, _COMMENT = 0xDA, 0xFE
@@ -27,12 +27,15 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 class _Segment(NamedTuple):
     marker: int
-    data: bytes  # after the length
-    start: int
+    data: bytes  # content after the length
+    start: int  # offset of the marker in the file
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
-    """The parts of a JPEG: Pillow gets what decodes the first picture, and Adobe's marker."""
+def parse(file: BufferedIOBase) -> ParsedFile:
+    """Parses a JPEG file: Pillow gets what the first picture needs, with JFIF's and Adobe's marker.
+
+    A file without a scan goes to Pillow unchanged.
+    """
     data = file.read()
     segments = []
     for segment in _segments(data):
@@ -40,25 +43,26 @@ def take_apart(file: BufferedIOBase) -> Parts:
         if segment.marker == _SOS:
             break
     else:
-        return Parts(io.BytesIO(data))
+        return ParsedFile(io.BytesIO(data))
     kept = [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT, _SOS)]
-    known = [s for s in segments if _colors(s)]
+    known = [s for s in segments if _decides_color(s)]
     head = b"".join(
         bytes([0xFF, s.marker]) + struct.pack(">H", len(s.data) + 2) + s.data for s in known + kept
     )
     notes: list[str] = []
     info = _information(segments, notes)
     pixels = io.BytesIO(SIGNATURE[:2] + head + data[segments[-1].start :])
-    return Parts(pixels, info=info, notes=tuple(notes))
+    return ParsedFile(pixels, info=info, notes=tuple(notes))
 
 
 def ended(data: bytes) -> bytes:
-    """The file with the end that it lacks, after all its pixels.
+    """Adds the missing end marker to a file that has all its pixels.
 
-    Where pixels are missing, those of bits that are made up differ with the bits; and each
-    coefficient must have come to its last bit in some scan.
+    To tell whether it has, the file is decoded with different bits appended: if pixels are missing,
+    they depend on these bits. The scans must also contain each coefficient to its last bit.
 
-    Raises ValueError where pixels are missing.
+    Raises:
+      ValueError: pixels are missing.
     """
     data = data[:-1] if data.endswith(b"\xff") else data
     pictures = []
@@ -72,7 +76,7 @@ def ended(data: bytes) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
-    """Those of the first picture, what is coded between them left out."""
+    """Yields the segments of the first picture, without the entropy-coded data between them."""
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
@@ -89,8 +93,8 @@ def _segments(data: bytes) -> Iterator[_Segment]:
             at = found.start() if found else len(data)
 
 
-def _colors(segment: _Segment) -> bool:
-    """Whether it decides what the components stand for."""
+def _decides_color(segment: _Segment) -> bool:
+    """Returns True for JFIF's and Adobe's segments, which tell what the components are."""
     jfif = segment.marker == 0xE0 and segment.data.startswith(b"JFIF\0")
     adobe = segment.marker == 0xEE and segment.data.startswith(b"Adobe")
     return (jfif and len(segment.data) >= 14) or (adobe and len(segment.data) >= 12)
@@ -110,11 +114,11 @@ def _information(segments: list[_Segment], notes: list[str]) -> dict[str, Any]:
     pictures = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_PICTURES)]
     count = _count(pictures[0][len(_PICTURES) :]) if pictures else 1
     if count is None:
-        notes.append("its index of further pictures is damaged, and only the first is kept")
+        notes.append("its index of further pictures is damaged, so only the first is kept")
     elif count > 1:
         notes.append(
-            f"of its {count} pictures (such as previews, depth and gain maps) only the first is "
-            "kept"
+            f"only the first of its {count} pictures is kept (others may be previews, depth or "
+            "gain maps)"
         )
     elif xmp and _GAIN_MAP in xmp[0]:
         notes.append("its HDR gain map is left out")
@@ -122,7 +126,7 @@ def _information(segments: list[_Segment], notes: list[str]) -> dict[str, Any]:
 
 
 def _profile(pieces: list[bytes]) -> bytes:
-    """The profile of its pieces; where some are missing, what no reader takes for one."""
+    """Joins the pieces of a color profile; returns invalid bytes if some are missing."""
     start = len(_ICC)
     by_number = {piece[start]: piece[start + 2 :] for piece in pieces if len(piece) > start + 2}
     count = pieces[0][start + 1] if len(pieces[0]) > start + 2 else 0
@@ -131,7 +135,7 @@ def _profile(pieces: list[bytes]) -> bytes:
 
 
 def _count(index: bytes) -> int | None:
-    """Pictures in the file, None where the index (CIPA DC-007) does not tell."""
+    """Returns the number of pictures in the file, None if the index (CIPA DC-007) is damaged."""
     file = io.BytesIO(index)
     try:
         head = tags.header(file)
@@ -141,8 +145,8 @@ def _count(index: bytes) -> int | None:
 
 
 def _all_scans(data: bytes) -> bool:
-    """Whether the scans give each coefficient of each component to its last bit."""
-    left: dict[int, np.ndarray] = {}
+    """Returns True if the scans contain each coefficient of each component to its last bit."""
+    left: dict[int, np.ndarray] = {}  # missing low bits of each coefficient
     for marker, body, _ in _segments(data):
         if marker in _FRAMES and len(body) > 5:
             left = {identity: np.full(64, 255) for identity in body[6 : 6 + 3 * body[5] : 3]}

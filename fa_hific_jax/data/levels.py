@@ -1,11 +1,11 @@
-"""Levels of more than 8 bits, and of other kinds than whole numbers, to 8 bits."""
+"""Converts levels of any bit depth and number type to 8 bits."""
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from fa_hific_jax.data.parts import EXTRA_SAMPLES, Layout
+from fa_hific_jax.data.parsed import EXTRA_SAMPLES, Layout
 
-_STRIP = 2**20  # values scaled at once
+_STRIP = 2**20  # values scaled at once, which bounds the memory
 
 
 def eight_bits(
@@ -14,12 +14,18 @@ def eight_bits(
     bits: int | None = None,
     negative: bool = False,
 ) -> UInt8[np.ndarray, "h w *c"]:
-    """The values from 0 to 255, rounded to nearest; a range that is no matter of course is noted.
+    """Scales a range of values to 0 ... 255 and rounds to nearest; an unusual range is noted.
 
-    Unsigned integers of up to 16 `bits` (those of their type unless given) span all of these.
-    Signed ones without negative values span 0 to their largest, wider ones 0 to 65535, floating
-    point 0 to 1, 255 or 65535, the first that holds all values; else lowest to highest. Where
-    `negative` is true the lowest is white.
+    The range of unsigned integers of up to 16 bits is 0 to 2^bits - 1, that of signed ones 0 to
+    their largest possible value, that of wider integers 0 to 65535. Floating point has the first
+    of 0 to 1, 255 or 65535 that contains all values. If values are outside, the range is from the
+    lowest to the highest value instead.
+
+    Args:
+      values: gray or color levels.
+      notes: the list to which a sentence about the range is added.
+      bits: number of bits per value; by default those of the type.
+      negative: True if the low end of the range is white.
     """
     bits = 8 * values.dtype.itemsize if bits is None else bits
     if values.dtype.kind == "u" and bits <= 16:
@@ -27,9 +33,9 @@ def eight_bits(
     else:
         low, high = _span(values, bits)
         ends = (high, low) if negative else (low, high)
-        which = "gray levels" if values.ndim == 2 else "levels"
+        which = "gray level" if values.ndim == 2 else "level"
         if values.dtype.kind == "f" or (low, high) != (0.0, 65535.0):
-            notes.append(f"of its {which} {ends[0]:g} became black and {ends[1]:g} white")
+            notes.append(f"its {which} {ends[0]:g} became black and {ends[1]:g} white")
     result = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP // max(1, values[0].size))
     for start in range(0, len(values), rows):
@@ -42,7 +48,7 @@ def eight_bits(
 def colors_and_alpha(
     samples: Shaped[np.ndarray, "h w n"], layout: Layout, notes: list[str]
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "h w"] | None]:
-    """Levels of gray or RGB, and transparency, from the samples of a TIFF."""
+    """Splits the samples of a TIFF into gray or RGB levels and alpha (None if it has none)."""
     count = 3 if samples.shape[2] >= 3 else 1
     colors = samples[..., 0] if count == 1 else samples[..., :3]
     if samples.shape[2] == count or layout.alpha == 0:
@@ -57,7 +63,7 @@ def colors_and_alpha(
 
 
 def _divided(colors: np.ndarray, alpha: np.ndarray, bits: int) -> np.ndarray:
-    """Colors that were multiplied by an alpha of the same range."""
+    """Divides premultiplied colors by their alpha, which has the same range."""
     whole = colors.dtype.kind != "f"
     top = 2 ** (bits - (colors.dtype.kind == "i")) - 1 if whole else 1
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""The files that a folder, a glob or a single name stands for, on this machine or in a bucket."""
+"""Lists the files that a folder, a glob or a single name stands for, local or in a bucket."""
 
 import glob
 import os
@@ -13,33 +13,34 @@ from fa_hific_jax.errors import UserError
 
 
 def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
-    """Sorted paths of the files whose name (without folders) is `wanted`.
+    """Returns the sorted paths of the files that match.
 
     Args:
-      pattern: a folder, which is searched below as well, a glob, or a file. `~` stands for the home
-        folder; addresses such as gs://bucket/folder are read through etils.epath. Hidden files do
-        not count, except in buckets those within hidden folders.
-      wanted: says of a file's name whether it counts.
+      pattern: a folder, which is searched with all folders below it, a glob, or a file. `~` stands
+        for the home folder. Addresses such as gs://bucket/folder are read by etils.epath. Hidden
+        files are skipped, and outside buckets also the content of hidden folders.
+      wanted: returns True if a file with this name (without folders) is to be returned.
 
     Raises:
-      UserError: an empty pattern, or the place cannot be listed. Finding nothing is not an error.
+      UserError: the pattern is empty, or the place cannot be listed. Finding nothing is no error.
     """
     if not pattern:
-        raise UserError("an empty name stands for no images; the current folder is called .")
+        raise UserError("the name of the images is empty: give a folder or . for the current one")
     try:
         found = _remote(pattern, wanted) if is_remote(pattern) else _local(pattern, wanted)
     except UserError:
         raise
-    except Exception as error:  # clients of storage services raise errors of many types
+    except Exception as error:  # Clients of storage services raise errors of many types.
         remedy = ", and that gcsfs is installed" if is_remote(pattern) else ""
         raise UserError(_unlisted(pattern, error) + remedy) from error
     return sorted(found)
 
 
 def read(path: str) -> bytes:
-    """The bytes of a file in a bucket.
+    """Returns the bytes of a file in a bucket.
 
-    Raises UserError with its name where it cannot be read.
+    Raises:
+      UserError: the file cannot be read; the message contains its name.
     """
     try:
         return epath.Path(path).read_bytes()
@@ -50,12 +51,12 @@ def read(path: str) -> bytes:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is the address of a bucket, as gs://bucket/name."""
+    """Returns True for an address in a bucket, such as gs://bucket/name."""
     return "://" in path
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, in one line without file names."""
+    """Returns the message of an exception in one line, without the file name of an OSError."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split()) or type(error).__name__
 
@@ -66,7 +67,7 @@ def _local(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:
         return [str(file) for file in walk(path, _raise) if wanted(file.name)]
     names = [str(path)] if path.is_file() else matches(path, _raise)
     if not names and path.parent.is_dir():
-        os.scandir(path.parent).close()  # says what glob keeps to itself: no permission
+        os.scandir(path.parent).close()  # Raises if there is no permission, which glob hides.
     return [name for name in names if wanted(os.path.basename(name)) and os.path.isfile(name)]
 
 
@@ -85,7 +86,9 @@ def _remote(pattern: str, wanted: Callable[[str], bool]) -> Iterable[str]:
     elif not glob.has_magic(pattern):
         found = [pattern] if path.exists() else []
     elif "**" in pattern:
-        raise UserError(f"{pattern}: buckets know no **: give the folder, it is searched below")
+        raise UserError(
+            f"{pattern}: ** does not work in buckets: give the folder, it is searched recursively"
+        )
     else:
         scheme, _, rest = pattern.partition("://")
         bucket, _, inner = rest.partition("/")

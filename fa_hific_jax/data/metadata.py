@@ -1,4 +1,4 @@
-"""EXIF and XMP of an image file, as they are true of the upright sRGB picture made of it."""
+"""Extracts EXIF and XMP from image files and adapts them to the upright decoded picture."""
 
 import contextlib
 import io
@@ -9,38 +9,38 @@ from typing import NamedTuple
 from PIL import Image
 
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parts import Parts
+from fa_hific_jax.data.parsed import ParsedFile
 
 _PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
-_DIRECTORIES = (0x8769, 0x8825)  # of the exposure and of the place
-# Of a TIFF's own tags those that describe the photograph, not how its pixels are stored: title,
-# maker, model, software, date, artist, copyright.
+_DIRECTORIES = (0x8769, 0x8825)  # EXIF's directories of the exposure and of the place (GPS)
+# Tags of a TIFF that describe the photograph, not how its pixels are stored: title, maker, model,
+# software, date, artist, copyright.
 _DESCRIBING = (270, 271, 272, 305, 306, 315, 33432)
 _TURN = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)(\d+)")
 
 
 class Metadata(NamedTuple):
-    """EXIF as a TIFF structure and XMP as a packet in UTF-8; b"" where there is none."""
+    """EXIF as a TIFF structure and XMP as a UTF-8 packet; b"" if a file has none."""
 
     exif: bytes = b""
     xmp: bytes = b""
 
 
 def orientation(xmp: bytes | str) -> int:
-    """EXIF's number for how a picture is turned, as XMP has it; 1 where it does not say."""
+    """Returns the orientation that an XMP packet states, as EXIF numbers it; 1 if there is none."""
     found = _TURN.search(xmp.encode() if isinstance(xmp, str) else xmp)
     return int(found[2]) if found else 1
 
 
-def of(image: Image.Image, parts: Parts) -> Metadata:
-    """The metadata of an opened file, with the orientation of an upright picture."""
-    info = image.info | parts.info
+def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
+    """Returns the metadata of an opened file, with the orientation set to upright."""
+    info = image.info | parsed.info
     xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
     exif = info.get("exif", b"")
     if image.format == "TIFF":
-        exif = _of_tiff(parts)
+        exif = _of_tiff(parsed)
     elif not exif and "Raw profile type exif" in info:
         with contextlib.suppress(ValueError):
             exif = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
@@ -48,7 +48,7 @@ def of(image: Image.Image, parts: Parts) -> Metadata:
 
 
 def _upright(exif: bytes) -> bytes:
-    """The same bytes, so that no offset of a maker's notes breaks, but for the orientation."""
+    """Sets the orientation to 1 in place, since maker notes depend on the offsets of all bytes."""
     exif = exif.removeprefix(_PREFIX)
     try:
         head = tags.header(io.BytesIO(exif))
@@ -61,17 +61,17 @@ def _upright(exif: bytes) -> bytes:
     return exif[:place] + struct.pack(f"{head.order}HH", 1, 0) + exif[place + 4 :]
 
 
-def _of_tiff(parts: Parts) -> bytes:
-    """What describes the photograph, as EXIF of its own; b"" where there is nothing."""
+def _of_tiff(parsed: ParsedFile) -> bytes:
+    """Returns new EXIF with the tags that describe the photograph; b"" if there are none."""
     found, kept = Image.Exif(), Image.Exif()
     try:
-        found.endian = tags.header(parts.pixels).order
-        parts.pixels.seek(0)
-        found.load_from_fp(parts.pixels, parts.directory or None)
+        found.endian = tags.header(parsed.pixels).order
+        parsed.pixels.seek(0)
+        found.load_from_fp(parsed.pixels, parsed.directory or None)
         kept.update({tag: found[tag] for tag in _DESCRIBING if tag in found})
         for directory in _DIRECTORIES:
             if values := dict(found.get_ifd(directory)):
                 kept[directory] = values
         return kept.tobytes().removeprefix(_PREFIX) if len(kept) else b""
-    except Exception:  # Pillow raises errors of many types on broken tags
+    except Exception:  # Pillow raises errors of many types on damaged tags.
         return b""

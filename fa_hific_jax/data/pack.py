@@ -1,9 +1,9 @@
-"""Image files into ArrayRecord shards: fewer, larger files that training reads fast at random.
+"""Packs image files into ArrayRecord shards: fewer, larger files with fast random access.
 
-A record holds the bytes of one image file. PNG, JPEG and WebP files go in as they are; others
-(TIFF, BMP, ...) become PNG, without loss. What is larger than wanted is shrunk (Lanczos) and
-written anew: as JPEG of quality 95 with full color resolution where it was JPEG, else as PNG, so
-that lossless sources stay lossless. Every image is decoded once, to be sure that it can be.
+A record holds the bytes of one image file. PNG, JPEG and WebP files are packed unchanged; others
+(TIFF, BMP, ...) become PNG, without loss. Images that are larger than wanted are downsampled
+(Lanczos) and encoded again: JPEG as JPEG of quality 95 with full color resolution, others as PNG,
+so that lossless sources stay lossless. Every image is decoded once to check it.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from fa_hific_jax import __version__
-from fa_hific_jax.data import images
+from fa_hific_jax.data import images, jpeg, png
 from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_names
 from fa_hific_jax.data.listing import reason
 from fa_hific_jax.errors import UserError
@@ -32,25 +32,25 @@ from fa_hific_jax.writing import whole_path, write
 VERSION = 1  # of the manifest
 JPEG_QUALITY = 95
 
-# What goes in as it is, by its first bytes, since names can be wrong.
-_JPEG = b"\xff\xd8\xff"
-_KEPT = (_JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF")
-# Random access wants one record to a chunk, and encoded images cannot be compressed further.
+# First bytes of files that are packed unchanged; their names could be wrong.
+_KEPT = (jpeg.SIGNATURE, png.SIGNATURE, b"RIFF")
+# Random access is fast with one record per chunk, and encoded images cannot be compressed further.
 _WRITER = "group_size:1,uncompressed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to make of which images.
+    """The images to pack and how to pack them.
 
-    Raises UserError for numbers that make no sense.
+    Raises:
+      UserError: a number is out of range, or `max_side` is below `min_side`.
     """
 
     paths: tuple[str, ...]
-    sizes: tuple[int, ...]  # of the files in bytes
+    sizes: tuple[int, ...]  # of the files in `paths`, bytes
     shards: int
-    min_side: int = 0  # images with a side below this, once shrunk, are left out, pixels
-    max_side: int = 0  # images with a side above this are shrunk to it; 0 for none
+    min_side: int = 0  # Images with a side below this after downsampling are left out. Pixels.
+    max_side: int = 0  # Images with a side above this are downsampled to it. Pixels; 0: no limit.
 
     def __post_init__(self):
         if not 1 <= self.shards <= len(self.paths):
@@ -59,7 +59,10 @@ class Plan:
                 f"{len(self.paths)}"
             )
         if self.min_side < 0 or self.max_side < 0:
-            raise UserError("--min-side and --max-side must not be negative")
+            raise UserError(
+                f"--min-side is {self.min_side} and --max-side is {self.max_side}: they must not "
+                "be negative"
+            )
         if 0 < self.max_side < self.min_side:
             raise UserError(
                 f"--max-side is {self.max_side}, below --min-side, {self.min_side}: "
@@ -67,11 +70,11 @@ class Plan:
             )
 
     def name(self, shard: int) -> str:
-        """The file name of a shard."""
+        """Returns the file name of a shard."""
         return f"images-{shard:05d}-of-{self.shards:05d}{MARK}"
 
     def identity(self) -> dict[str, Any]:
-        """What has to be the same for a stopped run to go on."""
+        """Returns what must be equal for a run to resume a stopped one."""
         lines = (
             f"{os.path.abspath(path)}\t{size}\n"
             for path, size in zip(self.paths, self.sizes, strict=True)
@@ -89,27 +92,27 @@ class Plan:
 
 
 class Prepared(NamedTuple):
-    """A record, or none and why: empty `damage` stands for an image that is too small."""
+    """The result of preparing one image."""
 
-    record: bytes | None
-    damage: str = ""
+    record: bytes | None  # the encoded image, or None if it is left out
+    damage: str = ""  # why it cannot be read; "" for an image that is left out as too small
 
 
 def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Writes the shards that `folder` does not have yet; returns its manifest.
+    """Writes the shards that `folder` does not have yet and returns the folder's manifest.
 
-    Every shard is written under a temporary name and renamed, then entered in manifest.json; a
-    stopped run goes on with the first shard that is missing there.
+    Every shard is written under a temporary name, renamed, and then entered in manifest.json. A
+    stopped run resumes with the first shard that is missing there.
 
     Args:
-      plan: what to pack.
-      folder: where to; made if need be.
-      jobs: threads that read, check and shrink images.
-      advance: told the bytes of each image file that is done, also of those packed earlier.
+      plan: the images and how to pack them.
+      folder: the output folder, which is created if it is missing.
+      jobs: number of threads that read, check and downsample images.
+      advance: called with the size in bytes of each finished file, also of those packed earlier.
 
     Raises:
-      UserError: no ArrayRecord here, a folder whose name it does not take, with shards of another
-        plan, or that cannot be written to.
+      UserError: ArrayRecord is not available, or the folder's name is not UTF-8, it contains
+        shards of another plan, or it cannot be written to.
     """
     writer = array_record_module("pack").ArrayRecordWriter
     check_names([os.fspath(folder)])
@@ -128,10 +131,10 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
             prepared = _in_order(pool, lambda path: prepare(path, plan), files, 2 * jobs)
             finished[name] = _write_shard(writer, folder / name, prepared, sizes, advance)
             _write_manifest(manifest, folder)
-    except (OSError, RuntimeError) as error:  # the writer's own errors are RuntimeErrors
+    except (OSError, RuntimeError) as error:  # The writer raises RuntimeError.
         raise UserError(
             f"{getattr(error, 'filename', None) or folder}: cannot be written ({reason(error)}): "
-            "make room or get permission, then give the same command again to go on"
+            "make room or get permission, then run the same command again to resume"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -139,7 +142,7 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
 
 
 def prepare(path: str, plan: Plan) -> Prepared:
-    """The record of an image file, by the rules at the head of this module."""
+    """Makes the record of an image file by the rules in this module's docstring."""
     try:
         data = Path(path).read_bytes()
         rgb = images.decode(data, path)
@@ -154,25 +157,25 @@ def prepare(path: str, plan: Plan) -> Prepared:
         return Prepared(None)
     if scale == 1.0 and data.startswith(_KEPT):
         return Prepared(data)
-    return Prepared(_encoded(rgb, size, jpeg=data.startswith(_JPEG)))
+    return Prepared(_encoded(rgb, size, as_jpeg=data.startswith(jpeg.SIGNATURE)))
 
 
 def total(manifest: dict[str, Any], key: str) -> int:
-    """The sum over all shards of "images", "bytes" or "too_small"."""
+    """Returns the sum of "images", "bytes" or "too_small" over all shards."""
     return sum(shard[key] for shard in manifest["finished"].values())
 
 
 def damaged(manifest: dict[str, Any]) -> list[str]:
-    """Sentences on the files that could not be read, of all shards."""
+    """Returns a sentence for each file of any shard that could not be read."""
     return [sentence for shard in manifest["finished"].values() for sentence in shard["damaged"]]
 
 
-def _encoded(rgb: np.ndarray, size: tuple[int, int], jpeg: bool) -> bytes:
+def _encoded(rgb: np.ndarray, size: tuple[int, int], as_jpeg: bool) -> bytes:
     image = Image.fromarray(rgb)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    if jpeg:
+    if as_jpeg:
         image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
         image.save(file, "PNG")
@@ -185,7 +188,7 @@ def _in_order(
     files: Iterable[str],
     ahead: int,
 ) -> Iterator[Prepared]:
-    """function(file) of each file in order, computed in threads, at most `ahead` at once."""
+    """Yields function(file) for each file in order; threads compute at most `ahead` at once."""
     rest = iter(files)
     pending = deque(pool.submit(function, file) for file in islice(rest, ahead))
     while pending:
@@ -201,7 +204,7 @@ def _write_shard(
     sizes: tuple[int, ...],
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """The manifest's entry of a shard, once that is written."""
+    """Writes a shard and returns its entry for the manifest."""
     entry = {"images": 0, "bytes": 0, "too_small": 0, "damaged": []}
     with whole_path(path) as temporary:
         file = writer(str(temporary), _WRITER)
@@ -220,11 +223,11 @@ def _write_shard(
 
 
 def _manifest(plan: Plan, folder: Path) -> dict[str, Any]:
-    """The folder's manifest of this plan, or a fresh one."""
+    """Reads the folder's manifest, which must be of this plan, or returns a new one."""
     path, identity = folder / MANIFEST, plan.identity()
     if not path.exists():
         if any(MARK in file.name for file in folder.iterdir()):
-            raise UserError(f"{folder}: holds shards without {MANIFEST}: give another -o")
+            raise UserError(f"{folder}: has shards but no {MANIFEST}: give another -o")
         packages = {name: importlib.metadata.version(name) for name in ("array_record", "pillow")}
         return identity | {"finished": {}, "made_with": {"fa-hific-jax": __version__} | packages}
     try:
@@ -234,7 +237,7 @@ def _manifest(plan: Plan, folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error!r}): give another -o") from error
     if differing:
         raise UserError(
-            f"{folder}: holds shards of another selection ({', '.join(differing)} differ): "
+            f"{folder}: has shards of another selection ({', '.join(differing)} differ): "
             "give another -o, or delete it"
         )
     return manifest

@@ -1,4 +1,4 @@
-"""Grain pipeline: sources of images to endless training batches."""
+"""Makes endless training batches from sources of images, with Grain."""
 
 import functools
 import sys
@@ -9,41 +9,42 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from fa_hific_jax.data.image_counts import ImageCounts
 from fa_hific_jax.data.sources import Cached, Source, open_source
-from fa_hific_jax.data.tally import Tally
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.data import DataConfig
 
 
 def open_sources(config: DataConfig) -> list[Source]:
-    """The sources that `config.train` names.
+    """Opens the sources that `config.train` names.
 
-    Raises UserError, before anything slow begins, where one of them has no images.
+    Raises:
+      UserError: a source has no images.
     """
     return [open_source(spec) for spec in config.train]
 
 
 class Batches(Iterator[np.ndarray]):
-    """Endless training batches, UInt8[b crop crop 3] in [0, 255], and what they came across.
+    """Endless training batches, UInt8[b crop crop 3] in [0, 255], and counts of their images.
 
-    Counts run ahead of the batches by those that are prefetched, and are this process' own.
+    The counts are those of this process. They run ahead of the batches, which are prefetched.
     """
 
-    def __init__(self, batches: Iterator[np.ndarray], tally: Tally):
-        self._batches, self._tally, self._told = batches, tally, 0
+    def __init__(self, batches: Iterator[np.ndarray], counts: ImageCounts):
+        self._batches, self._counts, self._reported = batches, counts, 0
 
     def __next__(self) -> UInt8[np.ndarray, "b crop crop 3"]:
         return next(self._batches)
 
     def counts(self) -> dict[str, float]:
-        """Metrics data/seen, data/smaller_than_crop and data/damaged: each image counts once."""
-        return self._tally.counts()
+        """Returns data/seen, data/smaller_than_crop and data/damaged; each image counts once."""
+        return self._counts.metrics()
 
     def news(self) -> list[str]:
-        """A sentence for each image found damaged since the last call."""
-        sentences = self._tally.damaged(self._told)
-        self._told += len(sentences)
+        """Returns a sentence for each image found damaged since the last call."""
+        sentences = self._counts.damaged(self._reported)
+        self._reported += len(sentences)
         return sentences
 
 
@@ -57,29 +58,30 @@ def train_batches(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Batches:
-    """This process' rows of the endless training batches, from batch number `start_step` on.
+    """Returns this process' rows of the endless training batches.
 
-    Batch k depends on the sources, the settings, `batch_size`, `seed` and k alone, neither on
-    threads nor on processes nor on where the iteration began; so k is all the state there is to
-    save. Sources take turns in fixed proportions; each goes through all its images in a new order
-    before any of them comes again. Where an image is damaged, the next one of that order that is
-    not takes its place, and nothing else changes.
+    Batch k depends only on the sources, the settings, `batch_size`, `seed` and k. It does not
+    depend on threads, on processes or on the first batch, so a checkpoint need not hold any state
+    of the data. Sources take turns in fixed proportions. Each source yields all its images in a
+    new random order before any of them is repeated. The next readable image of that order replaces
+    a damaged one, and all others keep their places.
 
     Args:
-      config: what to make batches of.
-      batch_size: of the global batch, which `process_count` must divide.
-      seed: not negative.
-      start_step: number of the first batch, at no cost.
-      sources: those of `config.train` where they are open already.
-      process_index, process_count: make rows [i b / n, (i + 1) b / n) of each global batch of b;
-        without, those of JAX.
+      config: sources, their weights, crop, scale and threads.
+      batch_size: number of images in the global batch; `process_count` must divide it.
+      seed: seed of the order and the crops, not negative.
+      start_step: number of the first batch; earlier ones are skipped at no cost.
+      sources: the sources of `config.train`, if they are already open.
+      process_index: the process i whose rows [i b / n, (i + 1) b / n) of each global batch of b
+        are made; by default JAX's.
+      process_count: the number n of processes; by default JAX's.
 
     Raises:
-      UserError: a negative seed, no images, a batch that the processes cannot share; while
-        iterating, where a source has no whole image or too many are damaged (see `tally`).
+      UserError: the seed is negative, there are no images, or the processes cannot share a batch.
+        While iterating: a source has no readable image, or too many are damaged (`image_counts`).
     """
     if seed < 0:
-        raise UserError(f"the seed must not be negative, not {seed}")
+        raise UserError(f"the seed is {seed}: it must not be negative")
     index = jax.process_index() if process_index is None else process_index
     processes = jax.process_count() if process_count is None else process_count
     if batch_size % processes:
@@ -88,30 +90,29 @@ def train_batches(
             f"choose a multiple of {processes}"
         )
     sources = open_sources(config) if sources is None else sources
-    tally = Tally([len(source) for source in sources], config.crop)
+    counts = ImageCounts([len(source) for source in sources], config.crop)
     children = np.random.SeedSequence(seed).generate_state(len(sources) + 1)
     crop_seed, *shuffle_seeds = (int(child) for child in children)
     images = [
-        _endless(Cached(source) if config.cache else source, shuffle_seed, tally, number)
+        _endless(Cached(source) if config.cache else source, shuffle_seed, counts, number)
         for number, (source, shuffle_seed) in enumerate(zip(sources, shuffle_seeds, strict=True))
     ]
     crop = RandomCrop(config.crop, *config.scale)
     crops = grain.MapDataset.mix(images, config.weights or None).random_map(crop, seed=crop_seed)
-    # Global batch k of n processes is what would be batches k n to k n + n - 1 of a single one.
+    # Global batch k of n processes consists of the shares k n to k n + n - 1.
     shares = crops.batch(batch_size // processes, drop_remainder=True)
     own = shares.slice(slice(start_step * processes + index, None, processes))
-    ahead = (
-        max(8, 4 * config.threads) if config.threads else 0
-    )  # old Grain takes no threads only so
+    # Old versions of Grain accept 0 threads only with an empty prefetch buffer.
+    ahead = max(8, 4 * config.threads) if config.threads else 0
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
-    return Batches(iter(own.to_iter_dataset(options)), tally)
+    return Batches(iter(own.to_iter_dataset(options)), counts)
 
 
-def _endless(source: Source, seed: int, tally: Tally, number: int) -> grain.MapDataset:
-    """The images over and over, each time all of them in a new order, damaged ones replaced.
+def _endless(source: Source, seed: int, counts: ImageCounts, number: int) -> grain.MapDataset:
+    """Repeats all images in a new random order each time, and replaces damaged ones.
 
-    What is read is told to `tally` as of source `number`. Not Grain's own shuffle: its time per
-    image grows as a source shrinks, to milliseconds for a handful of photographs.
+    `counts` gets each image as one of source `number`. Grain's own shuffle takes more time per
+    image the smaller the source is, up to milliseconds for a few photographs.
     """
     count = len(source)
 
@@ -128,10 +129,10 @@ def _endless(source: Source, seed: int, tally: Tally, number: int) -> grain.MapD
                 found = source[index]
             except UserError as error:
                 sentence = str(error)
-                tally.broken(number, index, sentence)
+                counts.add_damaged(number, index, sentence)
                 continue
-            tally.whole(number, index, found.shape)
+            counts.add_whole(number, index, found.shape)
             return found
-        raise UserError(f"not one of the {count} images of a source can be read, as {sentence}")
+        raise UserError(f"none of the {count} images of a source can be read: {sentence}")
 
     return grain.MapDataset.range(sys.maxsize).map(image)

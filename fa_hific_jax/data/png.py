@@ -1,7 +1,7 @@
-"""PNG taken apart: what the pixels need goes to Pillow, the rest is read here or dropped.
+"""Parses PNG: Pillow gets the chunks that pixels need; the others are read here or dropped.
 
-So a chunk that is damaged, too large for Pillow's liking or after the pixels costs nothing but
-what it holds. Chunks and their order of precedence: PNG, third edition (W3C 2025).
+So a chunk that is damaged, larger than Pillow accepts or after the pixels does not prevent
+decoding. The chunks and their order of precedence follow PNG, third edition (W3C 2025).
 """
 
 import io
@@ -17,13 +17,20 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parts import FURTHER_PAGES, TRUNCATED, Parts, listed
+from fa_hific_jax.data.parsed import (
+    END_MISSING,
+    FURTHER_PAGES,
+    TRUNCATED,
+    ParsedFile,
+    damaged_chunks,
+    listed,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
 _LARGE_TEXT = 2**20
 _LARGEST_PROFILE = 2**24
-_SRGB_EXPONENT = 0.05  # an exponent this near to 2.2 stands for sRGB's curve, as for libpng
+_SRGB_TOLERANCE = 0.05  # Within 5 % of 2.2, an exponent means sRGB's curve, as in libpng.
 _XMP, _OLD_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
 _INFO = ("transparency", "icc_profile", "exif", "xmp", _OLD_EXIF.decode())
 
@@ -31,14 +38,15 @@ _INFO = ("transparency", "icc_profile", "exif", "xmp", _OLD_EXIF.decode())
 class _Chunk(NamedTuple):
     name: str
     data: bytes
-    size: int  # as announced
-    sound: bool  # whole, with the right checksum
+    size: int  # stated size in bytes
+    sound: bool  # True if the chunk is complete and its checksum is right
 
 
-def take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
-    """The parts of a PNG, without pixels if so asked.
+def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
+    """Parses a PNG file, without its pixels if `header_only`.
 
-    Raises ValueError where what the pixels need is damaged.
+    Raises:
+      ValueError: a chunk that the pixels need is damaged, missing or unknown.
     """
     chunks = list(_chunks(file, not header_only))
     header = _header(chunks)
@@ -48,13 +56,13 @@ def take_apart(file: BufferedIOBase, header_only: bool = False) -> Parts:
     space = _space(kept, notes)
     if space is not None:
         info.pop("icc_profile", None)
-    return Parts(pixels, header[:2], info, space, kept.get("key", ()), header[2], tuple(notes))
+    return ParsedFile(pixels, header[:2], info, space, kept.get("key", ()), header[2], tuple(notes))
 
 
-def deep_color(parts: Parts, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
-    """All 16 bits of RGB or RGBA, of which Pillow's image has the upper 8."""
-    parts.pixels.seek(0)
-    with Image.open(parts.pixels) as image:
+def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
+    """Returns all 16 bits of RGB or RGBA; Pillow's image `upper` has only the upper 8."""
+    parsed.pixels.seek(0)
+    with Image.open(parsed.pixels) as image:
         tile = image.tile[0]  # pyright: ignore[reportAttributeAccessIssue]
         image.tile = [(*tile[:3], tile[3].replace("16B", "16L"))]  # pyright: ignore
         lower = np.asarray(image)[..., :3]
@@ -76,7 +84,7 @@ def _chunks(file: BufferedIOBase, pixels: bool = True) -> Iterator[_Chunk]:
 
 
 def _header(chunks: list[_Chunk]) -> tuple[int, ...]:
-    """Width, height, bits of a sample, color type, and three of no concern here."""
+    """Returns width, height, bits per sample, color type and three fields not used here."""
     first = chunks[0] if chunks else None
     if first is None or first.name != "IHDR" or not first.sound or first.size != 13:
         raise ValueError("its header is damaged")
@@ -84,7 +92,7 @@ def _header(chunks: list[_Chunk]) -> tuple[int, ...]:
 
 
 def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str]]:
-    """A PNG of what decides the pixels' levels and nothing else, with notes."""
+    """Returns a PNG of only the chunks that decide the pixels' levels, with notes."""
     needed = [c for c in chunks if c.name == "IDAT" or (c.name == "PLTE" and color_type == 3)]
     if color_type == 3 and not any(c.name == "PLTE" for c in needed):
         raise ValueError("its palette is missing")
@@ -105,15 +113,15 @@ def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str
         file.write(struct.pack(">I", chunk.size) + name + chunk.data + struct.pack(">I", crc))
     file.seek(0)
     notes = []
-    if not all(chunk.sound for chunk in needed):  # their zlib stream has a checksum of its own
-        notes.append("a checksum around its pixels is wrong, the one within them is right")
+    if not all(chunk.sound for chunk in needed):  # Pillow checks the zlib stream's own checksum.
+        notes.append("the checksum of a pixel chunk is wrong, but that of the pixels is right")
     if chunks[-1].name != "IEND":
-        notes.append("its end is missing, after the last of its pixels")
+        notes.append(END_MISSING)
     return file, notes
 
 
 def _information(chunks: list[_Chunk], header: tuple[int, ...], notes: list[str]) -> dict[str, Any]:
-    """What the chunks beside the pixels tell, the first of each kind; damage becomes a note."""
+    """Returns the content of the other chunks, the first of each kind; damage becomes a note."""
     kept: dict[str, Any] = {}
     damaged = []
     for chunk in chunks:
@@ -121,22 +129,20 @@ def _information(chunks: list[_Chunk], header: tuple[int, ...], notes: list[str]
             continue
         try:
             if not chunk.sound:
-                raise ValueError("another checksum")
+                raise ValueError("the checksum is wrong")
             kept = _read(chunk, header) | kept
-        except (ValueError, struct.error, zlib.error):
+        except (ValueError, ZeroDivisionError, struct.error, zlib.error):
             damaged.append(chunk.name if chunk.name.isalnum() else "last")
-    if damaged:
-        what, verb = ("chunk", "is") if len(set(damaged)) == 1 else ("chunks", "are")
-        notes.append(f"its {listed(damaged)} {what} {verb} damaged and ignored")
+    notes.extend(damaged_chunks(damaged))
     if "large" in kept:
-        notes.append("more than a megabyte of text in it was left out")
+        notes.append("its text of more than 1 MiB was left out")
     if kept.get("frames", 1) > 1 or any(chunk.name == "fdAT" for chunk in chunks):
         notes.append(FURTHER_PAGES)
     return kept
 
 
 def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
-    """What a sound chunk tells, by name; raises where it has another length than it should."""
+    """Returns the content of an undamaged chunk by name; raises if its length is wrong."""
     depth, color_type, data = header[2], header[3], chunk.data
     match chunk.name:
         case "tRNS" if color_type in (0, 2):
@@ -154,10 +160,10 @@ def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
         case "sRGB":
             return {"srgb": struct.unpack("B", data)}
         case "gAMA":
-            return {"gamma": 100000 / _positive(*struct.unpack(">I", data))}
+            return {"gamma": 100000 / struct.unpack(">I", data)[0]}
         case "cHRM":
             points = tuple(value / 100000 for value in struct.unpack(">8i", data))
-            color.to_srgb(np.zeros((1, 1, 3), np.uint8), Space(points))  # raises if impossible
+            color.to_srgb(np.zeros((1, 1, 3), np.uint8), Space(points))  # Raises if impossible.
             return {"primaries": points}
         case "pHYs":
             struct.unpack(">IIB", data)
@@ -186,7 +192,7 @@ def _text(chunk: _Chunk) -> dict[str, Any]:
 
 
 def _inflated(data: bytes, most: int) -> bytes:
-    """At most so many bytes of a zlib stream."""
+    """Returns at most the first `most` bytes of a zlib stream."""
     stream = zlib.decompressobj()
     result = stream.decompress(data, most)
     if not stream.eof and len(result) < most:
@@ -194,25 +200,22 @@ def _inflated(data: bytes, most: int) -> bytes:
     return result
 
 
-def _positive(value: int) -> int:
-    if value <= 0:
-        raise ValueError("not positive")
-    return value
-
-
 def _space(kept: dict[str, Any], notes: list[str]) -> Space | None:
-    """The space of the first of cICP, iCCP, sRGB, gAMA with cHRM; None for iCCP and sRGB."""
+    """Returns the color space that the chunks state, None for sRGB or an embedded profile.
+
+    cICP takes precedence over iCCP, then sRGB, then gAMA with cHRM.
+    """
     if "cicp" in kept:
         primaries, transfer, matrix, full = kept["cicp"]
         space = color.coded(primaries, transfer)
         if space is not None and (matrix, full) == (0, 1):
             return space
         notes.append(
-            f"its color space of the code points {primaries}/{transfer}/{matrix}/{full} is not "
-            "known and was ignored"
+            f"its color space with code points {primaries}/{transfer}/{matrix}/{full} is unknown "
+            "and was ignored"
         )
     if "icc_profile" in kept or "srgb" in kept or not {"gamma", "primaries"} & kept.keys():
         return None
     exponent = kept.get("gamma", 2.2)
-    near = abs(exponent / 2.2 - 1) < _SRGB_EXPONENT
+    near = abs(exponent / 2.2 - 1) < _SRGB_TOLERANCE
     return Space(kept.get("primaries", color.SRGB), 13 if near else exponent)

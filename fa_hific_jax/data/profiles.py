@@ -1,4 +1,4 @@
-"""Images of any of Pillow's modes, with or without a color profile, as RGB in sRGB."""
+"""Converts images of any Pillow mode, with or without a color profile, to sRGB."""
 
 import functools
 import io
@@ -6,20 +6,22 @@ import io
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
+from fa_hific_jax.data.color import color_cube
 from fa_hific_jax.data.levels import eight_bits
 
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
-_PROFILE_IGNORED = "its color profile is damaged or of another kind and was ignored"
+_PROFILE_IGNORED = "its color profile is damaged or does not fit the image and was ignored"
 
 
 def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """An RGB image, by the profile in `image.info`; one that does not fit is ignored and noted.
+    """Converts an image to sRGB, in mode RGB, by the profile in `image.info`.
 
-    Without a profile CMYK is taken as plain ink, other modes as sRGB.
+    A profile that is damaged or does not fit the mode is ignored, with a note. Without a profile,
+    CMYK is converted by Pillow's simple formula, and other modes are taken as sRGB.
     """
     profile = image.info.get("icc_profile")
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes all for Adobe's, which are inverted
+        image = ImageChops.invert(image)  # Pillow assumes Adobe's CMYK, which is inverted.
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(eight_bits(np.asarray(image), notes))
     if not profile and image.mode != "LAB":
@@ -36,9 +38,12 @@ def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
         return image.convert("RGB")
 
 
-@functools.lru_cache(maxsize=8)  # photographs of one camera share their profile
+@functools.lru_cache(maxsize=8)  # Photographs of one camera share their profile.
 def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode of images that the profile is for, and how to make sRGB of them; None: as it is."""
+    """Returns the mode that a profile applies to and its transform to sRGB.
+
+    The profile None stands for Lab. The transform is None if it would change nothing.
+    """
     if profile is None:
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     else:
@@ -46,14 +51,12 @@ def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform |
     space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
     mode = _PROFILE_MODES.get(space.strip())
     if mode is None:
-        raise ImageCms.PyCMSError("a color space of another kind")
+        raise ImageCms.PyCMSError(f"no mode for the color space {space}")
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode in ("RGB", "L"):
-        # The many profiles that are sRGB but for rounding must not touch the pixels.
-        levels = np.arange(0, 256, 15).astype(np.uint8)
-        cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 1, 3)
-        probe = Image.fromarray(cube).convert(mode)
+        # Many profiles differ from sRGB by rounding only: they must not change the pixels.
+        probe = Image.fromarray(color_cube()).convert(mode)
         change = ImageChops.difference(transform.apply(probe), probe.convert("RGB"))
         if np.max(np.asarray(change)) <= 1:
             return mode, None

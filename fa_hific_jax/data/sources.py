@@ -1,4 +1,4 @@
-"""Where images come from: procedures, files, packed shards, TensorFlow Datasets; random access.
+"""Random-access sources of images: procedures, files, packed shards and TensorFlow Datasets.
 
 Every source has a length, items uint8 (h, w, 3) in [0, 255] and `names`, one unique name per item.
 """
@@ -17,19 +17,20 @@ from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
 from fa_hific_jax.errors import UserError, say, shown
 
-DEAD_LEAVES_COUNT = 512  # of the spec "dead_leaves": 100 MB when kept in memory
+DEAD_LEAVES_COUNT = 512  # number of images of the spec "dead_leaves"; cached, they take 100 MB
 
-# The color photographs of scikit-image's wheel; the two motorcycles are a stereo pair. Its other
-# images are graphics, microscopy, astronomy or grayscale. "camera" is held out to have one gray.
+# Photographs that scikit-image installs. All but "camera", the one gray image for validation, are
+# in color; the two motorcycles are a stereo pair. scikit-image's other images are graphics,
+# microscopy, astronomy or gray.
 _PHOTOGRAPHS = {
     "train": ("astronaut.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png"),
     "validation": ("camera.png", "chelsea.png", "rocket.jpg"),
 }
 
 
-@runtime_checkable  # so that tests can check the types of arguments
+@runtime_checkable  # Tests check the types of arguments.
 class Source(Protocol):
-    """Images by number."""
+    """Images that can be read by index."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -40,7 +41,7 @@ class Source(Protocol):
 
 
 class Files:
-    """The given image files, decoded anew each time by `read_image`."""
+    """The given image files; each access decodes one with `read_image`."""
 
     def __init__(self, paths: Iterable[Path | str]):
         self._paths = [str(path) for path in paths]
@@ -57,12 +58,14 @@ class Files:
 
 
 class ImageFiles(Files):
-    """Images of a folder and the folders below it, or those that a glob matches, sorted by path.
+    """The images in a folder and all folders below it, or those that a glob matches.
 
-    Only files with a suffix in `image_names.suffixes()` count, and hidden ones do not; images of
-    other kinds are counted on standard error. `~` stands for the home folder, and
-    gs://bucket/folder or gs://bucket/*.png lies in Google's cloud. Raises UserError where there are
-    none, and where the place or a folder below it cannot be listed.
+    They are sorted by path. Only files with a suffix in `image_names.suffixes()` are taken, and no
+    hidden ones. A line on standard error counts images of other formats. `~` stands for the home
+    folder; gs://bucket/folder and gs://bucket/*.png are in Google Cloud Storage.
+
+    Raises:
+      UserError: there are no images, or a folder cannot be listed.
     """
 
     def __init__(self, pattern: str):
@@ -82,9 +85,10 @@ class ImageFiles(Files):
 
 
 class Photographs(Files):
-    """Photographs from scikit-image's wheel: split "train" (4) or "validation" (3), never shared.
+    """Photographs that scikit-image installs: 4 in the split "train", 3 others in "validation".
 
-    Raises UserError for another split, and where scikit-image is not installed.
+    Raises:
+      UserError: the split is another one, or scikit-image is not installed.
     """
 
     def __init__(self, split: str):
@@ -93,17 +97,17 @@ class Photographs(Files):
         spec = importlib.util.find_spec("skimage")
         if spec is None or spec.origin is None:
             raise UserError(
-                f"photographs:{split}: these lie in scikit-image, which is not installed; "
-                "run pip install 'fa-hific-jax[train]'"
+                f"photographs:{split}: these images come with scikit-image, which is not "
+                "installed; run pip install 'fa-hific-jax[train]'"
             )
         folder = Path(spec.origin).parent / "data"
         super().__init__(folder / name for name in _PHOTOGRAPHS[split])
 
 
 class Cached:
-    """Keeps each image of `source` in memory, read-only, from its first use on.
+    """Keeps each image of `source` in memory, read-only, after its first access.
 
-    Safe under threads: two that ask for the same new image at once both make it, and one is kept.
+    Threads may share it: if two ask for the same new image at once, both read it and one is kept.
     """
 
     def __init__(self, source: Source):
@@ -126,13 +130,19 @@ class Cached:
 
 
 def open_source(spec: str, tfds_dir: str = "") -> Source:
-    """The source that `spec` names.
+    """Opens the source that `spec` names.
 
-    "dead_leaves" or "dead_leaves:COUNT" is procedural, "photographs:train" and
-    "photographs:validation" come with scikit-image, "arrayrecord:PATTERN" is what `fa-hific pack`
-    wrote, "tfds:NAME/CONFIG:SPLIT" a data set of TensorFlow Datasets, prepared in the folder
-    `tfds_dir`; anything else is a folder or glob of images, here or in a bucket. Raises UserError
-    where there is nothing to open.
+    Args:
+      spec: one of
+        "dead_leaves" or "dead_leaves:COUNT" for procedural images,
+        "photographs:train" or "photographs:validation" for images that come with scikit-image,
+        "arrayrecord:PATTERN" for shards that `fa-hific pack` wrote,
+        "tfds:NAME/CONFIG:SPLIT" for a prepared data set of TensorFlow Datasets;
+        anything else is a folder or glob of images, local or in a bucket.
+      tfds_dir: the folder in which TensorFlow Datasets keeps its data.
+
+    Raises:
+      UserError: there is nothing to open.
     """
     kind, _, rest = spec.partition(":")
     if kind == "photographs":
@@ -149,9 +159,10 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
-    """The image of a file, here or in a bucket, as upright sRGB in [0, 255], clear parts white.
+    """Reads an image file, local or in a bucket, as upright sRGB in [0, 255] on white.
 
-    Raises UserError with the file's name where it cannot be decoded.
+    Raises:
+      UserError: the file cannot be read or decoded; the message contains its name.
     """
     if listing.is_remote(str(path)):
         return images.decode(listing.read(str(path)), str(path))
@@ -159,7 +170,7 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _unique(stems: Iterable[str]) -> list[str]:
-    """The stems, with -2, -3, ... appended to those that came before, whatever their case."""
+    """Appends -2, -3, ... to stems that equal an earlier one up to case."""
     names, taken = [], set()
     for stem in stems:
         name, number = stem, 1

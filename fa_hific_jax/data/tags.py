@@ -1,11 +1,11 @@
-"""Directories of tags as TIFF 6.0 and BigTIFF have them; EXIF and the index of MPO are such too."""
+"""Reads and writes tag directories of TIFF 6.0 and BigTIFF, which EXIF and MPO's index use too."""
 
 import io
 import struct
 from io import BufferedIOBase
 from typing import Any, NamedTuple
 
-# Struct codes of the types by number, two for fractions; text and undefined bytes stay bytes.
+# struct's codes by type number, two for fractions. Text and undefined bytes stay bytes.
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
 _TYPES |= {11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_VALUES = 2**24
@@ -14,15 +14,15 @@ Tags = dict[int, tuple[Any, ...]]
 
 
 class Header(NamedTuple):
-    """Byte order as struct writes it, whether offsets have 64 bits, that of the directory."""
+    """The header of a TIFF structure."""
 
-    order: str
-    big: bool
-    first: int
+    order: str  # byte order, "<" or ">" as in struct
+    big: bool  # True for BigTIFF, whose offsets have 64 bits
+    first: int  # offset of the first directory
 
 
 def header(file: BufferedIOBase) -> Header:
-    """The first bytes of such a file; raises ValueError where they are none."""
+    """Reads the header of a TIFF structure; raises ValueError if the file has none."""
     file.seek(0)
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
@@ -35,11 +35,12 @@ def header(file: BufferedIOBase) -> Header:
 
 
 def directory(file: BufferedIOBase, head: Header, offset: int) -> tuple[Tags, int]:
-    """Values by tag, and the offset of the next directory, 0 where there is none.
+    """Returns the values of each tag and the offset of the next directory, 0 if there is none.
 
     Tags whose values are damaged or of unknown types are left out.
 
-    Raises ValueError or struct.error where the directory itself is damaged.
+    Raises:
+      ValueError, struct.error: the directory itself is damaged.
     """
     count_code, entry_code = ("Q", "HHQ8s") if head.big else ("H", "HHI4s")
     file.seek(offset)
@@ -53,7 +54,10 @@ def directory(file: BufferedIOBase, head: Header, offset: int) -> tuple[Tags, in
 
 
 def with_directory(data: bytes, head: Header, tags: dict[int, tuple[int, ...]]) -> bytes:
-    """The file with another first directory, of integers, at its end; offsets stay valid."""
+    """Appends a directory of integers to a file and makes it the first one.
+
+    Other bytes keep their offsets.
+    """
     offset = len(data) + len(data) % 2
     count_code, kind, code = ("Q", 16, "Q") if head.big else ("H", 4, "I")
     room = struct.calcsize(f"={code}")
@@ -74,7 +78,7 @@ def with_directory(data: bytes, head: Header, tags: dict[int, tuple[int, ...]]) 
 
 
 def place_of(data: bytes, tag: int) -> int | None:
-    """Where the 4 bytes of value of a tag in the first directory are; None where it is not."""
+    """Returns the offset of a tag's 4-byte value in the first directory, None if it is absent."""
     head = header(io.BytesIO(data))
     (count,) = struct.unpack_from(f"{head.order}H", data, head.first)
     for at in range(head.first + 2, head.first + 2 + 12 * count, 12):

@@ -1,4 +1,4 @@
-"""From an image to a training crop."""
+"""Turns an image into a training crop."""
 
 import dataclasses
 import math
@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-_FILTER = Image.Resampling.BILINEAR  # antialiased where it shrinks
-_SUPPORT = 1  # pixels of the smaller scale that it sees to either side
+_FILTER = Image.Resampling.BILINEAR  # Pillow antialiases it when it downsamples.
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop(grain.transforms.RandomMap):
-    """HiFiC's preprocessing: random scale, random square crop, random flip from left to right.
+    """HiFiC's preprocessing: random scale, random square crop, random horizontal flip.
 
-    The scale is s ~ U(a, max(a, scale_max)) with a = max(crop / short side, scale_min), so that
-    images shorter than the crop are enlarged and others are mostly made smaller, which hides the
-    traces of their own compression; sides are rounded up (`models/hific/model.py` of
-    tensorflow/compression and `src/helpers/datasets.py` of PyTorch HiFiC, with 0.75 and 0.95).
-    Scaling is bilinear and antialiased, as the latter's; the former does not antialias.
+    The scale is s ~ U(a, max(a, scale_max)) with a = max(crop / short side, scale_min). So images
+    with a side below the crop are upsampled, and others are mostly downsampled, which hides
+    artifacts of their own compression. Scaled sides are rounded up. Both
+    `models/hific/model.py` of tensorflow/compression and `src/helpers/datasets.py` of PyTorch
+    HiFiC do this, with 0.75 and 0.95. Scaling is bilinear and antialiased as in PyTorch HiFiC;
+    tensorflow/compression does not antialias.
     """
 
     crop: int
@@ -30,7 +30,7 @@ class RandomCrop(grain.transforms.RandomMap):
     def random_map(
         self, element: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "crop crop 3"]:
-        """One crop of `element`, in [0, 255], drawn with `rng`."""
+        """Returns a random crop of `element` in [0, 255]."""
         height, width, _ = element.shape
         low = max(self.crop / min(height, width), self.scale_min)
         scale = rng.uniform(low, max(low, self.scale_max))
@@ -40,8 +40,8 @@ class RandomCrop(grain.transforms.RandomMap):
         return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
 
     def _interval(self, side: int, scale: float, rng: np.random.Generator) -> tuple[float, float]:
-        """Where a crop from a side scaled to ceil(scale * side) starts and ends before scaling."""
-        # Where scale = crop / side, the product may come out just above the crop.
+        """Draws a crop's start and end along one side, in pixels of the unscaled image."""
+        # For scale = crop / side, rounding may put the product just above the crop.
         scaled = max(self.crop, math.ceil(scale * side - 1e-6))
         start = int(rng.integers(0, scaled - self.crop + 1))
         step = side / scaled
@@ -54,10 +54,10 @@ def resize_box(
     columns: tuple[float, float],
     size: int,
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The part of `image` between fractional `rows` and `columns`, scaled to size x size.
+    """Scales the part of `image` between fractional `rows` and `columns` to size x size.
 
-    As if the whole image were scaled and then cropped, but for rounding and without the cost: the
-    filter sees the pixels around the part as well.
+    The result equals a crop of the whole scaled image up to rounding, at a lower cost: the filter
+    also reads the pixels around the part.
     """
     top, bottom = _with_margin(rows, size, image.shape[0])
     left, right = _with_margin(columns, size, image.shape[1])
@@ -68,5 +68,5 @@ def resize_box(
 
 def _with_margin(interval: tuple[float, float], size: int, side: int) -> tuple[int, int]:
     start, stop = interval
-    margin = _SUPPORT * max(1.0, (stop - start) / size) + 1.0
+    margin = max(1.0, (stop - start) / size) + 1.0  # the filter's radius and one more pixel
     return max(0, math.floor(start - margin)), min(side, math.ceil(stop + margin))

@@ -1,4 +1,4 @@
-"""WebP taken apart: what decodes goes to Pillow, EXIF and XMP are read here (RFC 9649)."""
+"""Parses WebP: Pillow gets the chunks that pixels need; EXIF and XMP are read here (RFC 9649)."""
 
 import io
 import struct
@@ -6,24 +6,25 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any
 
-from fa_hific_jax.data.parts import TRUNCATED, Parts, listed
+from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile, damaged_chunks
 
-_HEAD = 12  # bytes: RIFF, the size of what follows, WEBP
+_HEAD = 12  # number of bytes of the header: RIFF, the size of the rest, WEBP
 _NEEDED = (b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 _PIXELS = (b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 _INFO = {b"EXIF": "exif", b"XMP ": "xmp"}
-_INFO_FLAGS = 0x0C  # of VP8X: that there are EXIF and XMP
+_INFO_FLAGS = 0x0C  # bits in VP8X that announce EXIF and XMP
 
 
 def is_webp(start: bytes) -> bool:
-    """Whether a file that begins so is one."""
+    """Returns True if these are the first bytes of a WebP file."""
     return start[:4] == b"RIFF" and start[8:_HEAD] == b"WEBP"
 
 
-def take_apart(file: BufferedIOBase) -> Parts:
-    """The parts of a WebP; damage elsewhere than in EXIF, XMP and length is left to Pillow.
+def parse(file: BufferedIOBase) -> ParsedFile:
+    """Parses a WebP file; Pillow finds damage outside EXIF, XMP and the file's length.
 
-    Raises ValueError where pixels are missing.
+    Raises:
+      ValueError: pixels are missing.
     """
     data = file.read()
     info: dict[str, Any] = {}
@@ -41,12 +42,11 @@ def take_apart(file: BufferedIOBase) -> Parts:
             damaged.append(name.decode().strip())
     chunks = b"WEBP" + b"".join(kept)
     pixels = io.BytesIO(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
-    notes = (f"its {listed(damaged)} chunk is damaged and ignored",) if damaged else ()
-    return Parts(pixels, info=info, notes=notes)
+    return ParsedFile(pixels, info=info, notes=damaged_chunks(damaged))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Name, content and announced size of each."""
+    """Yields name, content and stated size of each chunk."""
     at = _HEAD
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")

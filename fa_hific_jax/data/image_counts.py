@@ -1,23 +1,23 @@
-"""What a pipeline has come across: images seen, smaller than the crop, damaged."""
+"""Counts the images that a pipeline has seen, the damaged ones and those below the crop size."""
 
 import threading
 from collections.abc import Sequence
 
 from fa_hific_jax.errors import UserError
 
-# A run ends when more images than this, and more than this share of those seen, are damaged.
+# A run ends if more images than this, and more than this share of those seen, are damaged.
 TOLERATED = 10
 TOLERATED_SHARE = 0.01
 
 _UNSEEN, _WHOLE, _DAMAGED = range(3)
 
 
-class Tally:
-    """Counts each image of each source once, however often it comes; threads may share it.
+class ImageCounts:
+    """Counts each image of each source once, however often it is read; threads may share it.
 
     Args:
       lengths: number of images in each source.
-      side: images of which one side is below this, in pixels, count as small.
+      side: an image counts as small if one of its sides is below this, in pixels.
     """
 
     def __init__(self, lengths: Sequence[int], side: int):
@@ -27,17 +27,18 @@ class Tally:
         self._seen = self._small = 0
         self._damaged: list[str] = []
 
-    def whole(self, source: int, index: int, shape: tuple[int, ...]) -> None:
-        """Image `index` of source number `source` could be read and has this height and width."""
+    def add_whole(self, source: int, index: int, shape: tuple[int, ...]) -> None:
+        """Counts image `index` of source number `source`, whose shape begins (height, width)."""
         with self._lock:
             if self._first(source, index, _WHOLE):
                 self._small += min(shape[:2]) < self._side
 
-    def broken(self, source: int, index: int, sentence: str) -> None:
-        """It could not, and `sentence` says which and why.
+    def add_damaged(self, source: int, index: int, sentence: str) -> None:
+        """Counts an image that could not be read; `sentence` names it and gives the reason.
 
-        Raises UserError once more than `TOLERATED` images, and more than `TOLERATED_SHARE` of those
-        seen, are damaged.
+        Raises:
+          UserError: more than `TOLERATED` images, and more than `TOLERATED_SHARE` of those seen,
+            are damaged.
         """
         with self._lock:
             if not self._first(source, index, _DAMAGED):
@@ -47,11 +48,11 @@ class Tally:
         if damaged > TOLERATED and damaged > TOLERATED_SHARE * seen:
             raise UserError(
                 f"{damaged} of the {seen} training images seen so far are damaged, more than "
-                f"{TOLERATED_SHARE:.0%}: repair or remove them; the last one was {sentence}"
+                f"{TOLERATED_SHARE:.0%}: repair or remove them; the last one is {sentence}"
             )
 
-    def counts(self) -> dict[str, float]:
-        """Metrics: images seen, those below the crop's side, damaged ones; each image once."""
+    def metrics(self) -> dict[str, float]:
+        """Returns the numbers of images seen, smaller than the crop, and damaged."""
         with self._lock:
             return {
                 "data/seen": float(self._seen),
@@ -60,7 +61,7 @@ class Tally:
             }
 
     def damaged(self, start: int = 0) -> list[str]:
-        """The sentences on damaged images in order of discovery, without the first `start`."""
+        """Returns the sentences on damaged images in order of discovery, from number `start` on."""
         with self._lock:
             return self._damaged[start:]
 

@@ -48,6 +48,7 @@ CANDIDATES = {
     "16..192, 3 blocks": ((16, 32, 64, 128, 192), 3),
     "24..192, 3 blocks": ((24, 48, 96, 144, 192), 3),
     "32..256, 5 blocks": ((32, 64, 128, 192, 256), 5),
+    "folded, 64..192, 4 blocks": ((64, 128, 192), 4),
 }
 OUT = Path(__file__).parent / "results" / "lite_width.json"
 

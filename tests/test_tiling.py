@@ -78,10 +78,17 @@ def reach(net, function, x, factor):
     return max(above, below)
 
 
-@pytest.mark.parametrize("variant", ["pytorch", "tensorflow"])
-def test_networks_see_as_far_as_computed_and_no_further(variant, request):
-    config = coding_config(residual_blocks=2, variant=variant)
-    params = coding_params(residual_blocks=2, variant=variant)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"variant": "pytorch"},
+        {"variant": "tensorflow"},
+        {"encoder_widths": (4, 4, 4), "generator_widths": (4, 4, 4)},
+    ],
+)
+def test_networks_see_as_far_as_computed_and_no_further(overrides, request):
+    config = coding_config(residual_blocks=2, **overrides)
+    params = coding_params(residual_blocks=2, **overrides)
     request.getfixturevalue("x64")
     # Everything must pass, so no ReLU may be shut.
     params = jax.tree.map(lambda leaf: np.abs(np.asarray(leaf, np.float64)) + 0.01, params)
@@ -89,7 +96,7 @@ def test_networks_see_as_far_as_computed_and_no_further(variant, request):
     rng = np.random.default_rng(0)
     y = rng.random((1, 48, 48, config.latent_channels))
     features = rng.random((1, 24, 24, config.generator_widths[0]))
-    net, x = autoencoder.bind(config, params, "float64"), rng.random((1, 192, 192, 3))
+    net, x = autoencoder.bind(config, params, "float64"), 1 + rng.random((1, 320, 320, 3))
     encoder = reach(net, lambda net, x: net.encode(x)[0], x, 1 / LATENT)
     hyper_analysis = reach(net, lambda net, y: net.hyperprior.analysis(y), y, 1 / 4)
     latent_stage = reach(net, lambda net, y: net.latent_stage(y).features, y, 1)

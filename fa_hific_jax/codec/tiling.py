@@ -28,7 +28,10 @@ from fa_hific_jax.codec.programs import (
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 from fa_hific_jax.models.fcm import LOCAL_KINDS
-from fa_hific_jax.settings.model import LEGACY_SIDE
+from fa_hific_jax.models.folded.encoder import BLOCKS as ENCODER_BLOCKS
+from fa_hific_jax.models.folded.generator import BLOCKS as GENERATOR_BLOCKS
+from fa_hific_jax.models.folded.layers import FOLD
+from fa_hific_jax.settings.model import LEGACY_SIDE, folds
 
 MODES = ("auto", "whole", "exact", "blend")
 # Sides of the tiles: pixels of the encoder, latents of the others. Wider ones waste less on their
@@ -60,17 +63,37 @@ class Tile(NamedTuple):
 
 def receptive_field(config: ModelConfig) -> ReceptiveField:
     """Upper bounds, from the kernels and strides of the networks; of FCMs that are local."""
-    fcm = 3 if config.fcm_width else 0  # three 3x3 convolutions
-    pixels = 3  # 7x7
-    for level in (1, 2, 3, 4):
-        pixels += fcm if level <= 2 else 0
-        pixels = math.ceil(pixels / 2) + 1  # an upsampling's output sees the next input too
     return ReceptiveField(
-        encoder=3 + (1 + 2 + 4 + 8) + 16,
+        encoder=_encoder_field(config),
         hyper_analysis=1 + 2 + 2 * 2,
         latent_stage=1 + 2 * config.residual_blocks,
-        pixel_stage=pixels,
+        pixel_stage=_pixel_stage_field(config),
     )
+
+
+def _encoder_field(config: ModelConfig) -> int:
+    """Returns pixels."""
+    if not folds(config.encoder_widths):
+        return 3 + (1 + 2 + 4 + 8) + 16
+    field = FOLD - 1  # of pixels in the block of another
+    for level, blocks in enumerate(ENCODER_BLOCKS):
+        # The convolution that leads to a level is one of the level before.
+        field += FOLD * 2 ** max(level - 1, 0) + FOLD * 2**level * 2 * blocks
+    return field + LATENT
+
+
+def _pixel_stage_field(config: ModelConfig) -> int:
+    """Returns latents."""
+    fcm = 3 if config.fcm_width else 0  # three 3x3 convolutions
+    if folds(config.generator_widths):
+        # In units of each level; the picture comes in after the last upsampling and sees less.
+        levels = (1 + fcm + 2 * GENERATOR_BLOCKS[1], fcm + 2 * GENERATOR_BLOCKS[2])
+    else:
+        levels = (3 + fcm, fcm, 0, 0)  # 7x7
+    field = 0
+    for own in levels:
+        field = math.ceil((field + own) / 2) + 1  # an upsampling's output sees the next input too
+    return field
 
 
 def check_size(config: ModelConfig, height: int, width: int) -> None:

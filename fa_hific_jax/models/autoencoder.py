@@ -13,13 +13,15 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.models.encoder import Encoder
+from fa_hific_jax.models.folded.encoder import FoldedEncoder
+from fa_hific_jax.models.folded.generator import FoldedGenerator
 from fa_hific_jax.models.gains import Gains
 from fa_hific_jax.models.generator import Generator
 from fa_hific_jax.models.hyperprior import Hyperprior
 from fa_hific_jax.models.layers import Size
 from fa_hific_jax.models.linear.hyperprior import CoefficientHyperprior
 from fa_hific_jax.models.linear.transform import LinearAnalysis, LinearSynthesis
-from fa_hific_jax.settings.model import LEGACY_SIDE, ModelConfig
+from fa_hific_jax.settings.model import LEGACY_SIDE, ModelConfig, folds
 
 STRIDE = 64
 """Pixels to one hyper-latent: images are padded to a multiple of it."""
@@ -66,8 +68,6 @@ class DecoderState(NamedTuple):
     """What the decoder's first stage, at the latents' size, hands to the second.
 
     Both fields have the height and width of y_hat. A part that the model does not have is None.
-    (A generator that refines the picture of the linear synthesis needs no other state: its second
-    stage can make that picture from `y_hat`. Nor does one that folds pixels into channels.)
     """
 
     features: Float[Array, "b hy wy f"] | None
@@ -78,8 +78,8 @@ class Autoencoder(nn.Module):
     """The codec as a network: images in [0, 1], NHWC, of any size.
 
     y is the sum of the analyzes that the model has, and x_hat the sum of the syntheses: those of
-    HiFiC's encoder and generator, and those of the linear transform. This class alone decides what
-    each of them needs beside the other.
+    HiFiC's encoder and generator or of the folded ones, and those of the linear transform. This
+    class alone decides what each of them needs beside the other.
 
     Attributes:
       config: shape of the networks.
@@ -96,19 +96,17 @@ class Autoencoder(nn.Module):
         if config.linear_path != "alone":
             # Beside the linear transform the networks begin by adding nothing.
             last = nn.initializers.zeros if linear else nn.initializers.glorot_uniform()
-            self.encoder = Encoder(
-                config.encoder_widths, config.latent_channels, variant, dtype, last
-            )
-            fcm = (config.fcm, config.fcm_width, config.fcm_dropout)
-            self.generator = Generator(
-                config.generator_widths,
-                config.residual_blocks,
-                variant,
-                dtype,
-                fcm=fcm if config.fcm_width else None,
-                companded=linear,
-                last_init=last,
-            )
+            shape = config.encoder_widths, config.latent_channels
+            if folds(config.encoder_widths):
+                self.encoder = FoldedEncoder(*shape, dtype, last)
+            else:
+                self.encoder = Encoder(*shape, variant, dtype, last)
+            fcm = (config.fcm, config.fcm_width, config.fcm_dropout) if config.fcm_width else None
+            shape = config.generator_widths, config.residual_blocks
+            if folds(config.generator_widths):
+                self.generator = FoldedGenerator(*shape, dtype, fcm, last)
+            else:
+                self.generator = Generator(*shape, variant, dtype, fcm, linear, last)
         if linear:
             self.linear_analysis = LinearAnalysis(config.latent_channels)
             self.linear_synthesis = LinearSynthesis()
@@ -224,9 +222,13 @@ class Autoencoder(nn.Module):
         features, y_hat = state
         if features is None:
             return self.linear_synthesis(y_hat, size), ()
-        image, fcm_features = self.generator.upsample(features, size, key, detail)
-        if y_hat is not None:
-            image = image + self.linear_synthesis(y_hat, size)
+        picture = None if y_hat is None else self.linear_synthesis(y_hat, size)
+        if isinstance(self.generator, FoldedGenerator):
+            image, fcm_features = self.generator.upsample(features, picture, size, key, detail)
+        else:
+            image, fcm_features = self.generator.upsample(features, size, key, detail)
+        if picture is not None:
+            image = image + picture
         if self.config.input_range == "symmetric":
             image = 0.5 * jnp.tanh(image) + 0.5
         return image, fcm_features

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.fidelity.variants import VARIANTS
-from fa_hific_jax.models.fcm import frequency_complement
+from fa_hific_jax.models.fcm import complemented, frequency_complement
 from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.layers import (
     ChannelNorm,
@@ -89,11 +89,9 @@ class Generator(nn.Module):
             if self.fcm is not None and level <= 2:
                 kind, channels, dropout = self.fcm
                 name = f"fcm{level}"
-                complement = frequency_complement(kind, level, channels, dropout, self.dtype, name)
+                fcm = frequency_complement(kind, level, channels, dropout, self.dtype, name)
                 level_key = None if key is None else jax.random.fold_in(key, level)
-                b, (c, x) = x, complement(x, size, level_key)
-                if detail is not None:
-                    x = b + detail.astype(x.dtype)[:, None, None, None] * (x - b)
+                c, x = complemented(fcm, x, size, level_key, detail)
                 features.insert(0, c)
         conv = functools.partial(Conv, mode=variant.edges, dtype=self.dtype)
         image = conv(3, 7, kernel_init=self.last_init, name="conv_out")(x, size)

@@ -32,13 +32,19 @@ LATER = {"qualities": 0, "linear_path": "none"}
 """Keys, with their defaults, that models exported by the first versions lack."""
 
 _WIDTHS = Rule(
-    lambda widths: len(widths) == 5 and min(widths) >= 1,
-    "give five widths of at least 1, one for each level from 1 to 1/16 of the image's size",
+    lambda widths: len(widths) in (3, 5) and min(widths) >= 1,
+    "give five widths of at least 1, one for each level from 1 to 1/16 of the image's size, or "
+    "three for levels from 1/4 to 1/16",
 )
 _DISCRIMINATOR_WIDTHS = Rule(
     lambda widths: len(widths) >= 1 and min(widths) >= 1, "give one or more widths of at least 1"
 )
 _QUALITIES = Rule(lambda n: n == 0 or n >= 2, "give 0 for a single rate, or at least 2")
+
+
+def folds(widths: tuple[int, ...]) -> bool:
+    """Returns whether a network of these widths begins or ends with 4x4 pixels as channels."""
+    return len(widths) == 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +73,16 @@ class ModelConfig:
     )
     encoder_widths: tuple[int, ...] = setting(
         (60, 120, 240, 480, 960),
-        "Channels of the encoder's five levels, finest level first (HiFiC).",
+        """Channels of the encoder's five levels, finest level first (HiFiC). Three widths choose an
+        encoder that folds 4x4 pixels into channels and has levels from 1/4 to 1/16 of the image's
+        size, which a CPU computes faster (`fa_hific_jax/models/folded/`).""",
         _WIDTHS,
     )
     generator_widths: tuple[int, ...] = setting(
         (960, 480, 240, 120, 60),
         """Channels of the generator (HiFiC): first those of its head at 1/16 of the image's size,
-        then those of its four upsampling layers.""",
+        then those of its four upsampling layers. Three widths choose one that ends at 1/4 with 4x4
+        pixels in channels, and there refines the picture of the linear path.""",
         _WIDTHS,
     )
     latent_channels: int = setting(220, "Channels of the latents y (HiFiC).", at_least(1))
@@ -136,6 +145,12 @@ class ModelConfig:
 
     def __post_init__(self):
         check("model", self)
+        if self.fcm_width and self.fcm == "legacy" and folds(self.generator_widths):
+            raise refusal(
+                "model.fcm",
+                self.fcm,
+                "it takes features of 256x256 and 128x128, so give five model.generator_widths",
+            )
         if self.linear_path == "none":
             return
         if self.input_range != "unit":

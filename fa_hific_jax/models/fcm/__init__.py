@@ -13,11 +13,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from fa_hific_jax.fidelity.position_norm import PositionNorm
 from fa_hific_jax.models.fcm.attention import Attention
+from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.fcm.group_norm_conv import GroupNormConv
 from fa_hific_jax.models.fcm.norm_relu_conv import NormReluConv
+from fa_hific_jax.models.layers import Features, Size
 
 LOCAL_KINDS = ("hific",)
 """Kinds whose output depends on nearby pixels alone, so that tiles decode like the whole image.
@@ -36,7 +39,7 @@ def frequency_complement(
     dtype: jnp.dtype = _FLOAT32,
     name: str | None = None,
 ) -> nn.Module:
-    """Returns the module of a kind for level 1 (the image's size) or 2 (half of it).
+    """Returns the module of a kind for level 1, the generator's finest, or for level 2.
 
     Every kind but "legacy" begins as the identity, so a generator that is warm-started from HiFiC
     begins as that HiFiC. "attention" has the residual module at level 1, as FA-VAE has at its
@@ -58,6 +61,23 @@ def frequency_complement(
     if kind == "attention" and level > 1:
         return Attention(width, dropout, dtype, name=name)
     return GroupNormConv(width, kind != "conv", dropout, dtype, name=name)
+
+
+def complemented(
+    module: nn.Module,
+    b: Features,
+    size: Size | None = None,
+    key: Key | None = None,
+    detail: Float[Array, " b"] | None = None,
+) -> tuple[Features, Features]:
+    """Returns C_i, and B_i with as much of what the module adds as `detail` in [0, 1] asks for.
+
+    That is B + detail (F - B), where F is what the generator goes on with at full detail.
+    """
+    c, full = module(b, size, key)  # pyright: ignore[reportCallIssue]
+    if detail is None:
+        return c, full
+    return c, b + detail.astype(b.dtype)[:, None, None, None] * (full - b)
 
 
 def scaled(params: Mapping[str, Any], share: float) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _mix_borders(
         runs = image[:, half : extent - half].reshape(b, borders, BLOCK, other, colors)
         mixed = jnp.einsum("ij,bkjwc->bkiwc", mix.astype(image.dtype), runs, precision=_PRECISION)
         if size is not None:
-            within = (jnp.arange(borders) + 1) * BLOCK < size[1 - axis]
+            within = (jnp.arange(borders, dtype=jnp.int32) + 1) * BLOCK < size[1 - axis]
             mixed = jnp.where(within[:, None, None, None], mixed, runs)
         mixed = mixed.reshape(b, borders * BLOCK, other, colors)
         ends = image[:, :half], image[:, extent - half :]

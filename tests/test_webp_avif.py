@@ -87,6 +87,20 @@ def avif(primaries: int, transfer: int) -> bytes:
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_in_avif_is_applied_once_and_foreseen(orientation):
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    blocks = np.kron(COLORS[:2, :3], np.ones((16, 16, 1), np.uint8))
+    data = saved(blocks, "AVIF", exif=exif.tobytes(), quality=100, subsampling="4:4:4")
+    expected = read_image(saved(blocks, exif=exif)).rgb
+    picture = read_image(data)
+    np.testing.assert_allclose(picture.rgb.astype(int), expected, atol=6)
+    assert picture.notes == () and image_size(data) == expected.shape[:2]
+
+
 @pytest.mark.parametrize("transfer", [1, 2, 13])
 def test_spaces_that_are_shown_as_srgb_touch_nothing(transfer):
     data = avif(1, transfer)
@@ -125,4 +139,10 @@ def test_kinds_that_need_more_than_pillow_are_named(monkeypatch):
 
 def test_jpeg_xl_is_read_where_its_plug_in_is_installed():
     pytest.importorskip("pillow_jxl")
-    check(saved(COLORS, "JXL", lossless=True), COLORS)
+    data = saved(COLORS, "JXL", lossless=True)
+    check(data, COLORS)
+    for cut in (20, len(data) // 2):
+        with pytest.raises(
+            UserError, match=r"\(it is damaged or incomplete\): give an intact file"
+        ):
+            read_image(data[:cut])

@@ -137,6 +137,16 @@ def test_kinds_that_need_more_than_pillow_are_named(monkeypatch):
         read_image(b"\xff\x0a" + bytes(64))
 
 
+def test_heic_is_read_where_its_plug_in_is_installed():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    blocks = np.kron(COLORS[:2, :3], np.ones((16, 16, 1), np.uint8))
+    data = saved(blocks, "HEIF", quality=100, exif=EXIF)
+    picture = read_image(data)
+    np.testing.assert_allclose(picture.rgb.astype(int).mean(), blocks.mean(), atol=2)
+    np.testing.assert_allclose(picture.rgb[8::16, 8::16].astype(int), COLORS[1::-1, 2::-1], atol=9)
+    assert picture.notes == () and image_size(data) == (32, 48)
+
+
 def test_jpeg_xl_is_read_where_its_plug_in_is_installed():
     pytest.importorskip("pillow_jxl")
     data = saved(COLORS, "JXL", lossless=True)

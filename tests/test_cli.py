@@ -262,6 +262,23 @@ def test_a_rate_that_the_smallest_file_exceeds_is_noted(models, capsys):
     assert "note:" not in capsys.readouterr().err
 
 
+def test_the_rate_that_is_asked_for_counts_transparency_and_metadata(models, monkeypatch):
+    alpha = image("a.png", bands=4)[..., 3]
+    exif = Image.Exif()
+    exif[0x0132] = "2019:05:06 07:08:09"
+    Image.open("a.png").save("b.png", exif=exif)
+    asked = []
+    monkeypatch.setattr(
+        FakeModel, "quality_for", lambda self, *args, **options: asked.append(options)
+    )
+    for name, flags in (("a", []), ("b", ["--keep-metadata"])):
+        run("compress", f"{name}.png", "--model", "gains", "--bpp", "0.4", *flags)
+    for options in asked:
+        np.testing.assert_array_equal(options["alpha"], alpha)
+    grown = Path("b.fahj").stat().st_size - Path("a.fahj").stat().st_size
+    assert asked[0]["reserved"] == 0 and asked[1]["reserved"] >= grown > 20
+
+
 def test_quality_rate_and_detail_reach_a_model_that_has_them(models):
     image("a.png", 6, 9)
     run("compress", "a.png", "--model", "gains", "--quality", "0.75")

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -370,6 +371,20 @@ def test_corrupt_image_is_named_and_the_others_are_measured(exported, images, tm
     (folder / "tall.png").unlink()
     with pytest.raises(UserError, match=r"^no image could be read: .*torn\.png"):
         evaluate([exported], tmp_path / "out2", images=str(folder), baselines=())
+
+
+def test_names_that_are_not_utf_8_of_one_picture_have_rows_each(exported, images, tmp_path):
+    folder = tmp_path / os.fsdecode(b"images\xfe")
+    folder.mkdir()
+    shutil.copy(images / "tall.png", folder / os.fsdecode(b"\xff\n.png"))
+    shutil.copy(images / "tall.png", folder / os.fsdecode(b"a\xff.png"))
+    (folder / os.fsdecode(b"torn\xff.png")).write_bytes(b"no image")
+    out = tmp_path / os.fsdecode(b"out\xff")
+    results = evaluate([exported], out, images=str(folder), **JPEG)
+    named = [row["image"] for row in results["rows"]]
+    assert len(set(named)) == 2 and named.count(named[0]) == named.count(named[-1]) == 3
+    assert "torn" in results["meta"]["skipped"][0]["image"]
+    assert (out / "report.html").read_text("utf-8")
 
 
 def test_codec_that_cannot_code_an_image_leaves_no_mean(exported, images, tmp_path, monkeypatch):

@@ -113,6 +113,26 @@ def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
     assert same_but_for_time(results) == same_but_for_time(whole_results)
 
 
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_one_signal_ends_an_evaluation_and_its_processes(models, images, tmp_path, how, code):
+    arguments = ["--models", models / "one", "--images", images, "--baselines", "jpeg,webp"]
+    process = start(*arguments, "--out", tmp_path, "--jobs", 2)
+    rows = tmp_path / "rows.jsonl"
+    deadline = time.monotonic() + 200
+    while not rows.exists() or rows.read_bytes().count(b"\n") < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    workers = children(process.pid)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code and err == ""
+    assert not (tmp_path / "results.json").exists() and not list(tmp_path.rglob("*.tmp"))
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "processes of --jobs outlive the one that started them"
+        time.sleep(0.05)
+
+
 def test_two_processes_share_the_images_and_the_first_merges(whole, tmp_path):
     arguments, undisturbed = whole
     address = f"127.0.0.1:{training_run.free_port()}"

@@ -23,8 +23,9 @@ STEPS = (3, 7)
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run with two checkpoints."""
-    path = epath.Path(tmp_path_factory.mktemp("run"))
+    """A run with two checkpoints, in a folder whose name would be a pattern for globs."""
+    path = epath.Path(tmp_path_factory.mktemp("run")) / "a [1]"
+    path.mkdir()
     checkpoints = Checkpoints(path, kept=2)
     for step in STEPS:
         params = coding_params(seed=step)

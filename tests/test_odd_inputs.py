@@ -77,8 +77,8 @@ def test_a_name_that_cannot_be_is_one_sentence(tmp_path, name):
     done = process("compress", name, cwd=tmp_path)
     assert done.returncode in (1, 2) and b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == 1
-    if "[" in name:
-        assert b"a [1].png: no such file" in done.stderr
+    reason = b"a [1].png: no such file" if "[" in name else b"File name too long"
+    assert reason in done.stderr
 
 
 @pytest.mark.parametrize("name", ["-x.png", "-o.png"])
@@ -128,8 +128,10 @@ def test_images_that_cannot_be_read_here_are_counted_and_named(monkeypatch, tmp_
         (tmp_path / name).touch()
     found = files.find([str(tmp_path)], image_names.suffixes())
     assert [file.path.name for file in found.files] == ["a.png"] and not found.unread
-    said = capfd.readouterr().err
-    assert "4 files left out: .cr2 cannot be read, .heic needs pillow-heif, .jxl needs" in said
+    counted = "4 files left out: .cr2 cannot be read, .heic needs pillow-heif, .jxl needs"
+    assert counted in capfd.readouterr().err
+    assert open_source(str(tmp_path)).names == ["a"]
+    assert counted in capfd.readouterr().err
 
 
 def test_a_plug_in_makes_its_suffix_one_of_those_that_are_read(monkeypatch):
@@ -185,6 +187,23 @@ def test_an_unreadable_file_is_named_and_the_others_are_done(models, locked, cap
     assert "in/locked.png: Permission denied" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["in/locked.png", "closed/b.png"])
+def test_what_cannot_be_read_by_its_name_is_named_too(models, locked, capsys, monkeypatch, name):
+    image("in/a.png")
+    image(name)
+    stat = os.stat
+
+    def refuse(path, *args, **kwargs):
+        if os.fspath(path) == "closed/b.png":  # in a folder that cannot be entered
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert run("compress", name, "in/a.png", "-o", "out") == 1
+    assert written("out") == ["a.fahj"]
+    assert f"error: {name}: Permission denied\n" in capsys.readouterr().err
+
+
 def test_an_input_without_images_is_named_behind_an_unreadable_folder(models, locked, capsys):
     image("in/a.png")
     Path("in/locked").mkdir()
@@ -208,6 +227,28 @@ def test_a_named_pipe_is_read_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert process("compress", "a.png", "-o", "c.fahj", cwd=tmp_path).returncode == 0
     assert (tmp_path / "b.fahj").read_bytes() == (tmp_path / "c.fahj").read_bytes()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no /dev/fd")
+def test_the_pipe_that_a_shell_substitutes_is_read_once(models, capsys):
+    pixels = image("a.png", 5, 7)
+
+    def substituted(name: str) -> str:
+        read, write = os.pipe()
+        os.write(write, Path(name).read_bytes())  # less than a pipe holds
+        os.close(write)
+        ends.append(read)
+        return f"/dev/fd/{read}"
+
+    ends: list[int] = []
+    assert run("compress", substituted("a.png"), "-o", "b.fahj") == 0
+    assert run("decompress", substituted("b.fahj"), "-o", "c.png") == 0
+    assert run("info", substituted("b.fahj")) == 0
+    for end in ends:
+        os.close(end)
+    assert "7 x 5 pixels" in capsys.readouterr().out
+    with Image.open("c.png") as opened:
+        np.testing.assert_array_equal(np.asarray(opened), pixels)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -361,7 +402,7 @@ def test_a_device_that_this_machine_lacks_is_one_sentence(platform):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"error: JAX_PLATFORMS is '{platform}', and JAX finds no such")
+    assert done.stderr.startswith(f"error: JAX_PLATFORMS is '{platform}', but JAX finds no such")
     assert done.stderr.count("\n") == 1
 
 
@@ -449,3 +490,46 @@ def test_a_damaged_entry_of_the_cache_is_removed_and_others_stay(tmp_path, monke
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert [path.name for path in tmp_path.iterdir()] == ["jit_other-56-cache"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of compiled programs of a user whose cache folder is empty."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], None)
+    compilation_cache.reset_cache()
+    yield tmp_path / "fa-hific" / "jax"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_a_program_whose_entry_is_damaged_is_compiled_and_kept_again(cache):
+    import jax
+
+    def compiled() -> list[Path]:
+        with runtime.orderly():
+            runtime.use_compile_cache()
+            assert np.asarray(jax.jit(lambda x: 3 * x + 1)(np.float32(2))) == 7
+        return sorted(cache.glob("*-cache"))
+
+    (entry,) = compiled()
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[:100])
+    jax.clear_caches()
+    assert compiled() == [entry] and len(entry.read_bytes()) > 0.9 * len(whole) > 100
+
+
+def test_the_cache_of_programs_is_trimmed_before_each_use(cache, monkeypatch):
+    monkeypatch.setattr(runtime, "CACHE_BYTES", 150)
+    cache.mkdir(parents=True)
+    for age, name in enumerate("ab"):
+        (cache / name).write_bytes(bytes(100))
+        os.utime(cache / name, (1e9 - age, 1e9 - age))
+    runtime.use_compile_cache()
+    assert [path.name for path in cache.iterdir()] == ["a"]

@@ -118,6 +118,34 @@ def test_damaged_files_are_left_out_counted_and_named(tmp_path, photos, capsys):
     assert sorted(pack.damaged(manifest))[1].startswith(f"{photos}/4.png: cannot be read")
 
 
+def test_what_cannot_be_searched_or_read_is_named_and_the_rest_is_packed(
+    tmp_path, photos, capsys, monkeypatch
+):
+    (photos / "locked").mkdir()
+    (photos / "raw.dng").touch()
+    scandir = os.scandir
+
+    def scan(path="."):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(SystemExit) as end:
+        run(photos, "-o", tmp_path / "out", "--shards", "1")
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert "8 images" in said.out and "1 file left out: .dng cannot be read" in said.err
+    assert said.err.endswith(f"error: {photos}/locked: Permission denied\n")
+
+
+def test_a_pipe_is_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path / "pipe.png", "-o", tmp_path / "out", "--shards", "1")
+    assert end.value.code == 2 and "pipe.png: is a pipe, but packing" in capsys.readouterr().err
+
+
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch):
     unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
     run(photos, "-o", unbroken, "--shards", "4")

@@ -151,6 +151,16 @@ def test_a_missing_gradio_is_named_with_its_extra(monkeypatch, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_a_gradio_that_lacks_a_package_is_not_called_missing(monkeypatch, capsys, tmp_path):
+    (tmp_path / "gradio.py").write_text("import socksio_that_is_not_there")
+    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        UserError, match="Gradio is installed but cannot be imported .*socksio_that"
+    ):
+        serve._gradio()
+
+
 def test_a_port_that_is_taken_is_named():
     def launch(**options):
         raise OSError("Cannot find empty port in range")

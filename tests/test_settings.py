@@ -174,6 +174,22 @@ def test_numbers_of_the_command_line_are_checked_before_they_are_parsed(text, se
         check_key("train.steps", text)
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("nan", "a finite"),
+        ("inf", "a finite"),
+        ("-1", "positive"),
+        ("0", "positive"),
+        ("x", "a fin"),
+    ],
+)
+@pytest.mark.parametrize("name", ["learning_rate", "discriminator_learning_rate"])
+def test_learning_rates_without_sense_are_refused(name, text, wanted):
+    with pytest.raises(UserError, match=rf"^optimizer\.{name} is .*: it must be {wanted}"):
+        check_key(f"optimizer.{name}", text)
+
+
 def test_a_checkpoint_that_lacks_later_keys_has_their_defaults():
     given = from_mapping(mapping())
     stored = json.loads(json.dumps(to_mapping(given)))

@@ -87,6 +87,20 @@ def avif(primaries: int, transfer: int) -> bytes:
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_in_avif_is_applied_once_and_foreseen(orientation):
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    blocks = np.kron(COLORS[:2, :3], np.ones((16, 16, 1), np.uint8))
+    data = saved(blocks, "AVIF", exif=exif.tobytes(), quality=100, subsampling="4:4:4")
+    expected = read_image(saved(blocks, exif=exif)).rgb
+    picture = read_image(data)
+    np.testing.assert_allclose(picture.rgb.astype(int), expected, atol=6)
+    assert picture.notes == () and image_size(data) == expected.shape[:2]
+
+
 @pytest.mark.parametrize("transfer", [1, 2, 13])
 def test_spaces_that_are_shown_as_srgb_touch_nothing(transfer):
     data = avif(1, transfer)
@@ -123,6 +137,22 @@ def test_kinds_that_need_more_than_pillow_are_named(monkeypatch):
         read_image(b"\xff\x0a" + bytes(64))
 
 
+def test_heic_is_read_where_its_plug_in_is_installed():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    blocks = np.kron(COLORS[:2, :3], np.ones((16, 16, 1), np.uint8))
+    data = saved(blocks, "HEIF", quality=100, exif=EXIF)
+    picture = read_image(data)
+    np.testing.assert_allclose(picture.rgb.astype(int).mean(), blocks.mean(), atol=2)
+    np.testing.assert_allclose(picture.rgb[8::16, 8::16].astype(int), COLORS[1::-1, 2::-1], atol=9)
+    assert picture.notes == () and image_size(data) == (32, 48)
+
+
 def test_jpeg_xl_is_read_where_its_plug_in_is_installed():
     pytest.importorskip("pillow_jxl")
-    check(saved(COLORS, "JXL", lossless=True), COLORS)
+    data = saved(COLORS, "JXL", lossless=True)
+    check(data, COLORS)
+    for cut in (20, len(data) // 2):
+        with pytest.raises(
+            UserError, match=r"\(it is damaged or incomplete\): give an intact file"
+        ):
+            read_image(data[:cut])

@@ -81,6 +81,8 @@ def open_image(parsed: ParsedFile) -> Image.Image:
         if not parsed.size or parsed.layout:
             raise
         raise ValueError(tiff.describe(parsed.pixels) + ", which Pillow does not read") from error
+    except RuntimeError as error:  # The message of the JPEG XL plug-in says how to build libjxl.
+        raise ValueError("it is damaged or incomplete") from error
     if image.format in ("EPS", "WMF"):  # Pillow would run external programs on them.
         raise ValueError("vector graphics; render it as PNG first")
     image.info.update(parsed.info)

@@ -169,7 +169,8 @@ class Loop:
 def _uncoded(image: SourceImage, point: Point) -> Row:
     """Returns the row of an image at a point, before it is coded."""
     versions = [__version__, jax.__version__]
-    parts = [image.sha256, point.codec, point.name, point.fingerprint, versions]
+    # With the name: of two images with the same pixels, each has its own row.
+    parts = [image.name, image.sha256, point.codec, point.name, point.fingerprint, versions]
     file, bits_file = images.decoded_files(image.name, point.codec, point.name)
     return Row(
         file=file,

@@ -37,7 +37,7 @@ class Row:
     height: int
     values: Mapping[str, float | None] = dataclasses.field(default_factory=dict)  # by metric
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)  # why one is None
-    key: str  # hash of everything that determines the coding
+    key: str  # hash of the name and of everything that determines the coding
     measured_with: str = ""  # hash of the metrics and of their weights
 
     def coded(self, size: int, seconds: tuple[float, float], **fields: Any) -> "Row":

@@ -139,6 +139,8 @@ def test_a_trainable_model_holds_every_parameter(workdir, tmp_path, dtype):
 
 def export_plain(workdir, folder, dtype):
     export(workdir, "-o", folder, "--dtype", dtype)
-    with pytest.raises(UserError, match="only training needs: .* export the model again with --trainable"):
+    with pytest.raises(
+        UserError, match="only training needs: .* export the model again with --trainable"
+    ):
         load_parameters(folder)
     return load_model(folder)

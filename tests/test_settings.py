@@ -1,4 +1,4 @@
-"""Settings: lossless as JSON, every mistake named with its mend, and no key that nothing reads."""
+"""Settings: lossless as JSON, every mistake named with its fix, and no key that nothing reads."""
 
 import ast
 import dataclasses

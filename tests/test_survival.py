@@ -369,7 +369,7 @@ def test_run_json_tells_how_each_start_came_about(unbroken):
     assert [start["first_step"] for start in record.read(workdir)["starts"]] == [0, 6]
 
 
-def test_held_out_images_are_looked_at_and_decide_what_is_best(tmp_path):
+def test_validation_images_are_measured_and_decide_what_is_best(tmp_path):
     settings = tiny_settings(
         **PLAIN,
         train__evaluate_every=3,

@@ -103,7 +103,7 @@ def test_splits_and_versions_are_chosen_by_the_name(folder, spec, count):
 def test_the_environment_names_the_folder_unless_the_config_does(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", folder)
     assert len(open_source("tfds:tiny_photos/small")) == 5
-    with pytest.raises(UserError, match=f"tiny_photos, nor is one in {tmp_path}"):
+    with pytest.raises(UserError, match=f"nor {tmp_path} has tiny_photos"):
         open_source("tfds:tiny_photos/small", str(tmp_path))
 
 

@@ -4,13 +4,12 @@ import functools
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.fidelity.variants import VARIANTS
-from fa_hific_jax.models.fcm import complemented, frequency_complement
+from fa_hific_jax.models.fcm import complemented
 from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.layers import (
     ChannelNorm,
@@ -87,11 +86,7 @@ class Generator(nn.Module):
             x, size = up(x, size), doubled(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             if self.fcm is not None and level <= 2:
-                kind, channels, dropout = self.fcm
-                name = f"fcm{level}"
-                fcm = frequency_complement(kind, level, channels, dropout, self.dtype, name)
-                level_key = None if key is None else jax.random.fold_in(key, level)
-                c, x = complemented(fcm, x, size, level_key, detail)
+                c, x = complemented(self.fcm, level, x, size, key, detail)
                 features.insert(0, c)
         conv = functools.partial(Conv, mode=variant.edges, dtype=self.dtype)
         image = conv(3, 7, kernel_init=self.last_init, name="conv_out")(x, size)

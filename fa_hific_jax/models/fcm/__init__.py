@@ -64,7 +64,8 @@ def frequency_complement(
 
 
 def complemented(
-    module: nn.Module,
+    fcm: tuple[str, int, float],
+    level: int,
     b: Features,
     size: Size | None = None,
     key: Key | None = None,
@@ -72,9 +73,22 @@ def complemented(
 ) -> tuple[Features, Features]:
     """Returns C_i, and B_i with as much of what the module adds as `detail` in [0, 1] asks for.
 
-    That is B + detail (F - B), where F is what the generator goes on with at full detail.
+    That is B + detail (F - B), where F is what the generator goes on with at full detail. To be
+    called in a compact method, which gets the module as "fcm1" or "fcm2". It computes in the dtype
+    of b.
+
+    Args:
+      fcm: kind, channels and dropout as `frequency_complement` takes them.
+      level: 1 or 2.
+      b: features of the level.
+      size: true size within b.
+      key: random key of the image, None outside training.
+      detail: share of each image, None for all of it.
     """
-    c, full = module(b, size, key)  # pyright: ignore[reportCallIssue]
+    kind, width, dropout = fcm
+    module = frequency_complement(kind, level, width, dropout, b.dtype, f"fcm{level}")
+    level_key = None if key is None else jax.random.fold_in(key, level)
+    c, full = module(b, size, level_key)  # pyright: ignore[reportCallIssue]
     if detail is None:
         return c, full
     return c, b + detail.astype(b.dtype)[:, None, None, None] * (full - b)

@@ -3,12 +3,11 @@
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.fcm import complemented, frequency_complement
+from fa_hific_jax.models.fcm import complemented
 from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.folded.layers import FOLD, Block, fold, unfold
 from fa_hific_jax.models.layers import Conv, Size, Upsample, doubled
@@ -67,11 +66,7 @@ class FoldedGenerator(nn.Module):
             for block in range(BLOCKS[level]):
                 x = Block(self.dtype, name=f"level{level}_block{block}")(x, size)
             if self.fcm is not None:
-                kind, channels, dropout = self.fcm
-                name = f"fcm{level}"
-                fcm = frequency_complement(kind, level, channels, dropout, self.dtype, name)
-                level_key = None if key is None else jax.random.fold_in(key, level)
-                c, x = complemented(fcm, x, size, level_key, detail)
+                c, x = complemented(self.fcm, level, x, size, key, detail)
                 features.insert(0, c)
         conv = functools.partial(Conv, dtype=self.dtype)
         last = conv(3 * FOLD**2, 3, kernel_init=self.last_init, name="conv_out")

@@ -86,22 +86,32 @@ def whole(models, images, tmp_path_factory):
     return arguments, out
 
 
-def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
-    arguments, undisturbed = whole
-    process = start(*arguments, "--out", tmp_path, "--jobs", 2)
-    rows = tmp_path / "rows.jsonl"
+def children_after_rows(process, rows):
+    """The workers of an evaluation, once it has written five rows."""
     deadline = time.monotonic() + 200
     while not rows.exists() or rows.read_bytes().count(b"\n") < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    workers = children(process.pid)
+    return children(process.pid)
+
+
+def wait_until_ended(workers):
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "processes of --jobs outlive the one that started them"
+        time.sleep(0.05)
+
+
+def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
+    arguments, undisturbed = whole
+    process = start(*arguments, "--out", tmp_path, "--jobs", 2)
+    rows = tmp_path / "rows.jsonl"
+    workers = children_after_rows(process, rows)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = rows.read_bytes().splitlines(keepends=True)
     assert not (tmp_path / "results.json").exists()
-    while any(map(is_running, workers)):
-        assert time.monotonic() < deadline, "processes of --jobs outlive the one that started them"
-        time.sleep(0.05)
+    wait_until_ended(workers)
 
     done(start(*arguments, "--out", tmp_path, "--jobs", 2))
     after = rows.read_bytes().splitlines(keepends=True)
@@ -117,20 +127,12 @@ def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
 def test_one_signal_ends_an_evaluation_and_its_processes(models, images, tmp_path, how, code):
     arguments = ["--models", models / "one", "--images", images, "--baselines", "jpeg,webp"]
     process = start(*arguments, "--out", tmp_path, "--jobs", 2)
-    rows = tmp_path / "rows.jsonl"
-    deadline = time.monotonic() + 200
-    while not rows.exists() or rows.read_bytes().count(b"\n") < 5:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    workers = children(process.pid)
+    workers = children_after_rows(process, tmp_path / "rows.jsonl")
     process.send_signal(how)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code and err == ""
     assert not (tmp_path / "results.json").exists() and not list(tmp_path.rglob("*.tmp"))
-    deadline = time.monotonic() + 10
-    while any(map(is_running, workers)):
-        assert time.monotonic() < deadline, "processes of --jobs outlive the one that started them"
-        time.sleep(0.05)
+    wait_until_ended(workers)
 
 
 def test_two_processes_share_the_images_and_the_first_merges(whole, tmp_path):

@@ -65,7 +65,7 @@ class AutoencoderOutput(NamedTuple):
 
 
 class DecoderState(NamedTuple):
-    """What the decoder's first stage, at the latents' size, hands to the second.
+    """Output of the decoder's first stage, which works at the latents' size.
 
     Both fields have the height and width of y_hat. A part that the model does not have is None.
     """
@@ -77,7 +77,7 @@ class DecoderState(NamedTuple):
 class Autoencoder(nn.Module):
     """The codec as a network: images in [0, 1], NHWC, of any size.
 
-    y is the sum of the analyzes that the model has, and x_hat the sum of the syntheses: those of
+    y is the sum of the analyses that the model has, and x_hat the sum of the syntheses: those of
     HiFiC's encoder and generator or of the folded ones, and those of the linear transform. This
     class alone decides what each of them needs beside the other.
 
@@ -124,8 +124,8 @@ class Autoencoder(nn.Module):
     ) -> AutoencoderOutput:
         """Codes and decodes x, with a key as in training, without a key as the codec does.
 
-        `quality` in [0, 1] chooses the rate of a model with gains, 1 without; other models have no
-        use for it. `detail` in [0, 1] is the share of the FCMs' features that is added, 1 without.
+        `quality` in [0, 1] chooses the rate of a model with gains, by default 1. `detail` in [0, 1]
+        is the share of the FCMs' features that is added, by default 1.
 
         In training y is rounded around its mean with straight-through gradients for the generator,
         and carries uniform noise for the rate (Minnen & Singh 2020). z is coded with noise too;

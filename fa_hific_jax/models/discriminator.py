@@ -1,4 +1,4 @@
-"""Discriminator: is this patch real, given the latents?"""
+"""Conditional patch discriminator: image and latents to one logit per patch."""
 
 from typing import Literal
 
@@ -20,11 +20,11 @@ from fa_hific_jax.models.layers import (
 from fa_hific_jax.settings.model import DiscriminatorConfig
 
 SPECTRAL = "spectral"
-"""Collection of the power iteration's vectors, the discriminator's only state."""
+"""Collection that holds the vectors of the power iteration, the discriminator's only state."""
 
 
-# What a 4x4 convolution with stride 2 needs to halve the size exactly, and one with stride 1 to
-# keep it, as TensorFlow's "SAME" splits it.
+# With these a 4x4 convolution of stride 2 halves the size exactly, and one of stride 1 keeps it.
+# They are those of TensorFlow's "SAME".
 HALVING_4X4: Padding = ((1, 1), (1, 1))
 KEEPING_4X4: Padding = ((1, 2), (1, 2))
 
@@ -32,10 +32,10 @@ KEEPING_4X4: Padding = ((1, 2), (1, 2))
 class SpectralConv(nn.Module):
     """Convolution of a padded input whose kernel is divided by its largest singular value.
 
-    Miyato et al. 2018: sigma = u^T W v with W of shape (outputs, rest); u and v are explicit state
-    in the collection "spectral", one power iteration each time it is applied with the collection
-    mutable, none otherwise. The gradient flows through W in sigma, not through u and v. W, u, v and
-    sigma are float32; the convolution is computed in `dtype`.
+    Miyato et al. 2018: sigma = u^T W v with W of shape (outputs, rest). The vectors u and v are
+    state in the collection "spectral". Applying the module makes one power iteration if the
+    collection is mutable, otherwise none. The gradient flows through W in sigma, not through u and
+    v. W, u, v and sigma are float32; the convolution is computed in `dtype`.
     """
 
     features: int
@@ -70,19 +70,21 @@ class SpectralConv(nn.Module):
 class Discriminator(nn.Module):
     """Conditional patch discriminator of HiFiC (Mentzer et al. 2020, fig. 2 and appendix A).
 
-    It sees the image beside a context: y_hat through a 3x3 convolution, enlarged 16 times by
-    nearest neighbors. Then 4x4 convolutions with LeakyReLU(0.2), and one to a logit per patch.
+    Its input is the image and, as further channels, a context: y_hat after a 3x3 convolution,
+    upsampled 16 times by nearest neighbors. 4x4 convolutions with LeakyReLU(0.2) follow, and a head
+    that returns one logit per patch.
 
-    In the PyTorch HiFiC (src/network/discriminator.py) all of them have stride 2 and a spectral
-    norm, the head is 1x1, and neither head nor context has a spectral norm; edges are reflected.
-    In the original (archs.py) the last of them has stride 1, the head is 4x4, everything has a
-    spectral norm, and there are zeros around. (The paper's figure has stride 1 and a 1x1 head.)
+    In the PyTorch HiFiC (src/network/discriminator.py) all 4x4 convolutions have stride 2 and a
+    spectral norm. The head is 1x1, head and context have no spectral norm, and edges are reflected.
+    In the original (archs.py) the last 4x4 convolution has stride 1, the head is 4x4, every
+    convolution has a spectral norm, and edges are padded with zeros. (The paper's figure has stride
+    1 and a 1x1 head.)
 
     Attributes:
-      config: widths.
+      config: widths of the convolutions and channels of the context.
       variant: key of VARIANTS.
-      input_range: of the images it judges, "symmetric" for -1 to 1: those in [0, 1] are mapped.
-      dtype: in which convolutions are computed; parameters and logits are float32.
+      input_range: range of the convolutions' input; "symmetric" maps images to [-1, 1].
+      dtype: data type of the convolutions; parameters and logits are float32.
     """
 
     config: DiscriminatorConfig
@@ -94,9 +96,9 @@ class Discriminator(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w 3"], y_hat: Float[Array, "b hy wy cy"]
     ) -> Float[Array, "b hd wd 1"]:
-        """Logits (positive: real) of images in [0, 1], image i judged with latents i.
+        """Returns logits (positive: real) of images in [0, 1] and their latents.
 
-        x may be smaller than 16 times y_hat where the image was padded; the context is cropped.
+        If the codec padded the image, x is smaller than 16 times y_hat, and the context is cropped.
         """
         x = ops.at_least_float32(x)
         if self.input_range == "symmetric":

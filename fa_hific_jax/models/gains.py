@@ -39,18 +39,18 @@ class Gains(nn.Module):
         )
 
     def gain(self, quality: Float[Array, " b"]) -> Float[Array, "b 1 1 c"]:
-        """What y is multiplied by before it is rounded."""
+        """Returns the factors of y before it is rounded."""
         return jnp.exp(interpolate(self.log_gain, quality))[:, None, None]
 
     def inverse(self, quality: Float[Array, " b"]) -> Float[Array, "b 1 1 c"]:
-        """What y_hat is multiplied by before the generator."""
+        """Returns the factors of y_hat before the generator."""
         return jnp.exp(interpolate(self.log_inverse, quality))[:, None, None]
 
 
 def interpolate(
     table: Float[Array, "qualities c"], quality: Float[Array, " b"]
 ) -> Float[Array, "b c"]:
-    """Rows of the table at qualities in [0, 1], linearly between neighbors; outside, the ends."""
+    """Returns rows of the table, interpolated linearly at qualities that are clipped to [0, 1]."""
     last = table.shape[0] - 1
     place = jnp.clip(quality, 0.0, 1.0) * last
     below = jnp.clip(jnp.floor(place), 0, last - 1).astype(jnp.int32)

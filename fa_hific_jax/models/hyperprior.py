@@ -23,7 +23,7 @@ _GLOROT = nn.initializers.glorot_uniform()
 
 
 class HyperAnalysis(nn.Module):
-    """z of y, at a quarter of its size: 3x3, then two stride-2 5x5 convolutions, ReLU between.
+    """Latents y to z, at a quarter of their size: a 3x3 and two stride-2 5x5 convolutions.
 
     Attributes:
       channels: channels of z and inside the network (paper: 320).
@@ -50,12 +50,12 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperSynthesis(nn.Module):
-    """One parameter of the coding distribution, of the size of y: mirror of HyperAnalysis.
+    """Hyper-latents to one parameter of y's coding distribution, the mirror of HyperAnalysis.
 
     Attributes:
       channels: channels inside the network.
       latent_channels: channels of y.
-      initial: output before training, roughly; one number, or one for each channel.
+      initial: approximate output before training, one number or one for each channel.
       dtype: data type of the convolutions.
       log_unit: initial logarithm of the unit in which each channel of the output is expressed, the
         parameter LOG_UNIT; () for outputs without such a parameter.
@@ -75,7 +75,7 @@ class HyperSynthesis(nn.Module):
 
     @nn.compact
     def __call__(self, z_hat: HyperLatents) -> Latents:
-        # Rounded z begins as all zeros: without biases no ReLU would be open to its gradient.
+        # z_hat is zero at first. Without biases no ReLU would pass a gradient to it.
         random_bias = nn.initializers.normal(0.1)
         x = z_hat.astype(self.dtype)
         for layer in range(2):

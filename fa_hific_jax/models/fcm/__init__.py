@@ -1,4 +1,4 @@
-"""Frequency complement modules (FCM): the detail that a generator level adds to itself.
+"""Frequency complement modules (FCM), which add detail to a level of the generator.
 
 FA-VAE (Lin et al., CVPR 2023; oppo-us-research/FA-VAE) introduced them. The FA-HiFiC authors put
 one after each of the two finest upsamplings of HiFiC. A module of any kind is called
@@ -71,11 +71,10 @@ def complemented(
     key: Key | None = None,
     detail: Float[Array, " b"] | None = None,
 ) -> tuple[Features, Features]:
-    """Returns C_i, and B_i with as much of what the module adds as `detail` in [0, 1] asks for.
+    """Returns C_i, and B + detail (F - B), where the module returns F for features B.
 
-    That is B + detail (F - B), where F is what the generator goes on with at full detail. To be
-    called in a compact method, which gets the module as "fcm1" or "fcm2". It computes in the dtype
-    of b.
+    Call it in a compact method: the module becomes a submodule named "fcm1" or "fcm2". It computes
+    in the dtype of b.
 
     Args:
       fcm: kind, channels and dropout as `frequency_complement` takes them.
@@ -83,7 +82,7 @@ def complemented(
       b: features of the level.
       size: true size within b.
       key: random key of the image, None outside training.
-      detail: share of each image, None for all of it.
+      detail: share in [0, 1] for each image, None for 1.
     """
     kind, width, dropout = fcm
     module = frequency_complement(kind, level, width, dropout, b.dtype, f"fcm{level}")

@@ -20,23 +20,23 @@ _SCORES = 2**26
 
 
 class Attention(nn.Module):
-    """C = GroupNorm, then one transformer encoder layer over all positions; goes on with B + C.
+    """C = GroupNorm and one transformer encoder layer over all positions; continues with B + C.
 
-    The layer is PyTorch's TransformerEncoderLayer as FA-VAE uses it: up to 8 heads (the most that
-    divide the channels), norms after each sum, ReLU, no code of position. Its output takes the
-    place of B in FA-VAE; it is added here, from a last gain of zero, for the sake of warm starts.
-    FA-VAE also drops out attention weights, which would take a random number for each pair of
-    positions.
+    The layer is PyTorch's TransformerEncoderLayer as FA-VAE uses it: at most 8 heads (the largest
+    number that divides the channels), a norm after each sum, ReLU, and no position encoding. In
+    FA-VAE its output replaces B. Here it is added, and its last gain begins at zero, so that a warm
+    start begins as the model that it starts from. FA-VAE also drops out attention weights, which
+    would take one random number for each pair of positions.
 
-    FA-VAE has it at the latents' size, 256 positions of a 256x256 image; at half the image's size
-    there are 16384, and 98304 of a 768x512 one. Queries are taken a few at a time, so memory grows
-    with the number of positions, but time with its square: 256x256 takes some 15 seconds on two CPU
-    cores, 768x512 takes 36 times as long.
+    FA-VAE applies it at the latents' size, with 256 positions for an image of 256x256. At half the
+    image's size there are 16384 positions, or 98304 for 768x512. Queries are processed in groups,
+    so memory grows linearly with the number of positions. Time grows with its square: an image of
+    256x256 takes about 15 seconds on two CPU cores, one of 768x512 takes 36 times as long.
 
     Attributes:
-      width: of the hidden layer (FA-VAE: 2048).
-      dropout: share zeroed in training (FA-VAE: 0.1).
-      dtype: of the products with weights.
+      width: channels of the hidden layer (FA-VAE: 2048).
+      dropout: share of the activations that is set to zero in training (FA-VAE: 0.1).
+      dtype: data type of the products with weights.
     """
 
     width: int
@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 class TokenNorm(nn.Module):
-    """LayerNorm: each position normalized over its channels, then gain and offset."""
+    """LayerNorm: normalizes each position over its channels, then applies gain and offset."""
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
@@ -88,7 +88,7 @@ class TokenNorm(nn.Module):
 def _attend(
     queries: Tokens, keys: Tokens, values: Tokens, within: Bool[Array, " n"] | None
 ) -> Tokens:
-    """softmax(q k / sqrt(d)) v for each query and head, over the keys that lie inside."""
+    """Returns softmax(q k / sqrt(d)) v for each query and head, over the keys inside the image."""
     batch, n, heads, d = queries.shape
 
     def answer(query: Float[Array, "b heads d"]) -> Float[Array, "b heads d"]:
@@ -98,6 +98,6 @@ def _attend(
         return jnp.einsum("bhn,bnhd->bhd", nn.softmax(scores), values)
 
     at_once = min(n, max(1, _SCORES // (batch * heads * n)))
-    # Backwards, the weights are computed again rather than kept.
+    # The backward pass computes the weights again instead of storing them.
     answers = jax.lax.map(jax.checkpoint(answer), queries.swapaxes(0, 1), batch_size=at_once)
     return answers.swapaxes(0, 1)

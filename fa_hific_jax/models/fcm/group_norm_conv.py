@@ -12,9 +12,9 @@ from fa_hific_jax.models.layers import Conv, Features, Size
 class GroupNormConv(nn.Module):
     """F(B) = GroupNorm, SiLU, 3x3 convolution, GroupNorm, SiLU, dropout, 3x3 convolution.
 
-    FA-VAE's convolutional module has C = F(B) and goes on with B + C. Its residual module has
-    C = B + F(B) and goes on with C: the two differ in what the loss compares. FA-VAE has as many
-    channels inside as outside.
+    FA-VAE's convolutional module has C = F(B) and continues with B + C. Its residual module has
+    C = B + F(B) and continues with C. They differ only in the C that the loss compares. FA-VAE has
+    as many channels inside as outside.
 
     Attributes:
       width: channels inside.

@@ -1,1 +1,1 @@
-"""A linear transform beside encoder and generator, and the hyperprior that suits its latents."""
+"""The linear path: a transform beside encoder and generator, and the hyperprior of its latents."""

@@ -1,4 +1,4 @@
-"""The hyperprior of latents that are coefficients of a transform."""
+"""Hyperprior for latents that are coefficients of a transform."""
 
 import functools
 
@@ -15,15 +15,16 @@ from fa_hific_jax.models.linear.hyperprior_init import PRIOR_SPREAD, around, hyp
 from fa_hific_jax.models.linear.transform import spread
 
 MAX_LOG_SCALE = float(np.log(SCALE_TABLE[-1])) + 1.0
-"""Bound of a logarithmic scale: above the last scale that is coded differently, and far below
+"""Upper bound of a logarithmic scale, above the largest scale of the coding tables and far below
 those at which exp overflows."""
 
 
 class CoefficientHyperprior(nn.Module):
     """Mean-scale hyperprior for channels whose sizes differ by orders of magnitude.
 
-    It has the networks of `models.hyperprior.Hyperprior`. The analysis sees arcsinh(y) and its
-    magnitude, the synthesis puts out logarithms of scales, and means in a learned unit per channel.
+    It has the networks of `models.hyperprior.Hyperprior`. Its analysis sees arcsinh(y) and the
+    magnitude of that. Its synthesis returns logarithms of scales, and means in a unit that is
+    learned for each channel.
     Its initial parameters are those of `hyperprior_init`.
 
     Attributes:

@@ -1,12 +1,14 @@
-"""What the hyperprior of a linear path begins with: the local size of coefficients, by band.
+"""Initial kernels of the linear path's hyperprior, which code the local magnitude of each band.
 
-From random kernels the hyper-latents of a model whose latents are coefficients of a transform die
-out: what they cost is felt from the first step, what they are good for only once analysis and
-synthesis agree on a meaning. So they are given one. A band is the latents of one color and one
-octave of squared frequency. The analysis begins with the mean of |arcsinh(y)| over a band and over
-2x2 latents, and the four of these to a hyper-latent's place are four of its channels; the synthesis
-puts them in their places again, interpolates, and makes the logarithm of the scale from them. All
-of it is trained like any other kernel, and the other channels begin small.
+If the kernels are random, the hyper-latents of transform coefficients die out. Their rate counts
+from the first step, but they help only once analysis and synthesis agree on a meaning. So they
+begin with one.
+
+A band holds the latents of one color and one octave of squared frequency. The analysis begins as
+the mean of |arcsinh(y)| over a band and over 2x2 latents. Each hyper-latent covers four such means,
+and they become four of its channels. The synthesis puts them back in their places, interpolates,
+and turns them into the logarithm of the scale. All kernels are trained, and the other channels
+begin small.
 """
 
 from typing import Any, NamedTuple
@@ -22,23 +24,23 @@ from fa_hific_jax.models.linear.transform import bands, spread
 Kernel = Float[np.ndarray, "_ _ _ _"]
 
 RESOLUTION = 2.0
-"""Steps of a hyper-latent to one unit of |arcsinh(y)|."""
+"""Quantization steps of a hyper-latent per unit of |arcsinh(y)|."""
 
 SLOPE = 1.3
-"""How much the logarithm of a scale grows with |arcsinh(y)|: 1 where y is large, more below."""
+"""Growth of the logarithm of a scale per unit of |arcsinh(y)|: 1 for large y, more for small y."""
 
 USUAL_GAIN = 0.4
-"""About the gain of y in the middle of the qualities."""
+"""Approximate gain of y at the middle quality."""
 
 PRIOR_SPREAD = 1.5
-"""Initial spread of the prior of hyper-latents; a few of them reach 8, most begin near 0."""
+"""Initial spread of the hyper-latents' prior. Most hyper-latents begin near 0, a few reach 8."""
 
 OTHERS = 0.1
-"""How large random kernels are beside these, of what they would be alone."""
+"""Factor on the random kernels that are added to these."""
 
 
 class HyperpriorInit(NamedTuple):
-    """Initial kernels of analysis and synthesis of scales, first layer first, and its last bias."""
+    """Initial kernels of the analysis and of the scale synthesis, and last bias of the latter."""
 
     analysis: tuple[Kernel, Kernel, Kernel]
     synthesis: tuple[Kernel, Kernel, Kernel]
@@ -46,7 +48,7 @@ class HyperpriorInit(NamedTuple):
 
 
 def hyperprior_init(channels: int, latent_channels: int) -> HyperpriorInit:
-    """For `channels` hyper-latents; bands for which they do not suffice are left out."""
+    """Returns the kernels for `channels` hyper-latents, and so at most channels / 4 bands."""
     band = bands(latent_channels)
     count = min(int(band.max()) + 1, channels // 4)
     member = np.equal.outer(band, np.arange(count)).astype(np.float64)  # (cy, bands)
@@ -66,7 +68,7 @@ def hyperprior_init(channels: int, latent_channels: int) -> HyperpriorInit:
     scales[1, 1, :count] = SLOPE * member.T
 
     usual = USUAL_GAIN * spread(latent_channels)
-    magnitude = np.arcsinh(0.8 * usual)  # about the mean, of a Gaussian
+    magnitude = np.arcsinh(0.8 * usual)  # E|y| of a Gaussian is about 0.8 sigma
     expected = member.T @ magnitude / np.maximum(member.sum(0), 1)
     log_scale = np.log(usual) - SLOPE * member @ expected
     return HyperpriorInit((magnitudes, averages, places), (back, between, scales), log_scale)

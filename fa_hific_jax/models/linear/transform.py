@@ -1,16 +1,15 @@
-"""A linear transform of 16x16 blocks beside encoder and generator, begun as a lapped DCT.
+"""Linear transform of 16x16 blocks beside encoder and generator, which begins as a lapped DCT.
 
-With it the networks need not learn to carry an image through latents, which takes a plain HiFiC
-most of its training: the model begins as a transform codec of JPEG's kind with a learned entropy
-model, and the networks learn what to add to its latents and to its pictures. The transforms of
-blocks are trained with the rest.
+A plain HiFiC spends most of its training on learning to carry an image through latents. With this
+transform the model begins as a transform codec of JPEG's kind with a learned entropy model. The
+networks learn what to add to its latents and to its pictures. The transform is trained with them.
 
-Blocks alone would show where few bits are spent. So pixels on both sides of each border between
-blocks are mixed before the transform and after it, which makes a lapped transform of it: the DCT
-behind a pre-filter (Tran, Liang & Tu 2003, "Lapped transform via time-domain pre- and
-post-filtering"), the biorthogonal one of Malvar (1998, "Biorthogonal and nonuniform lapped
-transforms for transform coding with reduced blocking and ringing artifacts"), by which a mean is
-painted as a smooth bump that overlaps its neighbors and has no edge. The filters are not trained.
+At low rates, separate blocks would be visible. So the pixels on both sides of each border between
+blocks are mixed before the analysis and after the synthesis, which makes it a lapped transform: a
+DCT behind a pre-filter (Tran, Liang & Tu 2003, "Lapped transform via time-domain pre- and
+post-filtering"). The filter is the biorthogonal one of Malvar (1998, "Biorthogonal and nonuniform
+lapped transforms for transform coding with reduced blocking and ringing artifacts"). It spreads the
+mean of a block as a smooth bump that overlaps the neighbors. The filters are not trained.
 """
 
 import flax.linen as nn
@@ -29,12 +28,12 @@ BLOCK = 16
 """Side of a block in pixels."""
 
 FINEST_STEP = 1 / 10
-"""Step, for images in [0, 1], in which the orthonormal coefficients of an untrained model are
-rounded at a gain of 1."""
+"""Quantization step of an untrained model's orthonormal coefficients at a gain of 1, for images in
+[0, 1]."""
 
 CHROMA = 6.0
-"""How much higher a frequency of color differences counts, in square, when the coefficients are
-chosen: their power is so much lower in photographs."""
+"""Factor on the squared frequency of color differences when coefficients are chosen. The power of
+color differences in photographs is that much lower."""
 
 # The image itself passes here: TPUs would otherwise round it to 8 bits.
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -42,14 +41,14 @@ _PRECISION = jax.lax.Precision.HIGHEST
 _LEVELS = 2.0, 0.55, 0.28
 _FALL = 0.66
 _OF_MEANS = 3.0
-"""Standard deviation of a coefficient in photographs: level of its color, over (1 + squared
-frequency)^fall, and more of the mean; fitted to halved photographs."""
+"""Model of a coefficient's standard deviation in photographs, fitted to photographs at half size:
+the level of its color over (1 + squared frequency)^fall, times a factor for means."""
 
 _COLORS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 
 
 class LinearAnalysis(nn.Module):
-    """Transform of each block of an image in [0, 1] to one vector of latents.
+    """Transforms each block of an image in [0, 1] to one vector of latents.
 
     Attributes:
       latent_channels: channels of y, at most BLOCK_VALUES.
@@ -70,7 +69,7 @@ class LinearAnalysis(nn.Module):
 
 
 class LinearSynthesis(nn.Module):
-    """Image, 16 times as large as y_hat, in which each vector of latents makes one block."""
+    """Transforms each vector of latents to one block of an image, 16 times as large as y_hat."""
 
     @nn.compact
     def __call__(
@@ -87,11 +86,11 @@ class LinearSynthesis(nn.Module):
 
 
 def border_filter() -> Float[np.ndarray, "16 16"]:
-    """The pre-filter: what becomes of the `BLOCK` pixels around a border, half on each side.
+    """Returns the matrix of the pre-filter for the `BLOCK` pixels around a border.
 
-    Their even part passes; their odd part goes through V = J C2^T D C4 J, where C2 and C4 are
-    DCT-II and DCT-IV, J turns the order round and D multiplies the lowest coefficient by sqrt(2).
-    At an image's edge, mirrored, there is no odd part, and so nothing to do.
+    It keeps the even part of the pixels and multiplies the odd part by V = J C2^T D C4 J. C2 and C4
+    are DCT-II and DCT-IV, J reverses the order, and D multiplies the lowest coefficient by sqrt(2).
+    At a mirrored edge of the image the odd part is zero, so edges are not filtered.
     """
     half = BLOCK // 2
     gains = np.ones(half)
@@ -104,7 +103,7 @@ def border_filter() -> Float[np.ndarray, "16 16"]:
 
 
 def spread(count: int) -> Float[np.ndarray, " count"]:
-    """About the standard deviation of each of the `count` lowest coefficients of y, untrained."""
+    """Returns the approximate standard deviation of each of the `count` lowest coefficients."""
     order = _order(count)
     color, square = order // BLOCK**2, _squares().ravel()[order % BLOCK**2]
     means = np.where(square == 1, _OF_MEANS, 1.0)
@@ -112,7 +111,10 @@ def spread(count: int) -> Float[np.ndarray, " count"]:
 
 
 def bands(count: int) -> Int[np.ndarray, " count"]:
-    """Band of each coefficient, an octave of squared frequency in one color; -1 of means."""
+    """Returns the band of each coefficient: its color and octave of squared frequency.
+
+    Means have no band, -1.
+    """
     order = _order(count)
     color, square = order // BLOCK**2, _squares().ravel()[order % BLOCK**2]
     kind = np.where(square == 1, -1, 100 * color + np.floor(np.log2(square)).astype(int))
@@ -121,9 +123,9 @@ def bands(count: int) -> Int[np.ndarray, " count"]:
 
 
 def dct_basis(count: int) -> Float[np.ndarray, "v count"]:
-    """The orthonormal DCT-II of color blocks: its `count` lowest coefficients, lowest first.
+    """Returns the `count` lowest basis vectors of the orthonormal DCT-II of color blocks.
 
-    Colors are taken as their sum and two differences, in which R, G and B are little correlated.
+    The colors are the sum of R, G and B and two differences, which are hardly correlated.
     """
     cosines = np.asarray(scipy.fft.dct(np.eye(BLOCK), norm="ortho", axis=0))
     basis = np.einsum("uy,vx,kc->kuvyxc", cosines, cosines, _COLORS).reshape(BLOCK_VALUES, -1)
@@ -133,9 +135,9 @@ def dct_basis(count: int) -> Float[np.ndarray, "v count"]:
 def _mix_borders(
     image: Float[Array, "b h w 3"], mix: Float[np.ndarray, "16 16"], size: Size | None
 ) -> Float[Array, "b h w 3"]:
-    """Each run of pixels around a border between blocks, of rows and of columns, times a matrix.
+    """Returns the image with the pixels around each border between blocks multiplied by `mix`.
 
-    With a `size`, only borders within the part of that size at the top left.
+    With a `size`, only the borders within that part, at the top left, are mixed.
     """
     for axis in (0, 1):
         image = jnp.swapaxes(image, 1, 2)

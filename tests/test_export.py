@@ -132,7 +132,12 @@ def test_a_trainable_model_holds_every_parameter(workdir, tmp_path, dtype):
     assert sorted(leaves) == sorted(expected)
     for name, leaf in leaves.items():
         assert leaf.dtype == np.float32
-        np.testing.assert_array_equal(leaf, np.asarray(expected[name], dtype))
+        if dtype == "float16" and "/synthesis_" in name and name.endswith("kernel"):
+            # It comes from the integers of the coding tables.
+            error = np.abs(leaf - expected[name]).max(axis=(0, 1, 2))
+            assert np.all(error <= 2.0**-15 * np.abs(expected[name]).max(axis=(0, 1, 2))), name
+        else:
+            np.testing.assert_array_equal(leaf, np.asarray(expected[name], dtype))
     plain = export_plain(workdir, tmp_path / "plain", dtype)
     assert load_model(tmp_path / "model").model_id == plain.model_id
 

@@ -145,6 +145,23 @@ def calibration_latents(
     return np.moveaxis(drawn, 0, -1).astype(np.int32)
 
 
+def without_kernels(
+    params_hyperprior: Mapping[str, Any], synthesis: IntegerSynthesis
+) -> dict[str, Any]:
+    """Returns parameters of a `Hyperprior` with an "exponent" in the place of the kernels here.
+
+    `with_kernels` restores them from the integers, to 2**-15 of the largest weight of a channel.
+    """
+    return _with_networks(params_hyperprior, synthesis, _exponent_for_kernel)
+
+
+def with_kernels(
+    params_hyperprior: Mapping[str, Any], synthesis: IntegerSynthesis
+) -> dict[str, Any]:
+    """Inverse of `without_kernels`; the kernels are float32."""
+    return _with_networks(params_hyperprior, synthesis, _kernel_for_exponent)
+
+
 def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
     """Returns all integers under flat names, to be stored with the model."""
     arrays = {"thresholds": synthesis.thresholds}
@@ -265,6 +282,40 @@ def _in_unit(params: Mapping[str, Any]) -> dict[str, Any]:
     unit = np.exp(np.asarray(params[LOG_UNIT], np.float64))
     last = {name: np.asarray(leaf) * unit for name, leaf in params["conv2"]["Conv_0"].items()}
     return dict(params) | {"conv2": {"Conv_0": last}}
+
+
+def _with_networks(params_hyperprior: Mapping[str, Any], synthesis, of_layer) -> dict[str, Any]:
+    """Returns the parameters with `of_layer(params, kernel of the integers)` for each layer."""
+    changed = dict(params_hyperprior)
+    for name, network in (("synthesis_mean", synthesis.mean), ("synthesis_scale", synthesis.scale)):
+        params = dict(params_hyperprior[name])
+        for key, layer in zip(KERNELS, network, strict=True):
+            unit = np.exp(np.float64(params.get(LOG_UNIT, 0.0))) if key == "conv2" else 1.0
+            inner = params[key].get("Conv_0")
+            replaced = of_layer(inner or params[key], _stands_for(layer) / unit)
+            params[key] = {"Conv_0": replaced} if inner else replaced
+        changed[name] = params
+    return changed
+
+
+def _stands_for(layer: Layer) -> Float64[np.ndarray, "k k i o"]:
+    """Returns the float kernel of a layer but for a power of two.
+
+    Its exponent is that of the inputs less, in a hidden layer, that of the outputs.
+    """
+    return layer.kernel * _power(-layer.shift)
+
+
+def _exponent_for_kernel(params: Mapping[str, Any], stands_for: np.ndarray) -> dict[str, Any]:
+    place = np.unravel_index(np.argmax(np.abs(stands_for)), stands_for.shape)
+    ratio = np.abs(np.float64(params["kernel"][place])) / max(np.abs(stands_for[place]), 1e-300)
+    exponent = np.int32(np.rint(np.log2(ratio))) if ratio > 0 else np.int32(0)
+    return {"bias": params["bias"], "exponent": np.asarray(exponent)}
+
+
+def _kernel_for_exponent(params: Mapping[str, Any], stands_for: np.ndarray) -> dict[str, Any]:
+    kernel = stands_for * _power(params["exponent"])
+    return {"bias": params["bias"], "kernel": kernel.astype(np.float32)}
 
 
 def _quantize_network(params: Mapping[str, Any], latents: list[Values]) -> Network:

@@ -4,7 +4,8 @@ model.json           format version, id, shape of the networks, origin of the mo
 weights.safetensors  encoder, hyper-analysis and generator
 tables.safetensors   what encoder and decoder must share: coding tables, integer hyper-synthesis
 training.safetensors float hyper-synthesis and prior, only if the model can be trained further;
-                     coding uses their integer versions in the tables instead
+                     coding uses their integer versions in the tables instead, from which a model of
+                     float16 takes the kernels of the hyper-synthesis for training too
 """
 
 import dataclasses
@@ -18,11 +19,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, named, nested
+from fa_hific_jax.codec.integer_synthesis import with_kernels, without_kernels
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.declare import build
@@ -63,12 +66,7 @@ def save_model(
         _TABLES: save(_contiguous(entropy_arrays(model.entropy))),
     }
     if to_train_on is not None:
-        rest = {
-            name: np.asarray(leaf, model.weights)
-            for name, leaf in flat(jax.device_get(to_train_on)).items()
-            if name not in weights
-        }
-        files[_TRAINING] = save(_contiguous(rest))
+        files[_TRAINING] = save(_contiguous(_training_arrays(model, to_train_on, weights)))
     description = {
         "format": FORMAT,
         "id": model.model_id.hex(),
@@ -144,11 +142,34 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
             f"{folder}: was exported without the parameters that only training needs: use the "
             "folder of the training run, or export the model again with --trainable"
         )
-    leaves: dict[str, np.ndarray] = {}
-    for name in (_WEIGHTS, _TRAINING):
-        leaves |= _read_arrays(folder / name, description["sha256"])
-    leaves = named(leaves)
+    weights, tables, training = (
+        _read_arrays(folder / name, description["sha256"])
+        for name in (_WEIGHTS, _TABLES, _TRAINING)
+    )
+    leaves = named(weights | training)
+    if any(name.endswith("/exponent") for name in training):
+        params = unflatten_dict(leaves, sep="/")
+        synthesis = entropy_from_arrays(tables).synthesis
+        params["hyperprior"] = with_kernels(params["hyperprior"], synthesis)
+        leaves = flatten_dict(params, sep="/")
     return description["origin"], {n: leaf.astype(np.float32) for n, leaf in leaves.items()}
+
+
+def _training_arrays(
+    model: Model, params: Mapping[str, Any], weights: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns what training needs beside the weights and tables, in the type of the weights.
+
+    float16 has fewer digits than the kernels in the tables, float32 has more.
+    """
+    params = dict(jax.device_get(params))
+    if model.weights == "float16":
+        params["hyperprior"] = without_kernels(params["hyperprior"], model.entropy.synthesis)
+    return {
+        name: leaf if leaf.dtype == np.int32 else np.asarray(leaf, model.weights)
+        for name, leaf in flat(params).items()
+        if name not in weights
+    }
 
 
 def config_of(stored: Mapping[str, Any]) -> ModelConfig:

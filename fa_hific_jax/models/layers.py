@@ -16,15 +16,15 @@ from fa_hific_jax.models.convolution import convolve
 Features = Float[Array, "b h w c"]
 Resized = Float[Array, "b _ _ _"]
 Size = tuple[Int[Array, ""], Int[Array, ""]]
-"""Height and width of the true image within an array: rows and columns beyond are of no meaning.
+"""Height and width of the true image at the top left of an array; the rest has no meaning.
 
-With it one compiled program serves images of many sizes, and each comes out as if its array had
-had its size. Convolutions reflect, or see zeros, at the true border.
+With it one compiled program serves images of many sizes, with the results that arrays of the true
+sizes would have. Convolutions reflect, or see zeros, at the true border.
 """
 
 
 def same_padding(kernel: int) -> Padding:
-    """Padding of an odd kernel that is centered on its output pixel."""
+    """Returns the padding with which an odd kernel is centered on its output pixel."""
     return ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2))
 
 
@@ -34,9 +34,9 @@ def pad(
     mode: Literal["reflect", "constant"],
     size: Size | None = None,
 ) -> Resized:
-    """x with rows and columns added: reflected without repeating the edge, or zeros.
+    """Returns x with rows and columns added: reflected without repeating the edge, or zeros.
 
-    With a size the added values begin at the true border, on top of what lies beyond it.
+    With a size the added values begin at the true border and replace what lies beyond it.
     """
     if size is None:
         return jnp.pad(x, ((0, 0), *padding, (0, 0)), mode=mode)
@@ -52,12 +52,12 @@ def pad(
 
 
 def halved(size: Size | None) -> Size | None:
-    """The true size after a stride of 2, of an even size."""
+    """Returns the true size after a stride of 2, for an even size."""
     return None if size is None else (size[0] // 2, size[1] // 2)
 
 
 def doubled(size: Size | None) -> Size | None:
-    """The true size after an upsampling."""
+    """Returns the true size after an upsampling."""
     return None if size is None else (2 * size[0], 2 * size[1])
 
 
@@ -78,7 +78,7 @@ class Conv(nn.Module):
       mode: "reflect" or "constant" (zeros).
       kernel_init: initial kernel; Glorot uniform as in the Keras layers of the original HiFiC.
       bias_init: initial bias.
-      dtype: in which the convolution is computed; parameters are float32.
+      dtype: data type of the convolution; parameters are float32.
     """
 
     features: int
@@ -108,11 +108,11 @@ class Conv(nn.Module):
 
 
 def interpolating(key, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
-    """A kernel that interpolates between pixels (linearly if 3x3) and mixes channels at random.
+    """Returns a kernel that interpolates between pixels (linearly if 3x3) and mixes channels.
 
-    With independent random taps the four phases of the output are four unrelated functions of the
-    input, a checkerboard that training has to undo at every level first; phases that begin alike
-    (Aitken et al. 2017) spare it that.
+    If all taps are random, the four phases of the output are unrelated functions of the input, and
+    training has to remove this checkerboard at every level first. So the phases begin alike (Aitken
+    et al. 2017), and only the mixing of channels is random.
     """
     side = shape[0]
     taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
@@ -121,15 +121,15 @@ def interpolating(key, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
 
 
 class Upsample(nn.Module):
-    """Transposed convolution that exactly doubles the size.
+    """Transposed convolution that exactly doubles the size, the adjoint of a stride-2 convolution.
 
-    The adjoint of a zero-padded stride-2 convolution. The kernel is stored as the one that
-    correlates with the zero-dilated input (PyTorch's flipped in both spatial axes, input and output
-    channels swapped); `center` of its taps lie before the one on the output pixel itself, by
-    default kernel // 2 (`padding=kernel // 2, output_padding=1` of PyTorch's ConvTranspose2d). It
-    is computed as one convolution of the small input that puts out the four phases of the large
-    one, interleaved afterwards: XLA's gradients of dilated convolutions are several times slower on
-    a CPU.
+    The stored kernel correlates with the zero-dilated input: it is PyTorch's kernel flipped in both
+    spatial axes, with input and output channels swapped. `center` taps lie before the one on the
+    output pixel itself, by default kernel // 2, as for PyTorch's ConvTranspose2d with
+    `padding=kernel // 2, output_padding=1`.
+
+    One convolution of the small input computes the four phases of the output, which are then
+    interleaved. On a CPU, XLA's gradients of dilated convolutions are several times slower.
     """
 
     features: int
@@ -155,14 +155,8 @@ class Upsample(nn.Module):
         phases = phases.reshape(taps, 2, taps, 2, *shape[2:])[:, ::-1, :, ::-1]
         phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, x.shape[-1], -1)
         edges = (reach, taps - 1 - reach)
-        x = pad(x, ((0, 0), (0, 0)), "constant", size)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            phases.astype(self.dtype),
-            (1, 1),
-            (edges, edges),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        x = pad(x.astype(self.dtype), (edges, edges), "constant", size)
+        y = convolve(x, phases.astype(self.dtype))
         batch, height, width, _ = y.shape
         y = y.reshape(batch, height, width, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
         y = y.reshape(batch, 2 * height, 2 * width, self.features)
@@ -172,10 +166,10 @@ class Upsample(nn.Module):
 class ChannelNorm(nn.Module):
     """Normalization of each pixel over its channels, with a gain and an offset per channel.
 
-    (x - mean) / sqrt(var + 1e-3) * gamma + beta, var being the unbiased variance (division by
-    C - 1) as in HiFiC (tensorflow/compression, models/hific/archs.py). It has no statistics of its
-    own, mixes no positions, and so behaves the same in training, in tiles and at every size.
-    Computed in float32, returned in the dtype of its input.
+    It computes (x - mean) / sqrt(var + 1e-3) * gamma + beta, where var is the unbiased variance
+    (division by C - 1) as in HiFiC (tensorflow/compression, models/hific/archs.py). It keeps no
+    statistics and mixes no positions, so training, tiles and whole images of any size agree. It
+    computes in float32 and returns the dtype of its input.
     """
 
     @nn.compact

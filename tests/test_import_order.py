@@ -20,10 +20,8 @@ ORDER = (
     ("codec", "checkpoints"),
     ("training", "evaluation", "convert"),
     ("demo", "pillow"),
-    ("commands",),
-    ("train", "eval"),
     ("cli",),
-    ("__main__",),
+    ("train", "eval", "__main__"),
 )
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}
 # Those of the extras: a plain installation has none of them.

@@ -290,7 +290,8 @@ def test_an_interrupt_that_a_callback_loses_still_ends_the_command():
 
 LOST_IN_EVAL = """
 import gc, os, signal, time
-from fa_hific_jax import eval, interrupts
+from fa_hific_jax import interrupts
+from fa_hific_jax.cli import eval
 
 def main(*_):
     def lose(phase, info):

@@ -13,8 +13,9 @@ PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
     ("errors", "ops", "spectra", "streams"),
-    ("settings", "writing", "blur"),
+    ("writing", "blur"),
     ("fidelity", "interrupts"),
+    ("settings",),
     ("entropy", "losses", "data"),
     ("models", "metrics"),
     ("codec", "checkpoints"),

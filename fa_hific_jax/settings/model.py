@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fa_hific_jax.fidelity.variants import VARIANTS
 from fa_hific_jax.settings.declare import (
     NOT_NEGATIVE,
     SHARE,
@@ -13,14 +14,8 @@ from fa_hific_jax.settings.declare import (
     setting,
 )
 
-VARIANTS = ("pytorch", "tensorflow")
-"""Values of `model.variant`: the implementation of HiFiC whose networks are used."""
-
 FCM_KINDS = ("hific", "conv", "residual", "attention", "legacy")
 """Values of `model.fcm`: kinds of frequency complement modules."""
-
-LEGACY_SIDE = 256
-"""Side in pixels of the only images that the FCM kind "legacy" takes."""
 
 LINEAR_PATHS = ("none", "beside", "alone")
 """Values of `model.linear_path`."""

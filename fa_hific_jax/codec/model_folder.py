@@ -25,8 +25,7 @@ from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, named, nested
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.settings.declare import build
-from fa_hific_jax.settings.model import LATER, ModelConfig
+from fa_hific_jax.settings.model import ModelConfig, config_of
 from fa_hific_jax.writing import write_folder
 
 FORMAT = 1
@@ -149,14 +148,6 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
         leaves |= _read_arrays(folder / name, description["sha256"])
     leaves = named(leaves)
     return description["origin"], {n: leaf.astype(np.float32) for n, leaf in leaves.items()}
-
-
-def config_of(stored: Mapping[str, Any]) -> ModelConfig:
-    """Returns the config from its JSON; raises a TypeError for missing or unknown fields."""
-    names = {field.name for field in dataclasses.fields(ModelConfig)}
-    if odd := names ^ set(LATER | dict(stored)):
-        raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
-    return build(ModelConfig, "model", stored)
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
-from fa_hific_jax.codec import bitstream, shipped
+from fa_hific_jax.codec import SUFFIX, bitstream, shipped
 from fa_hific_jax.errors import UserError
 
 FORMAT = "FAHJ"
-EXTENSION = ".fahj"
 
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -116,5 +115,5 @@ def _model(name: str) -> Any:
 
 Image.register_open(FORMAT, FahjImageFile, _accept)
 Image.register_save(FORMAT, _save)
-Image.register_extension(FORMAT, EXTENSION)
+Image.register_extension(FORMAT, SUFFIX)
 Image.register_mime(FORMAT, "image/x-fahj")

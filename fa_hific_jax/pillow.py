@@ -13,7 +13,6 @@ the one that comes with the package.
 
 import functools
 import io
-import os
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ class FahjImageFile(ImageFile.ImageFile):
         """
         if self._file:
             try:
-                rgb, alpha = _model(_model_name()).decompress_picture(self._file)
+                rgb, alpha = _model(shipped.model_to_use()).decompress_picture(self._file)
             except UserError as error:
                 raise OSError(str(error)) from error
             pixels = rgb if alpha is None else np.dstack([rgb, alpha])
@@ -86,7 +85,7 @@ def _save(image: Image.Image, file: Any, filename: object) -> None:
     if options.get("quality") is not None:
         given["quality"] = float(options["quality"])
     try:
-        model = _model(os.fspath(options.get("model") or _model_name()))
+        model = _model(shipped.model_to_use(options.get("model")))
         file.write(model.compress(rgb, alpha=alpha, **given))
     except UserError as error:
         raise OSError(str(error)) from error
@@ -100,10 +99,6 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode not in _PLAIN:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: convert the image to RGB")
     return np.asarray(image.convert("RGB")), None
-
-
-def _model_name() -> str:
-    return os.environ.get("FA_HIFIC_MODEL") or shipped.DEFAULT
 
 
 @functools.lru_cache(maxsize=2)

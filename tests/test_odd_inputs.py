@@ -19,12 +19,13 @@ from test_cli import ROOT, image, models, run, wait_until_caught, written  # noq
 
 from fa_hific_jax import errors, interrupts, streams
 from fa_hific_jax.cli import files, runtime, serve, values
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
 
 COMMAND = [sys.executable, str(ROOT / "tests/fake_model.py")]
-ENV = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+ENV = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
 ENV.pop("PYTHONUNBUFFERED", None)
 
 

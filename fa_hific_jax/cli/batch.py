@@ -14,6 +14,7 @@ from fa_hific_jax import interrupts
 from fa_hific_jax.cli import files, runtime, values
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError, one_line, reason, say, shown
 
 # Errors that may concern a single file; JAX raises a RuntimeError when memory runs out.
@@ -86,7 +87,7 @@ def code(
     if not jobs:
         end(unread)
         return
-    name = runtime.model_to_use(args.model)
+    name = shipped.model_to_use(args.model)
     with runtime.orderly(), files.open_streams(jobs) as contents:
         from fa_hific_jax.codec.model_folder import load_model
 

@@ -266,20 +266,24 @@ def path_name(text: str) -> str:
     return expanded
 
 
+def _path(text: str) -> Path:
+    return Path(path_name(text))
+
+
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments that the commands for published weights share."""
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=path_name,
+        type=_path,
         help=".npz file to write (default: in the cache folder)",
     )
     parser.add_argument(
         "--from",
         dest="folder",
         metavar="FOLDER",
-        type=path_name,
+        type=_path,
         help="convert the published files in this folder instead of downloading them",
     )
 

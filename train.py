@@ -1,9 +1,8 @@
-"""`python train.py` in the repository; what it does stands in fa_hific_jax/train.py."""
+"""`python train.py` in the repository: the same as `fa-hific train`."""
 
 from fa_hific_jax.errors import reported
 
-with reported():  # JAX may refuse a variable of the environment when it is loaded.
-    from fa_hific_jax.train import start
-
 if __name__ == "__main__":
+    with reported():  # JAX may refuse a variable of the environment when it is loaded.
+        from fa_hific_jax.cli.train import start
     start()

@@ -14,10 +14,10 @@ _BLOCK = 16
 
 
 def gaussian_blur(x: Image, sigma: Float[Array, ""], size: int) -> Image:
-    """Returns each channel of x convolved with `gaussian_kernel(size, sigma)`, borders reflected.
+    """Returns each channel of x convolved with a Gaussian, borders reflected.
 
-    The result has the shape of x, which may have any size. Differentiable in x and sigma; computed
-    in float32, in float64 for float64 x.
+    The kernel is that of `separable_blur`. The result has the shape of x, which may have any size.
+    Differentiable in x and sigma; computed in float32, in float64 for float64 x.
 
     Raises:
       UserError: size is even or not in 3 to 15.
@@ -27,21 +27,12 @@ def gaussian_blur(x: Image, sigma: Float[Array, ""], size: int) -> Image:
     return separable_blur(at_least_float32(x), sigma, size, "reflect")
 
 
-def gaussian_kernel(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
-    """Returns exp(-(u^2 + v^2) / (2 sigma^2)), scaled to sum 1, for u and v from -(size // 2) on.
-
-    Differentiable in sigma, which must be positive. A kernel of even size, which only the legacy
-    blur uses, has its peak below and to the right of the center.
-
-    Raises:
-      UserError: size is not in 3 to 15.
-    """
-    kernel = _gaussian_1d(size, sigma)
-    return kernel[:, None] * kernel[None, :]
-
-
 def separable_blur(x: Image, sigma: Float[Array, ""], size: int, mode: str) -> Features:
-    """Returns each channel of x convolved with the kernel of `gaussian_kernel`, in x's dtype.
+    """Returns each channel of x convolved with a Gaussian kernel, in x's dtype.
+
+    The kernel is exp(-(u^2 + v^2) / (2 sigma^2)), scaled to sum 1, for u and v from -(size // 2)
+    on. One of even size, which only the legacy blur uses, has its peak below and to the right of
+    the center. The blur is differentiable in sigma, which must be positive.
 
     `mode` is that of `jnp.pad` for the size // 2 rows and columns that are added at every border.
 

@@ -19,7 +19,8 @@ from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError, shown
-from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
+from fa_hific_jax.models.autoencoder import init_parameters
+from fa_hific_jax.settings.model import ModelConfig, config_of
 
 FOLDER = "checkpoints"
 _SCHEMES = ("gs", "s3", "az", "hf")
@@ -191,12 +192,14 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
         return restored["autoencoder"], restored["training"]
 
-    def restore_autoencoder(self, step: int, autoencoder) -> Any:
-        """Returns only the item "autoencoder" of a checkpoint: the parameters of the model.
-
-        The argument is a pytree that gives the expected shapes, dtypes and shardings.
-        """
-        args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(autoencoder))
+    def restore_autoencoder(self, step: int, config: ModelConfig) -> Any:
+        """Returns only the item "autoencoder" of a checkpoint, on one device."""
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0)),
+        )
+        args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(abstract))
         with self._naming_damage(step):
             return self._manager.restore(step, args=args)["autoencoder"]
 
@@ -350,28 +353,35 @@ def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
     return checkpoints, step
 
 
-def load_autoencoder(workdir: epath.Path, given: settings_lib.Settings) -> tuple[Any, int]:
-    """Returns the autoencoder's parameters in the newest checkpoint, on one device, and its step.
+def load_autoencoder(
+    workdir: epath.Path, given: settings_lib.Settings | None = None, called: str = "--workdir"
+) -> tuple[Any, int, dict[str, Any], ModelConfig]:
+    """Returns the autoencoder in the newest checkpoint: parameters, step, settings and its config.
+
+    The parameters are on one device; the settings are those of the run, as a nested dict. If
+    `given` is not None, its settings are returned instead. `called` is the name of the option that
+    gave `workdir`, for error messages.
 
     Raises:
-      UserError: the folder or its checkpoints are missing, or the checkpoint was made with other
-        `model` settings than `given`.
+      UserError: the folder or its checkpoints are missing, this version does not have the networks
+        of the checkpoint, or it was made with other `model` settings than `given`.
     """
-    checkpoints, step = newest(workdir, "--workdir")
-    checkpoints.check_settings(step, given, ["model"])
-    params = restore_on_device(checkpoints, step, given.model)
+    checkpoints, step = newest(workdir, called)
+    if given is not None:
+        checkpoints.check_settings(step, given, ["model"])
+        known, config = settings_lib.to_mapping(given), given.model
+    else:
+        known = checkpoints.settings(step)
+        try:
+            config = config_of(known["model"])
+        except TypeError as error:
+            raise UserError(
+                f"the checkpoint in {workdir} is of a version with other networks ({error}): "
+                "evaluate it with the version that wrote it"
+            ) from error
+    params = checkpoints.restore_autoencoder(step, config)
     checkpoints.close()
-    return params, step
-
-
-def restore_on_device(checkpoints: Checkpoints, step: int, config: ModelConfig) -> Any:
-    """Returns the parameters of a checkpoint's autoencoder on one device."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0)),
-    )
-    return checkpoints.restore_autoencoder(step, abstract)
+    return params, step, known, config
 
 
 def is_there(path: epath.Path) -> bool:

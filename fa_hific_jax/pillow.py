@@ -13,17 +13,15 @@ the one that comes with the package.
 
 import functools
 import io
-import os
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from fa_hific_jax.codec import bitstream, shipped
+from fa_hific_jax.codec import SUFFIX, bitstream, shipped
 from fa_hific_jax.errors import UserError
 
 FORMAT = "FAHJ"
-EXTENSION = ".fahj"
 
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -60,7 +58,7 @@ class FahjImageFile(ImageFile.ImageFile):
         """
         if self._file:
             try:
-                rgb, alpha = _model(_model_name()).decompress_picture(self._file)
+                rgb, alpha = _model(shipped.model_to_use()).decompress_picture(self._file)
             except UserError as error:
                 raise OSError(str(error)) from error
             pixels = rgb if alpha is None else np.dstack([rgb, alpha])
@@ -87,7 +85,7 @@ def _save(image: Image.Image, file: Any, filename: object) -> None:
     if options.get("quality") is not None:
         given["quality"] = float(options["quality"])
     try:
-        model = _model(os.fspath(options.get("model") or _model_name()))
+        model = _model(shipped.model_to_use(options.get("model")))
         file.write(model.compress(rgb, alpha=alpha, **given))
     except UserError as error:
         raise OSError(str(error)) from error
@@ -103,10 +101,6 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(image.convert("RGB")), None
 
 
-def _model_name() -> str:
-    return os.environ.get("FA_HIFIC_MODEL") or shipped.DEFAULT
-
-
 @functools.lru_cache(maxsize=2)
 def _model(name: str) -> Any:
     from fa_hific_jax.codec.model_folder import load_model
@@ -116,5 +110,5 @@ def _model(name: str) -> Any:
 
 Image.register_open(FORMAT, FahjImageFile, _accept)
 Image.register_save(FORMAT, _save)
-Image.register_extension(FORMAT, EXTENSION)
+Image.register_extension(FORMAT, SUFFIX)
 Image.register_mime(FORMAT, "image/x-fahj")

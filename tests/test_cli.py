@@ -24,7 +24,7 @@ from fa_hific_jax import interrupts
 from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.main import COMMANDS, main
 from fa_hific_jax.cli.progress import Progress, _clock
-from fa_hific_jax.codec import bitstream
+from fa_hific_jax.codec import bitstream, shipped
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.models.autoencoder import Autoencoder
@@ -44,7 +44,7 @@ def models(monkeypatch, tmp_path):
 
     module = types.SimpleNamespace(load_model=load_model)
     monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model_folder", module)
-    monkeypatch.setenv(runtime.MODEL_VARIABLE, "verbatim")
+    monkeypatch.setenv(shipped.MODEL_VARIABLE, "verbatim")
     monkeypatch.chdir(tmp_path)
     return loaded
 
@@ -206,7 +206,7 @@ def test_a_wrong_command_changes_nothing_and_says_why(models, capsys, arguments,
 
 def test_without_a_choice_the_shipped_model_codes(models, monkeypatch):
     image("a.png")
-    monkeypatch.delenv(runtime.MODEL_VARIABLE)
+    monkeypatch.delenv(shipped.MODEL_VARIABLE)
     run("compress", "a.png")
     run("decompress", "a.fahj", "-o", "b.png")
     assert [model.name for model in models] == ["lite", "lite"]
@@ -515,7 +515,7 @@ def test_help_of_every_command_starts_light_and_gives_an_example():
 
 def started(*arguments) -> subprocess.Popen:
     """The command line with the fake model, in a process of its own."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
     command = [sys.executable, "tests/fake_model.py", *map(str, arguments)]
     return subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
@@ -597,7 +597,7 @@ def test_the_real_codec_runs_as_a_process_and_says_nothing_else(
     done = as_a_process("compress", "in", "single.png", "-o", "out", "--model", real_model)
     assert done.returncode == 0 and done.stdout == ""
     assert re.fullmatch(r"5/5 images, [\d.]+ MB/s in [\d.]+ s\n", done.stderr), done.stderr
-    monkeypatch.setenv(runtime.MODEL_VARIABLE, str(real_model))
+    monkeypatch.setenv(shipped.MODEL_VARIABLE, str(real_model))
     done = as_a_process("decompress", "out", "-o", "back")
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -22,7 +22,7 @@ LINES = [(page, line) for page in PAGES for line in commands(read(page))]
 
 def flags_of(script: str) -> set[str]:
     """Names of the flags that train or eval defines."""
-    tree = ast.parse((ROOT / "fa_hific_jax" / f"{script}.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / "fa_hific_jax" / "cli" / f"{script}.py").read_text("utf-8"))
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     return {
         ast.literal_eval(call.args[0])

@@ -503,7 +503,7 @@ def test_folder_that_is_no_model_is_named(tmp_path):
 
 
 def test_parameters_come_back_to_the_bit(workdir):
-    params, step = load_autoencoder(workdir, settings_of())
+    params, step, *_ = load_autoencoder(workdir, settings_of())
     assert step == STEP
     jax.tree.map(np.testing.assert_array_equal, params, parameters(seed=3))
 
@@ -528,7 +528,7 @@ def test_training_state_of_another_shape_is_refused(workdir, rows, more):
 
 
 def test_other_losses_than_in_training_may_be_evaluated(workdir):
-    _, step = load_autoencoder(workdir, settings_of(loss__ffl=0.0))
+    step = load_autoencoder(workdir, settings_of(loss__ffl=0.0))[1]
     assert step == STEP
 
 

@@ -13,17 +13,16 @@ PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
     ("errors", "ops", "spectra", "streams"),
-    ("settings", "writing", "blur"),
+    ("writing", "blur"),
     ("fidelity", "interrupts"),
+    ("settings",),
     ("entropy", "losses", "data"),
     ("models", "metrics"),
     ("codec", "checkpoints"),
     ("training", "evaluation", "convert"),
     ("demo", "pillow"),
-    ("commands",),
-    ("train", "eval"),
     ("cli",),
-    ("__main__",),
+    ("train", "eval", "__main__"),
 )
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}
 # Those of the extras: a plain installation has none of them.

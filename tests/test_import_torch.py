@@ -158,7 +158,7 @@ def test_the_command_writes_a_folder_that_inference_and_training_read(tmp_path, 
 
     imported = import_checkpoint(path, Options())
     settings = tiny_settings(**TINY, loss__gan=0.15, init_from=str(folder))
-    params, step = load_autoencoder(workdir_path(str(folder)), settings)
+    params, step, *_ = load_autoencoder(workdir_path(str(folder)), settings)
     assert step == 70
     jax.tree.map(np.testing.assert_array_equal, params, imported.autoencoder)
 

@@ -19,12 +19,13 @@ from test_cli import ROOT, image, models, run, wait_until_caught, written  # noq
 
 from fa_hific_jax import errors, interrupts, streams
 from fa_hific_jax.cli import files, runtime, serve, values
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
 
 COMMAND = [sys.executable, str(ROOT / "tests/fake_model.py")]
-ENV = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+ENV = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
 ENV.pop("PYTHONUNBUFFERED", None)
 
 
@@ -290,7 +291,8 @@ def test_an_interrupt_that_a_callback_loses_still_ends_the_command():
 
 LOST_IN_EVAL = """
 import gc, os, signal, time
-from fa_hific_jax import eval, interrupts
+from fa_hific_jax import interrupts
+from fa_hific_jax.cli import eval
 
 def main(*_):
     def lose(phase, info):

@@ -27,7 +27,7 @@ from test_cli import (  # noqa: F401  (models: a fixture)
 from tiny_settings import tiny_settings
 
 from fa_hific_jax import streams
-from fa_hific_jax.cli import runtime
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.pixels import is_decoded, write_image
 from fa_hific_jax.convert import published
 from fa_hific_jax.data import pack
@@ -38,7 +38,7 @@ from fa_hific_jax.writing import write
 
 def process(*arguments, **options) -> subprocess.CompletedProcess:
     """The command line with the fake model, in a process of its own."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
     command = [sys.executable, str(ROOT / "tests/fake_model.py"), *map(str, arguments)]
     return subprocess.run(command, env=env, capture_output=True, timeout=60, **options)
 
@@ -74,7 +74,7 @@ def test_what_is_wrong_with_standard_input_is_said_with_its_name(tmp_path):
 def test_the_wait_for_the_other_end_of_a_pipe_can_be_ended(tmp_path, arguments):
     image(str(tmp_path / "a.png"))
     os.mkfifo(tmp_path / "pipe")
-    env = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
     command = [sys.executable, str(ROOT / "tests/fake_model.py"), "compress", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=env, cwd=tmp_path, stdin=pipe, stderr=pipe) as process:
@@ -89,7 +89,7 @@ def test_the_wait_for_the_other_end_of_a_pipe_can_be_ended(tmp_path, arguments):
 def test_standard_output_may_be_closed(tmp_path):
     image(str(tmp_path / "a.png"))
     command = f"{sys.executable} {ROOT}/tests/fake_model.py compress a.png -o - >&-"
-    env = os.environ | {"PYTHONPATH": str(ROOT), runtime.MODEL_VARIABLE: "verbatim"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
     done = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True)
     assert done.returncode == 1 and b"standard output is closed" in done.stderr
     assert b"Traceback" not in done.stderr and written(str(tmp_path)) == ["a.png"]
@@ -152,13 +152,13 @@ def test_what_stands_at_the_output_keeps_its_link_and_its_permissions(models, co
 
 def test_the_second_of_two_runs_without_force_is_refused(models, monkeypatch, capsys):
     image("a.png")
-    real = runtime.model_to_use
+    real = shipped.model_to_use
 
     def meanwhile(given):
         write("a.fahj", b"of another process")
         return real(given)
 
-    monkeypatch.setattr(runtime, "model_to_use", meanwhile)
+    monkeypatch.setattr(shipped, "model_to_use", meanwhile)
     assert run("compress", "a.png") == 1
     assert capsys.readouterr().err.startswith("error: a.png: a.fahj: exists already: give --force")
     assert Path("a.fahj").read_bytes() == b"of another process"

@@ -53,7 +53,7 @@ def test_a_finished_run_is_left_as_it_is(unbroken):
 
 def test_checkpoints_hold_the_model_and_its_settings(unbroken):
     state, workdir = unbroken
-    params, step = load_autoencoder(workdir, tiny_settings())
+    params, step, *_ = load_autoencoder(workdir, tiny_settings())
     assert step == 6
     for ours, theirs in zip(leaves(params), leaves(state.params["autoencoder"]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -121,7 +121,7 @@ def test_a_checkpoint_gives_the_running_mean_to_inference_and_all_to_the_run(tmp
     assert jax.tree.structure(resumed) == jax.tree.structure(state)
     for ours, theirs in zip(leaves(resumed), leaves(state), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    params, _ = load_autoencoder(epath.Path(tmp_path), settings)
+    params = load_autoencoder(epath.Path(tmp_path), settings)[0]
     latest = state.params["autoencoder"]
     for module, moved in (("generator", 1.0), ("encoder", 0.0)):
         for ours, theirs in zip(leaves(params[module]), leaves(latest[module]), strict=True):
@@ -135,7 +135,7 @@ def test_a_diverging_run_stops_by_name_and_keeps_its_last_good_checkpoint(tmp_pa
     with pytest.raises(UserError, match=r"2 steps in a row were not finite, up to step [5678] \("):
         diverging = {"optimizer__learning_rate": 1e30, "train__max_nonfinite": 1}
         train(tiny_settings(**diverging, train__steps=9), workdir)
-    _, step = load_autoencoder(workdir, tiny_settings())
+    step = load_autoencoder(workdir, tiny_settings())[1]
     assert step == 3
 
 

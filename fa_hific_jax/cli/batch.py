@@ -2,20 +2,19 @@
 
 import argparse
 import contextlib
-import io
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fa_hific_jax import interrupts
-from fa_hific_jax.cli import files, values
+from fa_hific_jax.cli import files, runtime, values
 from fa_hific_jax.cli.files import Job
 from fa_hific_jax.cli.progress import Progress
-from fa_hific_jax.cli.runtime import MODEL_HELP
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError, one_line, reason, say, shown
 
 # Errors that may concern a single file; JAX raises a RuntimeError when memory runs out.
@@ -29,12 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
     """
     parser.add_argument("inputs", nargs="+", type=files.source_name, metavar="INPUT", help=inputs)
     parser.add_argument("-o", "--output", type=files.target_name, metavar="OUT", help=output)
-    parser.add_argument(
-        "--model",
-        type=files.path_name,
-        metavar="FOLDER",
-        help=MODEL_HELP,
-    )
+    parser.add_argument("--model", type=files.path_name, metavar="FOLDER", help=runtime.MODEL_HELP)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="overwrite existing files")
     existing.add_argument(
@@ -77,20 +71,51 @@ def plan_jobs(
     return jobs, [*unread, *files.not_whole(every, jobs)]
 
 
-def image_sizes(
-    jobs: Sequence[Job],
-    contents: files.Contents,
-    size_of: Callable[[io.BufferedIOBase], tuple[int, int]],
-) -> dict[Path, tuple[int, int]]:
-    """Returns (height, width) by source, as `size_of` reads it from the open file.
+def code(
+    args: argparse.Namespace, jobs: list[Job], unread: list[str], steps_of: Callable[..., Any]
+) -> None:
+    """Codes the jobs with the model of --model; exits with code 1 after naming those that failed.
 
-    Sources whose size cannot be read are left out; they fail when their turn comes.
+    Args:
+      args: the arguments of the command, with those of `add_arguments`.
+      jobs: the files to read and write.
+      unread: a sentence for each input that cannot be used.
+      steps_of: steps_of(args, name of the model, model, say) returns the functions size(open file),
+        which gives height and width, read(job, open file), work(result of read, plan of the model)
+        and write(job, result of work). say(line) prints a line above the progress.
     """
-    sizes = {}
-    for job in jobs:
-        with contextlib.suppress(UserError, OSError), files.opened(job.source, contents) as file:
-            sizes[job.source] = size_of(file)
-    return sizes
+    if not jobs:
+        end(unread)
+        return
+    name = shipped.model_to_use(args.model)
+    with runtime.orderly(), files.open_streams(jobs) as contents:
+        from fa_hific_jax.codec.model_folder import load_model
+
+        runtime.use_compile_cache()
+        model = load_model(name)
+        size, read, work, write = steps_of(args, name, model, lambda line: progress.say(line))
+        sizes = {}
+        for job in jobs:  # A source whose size cannot be read fails when its turn comes.
+            with (
+                contextlib.suppress(UserError, OSError),
+                files.opened(job.source, contents) as file,
+            ):
+                sizes[job.source] = size(file)
+        plan = model.plan(list(sizes.values()))
+        pixels = {path: height * width for path, (height, width) in sizes.items()}
+
+        def read_opened(job):
+            with files.opened(job.source, contents) as file:
+                return read(job, file)
+
+        def write_missing(job, done):
+            with files.leaving_existing(args.skip_existing):
+                write(job, done)
+
+        steps = read_opened, lambda item: work(item, plan), write_missing
+        with Progress(len(jobs), sum(pixels.values())) as progress:
+            failures = run(jobs, pixels, steps, args.jobs, progress)
+    end([*unread, *failures])
 
 
 def run(

@@ -25,9 +25,11 @@ exit codes:
 """
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
-from fa_hific_jax.cli import batch, files, runtime, values
-from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write as write_file
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         inputs="image, folder (searched for images at any depth), glob, or - for standard input",
         output="file to write for a single image, folder for several, or - for standard output; "
-        f"default: NAME{files.COMPRESSED} beside each image, or standard output if the image comes "
+        f"default: NAME{SUFFIX} beside each image, or standard output if the image comes "
         "from standard input",
     )
     rate = parser.add_mutually_exclusive_group()
@@ -81,65 +83,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compresses all inputs; exits with 1 after naming those that failed."""
-    jobs, unread = batch.plan_jobs(args, image_names.suffixes(), files.COMPRESSED)
+    jobs, unread = batch.plan_jobs(args, image_names.suffixes(), SUFFIX)
     for job in jobs:
         if files.has_image_suffix(job.target):
             raise UserError(
                 f"{job.target}: is the name of an image, but only fa-hific can open the file: "
-                f"choose a name that ends in {files.COMPRESSED}"
+                f"choose a name that ends in {SUFFIX}"
             )
-    if not jobs:
-        batch.end(unread)
-        return
-    name = runtime.model_to_use(args.model)
-    with runtime.orderly(), files.open_streams(jobs) as contents:
-        from fa_hific_jax.codec import metadata
-        from fa_hific_jax.codec.model_folder import load_model
-        from fa_hific_jax.data.images import image_size, on_white, read_image
+    batch.code(args, jobs, unread, _steps)
 
-        runtime.use_compile_cache()
-        model = load_model(name)
-        if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
-            raise UserError(
-                f"{name}: this model has a single rate: omit --quality and --bpp, or use a model "
-                "that was trained with model.qualities"
+
+def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str], None]) -> Any:
+    """Returns the steps of `batch.code`; raises a UserError if the model lacks what is asked."""
+    from fa_hific_jax.codec import metadata
+    from fa_hific_jax.data.images import image_size, on_white, read_image
+
+    if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
+        raise UserError(
+            f"{name}: this model has a single rate: omit --quality and --bpp, or use a model "
+            "that was trained with model.qualities"
+        )
+    options = {"coder": args.coder, "reproducible": not args.fast, "mode": args.mode}
+
+    def read(job, file):
+        picture = read_image(file, keep_metadata=args.keep_metadata)
+        for note in picture.notes:
+            say(f"note: {job.source}: {note}")
+        kept = metadata.pack(picture.metadata)
+        if args.drop_alpha:
+            return job, on_white(picture), None, kept
+        return job, picture.rgb, picture.alpha, kept
+
+    def work(picture, plan):
+        job, rgb, alpha, kept = picture
+        quality = args.quality
+        if args.bpp is not None:
+            quality = model.quality_for(
+                rgb, args.bpp, alpha=alpha, reserved=metadata.room(kept), **options
             )
-        sizes = batch.image_sizes(jobs, contents, image_size)
-        plan = model.plan(list(sizes.values()))
-        pixels = {path: height * width for path, (height, width) in sizes.items()}
-        with Progress(len(jobs), sum(pixels.values())) as progress:
+        data = model.compress(rgb, quality=quality, alpha=alpha, plan=plan, **options)
+        data = metadata.attach(data, kept) if kept else data
+        rate = 8 * len(data) / (rgb.shape[0] * rgb.shape[1])
+        if args.bpp is not None and rate > args.bpp:
+            say(f"note: {job.source}: the smallest possible file has {rate:.3g} bits per pixel")
+        return data
 
-            def read(job):
-                with files.opened(job.source, contents) as file:
-                    picture = read_image(file, keep_metadata=args.keep_metadata)
-                for note in picture.notes:
-                    progress.say(f"note: {job.source}: {note}")
-                kept = metadata.pack(picture.metadata)
-                if args.drop_alpha:
-                    return job, on_white(picture), None, kept
-                return job, picture.rgb, picture.alpha, kept
+    def write(job, data):
+        write_file(job.target, data, replace=args.force)
 
-            def work(picture):
-                job, rgb, alpha, kept = picture
-                options = {"coder": args.coder, "reproducible": not args.fast, "mode": args.mode}
-                quality = args.quality
-                if args.bpp is not None:
-                    quality = model.quality_for(
-                        rgb, args.bpp, alpha=alpha, reserved=metadata.room(kept), **options
-                    )
-                data = model.compress(rgb, quality=quality, alpha=alpha, plan=plan, **options)
-                data = metadata.attach(data, kept) if kept else data
-                rate = 8 * len(data) / (rgb.shape[0] * rgb.shape[1])
-                if args.bpp is not None and rate > args.bpp:
-                    progress.say(
-                        f"note: {job.source}: the smallest possible file has {rate:.3g} bits per "
-                        "pixel"
-                    )
-                return data
-
-            def write(job, data):
-                with files.leaving_existing(args.skip_existing):
-                    write_file(job.target, data, replace=args.force)
-
-            failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
-    batch.end([*unread, *failures])
+    return image_size, read, work, write

@@ -20,12 +20,12 @@ exit codes:
 """
 
 import argparse
-import io
 import os
 from pathlib import Path
+from typing import Any
 
-from fa_hific_jax.cli import batch, files, runtime, values
-from fa_hific_jax.cli.progress import Progress
+from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     batch.add_arguments(
         parser,
-        inputs=f"compressed file, folder (searched for {files.COMPRESSED} files at any depth), "
+        inputs=f"compressed file, folder (searched for {SUFFIX} files at any depth), "
         "glob, or - for standard input",
         output="image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, "
         "or - for standard output (PNG); default: NAME.png beside each file, or standard output if "
@@ -54,47 +54,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
-    jobs, unread = batch.plan_jobs(args, files.COMPRESSED_SUFFIXES, ".png")
+    jobs, unread = batch.plan_jobs(args, frozenset({SUFFIX}), ".png")
     _check_names(jobs, args.output)
-    if not jobs:
-        batch.end(unread)
-        return
-    name = runtime.model_to_use(args.model)
-    with runtime.orderly(), files.open_streams(jobs) as contents:
-        from fa_hific_jax.codec import metadata
-        from fa_hific_jax.codec.model_folder import load_model
-        from fa_hific_jax.codec.pixels import write_image
-        from fa_hific_jax.data.images import Picture, on_white
+    batch.code(args, jobs, unread, _steps)
 
-        runtime.use_compile_cache()
-        model = load_model(name)
-        if args.detail is not None and not model.config.fcm_width:
-            raise UserError(
-                f"{name}: this model has no frequency complement modules: omit --detail, or use a "
-                "model that was trained with model.fcm_width"
-            )
-        sizes = batch.image_sizes(jobs, contents, _size)
-        plan = model.plan(list(sizes.values()))
-        pixels = {path: height * width for path, (height, width) in sizes.items()}
 
-        def read(job):
-            with files.opened(job.source, contents) as file:
-                return file.read()
+def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
+    """Returns the steps of `batch.code`; raises a UserError if the model lacks what is asked."""
+    from fa_hific_jax.codec import bitstream, metadata
+    from fa_hific_jax.codec.pixels import write_image
+    from fa_hific_jax.data.images import Picture, on_white
 
-        def work(data):
-            options = {"detail": args.detail, "mode": args.mode, "plan": plan}
-            return *model.decompress_picture(data, **options), metadata.of(data)
+    if args.detail is not None and not model.config.fcm_width:
+        raise UserError(
+            f"{name}: this model has no frequency complement modules: omit --detail, or use a "
+            "model that was trained with model.fcm_width"
+        )
 
-        def write(job, picture):
-            rgb, alpha, kept = picture
-            if args.drop_alpha:
-                rgb, alpha = on_white(Picture(rgb, alpha)), None
-            with files.leaving_existing(args.skip_existing):
-                write_image(job.target, rgb, alpha, kept, replace=args.force)
+    def size(file):
+        container = bitstream.unpack(file.read())
+        return container.height, container.width
 
-        with Progress(len(jobs), sum(pixels.values())) as progress:
-            failures = batch.run(jobs, pixels, (read, work, write), args.jobs, progress)
-    batch.end([*unread, *failures])
+    def read(job, file):
+        return file.read()
+
+    def work(data, plan):
+        options = {"detail": args.detail, "mode": args.mode, "plan": plan}
+        return *model.decompress_picture(data, **options), metadata.of(data)
+
+    def write(job, picture):
+        rgb, alpha, kept = picture
+        if args.drop_alpha:
+            rgb, alpha = on_white(Picture(rgb, alpha)), None
+        write_image(job.target, rgb, alpha, kept, replace=args.force)
+
+    return size, read, work, write
 
 
 def _check_names(jobs: list[files.Job], output: str | None) -> None:
@@ -116,11 +110,3 @@ def _check_names(jobs: list[files.Job], output: str | None) -> None:
                 f"{job.target}: may be the original image, because fa-hific did not write it, so "
                 f"it is not overwritten: give another -o, or -o {job.target} to overwrite it"
             )
-
-
-def _size(file: io.BufferedIOBase) -> tuple[int, int]:
-    """Returns height and width of the image in a compressed file."""
-    from fa_hific_jax.codec.bitstream import unpack
-
-    container = unpack(file.read())
-    return container.height, container.width

@@ -99,7 +99,7 @@ def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str
     import jax
 
     from fa_hific_jax import checkpoints
-    from fa_hific_jax.codec.model_folder import config_of
+    from fa_hific_jax.settings.model import config_of
 
     path = checkpoints.workdir_path(workdir, "WORKDIR")
     kept, newest = checkpoints.newest(path, "WORKDIR")

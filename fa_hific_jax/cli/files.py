@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fa_hific_jax import streams
+from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.data.image_names import fixed_part, is_any_image, left_out, matches, walk
 from fa_hific_jax.errors import UserError, reason, say, shown
 from fa_hific_jax.writing import TargetExists
 
-COMPRESSED = ".fahj"
-COMPRESSED_SUFFIXES = frozenset({COMPRESSED})
 # The last bytes of a complete image, for formats that have a fixed end.
 _ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
@@ -184,7 +183,7 @@ def _is_whole(path: Path) -> bool:
 
     try:
         data = path.read_bytes()
-        if path.suffix.lower() == COMPRESSED:
+        if path.suffix.lower() == SUFFIX:
             unpack(data)
     except BitstreamError:
         return False
@@ -267,20 +266,24 @@ def path_name(text: str) -> str:
     return expanded
 
 
+def _path(text: str) -> Path:
+    return Path(path_name(text))
+
+
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments that the commands for published weights share."""
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=path_name,
+        type=_path,
         help=".npz file to write (default: in the cache folder)",
     )
     parser.add_argument(
         "--from",
         dest="folder",
         metavar="FOLDER",
-        type=path_name,
+        type=_path,
         help="convert the published files in this folder instead of downloading them",
     )
 
@@ -292,7 +295,7 @@ def has_image_suffix(path: Path) -> bool:
 
 
 def _names_a_file(out: str) -> bool:
-    return Path(out).suffix.lower() == COMPRESSED or has_image_suffix(Path(out))
+    return Path(out).suffix.lower() == SUFFIX or has_image_suffix(Path(out))
 
 
 def _checked(path: Path, mode: int) -> Path:

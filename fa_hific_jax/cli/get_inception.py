@@ -14,7 +14,6 @@ file to download elsewhere; --from then converts it:
 """
 
 import argparse
-import pathlib
 
 from fa_hific_jax.cli import files
 
@@ -28,4 +27,4 @@ def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz file; raises a UserError if the weights cannot be had."""
     from fa_hific_jax.convert.inception_weights import get_inception
 
-    print(get_inception(*(p and pathlib.Path(p) for p in (args.output, args.folder))))
+    print(get_inception(args.output, args.folder))

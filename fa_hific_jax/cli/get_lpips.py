@@ -18,7 +18,6 @@ files to download elsewhere; --from then converts them:
 """
 
 import argparse
-import pathlib
 
 from fa_hific_jax.cli import files
 
@@ -39,4 +38,4 @@ def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz file; raises a UserError if the weights cannot be had."""
     from fa_hific_jax.convert.lpips_weights import get_lpips
 
-    print(get_lpips(args.net, *(p and pathlib.Path(p) for p in (args.output, args.folder))))
+    print(get_lpips(args.net, args.output, args.folder))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fa_hific_jax import interrupts
 from fa_hific_jax.cli import batch, files
+from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.errors import shown
 
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Describes every intact file; exits with code 1 after naming the others."""
-    found, failures = files.find(args.inputs, files.COMPRESSED_SUFFIXES)
+    found, failures = files.find(args.inputs, frozenset({SUFFIX}))
     described = []
     for file in found:
         interrupts.end_if_asked()

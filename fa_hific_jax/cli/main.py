@@ -2,11 +2,10 @@
 
 Each command is a module with a docstring (its help text), `add_arguments(parser)` and `run(args)`.
 Slow imports stand inside `run`, so that `--help` and error messages appear at once. `train` and
-`eval` parse the command line themselves, because every key of a config is a flag there.
+`eval` parse the command line with `with_config.py`, because every key of a config is a flag there.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -56,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in WITH_CONFIGS:
         sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read sys.argv.
-        with reported():
-            module = importlib.import_module(f"fa_hific_jax.{argv[0]}")
-        module.start()
+        with reported():  # JAX may refuse a variable of the environment when it is loaded.
+            if argv[0] == "train":
+                from fa_hific_jax.cli.train import start
+            else:
+                from fa_hific_jax.cli.eval import start
+        start()
         return
     with reported():
         _check_folder()

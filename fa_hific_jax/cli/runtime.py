@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.codec import shipped
+from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
 from fa_hific_jax.convert.download import cache_folder
 from fa_hific_jax.errors import UserError
 
-MODEL_VARIABLE = "FA_HIFIC_MODEL"
 MODEL_HELP = (
     "model folder that `fa-hific export` wrote, or the name of a model of the package; default: "
-    f"the environment variable {MODEL_VARIABLE}, else {shipped.DEFAULT}, which is part of the "
+    f"the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the "
     "package"
 )
 """Help text of the option --model."""
@@ -40,11 +39,6 @@ def orderly() -> Iterator[None]:
         warnings.filterwarnings("always", _DAMAGED)
         warnings.showwarning = _heal
         yield
-
-
-def model_to_use(given: str | None) -> str:
-    """Returns the model of --model, else of the environment, else the default of the package."""
-    return given or os.environ.get(MODEL_VARIABLE) or shipped.DEFAULT
 
 
 def use_compile_cache() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax.cli import runtime, values
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError
 
 
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serves the page until interrupted."""
-    name = runtime.model_to_use(args.model)
+    name = shipped.model_to_use(args.model)
     with runtime.orderly(), tempfile.TemporaryDirectory(prefix="fa-hific-") as folder:
         # Gradio keeps all images here, so that they are deleted with the folder.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")

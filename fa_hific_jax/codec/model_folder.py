@@ -28,8 +28,7 @@ from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat,
 from fa_hific_jax.codec.integer_synthesis import with_kernels, without_kernels
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.settings.declare import build
-from fa_hific_jax.settings.model import LATER, ModelConfig
+from fa_hific_jax.settings.model import ModelConfig, config_of
 from fa_hific_jax.writing import write_folder
 
 FORMAT = 1
@@ -170,14 +169,6 @@ def _training_arrays(
         for name, leaf in flat(params).items()
         if name not in weights
     }
-
-
-def config_of(stored: Mapping[str, Any]) -> ModelConfig:
-    """Returns the config from its JSON; raises a TypeError for missing or unknown fields."""
-    names = {field.name for field in dataclasses.fields(ModelConfig)}
-    if odd := names ^ set(LATER | dict(stored)):
-        raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
-    return build(ModelConfig, "model", stored)
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:

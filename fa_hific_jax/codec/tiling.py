@@ -26,12 +26,13 @@ from fa_hific_jax.codec.programs import (
     sizes_of,
 )
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.fidelity.variants import LEGACY_SIDE
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
 from fa_hific_jax.models.fcm import LOCAL_KINDS
 from fa_hific_jax.models.folded.encoder import BLOCKS as ENCODER_BLOCKS
 from fa_hific_jax.models.folded.generator import BLOCKS as GENERATOR_BLOCKS
 from fa_hific_jax.models.folded.layers import FOLD
-from fa_hific_jax.settings.model import LEGACY_SIDE, folds
+from fa_hific_jax.settings.model import folds
 
 MODES = ("auto", "whole", "exact", "blend")
 # Sides of the tiles: pixels of the encoder, latents of the others. Wider ones waste less on their

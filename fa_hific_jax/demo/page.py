@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.pixels import write_image
 from fa_hific_jax.data.images import on_white
@@ -15,7 +16,6 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import bits
 from fa_hific_jax.writing import write
 
-SUFFIX = ".fahj"
 TITLE = "FA-HiFiC: your image in fewer bytes"
 INTRODUCTION = """# FA-HiFiC
 A learned image codec. The image that you drop here is compressed and decoded again, and shown

@@ -9,15 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from fa_hific_jax import checkpoints
-from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.model import Model, from_params
-from fa_hific_jax.codec.model_folder import DESCRIPTION, config_of, load_model
+from fa_hific_jax.codec.model_folder import DESCRIPTION, load_model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import init_parameters
+from fa_hific_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class EvaluatedModel:
         }
 
 
-def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) -> EvaluatedModel:
+def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedModel:
     """Loads the newest checkpoint of a training run, or an exported model.
 
     `folder` may also be the name of a shipped model; `named_by` is the flag that names it, for
@@ -76,28 +75,8 @@ def load(folder: str, named_by: str, held: settings_lib.Settings | None = None) 
             f"{named_by} {folder}: neither a run (it holds no {checkpoints.FOLDER} folder) nor an "
             f"exported model (it holds no {DESCRIPTION}): give one of the two"
         )
-    if held is not None:
-        params, step = checkpoints.load_autoencoder(path, held)
-        known, config = settings_lib.to_mapping(held), held.model
-    else:
-        params, step, known, config = _read_run(path, named_by)
+    params, step, known, config = checkpoints.load_autoencoder(path, held, named_by)
     return EvaluatedModel(name, "model", from_params(config, params), params, step, known)
-
-
-def _read_run(path: epath.Path, named_by: str) -> tuple[Any, int, dict[str, Any], Any]:
-    """Returns parameters, step, settings and model config of a run's newest checkpoint."""
-    kept, step = checkpoints.newest(path, named_by)
-    stored = kept.settings(step)
-    try:
-        config = config_of(stored["model"])
-    except TypeError as error:
-        raise UserError(
-            f"the checkpoint in {path} is of a version with other networks ({error}): "
-            "evaluate it with the version that wrote it"
-        ) from error
-    params = checkpoints.restore_on_device(kept, step, config)
-    kept.close()
-    return params, step, stored, config
 
 
 def untrained(of: EvaluatedModel) -> EvaluatedModel:

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.settings.model import LEGACY_SIDE
+from fa_hific_jax.fidelity.variants import LEGACY_SIDE
 
 
 class PositionNorm(nn.Module):

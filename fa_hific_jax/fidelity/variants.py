@@ -7,6 +7,9 @@ hyperprior have the same layers in both, but their convolutions treat edges diff
 
 from typing import Literal, NamedTuple
 
+LEGACY_SIDE = 256
+"""Side in pixels of the only images that the FCM kind "legacy" takes."""
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.fidelity.variants import LEGACY_SIDE
 from fa_hific_jax.settings.data import DataConfig
 from fa_hific_jax.settings.declare import Rule, build, check, checked, refusal, setting
 from fa_hific_jax.settings.evaluation import EvaluationConfig
 from fa_hific_jax.settings.loss import LossConfig
-from fa_hific_jax.settings.model import LEGACY_SIDE, DiscriminatorConfig, ModelConfig
+from fa_hific_jax.settings.model import DiscriminatorConfig, ModelConfig
 from fa_hific_jax.settings.training import OptimizerConfig, TrainConfig
 
 

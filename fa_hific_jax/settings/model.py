@@ -1,26 +1,24 @@
 """Settings of the networks: groups `model` and `discriminator`."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+from fa_hific_jax.fidelity.variants import VARIANTS
 from fa_hific_jax.settings.declare import (
     NOT_NEGATIVE,
     SHARE,
     Rule,
     at_least,
+    build,
     check,
     one_of,
     refusal,
     setting,
 )
 
-VARIANTS = ("pytorch", "tensorflow")
-"""Values of `model.variant`: the implementation of HiFiC whose networks are used."""
-
 FCM_KINDS = ("hific", "conv", "residual", "attention", "legacy")
 """Values of `model.fcm`: kinds of frequency complement modules."""
-
-LEGACY_SIDE = 256
-"""Side in pixels of the only images that the FCM kind "legacy" takes."""
 
 LINEAR_PATHS = ("none", "beside", "alone")
 """Values of `model.linear_path`."""
@@ -172,6 +170,14 @@ class ModelConfig:
                 self.fcm_width,
                 "model.linear_path='alone' has no generator, so set model.fcm_width=0",
             )
+
+
+def config_of(stored: Mapping[str, Any]) -> ModelConfig:
+    """Returns the config from its JSON; raises a TypeError for missing or unknown fields."""
+    names = {field.name for field in dataclasses.fields(ModelConfig)}
+    if odd := names ^ set(LATER | dict(stored)):
+        raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
+    return build(ModelConfig, "model", stored)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None
             "first_step": first_step,
             "command": sys.argv,
             "versions": versions(),
-            "git": git_state(Path(__file__).resolve().parent),
+            "git": git_state(),
             "devices": [jax.device_count(), jax.devices()[0].device_kind],
             "processes": jax.process_count(),
             "settings": settings_lib.to_mapping(settings),
@@ -58,11 +58,11 @@ def versions() -> dict[str, str]:
     return {"fa-hific-jax": __version__, "python": platform.python_version()} | found
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Returns commit and "changed" of the repository that holds `folder`, None if none does."""
+def git_state() -> dict[str, Any] | None:
+    """Returns commit and "changed" of the repository that holds this file, None if none does."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=10
         ).stdout

@@ -1,4 +1,4 @@
-"""Starts and ends train and eval: parses their flags and reports mistakes in one sentence."""
+"""Starts and ends the commands with a config, train and eval: parses flags, reports mistakes."""
 
 import contextlib
 import importlib
@@ -13,6 +13,8 @@ from absl import app, flags, logging
 
 from fa_hific_jax import interrupts, settings, streams
 from fa_hific_jax.errors import UserError, fail, reported
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def run(
@@ -66,9 +68,8 @@ def run(
 
 def config_folder() -> Path:
     """Returns the folder configs/, which lies inside an installed package or in the repository."""
-    package = Path(__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
 def _with_shipped_config(argv: Sequence[str]) -> list[str]:
@@ -79,9 +80,8 @@ def _with_shipped_config(argv: Sequence[str]) -> list[str]:
     `from configs import base` work for configs outside the package.
     """
     folder = config_folder()
-    if folder.parent.name == __package__:
-        configs = importlib.import_module(f"{__package__}.configs")
-        sys.modules.setdefault("configs", configs)
+    if folder.parent == _PACKAGE:
+        sys.modules.setdefault("configs", importlib.import_module("fa_hific_jax.configs"))
     path, colon, variant = _config(argv).partition(":")
     shipped = folder / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
     if not path or os.path.isfile(path) or not shipped.is_file():

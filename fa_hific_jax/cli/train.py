@@ -23,7 +23,8 @@ as in --config fa_hific:lo.
 from absl import flags
 from ml_collections import config_flags
 
-from fa_hific_jax import checkpoints, commands, settings
+from fa_hific_jax import checkpoints, settings
+from fa_hific_jax.cli import with_config
 from fa_hific_jax.training import processes
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -40,8 +41,8 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (
 
 
 def start() -> None:
-    """The whole of the command, with the flags of sys.argv."""
-    commands.run(main, required=["config", "workdir"], ends_itself=True)
+    """Runs the command with the flags of sys.argv."""
+    with_config.run(main, required=["config", "workdir"], ends_itself=True)
 
 
 def main() -> None:

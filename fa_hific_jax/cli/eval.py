@@ -40,7 +40,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from fa_hific_jax import checkpoints, commands, settings
+from fa_hific_jax import checkpoints, settings
+from fa_hific_jax.cli import with_config
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training import processes
 
@@ -102,7 +103,7 @@ PROCESS = flags.DEFINE_integer("process", None, "Index of this process (or JAX_P
 
 def start() -> None:
     """Runs the command with the flags of sys.argv."""
-    commands.run(main, required=[], arguments=True)
+    with_config.run(main, required=[], arguments=True)
 
 
 def main(*arguments: str) -> None:
@@ -205,11 +206,10 @@ def origin() -> dict[str, Any]:
 
     called = sys.argv[0]
     program = ["python", called] if called.endswith(".py") else called.split()
-    state = record.git_state(Path(__file__).resolve().parent) or {"commit": None, "changed": None}
     return {
         "command": shlex.join([*program, *sys.argv[1:]]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **state,
+        **(record.git_state() or {"commit": None, "changed": None}),
         "versions": record.versions(),
         "device": jax.devices()[0].device_kind,
         "processes": jax.process_count(),

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fa_hific_jax.evaluation.rate_distortion import Interval, by_image, families, mean_interval
-from fa_hific_jax.evaluation.rate_distortion.bootstrap import RESAMPLES
+from fa_hific_jax.evaluation.paired import RESAMPLES, Interval, mean_interval
+from fa_hific_jax.evaluation.rate_distortion import by_image, families
 
 RATES = (0.15, 0.3, 0.45)
 METRICS = ("psnr", "ms_ssim", "lpips_alex", "lfd", "lsd", "band_middle", "band_high")

@@ -6,16 +6,8 @@ from operator import itemgetter
 from typing import Any
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation.rate_distortion import (
-    Interval,
-    Matched,
-    bd_rate,
-    bootstrap,
-    curve,
-    families,
-    matched_rate,
-)
-from fa_hific_jax.evaluation.rate_distortion.bootstrap import RESAMPLES
+from fa_hific_jax.evaluation.paired import RESAMPLES, Interval, Matched, bootstrap, matched_rate
+from fa_hific_jax.evaluation.rate_distortion import bd_rate, curve, families
 from fa_hific_jax.evaluation.results import Results, grouped, point_of
 
 Rows = list[Mapping[str, Any]]

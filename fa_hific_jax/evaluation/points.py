@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from fa_hific_jax.codec import bitstream, coding
-from fa_hific_jax.evaluation import baselines, bits
+from fa_hific_jax.evaluation import baselines, bits, files
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
-from fa_hific_jax.evaluation.images import Image, write_png
-from fa_hific_jax.evaluation.results import replace_file
+from fa_hific_jax.evaluation.files import Image
 from fa_hific_jax.evaluation.rows import Row
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -64,8 +63,8 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
         estimated = float(sum(each.sum(dtype=np.float64) for each in by_position))
     else:
         estimated = coding.estimated_bits(model.config, params, symbols)
-    replace_file(out / row.bits, bits.npz(by_position, row.key))
-    write_png(out / row.file, decoded, row.key)
+    files.write_npz(out / row.bits, **by_position._asdict(), key=np.array(row.key))
+    files.write_png(out / row.file, decoded, row.key)
     pixels = row.width * row.height
     return row.coded(len(data), seconds, bpp_estimated=estimated / pixels)
 

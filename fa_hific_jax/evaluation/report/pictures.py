@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fa_hific_jax.evaluation.images import original_file
+from fa_hific_jax.evaluation.files import original_file
 from fa_hific_jax.evaluation.report import frequencies
 from fa_hific_jax.evaluation.report.tables import anchor, nearest, rated
 from fa_hific_jax.evaluation.results import Results, plain

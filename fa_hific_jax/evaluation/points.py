@@ -87,8 +87,8 @@ def of_model(
 
 def of_baseline(
     baseline: str, count: int, same_size: bool, first: Point
-) -> tuple[dict[str, Any], list[Point]]:
-    """Returns a classical codec's entry in "codecs", and its points; none if it is missing here.
+) -> tuple[dict[str, dict[str, Any]], list[Point]]:
+    """Returns entries of "codecs" for a classical codec, and its points; none if it is missing.
 
     `count` is the number of qualities, spread over its `sweep`; 0 for all. `same_size` adds the
     point whose files have the size of those of `first`, the first point of the first model.
@@ -105,16 +105,16 @@ def of_baseline(
         "settings": dict(codec.settings),
         "not_measured": missing,
     }
-    if missing:
-        return about, []
     identity, sweep = f"{about['version']} {about['settings']}", list(codec.sweep)
     if 0 < count < len(sweep):
         sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
+    entries = {baseline: about}
     found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
     if same_size:
-        sizes = identity + first.fingerprint + first.name
-        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
-    return about, found
+        same = baseline + SAME_SIZE
+        entries[same] = about | {"label": f"{codec.label} at the size of {first.codec}"}
+        found.insert(0, Point(same, "", identity + first.fingerprint + first.name))
+    return entries, [] if missing else found
 
 
 def _name(quality: float | None, detail: float | None) -> str:

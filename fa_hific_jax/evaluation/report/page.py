@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,10 @@ _COLORS = {
     "baseline": ("#228be6", "#2f9e44", "#12a5b5", "#7950f2", "#82a11b", "#b0703c", "#5c7cfa"),
 }
 # plotly's names, and the same in text.
-_MARKERS = (
-    ("circle", "●"),
-    ("square", "■"),
-    ("triangle-up", "▲"),
-    ("diamond", "◆"),
-    ("triangle-down", "▼"),
-    ("star", "★"),
-)
+_MARKERS = {
+    "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼",
+    "star": "★",
+}  # fmt: skip
 
 _SCRIPTS = ("plots.js", "gallery.js", "viewer.js", "report.js")
 
@@ -91,13 +88,11 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
 
     "marker" is plotly's name and "sign" the same in text; colors are legible on white and on black.
     """
-    found, counts = {}, dict.fromkeys(_COLORS, 0)
+    kinds = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
+    found = {}
     for codec, about in codecs.items():
-        kind, count = about["kind"], counts[about["kind"]]
-        color = _COLORS[kind][count % len(_COLORS[kind])]
-        marker, sign = _MARKERS[count % len(_MARKERS)]
-        counts[kind] += 1
-        look = {"label": about["label"], "kind": kind, "color": color}
+        color, (marker, sign) = next(kinds[about["kind"]])
+        look = {"label": about["label"], "kind": about["kind"], "color": color}
         found[codec] = look | {"marker": marker, "sign": sign}
     return found
 

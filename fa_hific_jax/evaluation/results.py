@@ -108,7 +108,9 @@ def replace_file(path: str | os.PathLike, data: bytes) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value in JSON's own types; numbers that are not finite become None."""
+    """Returns a value in JSON's own types, a named tuple as an object, infinity and NaN as None."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -30,18 +30,9 @@ class Detail(NamedTuple):
 
 # From best to worst: fewer pictures before worse ones, worse ones before smaller ones.
 DETAILS = (
-    Detail(4, None),
-    Detail(4, 95),
-    Detail(4, 90),
-    Detail(3, 90),
-    Detail(2, 90),
-    Detail(2, 85),
-    Detail(1, 90),
-    Detail(1, 85),
-    Detail(1, 85, 0.7),
-    Detail(1, 85, 0.5),
-    Detail(1, 85, 0.35),
-)
+    Detail(4, None), Detail(4, 95), Detail(4, 90), Detail(3, 90), Detail(2, 90), Detail(2, 85),
+    Detail(1, 90), Detail(1, 85), Detail(1, 85, 0.7), Detail(1, 85, 0.5), Detail(1, 85, 0.35),
+)  # fmt: skip
 
 
 class Shown(NamedTuple):

@@ -124,7 +124,7 @@ class Loop:
         program = (point.codec, min(fitting, key=math.prod, default=padded))
         if program not in self._compiled:
             self._compiled.add(program)
-            points.through(point, original, self._canvases)
+            points.code(point, row, original, self._canvases, self.out)
         return points.code(point, row, original, self._canvases, self.out)
 
     def _finish(self, image: Begun, number: int) -> Row | None:

@@ -35,18 +35,6 @@ class Point:
     detail: float | None = None
 
 
-def through(
-    point: Point, image: Image, canvases: Canvases
-) -> tuple[bytes, Image, tuple[float, float]]:
-    """Returns a model's file of an image, the image decoded from it, and the seconds of each."""
-    assert point.model is not None
-    model, start = point.model.model, time.perf_counter()
-    data = model.compress(image, quality=point.quality, plan=canvases)
-    encoded = time.perf_counter()
-    decoded = model.decompress(data, detail=point.detail, plan=canvases)
-    return data, decoded, (encoded - start, time.perf_counter() - encoded)
-
-
 def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) -> Row:
     """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
@@ -54,9 +42,12 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
     lacks them: its estimate is the code length under its integer tables. Raises a UserError if the
     model cannot code this image.
     """
-    data, decoded, seconds = through(point, image, canvases)
     assert point.model is not None and row.bits is not None
-    model, params = point.model.model, point.model.params
+    model, params, start = point.model.model, point.model.params, time.perf_counter()
+    data = model.compress(image, quality=point.quality, plan=canvases)
+    encoded = time.perf_counter()
+    decoded = model.decompress(data, detail=point.detail, plan=canvases)
+    seconds = (encoded - start, time.perf_counter() - encoded)
     symbols, _ = coding.decode_symbols(model.entropy, bitstream.unpack(data))
     by_position = bits.of_symbols(model.entropy, symbols)
     if params is None:

@@ -100,32 +100,27 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     """Returns what the template shows, except pictures and the files that it inlines."""
     names = list(dict.fromkeys(row["image"] for row in results["rows"]))
-    plots = tables.curves(results)
-    metrics = {m: tables.described(results, m) for m in (*results["metrics"], *plots)}
-    codecs = _looks(results["codecs"])
-    shared = {
-        "codecs": codecs,
-        "metrics": metrics,
-        "published": results["published"],
-    }
+    curves, codecs = tables.curves(results), _looks(results["codecs"])
     index = {
+        "codecs": codecs,
+        "metrics": {m: tables.described(results, m) for m in (*results["metrics"], *curves)},
+        "published": results["published"],
         "anchor": tables.anchor(results),
-        "curves": plots,
+        "curves": curves,
         "images": [_image(results, folder, name) for name in names],
     }
     models = [look["label"] for look in codecs.values() if look["kind"] == "model"]
     meta = {k: v for k, v in results["meta"].items() if v not in (None, "", [], {})}
-    return shared | {
+    return index | {
         "title": " · ".join(models) or "Codecs compared",
         "names": names,
         "about": results["codecs"],
         "near": tables.table(results, tables.near_keys(results)),
         "every": tables.table(results, set(map(point_of, results["means"]))),
         "notes": notes(results),
-        "plots": plots,
         "open_signs": _OPEN_SIGNS,
         "settings": {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()},
-        "index": pictures.script_json(shared | index),
+        "index": pictures.script_json(index),
     }
 
 

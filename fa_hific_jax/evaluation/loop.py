@@ -57,7 +57,7 @@ class Loop:
         self.share.images = len(images)
         model = next(point.model.model for point in self.evaluation.points if point.model)
         self._canvases = model.plan([(rows[0].height, rows[0].width) for rows in images.values()])
-        finished = {i for i, rows in images.items() if all(map(self._is_finished, rows))}
+        finished = {i for i in images if all(map(self._is_measured, map(self._known, images[i])))}
         progress = _progress(len(images), len(finished), say)
         jobs = self.evaluation.jobs
         # Number of images whose classical codecs have begun while this process measures another.
@@ -88,12 +88,8 @@ class Loop:
         kept = not found.bits or files.read_npz(self.out / found.bits).get("key") == row.key
         return found if kept else None
 
-    def _is_finished(self, row: Row) -> bool:
-        found = self._known(row)
-        return found is not None and self._is_measured(found)
-
-    def _is_measured(self, row: Row) -> bool:
-        return row.measured_with == self.features.measured_with
+    def _is_measured(self, row: Row | None) -> bool:
+        return row is not None and row.measured_with == self.features.measured_with
 
     def _begin(self, index: int, rows: Sequence[Row], begin: workers.Begin) -> Begun:
         """Reads an image, and starts what classical codecs have to do with it."""

@@ -55,9 +55,8 @@ def compare(
 
 def _common_images(a: Results, b: Results, names: Sequence[str]) -> tuple[set[str], list[str]]:
     """Returns the images with the same size and pixels in both, and notes on the others."""
-    identity = itemgetter("width", "height")
     in_a, in_b = (
-        {row["image"]: (identity(row), row.get("sha256")) for row in results["rows"]}
+        {row["image"]: (row["width"], row["height"], row.get("sha256")) for row in results["rows"]}
         for results in (a, b)
     )
     common = {name for name, _ in in_a.items() & in_b.items()}

@@ -16,7 +16,7 @@ import jax
 
 from fa_hific_jax import __version__, interrupts, metrics
 from fa_hific_jax.codec.programs import padded_shape
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, out_of_memory
 from fa_hific_jax.evaluation import files, points, workers
 from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.files import Image
@@ -131,7 +131,7 @@ class Loop:
             if not self._is_measured(row):
                 row = self.log.add(self._measured(image.original, row))
         except Exception as error:
-            if not isinstance(error, UserError) and not _out_of_memory(error):
+            if not isinstance(error, UserError) and not out_of_memory(error):
                 raise
             row = image.rows[number]
             where = {"image": row.image, "codec": row.codec, "point": row.point}
@@ -196,9 +196,3 @@ def _ahead(images: Iterable[Begun], count: int) -> Iterator[Begun]:
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-    )

@@ -115,7 +115,7 @@ def bd_rate(a: Curve, b: Curve) -> Delta:
     """
     fronts = a.frontier(), b.frontier()
     dropped = sum(len(each.bpp) for each in (a, b)) - sum(len(front.bpp) for front in fronts)
-    found = _mean_gap(*((front.scores, np.log10(front.bpp)) for front in fronts), "qualities")
+    found = _mean_gap("qualities", *((front.scores, np.log10(front.bpp)) for front in fronts))
     if isinstance(found, str):
         return Delta(None, found, dropped=dropped)
     gap, *ends, share = found
@@ -128,7 +128,7 @@ def bd_metric(a: Curve, b: Curve) -> Delta:
 
     For a signed error it is the difference of the absolute values.
     """
-    found = _mean_gap(*((np.log10(each.bpp), each.scores) for each in (a, b)), "rates")
+    found = _mean_gap("rates", *((np.log10(each.bpp), each.scores) for each in (a, b)))
     if isinstance(found, str):
         return Delta(None, found)
     gap, low, high, share = found
@@ -136,7 +136,7 @@ def bd_metric(a: Curve, b: Curve) -> Delta:
 
 
 def _mean_gap(
-    a: tuple[Numbers, Numbers], b: tuple[Others, Others], called: str
+    called: str, a: tuple[Numbers, Numbers], b: tuple[Others, Others]
 ) -> tuple[float, float, float, float] | str:
     """Returns the mean of b minus a over their common range, each being (rising x, y).
 

@@ -74,12 +74,12 @@ def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
     Points without a rate or without the metric are left out. `better` is as in `Curve`.
     """
     pairs = [(point["bpp"], point["values"].get(metric)) for point in points]
-    measured = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
-    return of_arrays(measured[:, 0], measured[:, 1], better)
+    bpp, values = np.array(pairs, np.float64).reshape(-1, 2).T  # None becomes NaN
+    return of_arrays(bpp, values, better)
 
 
 def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
-    """Returns the sorted curve without rates <= 0; of points at the same bpp it has the best."""
+    """Returns the sorted curve of finite points with rates > 0, the best of those at one bpp."""
     scores = {"higher": values, "lower": -values, "zero": -np.abs(values)}[better]
     order = np.lexsort((-scores, bpp))
     order = order[np.isfinite(scores[order]) & (bpp[order] > 0)]

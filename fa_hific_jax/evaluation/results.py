@@ -178,24 +178,21 @@ def value_of(entry: Mapping[str, Any], name: str) -> float | None:
 
 def notes(results: Results) -> list[str]:
     """Returns a sentence for everything that was skipped or was not measured for all images."""
-
-    def label(metric: str) -> str:
-        return metrics[metric]["label"] if metric in metrics else metric
-
     metrics, meta, rows = results["metrics"], results["meta"], results["rows"]
+    labels = {metric: about["label"] for metric, about in metrics.items()}
     reasons = {about["label"]: about.get("not_measured") for about in metrics.values()}
     for entry in results["sets"]:
-        called = label(entry["metric"])
+        called = labels.get(entry["metric"], entry["metric"])
         reasons[called] = reasons.get(called) or entry["not_measured"]
     reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
-    labels = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
-    found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in labels.items()]
+    by_reason = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
+    found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in by_reason.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
     for e in meta.get("failed", ()):
         where = f"{e['image']}, {e['codec']} {e['point']}".rstrip()
         found.append(f"{where}: not measured: {e['reason']}")
     partly = Counter(
-        (label(name), reason)
+        (labels.get(name, name), reason)
         for row in rows
         for name, reason in row["not_measured"].items()
         if not metrics.get(name, {}).get("not_measured")

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fa_hific_jax.evaluation.rate_distortion import Interval, by_image, families, mean_interval
-from fa_hific_jax.evaluation.rate_distortion.bootstrap import RESAMPLES
+from fa_hific_jax.evaluation.paired import RESAMPLES, Interval, mean_interval
+from fa_hific_jax.evaluation.rate_distortion import by_image, families
+from fa_hific_jax.evaluation.results import heading, number
 
 RATES = (0.15, 0.3, 0.45)
 METRICS = ("psnr", "ms_ssim", "lpips_alex", "lfd", "lsd", "band_middle", "band_high")
@@ -45,7 +46,7 @@ def rates_table(
     measured = [m for m in metrics if any(_has(row, m) for row in beside)]
     blocks = []
     for rate in rates:
-        lines = [_line(f"{rate:g} bpp", [_heading(results["metrics"][m]) for m in measured])]
+        lines = [_line(f"{rate:g} bpp", [heading(results["metrics"], m) for m in measured])]
         for name, rows in curves.items():
             found = {m: at_rate(rows, m, rate, beside) for m in measured}
             if any(at.value.value is not None for at in found.values()):
@@ -116,22 +117,14 @@ def _lines(
     decimals = {metric: results["metrics"][metric]["decimals"] for metric in found}
     count = max(at.value.images for at in found.values())
     label = name if count == results["meta"]["count"] else f"{name} ({count})"
-    lines = [_line(label, [_number(at.value.value, decimals[m]) for m, at in found.items()])]
+    lines = [_line(label, [number(at.value.value, decimals[m]) for m, at in found.items()])]
     if not is_reference:
         lines.append(_line("", [_signed(at.difference, decimals[m]) for m, at in found.items()]))
     return lines
 
 
-def _heading(about: Mapping[str, Any]) -> str:
-    return f"{about['label']} {about['unit'] or ''}".strip()
-
-
 def _line(label: str, cells: list[str]) -> str:
     return (f"{label:<20}" + "".join(f"{cell:>18}" for cell in cells)).rstrip()
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
 
 
 def _signed(interval: Interval | None, decimals: int) -> str:

@@ -70,9 +70,9 @@ def reported() -> Iterator[None]:
             sys.exit(_BROKEN_PIPE)
         fail(reason(error), code=1)
     except (RuntimeError, AssertionError, ValueError) as error:
-        if not (_lacks_device(error) or _bad_setting(error) or _out_of_memory(error)):
+        if not (_lacks_device(error) or _bad_setting(error) or out_of_memory(error)):
             raise
-        fail(reason(error), code=1 if _out_of_memory(error) else 2)
+        fail(reason(error), code=1 if out_of_memory(error) else 2)
 
 
 def reason(error: BaseException) -> str:
@@ -81,7 +81,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         name = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
         return name + error.strerror
-    if isinstance(error, MemoryError) or _out_of_memory(error):
+    if out_of_memory(error):
         return "not enough memory: free some, or use smaller images or batches"
     if _lacks_device(error):
         asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
@@ -122,8 +122,11 @@ def _bad_setting(error: BaseException) -> re.Match[str] | None:
     return _BAD_SETTING.match(str(error)) if isinstance(error, ValueError) else None
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Returns True if the memory of the host or of a device is exhausted."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY in str(error)
+    )
 
 
 def _escaped(character: str) -> str:

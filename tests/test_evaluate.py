@@ -292,6 +292,7 @@ def test_damaged_rows_are_measured_again_and_others_are_not(exported, alone, tmp
     last = whole["rows"][-1]["point"].removeprefix("quality ")
     first = whole["rows"][1]["point"].removeprefix("quality ")
     assert coded == [
+        "ours",  # to compile
         "ours",
         ("jpeg", int(first)),
         ("jpeg", int(last)),

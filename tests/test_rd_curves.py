@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
-from fa_hific_jax.evaluation.rate_distortion import (
-    bd_metric,
-    bd_rate,
-    bootstrap,
-    curve,
-    families,
-    matched_rate,
-    mean_interval,
-)
-from fa_hific_jax.evaluation.rate_distortion.curves import of_arrays
+from fa_hific_jax.evaluation.paired import bootstrap, matched_rate, mean_interval
+from fa_hific_jax.evaluation.rate_distortion import bd_metric, bd_rate, curve, families, of_arrays
 
 BPP = (0.1, 0.2, 0.4, 0.8)
 

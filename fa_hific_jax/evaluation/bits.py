@@ -1,8 +1,5 @@
 """Map of the bits of a file: the code length of each latent position."""
 
-import io
-import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,22 +33,6 @@ def of_symbols(entropy: EntropyModel, symbols: Quantized) -> BitsMap:
         _lengths(symbols.y, symbols.rows.astype(np.int32), entropy.y_tables),
         _lengths(symbols.z, channels, entropy.z_tables),
     )
-
-
-def npz(bits: BitsMap, key: str) -> bytes:
-    """Returns an .npz with the arrays "y" and "z" and the key of the row they belong to."""
-    file = io.BytesIO()
-    np.savez_compressed(file, y=bits.y, z=bits.z, key=np.array(key))
-    return file.getvalue()
-
-
-def key_of(path: Path) -> str | None:
-    """Returns the key in a file of `npz`, or None for a missing or damaged one."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return str(arrays["key"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def _lengths(

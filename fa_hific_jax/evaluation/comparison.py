@@ -6,17 +6,9 @@ from operator import itemgetter
 from typing import Any
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation.rate_distortion import (
-    Interval,
-    Matched,
-    bd_rate,
-    bootstrap,
-    curve,
-    families,
-    matched_rate,
-)
-from fa_hific_jax.evaluation.rate_distortion.bootstrap import RESAMPLES
-from fa_hific_jax.evaluation.results import Results, grouped, point_of
+from fa_hific_jax.evaluation.paired import RESAMPLES, Interval, bootstrap, matched_rate
+from fa_hific_jax.evaluation.rate_distortion import bd_rate, curve, families
+from fa_hific_jax.evaluation.results import Results, grouped, plain, point_of
 
 Rows = list[Mapping[str, Any]]
 
@@ -54,26 +46,17 @@ def compare(
         for family in _same_families(*curves, labels, notes):
             rows = curves[0][family[0]], curves[1][family[1]]
             called = [", ".join(filter(None, pair)) for pair in zip(labels, family, strict=True)]
-            measured = {
-                name: about | _entry(*rows, name, about["better"], resamples)
-                for name, about in metrics.items()
-            }
+            measured = {name: _measured(*rows, name, metrics[name], resamples) for name in metrics}
             sets = _sets(a, _points_of_sets(a, rows[0]), _points_of_sets(b, rows[1]), whole)
             pairs.append({"a": called[0], "b": called[1], "metrics": measured, "sets": sets})
-    return {
-        "names": list(names),
-        "resamples": resamples,
-        "images": sorted(images),
-        "notes": notes,
-        "pairs": pairs,
-    }
+    found = {"names": names, "resamples": resamples, "images": sorted(images)}
+    return plain(found | {"notes": notes, "pairs": pairs})
 
 
 def _common_images(a: Results, b: Results, names: Sequence[str]) -> tuple[set[str], list[str]]:
     """Returns the images with the same size and pixels in both, and notes on the others."""
-    identity = itemgetter("width", "height")
     in_a, in_b = (
-        {row["image"]: (identity(row), row.get("sha256")) for row in results["rows"]}
+        {row["image"]: (row["width"], row["height"], row.get("sha256")) for row in results["rows"]}
         for results in (a, b)
     )
     common = {name for name, _ in in_a.items() & in_b.items()}
@@ -128,16 +111,12 @@ def _same_families(
     return [(name, name) for name in a if name in b]
 
 
-def _entry(rows_a: Rows, rows_b: Rows, metric: str, better: str, resamples: int) -> dict[str, Any]:
-    drawn = {"seed": 0, "resamples": resamples}
-    matched = matched_rate(rows_a, rows_b, metric, better, **drawn)
-    return _plain(matched, bootstrap(rows_a, rows_b, metric, better, bd_rate, **drawn))
-
-
-def _plain(matched: Matched, rate: Interval) -> dict[str, Any]:
-    images = [match._asdict() | {"bpp": list(match.bpp)} for match in matched.images]
-    told = matched._asdict() | {"images": images, "mean": matched.mean._asdict()}
-    return {"matched": told, "bd_rate": rate._asdict()}
+def _measured(
+    rows_a: Rows, rows_b: Rows, metric: str, about: Mapping[str, Any], resamples: int
+) -> dict[str, Any]:
+    compared, drawn = (rows_a, rows_b, metric, about["better"]), {"seed": 0, "resamples": resamples}
+    matched, rate = matched_rate(*compared, **drawn), bootstrap(*compared, bd_rate, **drawn)
+    return {**about, "matched": matched, "bd_rate": rate}
 
 
 def _points_of_sets(results: Results, rows: Rows) -> Rows:
@@ -167,5 +146,5 @@ def _sets(a: Results, points_a: Rows, points_b: Rows, whole: bool) -> dict[str, 
         matched = matched_rate(of_a, of_b, name, about["better"], seed=0)
         delta = bd_rate(*(curve(of, name, about["better"]) for of in (of_a, of_b)))
         rate = Interval(delta.value, None, None, 1, delta.reason)
-        found[name] = about | _plain(matched, rate)
+        found[name] = about | {"matched": matched, "bd_rate": rate}
     return found

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
-from fa_hific_jax.evaluation.rate_distortion.bootstrap import LEVEL
+from fa_hific_jax.evaluation.paired import LEVEL
 from fa_hific_jax.evaluation.results import aligned, grouped, heading
 
 _READ = {"higher": "higher", "lower": "lower", "zero": "near 0"}

@@ -9,7 +9,7 @@ import jax
 
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import images, literature, merging, results
+from fa_hific_jax.evaluation import files, literature, merging, results
 from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.loop import Loop
 from fa_hific_jax.evaluation.merging import Share
@@ -74,7 +74,7 @@ def _sets(mean: Mapping[str, Any], rows: Sequence[Row], features: Features) -> l
     """Returns the metrics of sets of the images at the point of a mean."""
     point = {"codec": mean["codec"], "point": mean["point"]}
     of_point = [row for row in rows if (row.codec, row.point) == results.point_of(mean)]
-    originals = [images.original_file(row.image) for row in of_point]
+    originals = [files.original_file(row.image) for row in of_point]
     entries = features.set_metrics(originals, [row.file for row in of_point])
     if len(of_point) < mean["images"]:
         reason = f"of {mean['images']} images only {len(of_point)} could be coded"

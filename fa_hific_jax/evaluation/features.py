@@ -1,7 +1,6 @@
 """Features of pictures, kept in files beside them, for the metrics between sets of images."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from fa_hific_jax import metrics
-from fa_hific_jax.evaluation.images import key_of, read_png
-from fa_hific_jax.evaluation.results import replace_file
+from fa_hific_jax.evaluation import files
 from fa_hific_jax.metrics import Weights
 from fa_hific_jax.metrics.weights import digest
 
@@ -38,17 +36,12 @@ class Features:
         if not self._needed:
             return {}
         file = self._folder / f"features/{picture.replace('/', '.')}.npz"
-        identity = f"{key_of(self._folder / picture)} {self.measured_with}"
-        if file.is_file():
-            with np.load(file, allow_pickle=False) as arrays:
-                found = dict(arrays)
-            if found.pop("identity", None) == identity:
-                return found
-        image = read_png(self._folder / picture)
-        found: dict[str, Any] = dict(metrics.image_features(self._weights, image))
-        content = io.BytesIO()
-        np.savez(content, identity=np.array(identity), **found)
-        replace_file(file, content.getvalue())
+        identity = f"{files.key_of(self._folder / picture)} {self.measured_with}"
+        found = files.read_npz(file)
+        if found.pop("identity", None) != identity:
+            image = files.read_png(self._folder / picture)
+            found = dict(metrics.image_features(self._weights, image))
+            files.write_npz(file, identity=np.array(identity), **found)
         return found
 
     def set_metrics(self, originals: Sequence[str], decoded: Sequence[str]) -> list[dict[str, Any]]:

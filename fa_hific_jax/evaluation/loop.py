@@ -8,7 +8,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,36 +16,26 @@ import jax
 
 from fa_hific_jax import __version__, interrupts, metrics
 from fa_hific_jax.codec.programs import padded_shape
-from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import bits, images, points, workers
+from fa_hific_jax.errors import UserError, out_of_memory
+from fa_hific_jax.evaluation import files, points, workers
 from fa_hific_jax.evaluation.features import Features
+from fa_hific_jax.evaluation.files import Image
 from fa_hific_jax.evaluation.merging import Share
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Row, RowLog
 
-Coded = Callable[[], Row]  # waits until an image is coded, unless an earlier run has coded it
+
+class Begun(NamedTuple):
+    """An image whose coding has begun."""
+
+    index: int  # in the source
+    original: Image
+    rows: Sequence[Row]  # of each point: they name the files to write, neither coded nor measured
+    coded: Sequence[workers.Coded]  # for each point
 
 
-class SourceImage(NamedTuple):
-    """An image of the source that can be read."""
-
-    index: int
-    name: str
-    sha256: str
-    height: int
-    width: int
-
-
-class Task(NamedTuple):
-    """An image to be coded at a point."""
-
-    image: SourceImage
-    point: Point
-    original: images.Image
-    row: Row  # names the files to write; neither coded nor measured
-
-
+@dataclasses.dataclass
 class Loop:
     """Codes and measures images at every point of an evaluation, resuming earlier runs.
 
@@ -54,133 +43,126 @@ class Loop:
     both are there, at whatever moment that run was killed, and if nothing has overwritten them.
     """
 
-    def __init__(
-        self, evaluation: Evaluation, out: Path, log: RowLog, features: Features, share: Share
-    ):
-        self._points, self._source = evaluation.points, evaluation.source
-        self._weights, self._jobs = evaluation.weights, evaluation.jobs
-        self._out, self._log, self._features, self._share = out, log, features, share
-        self._compiled: set[tuple[str, tuple[int, int]]] = set()
+    evaluation: Evaluation
+    out: Path
+    log: RowLog
+    features: Features
+    share: Share
+    _canvases: points.Canvases = ()
+    _compiled: set[tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=set)
 
     def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> None:
         """Codes and measures the images with these indexes, and reports progress through `say`."""
-        readable = self._readable(indexes)
-        self._share.images = len(readable)
-        model = next(point.model.model for point in self._points if point.model)
-        self._canvases = model.plan([(image.height, image.width) for image in readable])
-        finished = {image for image in readable if self._is_finished(image)}
-        progress, first = _progress(len(readable), len(finished), say), None
-        # Number of tasks that the workers already have while this process measures.
-        ahead = 2 * self._jobs if self._jobs > 1 else 0
-        with workers.executor(self._jobs) as executor:
-            begun = (each for image in readable for each in self._begin(image, executor))
-            for task, coded in _ahead(begun, ahead):
-                interrupts.end_if_asked()
-                row = self._finish(task, coded)
-                first = row if task.point is self._points[0] else first
-                if task.point is self._points[-1] and task.image not in finished:
-                    progress(task.image.name, first)
+        images = {index: rows for index in indexes if (rows := self._rows_of(index))}
+        self.share.images = len(images)
+        model = next(point.model.model for point in self.evaluation.points if point.model)
+        self._canvases = model.plan([(rows[0].height, rows[0].width) for rows in images.values()])
+        finished = {i for i in images if all(map(self._is_measured, map(self._known, images[i])))}
+        progress = _progress(len(images), len(finished), say)
+        jobs = self.evaluation.jobs
+        # Number of images whose classical codecs have begun while this process measures another.
+        ahead = 1 + 2 * jobs // len(self.evaluation.points) if jobs > 1 else 0
+        with workers.pool(jobs) as begin:
+            begun = (self._begin(index, rows, begin) for index, rows in images.items())
+            for image in _ahead(begun, ahead):
+                found = [self._finish(image, number) for number in range(len(image.rows))]
+                if image.index not in finished:
+                    progress(image.rows[0].image, found[0])
 
-    def _readable(self, indexes: Sequence[int]) -> list[SourceImage]:
-        found = []
-        for index in indexes:
-            name = self._source.names[index]
-            try:
-                image = self._source[index]
-                found.append(SourceImage(index, name, images.sha256_of(image), *image.shape[:2]))
-            except UserError as error:
-                self._share.skipped.append({"image": name, "reason": str(error)})
-        return found
-
-    def _is_finished(self, image: SourceImage) -> bool:
-        rows = (self._known(_uncoded(image, point)) for point in self._points)
-        return all(row and self._is_measured(row) for row in rows)
+    def _rows_of(self, index: int) -> list[Row]:
+        """Returns the rows of an image before it is coded, none if it cannot be read."""
+        source = self.evaluation.source
+        try:
+            original = source[index]
+        except UserError as error:
+            self.share.skipped.append({"image": source.names[index], "reason": str(error)})
+            return []
+        sha256, name = files.sha256_of(original), source.names[index]
+        return [_uncoded(name, sha256, original.shape, point) for point in self.evaluation.points]
 
     def _known(self, row: Row) -> Row | None:
         """Returns the row of an earlier run, if its picture and its bits are still there."""
-        found = self._log.get(row.key, self._features.measured_with)
-        if found is None or images.key_of(self._out / found.file) != row.key:
+        found = self.log.get(row.key, self.features.measured_with)
+        if found is None or files.key_of(self.out / found.file) != row.key:
             return None
-        return found if not found.bits or bits.key_of(self._out / found.bits) == row.key else None
+        kept = not found.bits or files.read_npz(self.out / found.bits).get("key") == row.key
+        return found if kept else None
 
-    def _is_measured(self, row: Row) -> bool:
-        return row.measured_with == self._features.measured_with
+    def _is_measured(self, row: Row | None) -> bool:
+        return row is not None and row.measured_with == self.features.measured_with
 
-    def _begin(self, image: SourceImage, executor: Executor) -> Iterator[tuple[Task, Coded]]:
-        """Yields the image at each point, where classical codecs have already been started."""
-        original = self._source[image.index]
-        file = images.original_file(image.name)
-        if images.key_of(self._out / file) != image.sha256:
-            images.write_png(self._out / file, original, image.sha256)
-        self._features.of(file)
-        first = None
-        for point in self._points:
-            task = Task(image, point, original, _uncoded(image, point))
-            row = self._known(task.row)
-            coded = (lambda row=row: row) if row else self._code(task, executor, first)
-            first = first or coded
-            yield task, coded
+    def _begin(self, index: int, rows: Sequence[Row], begin: workers.Begin) -> Begun:
+        """Reads an image, and starts what classical codecs have to do with it."""
+        original = self.evaluation.source[index]
+        file, sha256 = files.original_file(rows[0].image), rows[0].sha256
+        if files.key_of(self.out / file) != sha256:
+            files.write_png(self.out / file, original, sha256)
+        self.features.of(file)
+        coded: list[workers.Coded] = []
+        for point, row in zip(self.evaluation.points, rows, strict=True):
+            if known := self._known(row):
+                coded.append(lambda known=known: known)
+            elif point.model:
+                coded.append(cache(partial(self._code_with_model, point, row, original)))
+            else:
+                codec, target = point.codec.removesuffix(points.SAME_SIZE), None
+                if point.quality is None:
+                    with contextlib.suppress(Exception):  # reported where that point is finished
+                        target = coded[0]().bytes
+                arguments = (codec, point.quality, target, row, original, self.out)
+                coded.append(begin(workers.code_baseline, *arguments))
+        return Begun(index, original, rows, coded)
 
-    def _code(self, task: Task, executor: Executor, first: Coded | None) -> Coded:
-        """Returns what waits for the row; `first` is that of the first model's first point."""
-        if task.point.model:
-            return cache(partial(self._code_with_model, task))
-        codec, quality, target = task.point.codec, task.point.quality, None
-        if first and quality is None:
-            codec = codec.removesuffix(points.SAME_SIZE)
-            with contextlib.suppress(Exception):  # reported where the first point is finished
-                target = first().bytes
-        arguments = (codec, quality, target, task.row, task.original, self._out)
-        return executor.submit(workers.code_baseline, *arguments).result
-
-    def _code_with_model(self, task: Task) -> Row:
+    def _code_with_model(self, point: Point, row: Row, original: Image) -> Row:
         """Codes twice if the program is new: compilation is not coding time."""
-        padded = padded_shape(task.image.height, task.image.width)
+        padded = padded_shape(row.height, row.width)
         fitting = [c for c in self._canvases if padded[0] <= c[0] and padded[1] <= c[1]]
-        program = (task.point.codec, min(fitting, key=math.prod, default=padded))
+        program = (point.codec, min(fitting, key=math.prod, default=padded))
         if program not in self._compiled:
             self._compiled.add(program)
-            points.through(task.point, task.original, self._canvases)
-        return points.code(task.point, task.row, task.original, self._canvases, self._out)
+            points.code(point, row, original, self._canvases, self.out)
+        return points.code(point, row, original, self._canvases, self.out)
 
-    def _finish(self, task: Task, coded: Coded) -> Row | None:
-        """Waits until an image is coded, measures it, and logs the row."""
+    def _finish(self, image: Begun, number: int) -> Row | None:
+        """Waits until an image is coded at a point, measures it, and logs the row."""
+        interrupts.end_if_asked()
         try:
-            row = coded()
+            row = image.coded[number]()
             if not self._is_measured(row):
-                row = self._log.add(self._measured(task.original, row))
+                row = self.log.add(self._measured(image.original, row))
         except Exception as error:
-            if not isinstance(error, UserError) and not _out_of_memory(error):
+            if not isinstance(error, UserError) and not out_of_memory(error):
                 raise
-            where = {"image": task.row.image, "codec": task.row.codec, "point": task.row.point}
-            self._share.failed.append(where | {"reason": str(error).partition("\n")[0]})
+            row = image.rows[number]
+            where = {"image": row.image, "codec": row.codec, "point": row.point}
+            self.share.failed.append(where | {"reason": str(error).partition("\n")[0]})
             return None
-        self._share.keys.append((task.image.index, self._points.index(task.point), row.key))
+        self.share.keys.append((image.index, number, row.key))
         return row
 
-    def _measured(self, original: images.Image, row: Row) -> Row:
-        decoded = images.read_png(self._out / row.file)
-        values, missing = metrics.measure(original, decoded, self._weights)
-        self._features.of(row.file)
+    def _measured(self, original: Image, row: Row) -> Row:
+        decoded = files.read_png(self.out / row.file)
+        values, missing = metrics.measure(original, decoded, self.evaluation.weights)
+        self.features.of(row.file)
         found = {"values": values, "not_measured": missing}
-        return dataclasses.replace(row, **found, measured_with=self._features.measured_with)
+        return dataclasses.replace(row, **found, measured_with=self.features.measured_with)
 
 
-def _uncoded(image: SourceImage, point: Point) -> Row:
+def _uncoded(image: str, sha256: str, shape: Sequence[int], point: Point) -> Row:
     """Returns the row of an image at a point, before it is coded."""
     versions = [__version__, jax.__version__]
     # With the name: of two images with the same pixels, each has its own row.
-    parts = [image.name, image.sha256, point.codec, point.name, point.fingerprint, versions]
-    file, bits_file = images.decoded_files(image.name, point.codec, point.name)
+    parts = [image, sha256, point.codec, point.name, point.fingerprint, versions]
+    file, bits_file = files.decoded_files(image, point.codec, point.name)
     return Row(
         file=file,
         bits=bits_file if point.model else None,
-        image=image.name,
-        sha256=image.sha256,
+        image=image,
+        sha256=sha256,
         codec=point.codec,
         point=point.name,
-        width=image.width,
-        height=image.height,
+        width=shape[1],
+        height=shape[0],
         key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
     )
 
@@ -206,17 +188,11 @@ def _progress(
     return report
 
 
-def _ahead(tasks: Iterable[tuple[Task, Coded]], count: int) -> Iterator[tuple[Task, Coded]]:
-    """Yields the same tasks, but takes `count` of them in advance."""
+def _ahead(images: Iterable[Begun], count: int) -> Iterator[Begun]:
+    """Yields the same images, but takes `count` of them in advance."""
     waiting = deque()
-    for task in tasks:
-        waiting.append(task)
+    for image in images:
+        waiting.append(image)
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-    )

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from fa_hific_jax.codec import bitstream, coding
-from fa_hific_jax.evaluation import baselines, bits
+from fa_hific_jax.evaluation import baselines, bits, files
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
-from fa_hific_jax.evaluation.images import Image, write_png
-from fa_hific_jax.evaluation.results import replace_file
+from fa_hific_jax.evaluation.files import Image
 from fa_hific_jax.evaluation.rows import Row
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -36,18 +35,6 @@ class Point:
     detail: float | None = None
 
 
-def through(
-    point: Point, image: Image, canvases: Canvases
-) -> tuple[bytes, Image, tuple[float, float]]:
-    """Returns a model's file of an image, the image decoded from it, and the seconds of each."""
-    assert point.model is not None
-    model, start = point.model.model, time.perf_counter()
-    data = model.compress(image, quality=point.quality, plan=canvases)
-    encoded = time.perf_counter()
-    decoded = model.decompress(data, detail=point.detail, plan=canvases)
-    return data, decoded, (encoded - start, time.perf_counter() - encoded)
-
-
 def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) -> Row:
     """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
@@ -55,17 +42,20 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
     lacks them: its estimate is the code length under its integer tables. Raises a UserError if the
     model cannot code this image.
     """
-    data, decoded, seconds = through(point, image, canvases)
     assert point.model is not None and row.bits is not None
-    model, params = point.model.model, point.model.params
+    model, params, start = point.model.model, point.model.params, time.perf_counter()
+    data = model.compress(image, quality=point.quality, plan=canvases)
+    encoded = time.perf_counter()
+    decoded = model.decompress(data, detail=point.detail, plan=canvases)
+    seconds = (encoded - start, time.perf_counter() - encoded)
     symbols, _ = coding.decode_symbols(model.entropy, bitstream.unpack(data))
     by_position = bits.of_symbols(model.entropy, symbols)
     if params is None:
         estimated = float(sum(each.sum(dtype=np.float64) for each in by_position))
     else:
         estimated = coding.estimated_bits(model.config, params, symbols)
-    replace_file(out / row.bits, bits.npz(by_position, row.key))
-    write_png(out / row.file, decoded, row.key)
+    files.write_npz(out / row.bits, **by_position._asdict(), key=np.array(row.key))
+    files.write_png(out / row.file, decoded, row.key)
     pixels = row.width * row.height
     return row.coded(len(data), seconds, bpp_estimated=estimated / pixels)
 
@@ -88,8 +78,8 @@ def of_model(
 
 def of_baseline(
     baseline: str, count: int, same_size: bool, first: Point
-) -> tuple[dict[str, Any], list[Point]]:
-    """Returns a classical codec's entry in "codecs", and its points; none if it is missing here.
+) -> tuple[dict[str, dict[str, Any]], list[Point]]:
+    """Returns entries of "codecs" for a classical codec, and its points; none if it is missing.
 
     `count` is the number of qualities, spread over its `sweep`; 0 for all. `same_size` adds the
     point whose files have the size of those of `first`, the first point of the first model.
@@ -106,16 +96,16 @@ def of_baseline(
         "settings": dict(codec.settings),
         "not_measured": missing,
     }
-    if missing:
-        return about, []
     identity, sweep = f"{about['version']} {about['settings']}", list(codec.sweep)
     if 0 < count < len(sweep):
         sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
+    entries = {baseline: about}
     found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
     if same_size:
-        sizes = identity + first.fingerprint + first.name
-        found.insert(0, Point(baseline + SAME_SIZE, "", sizes))
-    return about, found
+        same = baseline + SAME_SIZE
+        entries[same] = about | {"label": f"{codec.label} at the size of {first.codec}"}
+        found.insert(0, Point(same, "", identity + first.fingerprint + first.name))
+    return entries, [] if missing else found
 
 
 def _name(quality: float | None, detail: float | None) -> str:

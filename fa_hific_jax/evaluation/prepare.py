@@ -8,7 +8,6 @@ from fa_hific_jax import metrics
 from fa_hific_jax.data.sources import Source, open_source
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, evaluated_models, points
-from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
 from fa_hific_jax.metrics import Weights
 from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
 
@@ -64,7 +63,10 @@ def prepare(request: Request) -> Evaluation:
     held = request.config if request.named_by == "--workdir" else None
     models = [evaluated_models.load(f, request.named_by, held) for f in request.folders]
     known = to_mapping(request.config) if request.config else models[0].settings
-    config = _config(known.get("evaluation", {}), request.evaluation)
+    # Keys of a run that this version does not know are ignored.
+    names = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    stored = {name: v for name, v in known.get("evaluation", {}).items() if name in names}
+    config = EvaluationConfig(**{**stored, **request.evaluation})
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
     models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])
@@ -72,7 +74,14 @@ def prepare(request: Request) -> Evaluation:
         raise UserError("--quality: none of the models has a variable rate: leave it out")
     if request.details and not any(model.model.config.fcm_width for model in models):
         raise UserError("--detail: none of the models has FCM: leave it out")
-    codecs, found = _codecs_and_points(models, request, config)
+    codecs = {model.id: model.describe() for model in models}
+    found = [p for m in models for p in points.of_model(m, request.qualities, request.details)]
+    named = {"all": tuple(baselines.available()), "none": ()}
+    for name in dict.fromkeys(named.get(",".join(config.baselines), config.baselines)):
+        count, same_size = config.baseline_points, config.same_size
+        entries, of_baseline = points.of_baseline(name, count, same_size, found[0])
+        codecs |= entries
+        found += of_baseline
     data = known.get("data", {})
     images = request.images or data.get("evaluation")
     if not images:
@@ -86,30 +95,3 @@ def prepare(request: Request) -> Evaluation:
         limit=request.limit,
         jobs=request.jobs,
     )
-
-
-def _config(known: Mapping[str, Any], flags: Mapping[str, Any]) -> EvaluationConfig:
-    """Returns the group `evaluation`; keys of a run that this version does not know are ignored."""
-    names = {field.name for field in dataclasses.fields(EvaluationConfig)}
-    stored: dict[str, Any]
-    stored = {n: tuple(v) if isinstance(v, list) else v for n, v in known.items() if n in names}
-    return EvaluationConfig(**(stored | dict(flags)))
-
-
-def _codecs_and_points(
-    models: Sequence[EvaluatedModel], request: Request, config: EvaluationConfig
-) -> tuple[dict[str, dict[str, Any]], list[points.Point]]:
-    """Returns the codecs by id and the points of all of them."""
-    codecs = {model.id: model.describe() for model in models}
-    found = [p for m in models for p in points.of_model(m, request.qualities, request.details)]
-    first = found[0]
-    named: dict[tuple[str, ...], tuple[str, ...]]
-    named = {("all",): tuple(baselines.available()), ("none",): ()}
-    for name in dict.fromkeys(named.get(config.baselines, config.baselines)):
-        count, same_size = config.baseline_points, config.same_size
-        codecs[name], of_baseline = points.of_baseline(name, count, same_size, first)
-        if same_size:
-            label = f"{codecs[name]['label']} at the size of {models[0].id}"
-            codecs[name + points.SAME_SIZE] = codecs[name] | {"label": label}
-        found += of_baseline
-    return codecs, found

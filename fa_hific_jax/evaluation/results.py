@@ -31,8 +31,10 @@ _RATES = {
     "bpp_estimated": {"label": "est. bpp", "decimals": 4},
 }
 # More would not fit a terminal; all are in summary.csv and on the page.
-_TERMINAL = ("psnr", "ms_ssim", "lpips_alex", "lpips_squeeze", "lpips_vgg", "lfd", "band_high")
-_TERMINAL_SETS = ("fid", "fd_alex")
+_TERMINAL = (
+    "psnr", "ms_ssim", "lpips_alex", "lpips_squeeze", "lpips_vgg", "lfd", "band_high", "fid",
+    "fd_alex",
+)  # fmt: skip
 
 Entry = TypeVar("Entry")
 Key = TypeVar("Key", bound=Hashable)
@@ -106,7 +108,9 @@ def replace_file(path: str | os.PathLike, data: bytes) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value in JSON's own types; numbers that are not finite become None."""
+    """Returns a value in JSON's own types, a named tuple as an object, infinity and NaN as None."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -116,41 +120,38 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def flat_means(results: Results) -> list[dict[str, Any]]:
+    """Returns the means, with every metric, also those of sets, as an entry of the mean itself."""
+    by_point = grouped(results["sets"], point_of).items()
+    sets = {point: {entry["metric"]: entry["value"] for entry in of} for point, of in by_point}
+    return [{**m, **m["values"], **sets.get(point_of(m), {})} for m in results["means"]]
+
+
 def summary_csv(results: Results) -> str:
     """Returns the means and the metrics of sets, one line for each point of each codec.
 
     Empty cells were not measured; NAME_measured counts the images for which NAME was.
     """
-    sets = _by_point(results["sets"])
     of_sets = list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
     columns = [*COSTS, *dict.fromkeys(name for mean in results["means"] for name in mean["values"])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
     writer.writerow(["codec", "point", "images", *pairs, *of_sets])
-    for mean in results["means"]:
-        line = [*point_of(mean), mean["images"]]
-        for name in columns:
-            line += [value_of(mean, name), mean["measured"].get(name, 0)]
-        of_point = sets.get(point_of(mean), {})
-        writer.writerow(line + [of_point.get(name) for name in of_sets])
+    for mean in flat_means(results):
+        pairs = [cell for n in columns for cell in (mean.get(n), mean["measured"].get(n, 0))]
+        writer.writerow([*point_of(mean), mean["images"], *pairs, *map(mean.get, of_sets)])
     return text.getvalue()
 
 
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
-    described, sets = _RATES | results["metrics"], _by_point(results["sets"])
-    taken = [n for n in _TERMINAL if any(m["measured"].get(n) for m in results["means"])]
-    of_sets = [n for n in _TERMINAL_SETS if any(of.get(n) is not None for of in sets.values())]
-    means = [*_RATES, *taken]
-    lines = [["codec", "point", "images", *(heading(described, n) for n in (*means, *of_sets))]]
-    for mean in results["means"]:
-        of_point = sets.get(point_of(mean), {})
-        lines.append(
-            [*point_of(mean), str(mean["images"])]
-            + [_cell(mean, name, described) for name in means]
-            + [_number(of_point.get(name), described[name]["decimals"]) for name in of_sets]
-        )
+    described, means = _RATES | results["metrics"], flat_means(results)
+    names = [*_RATES, *(n for n in _TERMINAL if any(_is_there(mean, n) for mean in means))]
+    lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
+    for mean in means:
+        cells = [_cell(mean, name, described[name]["decimals"]) for name in names]
+        lines.append([*point_of(mean), str(mean["images"]), *cells])
     return "\n".join(["mean over images", aligned(lines)])
 
 
@@ -177,24 +178,21 @@ def value_of(entry: Mapping[str, Any], name: str) -> float | None:
 
 def notes(results: Results) -> list[str]:
     """Returns a sentence for everything that was skipped or was not measured for all images."""
-
-    def label(metric: str) -> str:
-        return metrics[metric]["label"] if metric in metrics else metric
-
     metrics, meta, rows = results["metrics"], results["meta"], results["rows"]
+    labels = {metric: about["label"] for metric, about in metrics.items()}
     reasons = {about["label"]: about.get("not_measured") for about in metrics.values()}
     for entry in results["sets"]:
-        called = label(entry["metric"])
+        called = labels.get(entry["metric"], entry["metric"])
         reasons[called] = reasons.get(called) or entry["not_measured"]
     reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
-    labels = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
-    found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in labels.items()]
+    by_reason = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
+    found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in by_reason.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
     for e in meta.get("failed", ()):
         where = f"{e['image']}, {e['codec']} {e['point']}".rstrip()
         found.append(f"{where}: not measured: {e['reason']}")
     partly = Counter(
-        (label(name), reason)
+        (labels.get(name, name), reason)
         for row in rows
         for name, reason in row["not_measured"].items()
         if not metrics.get(name, {}).get("not_measured")
@@ -205,19 +203,18 @@ def notes(results: Results) -> list[str]:
     ]
 
 
-def _by_point(sets: Iterable[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Returns the values of metrics of sets by (codec, point), then by metric."""
-    points = grouped(sets, point_of)
-    return {point: {e["metric"]: e["value"] for e in of} for point, of in points.items()}
+def number(value: float | None, decimals: int, missing: str = "-") -> str:
+    """Returns a number as text."""
+    return missing if value is None else f"{value:.{decimals}f}"
 
 
-def _cell(mean: Mapping[str, Any], name: str, described: Mapping[str, Any]) -> str:
-    """Returns a mean as text: "5 of 6" where only some of the images were measured."""
+def _is_there(mean: Mapping[str, Any], name: str) -> bool:
+    return mean.get(name) is not None or bool(mean["measured"].get(name))
+
+
+def _cell(mean: Mapping[str, Any], name: str, decimals: int) -> str:
+    """Returns a flat mean as text: "5 of 6" where only some of the images were measured."""
     measured = mean["measured"].get(name, 0)
     if 0 < measured < mean["images"]:
         return f"{measured} of {mean['images']}"
-    return _number(value_of(mean, name), described[name]["decimals"])
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
+    return number(mean.get(name), decimals)

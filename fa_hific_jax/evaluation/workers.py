@@ -4,17 +4,23 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from fa_hific_jax import writing
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.evaluation.images import Image, write_png
+from fa_hific_jax.evaluation.files import Image, write_png
 from fa_hific_jax.evaluation.rows import Row
+
+Coded = Callable[[], Row]
+"""Waits until an image is coded, unless an earlier run has coded it."""
+Begin = Callable[..., Coded]
+"""Begins a call, given the function and its arguments."""
 
 
 def code_baseline(
@@ -39,19 +45,21 @@ def code_baseline(
 
 
 @contextmanager
-def executor(jobs: int) -> Iterator[Executor]:
-    """Yields an executor of `jobs` processes; with one job, a thread of this process.
+def pool(jobs: int) -> Iterator[Begin]:
+    """Yields what begins a call in one of `jobs` processes.
+
+    With one job, it is a call in this process when its result is asked for.
 
     Raises:
       UserError: one of the processes died.
     """
     if jobs == 1:
-        made = ThreadPoolExecutor(1)
-    else:
-        # Forking a process in which JAX has started its threads may deadlock.
-        made = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start)
+        yield partial
+        return
+    # Forking a process in which JAX has started its threads may deadlock.
+    made = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start)
     try:
-        yield made
+        yield lambda *call: made.submit(*call).result
     except BrokenProcessPool as error:
         raise UserError(
             "a process of --jobs has died, perhaps for lack of memory: give fewer --jobs; "

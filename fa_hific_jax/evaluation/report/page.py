@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,10 @@ _COLORS = {
     "baseline": ("#228be6", "#2f9e44", "#12a5b5", "#7950f2", "#82a11b", "#b0703c", "#5c7cfa"),
 }
 # plotly's names, and the same in text.
-_MARKERS = (
-    ("circle", "●"),
-    ("square", "■"),
-    ("triangle-up", "▲"),
-    ("diamond", "◆"),
-    ("triangle-down", "▼"),
-    ("star", "★"),
-)
+_MARKERS = {
+    "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼",
+    "star": "★",
+}  # fmt: skip
 
 _SCRIPTS = ("plots.js", "gallery.js", "viewer.js", "report.js")
 
@@ -91,13 +88,11 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
 
     "marker" is plotly's name and "sign" the same in text; colors are legible on white and on black.
     """
-    found, counts = {}, dict.fromkeys(_COLORS, 0)
+    kinds = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
+    found = {}
     for codec, about in codecs.items():
-        kind, count = about["kind"], counts[about["kind"]]
-        color = _COLORS[kind][count % len(_COLORS[kind])]
-        marker, sign = _MARKERS[count % len(_MARKERS)]
-        counts[kind] += 1
-        look = {"label": about["label"], "kind": kind, "color": color}
+        color, (marker, sign) = next(kinds[about["kind"]])
+        look = {"label": about["label"], "kind": about["kind"], "color": color}
         found[codec] = look | {"marker": marker, "sign": sign}
     return found
 
@@ -105,32 +100,27 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     """Returns what the template shows, except pictures and the files that it inlines."""
     names = list(dict.fromkeys(row["image"] for row in results["rows"]))
-    plots = tables.curves(results)
-    metrics = {m: tables.described(results, m) for m in (*results["metrics"], *plots)}
-    codecs = _looks(results["codecs"])
-    shared = {
-        "codecs": codecs,
-        "metrics": metrics,
-        "published": results["published"],
-    }
+    curves, codecs = tables.curves(results), _looks(results["codecs"])
     index = {
+        "codecs": codecs,
+        "metrics": {m: tables.described(results, m) for m in (*results["metrics"], *curves)},
+        "published": results["published"],
         "anchor": tables.anchor(results),
-        "curves": plots,
+        "curves": curves,
         "images": [_image(results, folder, name) for name in names],
     }
     models = [look["label"] for look in codecs.values() if look["kind"] == "model"]
     meta = {k: v for k, v in results["meta"].items() if v not in (None, "", [], {})}
-    return shared | {
+    return index | {
         "title": " · ".join(models) or "Codecs compared",
         "names": names,
         "about": results["codecs"],
         "near": tables.table(results, tables.near_keys(results)),
         "every": tables.table(results, set(map(point_of, results["means"]))),
         "notes": notes(results),
-        "plots": plots,
         "open_signs": _OPEN_SIGNS,
         "settings": {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()},
-        "index": pictures.script_json(shared | index),
+        "index": pictures.script_json(index),
     }
 
 

@@ -4,14 +4,14 @@ import base64
 import functools
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from fa_hific_jax.evaluation.images import original_file
+from fa_hific_jax.evaluation.files import original_file
 from fa_hific_jax.evaluation.report import frequencies
 from fa_hific_jax.evaluation.report.tables import anchor, nearest, rated
 from fa_hific_jax.evaluation.results import Results, plain
@@ -30,18 +30,9 @@ class Detail(NamedTuple):
 
 # From best to worst: fewer pictures before worse ones, worse ones before smaller ones.
 DETAILS = (
-    Detail(4, None),
-    Detail(4, 95),
-    Detail(4, 90),
-    Detail(3, 90),
-    Detail(2, 90),
-    Detail(2, 85),
-    Detail(1, 90),
-    Detail(1, 85),
-    Detail(1, 85, 0.7),
-    Detail(1, 85, 0.5),
-    Detail(1, 85, 0.35),
-)
+    Detail(4, None), Detail(4, 95), Detail(4, 90), Detail(3, 90), Detail(2, 90), Detail(2, 85),
+    Detail(1, 90), Detail(1, 85), Detail(1, 85, 0.7), Detail(1, 85, 0.5), Detail(1, 85, 0.35),
+)  # fmt: skip
 
 
 class Shown(NamedTuple):
@@ -127,8 +118,7 @@ class Files:
     def __init__(self, folder: Path):
         self.problems: dict[str, None] = {}
         self._folder = folder
-        self._encoded = functools.cache(self._encode)
-        self._seen = functools.cache(self._frequencies)
+        self._encoded, self._seen = functools.cache(_encoded), functools.cache(_frequencies)
 
     def texts(self, results: Results, detail: Detail) -> Iterator[tuple[str, str]]:
         """Yields (image, JSON): {"original": picture or null, "rows": {index: picture}}."""
@@ -137,41 +127,38 @@ class Files:
             rows = {}
             for index in shown_rows(results, image, detail.points):
                 row = results["rows"][index]
-                if picture := self._picture(row["file"], size, detail):
-                    rows[index] = picture | {"bits": self._bits(row)}
-            original = self._picture(original_file(image), size, detail)
+                if picture := self._read(self._picture, row["file"], size, detail):
+                    bits = row["bits"] and self._read(frequencies.heat_maps, row["bits"], *size)
+                    rows[index] = picture | {"bits": bits}
+            original = self._read(self._picture, original_file(image), size, detail)
             yield image, script_json({"original": original, "rows": rows})
 
-    def _picture(self, file: str, size: tuple[int, int], detail: Detail) -> dict[str, Any] | None:
+    def _picture(self, path: Path, size: tuple[int, int], detail: Detail) -> dict[str, Any]:
+        return {"src": self._encoded(path, size, detail.quality, detail.scale), **self._seen(path)}
+
+    def _read(
+        self, read: Callable[..., dict[str, Any]], file: str, *arguments: Any
+    ) -> dict[str, Any] | None:
         try:
-            source = self._encoded(file, size, detail.quality, detail.scale)
-            return {"src": source, **self._seen(file)}
+            return read(self._folder / file, *arguments)
         except _UNREADABLE as error:
-            self._note(file, error)
+            missing = isinstance(error, FileNotFoundError)
+            self.problems[f"{file}: {'the file is missing' if missing else error}"] = None
 
-    def _bits(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        try:
-            file = row["bits"] and self._folder / row["bits"]
-            return file and frequencies.heat_maps(file, row["width"], row["height"])
-        except _UNREADABLE as error:
-            self._note(row["bits"], error)
 
-    def _note(self, file: str, error: Exception) -> None:
-        missing = isinstance(error, FileNotFoundError)
-        self.problems[f"{file}: {'the file is missing' if missing else error}"] = None
+def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: float) -> str:
+    image = _open(path)
+    if image.size != size:
+        raise ValueError("{} × {} pixels instead of {} × {}".format(*image.size, *size))
+    if scale < 1.0:
+        small = (max(1, round(scale * size[0])), max(1, round(scale * size[1])))
+        image = image.resize(small, Image.Resampling.LANCZOS)
+    return data_uri(image, quality)
 
-    def _encode(self, file: str, size: tuple[int, int], quality: int | None, scale: float) -> str:
-        image = _open(self._folder / file)
-        if image.size != size:
-            raise ValueError("{} × {} pixels instead of {} × {}".format(*image.size, *size))
-        if scale < 1.0:
-            small = (max(1, round(scale * size[0])), max(1, round(scale * size[1])))
-            image = image.resize(small, Image.Resampling.LANCZOS)
-        return data_uri(image, quality)
 
-    def _frequencies(self, file: str) -> dict[str, Any]:
-        pixels = np.asarray(_open(self._folder / file))
-        return {"spectrum": frequencies.spectrum(pixels), "radial": frequencies.radial(pixels)}
+def _frequencies(path: Path) -> dict[str, Any]:
+    pixels = np.asarray(_open(path))
+    return {"spectrum": frequencies.spectrum(pixels), "radial": frequencies.radial(pixels)}
 
 
 def _rates(results: Results, rows: list[dict[str, Any]], points: int) -> list[float]:

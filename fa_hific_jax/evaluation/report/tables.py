@@ -6,9 +6,11 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from fa_hific_jax.evaluation.results import Results, grouped, point_of, value_of
+from fa_hific_jax.evaluation import results as res
+from fa_hific_jax.evaluation.results import Results, number, point_of
 
 Key = tuple[str, str]  # codec, point
+Mean = Mapping[str, Any]
 NO_REASON = "no reason recorded"
 
 
@@ -40,28 +42,16 @@ def table(results: Results, keys: Container[Key]) -> Table:
     Distances measured by different protocols are in different columns. A cell without a number
     says so and refers to the reason.
     """
-    columns: dict[Column, Callable[..., tuple[str, str | None]]]
-    columns = {Column("bpp", "real files"): partial(_mean_cell, results, "bpp", 4)}
-    if any(mean["bpp_estimated"] is not None for mean in results["means"]):
-        columns[Column("bpp", "estimated")] = _estimate_cell
-    for metric, about in results["metrics"].items():
-        if any(row["values"].get(metric) is not None for row in results["rows"]):
-            cell = partial(_mean_cell, results, metric, about["decimals"])
-            columns[Column(about["label"], direction(about))] = cell
-    for (metric, protocol), entries in _distances(results).items():
-        about = described(results, metric)
-        columns[Column(about["label"], protocol)] = partial(_set_cell, entries, about["decimals"])
+    columns = _columns(results)
     notes: dict[str, int] = {}
     lines = []
-    order = list(results["codecs"])
-    for mean in sorted(results["means"], key=lambda m: (order.index(m["codec"]), _rate(m))):
-        if point_of(mean) in keys:
-            found = [cell(mean) for cell in columns.values()]
-            cells = [
-                Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
-                for text, why in found
-            ]
-            lines.append(Line(mean["codec"], mean["point"], cells))
+    for mean in filter(lambda mean: point_of(mean) in keys, ordered(results)):
+        found = [cell(mean) for cell in columns.values()]
+        cells = [
+            Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
+            for text, why in found
+        ]
+        lines.append(Line(*point_of(mean), cells))
     return Table(list(columns), lines, list(notes))
 
 
@@ -86,29 +76,37 @@ def near_keys(results: Results) -> set[Key]:
         points, known = [m for m in results["means"] if m["codec"] == codec], rated(results, codec)
         if known and rates and about["kind"] == "baseline":
             points = [nearest(known, rate) for rate in rates]
-        near |= {(codec, mean["point"]) for mean in points}
+        near |= set(map(point_of, points))
     return near
 
 
-def rated(results: Results, codec: str) -> list[Mapping[str, Any]]:
+def ordered(results: Results) -> list[Mean]:
+    """Returns the flat means by codec, then in order of rate, those without a rate last."""
+    order = list(results["codecs"])
+    return sorted(
+        res.flat_means(results), key=lambda m: (order.index(m["codec"]), m["bpp"] is None, m["bpp"])
+    )
+
+
+def rated(results: Results, codec: str) -> list[Mean]:
     """Returns the means of a codec over all images, in order of rate."""
-    means = [m for m in results["means"] if m["codec"] == codec and m["bpp"] is not None]
-    return sorted(means, key=itemgetter("bpp"))
+    return [m for m in ordered(results) if m["codec"] == codec and m["bpp"] is not None]
 
 
 def curves(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Returns by metric the plotted points {"codec", "point", "bpp", "value"} in order of rate."""
-    means = [mean for codec in results["codecs"] for mean in rated(results, codec)]
-    rates = {point_of(mean): mean["bpp"] for mean in means}
-    found = [(m, mean, mean["values"].get(m)) for mean in means for m in results["metrics"]]
-    found += [(entry["metric"], entry, entry["value"]) for entry in results["sets"]]
-    points: dict[str, list[dict[str, Any]]] = {}
-    for metric, entry, value in found:
-        codec, name = point_of(entry)
-        if value is not None and (codec, name) in rates:
-            point = {"codec": codec, "point": name, "bpp": rates[codec, name], "value": value}
-            points.setdefault(metric, []).append(point)
-    return {metric: sorted(p, key=itemgetter("bpp")) for metric, p in points.items()}
+    means = [mean for mean in ordered(results) if mean["bpp"] is not None]
+    means.sort(key=itemgetter("bpp"))
+    metrics = dict.fromkeys([*results["metrics"], *(e["metric"] for e in results["sets"])])
+    found = {
+        metric: [
+            {name: mean[name] for name in ("codec", "point", "bpp")} | {"value": mean[metric]}
+            for mean in means
+            if mean.get(metric) is not None
+        ]
+        for metric in metrics
+    }
+    return {metric: points for metric, points in found.items() if points}
 
 
 def described(results: Results, metric: str) -> dict[str, Any]:
@@ -137,37 +135,39 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
     return " · ".join(words.get(key, f"{key} {{}}").format(value) for key, value in held.items())
 
 
-def _rate(entry: Mapping[str, Any]) -> float:
-    return math.inf if entry["bpp"] is None else entry["bpp"]
-
-
-def _distances(results: Results) -> dict[tuple[str, str], dict[Key, Mapping[str, Any]]]:
-    """Returns by (metric, protocol) the entries of the metrics of sets that have any number."""
-
-    def column(entry: Mapping[str, Any]) -> tuple[str, str]:
-        return entry["metric"], protocol_text(entry["protocol"])
-
-    measured = grouped((e for e in results["sets"] if e["value"] is not None), column)
-    found = {}
+def _columns(results: Results) -> dict[Column, Callable[[Mean], tuple[str, str | None]]]:
+    """Returns by column what makes the text of a mean, and the reason if there is no number."""
+    columns: dict[Column, Callable[[Mean], tuple[str, str | None]]]
+    columns = {Column("bpp", "real files"): partial(_mean_cell, results, "bpp", 4)}
+    if any(mean["bpp_estimated"] is not None for mean in results["means"]):
+        columns[Column("bpp", "estimated")] = lambda m: (number(m["bpp_estimated"], 4, "–"), None)
+    for metric, about in results["metrics"].items():
+        if any(row["values"].get(metric) is not None for row in results["rows"]):
+            cell = partial(_mean_cell, results, metric, about["decimals"])
+            columns[Column(about["label"], direction(about))] = cell
+    measured = res.grouped(
+        (entry for entry in results["sets"] if entry["value"] is not None),
+        lambda entry: (entry["metric"], protocol_text(entry["protocol"])),
+    )
     for (metric, protocol), entries in measured.items():
+        about = described(results, metric)
         # An entry without a number may lack the protocol: it stands in every column of its metric.
         lacking = [e for e in results["sets"] if e["metric"] == metric and e["value"] is None]
-        found[metric, protocol] = {point_of(entry): entry for entry in lacking + entries}
-    return found
+        by_point = {point_of(entry): entry for entry in lacking + entries}
+        columns[Column(about["label"], protocol)] = partial(_set_cell, by_point, about["decimals"])
+    return columns
 
 
-def _mean_cell(
-    results: Results, name: str, decimals: int, mean: Mapping[str, Any]
-) -> tuple[str, str | None]:
+def _mean_cell(results: Results, name: str, decimals: int, mean: Mean) -> tuple[str, str | None]:
     """Returns the text of a mean, and the reason if there is none."""
-    value, measured, images = value_of(mean, name), mean["measured"].get(name, 0), mean["images"]
-    if value is not None:
-        return f"{value:.{decimals}f}", None
+    measured, images = mean["measured"].get(name, 0), mean["images"]
+    if mean.get(name) is not None:
+        return number(mean[name], decimals), None
     rows, failed = (
         [e for e in entries if point_of(e) == point_of(mean)]
         for entries in (results["rows"], results["meta"].get("failed", ()))
     )
-    lacking = [row for row in rows if value_of(row, name) is None]
+    lacking = [row for row in rows if res.value_of(row, name) is None]
     reasons = [row["not_measured"].get(name) or NO_REASON for row in lacking]
     if len(rows) < images:
         reasons += [f"{entry['image']}: {entry['reason']}" for entry in failed]
@@ -175,16 +175,10 @@ def _mean_cell(
     return text, "; ".join(dict.fromkeys(reasons)) or NO_REASON
 
 
-def _estimate_cell(mean: Mapping[str, Any]) -> tuple[str, None]:
-    value = mean["bpp_estimated"]
-    return "–" if value is None else f"{value:.4f}", None
-
-
 def _set_cell(
-    entries: Mapping[Key, Mapping[str, Any]], decimals: int, mean: Mapping[str, Any]
+    entries: Mapping[Key, Mapping[str, Any]], decimals: int, mean: Mean
 ) -> tuple[str, str | None]:
-    entry = entries.get(point_of(mean))
-    if entry and entry["value"] is not None:
-        return f"{entry['value']:.{decimals}f}", None
-    reason = entry["not_measured"] if entry else None
-    return "not measured", reason or "not measured by this protocol"
+    entry = entries.get(point_of(mean), {"value": None, "not_measured": None})
+    if entry["value"] is not None:
+        return number(entry["value"], decimals), None
+    return "not measured", entry["not_measured"] or "not measured by this protocol"

@@ -1,5 +1,6 @@
-"""Intervals by resampling the images: how far a number would move with other images.
+"""Comparison of two codecs over the same images: at equal rate, and with intervals.
 
+An interval comes from resampling the images: how far a number would move with other images.
 B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
 Images are drawn with replacement, the same ones for both codecs, and curves are those of the means
 over the drawn images.
@@ -11,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from fa_hific_jax.evaluation.rate_distortion.curves import Curve, Delta, Row, of_arrays
+from fa_hific_jax.evaluation.rate_distortion import Curve, Delta, Row, by_image, of_arrays
 
 RESAMPLES = 1000
 LEVEL = 0.95
 MAX_FAILED = 0.05
 """Largest share of resamples without a number for which there is an interval."""
+TOLERANCE = 0.05
+"""Two rates count as equal if the larger is at most this share above the smaller."""
 
 Grid = tuple[Float[np.ndarray, "points images"], Float[np.ndarray, "points images"]]
 
@@ -115,3 +118,66 @@ def _grid(table: Mapping[tuple[str, str], tuple[float, float]], images: list[str
     both = np.array([[table[image, point] for image in images] for point in points])
     both = both.reshape(len(points), len(images), 2)
     return both[..., 0], both[..., 1]
+
+
+class Match(NamedTuple):
+    """Comparison of one image. `a`, `b` and `difference` are in the unit of the metric."""
+
+    image: str
+    bpp: tuple[float, float]  # ends of the common range, or two rates that only count as equal
+    a: float  # mean over that range of the logarithm of the rate
+    b: float
+    difference: float  # b - a
+    winner: str  # "a", "b" or "tie"
+
+
+class Matched(NamedTuple):
+    """Comparison of all images."""
+
+    images: tuple[Match, ...]  # those that could be compared, by name
+    mean: Interval  # mean of their differences
+    wins: dict[str, int]  # number of images by `Match.winner`
+    not_measured: dict[str, str]  # image -> why it could not be compared
+
+
+def matched_rate(
+    rows_a: Iterable[Row],
+    rows_b: Iterable[Row],
+    metric: str,
+    better: str,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Matched:
+    """Compares the metric on each image at equal bpp; the arguments are those of `bootstrap`.
+
+    The two curves of an image are averaged over the rates that both cover (`Curve.mean`). A codec
+    with one point is compared with the other's curve at its rate. If the ranges do not meet, their
+    nearest ends are compared if they count as equal (`TOLERANCE`), and otherwise nothing is.
+    """
+    of_a, of_b = (by_image(rows, metric, better) for rows in (rows_a, rows_b))
+    images = sorted(of_a.keys() | of_b.keys())
+    matches = {image: _match(image, of_a.get(image), of_b.get(image)) for image in images}
+    found = tuple(match for match in matches.values() if isinstance(match, Match))
+    reasons = {image: match for image, match in matches.items() if isinstance(match, str)}
+    wins = {name: sum(match.winner == name for match in found) for name in ("a", "b", "tie")}
+    differences = np.array([match.difference for match in found])
+    mean = mean_interval(differences, seed=seed, resamples=resamples)
+    return Matched(found, mean, wins, reasons)
+
+
+def _match(image: str, a: Curve | None, b: Curve | None) -> Match | str:
+    """Returns the comparison of one image, or the reason why there is none."""
+    if a is None or b is None:
+        return "coded by one of the two only"
+    if not len(a.bpp) or not len(b.bpp):
+        return "the metric was not measured for both"
+    low, high = max(a.bpp[0], b.bpp[0]), min(a.bpp[-1], b.bpp[-1])
+    if low > high * (1 + TOLERANCE):
+        spans = " and ".join(f"{c.bpp[0]:.3f} to {c.bpp[-1]:.3f}" for c in (a, b))
+        return f"no rate in common: {spans} bpp"
+    mean_a, mean_b = (c.mean(low, high) for c in (a, b))
+    winner = "tie" if mean_a == mean_b else "a" if mean_a > mean_b else "b"
+    of_a, of_b = a.in_units(mean_a), b.in_units(mean_b)
+    ends = (float(min(low, high)), float(max(low, high)))
+    return Match(image, ends, of_a, of_b, of_b - of_a, winner)

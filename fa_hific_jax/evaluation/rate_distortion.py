@@ -1,5 +1,6 @@
 """Curves of a metric over the rate, and the two mean distances of Bjøntegaard between them.
 
+docs/evaluation.md says what the numbers mean and when there are none.
 G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, with
 monotone cubic pieces (PCHIP) through the points, as in JCTVC-L1100, over the logarithm of bpp.
 """
@@ -73,12 +74,12 @@ def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
     Points without a rate or without the metric are left out. `better` is as in `Curve`.
     """
     pairs = [(point["bpp"], point["values"].get(metric)) for point in points]
-    measured = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
-    return of_arrays(measured[:, 0], measured[:, 1], better)
+    bpp, values = np.array(pairs, np.float64).reshape(-1, 2).T  # None becomes NaN
+    return of_arrays(bpp, values, better)
 
 
 def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
-    """Returns the sorted curve without rates <= 0; of points at the same bpp it has the best."""
+    """Returns the sorted curve of finite points with rates > 0, the best of those at one bpp."""
     scores = {"higher": values, "lower": -values, "zero": -np.abs(values)}[better]
     order = np.lexsort((-scores, bpp))
     order = order[np.isfinite(scores[order]) & (bpp[order] > 0)]
@@ -112,16 +113,14 @@ def bd_rate(a: Curve, b: Curve) -> Delta:
     It is negative where b needs less. Quality must rise with the rate, so the points outside each
     `Curve.frontier` are left out, and counted.
     """
-    front_a, front_b = a.frontier(), b.frontier()
-    dropped = len(a.bpp) + len(b.bpp) - len(front_a.bpp) - len(front_b.bpp)
-    found = _overlap(front_a.scores, front_b.scores, "qualities")
+    fronts = a.frontier(), b.frontier()
+    dropped = sum(len(each.bpp) for each in (a, b)) - sum(len(front.bpp) for front in fronts)
+    found = _mean_gap("qualities", *((front.scores, np.log10(front.bpp)) for front in fronts))
     if isinstance(found, str):
         return Delta(None, found, dropped=dropped)
-    low, high, share = found
-    worst, best = a.in_units(low), a.in_units(high)
-    gap = _mean_gap(*((front.scores, np.log10(front.bpp)) for front in (front_a, front_b)))
-    value = float((10**gap - 1) * 100)
-    return Delta(value, None, min(worst, best), max(worst, best), share, dropped)
+    gap, *ends, share = found
+    low, high = sorted(map(a.in_units, ends))
+    return Delta(float((10**gap - 1) * 100), None, low, high, share, dropped)
 
 
 def bd_metric(a: Curve, b: Curve) -> Delta:
@@ -129,30 +128,28 @@ def bd_metric(a: Curve, b: Curve) -> Delta:
 
     For a signed error it is the difference of the absolute values.
     """
-    found = _overlap(np.log(a.bpp), np.log(b.bpp), "rates")
+    found = _mean_gap("rates", *((np.log10(each.bpp), each.scores) for each in (a, b)))
     if isinstance(found, str):
         return Delta(None, found)
-    low, high, share = found
-    gap = _mean_gap(*((np.log10(each.bpp), each.scores) for each in (a, b)))
-    return Delta(a.in_units(float(gap)), None, float(np.exp(low)), float(np.exp(high)), share)
+    gap, low, high, share = found
+    return Delta(a.in_units(gap), None, 10**low, 10**high, share)
 
 
-def _mean_gap(a: tuple[Numbers, Numbers], b: tuple[Others, Others]) -> np.float64:
-    """Returns the mean of b minus a over their common range; each is (rising x, y)."""
-    low, high = max(a[0][0], b[0][0]), min(a[0][-1], b[0][-1])
-    area_a, area_b = (PchipInterpolator(*each).integrate(low, high) for each in (a, b))
-    return (area_b - area_a) / (high - low)
+def _mean_gap(
+    called: str, a: tuple[Numbers, Numbers], b: tuple[Others, Others]
+) -> tuple[float, float, float, float] | str:
+    """Returns the mean of b minus a over their common range, each being (rising x, y).
 
-
-def _overlap(a: Numbers, b: Others, called: str) -> tuple[float, float, float] | str:
-    """Returns ends of the common range and its share of the shorter, or why it is too small."""
-    fewest = min(len(a), len(b))
+    The ends of that range follow, and its share of the shorter one; or why it is too small.
+    """
+    fewest = min(len(a[0]), len(b[0]))
     if fewest < MIN_POINTS:
         return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"
-    low, high = float(max(a[0], b[0])), float(min(a[-1], b[-1]))
+    low, high = float(max(a[0][0], b[0][0])), float(min(a[0][-1], b[0][-1]))
     if low >= high:
         return f"the curves share no {called}"
-    share = (high - low) / float(min(np.ptp(a), np.ptp(b)))
+    share = (high - low) / float(min(np.ptp(a[0]), np.ptp(b[0])))
     if share < MIN_SHARE:
         return f"the curves share only {share:.0%} of the {called} of the shorter one"
-    return low, high, share
+    area_a, area_b = (float(PchipInterpolator(*each).integrate(low, high)) for each in (a, b))
+    return (area_b - area_a) / (high - low), low, high, share

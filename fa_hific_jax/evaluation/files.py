@@ -1,8 +1,9 @@
-"""Pictures that an evaluation keeps: their places, and the key of the row each belongs to."""
+"""Files that an evaluation keeps: their places, and the key of what each was made from."""
 
 import hashlib
 import io
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,22 @@ def key_of(path: Path) -> str | None:
             return picture.info.get(_KEY)
     except (OSError, ValueError):
         return None
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Writes arrays by name; one of them may be the key of what they were made from."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    replace_file(path, buffer.getvalue())
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays that `write_npz` wrote, none of a missing or damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return {}
 
 
 def _safe(name: str) -> str:

@@ -26,7 +26,7 @@ exit codes:
 
 import argparse
 
-from fa_hific_jax.cli import batch, files, runtime, values
+from fa_hific_jax.cli import batch, files, runtime
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError
@@ -42,20 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"default: NAME{files.COMPRESSED} beside each image, or standard output if the image comes "
         "from standard input",
     )
-    rate = parser.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--quality",
-        type=values.share,
-        metavar="Q",
-        help="quality from 0, the smallest file, to 1, the best image (default: 0.5)",
-    )
-    rate.add_argument(
-        "--bpp",
-        type=values.positive,
-        metavar="RATE",
-        help="use the highest quality whose file has at most RATE bits per pixel, chosen for each "
-        "image; if there is none, write the smallest file; takes about twice the time",
-    )
+    batch.add_rate_arguments(parser)
     parser.add_argument(
         "--drop-alpha", action="store_true", help="put transparent images on a white background"
     )
@@ -99,11 +86,7 @@ def run(args: argparse.Namespace) -> None:
 
         runtime.use_compile_cache()
         model = load_model(name)
-        if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
-            raise UserError(
-                f"{name}: this model has a single rate: omit --quality and --bpp, or use a model "
-                "that was trained with model.qualities"
-            )
+        batch.check_rate(args, name, model.config.qualities)
         sizes = batch.image_sizes(jobs, contents, image_size)
         plan = model.plan(list(sizes.values()))
         pixels = {path: height * width for path, (height, width) in sizes.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import chromium
 from coding_model import image_of
 from fake_model import FakeModel
 from PIL import Image
@@ -44,15 +45,18 @@ def test_every_cell_holds_its_image_whole_and_enlarged_under_text(others):
     versions = [version(f"codec {i}", image) for i, image in enumerate(images[1:])]
     drawn = sheet.sheet(images[0], versions, places)
     columns = {1: 3, 3: 2, 5: 3}[others]
-    height = HEAD + CELL + GAP + 2 * (CELL + GAP)
+    height = HEAD + 200 + GAP + 2 * (CELL + GAP)
     rows = -(-(others + 1) // columns)
     assert drawn.shape == (rows * height, columns * (CELL + GAP) + GAP, 3)
     for i, image in enumerate(images):
         top, left = i // columns * height, i % columns * (CELL + GAP) + GAP
         assert (drawn[top : top + HEAD, left : left + CELL] < 128).any()
-        for place, at in zip(places, (HEAD + CELL + GAP, HEAD + 2 * (CELL + GAP)), strict=True):
+        cell = drawn[top : top + height, left : left + CELL]
+        if i > 0:  # The original has the places marked.
+            np.testing.assert_array_equal(cell[HEAD : HEAD + 200, :160], image)
+        for place, at in zip(places, (HEAD + 200 + GAP, HEAD + 200 + CELL + 2 * GAP), strict=True):
             crop = image[place.top : place.top + 160].repeat(2, axis=0).repeat(2, axis=1)
-            np.testing.assert_array_equal(drawn[top + at :, left:][:CELL, :CELL], crop)
+            np.testing.assert_array_equal(cell[at : at + CELL], crop)
 
 
 def test_a_tiny_image_is_enlarged_by_a_whole_factor():
@@ -188,6 +192,35 @@ def test_a_page_that_would_be_too_large_loses_detail_and_says_so(monkeypatch):
     monkeypatch.setattr(compare_page, "SIZE_LIMIT", 12_000)
     page = compare_page.page("a", image, [version("x", image)], [], []).decode()
     assert len(page) < whole and "embedded with loss to bound this file: WebP of quality" in page
+
+
+@pytest.mark.long
+def test_the_page_shows_the_chosen_versions_and_zooms_to_the_place(tmp_path):
+    image = image_of(300, 400)
+    versions = [version("one", image // 2), version("two", 255 - image)]
+    place = Place(top=10, left=20, side=160)
+    path = tmp_path / "page.html"
+    path.write_bytes(compare_page.page("a", image, versions, [place], []))
+    with chromium() as browser:
+        page, complaints = browser.new_page(), []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        page.locator("#right-codec").select_option(label="two, quality 7")
+        for side, expected in (("left", image), ("right", 255 - image)):
+            source = page.locator(f"#{side}-picture").get_attribute("src")
+            np.testing.assert_array_equal(pixels_of(source), expected)
+        assert (
+            page.locator("#right-told").text_content()
+            == f"{versions[1].size}, {versions[1].numbers}"
+        )
+        page.locator("#places button").click()
+        assert page.locator("#zoom-level").text_content() == "125 %"
+        stage, picture = (page.locator(s).bounding_box() for s in ("#stage", "#left-picture"))
+        middle = stage["x"] + stage["width"] / 2 - picture["x"]
+        # 320 pixels are visible, so the middle stops at 160 although that of the place is at 100.
+        assert middle / picture["width"] == pytest.approx(160 / 400, abs=0.01)
+    assert complaints == []
 
 
 @pytest.mark.parametrize("kind", ["gray", "alpha", "16 bits"])

@@ -92,7 +92,8 @@ def versions(
         try:
             found = baselines.encode_nearest(original, name, len(data))
         except UserError as error:
-            notes.append(f"{label} is left out: {error}")
+            reason = str(error).removesuffix(": leave this baseline out")
+            notes.append(f"{label} is left out: {reason}")
         else:
             files.append((label, found.setting, found.data, found.image))
     pairs = [(original[None], image[None]) for *_, image in files]

@@ -77,6 +77,13 @@ def test_targets_out_of_reach_give_the_extreme_qualities(name):
     assert len(smallest.data) == SIZES[name](image, lowest) > 1
 
 
+def test_both_ends_of_the_range_can_be_coded(codec):
+    image = textured(48, 40)
+    qualities = baselines.codec(codec).qualities
+    for quality in (qualities[0], qualities[-1]):
+        assert encode(image, codec, quality).image.shape == image.shape
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 37, 3), (33, 2, 3)])
 def test_the_image_is_what_the_file_decodes_to(codec, shape):
     coded = encode(textured(*shape[:2]), codec, baselines.codec(codec).sweep[4])

@@ -55,6 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser, inputs: str, output: str) -> 
     )
 
 
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares --quality and --bpp."""
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=values.share,
+        metavar="Q",
+        help="quality from 0, the smallest file, to 1, the best image (default: 0.5)",
+    )
+    rate.add_argument(
+        "--bpp",
+        type=values.positive,
+        metavar="RATE",
+        help="use the highest quality whose file has at most RATE bits per pixel, chosen for each "
+        "image; if there is none, write the smallest file; takes about twice the time",
+    )
+
+
+def check_rate(args: argparse.Namespace, name: str, qualities: int) -> None:
+    """Raises a UserError if a rate is asked for of the model `name` without a choice of them."""
+    if (args.quality, args.bpp) != (None, None) and not qualities:
+        raise UserError(
+            f"{name}: this model has a single rate: omit --quality and --bpp, or use a model that "
+            "was trained with model.qualities"
+        )
+
+
 def plan_jobs(
     args: argparse.Namespace, suffixes: frozenset[str], target_suffix: str
 ) -> tuple[list[Job], list[str]]:

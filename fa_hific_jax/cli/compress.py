@@ -28,7 +28,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.cli import batch, files
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError
@@ -44,20 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"default: NAME{SUFFIX} beside each image, or standard output if the image comes "
         "from standard input",
     )
-    rate = parser.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--quality",
-        type=values.share,
-        metavar="Q",
-        help="quality from 0, the smallest file, to 1, the best image (default: 0.5)",
-    )
-    rate.add_argument(
-        "--bpp",
-        type=values.positive,
-        metavar="RATE",
-        help="use the highest quality whose file has at most RATE bits per pixel, chosen for each "
-        "image; if there is none, write the smallest file; takes about twice the time",
-    )
+    batch.add_rate_arguments(parser)
     parser.add_argument(
         "--drop-alpha", action="store_true", help="put transparent images on a white background"
     )
@@ -98,11 +85,7 @@ def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str],
     from fa_hific_jax.codec import metadata
     from fa_hific_jax.data.images import image_size, on_white, read_image
 
-    if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
-        raise UserError(
-            f"{name}: this model has a single rate: omit --quality and --bpp, or use a model "
-            "that was trained with model.qualities"
-        )
+    batch.check_rate(args, name, model.config.qualities)
     options = {"coder": args.coder, "reproducible": not args.fast, "mode": args.mode}
 
     def read(job, file):

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from fa_hific_jax import __version__, interrupts, streams
 from fa_hific_jax.cli import (
+    compare,
     compress,
     decompress,
     export,
@@ -30,6 +31,7 @@ COMMANDS = {
     "compress": compress,
     "decompress": decompress,
     "info": info,
+    "compare": compare,
     "export": export,
     "pack": pack,
     "plot": plot,

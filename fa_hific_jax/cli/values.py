@@ -1,7 +1,8 @@
-"""Parses numbers of the command line, as types of arguments."""
+"""Parses numbers and places of the command line, as types of arguments."""
 
 import argparse
 import math
+import re
 
 
 def share(text: str) -> float:
@@ -22,6 +23,13 @@ def threads(text: str) -> int:
 def port(text: str) -> int:
     """Returns the number of a port, 1 to 65535."""
     return int(_number(text, lambda value: 0 < value < 65536, "a whole number up to 65535", int))
+
+
+def point(text: str) -> tuple[int, int]:
+    """Returns the x and y of a pixel, given as X,Y."""
+    if not (match := re.fullmatch(r"(\d+),(\d+)", text)):
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}: give X,Y in pixels, as 400,120")
+    return int(match[1]), int(match[2])
 
 
 def _number(text, fits, wanted, kind=float):

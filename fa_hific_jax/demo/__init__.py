@@ -1,1 +1,1 @@
-"""A web page on which a model codes the images that a visitor drops."""
+"""A model at work on a user's own images: a web page, and a comparison with other codecs."""

@@ -55,14 +55,17 @@ def code(model: Model, path: Path, quality: float | None, max_pixels: int) -> Co
             f"{path}: {width} x {height} pixels are over the limit of {max_pixels / 1e6:g} "
             "megapixels, counted in blocks of 64 x 64: cut it into parts, or raise --max-megapixels"
         )
-    picture = read_image(path)
-    notes = picture.notes
-    if picture.alpha is not None:
-        notes += ("its transparency was laid on white",)
-    original = on_white(picture)
+    original, notes = opaque(read_image(path))
     data = model.compress(original, quality=quality)
     jpeg = baselines.encode_nearest(original, "jpeg", len(data))
     return Coded(path.stem, original, data, jpeg, notes)
+
+
+def opaque(picture: Picture) -> tuple[Image, tuple[str, ...]]:
+    """Returns the picture on white, and its notes with one on the transparency that this drops."""
+    if picture.alpha is None:
+        return picture.rgb, picture.notes
+    return on_white(picture), (*picture.notes, "its transparency was laid on white")
 
 
 def decode(model: Model, path: Path, detail: float | None, max_pixels: int) -> Picture:

@@ -55,7 +55,7 @@ def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measur
     columns: dict[str, list[float] | str] = {
         "psnr": [psnr(*pair) for pair in zip(x, x_hat, strict=True)],
         **_structure(x, x_hat),
-        **{f"lpips_{net}": _distances(weights, net, x, x_hat) for net in BACKBONES},
+        **{f"lpips_{net}": lpips_distances(weights, net, x, x_hat) for net in BACKBONES},
         "lfd": [log_frequency_distance(*pair) for pair in zip(x, x_hat, strict=True)],
         **_spectral(x, x_hat),
     }
@@ -96,7 +96,8 @@ def _spectral(x: Pictures, x_hat: Pictures) -> dict[str, Any]:
     return {"lsd": _column(found.lsd, small), **columns}
 
 
-def _distances(weights: Weights, net: str, x: Pictures, x_hat: Pictures) -> list[float] | str:
+def lpips_distances(weights: Weights, net: str, x: Pictures, x_hat: Pictures) -> list[float] | str:
+    """Returns the LPIPS distance of each pair with a network, or why it cannot be measured."""
     params = weights.lpips.get(net)
     if params is None and net in SHIPPED:
         return f"not requested: add {net} to --lpips"

@@ -153,7 +153,7 @@ CODECS = {
     ),
     "jpegxl": Codec(
         label="JPEG XL",
-        qualities=range(1, 101),
+        qualities=range(1, 100),  # The plug-in has 100 only as a lossless mode of its own.
         sweep=(1, 5, 10, 20, 30, 45, 60, 70, 78, 84),
         longest_side=65535,
         settings=JPEGXL,

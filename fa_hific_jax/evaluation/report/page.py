@@ -60,11 +60,12 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals["direction"] = tables.direction
-    template = environment.from_string(_asset("report.html.j2"))
+    template = environment.from_string(asset("report.html.j2"))
     fixed = _content(results, folder) | {
-        "style": _asset("report.css"),
+        "style": asset("report.css"),
+        "stage": asset("stage.html"),
         "library": get_plotlyjs(),
-        "script": "".join(map(_asset, _SCRIPTS)),
+        "script": "".join(map(asset, _SCRIPTS)),
     }
 
     def page(shown: pictures.Shown) -> bytes:
@@ -149,5 +150,6 @@ def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Returns the text of a file beside this one: a style, a script or a part of a page."""
     return resources.files("fa_hific_jax.evaluation.report").joinpath(name).read_text("utf-8")

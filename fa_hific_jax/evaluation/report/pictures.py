@@ -92,8 +92,14 @@ def thumbnail(folder: Path, image: str) -> str | None:
     return data_uri(picture, 70)
 
 
-def data_uri(image: Image.Image, quality: int | None) -> str:
-    """Returns the picture as WebP, or as PNG or JPEG if a side is too long for WebP."""
+def data_uri(image: Image.Image, quality: int | None, scale: float = 1.0) -> str:
+    """Returns the picture as WebP, or as PNG or JPEG if a side is too long for WebP.
+
+    A `scale` below 1 multiplies both sides before.
+    """
+    if scale < 1.0:
+        width, height = (max(1, round(scale * side)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     if max(image.size) > 16383:
         format = "png" if quality is None else "jpeg"
@@ -150,10 +156,7 @@ def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: floa
     image = _open(path)
     if image.size != size:
         raise ValueError("{} × {} pixels instead of {} × {}".format(*image.size, *size))
-    if scale < 1.0:
-        small = (max(1, round(scale * size[0])), max(1, round(scale * size[1])))
-        image = image.resize(small, Image.Resampling.LANCZOS)
-    return data_uri(image, quality)
+    return data_uri(image, quality, scale)
 
 
 def _frequencies(path: Path) -> dict[str, Any]:

@@ -1,0 +1,170 @@
+"""Compare this codec with JPEG, WebP, AVIF and JPEG XL on your own images.
+
+  fa-hific compare photo.jpg                  write photo_compare.png and photo_compare.html here
+  fa-hific compare photo.jpg --bpp 0.2        at the best quality with at most 0.2 bits per pixel
+  fa-hific compare photo.jpg --zoom 400,120   enlarge what lies around x = 400, y = 120
+  fa-hific compare photo.jpg -o small.png     write small.png and small.html
+  fa-hific compare photos/ -o compared/       a picture and a page for each image below photos/
+
+The image is compressed with this codec, and with each of the others into a file of the same size,
+or of the nearest size that it can make. All files are decoded again. The picture shows the original
+and each result, whole and, below that, enlarged where the original has most detail. The page shows
+any two of them in full, with a divider to move between them. It holds all pictures and loads
+nothing. Both state for each codec:
+
+  bytes, bpp  size of the whole file, and its bits per pixel
+  dB          PSNR of the decoded image, higher is better
+  LPIPS       distance to the original as people see it (AlexNet), lower is better
+
+Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
+codec that is not installed is left out, with a note. Existing files are never overwritten without
+--force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the size.
+
+exit codes:
+  0  all images were compared
+  1  some were not; the last lines say which and why
+  2  the command itself was wrong; nothing was written
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fa_hific_jax.cli import batch, files, runtime, values
+from fa_hific_jax.data import image_names
+from fa_hific_jax.errors import say, shown
+from fa_hific_jax.streams import is_stream
+from fa_hific_jax.writing import write as write_file
+
+_SUFFIX = "_compare.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=files.source_name,
+        metavar="INPUT",
+        help="image, folder (searched for images at any depth), glob, or - for standard input",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=files.target_name,
+        metavar="OUT",
+        help="picture to write (.png, .jpg, .webp or .tif) for a single image, with the page "
+        "beside it as .html; folder for several; or - for the picture alone on standard output; "
+        f"default: NAME{_SUFFIX} in the current folder",
+    )
+    batch.add_rate_arguments(parser)
+    parser.add_argument(
+        "--zoom",
+        type=values.point,
+        action="append",
+        default=[],
+        metavar="X,Y",
+        help="pixel around which to enlarge, from the upper left corner; may be given several "
+        "times (default: where the image has most detail)",
+    )
+    parser.add_argument("--model", metavar="FOLDER", type=files.path_name, help=runtime.MODEL_HELP)
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.set_defaults(jobs=2, skip_existing=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compares on all inputs and prints what it wrote; exits with 1 after naming failures."""
+    found, unread = files.find(args.inputs, image_names.suffixes())
+    written: list[Path] = []
+    try:
+        batch.code(args, _jobs(args, found), unread, functools.partial(_steps, written))
+    finally:
+        for path in written:
+            print(shown(path))
+
+
+def _steps(
+    written: list[Path],
+    args: argparse.Namespace,
+    name: str,
+    model: Any,
+    say: Callable[[str], None],
+) -> Any:
+    """Returns the steps of `batch.code`, which append the files they write to `written`."""
+    from fa_hific_jax.codec.pixels import write_image
+    from fa_hific_jax.data.images import image_size, read_image
+    from fa_hific_jax.demo import compare_page, equal_size, sheet
+    from fa_hific_jax.demo.coding import opaque
+    from fa_hific_jax.metrics.weights import load_weights
+
+    batch.check_rate(args, name, model.config.qualities)
+    codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
+
+    def note(job, notes):
+        for each in notes:
+            say(f"note: {job.source}: {each}")
+
+    def read(job, file):
+        original, notes = opaque(read_image(file))
+        note(job, notes)
+        places = [sheet.place_at(original, *at) for at in args.zoom]
+        return job, original, places or [sheet.most_detailed(original)]
+
+    def work(given, plan):
+        job, original, places = given
+        quality = args.quality
+        if args.bpp is not None:
+            quality = model.quality_for(original, args.bpp)
+        data = model.compress(original, quality=quality, plan=plan)
+        decoded, _ = model.decompress_picture(data, plan=plan)
+        versions, notes = equal_size.versions(
+            original, data, decoded, shown(Path(name).name), codecs, weights
+        )
+        note(job, notes)
+        picture = sheet.sheet(original, versions, places)
+        title = shown(job.source.name)
+        return picture, compare_page.page(title, original, versions, places, notes)
+
+    def write(job, made):
+        picture, page = made
+        write_image(job.target, picture, replace=args.force)
+        if is_stream(job.target):
+            return
+        write_file(_page(job.target), page, replace=args.force)
+        written.extend([job.target, _page(job.target)])
+
+    return image_size, read, work, write
+
+
+def _jobs(args: argparse.Namespace, found: Sequence[files.Found]) -> list[files.Job]:
+    """Returns each image with the picture to write.
+
+    Raises:
+      UserError: a picture has no known format, or writing would destroy a file.
+    """
+    from fa_hific_jax.codec.pixels import check_image_name
+
+    named = [f._replace(relative=f.relative.with_name(f.path.stem + _SUFFIX)) for f in found]
+    jobs = files.pair(args.inputs, named, args.output or "./", ".png")
+    for job in jobs:
+        check_image_name(job.target)
+    pages = [job._replace(target=_page(job.target)) for job in jobs if not is_stream(job.target)]
+    files.check_targets([*jobs, *pages], args.force)
+    return jobs
+
+
+def _page(picture: Path) -> Path:
+    return picture.with_suffix(".html")
+
+
+def _installed(codecs: Sequence[str]) -> list[str]:
+    """Returns the codecs that can be used here; says on standard error why another cannot."""
+    from fa_hific_jax.evaluation import baselines
+
+    reasons = {name: baselines.codec(name).missing() for name in codecs}
+    for name, reason in reasons.items():
+        if reason:
+            say(f"note: {baselines.codec(name).label} is left out: {reason}")
+    return [name for name in codecs if not reasons[name]]

@@ -1,0 +1,115 @@
+"""One image in files of the same size: by this codec and by classical ones."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fa_hific_jax.codec import bitstream
+from fa_hific_jax.demo.coding import bpp
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import baselines
+from fa_hific_jax.metrics.measure import lpips_distances
+from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics.weights import Weights
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+CODECS = ("jpeg", "webp", "avif", "jpegxl")
+"""Ids of the classical codecs that an image is compared with."""
+
+_SAME = 0.02  # relative difference of two sizes up to which they count as equal
+
+
+class Version(NamedTuple):
+    """An image as a codec decodes it from its file.
+
+    Attributes:
+      label: name of the codec.
+      setting: the quality, then the other options.
+      data: the file.
+      image: the decoded image.
+      excess: size of the file relative to this codec's, minus 1.
+      psnr: PSNR in dB, inf if the image is the original.
+      lpips: LPIPS with AlexNet; None where it was not measured.
+    """
+
+    label: str
+    setting: str
+    data: bytes
+    image: Image
+    excess: float
+    psnr: float
+    lpips: float | None
+
+    @property
+    def title(self) -> str:
+        """Name of the codec and its quality."""
+        return ", ".join(filter(None, (self.label, self.setting.partition(",")[0])))
+
+    @property
+    def size(self) -> str:
+        """Size of the file; if it differs from this codec's, says by how much."""
+        other = abs(self.excess) > _SAME
+        more = f" (nearest possible: {100 * self.excess:+.0f} %)" if other else ""
+        return f"{len(self.data):,} bytes{more}"
+
+    @property
+    def numbers(self) -> str:
+        """Rate, PSNR and LPIPS."""
+        error = f"{self.psnr:.2f} dB" if math.isfinite(self.psnr) else "no error"
+        distance = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
+        return f"{bpp(self.data, self.image):.3f} bpp, {error}{distance}"
+
+
+def versions(
+    original: Image,
+    data: bytes,
+    decoded: Image,
+    model: str,
+    codecs: Sequence[str],
+    weights: Weights,
+) -> tuple[list[Version], list[str]]:
+    """Returns this codec's version first, then that of each classical codec at the nearest size.
+
+    Args:
+      original: the image.
+      data: this codec's file of it.
+      decoded: what `data` decodes to.
+      model: name of this codec's model.
+      codecs: ids of classical codecs.
+      weights: weights that include LPIPS with AlexNet.
+
+    The second result has a sentence for each codec and metric that is left out, with the reason.
+    """
+    quality = bitstream.unpack(data).quality
+    chosen = "" if quality is None else f"quality {quality / (bitstream.QUALITIES - 1):.2g}, "
+    files, notes = [("FA-HiFiC", f"{chosen}model {model}", data, decoded)], []
+    for name in codecs:
+        label = baselines.codec(name).label
+        try:
+            found = baselines.encode_nearest(original, name, len(data))
+        except UserError as error:
+            reason = str(error).removesuffix(": leave this baseline out")
+            notes.append(f"{label} is left out: {reason}")
+        else:
+            files.append((label, found.setting, found.data, found.image))
+    pairs = [(original[None], image[None]) for *_, image in files]
+    distances = [lpips_distances(weights, "alex", *pair) for pair in pairs]
+    if isinstance(distances[0], str):
+        notes.append(f"LPIPS is left out: {distances[0]}")
+    made = [
+        Version(
+            label=label,
+            setting=setting,
+            data=file,
+            image=image,
+            excess=len(file) / len(data) - 1,
+            psnr=psnr(original, image),
+            lpips=None if isinstance(distance, str) else distance[0],
+        )
+        for (label, setting, file, image), distance in zip(files, distances, strict=True)
+    ]
+    return made, notes

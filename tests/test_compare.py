@@ -1,0 +1,312 @@
+"""`compare`: its picture shows what the codecs decoded, its page loads nothing, labels are true."""
+
+import base64
+import io
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import chromium
+from coding_model import image_of
+from fake_model import FakeModel
+from PIL import Image
+
+from fa_hific_jax.cli import runtime
+from fa_hific_jax.cli.main import main
+from fa_hific_jax.demo import compare_page, equal_size, sheet
+from fa_hific_jax.demo.equal_size import Version
+from fa_hific_jax.demo.sheet import CELL, GAP, HEAD, Place
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import baselines
+from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics.weights import Weights, load_weights
+
+FLAT = np.full((300, 400, 3), 90, np.uint8)
+
+
+def version(label: str, image: np.ndarray, size: int = 1000, excess: float = 0.0) -> Version:
+    return Version(label, "quality 7, fast", b"x" * size, image, excess, 31.234, 0.0567)
+
+
+def compressed(image: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """A file of the fake model and what it decodes to."""
+    data = FakeModel("").compress(image)
+    return data, FakeModel("").decompress_picture(data)[0]
+
+
+@pytest.mark.parametrize("others", [1, 3, 5])
+def test_every_cell_holds_its_image_whole_and_enlarged_under_text(others):
+    images = [image_of(200, 160) // (i + 1) for i in range(others + 1)]
+    places = [Place(10, 0, 160), Place(40, 0, 160)]
+    versions = [version(f"codec {i}", image) for i, image in enumerate(images[1:])]
+    drawn = sheet.sheet(images[0], versions, places)
+    columns = {1: 3, 3: 2, 5: 3}[others]
+    height = HEAD + 200 + GAP + 2 * (CELL + GAP)
+    rows = -(-(others + 1) // columns)
+    assert drawn.shape == (rows * height, columns * (CELL + GAP) + GAP, 3)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * (CELL + GAP) + GAP
+        assert (drawn[top : top + HEAD, left : left + CELL] < 128).any()
+        cell = drawn[top : top + height, left : left + CELL]
+        if i > 0:  # The original has the places marked.
+            np.testing.assert_array_equal(cell[HEAD : HEAD + 200, :160], image)
+        for place, at in zip(places, (HEAD + 200 + GAP, HEAD + 200 + CELL + 2 * GAP), strict=True):
+            crop = image[place.top : place.top + 160].repeat(2, axis=0).repeat(2, axis=1)
+            np.testing.assert_array_equal(cell[at : at + CELL], crop)
+
+
+def test_a_tiny_image_is_enlarged_by_a_whole_factor():
+    image = image_of(8, 8)
+    drawn = sheet.sheet(image, [version("codec", image)], [sheet.most_detailed(image)])
+    whole = drawn[HEAD : HEAD + CELL, CELL + 2 * GAP :][:, :CELL]
+    np.testing.assert_array_equal(whole, image.repeat(40, axis=0).repeat(40, axis=1))
+
+
+def test_the_place_with_most_detail_is_found():
+    image = FLAT.copy()
+    image[110:200, 230:320] = image_of(90, 90)
+    place = sheet.most_detailed(image)
+    assert place.side == 160 and place.top <= 110 and place.top + 160 >= 200
+    assert place.left <= 230 and place.left + 160 >= 320
+    assert sheet.place_at(image, *place.middle) == place
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (8, 8), (3, 500), (127, 187), (161, 159)])
+def test_places_lie_within_images_of_any_size(height, width):
+    image = image_of(height, width)
+    corners = [(0, 0), (width - 1, height - 1)]
+    for place in (sheet.most_detailed(image), *(sheet.place_at(image, *at) for at in corners)):
+        assert 0 <= place.top <= height - place.side and 0 <= place.left <= width - place.side
+        assert place.side == min(160, height, width)
+        sheet.sheet(image, [version("codec", image)], [place])
+
+
+def test_a_place_outside_the_image_is_refused():
+    with pytest.raises(UserError, match="--zoom 400,5 is outside the 400 x 300 pixels"):
+        sheet.place_at(FLAT, 400, 5)
+
+
+def test_labels_tell_bytes_rate_and_distances_and_how_far_the_size_is_off():
+    near, far = version("JPEG", FLAT, 1010, 0.01), version("JPEG", FLAT, 1300, 0.3)
+    assert near.title == "JPEG, quality 7"
+    assert near.size == "1,010 bytes" and far.size == "1,300 bytes (nearest possible: +30 %)"
+    assert near.numbers == "0.067 bpp, 31.23 dB, LPIPS 0.057"
+    exact = far._replace(psnr=float("inf"), lpips=None)
+    assert exact.numbers == "0.087 bpp, no error"
+
+
+def test_each_codec_has_its_nearest_file_and_measured_numbers():
+    image = image_of(40, 48)
+    data, decoded = compressed(image)
+    decoded = decoded // 2
+    made, notes = equal_size.versions(
+        image, data, decoded, "mine", ("jpeg", "webp"), load_weights(["alex"])
+    )
+    assert notes == [] and [each.label for each in made] == ["FA-HiFiC", "JPEG", "WebP"]
+    assert made[0].setting == "model mine" and made[0].excess == 0 and made[0].data == data
+    for each, name in zip(made[1:], ("jpeg", "webp"), strict=True):
+        nearest = baselines.encode_nearest(image, name, len(data))
+        assert (each.data, each.setting) == (nearest.data, nearest.setting)
+        assert each.excess == pytest.approx(len(nearest.data) / len(data) - 1)
+        np.testing.assert_array_equal(each.image, nearest.image)
+    assert [each.psnr for each in made] == [psnr(image, each.image) for each in made]
+    assert made[0].lpips > 0.01 and all(each.lpips is not None for each in made)
+
+
+def test_what_cannot_be_coded_or_measured_is_left_out_and_said():
+    image = np.zeros((1, 16384, 3), np.uint8)
+    made, notes = equal_size.versions(image, *compressed(image), "mine", ("webp",), Weights())
+    assert [each.label for each in made] == ["FA-HiFiC"] and made[0].lpips is None
+    assert notes[0].startswith("WebP is left out: a 16384x1 image does not fit into webp")
+    assert notes[1].startswith("LPIPS is left out: ")
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """An empty current folder, in which commands load the fake model."""
+    module = types.SimpleNamespace(load_model=FakeModel)
+    monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model_folder", module)
+    monkeypatch.setenv(runtime.MODEL_VARIABLE, "models/mine")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments) -> int:
+    """Exit code of `fa-hific compare`."""
+    try:
+        main(["compare", *map(str, arguments)])
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
+def save(path: str, pixels: np.ndarray) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def index_of(page: str) -> dict:
+    text = Path(page).read_text("utf-8")
+    return json.loads(re.search(r'id="index">(.*?)</script>', text)[1])
+
+
+def pixels_of(uri: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def test_one_command_makes_a_picture_and_a_page(here, capsys):
+    save("in/a.b.png", image := image_of(8, 8))
+    assert run("in/a.b.png") == 0
+    out, err = capsys.readouterr()
+    assert out == "a.b_compare.png\na.b_compare.html\n"
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert notes == ["note: in/a.b.png: LPIPS is left out: a side has less than 31 pixels"]
+    with Image.open("a.b_compare.png") as drawn:
+        assert drawn.size == (3 * (CELL + GAP) + GAP, 2 * (HEAD + 2 * (CELL + GAP)))
+    index = index_of("a.b_compare.html")
+    titles = [each["title"] for each in index["versions"]]
+    assert titles[:2] == ["original", "FA-HiFiC, model mine"]
+    assert [title.partition(",")[0] for title in titles[2:]] == ["JPEG", "WebP", "AVIF", "JPEG XL"]
+    for each in index["versions"][:2]:  # The fake model loses nothing.
+        np.testing.assert_array_equal(pixels_of(each["src"]), image)
+    assert "nearest possible: +" in index["versions"][2]["told"]
+    assert index["places"] == [{"x": 4, "y": 4, "side": 8}]
+
+
+def test_the_page_loads_nothing_and_takes_names_for_text(here):
+    save("<b>&$x.png", image_of(8, 8))
+    assert run("<b>&$x.png") == 0
+    text = Path("<b>&$x_compare.html").read_text("utf-8")
+    assert "content=\"default-src 'none'; img-src data:;" in text
+    assert not re.search(r"""@import|url\(|https?://|fetch\(|(src|href)="(?!data:)""", text)
+    assert "<h1>&lt;b&gt;&amp;$x.png</h1>" in text and "<b>" not in text
+
+
+def test_a_page_that_would_be_too_large_loses_detail_and_says_so(monkeypatch):
+    image = image_of(64, 64)
+    whole = len(compare_page.page("a", image, [version("x", image)], [], []))
+    monkeypatch.setattr(compare_page, "SIZE_LIMIT", 12_000)
+    page = compare_page.page("a", image, [version("x", image)], [], []).decode()
+    assert len(page) < whole and "embedded with loss to bound this file: WebP of quality" in page
+
+
+@pytest.mark.long
+def test_the_page_shows_the_chosen_versions_and_zooms_to_the_place(tmp_path):
+    image = image_of(300, 400)
+    versions = [version("one", image // 2), version("two", 255 - image)]
+    place = Place(top=10, left=20, side=160)
+    path = tmp_path / "page.html"
+    path.write_bytes(compare_page.page("a", image, versions, [place], []))
+    with chromium() as browser:
+        page, complaints = browser.new_page(), []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        page.locator("#right-codec").select_option(label="two, quality 7")
+        for side, expected in (("left", image), ("right", 255 - image)):
+            source = page.locator(f"#{side}-picture").get_attribute("src")
+            np.testing.assert_array_equal(pixels_of(source), expected)
+        assert (
+            page.locator("#right-told").text_content()
+            == f"{versions[1].size}, {versions[1].numbers}"
+        )
+        page.locator("#places button").click()
+        assert page.locator("#zoom-level").text_content() == "125 %"
+        stage, picture = (page.locator(s).bounding_box() for s in ("#stage", "#left-picture"))
+        middle = stage["x"] + stage["width"] / 2 - picture["x"]
+        # 320 pixels are visible, so the middle stops at 160 although that of the place is at 100.
+        assert middle / picture["width"] == pytest.approx(160 / 400, abs=0.01)
+    assert complaints == []
+
+
+@pytest.mark.parametrize("kind", ["gray", "alpha", "16 bits"])
+def test_kinds_of_images_are_read_as_compress_reads_them(here, kind, capsys):
+    gray = image_of(9, 7)[..., 0]
+    clear = np.dstack([image_of(9, 7), np.zeros((9, 7), np.uint8)])
+    pixels = {"gray": gray, "alpha": clear, "16 bits": gray.astype(np.uint16) * 257}[kind]
+    save("a.png", pixels)
+    assert run("a.png") == 0
+    original = pixels_of(index_of("a_compare.html")["versions"][0]["src"])
+    expected = np.full((9, 7, 3), 255) if kind == "alpha" else np.dstack([gray] * 3)
+    np.testing.assert_array_equal(original, expected)
+    noted = "note: a.png: its transparency was laid on white" in capsys.readouterr().err
+    assert noted == (kind == "alpha")
+
+
+def test_several_images_have_a_picture_each_and_bad_ones_are_named(here, capsys):
+    save("in/a.png", image_of(8, 8))
+    save("in/x/b.png", image_of(8, 9))
+    Path("in/c.jpg").write_bytes(b"no image")
+    assert run("in", "-o", "new/out", "--zoom", "8,3") == 1
+    made = sorted(str(path) for path in Path("new/out").rglob("*.*"))
+    assert made == ["new/out/x/b_compare.html", "new/out/x/b_compare.png"]
+    out, err = capsys.readouterr()
+    assert out.splitlines() == made[::-1]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert errors[0] == "error: in/a.png: --zoom 8,3 is outside the 8 x 8 pixels of the image"
+    assert errors[1].startswith("error: in/c.jpg: cannot be read as an image")
+
+
+def test_an_output_may_be_named_or_be_a_stream(here, capfdbinary, monkeypatch):
+    save("a.png", image_of(8, 8))
+    assert run("a.png", "-o", "deep/small.jpg") == 0
+    assert sorted(p.name for p in Path("deep").iterdir()) == ["small.html", "small.jpg"]
+    capfdbinary.readouterr()
+    assert run("a.png", "-o", "-") == 0
+    with Image.open(io.BytesIO(capfdbinary.readouterr().out)) as drawn:
+        assert drawn.format == "PNG"
+    assert sorted(p.name for p in here.iterdir()) == ["a.png", "deep"]
+    content = types.SimpleNamespace(buffer=io.BytesIO(Path("a.png").read_bytes()), isatty=bool)
+    monkeypatch.setattr(sys, "stdin", content)
+    assert run("-") == 0
+    assert Path("stdin_compare.png").exists() and Path("stdin_compare.html").exists()
+
+
+def test_the_rate_reaches_the_model(here, monkeypatch):
+    save("a.png", image_of(8, 8))
+    asked = []
+    compress = FakeModel.compress
+    monkeypatch.setattr(
+        FakeModel, "compress", lambda self, *a, **o: asked.append(o) or compress(self, *a, **o)
+    )
+    for rate in ("--quality", "--bpp"):
+        assert run("a.png", "--model", "gains", rate, "0.5", "--force") == 0
+    assert [options["quality"] for options in asked] == [0.5, 0.05]
+
+
+def test_a_codec_that_is_not_installed_is_left_out_with_one_sentence(here, monkeypatch, capsys):
+    save("a.png", image_of(8, 8))
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    assert run("a.png") == 0
+    titles = [each["title"].partition(",")[0] for each in index_of("a_compare.html")["versions"]]
+    assert titles == ["original", "FA-HiFiC", "JPEG", "WebP", "AVIF"]
+    (told,) = re.findall("note: JPEG XL is left out: (.*)\n", capsys.readouterr().err)
+    assert "install the extra `jpegxl`" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["absent.png"], "absent.png: no such file or folder"),
+        (["a.png", "-o", "b.gif"], r"b\.gif: images are written as \.png"),
+        (["a.png", "-o", "a.png"], "a.png: is an input, so it cannot be the output"),
+        (["a.png", "a.bmp"], "a.bmp and a.png would both become a_compare.png|a.png and a.bmp"),
+        (["a.png", "-o", "old.png"], "old.html: exists already: give --force"),
+        (["a.png", "--quality", "0.5"], "has a single rate: omit --quality and --bpp"),
+        (["a.png", "--zoom", "4"], "argument --zoom: invalid value '4': give X,Y in pixels"),
+    ],
+)
+def test_a_wrong_command_changes_nothing_and_says_why(here, capsys, arguments, sentence):
+    for name in ("a.png", "a.bmp"):
+        save(name, image_of(8, 8))
+    Path("old.html").write_text("precious")
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.search(sentence, err) and "Traceback" not in err
+    assert sorted(p.name for p in here.iterdir()) == ["a.bmp", "a.png", "old.html"]
+    assert Path("old.html").read_text() == "precious"

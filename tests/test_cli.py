@@ -596,11 +596,14 @@ def test_the_real_codec_runs_as_a_process_and_says_nothing_else(
     image("single.png", 1, 1)
     done = as_a_process("compress", "in", "single.png", "-o", "out", "--model", real_model)
     assert done.returncode == 0 and done.stdout == ""
-    assert re.fullmatch(r"5/5 images, [\d.]+ MB/s in [\d.]+ s\n", done.stderr), done.stderr
+    # A slow machine also says how far it is, every half a minute.
+    lines = done.stderr.splitlines()
+    assert re.fullmatch(r"5/5 images, [\d.]+ MB/s in .+", lines[-1]), done.stderr
+    assert all(re.match(r"\d/5 images, ", line) for line in lines), done.stderr
     monkeypatch.setenv(shipped.MODEL_VARIABLE, str(real_model))
     done = as_a_process("decompress", "out", "-o", "back")
     assert done.returncode == 0 and done.stdout == "", done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert all(re.match(r"\d/5 images, ", line) for line in done.stderr.splitlines()), done.stderr
     model = load_model(real_model)
     for i, alpha in enumerate(alphas):
         decoded = pixels_of(f"back/{i}.png")

@@ -19,12 +19,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fa_hific_jax.codec import shipped
-from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, named, nested
+from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.integer_synthesis import with_kernels, without_kernels
 from fa_hific_jax.codec.model import WEIGHTS, Model
 from fa_hific_jax.errors import UserError
@@ -145,13 +145,12 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
         _read_arrays(folder / name, description["sha256"])
         for name in (_WEIGHTS, _TABLES, _TRAINING)
     )
-    leaves = named(weights | training)
+    params = nested(weights | training)
     if any(name.endswith("/exponent") for name in training):
-        params = unflatten_dict(leaves, sep="/")
         synthesis = entropy_from_arrays(tables).synthesis
         params["hyperprior"] = with_kernels(params["hyperprior"], synthesis)
-        leaves = flatten_dict(params, sep="/")
-    return description["origin"], {n: leaf.astype(np.float32) for n, leaf in leaves.items()}
+    leaves = flatten_dict(params, sep="/")
+    return description["origin"], {n: np.asarray(v, np.float32) for n, v in leaves.items()}
 
 
 def _training_arrays(

@@ -10,6 +10,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, evaluated_models, points
 from fa_hific_jax.metrics import Weights
 from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
+from fa_hific_jax.settings.declare import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def prepare(request: Request) -> Evaluation:
     # Keys of a run that this version does not know are ignored.
     names = {field.name for field in dataclasses.fields(EvaluationConfig)}
     stored = {name: v for name, v in known.get("evaluation", {}).items() if name in names}
-    config = EvaluationConfig(**{**stored, **request.evaluation})
+    config = build(EvaluationConfig, "evaluation", {**stored, **request.evaluation})
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
     models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])

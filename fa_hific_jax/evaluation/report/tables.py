@@ -51,7 +51,8 @@ def table(results: Results, keys: Container[Key]) -> Table:
             Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
             for text, why in found
         ]
-        lines.append(Line(*point_of(mean), cells))
+        codec, point = point_of(mean)
+        lines.append(Line(codec, point, cells))
     return Table(list(columns), lines, list(notes))
 
 

@@ -101,6 +101,6 @@ def get_config(stage: str = "ours"):
         # The weight of the base: with 1, the FCMs lowered PSNR for LPIPS and added less detail.
         config.loss.lpips = 0.5
         config.loss.ffl, config.loss.balance, config.loss.balance_share = 1.0, "power", 0.5
-        config.train.steps = 750
-        config.optimizer.drop_steps = (560,)
+        config.train.steps = 600
+        config.optimizer.drop_steps = (420, 540)
     return config

@@ -55,7 +55,7 @@ def get_config(stage: str = "ours"):
     config.data.threads = 1
 
     config.loss.rate_control = "quality"
-    # Rates from 0.06 to 1.5 bpp.
+    # 2000 steps of `base` reached 0.05 to 0.86 bpp on images of Kodak: the gains learn slowly.
     config.loss.lambda_above = 24.0
     config.loss.lambda_below = 0.012
     config.loss.warmup_steps = 0

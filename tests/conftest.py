@@ -1,10 +1,9 @@
 """Settings of the whole suite: two CPU devices, strict promotion, where reference data lies."""
 
 import os
-import tempfile
 from pathlib import Path
 
-from cpu_devices import xla_flags
+from cpu_devices import CACHE, xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(2)}"
@@ -17,10 +16,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Most of the suite's time is compilation: compile less thoroughly, and nothing twice.
 jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}"),
-)
+jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # A folder with kodak/, train/ and lpips/, beside a folder golden/ of reference numbers: neither is

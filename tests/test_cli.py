@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from cpu_devices import hasty
 from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 from tiny_settings import tiny_settings
@@ -578,12 +579,7 @@ def real_model(tmp_path_factory):
 
 
 def as_a_process(*arguments) -> subprocess.CompletedProcess:
-    env = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "",
-    }
+    env = os.environ | hasty() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fa_hific_jax", *map(str, arguments)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 

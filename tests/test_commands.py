@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_devices import hasty
 from etils import epath
 
 from configs import small
@@ -33,17 +33,10 @@ def get_config():
 
 def command(*arguments) -> subprocess.CompletedProcess:
     """A finished process of the repository's folder, on one CPU device, compiled in haste."""
-    cache = os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}")
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": cache,
-    }
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env=env,
+        env=os.environ | hasty(),
         capture_output=True,
         text=True,
         timeout=300,

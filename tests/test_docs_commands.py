@@ -11,7 +11,6 @@ environment.
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from coding_model import coding_model, coding_params
+from cpu_devices import hasty
 from doc_pages import PAGES, ROOT, fences, read
 from etils import epath
 from PIL import Image
@@ -71,16 +71,14 @@ def environment(programs: Path) -> dict[str, str]:
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
         (programs / name).chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FA_HIFIC_")}
-    return kept | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(
-            tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}"
-        ),
-    }
+    return (
+        kept
+        | hasty()
+        | {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        }
+    )
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_run
+from cpu_devices import hasty
 from PIL import Image
 from test_evaluate import parameters, same_but_for_time, settings_of
 
@@ -41,17 +42,10 @@ def images(tmp_path_factory):
 
 def start(*arguments, **variables) -> subprocess.Popen:
     """eval.py as a process with one CPU device."""
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": training_run.CACHE,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
     return subprocess.Popen(
         [sys.executable, "eval.py", *map(str, arguments)],
         cwd=ROOT,
-        env=env | variables,
+        env=os.environ | hasty() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from cpu_devices import hasty
 from doc_pages import ROOT, fences, read
 
 # Where the lines of the page's second and third block belong.
@@ -79,10 +80,8 @@ def test_a_loss_takes_its_file_its_config_field_and_one_line(tmp_path):
     terms.write_text(
         terms.read_text().replace("from fa_hific_jax", f"{IMPORT}from fa_hific_jax", 1)
     )
-    environment = os.environ | {
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests'}",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests'}"}
+    environment = os.environ | hasty() | paths
     done = subprocess.run(
         [sys.executable, "-c", CHECK], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

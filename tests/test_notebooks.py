@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from coding_model import many_rates_model
+from cpu_devices import hasty
 
 from fa_hific_jax.codec.model_folder import save_model
 
@@ -50,11 +51,10 @@ def test_it_runs_from_top_to_end(path, tmp_path, monkeypatch):
     monkeypatch.setenv("FA_HIFIC_MODEL", str(tmp_path / "model"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # Compilation takes longest, and what it makes is of no matter here.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    for name, value in hasty().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("FA_HIFIC_DATA", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # fewer steps: it is compilation that takes the time

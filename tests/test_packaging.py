@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cpu_devices import hasty
 
 from fa_hific_jax import __version__
 
@@ -61,7 +62,7 @@ def run(installed: Path, folder: Path, *arguments) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=kept | {"PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        env=kept | hasty() | {"PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
         timeout=300,

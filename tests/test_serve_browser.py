@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from chromium import chromium
 from coding_model import coding_config, image_of, many_rates_model
+from cpu_devices import hasty
 from PIL import Image
 
 from fa_hific_jax.codec.model import from_params
@@ -52,7 +53,7 @@ def serving(model, folder, *options):
     process = subprocess.Popen(
         [*command, "--port", str(port), *options],
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(folder / "tmp")},
+        env=os.environ | hasty() | {"TMPDIR": str(folder / "tmp")},
         stdout=subprocess.PIPE,
         stderr=(folder / "stderr").open("w"),
         text=True,

@@ -9,25 +9,16 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from cpu_devices import xla_flags
+from cpu_devices import hasty
 
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}")
 
 
 def start(workdir, devices=1, variables=None, wrapper=(), **overrides) -> subprocess.Popen:
     """A running process with so many CPU devices, started by a command if one is given."""
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla_flags(devices),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": CACHE,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        "PYTHONPATH": str(ROOT),
-    }
+    env = os.environ | hasty(devices) | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [*wrapper, sys.executable, str(Path(__file__)), str(workdir), json.dumps(overrides)],
         cwd=ROOT,

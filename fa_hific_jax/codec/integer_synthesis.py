@@ -15,11 +15,13 @@ channel, activations one per layer, so that rescaling is a shift.
 """
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64, UInt8
 
+from fa_hific_jax.codec.one_blas_thread import one_blas_thread
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
@@ -39,7 +41,8 @@ BIAS_BITS = 48
 MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
 MAX_SHIFT = 64  # A mean with a larger shift might not be a finite float32.
-STRIP = 2**22  # activations of one layer in memory at a time: 32 MiB
+STRIP = 2**22  # activations of one layer in memory at a time, in each thread: 32 MiB
+_THREADS = 4
 
 KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
 """Side of the kernel of each layer, in the order of the layers."""
@@ -89,14 +92,20 @@ def parameters(
     strip = strip or max(STRIDE, STRIP // (STRIDE * width * channels))
     shape = (STRIDE * height, STRIDE * width, len(synthesis.thresholds))
     mean, indexes = np.empty(shape, np.float32), np.empty(shape, np.uint8)
-    for start in range(0, shape[0], strip):
-        stop = min(start + strip, shape[0])
-        mean[start:stop] = _sums(synthesis.mean, z, start, stop) * _power(
-            -synthesis.mean.conv2.shift
-        )
-        indexes[start:stop] = _table_rows(
-            _sums(synthesis.scale, z, start, stop), synthesis.thresholds
-        )
+
+    def fill_mean(rows: slice) -> None:
+        sums = _sums(synthesis.mean, z, rows.start, rows.stop)
+        mean[rows] = sums * _power(-synthesis.mean.conv2.shift)
+
+    def fill_indexes(rows: slice) -> None:
+        sums = _sums(synthesis.scale, z, rows.start, rows.stop)
+        indexes[rows] = _table_rows(sums, synthesis.thresholds)
+
+    strips = [slice(i, min(i + strip, shape[0])) for i in range(0, shape[0], strip)]
+    with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
+        done = [pool.submit(fill, rows) for rows in strips for fill in (fill_mean, fill_indexes)]
+    for future in done:
+        future.result()
     return mean, indexes
 
 

@@ -84,6 +84,7 @@ def _export(args: argparse.Namespace) -> None:
         weights=args.dtype,
         origin=origin | {"calibration": args.calibrate},
     )
+    params = {"hyperprior": params["hyperprior"]}  # The model has the other parts.
     model_folder.save_model(
         model, output, replace=args.force, to_train_on=params if args.trainable else None
     )
@@ -115,7 +116,8 @@ def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str
             f"the checkpoint in {workdir} is from a version with other networks ({error}): "
             "export it with the version that wrote it"
         ) from error
-    params = kept.read(step, "autoencoder", contents)
+    # On a CPU, what follows shares the memory of these arrays.
+    params = jax.device_put(kept.read(step, "autoencoder", contents))
     kept.close()
     versions = {"fa_hific_jax": __version__, "jax": jax.__version__}
     return config, params, {"step": step, "settings": stored, "versions": versions}
@@ -136,15 +138,17 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
     from fa_hific_jax.models import autoencoder
 
-    hyperprior = autoencoder.bind(model.config, params).hyperprior
-    synthesize = jax.jit(hyperprior.synthesis)
+    @jax.jit
+    def synthesize(params, z):
+        return autoencoder.bind(model.config, params).hyperprior.synthesis(z)
+
     level = choices.quality_level(model.config, None)
     network = Network(*choices.at_quality(model.config, model.params, level))
     bits = np.zeros(2)
     for image in images:
         ((y, z),) = tiling.analyze(network, [image])
         quantized = quantize(model.entropy, y, z)
-        mean, scale = jax.device_get(synthesize(quantized.z[None].astype(np.float32)))
+        mean, scale = jax.device_get(synthesize(params, quantized.z[None].astype(np.float32)))
         symbols = to_symbols(y - mean[0])
         pairs = (quantized.y, quantized.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
         bits += [

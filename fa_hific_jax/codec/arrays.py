@@ -42,9 +42,9 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
     if config.qualities:
         decoding["gains"] = {"log_inverse": params["gains"]["log_inverse"]}
     for name, array in sorted((entropy_arrays(entropy) | flat(decoding)).items()):
-        little = array.astype(array.dtype.newbyteorder("<"))
-        digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
-        digest.update(little.tobytes())
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{name} {little.dtype.str} {array.shape}".encode())
+        digest.update(little.ravel().view(np.uint8).data)
     return digest.digest()[:8]
 
 

@@ -131,8 +131,9 @@ def quantize_synthesis(
     if LOG_UNIT in params_mean:
         params_mean = _in_unit(params_mean)
         edges = np.log(edges)
-    mean = _quantize_network(params_mean, latents)
-    scale = _quantize_network(params_hyperprior["synthesis_scale"], latents)
+    with one_blas_thread():
+        mean = _quantize_network(params_mean, latents)
+        scale = _quantize_network(params_hyperprior["synthesis_scale"], latents)
     edges = edges[None] * _power(scale.conv2.shift)[:, None]
     synthesis = IntegerSynthesis(mean, scale, np.floor(edges).astype(np.int64))
     _check_sums(synthesis)

@@ -332,12 +332,12 @@ def from_params(
       UserError: a parameter is not finite, or too large for float16.
     """
     params = jax.device_get(params)
-    hyperprior = params["hyperprior"]
-    used = params | {"hyperprior": {"analysis": hyperprior["analysis"]}}
     return Model(
         config=config,
-        params=jax.device_put(jax.tree.map(lambda leaf: _rounded(leaf, weights), used)),
-        entropy=coding.entropy_model(config, hyperprior, calibration),
+        params=jax.tree.map(
+            lambda leaf: jax.device_put(_rounded(leaf, weights)), _for_coding(params)
+        ),
+        entropy=coding.entropy_model(config, params["hyperprior"], calibration),
         weights=weights,
         origin=origin or {},
     )
@@ -353,9 +353,14 @@ def hyper_latents(
     latents = []
     for image, quality in zip(images, itertools.cycle(_CALIBRATED)):
         level = choices.quality_level(config, quality if config.qualities else None)
-        network = Network(*choices.at_quality(config, params, level))
+        network = Network(*choices.at_quality(config, _for_coding(params), level))
         latents.append(tiling.analyze(network, [image])[0][1])
     return [coding.to_symbols(z) for z in latents]
+
+
+def _for_coding(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that a `Model` has: all but those that its tables replace."""
+    return dict(params) | {"hyperprior": {"analysis": params["hyperprior"]["analysis"]}}
 
 
 def _finished(image: Image, container: bitstream.Container) -> Image:
@@ -367,7 +372,7 @@ def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
     if weights not in WEIGHTS:
         raise UserError(f"there are no weights of {weights!r}: choose one of {', '.join(WEIGHTS)}")
     with np.errstate(over="ignore"):
-        rounded = np.asarray(leaf, weights).astype(np.float32)
+        rounded = np.asarray(np.asarray(leaf, weights), np.float32)
     if not np.isfinite(rounded).all():
         raise UserError(
             f"a weight is not finite, or too large for {weights}: take float32, or a checkpoint "

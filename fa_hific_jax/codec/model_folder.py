@@ -8,22 +8,22 @@ training.safetensors float hyper-synthesis and prior, only if the model can be t
                      float16 takes the kernels of the hyper-synthesis for training too
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from jaxtyping import Float32
 
-from fa_hific_jax.codec import shipped
+from fa_hific_jax.codec import safetensors_file, shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.integer_synthesis import with_kernels, without_kernels
 from fa_hific_jax.codec.model import WEIGHTS, Model
@@ -61,11 +61,11 @@ def save_model(
     check_target(folder, replace=replace)
     weights = {name: np.asarray(leaf, model.weights) for name, leaf in flat(model.params).items()}
     files = {
-        _WEIGHTS: save(_contiguous(weights)),
-        _TABLES: save(_contiguous(entropy_arrays(model.entropy))),
+        _WEIGHTS: safetensors_file.to_bytes(weights),
+        _TABLES: safetensors_file.to_bytes(entropy_arrays(model.entropy)),
     }
     if to_train_on is not None:
-        files[_TRAINING] = save(_contiguous(_training_arrays(model, to_train_on, weights)))
+        files[_TRAINING] = safetensors_file.to_bytes(_training_arrays(model, to_train_on, weights))
     description = {
         "format": FORMAT,
         "id": model.model_id.hex(),
@@ -106,13 +106,13 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     stored, tables = (
         _read_arrays(folder / name, description["sha256"]) for name in (_WEIGHTS, _TABLES)
     )
-    weights = {name: array.astype(np.float32) for name, array in stored.items()}
-    _check_encoder(folder, config, weights)
+    _check_encoder(folder, config, stored)
+    weights = {name: _private(array) for name, array in stored.items()}
     try:
         model = Model(
             config=config,
             params=jax.device_put(nested(weights)),
-            entropy=entropy_from_arrays(tables),
+            entropy=entropy_from_arrays({name: np.array(each) for name, each in tables.items()}),
             weights=description["weights"],
             origin=description["origin"],
         )
@@ -150,7 +150,7 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
         synthesis = entropy_from_arrays(tables).synthesis
         params["hyperprior"] = with_kernels(params["hyperprior"], synthesis)
     leaves = flatten_dict(params, sep="/")
-    return description["origin"], {n: np.asarray(v, np.float32) for n, v in leaves.items()}
+    return description["origin"], {n: np.array(v, np.float32) for n, v in leaves.items()}
 
 
 def _training_arrays(
@@ -192,7 +192,8 @@ def _no_folder(given: str, folder: Path) -> str:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
-    data = _read(path)
+    with _readable(path):
+        data = path.read_bytes()
     try:
         description = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -228,13 +229,24 @@ def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
 
 
 def _read_arrays(path: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
-    data = _read(path)
-    if hashlib.sha256(data).hexdigest() != sums.get(path.name):
+    """Returns the arrays of a file as views of it, which change if it is overwritten in place."""
+    with _readable(path):
+        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    if hashlib.sha256(data.data).hexdigest() != sums.get(path.name):
         raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
     try:
-        return load(data)
-    except SafetensorError as error:
+        return safetensors_file.views(data)
+    except ValueError as error:
         raise _damaged(path, f"it is not a safetensors file ({error})") from error
+
+
+def _private(array: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """Returns a float32 copy, at an address where JAX on the CPU needs no second one."""
+    room = np.empty(array.size + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    copy = room[start : start + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
@@ -250,9 +262,11 @@ def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.n
         )
 
 
-def _read(path: Path) -> bytes:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns an OSError of the block, which reads the file, into a UserError."""
     try:
-        return path.read_bytes()
+        yield
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no such file, so the model is incomplete: copy or export it again"
@@ -261,11 +275,6 @@ def _read(path: Path) -> bytes:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}): fix that, or copy the model again"
         ) from error
-
-
-def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    # safetensors writes the memory of an array without regard to its strides.
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def _damaged(path: Path, why: str) -> UserError:

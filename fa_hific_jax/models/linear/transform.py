@@ -16,8 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
-import scipy.linalg
+import scipy  # Its submodules load when they are first used; networks without this one need none.
 from jaxtyping import Array, Float, Int
 
 from fa_hific_jax import ops

@@ -36,6 +36,7 @@ from fa_hific_jax.codec.integer_synthesis import IntegerSynthesis, parameters
 from fa_hific_jax.models.autoencoder import init_parameters
 from fa_hific_jax.writing import write
 
+PACKAGES = ("jax", "numpy")
 HEIGHT, WIDTH = 512, 768
 RUNS = 9
 
@@ -76,7 +77,7 @@ def synthesis_seconds(synthesis: IntegerSynthesis) -> dict[str, float]:
 
 
 def main() -> None:
-    report: dict[str, Any] = {"cpu": cpu(), "cores": os.cpu_count(), "versions": versions()}
+    report: dict[str, Any] = {"cpu": cpu(), "cores": os.cpu_count(), "versions": versions(PACKAGES)}
     report["load_average_before"] = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:
         run, model, image, coded, decoded = (

@@ -42,7 +42,7 @@ MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
 MAX_SHIFT = 64  # A mean with a larger shift might not be a finite float32.
 STRIP = 2**22  # activations of one layer in memory at a time, in each thread: 32 MiB
-_THREADS = 4
+_THREADS = 4  # which bounds the memory too
 
 KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
 """Side of the kernel of each layer, in the order of the layers."""

@@ -20,6 +20,7 @@ from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.models.hyperprior import MEDIAN
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
@@ -333,7 +334,8 @@ def from_params(
     """
     params = jax.device_get(params)
     hyperprior = params["hyperprior"]
-    used = params | {"hyperprior": {"analysis": hyperprior["analysis"]}}
+    analysis = {name: hyperprior[name] for name in ("analysis", MEDIAN) if name in hyperprior}
+    used = params | {"hyperprior": analysis}
     return Model(
         config=config,
         params=jax.device_put(jax.tree.map(lambda leaf: _rounded(leaf, weights), used)),

@@ -361,9 +361,7 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians:
     return Network(**layers)
 
 
-def _quantize_layer(
-    name: str, params: Mapping[str, Any], exponent_in: int, medians: Any
-) -> Layer:
+def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medians: Any) -> Layer:
     """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs.
 
     With medians, the kernel has further inputs MEDIAN_CHANNELS.

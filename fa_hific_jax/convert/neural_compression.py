@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from fa_hific_jax.convert.pytorch_layout import (
     CONVOLUTION,
     MEDIAN_OF_QUANTILES,

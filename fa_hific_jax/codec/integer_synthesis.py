@@ -283,7 +283,9 @@ def _table_rows(
     return np.stack(rows, axis=-1).astype(np.uint8).reshape(sums.shape)
 
 
-def _with_constants(z: HyperLatents, constants: tuple[int, ...]) -> HyperLatents:
+def _with_constants(
+    z: HyperLatents, constants: tuple[int, ...]
+) -> Int32[np.ndarray, "hz wz channels"]:
     """Returns z with a channel of each constant value behind its own."""
     shape = (*z.shape[:-1], len(constants))
     return np.concatenate([z, np.broadcast_to(np.array(constants, z.dtype), shape)], axis=-1)

@@ -157,4 +157,4 @@ class Hyperprior(nn.Module):
         if not VARIANTS[self.variant].medians:
             return 0.0
         # Their gradients, as z less and plus them, are 0 but for rounding, which Adam would follow.
-        return jax.lax.stop_gradient(self.median).reshape(1, 1, 1, -1)
+        return jax.lax.stop_gradient(jnp.reshape(self.median, (1, 1, 1, -1)))

@@ -1,6 +1,7 @@
 """Hyperprior: y to z, and z_hat to the mean and scale with which y is coded."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -153,8 +154,8 @@ class Hyperprior(nn.Module):
         """Returns P(z - 1/2 < Z < z + 1/2), see `FactorizedPrior`."""
         return self.density(z + self._medians())
 
-    def _medians(self) -> Array | float:
+    def _medians(self) -> Any:
         if not VARIANTS[self.variant].medians:
             return 0.0
         # Their gradients, as z less and plus them, are 0 but for rounding, which Adam would follow.
-        return jax.lax.stop_gradient(jnp.reshape(self.median, (1, 1, 1, -1)))
+        return jax.lax.stop_gradient(self.median).reshape(1, 1, 1, -1)

@@ -191,8 +191,10 @@ def synthesis_of(small, z):
     return np.asarray(mean)[0], np.asarray(scale)[0]
 
 
-@pytest.mark.parametrize("factor", [1, 300], ids=["medians of a trained model", "huge medians"])
-def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(small, x64, factor):
+@pytest.mark.parametrize("factor, tolerance", [(1, 2e-2), (300, 1e-1)], ids=["usual", "huge"])
+def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(
+    small, x64, factor, tolerance
+):
     hyperprior = dict(small.autoencoder["hyperprior"])
     hyperprior[MEDIAN] = factor * hyperprior[MEDIAN]
     entropy = coding.entropy_model(small.model, hyperprior)
@@ -200,9 +202,9 @@ def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(small,
     changed = small._replace(autoencoder=small.autoencoder | {"hyperprior": hyperprior})
     mean, scale = synthesis_of(changed, z)
     found, rows = coding.integer_synthesis.parameters(entropy.synthesis, z)
-    assert np.max(np.abs(found - mean) / scale) < 2e-2
+    assert np.max(np.abs(found - mean) / scale) < tolerance
     assert np.max(np.abs(found - mean)) < 1e-3 * np.max(np.abs(mean))
-    expected = tables.scale_indexes(scale, SCALE_TABLE)
+    expected = tables.scale_indexes(scale.astype(np.float32), SCALE_TABLE)
     assert np.mean(rows != expected) < 0.02 and np.max(np.abs(rows - expected.astype(int))) <= 1
     # The medians matter, and most where not all of a kernel lies inside.
     without = coding.entropy_model(small.model, hyperprior | {MEDIAN: 0 * hyperprior[MEDIAN]})

@@ -191,7 +191,7 @@ def synthesis_of(small, z):
     return np.asarray(mean)[0], np.asarray(scale)[0]
 
 
-@pytest.mark.parametrize("factor, tolerance", [(1, 2e-2), (300, 1e-1)], ids=["usual", "huge"])
+@pytest.mark.parametrize("factor, tolerance", [(1, 2e-2), (20, 5e-2)], ids=["usual", "large"])
 def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(
     small, x64, factor, tolerance
 ):

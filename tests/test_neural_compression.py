@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch_files
 from coding_model import image_of
+from PIL import Image
 
 from fa_hific_jax import ops
+from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import coding
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
@@ -292,6 +294,27 @@ def test_a_file_has_the_estimated_size_and_decodes_alike_in_tiles(small, small_m
     assert len(data) <= 1.003 * estimated + 64
     whole, tiled = (small_model.decompress(data, mode=mode) for mode in ("whole", "exact"))
     assert np.max(np.abs(whole.astype(int) - tiled)) <= 1
+
+
+def test_the_commands_lead_from_a_checkpoint_to_a_decoded_image(small, tmp_path, capsys):
+    checkpoint = torch_files.save(tmp_path / "a.pt", small_state() | BUFFERS)
+    run, model, file = tmp_path / "run", tmp_path / "model", tmp_path / "a.fahj"
+    main(["import-torch", str(checkpoint), "-o", str(run)])
+    assert "--config.model.variant=neuralcompression" in capsys.readouterr().out
+    main(["export", str(run), "-o", str(model), "--calibrate", "dead_leaves:1"])
+    printed = capsys.readouterr().out
+    assert abs(float(printed.split("integers cost ")[1].split(" %")[0])) < 0.3
+    image = image_of(100, 72)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    main(["compress", str(tmp_path / "a.png"), "--model", str(model), "-o", str(file)])
+    main(["decompress", str(file), "--model", str(model), "-o", str(tmp_path / "b.png")])
+    loaded = load_model(model)
+    assert loaded.compress(image) == file.read_bytes()
+    decoded = np.asarray(Image.open(tmp_path / "b.png"))
+    np.testing.assert_array_equal(decoded, loaded.decompress(file.read_bytes()))
+    (quantized,) = loaded.quantize([image])
+    estimated = coding.estimated_bits(small.model, small.autoencoder, quantized) / 8
+    assert file.stat().st_size <= 1.003 * estimated + 64
 
 
 def test_the_codec_decodes_what_the_network_makes(small, small_model):

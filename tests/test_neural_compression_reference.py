@@ -31,6 +31,14 @@ pytestmark = pytest.mark.slow
 IMAGES = ("a", "b")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def optimized():
+    """Convolutions in float64 are ten times slower without."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)  # as in conftest.py
+
+
 @pytest.fixture(scope="module")
 def imported(data_folder, tmp_path_factory):
     state = neural_compression_state.full_width(data_folder.parent / "golden")

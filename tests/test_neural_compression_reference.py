@@ -180,9 +180,9 @@ TRACED = (
     + [(f"decoder.resid_blocks.{i}", "generator", f"block{i}", False) for i in range(9)]
     + [(f"decoder.blocks.{i}", "generator", f"norm{4 - i}", True) for i in range(4)]
     + [("decoder.blocks.4", "generator", "conv_out", False)]
-    + [(f"hyper_analysis.{2 * i}", "analysis", f"conv{i}", False) for i in range(3)]
+    + [(f"hyper_analysis.{2 * i}", "analysis", f"conv{i}", i < 2) for i in range(3)]
     + [
-        (f"hyper_synthesis_{which}.{2 * i}", f"synthesis_{which}", module, False)
+        (f"hyper_synthesis_{which}.{2 * i}", f"synthesis_{which}", module, i < 2)
         for which in ("mean", "scale")
         for i, module in enumerate(("up0", "up1", "conv2"))
     ]
@@ -196,8 +196,8 @@ def test_every_module_puts_out_what_the_references_does(outputs, golden):
         (output,) = inside[network][module]["__call__"]
         output = nchw(nn.relu(output) if activated else output)
         near(output[:1, :5, :4, :6], data[f"a_trace__{name}__slice"], 1e-4, name)
-        rms, expected = np.square(output.astype(float)).sum(), data[f"a_trace__{name}__stats"][5]
-        np.testing.assert_allclose(rms, expected, rtol=1e-4, err_msg=name)
+        energy, expected = np.square(output.astype(float)).sum(), data[f"a_trace__{name}__stats"][5]
+        np.testing.assert_allclose(energy, expected, rtol=1e-4, err_msg=name)
     assert {name for name, *_ in TRACED} == {
         key.split("__")[1] for key in data if key.startswith("a_trace__")
     }

@@ -1,6 +1,7 @@
 """Rounding, gradient-bounded maximum, padding and normalization, which all parts share."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +13,19 @@ Image = Float[Array, "b h w c"]
 def round_half_up(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """Nearest integers, halves upwards: floor(x + 0.5).
 
-    The only rounding of the project, on the device and in the codec alike. It is that of HiFiC
-    (`_ste_quantize` in tensorflow/compression), not the half-to-even of `jnp.round`.
+    This is the rounding of HiFiC (`_ste_quantize` in tensorflow/compression), and that of the codec
+    for every model. Only in the networks of `model.variant="neuralcompression"` halves go to the
+    even neighbor, as `jnp.round` has it.
     """
     return jnp.floor(x + 0.5)
 
 
-def straight_through_round(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """`round_half_up` forwards, the identity backwards."""
-    return x + jax.lax.stop_gradient(round_half_up(x) - x)
+def straight_through_round(
+    x: Float[Array, "*s"], halves: Literal["up", "even"] = "up"
+) -> Float[Array, "*s"]:
+    """Nearest integers forwards, the identity backwards."""
+    rounded = jnp.round if halves == "even" else round_half_up
+    return x + jax.lax.stop_gradient(rounded(x) - x)
 
 
 def lower_bound(x: Float[Array, "*s"], bound: float) -> Float[Array, "*s"]:

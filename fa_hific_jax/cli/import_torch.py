@@ -1,7 +1,8 @@
-"""Import a checkpoint of the PyTorch HiFiC, or of the FA-HiFiC authors' fork of it.
+"""Import a checkpoint of the PyTorch HiFiC, its fork by the FA-HiFiC authors, or NeuralCompression.
 
 Reads a .pt file of torch.save without PyTorch and without running code from it, converts every
-parameter, and writes the folder of a training run. Evaluation, export and training start from it:
+parameter, and writes the folder of a training run. The models of NeuralCompression are MS-ILLM and
+NoGAN; the file says all about them. Evaluation, export and training start from the folder:
 
   fa-hific import-torch hific_low.pt -o runs/imported
   python eval.py --config configs/hific.py:lo --workdir runs/imported MODEL_OPTIONS

@@ -91,7 +91,7 @@ def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
     synthesis = integer_synthesis.from_arrays(
         {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
     )
-    hyper_channels = synthesis.mean.up0.kernel.shape[2]
+    hyper_channels = synthesis.mean.up0.kernel.shape[2] - len(synthesis.constants)
     z_tables = _tables("z", arrays, hyper_channels)
     return EntropyModel(z_tables, _tables("y", arrays, len(SCALE_TABLE)), synthesis)
 

@@ -21,6 +21,7 @@ from fa_hific_jax.entropy.gaussian import LIKELIHOODS, SCALE_TABLE, bits
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
+from fa_hific_jax.models.hyperprior import MEDIAN
 
 # The cost of decoding depends on the image size in the header. A few forged bytes must not cost
 # minutes and gigabytes, so the y stream must have one byte for every PIXELS_PER_BYTE padded pixels
@@ -71,8 +72,10 @@ def entropy_model(
     """
     prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
     layers = factorized.layers_of(prior)
+    medians = params_hyperprior.get(MEDIAN, np.zeros(config.hyper_channels))
+    medians = np.asarray(medians, np.float64)[:, None]
     z_tables = tables.factorized_tables(
-        lambda values: factorized.cdf_logits(layers, values, np), config.hyper_channels
+        lambda values: factorized.cdf_logits(layers, values + medians, np), config.hyper_channels
     )
     y_tables = tables.CONDITIONAL_TABLES[config.likelihood](tables.middle_scales(SCALE_TABLE))
     latents = (

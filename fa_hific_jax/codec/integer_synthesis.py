@@ -12,20 +12,28 @@ sum stays below 2**53 in magnitude, however its terms are grouped: `_check_sums`
 weights. So no operation rounds, and order of summation, threads, tiles and fused multiply-adds have
 no effect. A value v is stored as the integer v * 2**exponent. Weights have one exponent per output
 channel, activations one per layer, so that rescaling is a shift.
+
+A model may round z around medians. The symbols are then integers s with z = s + median, and the
+first layer's sums are those of s plus what the medians add. By linearity that is what one input
+channel would add that is 1 inside the picture and 0, as every input, beyond its edges. Two channels
+stand for it, `MEDIAN_CHANNELS`, so that its 16-bit weights are as fine as all others.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64, UInt8
+from threadpoolctl import ThreadpoolController
 
-from fa_hific_jax.codec.one_blas_thread import one_blas_thread
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.entropy.tables import PRECISION, Tables
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.hyperprior import LOG_UNIT
+from fa_hific_jax.models.hyperprior import LOG_UNIT, MEDIAN
 
 HyperLatents = Int32[np.ndarray, "hz wz cz"]
 Values = Float64[np.ndarray, "_ _ _"]
@@ -43,6 +51,11 @@ MAX_ACTIVATION_EXPONENT = 24
 MAX_SHIFT = 64  # A mean with a larger shift might not be a finite float32.
 STRIP = 2**22  # activations of one layer in memory at a time, in each thread: 32 MiB
 _THREADS = 4  # which bounds the memory too
+_blas = functools.cache(ThreadpoolController)
+_blas_lock = threading.Lock()
+
+MEDIAN_CHANNELS = (2**14, 1)
+"""Constant values of the input channels that stand for the medians: a coarse and a fine one."""
 
 KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
 """Side of the kernel of each layer, in the order of the layers."""
@@ -70,12 +83,14 @@ class Network(NamedTuple):
 class IntegerSynthesis(NamedTuple):
     """Both networks, and the thresholds that turn sums of `scale` into table rows.
 
-    A sum above thresholds[channel, row] belongs to a row after `row`.
+    A sum above thresholds[channel, row] belongs to a row after `row`. `constants` are the values of
+    the input channels that follow those of z: MEDIAN_CHANNELS, or none.
     """
 
     mean: Network
     scale: Network
     thresholds: Int64[np.ndarray, "cy rows"]
+    constants: tuple[int, ...] = ()
 
 
 def parameters(
@@ -88,6 +103,7 @@ def parameters(
     saturates at 2**15 - 1. `strip` is the number of rows of latents computed at a time; it only
     affects memory.
     """
+    z = _with_constants(z, synthesis.constants)
     height, width, channels = z.shape
     strip = strip or max(STRIDE, STRIP // (STRIDE * width * channels))
     shape = (STRIDE * height, STRIDE * width, len(synthesis.thresholds))
@@ -102,7 +118,7 @@ def parameters(
         indexes[rows] = _table_rows(sums, synthesis.thresholds)
 
     strips = [slice(i, min(i + strip, shape[0])) for i in range(0, shape[0], strip)]
-    with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
+    with _one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
         done = [pool.submit(fill, rows) for rows in strips for fill in (fill_mean, fill_indexes)]
     for future in done:
         future.result()
@@ -114,6 +130,7 @@ def quantize_synthesis(
 ) -> IntegerSynthesis:
     """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
 
+    Its medians, if it has any, become weights of MEDIAN_CHANNELS.
     `calibration` holds hyper-latents of images or of `calibration_latents`: one array
     (n, hz, wz, cz), or several (hz, wz, cz). They determine only the resolution of the activations.
     Other hyper-latents may give activations up to 64 times as large; beyond that, they saturate.
@@ -122,7 +139,9 @@ def quantize_synthesis(
     Raises:
       UserError: there is no calibration, or a weight is not finite or too large.
     """
-    latents = [_clip_latents(z) for z in calibration]
+    medians = params_hyperprior.get(MEDIAN)
+    constants = () if medians is None else MEDIAN_CHANNELS
+    latents = [_clip_latents(_with_constants(z, constants)) for z in calibration]
     if not latents:
         raise UserError("the calibration holds no hyper-latents: give at least one image")
     params_mean = params_hyperprior["synthesis_mean"]
@@ -131,11 +150,11 @@ def quantize_synthesis(
     if LOG_UNIT in params_mean:
         params_mean = _in_unit(params_mean)
         edges = np.log(edges)
-    with one_blas_thread():
-        mean = _quantize_network(params_mean, latents)
-        scale = _quantize_network(params_hyperprior["synthesis_scale"], latents)
+    with _one_blas_thread():
+        mean = _quantize_network(params_mean, latents, medians)
+        scale = _quantize_network(params_hyperprior["synthesis_scale"], latents, medians)
     edges = edges[None] * _power(scale.conv2.shift)[:, None]
-    synthesis = IntegerSynthesis(mean, scale, np.floor(edges).astype(np.int64))
+    synthesis = IntegerSynthesis(mean, scale, np.floor(edges).astype(np.int64), constants)
     _check_sums(synthesis)
     return synthesis
 
@@ -174,7 +193,9 @@ def with_kernels(
 
 def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
     """Returns all integers under flat names, to be stored with the model."""
-    arrays = {"thresholds": synthesis.thresholds}
+    arrays: dict[str, np.ndarray] = {"thresholds": synthesis.thresholds}
+    if synthesis.constants:
+        arrays["constants"] = np.array(synthesis.constants, np.int32)
     for network in ("mean", "scale"):
         for layer in KERNELS:
             fields = getattr(getattr(synthesis, network), layer)._asdict()
@@ -200,9 +221,22 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
             )
     if np.any(thresholds[:, 1:] < thresholds[:, :-1]):
         raise _unusable("thresholds is not sorted")
-    synthesis = IntegerSynthesis(mean, scale, thresholds)
+    synthesis = IntegerSynthesis(mean, scale, thresholds, _read_constants(arrays))
+    if mean.up0.kernel.shape[2] <= len(synthesis.constants):
+        raise _unusable("up0.kernel has no channels beside constants")
     _check_sums(synthesis)
     return synthesis
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keeps matrix products within the thread that asks for them, in one block at a time.
+
+    OpenBLAS divides a product among threads that wait for each other in busy loops. While other
+    programs use the cores, that takes several times as long as one thread.
+    """
+    with _blas_lock, _blas().limit(limits=1, user_api="blas"):
+        yield
 
 
 def _sums(network: Network, z: HyperLatents, start: int, stop: int) -> Values:
@@ -275,6 +309,14 @@ def _table_rows(
     return np.stack(rows, axis=-1).astype(np.uint8).reshape(sums.shape)
 
 
+def _with_constants(
+    z: HyperLatents, constants: tuple[int, ...]
+) -> Int32[np.ndarray, "hz wz channels"]:
+    """Returns z with a channel of each constant value behind its own."""
+    shape = (*z.shape[:-1], len(constants))
+    return np.concatenate([z, np.broadcast_to(np.array(constants, z.dtype), shape)], axis=-1)
+
+
 def _clip_latents(z: HyperLatents) -> Values:
     return np.clip(z, -LATENT_MAX, LATENT_MAX).astype(np.float64)
 
@@ -302,7 +344,10 @@ def _with_networks(params_hyperprior: Mapping[str, Any], synthesis, of_layer) ->
         for key, layer in zip(KERNELS, network, strict=True):
             unit = np.exp(np.float64(params.get(LOG_UNIT, 0.0))) if key == "conv2" else 1.0
             inner = params[key].get("Conv_0")
-            replaced = of_layer(inner or params[key], _stands_for(layer) / unit)
+            stands_for = _stands_for(layer) / unit
+            if key == "up0":
+                stands_for = stands_for[:, :, : stands_for.shape[2] - len(synthesis.constants)]
+            replaced = of_layer(inner or params[key], stands_for)
             params[key] = {"Conv_0": replaced} if inner else replaced
         changed[name] = params
     return changed
@@ -328,10 +373,10 @@ def _kernel_for_exponent(params: Mapping[str, Any], stands_for: np.ndarray) -> d
     return {"bias": params["bias"], "kernel": kernel.astype(np.float32)}
 
 
-def _quantize_network(params: Mapping[str, Any], latents: list[Values]) -> Network:
+def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians: Any) -> Network:
     layers, exponent, x = {}, 0, latents
     for name in KERNELS:
-        layer = _quantize_layer(name, params[name], exponent)
+        layer = _quantize_layer(name, params[name], exponent, medians if name == "up0" else None)
         if name != "conv2":
             sums = [_upsample(layer, _window(each, 0, -1, len(each) + 1, len(each))) for each in x]
             peak = max(float(np.max(each * _power(-layer.shift))) for each in sums)
@@ -344,8 +389,11 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values]) -> Netwo
     return Network(**layers)
 
 
-def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> Layer:
-    """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs."""
+def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medians: Any) -> Layer:
+    """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs.
+
+    With medians, the kernel has further inputs MEDIAN_CHANNELS.
+    """
     params = params.get("Conv_0", params)
     kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
@@ -354,15 +402,37 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int) -> L
             "take a checkpoint from before the training diverged"
         )
     peak = np.max(np.abs(kernel), axis=(0, 1, 2))
+    if medians is not None:
+        added = _added_by_medians(kernel, np.asarray(medians, np.float64))
+        peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / MEDIAN_CHANNELS[0])
     shift = np.minimum(WEIGHT_BITS - _digits(peak) + exponent_in, BIAS_BITS - _digits(bias))
     shift = np.minimum(shift, MAX_EXPONENT).astype(np.int32)
     weights = np.rint(kernel * _power(shift - exponent_in))
+    if medians is not None:
+        weights = np.concatenate([weights, _in_channels(np.rint(added * _power(shift)))], axis=2)
     limit = 2**WEIGHT_BITS - 1
     return Layer(
         np.clip(weights, -limit, limit).astype(np.int16),
         np.rint(bias * _power(shift)).astype(np.int64),
         shift,
     )
+
+
+def _added_by_medians(
+    kernel: Float64[np.ndarray, "k k i o"], medians: Float64[np.ndarray, " i"]
+) -> Float64[np.ndarray, "k k o"]:
+    """Returns what each tap adds; summed in this order, since another may round otherwise."""
+    added = np.zeros_like(kernel[:, :, 0])
+    for channel, median in enumerate(medians.tolist()):
+        added += kernel[:, :, channel] * median
+    return added
+
+
+def _in_channels(added: Float64[np.ndarray, "k k o"]) -> Float64[np.ndarray, "k k 2 o"]:
+    """Returns weights with which MEDIAN_CHANNELS add these integers."""
+    limit = 2**WEIGHT_BITS - 1
+    coarse = np.clip(np.rint(added / MEDIAN_CHANNELS[0]), -limit, limit)
+    return np.stack([coarse, added - coarse * MEDIAN_CHANNELS[0]], axis=2)
 
 
 def _digits(values):
@@ -392,6 +462,15 @@ def _read_network(arrays: Mapping[str, np.ndarray], network: str) -> Network:
         shift = _read(arrays, f"{network}.{name}.shift", np.int32, (channels,))
         layers.append(Layer(kernel, bias, shift))
     return Network(*layers)
+
+
+def _read_constants(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    if "constants" not in arrays:
+        return ()
+    constants = tuple(_read(arrays, "constants", np.int32, (None,)).tolist())
+    if constants != MEDIAN_CHANNELS:
+        raise _unusable(f"constants are not {MEDIAN_CHANNELS}")
+    return constants
 
 
 def _read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, shape: tuple) -> np.ndarray:

@@ -20,6 +20,7 @@ from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.models.hyperprior import MEDIAN
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
@@ -360,7 +361,9 @@ def hyper_latents(
 
 def _for_coding(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parameters that a `Model` has: all but those that its tables replace."""
-    return dict(params) | {"hyperprior": {"analysis": params["hyperprior"]["analysis"]}}
+    hyperprior = params["hyperprior"]
+    analysis = {name: hyperprior[name] for name in ("analysis", MEDIAN) if name in hyperprior}
+    return dict(params) | {"hyperprior": analysis}
 
 
 def _finished(image: Image, container: bitstream.Container) -> Image:

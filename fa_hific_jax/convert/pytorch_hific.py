@@ -1,4 +1,6 @@
-"""Conversion of checkpoints of the PyTorch HiFiC and of the FA-HiFiC authors' fork of it."""
+"""Conversion of checkpoints of the PyTorch HiFiC, the FA-HiFiC authors' fork of it, and
+NeuralCompression.
+"""
 
 import dataclasses
 import re
@@ -10,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fa_hific_jax.convert import neural_compression
 from fa_hific_jax.convert.inert_pickle import Record
 from fa_hific_jax.convert.pytorch_layout import (
     LEGACY_SIGMAS,
@@ -81,11 +84,11 @@ class Imported(NamedTuple):
 
 
 def import_checkpoint(path: str | Path, options: Options) -> Imported:
-    """Returns the model from a checkpoint of the PyTorch HiFiC, in float32.
+    """Returns the model from a checkpoint of the PyTorch HiFiC or NeuralCompression, in float32.
 
     Args:
       path: a checkpoint, or a file that contains only the state dict.
-      options: take precedence over what the file says.
+      options: take precedence over what a file of the PyTorch HiFiC says.
 
     Raises:
       UserError: the file cannot be read (see `read_torch_file`) or is not such a checkpoint, a
@@ -94,6 +97,8 @@ def import_checkpoint(path: str | Path, options: Options) -> Imported:
     """
     content = read_torch_file(path)
     try:
+        if found := neural_compression.find_state(content):
+            return _import_neural_compression(*found, options)
         return _import(content, options)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -129,12 +134,37 @@ def _import(content: Any, options: Options) -> Imported:
     )
 
 
+def _import_neural_compression(
+    state: dict[str, Any], others: list[tuple[str, str]], options: Options
+) -> Imported:
+    if options != Options():
+        raise UserError(
+            "its parameters are those of NeuralCompression, which alone say what kind of model it "
+            "is: omit --input-range, --likelihood and --residual-blocks"
+        )
+    keys, ignored = neural_compression.to_convert(state)
+    model = neural_compression.model_config(keys)
+    sources = autoencoder_sources(model, neural_compression.NAMING)
+    _check_names(keys, {leaf.key for leaf in jax.tree.leaves(sources, is_leaf=_is_source)})
+    return Imported(
+        model=model,
+        discriminator=DiscriminatorConfig(),
+        autoencoder=jax.tree.map(lambda source: _array(keys, source), sources, is_leaf=_is_source),
+        training={},
+        step=0,
+        regime=None,
+        ignored=others + ignored,
+        assumed=[],
+    )
+
+
 def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tuple[str, str]]]:
     """Returns (state dict, training arguments, steps, ignored entries) of a checkpoint."""
     if not isinstance(content, dict) or not (STATE in content or _is_state(content)):
         raise UserError(
-            f"not a checkpoint of the PyTorch HiFiC: it has neither {STATE} nor parameters "
-            "of an Encoder, a Generator and a Hyperprior"
+            f"not a checkpoint of the PyTorch HiFiC or NeuralCompression{_first_entry(content)}: "
+            f"they have {STATE} or parameters of an Encoder, or of encoder.blocks, decoder and "
+            "hyper_bottleneck; name another file"
         )
     if STATE not in content:
         return content, {}, 0, []
@@ -149,6 +179,12 @@ def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tupl
         (shown(key[:200]), _reason(key, _OTHER_ENTRIES) or "not part of the model") for key in rest
     ]
     return state, args, step if type(step) is int and 0 <= step < 10**12 else 0, others
+
+
+def _first_entry(content: Any) -> str:
+    if not (isinstance(content, dict) and content):
+        return ""
+    return f" (it begins with {shown(str(next(iter(content)))[:100])})"
 
 
 def _is_state(content: Mapping[Any, Any]) -> bool:

@@ -32,6 +32,19 @@ class Layout(NamedTuple):
     ours: Callable[[np.ndarray], np.ndarray]
 
 
+class Naming(NamedTuple):
+    """The names in the state dicts of a project.
+
+    Attributes:
+      modules: patterns of our module paths, joined by "/", and functions from the numbers in a path
+        to the name of the same module in theirs, which is numbered differently.
+      parameter: maps one of our module paths and a parameter in it to (their name, layout).
+    """
+
+    modules: tuple[tuple[str, Callable[..., str]], ...]
+    parameter: Callable[[str, str], tuple[str, Layout]]
+
+
 class Source(NamedTuple):
     """The dotted name and the shape that one of our parameters has in their state dict."""
 
@@ -49,15 +62,15 @@ TRANSPOSED = Layout(
     lambda s: (s[2], s[3], s[0], s[1]), lambda a: a[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
 )
 PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
+# Theirs holds a lower quantile, the median and an upper quantile of each channel.
+MEDIAN_OF_QUANTILES = Layout(lambda shape: (*shape, 1, 3), lambda a: a[:, 0, 1])
 # The spectral norm's vector v of a 4x4 kernel is flattened from (in, h, w) in theirs and from
 # (h, w, in) in ours.
 RIGHT_VECTOR = Layout(
     lambda shape: shape, lambda a: a.reshape(-1, 4, 4).transpose(1, 2, 0).reshape(-1)
 )
 
-# Patterns of our module paths, joined by "/", and functions from the numbers in a path to the name
-# of the same module in theirs, which is numbered differently.
-_MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
+_MODULES = (
     (r"encoder/conv(\d)", lambda level: f"Encoder.conv_block{level + 1}.1"),
     (r"encoder/norm(\d)", lambda level: f"Encoder.conv_block{level + 1}.2"),
     (r"encoder/conv_out", lambda: "Encoder.conv_block_out.1"),
@@ -87,12 +100,13 @@ _MODULES: tuple[tuple[str, Callable[..., str]], ...] = (
 )
 
 
-def autoencoder_sources(config: ModelConfig) -> dict[str, Any]:
+def autoencoder_sources(config: ModelConfig, naming: Naming | None = None) -> dict[str, Any]:
     """Returns the tree of the model's parameters with a `Source` as each leaf.
 
-    The variant has to be "pytorch".
+    `naming` is that of the project whose variant the config has, by default the PyTorch HiFiC's.
     """
-    return _sources(jax.eval_shape(lambda key: init_parameters(config, key), jax.random.key(0)), ())
+    shapes = jax.eval_shape(lambda key: init_parameters(config, key), jax.random.key(0))
+    return _sources(shapes, (), naming or _PORT)
 
 
 def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> dict[str, Any]:
@@ -103,27 +117,27 @@ def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> di
     network = Discriminator(config, model.variant, model.input_range)
     variables = jax.eval_shape(network.init, jax.random.key(0), x, y_hat)
     names = {"params": variables["params"], "spectral": variables[SPECTRAL]}
-    return {name: _sources(tree, ("discriminator",)) for name, tree in names.items()}
+    return {name: _sources(tree, ("discriminator",), _PORT) for name, tree in names.items()}
 
 
-def _sources(tree: Any, prefix: tuple[str, ...]) -> Any:
+def _sources(tree: Any, prefix: tuple[str, ...], naming: Naming) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _source((*prefix, *(key.key for key in path)), leaf.shape), tree
+        lambda path, leaf: _source((*prefix, *(key.key for key in path)), leaf.shape, naming), tree
     )
 
 
-def _source(path: tuple[str, ...], shape: Shape) -> Source:
+def _source(path: tuple[str, ...], shape: Shape, naming: Naming) -> Source:
     module = "/".join(part for part in path[:-1] if part != "Conv_0")
-    name, layout = _parameter(module, path[-1])
-    return Source(f"{_module(module)}.{name}", layout.theirs(shape), layout)
+    name, layout = naming.parameter(module, path[-1])
+    return Source(f"{_module(module, naming)}.{name}", layout.theirs(shape), layout)
 
 
-def _module(path: str) -> str:
-    for pattern, theirs in _MODULES:
+def _module(path: str, naming: Naming) -> str:
+    for pattern, theirs in naming.modules:
         found = re.fullmatch(pattern, path)
         if found:
             return theirs(*map(int, found.groups()))
-    raise ValueError(f"{path} does not exist in the PyTorch HiFiC")
+    raise ValueError(f"{path} does not exist in the other project")
 
 
 def _parameter(module: str, name: str) -> tuple[str, Layout]:
@@ -143,3 +157,6 @@ def _parameter(module: str, name: str) -> tuple[str, Layout]:
         "u": ("weight_u", SAME),
         "v": ("weight_v", RIGHT_VECTOR),
     }[name]
+
+
+_PORT = Naming(_MODULES, _parameter)

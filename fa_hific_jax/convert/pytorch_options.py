@@ -43,19 +43,19 @@ def model_config(
     likelihood = likelihood[:200] if isinstance(likelihood, str) else type(likelihood).__name__
     told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
     assumed = [n for n, arg in told.items() if getattr(options, n) is None and arg not in args]
-    fcm_width = _width(state, "Generator.FCM1.3") if "Generator.FCM1.3.bias" in state else 0
+    fcm_width = width(state, "Generator.FCM1.3") if "Generator.FCM1.3.bias" in state else 0
     levels = range(1, 5)
     model = ModelConfig(
         variant="pytorch",
         input_range=options.input_range or input_range,
         likelihood=options.likelihood or likelihood,
-        encoder_widths=tuple(_width(state, f"Encoder.conv_block{i}.1") for i in range(1, 6)),
+        encoder_widths=tuple(width(state, f"Encoder.conv_block{i}.1") for i in range(1, 6)),
         generator_widths=(
-            _width(state, "Generator.conv_block_init.2"),
-            *(_width(state, f"Generator.upconv_block{i}.0") for i in levels),
+            width(state, "Generator.conv_block_init.2"),
+            *(width(state, f"Generator.upconv_block{i}.0") for i in levels),
         ),
-        latent_channels=_width(state, "Encoder.conv_block_out.1"),
-        hyper_channels=_width(state, "Hyperprior.analysis_net.conv1"),
+        latent_channels=width(state, "Encoder.conv_block_out.1"),
+        hyper_channels=width(state, "Hyperprior.analysis_net.conv1"),
         residual_blocks=_residual_blocks(state, args, options),
         fcm_width=fcm_width,
         fcm="legacy" if fcm_width else "hific",
@@ -82,12 +82,12 @@ def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
     if "Discriminator.context_conv.bias" not in state:
         return DiscriminatorConfig(widths=(64, 128, 256, 512), context_channels=12)
     return DiscriminatorConfig(
-        widths=tuple(_width(state, f"Discriminator.conv{i}") for i in range(1, 5)),
-        context_channels=_width(state, "Discriminator.context_conv"),
+        widths=tuple(width(state, f"Discriminator.conv{i}") for i in range(1, 5)),
+        context_channels=width(state, "Discriminator.context_conv"),
     )
 
 
-def _width(state: Mapping[str, Any], module: str) -> int:
+def width(state: Mapping[str, Any], module: str) -> int:
     """Returns the number of output channels of a convolution in the file."""
     bias = state.get(f"{module}.bias")
     if bias is None:

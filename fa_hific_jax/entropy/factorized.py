@@ -1,5 +1,6 @@
 """The learned factorized prior of the hyper-latents."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,6 @@ from jaxtyping import Array, Float
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOOD_MIN
 from fa_hific_jax.fidelity.variants import VARIANTS
-
-FILTERS = (1, 3, 3, 3, 1)
-"""Width of each layer of the network that computes the cumulative: three hidden layers of 3."""
 
 INIT_SCALE = 10.0
 """Default spread of the initial density, as in Balle et al. and in both HiFiC codes."""
@@ -29,7 +27,7 @@ def cdf_logits(layers: Sequence[Layer], values, xp: Any = jnp):
 
     Balle et al. 2018, section 6.1: f_K o ... o f_1 with f_k(v) = g(softplus(H_k) v + b_k) and
     g(v) = v + tanh(a_k) tanh(v), monotone in v. The last layer of the PyTorch HiFiC also has a g;
-    the last layer of TensorFlow Compression (and of the paper) does not. `xp` is jax.numpy, or
+    those of TensorFlow Compression, CompressAI and the paper do not. `xp` is jax.numpy, or
     numpy for coding tables in float64.
     """
     v = values[:, None, :]
@@ -42,15 +40,12 @@ def cdf_logits(layers: Sequence[Layer], values, xp: Any = jnp):
 
 def layers_of(params: Mapping[str, Any]) -> list[Layer]:
     """Returns the layers from the parameters of a FactorizedPrior."""
-    layers = range(len(FILTERS) - 1)
+    layers = itertools.takewhile(lambda k: f"h{k}" in params, itertools.count())
     return [(params[f"h{k}"], params[f"b{k}"], params.get(f"a{k}")) for k in layers]
 
 
 class FactorizedPrior(nn.Module):
     """A learned density of z for each channel, defined by its cumulative (see `cdf_logits`).
-
-    z is rounded to integers without an offset in every variant: the PyTorch HiFiC computes medians
-    but does not use them.
 
     Attributes:
       channels: number of channels of z.
@@ -63,13 +58,14 @@ class FactorizedPrior(nn.Module):
     init_scale: float = INIT_SCALE
 
     def setup(self):
-        scale = self.init_scale ** (1 / (len(FILTERS) - 1))
-        params = {}
-        for k, (fan_in, fan_out) in enumerate(zip(FILTERS[:-1], FILTERS[1:], strict=True)):
+        variant, params = VARIANTS[self.variant], {}
+        widths = (1, *variant.prior_filters, 1)
+        scale = self.init_scale ** (1 / (len(widths) - 1))
+        for k, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))
             params[f"h{k}"] = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
             params[f"b{k}"] = self.param(f"b{k}", _centered_uniform, (self.channels, fan_out, 1))
-            if k < len(FILTERS) - 2 or not VARIANTS[self.variant].prior_ends_linear:
+            if k < len(widths) - 2 or not variant.prior_ends_linear:
                 a_shape = (self.channels, fan_out, 1)
                 params[f"a{k}"] = self.param(f"a{k}", nn.initializers.zeros, a_shape)
         self.layers = layers_of(params)
@@ -80,7 +76,7 @@ class FactorizedPrior(nn.Module):
         values = z.reshape(-1, self.channels).T
         lower, upper = cdf_logits(self.layers, values - 0.5), cdf_logits(self.layers, values + 0.5)
         # Where both sigmoids are near 1, their difference would cancel, so it is taken in the other
-        # tail. `jnp.sign` would make the likelihood 0 at the exact median.
+        # tail, unlike in CompressAI. `jnp.sign` would make the likelihood 0 at the exact median.
         sign = jnp.where(lower + upper > 0, -1.0, 1.0)
         likelihood = jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))
         return ops.lower_bound(likelihood.T.reshape(z.shape), LIKELIHOOD_MIN)

@@ -46,7 +46,8 @@ LIKELIHOODS = {"gaussian": gaussian_likelihood, "logistic": logistic_likelihood}
 def bits(likelihood: Float[Array, "*s"], variant: str) -> Float[Array, "*s"]:
     """Returns the code length in bits, -log2(likelihood + offset).
 
-    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py), and 0 in TensorFlow Compression.
+    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py), and 0 in TensorFlow Compression and
+    NeuralCompression.
     The most expensive symbol costs 28.9 bits with the offset and 29.9 bits without.
     """
     return -jnp.log2(likelihood + VARIANTS[variant].bits_offset)

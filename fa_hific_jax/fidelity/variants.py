@@ -1,8 +1,10 @@
 """How the implementations of HiFiC differ: one record for each value of `model.variant`.
 
 "pytorch" is Justin-Tan/high-fidelity-generative-compression, on which FA-HiFiC was built.
-"tensorflow" is the original, tensorflow/compression, models/hific. Encoder, generator and
-hyperprior have the same layers in both, but their convolutions treat edges differently.
+"tensorflow" is the original, tensorflow/compression, models/hific. "neuralcompression" is
+`HiFiCAutoencoder` of facebookresearch/NeuralCompression, the network of its MS-ILLM and NoGAN
+models, with the entropy models of CompressAI. Encoder, generator and hyper networks have the same
+layers in all of them, but their convolutions treat edges differently.
 """
 
 from typing import Literal, NamedTuple
@@ -20,25 +22,40 @@ class Variant(NamedTuple):
       edges: what convolutions see beyond the edges of an image, where the variants differ.
       down: rows above and below, columns left and right, that a 3x3 convolution of stride 2 adds.
         The PyTorch HiFiC pads above and right (src/network/encoder.py), TensorFlow's "SAME" below
-        and right.
+        and right, NeuralCompression above and left (`padding=1` and even sides).
       up_center: taps of a 3x3 transposed convolution before the tap on the input's own pixel. It is
         the adjoint of a centered convolution (1) or of one that pads below and right (2, Keras).
+      halves: direction in which halves are rounded, upwards or to the even neighbor.
+      prior_filters: widths of the hidden layers of the prior's cumulative.
       prior_ends_linear: True where the last layer of the prior's cumulative has no nonlinearity.
+      medians: True where z is rounded around a median of each channel instead of around 0.
       bits_offset: number added to a likelihood within the logarithm.
       discriminator_head: side of the discriminator's last kernel. With 1 its 4x4 convolutions all
-        have stride 2, and neither head nor context has a spectral norm. With 4 the last 4x4
-        convolution before the head has stride 1, and every convolution has a spectral norm.
+        have stride 2, neither head nor context has a spectral norm, and edges are reflected. With 4
+        the last 4x4 convolution before the head has stride 1, every convolution has a spectral
+        norm, and edges are padded with zeros. "neuralcompression" has the one of "pytorch": that of
+        MS-ILLM is not part of this package.
     """
 
     edges: Literal["reflect", "constant"]
     down: Padding
     up_center: int
+    halves: Literal["up", "even"]
+    prior_filters: tuple[int, ...]
     prior_ends_linear: bool
+    medians: bool
     bits_offset: float
     discriminator_head: int
 
 
 VARIANTS = {
-    "pytorch": Variant("reflect", ((1, 0), (0, 1)), 1, False, 1e-9, 1),
-    "tensorflow": Variant("constant", ((0, 1), (0, 1)), 2, True, 0.0, 4),
+    "pytorch": Variant(
+        "reflect", ((1, 0), (0, 1)), 1, "up", (3, 3, 3), False, False, 1e-9, discriminator_head=1
+    ),
+    "tensorflow": Variant(
+        "constant", ((0, 1), (0, 1)), 2, "up", (3, 3, 3), True, False, 0.0, discriminator_head=4
+    ),
+    "neuralcompression": Variant(
+        "constant", ((1, 0), (1, 0)), 1, "even", (3, 3, 3, 3), True, True, 0.0, discriminator_head=1
+    ),
 }

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
-from fa_hific_jax.fidelity.variants import LEGACY_SIDE
+from fa_hific_jax.fidelity.variants import LEGACY_SIDE, VARIANTS
 from fa_hific_jax.models.encoder import Encoder
 from fa_hific_jax.models.folded.encoder import FoldedEncoder
 from fa_hific_jax.models.folded.generator import FoldedGenerator
@@ -53,7 +53,7 @@ class AutoencoderOutput(NamedTuple):
 
     `encoder_features` are A_1, A_2 (finest first), `fcm_features` C_1, C_2 or empty without FCM;
     both belong to the padded image, x_hat has the size of the input and is not clipped. With gains,
-    y is what is rounded and y_hat what the generator sees.
+    y is what is rounded and y_hat what the generator sees. z_hat holds integers (see `Hyperprior`).
     """
 
     y: Latents
@@ -136,9 +136,12 @@ class Autoencoder(nn.Module):
         if quality is None:
             quality = jnp.ones(len(x))
         y, z, encoder_features = self.analyze(x, quality=quality)
-        z_rounded = ops.straight_through_round(z)
+        rounded = functools.partial(
+            ops.straight_through_round, halves=VARIANTS[self.config.variant].halves
+        )
+        z_rounded = rounded(z)
         if key is None:
-            z_noisy = z_hat = ops.round_half_up(z)
+            z_noisy = z_hat = jax.lax.stop_gradient(z_rounded)
             key_dropout = None
         else:
             key_z, key_y = jax.random.split(key)
@@ -146,7 +149,7 @@ class Autoencoder(nn.Module):
             z_noisy = z + jax.random.uniform(key_z, z.shape, z.dtype, -0.5, 0.5)
             z_hat = z_noisy if self.config.hyper_rounding == "noise" else z_rounded
         mean, scale = self.hyperprior.synthesis(z_hat)
-        y_hat = mean + ops.straight_through_round(y - mean)
+        y_hat = mean + rounded(y - mean)
         y_noisy = (
             y_hat if key is None else y + jax.random.uniform(key_y, y.shape, y.dtype, -0.5, 0.5)
         )

@@ -117,15 +117,15 @@ class Discriminator(nn.Module):
         return ops.at_least_float32(self._conv4x4(1, halves=False, name="conv_out")(h))
 
     def _context(self) -> nn.Module:
-        channels, variant = self.config.context_channels, VARIANTS[self.variant]
-        mode = variant.edges
-        if variant.discriminator_head == 1:
-            return Conv(channels, 3, mode=mode, dtype=self.dtype, name="context")
-        return SpectralConv(channels, 3, 1, same_padding(3), mode, self.dtype, name="context")
+        channels = self.config.context_channels
+        if VARIANTS[self.variant].discriminator_head == 1:
+            return Conv(channels, 3, dtype=self.dtype, name="context")
+        padding = same_padding(3)
+        return SpectralConv(channels, 3, 1, padding, "constant", self.dtype, name="context")
 
     def _conv4x4(self, features: int, halves: bool, name: str) -> nn.Module:
         stride, padding = (2, HALVING_4X4) if halves else (1, KEEPING_4X4)
-        mode = VARIANTS[self.variant].edges
+        mode = "reflect" if VARIANTS[self.variant].discriminator_head == 1 else "constant"
         return SpectralConv(features, 4, stride, padding, mode, self.dtype, name=name)
 
 

@@ -1,8 +1,10 @@
 """Hyperprior: y to z, and z_hat to the mean and scale with which y is coded."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,6 +20,9 @@ Initializer = nn.initializers.Initializer
 
 LOG_UNIT = "log_unit"
 """Name of the parameter that holds the logarithm of a synthesis' unit per channel."""
+
+MEDIAN = "median"
+"""Name of the parameter that holds the value around which each channel of z is rounded."""
 
 _GLOROT = nn.initializers.glorot_uniform()
 
@@ -107,6 +112,10 @@ class HyperSynthesis(nn.Module):
 class Hyperprior(nn.Module):
     """Mean-scale hyperprior of HiFiC (Minnen et al. 2018; two separate synthesis networks).
 
+    Where the variant has medians, z and z_hat here are those of the networks less the medians, so
+    that the rounded z is an integer in every variant. CompressAI learns medians by a loss of their
+    own, which this package lacks: they keep their values in training, at first 0.
+
     Attributes:
       channels: channels of z and inside the networks (paper: 320).
       latent_channels: channels of y (paper: 220).
@@ -127,13 +136,26 @@ class Hyperprior(nn.Module):
             HyperSynthesis, self.channels, self.latent_channels, dtype=self.dtype
         )
         self.synthesis_mean, self.synthesis_scale = synthesis(0.0), synthesis(1.0)
-        self.prior = FactorizedPrior(self.channels, self.variant)
+        self.density = FactorizedPrior(self.channels, self.variant, name="prior")
+        if VARIANTS[self.variant].medians:
+            self.median = self.param(MEDIAN, nn.initializers.zeros, (self.channels,))
 
     def analysis(self, y: Latents, size: Size | None = None) -> HyperLatents:
         """Returns z of y, before rounding."""
-        return self.analysis_network(y, size)
+        return self.analysis_network(y, size) - self._medians()
 
     def synthesis(self, z_hat: HyperLatents) -> tuple[Latents, Latents]:
         """Returns mean and scale (at least SCALE_MIN) of y."""
+        z_hat = z_hat + self._medians()
         scale = self.synthesis_scale(z_hat)
         return self.synthesis_mean(z_hat), ops.lower_bound(scale, SCALE_MIN)
+
+    def prior(self, z: HyperLatents) -> HyperLatents:
+        """Returns P(z - 1/2 < Z < z + 1/2), see `FactorizedPrior`."""
+        return self.density(z + self._medians())
+
+    def _medians(self) -> Any:
+        if not VARIANTS[self.variant].medians:
+            return 0.0
+        # Their gradients, as z less and plus them, are 0 but for rounding, which Adam would follow.
+        return jax.lax.stop_gradient(self.median).reshape(1, 1, 1, -1)

@@ -53,7 +53,8 @@ class ModelConfig:
         "pytorch",
         """Implementation whose networks are used. `"pytorch"` is Justin-Tan's, on which FA-HiFiC
         was built; its convolutions reflect the edges. `"tensorflow"` is the original; it pads with
-        zeros and has another discriminator. docs/fidelity.md lists all differences.""",
+        zeros and has another discriminator. `"neuralcompression"` is that of the MS-ILLM models; it
+        pads with zeros and rounds z around medians. docs/fidelity.md lists all differences.""",
         one_of(*VARIANTS),
     )
     input_range: str = setting(

@@ -4,8 +4,8 @@ Sources, each read in 2026:
 
 - HiFiC in PyTorch, by Grace Han and Justin Tan:
   github.com/Justin-Tan/high-fidelity-generative-compression (7d4e9e7), whose README.md and
-  assets/HiFIC_torch_colab_demo.ipynb state target rates, options, license and file names. They state
-  no quality.
+  assets/HiFIC_torch_colab_demo.ipynb state target rates, options, license and file names, but no
+  quality.
 - MS-ILLM (Muckley et al., ICML 2023) and its first stage, which has no GAN:
   github.com/facebookresearch/NeuralCompression (3f12280), where neuralcompression/zoo has the file
   names, WEIGHTS_LICENSE the license, and projects/illm/results.csv the quality, except that of the

@@ -57,8 +57,8 @@ class EvaluatedModel:
 def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedModel:
     """Loads the newest checkpoint of a training run, or an exported model.
 
-    `folder` may also be a name that `shipped.place` knows; `named_by` is the flag that names it, for
-    messages. The run must agree with the settings `held`; by default its own are taken.
+    `folder` may also be the name of a model; `named_by` is the flag that names it, for messages.
+    The run must agree with the settings `held`; by default its own are taken.
 
     Raises:
       UserError: the folder is neither of the two or damaged, or the run has another model than

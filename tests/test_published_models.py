@@ -1,5 +1,6 @@
 """Models of other projects: fetched, checked, converted, used under their names, refused if bad."""
 
+import dataclasses
 import errno
 import http.server
 import json
@@ -11,27 +12,32 @@ import threading
 from pathlib import Path
 
 import jax
+import neural_compression_state
 import numpy as np
 import pytest
 import pytorch_state
-import reference_weights
 import torch_files
 from coding_model import image_of
 from PIL import Image
 from test_cli import ROOT, run
 from test_import_torch import ARGS, tiny_checkpoint, tiny_state
+from test_neural_compression import small_state
+from tiny_settings import tiny_config
 
 from fa_hific_jax import load_model, writing
 from fa_hific_jax.cli import eval as eval_command
 from fa_hific_jax.codec import bitstream, catalog, shipped
 from fa_hific_jax.codec.model_folder import load_parameters
 from fa_hific_jax.codec.several import ByRate
+from fa_hific_jax.convert.download import file_name
 from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import evaluated_models
+from fa_hific_jax.settings import from_mapping
 from fa_hific_jax.training import warm_start
 
 NAME, FILE = "hific-mi", "hific_med.pt"
+OF_BOTH_PROJECTS = pytest.mark.parametrize("name", [NAME, "msillm-0.14"])
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -96,6 +102,14 @@ def file(cache, content, tmp_path) -> Path:
     return path
 
 
+def checkpoint(name: str, folder: Path) -> Path:
+    """The published file of a model, but with few channels."""
+    path = folder / file_name(catalog.find(name).url)
+    if name.startswith("hific"):
+        return tiny_checkpoint(path)
+    return torch_files.save(path, small_state())
+
+
 def in_cache(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
 
@@ -123,30 +137,33 @@ def test_the_catalog_has_families_in_the_order_of_their_rates():
             assert 0.7 < model.quality.bpp / model.rate < 1.3
 
 
-def test_a_published_model_is_used_under_its_name(server, cache, content, capsys, tmp_path):
-    (server.folder / FILE).write_bytes(content)
-    assert run("get-model", NAME) == 0
+@OF_BOTH_PROJECTS
+def test_a_published_model_is_used_under_its_name(server, cache, capsys, name):
+    file = checkpoint(name, server.folder)
+    assert run("get-model", name) == 0
     said = capsys.readouterr()
-    folder, sha256 = cache / NAME, (cache / f"{NAME}.sha256").read_text().split()[0]
-    found = load_model(NAME)
-    assert said.out.splitlines()[0].startswith(f"{NAME}: model {found.model_id.hex()}, ")
-    assert f"{server.server_port}/{FILE}" in said.out and "license: Apache-2.0: use" in said.out
+    folder, sha256 = cache / name, (cache / f"{name}.sha256").read_text().split()[0]
+    found, family = load_model(name), catalog.FAMILIES[name.partition("-")[0]]
+    assert said.out.splitlines()[0].startswith(f"{name}: model {found.model_id.hex()}, ")
+    assert f"{server.server_port}/{file.name}" in said.out
+    assert f"license: {family.license}: use it {family.terms}\n" in said.out
     assert f"SHA-256: {sha256} (the first seen, recorded for later)" in said.out
-    assert in_cache(cache) == [NAME, f"{NAME}.sha256"]
-    assert found.origin["source"]["sha256"] == sha256 and found.origin["step"] == 70
+    assert in_cache(cache) == [name, f"{name}.sha256"]
+    assert found.origin["source"]["sha256"] == sha256
+    assert found.config.variant == family.variant
 
-    assert run("get-model", NAME) == 0
-    assert capsys.readouterr().out == f"{NAME}: is there already: {folder}\n"
+    assert run("get-model", name) == 0
+    assert capsys.readouterr().out == f"{name}: is there already: {folder}\n"
     assert len(server.asked) == 1
 
     Image.fromarray(image_of(40, 50)).save("a.png")
-    assert run("compress", "a.png", "--model", NAME) == 0
+    assert run("compress", "a.png", "--model", name) == 0
     assert run("decompress", "a.fahj", "-o", "b.png") == 0  # The file says which model it needs.
     expected = found.decompress(Path("a.fahj").read_bytes())
     np.testing.assert_array_equal(np.asarray(Image.open("b.png")), expected)
     capsys.readouterr()
     run("info", "a.fahj")
-    assert f"model   {found.model_id.hex()} ({NAME})\n" in capsys.readouterr().out
+    assert f"model   {found.model_id.hex()} ({name})\n" in capsys.readouterr().out
 
 
 def test_pillow_opens_files_of_every_model_on_this_machine(file, monkeypatch):
@@ -171,16 +188,19 @@ def test_who_converts_the_same_file_gets_the_same_model(file, cache, content, mo
     assert in_cache(cache) == [NAME, f"{NAME}.sha256"]
 
 
-def test_evaluation_and_training_take_the_name(file, cache):
-    run("get-model", NAME, "--from", file)
-    found = evaluated_models.load(NAME, "--models")
-    assert found.id == NAME and found.step == 70
-    assert eval_command.default_out(NAME, "--models") == Path(f"{NAME}_evaluation")
-    options = Options(input_range="unit", likelihood="logistic")
-    imported = import_checkpoint(file, options)
-    source = warm_start._of_model(warm_start.workdir_path(shipped.place(NAME), "config.init_from"))
-    assert source.settings["model"]["likelihood"] == "logistic"
-    taken = load_parameters(NAME)[1]
+@OF_BOTH_PROJECTS
+def test_evaluation_and_training_take_the_name(cache, tmp_path, name):
+    file = checkpoint(name, tmp_path)
+    run("get-model", name, "--from", file)
+    found = evaluated_models.load(name, "--models")
+    assert found.id == name
+    assert eval_command.default_out(name, "--models") == Path(f"{name}_evaluation")
+    published = catalog.find(name)
+    imported = import_checkpoint(file, Options(published.input_range, published.likelihood))
+    settings = from_mapping(tiny_config(init_from=name).to_dict())
+    settings = dataclasses.replace(settings, model=imported.model)
+    assert warm_start.find(settings).step == imported.step
+    taken = load_parameters(name)[1]
     expected = warm_start.by_name({"autoencoder": imported.autoencoder})
     assert {f"autoencoder/{name}" for name in taken} == set(expected)
     for name, leaf in taken.items():
@@ -239,20 +259,25 @@ def of_another_project(path: Path) -> Path:
     return torch_files.save(path, {"state_dict": {"g_a.0.weight": np.zeros((3, 3), np.float32)}})
 
 
+def of_neural_compression(path: Path) -> Path:
+    return torch_files.save(path, small_state())
+
+
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize(
     ("make", "name", "sentence"),
     [
         (cut, NAME, "is damaged or cut short"),
         (web_page, NAME, "is not a file of torch.save but a web page: download the file itself"),
-        (of_another_project, NAME, "not a checkpoint of the PyTorch HiFiC"),
+        (of_another_project, NAME, "not a checkpoint of the PyTorch HiFiC or NeuralCompression"),
         (malicious, NAME, "the file refers to os.system, which could run code"),
         (tiny_checkpoint, "msillm-0.14", "holds networks of the variant pytorch, but those of"),
+        (of_neural_compression, NAME, "its checkpoints"),
     ],
 )
 def test_bad_files_leave_nothing(server, cache, capsys, tmp_path, make, name, sentence, download):
     published = catalog.find(name)
-    path = make(server.folder / published.url.rpartition("/")[2].partition("?")[0])
+    path = make(server.folder / file_name(published.url))
     said = refused(capsys, "get-model", name, *([] if download else ["--from", path]))
     assert sentence in said
     if download:
@@ -398,13 +423,18 @@ def test_a_family_codes_at_a_rate_and_decodes_again(cache, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_full_width_is_fetched_in_less_than_four_gigabytes(cache, tmp_path, data_folder):
-    state = pytorch_state.hific(data_folder.parent / "golden", residual_blocks=9)
-    content = {"model_state_dict": state, "args": ARGS | {"n_residual_blocks": 9}, "steps": 5}
-    path = torch_files.save(tmp_path / FILE, content)
+@OF_BOTH_PROJECTS
+def test_full_width_is_fetched_in_less_than_four_gigabytes(cache, tmp_path, data_folder, name):
+    golden, path = data_folder.parent / "golden", tmp_path / "published"
+    if name == NAME:
+        state = pytorch_state.hific(golden, residual_blocks=9)
+        args = ARGS | {"n_residual_blocks": 9}
+        torch_files.save(path, {"model_state_dict": state, "args": args, "steps": 5})
+    else:
+        torch_files.save(path, neural_compression_state.full_width(golden))
     code = (
         "import resource; from fa_hific_jax.cli.main import main; "
-        f"main(['get-model', {NAME!r}, '--from', {str(path)!r}]); "
+        f"main(['get-model', {name!r}, '--from', {str(path)!r}]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -412,7 +442,8 @@ def test_full_width_is_fetched_in_less_than_four_gigabytes(cache, tmp_path, data
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     assert int(done.stdout.split()[-1]) * 1024 < 4e9
-    found = load_model(NAME).params
-    jax.tree.map(np.testing.assert_array_equal, found["encoder"], reference_weights.encoder())
-    expected = reference_weights.generator(9)
-    jax.tree.map(np.testing.assert_array_equal, found["generator"], expected)
+    published = catalog.find(name)
+    imported = import_checkpoint(path, Options(published.input_range, published.likelihood))
+    for part in ("encoder", "generator"):
+        found, expected = load_model(name).params[part], imported.autoencoder[part]
+        jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -7,8 +7,9 @@
     Image.open("photo.fahj").show()
 
 The import registers the format; the model and JAX are loaded when the first image is decoded or
-saved. Files are coded with the model that the environment variable FA_HIFIC_MODEL names, else with
-the one that comes with the package.
+saved. Images are saved with the model that the environment variable FA_HIFIC_MODEL names, else with
+the one that comes with the package. Files are decoded with the model of that variable, else with
+the model on this machine that made them (`fa-hific models`).
 """
 
 import functools
@@ -54,11 +55,11 @@ class FahjImageFile(ImageFile.ImageFile):
         """Decodes the pixels, once.
 
         Raises:
-          OSError: the file is damaged, or was made with another model.
+          OSError: the file is damaged, or its model is not on this machine or not the one chosen.
         """
         if self._file:
             try:
-                rgb, alpha = _model(shipped.model_to_use()).decompress_picture(self._file)
+                rgb, alpha = _decoder(shipped.chosen_model()).decompress_picture(self._file)
             except UserError as error:
                 raise OSError(str(error)) from error
             pixels = rgb if alpha is None else np.dstack([rgb, alpha])
@@ -99,6 +100,15 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode not in _PLAIN:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: convert the image to RGB")
     return np.asarray(image.convert("RGB")), None
+
+
+@functools.lru_cache(maxsize=2)
+def _decoder(chosen: str | None) -> Any:
+    if chosen is not None:
+        return _model(chosen)
+    from fa_hific_jax.codec.several import Models
+
+    return Models()
 
 
 @functools.lru_cache(maxsize=2)

@@ -209,8 +209,23 @@ def test_without_a_choice_the_shipped_model_codes(models, monkeypatch):
     image("a.png")
     monkeypatch.delenv(shipped.MODEL_VARIABLE)
     run("compress", "a.png")
-    run("decompress", "a.fahj", "-o", "b.png")
-    assert [model.name for model in models] == ["lite", "lite"]
+    assert [model.name for model in models] == ["lite"]
+
+
+def test_without_a_choice_the_model_that_made_the_file_decodes_it(models, monkeypatch, capsys):
+    image("a.png")
+    run("compress", "a.png")
+    monkeypatch.delenv(shipped.MODEL_VARIABLE)
+    assert run("decompress", "a.fahj", "-o", "b.png") == 1
+    assert re.fullmatch(
+        rf"error: a.fahj: the file was made with model {MODEL_ID.hex()}, which is none of those "
+        r"with a name on this machine \(lite.*\): give the folder of that model, or fetch it with "
+        r"`fa-hific get-model`\n",
+        capsys.readouterr().err,
+    )
+    monkeypatch.setattr(shipped, "with_id", {MODEL_ID: "its maker"}.get)
+    assert run("decompress", "a.fahj", "-o", "b.png") == 0
+    assert [model.name for model in models] == ["verbatim", "its maker"]
 
 
 def test_the_flag_goes_before_the_environment(models):
@@ -385,6 +400,7 @@ def test_info_tells_sizes_of_all_parts(models, capsys):
         "bpp": pytest.approx(8 * size / 54),
         "quality": None,
         "model_id": MODEL_ID.hex(),
+        "model": None,
         "version": bitstream.VERSION,
         "coder": "constriction",
         "symbols_crc": "00000000",

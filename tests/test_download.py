@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fa_hific_jax.cache import cache_folder
 from fa_hific_jax.convert.download import (
     Unreachable,
-    cache_folder,
     check_sha256,
     download,
     progress_line,

@@ -13,7 +13,7 @@ PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
     ("errors", "ops", "spectra", "streams"),
-    ("writing", "blur"),
+    ("writing", "blur", "cache"),
     ("fidelity", "interrupts"),
     ("settings",),
     ("entropy", "losses", "data"),

@@ -217,7 +217,7 @@ def test_damaged_folders_are_refused_in_one_sentence(copied, damage, sentence):
 
 
 def test_names_and_files_are_told_from_folders(folder, tmp_path):
-    sentence = r"^heavy: no such folder, nor a model that comes with the package \(.*\): give the"
+    sentence = r"^heavy: no such folder, nor a model with a name \(lite, .*-0.9\): give the path"
     with pytest.raises(UserError, match=sentence):
         load_model("heavy")
     with pytest.raises(UserError, match="is a file: give the model's folder, as fa-hific export w"):

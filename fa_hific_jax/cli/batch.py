@@ -73,13 +73,50 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_rate(args: argparse.Namespace, name: str, qualities: int) -> None:
-    """Raises a UserError if a rate is asked for of the model `name` without a choice of them."""
-    if (args.quality, args.bpp) != (None, None) and not qualities:
+def model_at_rate(args: argparse.Namespace) -> tuple[str, Any]:
+    """Returns name and model for --quality and --bpp; a `several.ByRate` for a family's name.
+
+    Raises:
+      UserError: there is no such model, or it does not have what the arguments ask for.
+    """
+    from fa_hific_jax.codec.model_folder import load_model
+
+    name = shipped.model_to_use(args.model)
+    if members := shipped.members_of(name):
+        from fa_hific_jax.codec.several import ByRate
+
+        if args.bpp is None:
+            raise UserError(
+                f"{name}: has one model for each rate: give --bpp, or one of them as --model: "
+                f"{', '.join(member.name for member in members)}"
+            )
+        return name, ByRate(members)
+    model = load_model(name)
+    if (args.quality, args.bpp) != (None, None) and not model.config.qualities:
         raise UserError(
             f"{name}: this model has a single rate: omit --quality and --bpp, or use a model that "
             "was trained with model.qualities"
         )
+    return name, model
+
+
+def compressed(
+    model: Any, image: Any, args: argparse.Namespace, *, reserved: int = 0, **options: Any
+) -> tuple[bytes, str]:
+    """Returns the file of an image at --quality or --bpp, and the member of a family that made it.
+
+    The name is "" for a single model. `reserved` bytes will be added to the file; `options` are
+    those of `Model.compress`.
+    """
+    from fa_hific_jax.codec.several import ByRate
+
+    if isinstance(model, ByRate):
+        return model.compress(image, args.bpp, reserved=reserved, **options)
+    quality = args.quality
+    if args.bpp is not None:
+        rest = {name: value for name, value in options.items() if name != "plan"}
+        quality = model.quality_for(image, args.bpp, reserved=reserved, **rest)
+    return model.compress(image, quality=quality, **options), ""
 
 
 def plan_jobs(
@@ -99,14 +136,19 @@ def plan_jobs(
 
 
 def code(
-    args: argparse.Namespace, jobs: list[Job], unread: list[str], steps_of: Callable[..., Any]
+    args: argparse.Namespace,
+    jobs: list[Job],
+    unread: list[str],
+    open_model: Callable[[argparse.Namespace], tuple[str, Any]],
+    steps_of: Callable[..., Any],
 ) -> None:
-    """Codes the jobs with the model of --model; exits with code 1 after naming those that failed.
+    """Codes the jobs with one model; exits with code 1 after naming those that failed.
 
     Args:
       args: the arguments of the command, with those of `add_arguments`.
       jobs: the files to read and write.
       unread: a sentence for each input that cannot be used.
+      open_model: open_model(args) returns name and model.
       steps_of: steps_of(args, name of the model, model, say) returns the functions size(open file),
         which gives height and width, read(job, open file), work(result of read, plan of the model)
         and write(job, result of work). say(line) prints a line above the progress.
@@ -114,12 +156,9 @@ def code(
     if not jobs:
         end(unread)
         return
-    name = shipped.model_to_use(args.model)
     with runtime.orderly(), files.open_streams(jobs) as contents:
-        from fa_hific_jax.codec.model_folder import load_model
-
         runtime.use_compile_cache()
-        model = load_model(name)
+        name, model = open_model(args)
         size, read, work, write = steps_of(args, name, model, lambda line: progress.say(line))
         sizes = {}
         for job in jobs:  # A source whose size cannot be read fails when its turn comes.

@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.inputs, image_names.suffixes())
     written: list[Path] = []
     try:
-        batch.code(args, _jobs(args, found), unread, functools.partial(_steps, written))
+        steps = functools.partial(_steps, written)
+        batch.code(args, _jobs(args, found), unread, batch.model_at_rate, steps)
     finally:
         for path in written:
             print(shown(path))
@@ -99,7 +100,6 @@ def _steps(
     from fa_hific_jax.demo.coding import opaque
     from fa_hific_jax.metrics.weights import load_weights
 
-    batch.check_rate(args, name, model.config.qualities)
     codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
 
     def note(job, notes):
@@ -114,13 +114,10 @@ def _steps(
 
     def work(given, plan):
         job, original, places = given
-        quality = args.quality
-        if args.bpp is not None:
-            quality = model.quality_for(original, args.bpp)
-        data = model.compress(original, quality=quality, plan=plan)
+        data, member = batch.compressed(model, original, args, plan=plan)
         decoded, _ = model.decompress_picture(data, plan=plan)
         versions, notes = equal_size.versions(
-            original, data, decoded, shown(Path(name).name), codecs, weights
+            original, data, decoded, member or shown(Path(name).name), codecs, weights
         )
         note(job, notes)
         picture = sheet.sheet(original, versions, places)

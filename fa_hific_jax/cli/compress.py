@@ -16,7 +16,9 @@ Existing files are never overwritten without --force. With --skip-existing, they
 missing files are written. Images that cannot be compressed are named at the end, after all others
 are done.
 
---quality and --bpp need a model that was trained for several rates (model.qualities).
+--quality and --bpp need a model that was trained for several rates (model.qualities). With the name
+of a family of published models, as in --model msillm --bpp 0.2, each image is compressed with the
+fetched model of the highest rate that fits (`fa-hific models` lists them).
 
 exit codes:
   0  all images were compressed
@@ -77,15 +79,14 @@ def run(args: argparse.Namespace) -> None:
                 f"{job.target}: is the name of an image, but only fa-hific can open the file: "
                 f"choose a name that ends in {SUFFIX}"
             )
-    batch.code(args, jobs, unread, _steps)
+    batch.code(args, jobs, unread, batch.model_at_rate, _steps)
 
 
 def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str], None]) -> Any:
-    """Returns the steps of `batch.code`; raises a UserError if the model lacks what is asked."""
+    """Returns the steps of `batch.code`."""
     from fa_hific_jax.codec import metadata
     from fa_hific_jax.data.images import image_size, on_white, read_image
 
-    batch.check_rate(args, name, model.config.qualities)
     options = {"coder": args.coder, "reproducible": not args.fast, "mode": args.mode}
 
     def read(job, file):
@@ -99,14 +100,13 @@ def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str],
 
     def work(picture, plan):
         job, rgb, alpha, kept = picture
-        quality = args.quality
-        if args.bpp is not None:
-            quality = model.quality_for(
-                rgb, args.bpp, alpha=alpha, reserved=metadata.room(kept), **options
-            )
-        data = model.compress(rgb, quality=quality, alpha=alpha, plan=plan, **options)
+        data, member = batch.compressed(
+            model, rgb, args, reserved=metadata.room(kept), alpha=alpha, plan=plan, **options
+        )
         data = metadata.attach(data, kept) if kept else data
         rate = 8 * len(data) / (rgb.shape[0] * rgb.shape[1])
+        if member:
+            say(f"{job.source}: {rate:.3g} bits per pixel with {member}")
         if args.bpp is not None and rate > args.bpp:
             say(f"note: {job.source}: the smallest possible file has {rate:.3g} bits per pixel")
         return data

@@ -6,6 +6,9 @@
   fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
   fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
 
+Each file states its model. Without --model, and without FA_HIFIC_MODEL in the environment, it is
+looked up among the models with a name on this machine (`fa-hific models`).
+
 Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
 
 Existing files are never overwritten without --force. With --skip-existing, they are kept and only
@@ -56,20 +59,33 @@ def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
     jobs, unread = batch.plan_jobs(args, frozenset({SUFFIX}), ".png")
     _check_names(jobs, args.output)
-    batch.code(args, jobs, unread, _steps)
+    batch.code(args, jobs, unread, _model, _steps)
 
 
-def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
-    """Returns the steps of `batch.code`; raises a UserError if the model lacks what is asked."""
-    from fa_hific_jax.codec import bitstream, metadata
-    from fa_hific_jax.codec.pixels import write_image
-    from fa_hific_jax.data.images import Picture, on_white
+def _model(args: argparse.Namespace) -> tuple[str, Any]:
+    """Returns name and model of --model; without one, the models with a name on this machine."""
+    from fa_hific_jax.codec import shipped
+    from fa_hific_jax.codec.model_folder import load_model
 
+    name = shipped.chosen_model(args.model)
+    if name is None or shipped.members_of(name):
+        from fa_hific_jax.codec.several import Models
+
+        return "", Models()
+    model = load_model(name)
     if args.detail is not None and not model.config.fcm_width:
         raise UserError(
             f"{name}: this model has no frequency complement modules: omit --detail, or use a "
             "model that was trained with model.fcm_width"
         )
+    return name, model
+
+
+def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
+    """Returns the steps of `batch.code`."""
+    from fa_hific_jax.codec import bitstream, metadata
+    from fa_hific_jax.codec.pixels import write_image
+    from fa_hific_jax.data.images import Picture, on_white
 
     def size(file):
         container = bitstream.unpack(file.read())

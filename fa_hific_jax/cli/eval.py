@@ -42,6 +42,7 @@ from ml_collections import config_flags
 
 from fa_hific_jax import checkpoints, settings
 from fa_hific_jax.cli import with_config
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training import processes
 
@@ -49,7 +50,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant after a colon; by default the run's own"
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a training run; must agree with --config")
-MODELS = flags.DEFINE_list("models", [], "Folders of runs and exported models")
+MODELS = flags.DEFINE_list(
+    "models", [], "Folders of runs and exported models, or names of models (fa-hific models)"
+)
 COMPARE = flags.DEFINE_bool("compare", False, "Compare two models: --compare RUN_A RUN_B")
 IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
 LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
@@ -92,7 +95,10 @@ FIELDS = {
 }
 """The flag that overrides each field of the group `evaluation`."""
 OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results; by default evaluation/ in the folder of the one model"
+    "out",
+    None,
+    "Folder for the results; by default evaluation/ in the folder of the one model, or "
+    "NAME_evaluation for the name of a model",
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
@@ -195,6 +201,8 @@ def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
 
 
 def default_out(folder: str, called: str) -> Path:
+    if shipped.place(folder) != folder:  # Results do not belong in the folder of a named model.
+        return Path(f"{folder}_evaluation")
     return Path(checkpoints.workdir_path(folder, called)) / "evaluation"
 
 

@@ -4,7 +4,8 @@
   fa-hific info compressed/ --json
 
 Prints for each file the size of the image, bits per pixel, the id of the model that decompresses
-it, and the bytes of each part. Each file is checked against its checksum.
+it, with the name of that model if `fa-hific models` lists it as being on this machine, and the
+bytes of each part. Each file is checked against its checksum.
 
 exit codes:
   0  all files are intact
@@ -61,7 +62,7 @@ def describe(path: Path) -> dict:
       BitstreamError: the file is damaged.
       OSError: the file cannot be read.
     """
-    from fa_hific_jax.codec import bitstream
+    from fa_hific_jax.codec import bitstream, shipped
 
     data = path.read_bytes()
     held = bitstream.unpack(data)
@@ -75,6 +76,7 @@ def describe(path: Path) -> dict:
         "bpp": 8 * len(data) / (held.width * held.height),
         "quality": None if held.quality is None else held.quality / (bitstream.QUALITIES - 1),
         "model_id": held.model_id.hex(),
+        "model": shipped.with_id(held.model_id),
         "version": bitstream.VERSION,
         "coder": held.coder,
         "symbols_crc": f"{held.symbols_crc:08x}",
@@ -90,7 +92,7 @@ def as_text(described: dict) -> str:
         "image": f"{described['width']} x {described['height']} pixels{transparent}",
         "file": f"{size['file']} bytes, {described['bpp']:.4f} bpp"
         + ("" if quality is None else f", quality {quality:.3f}"),
-        "model": described["model_id"],
+        "model": described["model_id"] + (f" ({described['model']})" if described["model"] else ""),
         "format": f"version {described['version']}, coder {described['coder']}",
         "symbols": f"CRC-32 {described['symbols_crc']}",
     }

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fa_hific_jax.cache import cache_folder
 from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
-from fa_hific_jax.convert.download import cache_folder
 from fa_hific_jax.errors import UserError
 
 MODEL_HELP = (
-    "model folder that `fa-hific export` wrote, or the name of a model of the package; default: "
-    f"the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the "
-    "package"
+    "model folder that `fa-hific export` wrote, or a name that `fa-hific models` lists; default: "
+    f"the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the package; "
+    "to decompress, else the model on this machine that made the file"
 )
 """Help text of the option --model."""
 

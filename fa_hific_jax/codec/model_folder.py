@@ -95,7 +95,8 @@ def check_target(folder: Path, *, replace: bool) -> None:
 def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     """Loads a model from a folder of `fa-hific export`, ready to compress and decompress.
 
-    `path` may also be the name of a model of the package, which is the default.
+    `path` may also be the name of a model: of the package, as the default is, or of a published one
+    that `fa-hific get-model` has fetched.
 
     Raises:
       UserError: there is no such folder, a file is missing or damaged, the format has another
@@ -182,9 +183,8 @@ def _no_folder(given: str, folder: Path) -> str:
     if folder.is_file():
         return f"{given}: is a file: give the model's folder, as fa-hific export writes it"
     if os.sep not in given:
-        known = ", ".join(shipped.names()) or "none"
         return (
-            f"{given}: no such folder, nor a model that comes with the package ({known}): "
+            f"{given}: no such folder, nor a model with a name ({', '.join(shipped.known())}): "
             "give the path of a folder that fa-hific export has written"
         )
     return f"{given}: no such folder: give one that fa-hific export has written"

@@ -1,7 +1,13 @@
-"""Finds the models that are part of the package, by name."""
+"""Finds models by name: those of the package, and published ones that were fetched."""
 
+import contextlib
+import json
 import os
 from pathlib import Path
+
+from fa_hific_jax.cache import cache_folder
+from fa_hific_jax.codec import catalog
+from fa_hific_jax.errors import UserError
 
 DEFAULT = "lite"
 """Name of the model that is used unless another one is given."""
@@ -12,22 +18,101 @@ MODEL_VARIABLE = "FA_HIFIC_MODEL"
 _FOLDER = Path(__file__).parent.parent / "shipped"
 
 
+def chosen_model(given: Path | str | None = None) -> str | None:
+    """Returns the model that is given, else that of the environment, else None."""
+    return str(given or os.environ.get(MODEL_VARIABLE) or "") or None
+
+
 def model_to_use(given: Path | str | None = None) -> str:
     """Returns the model that is given, else that of the environment, else DEFAULT."""
-    return str(given or os.environ.get(MODEL_VARIABLE) or DEFAULT)
+    return chosen_model(given) or DEFAULT
 
 
-def names() -> list[str]:
-    """Returns the names of the models in this installation."""
+def in_package() -> list[str]:
+    """Returns the names of the models that are part of this installation."""
     return sorted(path.parent.name for path in _FOLDER.glob("*/model.json"))
 
 
-def place(model: Path | str) -> str:
-    """Returns the folder of a shipped model for its name; anything else is returned unchanged.
+def known() -> list[str]:
+    """Returns the names of all models: of the package, then the published ones."""
+    return [*in_package(), *(model.name for model in catalog.PUBLISHED)]
 
-    A file or folder of that name takes precedence over the shipped model.
+
+def fetched_folder(name: str) -> Path:
+    """Returns the folder in the user's cache for a published model; it need not exist.
+
+    Raises:
+      UserError: there is no home folder.
+    """
+    return cache_folder() / "models" / name
+
+
+def here() -> dict[str, Path]:
+    """Returns the folders of all named models that are on this machine, in the order of `known`."""
+    found = {name: _FOLDER / name for name in in_package()}
+    with contextlib.suppress(UserError):  # Without a home folder, nothing was fetched.
+        for model in catalog.PUBLISHED:
+            if (fetched_folder(model.name) / "model.json").is_file():
+                found[model.name] = fetched_folder(model.name)
+    return found
+
+
+def members_of(name: str) -> list[catalog.Published]:
+    """Returns the models of a family that are on this machine, in the order of their rates.
+
+    There are none if `name` is not that of a family, or if a file or folder has this name.
+
+    Raises:
+      UserError: it is a family, but none of its models is on this machine.
+    """
+    if name not in catalog.FAMILIES or os.path.lexists(name):
+        return []
+    found = here()
+    members = [model for model in catalog.members(name) if model.name in found]
+    if not members:
+        raise UserError(
+            f"{name}: none of its models is on this machine: `fa-hific get-model NAME` fetches "
+            f"one of {_listed(catalog.members(name))}"
+        )
+    return members
+
+
+def with_id(model_id: bytes) -> str | None:
+    """Returns the name of the model on this machine that has this id, or None."""
+    for name, folder in here().items():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            if json.loads((folder / "model.json").read_bytes())["id"] == model_id.hex():
+                return name
+    return None
+
+
+def place(model: Path | str) -> str:
+    """Returns the folder of a model for its name; anything else is returned unchanged.
+
+    A file or folder of that name takes precedence over the model.
+
+    Raises:
+      UserError: the model of that name is not on this machine, or the name is that of a family, or
+        is one of a family that has no such model.
     """
     given = str(model)
-    if given in names() and not Path(given).exists():
-        return str(_FOLDER / given)
-    return given
+    family = given.partition("-")[0]
+    if os.path.lexists(given) or not (given in in_package() or family in catalog.FAMILIES):
+        return given
+    if found := here().get(given):
+        return str(found)
+    if catalog.find(given):
+        raise UserError(f"{given}: is not on this machine: `fa-hific get-model {given}` fetches it")
+    if given == family:
+        raise UserError(
+            f"{given}: names several models: name one of them, {_listed(catalog.members(family))}, "
+            "or give --bpp where a command has it"
+        )
+    raise UserError(
+        f"{given}: no such folder or model: the models of {family} are "
+        f"{_listed(catalog.members(family))}"
+    )
+
+
+def _listed(models: list[catalog.Published]) -> str:
+    return ", ".join(model.name for model in models)

@@ -20,36 +20,16 @@ class Unreachable(UserError):
     """The server cannot be reached, or it answers with an error."""
 
 
-def cache_folder() -> Path:
-    """Returns the folder for downloads, which need not exist yet.
-
-    It is `fa-hific` in $XDG_CACHE_HOME. Without that variable it is in the system's usual place:
-    ~/.cache, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows.
-
-    Raises:
-      UserError: there is no home folder.
-    """
-    # The XDG specification says that relative paths are ignored.
-    for name in ("XDG_CACHE_HOME", *(["LOCALAPPDATA"] if sys.platform == "win32" else [])):
-        if os.path.isabs(folder := os.environ.get(name, "")):
-            return Path(folder) / "fa-hific"
-    try:
-        home = Path.home()
-    except RuntimeError as error:
-        raise UserError("there is no home folder for downloads: set XDG_CACHE_HOME") from error
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "fa-hific"
-
-
-def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> None:
-    """Downloads `url` to `path`, unless the file is there already.
+def download(url: str, path: Path, sha256: str | None, *, timeout: float = 30.0) -> str:
+    """Downloads `url` to `path`, unless the file is there already, and returns its SHA-256.
 
     The download is written to `path` + ".part", which a later call continues. It is renamed to
-    `path` only if its hash is right. Progress is printed to standard error.
+    `path` only if it is complete and its hash is right. Progress is printed to standard error.
 
     Args:
       url: an http or https address.
       path: the file to write; missing folders are made.
-      sha256: hash of the whole file, in hexadecimal.
+      sha256: hash of the whole file, in hexadecimal; None accepts any complete file.
       timeout: seconds without data after which the connection counts as broken.
 
     Raises:
@@ -59,15 +39,15 @@ def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> Non
     """
     part = path.with_name(f"{path.name}.part")
     try:
-        if path.is_file() and _sha256(path) == sha256:
-            return
+        if path.is_file() and (found := sha256_of(path)) == (sha256 or found):
+            return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(part):
             _fetch(url, part, timeout)
-            found = _sha256(part)
-            if found == sha256:
+            found = sha256_of(part)
+            if found == (sha256 or found):
                 os.replace(part, path)
-                return
+                return found
             part.unlink()
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}") from error
@@ -77,17 +57,26 @@ def download(url: str, path: Path, sha256: str, *, timeout: float = 30.0) -> Non
     )
 
 
-def check_sha256(path: Path, sha256: str) -> None:
-    """Raises a UserError if a file cannot be read or has another hash."""
+def file_name(url: str) -> str:
+    """Returns the name of the file at an address, without what follows a question mark."""
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+def check_sha256(path: Path, sha256: str | None) -> str:
+    """Returns the SHA-256 of a file; raises a UserError if it cannot be read or is not `sha256`.
+
+    None as `sha256` accepts any file.
+    """
     try:
-        found = _sha256(path)
+        found = sha256_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if found != sha256:
+    if found != (sha256 or found):
         raise UserError(
             f"{path}: has the SHA-256 {found} instead of {sha256}, so it is damaged or a "
             "different file: download it again"
         )
+    return found
 
 
 @contextlib.contextmanager
@@ -111,7 +100,8 @@ def _locked(part: Path) -> Iterator[None]:
                 part.unlink()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -127,7 +117,7 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
         done = have if resumed else 0
         length = response.headers.get("Content-Length", "")
         total = done + int(length) if length.isdigit() else None
-        progress = _Progress(url.rpartition("/")[2], done, total)
+        progress = _Progress(file_name(url), done, total)
         with open(part, "ab" if resumed else "wb") as file:
             while chunk := _read(response, url, part):
                 file.write(chunk)

@@ -6,7 +6,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from fa_hific_jax.convert.download import Unreachable, cache_folder, check_sha256, download
+from fa_hific_jax.cache import cache_folder
+from fa_hific_jax.convert.download import Unreachable, check_sha256, download, file_name
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_file
 
@@ -19,7 +20,7 @@ class PublishedFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.url.rpartition("/")[2]
+        return file_name(self.url)
 
 
 class Recipe(NamedTuple):

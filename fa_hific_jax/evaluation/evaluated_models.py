@@ -57,8 +57,8 @@ class EvaluatedModel:
 def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedModel:
     """Loads the newest checkpoint of a training run, or an exported model.
 
-    `folder` may also be the name of a shipped model; `named_by` is the flag that names it, for
-    messages. The run must agree with the settings `held`; by default its own are taken.
+    `folder` may also be the name of a model; `named_by` is the flag that names it, for messages.
+    The run must agree with the settings `held`; by default its own are taken.
 
     Raises:
       UserError: the folder is neither of the two or damaged, or the run has another model than
@@ -73,7 +73,8 @@ def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedM
     if named_by != "--workdir" and not checkpoints.is_there(path / checkpoints.FOLDER):
         raise UserError(
             f"{named_by} {folder}: neither a run (it holds no {checkpoints.FOLDER} folder) nor an "
-            f"exported model (it holds no {DESCRIPTION}): give one of the two"
+            f"exported model (it holds no {DESCRIPTION}): give one of the two, or the name of a "
+            f"model ({', '.join(shipped.known())})"
         )
     params, step, known, config = checkpoints.load_autoencoder(path, held, named_by)
     return EvaluatedModel(name, "model", from_params(config, params), params, step, known)

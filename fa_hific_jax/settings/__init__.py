@@ -34,9 +34,9 @@ class Settings:
     init_from: str = setting(
         "",
         """Source of the initial parameters: the folder of an earlier stage, of imported weights, or
-        of a model exported with --trainable; `"lite"` for the model that comes with the package;
-        `""` for random parameters. A run that has checkpoints of its own continues from those
-        instead.""",
+        of a model exported with --trainable; `"lite"` for the model that comes with the package,
+        or the name of another model that `fa-hific get-model` has fetched; `""` for random
+        parameters. A run that has checkpoints of its own continues from those instead.""",
     )
     trainable: tuple[str, ...] = setting(
         (),

@@ -1,0 +1,145 @@
+"""Fetches models that other projects publish: downloaded or local, checked, converted, exported."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fa_hific_jax import __version__
+from fa_hific_jax.codec import shipped
+from fa_hific_jax.codec.catalog import FAMILIES, Published
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import save_model
+from fa_hific_jax.convert.download import Unreachable, check_sha256, download, file_name
+from fa_hific_jax.convert.pytorch_hific import Imported, import_checkpoint, known_settings
+from fa_hific_jax.convert.pytorch_options import Options
+from fa_hific_jax.errors import UserError, shown
+from fa_hific_jax.writing import write
+
+
+class Fetched(NamedTuple):
+    """A published model on this machine."""
+
+    folder: Path
+    model_id: str  # hexadecimal
+    sha256: str  # of the published file
+    first: bool  # True if no earlier file of this model was seen
+    notes: list[str]  # sentences on what the file does not say, or says differently
+
+
+def get_model(published: Published, file: Path | None = None, *, replace: bool = False) -> Fetched:
+    """Converts the published file to a model in the user's cache.
+
+    The integers of the hyper-synthesis are calibrated on hyper-latents drawn from the prior. They
+    depend on the file alone, so everyone who fetches a model gets the same id and can read the
+    files of the others.
+
+    None of the projects publishes a SHA-256. That of the first file that could be converted is
+    written beside the model as NAME.sha256, and later files must have the same.
+
+    Args:
+      published: the model.
+      file: the published file, if it is on this machine; None to download it. A download is
+        removed once it is converted, or if it is not such a file.
+      replace: True to replace the model in the cache.
+
+    Raises:
+      UserError: the file cannot be downloaded or read, has another hash than the first one, or
+        holds another model; or the cache cannot be written.
+    """
+    folder = shipped.fetched_folder(published.name)
+    record = folder.with_name(f"{published.name}.sha256")
+    with _naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        known = record.read_text().split()[0] if record.exists() else None
+    path = file or folder.with_name(file_name(published.url))
+    sha256 = check_sha256(path, known) if file else _downloaded(published, path, known)
+    try:
+        imported = _imported(published, path)
+    except UserError as error:
+        if file:
+            raise
+        path.unlink()
+        raise UserError(f"{published.url}: was removed again, because {error}") from error
+    notes = _notes(published, imported)
+    with _naming(folder):
+        model_id = _export(published, imported, sha256, folder, replace)
+        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
+        if file is None:
+            path.unlink()
+    return Fetched(folder, model_id, sha256, known is None, notes)
+
+
+def _downloaded(published: Published, path: Path, known: str | None) -> str:
+    try:
+        return download(published.url, path, known)
+    except Unreachable as error:
+        raise UserError(
+            f"{error}: download it on a machine that has a network, then run "
+            f"`fa-hific get-model {published.name} --from FILE` here"
+        ) from error
+
+
+def _imported(published: Published, path: Path) -> Imported:
+    options = Options(input_range=published.input_range, likelihood=published.likelihood)
+    imported = import_checkpoint(path, options)
+    variant = FAMILIES[published.family].variant
+    if imported.model.variant != variant:
+        raise UserError(
+            f"{path}: holds networks of the variant {imported.model.variant}, but those of "
+            f"{published.name} are of {variant}: give the file from {published.url}"
+        )
+    return imported
+
+
+def _notes(published: Published, imported: Imported) -> list[str]:
+    notes = []
+    if published.regime and imported.regime not in (None, published.regime):
+        notes.append(
+            f"the file says that it was trained for the regime {imported.regime}, but "
+            f"{published.name} was for {published.regime}"
+        )
+    given = {"input_range": published.input_range, "likelihood": published.likelihood}
+    notes += [
+        f"the file does not say its {name}: {getattr(imported.model, name)} is assumed"
+        for name in imported.assumed
+        if given[name] is None
+    ]
+    return notes
+
+
+def _export(
+    published: Published, imported: Imported, sha256: str, folder: Path, replace: bool
+) -> str:
+    """Writes the model folder and returns the model's id as hexadecimal digits."""
+    origin = {
+        "step": imported.step,
+        "settings": known_settings(imported),
+        "versions": {"fa_hific_jax": __version__},
+        "calibration": "prior",
+        "source": {
+            "name": published.name,
+            "url": published.url,
+            "sha256": sha256,
+            "license": FAMILIES[published.family].license,
+        },
+    }
+    model = from_params(imported.model, imported.autoencoder, origin=origin)
+    # All other parameters are in the model: the originals need not stay in memory.
+    rest = {"hyperprior": imported.autoencoder["hyperprior"]}
+    imported.autoencoder.clear()
+    imported.training.clear()
+    save_model(model, folder, replace=replace, to_train_on=rest)
+    return model.model_id.hex()
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Turns an error of the operating system into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{shown(error.filename or folder)}: cannot be written "
+            f"({error.strerror or error}): free space, or set XDG_CACHE_HOME to another folder"
+        ) from error

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from fa_hific_jax.codec import arrays, bitstream, choices, coding, programs, tiling
+from fa_hific_jax.codec import arrays, bitstream, choices, coding, float_model, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.coding import EntropyModel, Extras, Quantized
 from fa_hific_jax.codec.gray import is_gray, luma
@@ -337,7 +337,7 @@ def from_params(
         params=jax.tree.map(
             lambda leaf: jax.device_put(_rounded(leaf, weights)), _for_coding(params)
         ),
-        entropy=coding.entropy_model(config, params["hyperprior"], calibration),
+        entropy=float_model.entropy_model(config, params["hyperprior"], calibration),
         weights=weights,
         origin=origin or {},
     )

@@ -22,13 +22,8 @@ except ImportError:  # before jax 0.8
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.autoencoder import (
-    STRIDE,
-    Autoencoder,
-    DecoderState,
-    ModelConfig,
-    bind,
-)
+from fa_hific_jax.models import padded_shape
+from fa_hific_jax.models.autoencoder import Autoencoder, DecoderState, ModelConfig, bind
 
 LATENT = 16
 """Pixels per latent, in each direction."""
@@ -51,11 +46,6 @@ class Network(NamedTuple):
     config: ModelConfig
     params: Any
     dtype: str | None = None
-
-
-def padded_shape(height: int, width: int) -> Shape:
-    """Returns height and width rounded up to multiples of STRIDE, as the network needs them."""
-    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
 
 def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:

@@ -165,7 +165,7 @@ def hyper_analyze(net: Autoencoder, y, size):
 
 def generate(net: Autoencoder, y_hat, size):
     """Returns 8-bit images of y_hat."""
-    return _to_8_bits(net.generate(y_hat, size))
+    return to_8_bits(net.generate(y_hat, size))
 
 
 def latent_stage(net: Autoencoder, y_hat, size):
@@ -175,10 +175,11 @@ def latent_stage(net: Autoencoder, y_hat, size):
 
 def pixel_stage(net: Autoencoder, state: DecoderState, size):
     """Returns the second half of `generate`."""
-    return _to_8_bits(net.pixel_stage(state, size)[0])
+    return to_8_bits(net.pixel_stage(state, size)[0])
 
 
-def _to_8_bits(image):
+def to_8_bits(image):
+    """Returns the 8-bit values of an image in [0, 1]."""
     return ops.round_half_up(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 

@@ -1,0 +1,108 @@
+"""Writes the networks of a model as ONNX, for decoders and encoders that do not use JAX.
+
+The folder holds, with docs/onnx.md as the manual:
+
+decoder.onnx        y_hat, and as the model has them quality and detail, to an 8-bit image
+encoder.onnx        an 8-bit image, and as the model has it quality, to y and z before rounding
+tables.safetensors  the integers of entropy coding, as in the folder of the model
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from safetensors.numpy import save
+
+from fa_hific_jax.codec import programs
+from fa_hific_jax.codec.arrays import entropy_arrays
+from fa_hific_jax.codec.model import Model
+from fa_hific_jax.convert.onnx_graph import Specs, onnx_model
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import STRIDE
+from fa_hific_jax.models.autoencoder import bind
+from fa_hific_jax.models.fcm import LOCAL_KINDS
+from fa_hific_jax.writing import write_folder
+
+
+def save_onnx(model: Model, folder: Path | str, *, replace: bool = False) -> None:
+    """Writes encoder and decoder of the model, and its coding tables, as a folder.
+
+    Raises:
+      UserError: the package onnx is not installed, the folder holds something and `replace` is
+        False, or the model has FCMs that see the whole image.
+    """
+    _check(model)
+    tables = {n: np.ascontiguousarray(a) for n, a in entropy_arrays(model.entropy).items()}
+    files = {
+        "encoder.onnx": _encoder(model),
+        "decoder.onnx": _decoder(model),
+        "tables.safetensors": save(tables),
+    }
+    write_folder(folder, files, replace=replace)
+
+
+def _check(model: Model) -> None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "the export to ONNX needs the package onnx: pip install 'fa-hific-jax[onnx]'"
+        ) from error
+    if model.config.fcm_width and model.config.fcm not in LOCAL_KINDS:
+        raise UserError(
+            f"a model with model.fcm={model.config.fcm!r} cannot be exported to ONNX, because its "
+            "FCMs depend on the image size: use one with model.fcm='hific', or without FCMs"
+        )
+
+
+def _decoder(model: Model) -> bytes:
+    config, net = model.config, bind(model.config, model.params, "float32")
+
+    def decode(y_hat, quality=None, detail=None):
+        if quality is not None:
+            y_hat = y_hat * _gain(model.params["gains"]["log_inverse"], quality)
+        image, _ = net.pixel_stage(net.latent_stage(y_hat), detail=detail)
+        return {"image": programs.to_8_bits(image)}
+
+    def inputs(height: int, width: int) -> Specs:
+        side = STRIDE // programs.LATENT
+        shape = (1, side * height, side * width, config.latent_channels)
+        specs = {"y_hat": jax.ShapeDtypeStruct(shape, jnp.float32)} | _choice(config.qualities, "quality")
+        return specs | _choice(config.fcm_width, "detail")
+
+    return onnx_model(decode, inputs, _metadata(model))
+
+
+def _encoder(model: Model) -> bytes:
+    config, net = model.config, bind(model.config, model.params, "float32")
+
+    def encode(image, quality=None):
+        y = programs.encode(net, image, None)
+        if quality is not None:
+            y = y * _gain(model.params["gains"]["log_gain"], quality)
+        return {"y": y, "z": net.hyperprior.analysis(y)}
+
+    def inputs(height: int, width: int) -> Specs:
+        shape = (1, STRIDE * height, STRIDE * width, 3)
+        return {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)} | _choice(config.qualities, "quality")
+
+    return onnx_model(encode, inputs, _metadata(model))
+
+
+def _choice(there: int, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct((1,), jnp.float32)} if there else {}
+
+
+def _gain(table: Float[Array, "qualities c"], quality: Float[Array, " 1"]) -> Float[Array, "1 1 1 c"]:
+    """Returns `gains.interpolate` of one quality, exponentiated, without indexing by it."""
+    place = jnp.clip(quality, 0.0, 1.0)[:, None] * (len(table) - 1)
+    shares = jnp.maximum(1.0 - jnp.abs(place - jnp.arange(len(table))), 0.0)
+    return jnp.exp(shares @ table)[:, None, None]
+
+
+def _metadata(model: Model) -> Mapping[str, Any]:
+    return {"model_id": model.model_id.hex()}

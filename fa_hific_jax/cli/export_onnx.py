@@ -17,16 +17,15 @@ from fa_hific_jax.codec.shipped import model_to_use
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    runtime.add_model(parser)
+    parser.add_argument("--model", metavar="FOLDER", type=files.path_name, help=runtime.MODEL_HELP)
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
         required=True,
         type=files.path_name,
-        help="folder to write; it must be new or empty, unless --force is given",
+        help="folder to write; it must be new or empty",
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing folder")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,6 +35,6 @@ def run(args: argparse.Namespace) -> None:
         from fa_hific_jax.convert.onnx_networks import save_onnx
 
         output = Path(args.output)
-        save_onnx(load_model(model_to_use(args.model)), output, replace=args.force)
+        save_onnx(load_model(model_to_use(args.model)), output)
     for file in sorted(output.iterdir()):
         print(f"{file}  {file.stat().st_size / 1e6:.2f} MB")

@@ -38,7 +38,7 @@ _SAME = {
 Value = np.ndarray | str
 """A constant, or the name of what an ONNX operation returns."""
 
-Specs = Mapping[str, jax.ShapeDtypeStruct]
+Specs = dict[str, jax.ShapeDtypeStruct]
 
 
 def onnx_model(

@@ -7,9 +7,8 @@ encoder.onnx        an 8-bit image, and as the model has it quality, to y and z 
 tables.safetensors  the integers of entropy coding, as in the folder of the model
 """
 
-from collections.abc import Mapping
+import os
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,24 +27,26 @@ from fa_hific_jax.models.fcm import LOCAL_KINDS
 from fa_hific_jax.writing import write_folder
 
 
-def save_onnx(model: Model, folder: Path | str, *, replace: bool = False) -> None:
+def save_onnx(model: Model, folder: Path) -> None:
     """Writes encoder and decoder of the model, and its coding tables, as a folder.
 
     Raises:
-      UserError: the package onnx is not installed, the folder holds something and `replace` is
-        False, or the model has FCMs that see the whole image.
+      UserError: the package onnx is not installed, the folder exists and is not empty, or the
+        model has FCMs that see the whole image.
     """
-    _check(model)
+    _check(model, folder)
     tables = {n: np.ascontiguousarray(a) for n, a in entropy_arrays(model.entropy).items()}
     files = {
         "encoder.onnx": _encoder(model),
         "decoder.onnx": _decoder(model),
         "tables.safetensors": save(tables),
     }
-    write_folder(folder, files, replace=replace)
+    write_folder(folder, files)
 
 
-def _check(model: Model) -> None:
+def _check(model: Model, folder: Path) -> None:
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already: choose another name, or remove it first")
     try:
         import onnx  # noqa: F401
     except ImportError as error:
@@ -71,14 +72,14 @@ def _decoder(model: Model) -> bytes:
     def inputs(height: int, width: int) -> Specs:
         side = STRIDE // programs.LATENT
         shape = (1, side * height, side * width, config.latent_channels)
-        specs = {"y_hat": jax.ShapeDtypeStruct(shape, jnp.float32)} | _choice(config.qualities, "quality")
-        return specs | _choice(config.fcm_width, "detail")
+        specs = {"y_hat": jax.ShapeDtypeStruct(shape, jnp.float32)}
+        return specs | _choices(quality=config.qualities, detail=config.fcm_width)
 
-    return onnx_model(decode, inputs, _metadata(model))
+    return onnx_model(decode, inputs, {"model_id": model.model_id.hex()})
 
 
 def _encoder(model: Model) -> bytes:
-    config, net = model.config, bind(model.config, model.params, "float32")
+    net = bind(model.config, model.params, "float32")
 
     def encode(image, quality=None):
         y = programs.encode(net, image, None)
@@ -88,21 +89,21 @@ def _encoder(model: Model) -> bytes:
 
     def inputs(height: int, width: int) -> Specs:
         shape = (1, STRIDE * height, STRIDE * width, 3)
-        return {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)} | _choice(config.qualities, "quality")
+        specs = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+        return specs | _choices(quality=model.config.qualities)
 
-    return onnx_model(encode, inputs, _metadata(model))
-
-
-def _choice(there: int, name: str) -> dict[str, jax.ShapeDtypeStruct]:
-    return {name: jax.ShapeDtypeStruct((1,), jnp.float32)} if there else {}
+    return onnx_model(encode, inputs, {"model_id": model.model_id.hex()})
 
 
-def _gain(table: Float[Array, "qualities c"], quality: Float[Array, " 1"]) -> Float[Array, "1 1 1 c"]:
-    """Returns `gains.interpolate` of one quality, exponentiated, without indexing by it."""
+def _choices(**there: int) -> Specs:
+    """Returns the inputs of one number for each image that the model has."""
+    return {name: jax.ShapeDtypeStruct((1,), jnp.float32) for name, has in there.items() if has}
+
+
+def _gain(
+    table: Float[Array, "qualities c"], quality: Float[Array, " 1"]
+) -> Float[Array, "1 1 1 c"]:
+    """Returns the factors of `models.gains.Gains`, without indexing by the quality."""
     place = jnp.clip(quality, 0.0, 1.0)[:, None] * (len(table) - 1)
     shares = jnp.maximum(1.0 - jnp.abs(place - jnp.arange(len(table))), 0.0)
     return jnp.exp(shares @ table)[:, None, None]
-
-
-def _metadata(model: Model) -> Mapping[str, Any]:
-    return {"model_id": model.model_id.hex()}

@@ -1,26 +1,36 @@
 """`fa-hific export-onnx`: ONNX models of any size that compute what the networks compute."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from coding_model import coding_model, image_of, many_rates_model
+from coding_model import coding_config, coding_model, image_of, many_rates_model
 
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import bitstream, choices, coding, programs
+from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.codec.programs import Network
+from fa_hific_jax.models.autoencoder import init_parameters
 
 INSTALL = "pip install 'fa-hific-jax[onnx]' onnxruntime"
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ((128, 192), (256, 128))
+
+
+def plain_model(**overrides):
+    """HiFiC without FCM."""
+    config = dataclasses.replace(coding_config(), fcm_width=0, **overrides)
+    return from_params(config, init_parameters(config, jax.random.key(0)))
+
+
 MODELS = {
-    "plain": lambda: coding_model(fcm_width=0),
-    "zeros at the edges, tanh": lambda: coding_model(
-        fcm_width=0, variant="tensorflow", input_range="symmetric"
-    ),
+    "plain": plain_model,
+    "zeros at the edges, tanh": lambda: plain_model(variant="tensorflow", input_range="symmetric"),
     "qualities, FCM": many_rates_model,
     "lite": lambda: load_model("lite"),
 }

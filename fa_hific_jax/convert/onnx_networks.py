@@ -105,5 +105,6 @@ def _gain(
 ) -> Float[Array, "1 1 1 c"]:
     """Returns the factors of `models.gains.Gains`, without indexing by the quality."""
     place = jnp.clip(quality, 0.0, 1.0)[:, None] * (len(table) - 1)
-    shares = jnp.maximum(1.0 - jnp.abs(place - jnp.arange(len(table))), 0.0)
+    rows = jnp.arange(len(table), dtype=jnp.float32)[None]
+    shares = jnp.maximum(1.0 - jnp.abs(place - rows), 0.0)
     return jnp.exp(shares @ table)[:, None, None]

@@ -23,7 +23,7 @@ import numpy as np
 
 from fa_hific_jax.codec import coders
 from fa_hific_jax.entropy import tables
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.writing import write
 
 LATENTS, PIXELS = 337_920, 768 * 512

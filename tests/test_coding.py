@@ -10,11 +10,10 @@ import pytest
 from coding_model import coding_config, coding_model, coding_params, image_of
 
 from fa_hific_jax import ops
-from fa_hific_jax.codec import bitstream, coding, integer_synthesis
+from fa_hific_jax.codec import bitstream, coding, float_model, integer_synthesis
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder
-from fa_hific_jax.models.autoencoder import STRIDE
+from fa_hific_jax.models import STRIDE, autoencoder
 
 SIZES = [(1, 7), (63, 65), (130, 70)]  # height, width
 # The header of docs/bitstream.md at these sizes: 22 bytes and four varints of 1 or 2 bytes.
@@ -44,7 +43,7 @@ def test_symbols_and_rate_are_those_of_the_float_network_but_for_roundings(heigh
     difference = np.abs(quantized.y - np.asarray(y))
     assert difference.max() <= 1
     assert np.mean(difference) < 1e-2
-    estimated = coding.estimated_bits(coding_config(), coding_params(), quantized)
+    estimated = float_model.estimated_bits(coding_config(), coding_params(), quantized)
     assert estimated == pytest.approx(float(bpp_rounded) * height * width, rel=1e-3, abs=2)
 
 
@@ -62,7 +61,7 @@ def test_decoder_gets_the_encoders_latents(height, width):
 def test_file_has_the_estimated_size(height, width):
     quantized = quantized_of(height, width)
     size = len(coding_model().encode(quantized, height, width))
-    estimated = coding.estimated_bits(coding_config(), coding_params(), quantized) / 8
+    estimated = float_model.estimated_bits(coding_config(), coding_params(), quantized) / 8
     assert abs(size - HEADER - estimated) <= 0.01 * estimated + 16
 
 

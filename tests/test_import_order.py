@@ -41,6 +41,7 @@ OPTIONAL = {
     "tensorflow_datasets",
     "array_record",
     "gradio",
+    "onnx",
 }
 
 MODULES = sorted([*(ROOT / PACKAGE).rglob("*.py"), ROOT / "train.py", ROOT / "eval.py"])

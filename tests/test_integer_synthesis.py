@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.entropy import tables
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.hyperprior import HyperSynthesis
 

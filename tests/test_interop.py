@@ -20,7 +20,7 @@ from fa_hific_jax.codec.bitstream import Container
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.entropy import tables
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 
 SHARED = os.environ.get("FA_HIFIC_INTEROP")

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from fa_hific_jax.entropy.factorized import FactorizedPrior, cdf_logits, layers_of
-from fa_hific_jax.entropy.gaussian import LIKELIHOODS, SCALE_TABLE, bits, gaussian_likelihood
+from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits, gaussian_likelihood
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 
 CHANNELS = 7  # in the reference numbers
 VALUES = ["ints", "fracs", "extremes"]

@@ -14,8 +14,7 @@ from fa_hific_jax.codec import integer_synthesis, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
 from fa_hific_jax.data.sources import open_source
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
-from fa_hific_jax.entropy.tables import scale_indexes
+from fa_hific_jax.entropy.tables import SCALE_TABLE, scale_indexes
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.linear.hyperprior_init import hyperprior_init

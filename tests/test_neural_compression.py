@@ -24,9 +24,9 @@ from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import SCALE_TABLE
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import MEDIAN
 from fa_hific_jax.models.autoencoder import ModelConfig, bind, forward, init_parameters
 from fa_hific_jax.models.discriminator import Discriminator, DiscriminatorConfig
-from fa_hific_jax.models.hyperprior import MEDIAN
 
 VARIANT = "neuralcompression"
 CONFIG = ModelConfig(

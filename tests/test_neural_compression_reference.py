@@ -23,8 +23,8 @@ from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized
 from fa_hific_jax.entropy.gaussian import bits, gaussian_likelihood
+from fa_hific_jax.models import MEDIAN
 from fa_hific_jax.models.autoencoder import Autoencoder
-from fa_hific_jax.models.hyperprior import MEDIAN
 
 pytestmark = pytest.mark.slow
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from coding_model import many_rates_model
@@ -38,6 +39,25 @@ def test_the_first_code_is_the_same_installation_which_an_installed_package_skip
     guard = text.index('if importlib.util.find_spec("fa_hific_jax") is None:')
     assert guard < text.index("%pip") and guard < text.index('"clone"')
     assert all(line.startswith("    ") for line in text[guard:].splitlines()[1:])
+
+
+@pytest.mark.parametrize("source", [None, "/tmp/fa_hific_jax.whl"])
+def test_the_installation_takes_a_wheel_and_refuses_the_placeholder(source, monkeypatch):
+    pytest.importorskip("IPython", reason="pip install 'fa-hific-jax[dev]'")
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    cell = TransformerManager().transform_cell("".join(cells_of(NOTEBOOKS[0], "code")[0]["source"]))
+    asked = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    shell = SimpleNamespace(run_line_magic=lambda name, line: asked.append(f"{name} {line}"))
+    if source is None:
+        monkeypatch.delenv("FA_HIFIC_SOURCE", raising=False)
+        with pytest.raises(RuntimeError, match="Set REPOSITORY to the address of the repository"):
+            exec(cell, {"get_ipython": lambda: shell})
+    else:
+        monkeypatch.setenv("FA_HIFIC_SOURCE", source)
+        exec(cell, {"get_ipython": lambda: shell})
+        assert asked == ["pip install --quiet {REPOSITORY}"]  # IPython fills in the name
 
 
 @pytest.mark.long

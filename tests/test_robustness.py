@@ -28,9 +28,8 @@ from fa_hific_jax.codec import arrays, bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model, save_model
-from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models import autoencoder, padded_shape
 
 FOLDER = Path(__file__).parent
 DESCRIPTION, WEIGHTS, TABLES = "model.json", "weights.safetensors", "tables.safetensors"

@@ -17,7 +17,7 @@ from fa_hific_jax.codec import programs, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.programs import LATENT
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models import autoencoder, padded_shape
 from fa_hific_jax.models.autoencoder import DecoderState
 
 
@@ -242,7 +242,7 @@ def test_plan_has_room_for_all_at_less_than_the_cost_of_one_canvas():
     rng = np.random.default_rng(1)
     sizes = [(int(h), int(w)) for h, w in rng.integers(1, 1000, (300, 2))]
     plan = programs.plan(sizes)
-    shapes = [programs.padded_shape(*size) for size in sizes]
+    shapes = [padded_shape(*size) for size in sizes]
     areas = [programs._choose(shape, 1, plan)[0] for shape in shapes]
     cost = sum(h * w for h, w in areas)
     assert len(plan) == 2

@@ -134,8 +134,7 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     from fa_hific_jax.codec import choices, tiling
     from fa_hific_jax.codec.coding import quantize, to_symbols
     from fa_hific_jax.codec.programs import Network
-    from fa_hific_jax.entropy.gaussian import SCALE_TABLE
-    from fa_hific_jax.entropy.tables import ideal_bits, scale_indexes
+    from fa_hific_jax.entropy.tables import SCALE_TABLE, ideal_bits, scale_indexes
     from fa_hific_jax.models import autoencoder
 
     @jax.jit

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fa_hific_jax.codec import integer_synthesis
 from fa_hific_jax.codec.coding import EntropyModel
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
-from fa_hific_jax.entropy.tables import PRECISION, Tables
+from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.model import LATER, ModelConfig
 
@@ -50,12 +48,16 @@ def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, An
 
 def flat(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns parameters by the flat names that model folders and model ids use."""
+    from flax.traverse_util import flatten_dict  # loads JAX, without which files can be decoded
+
     leaves = flatten_dict(params, sep="/")
     return {_renamed(name, _STORED_AS): np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the nested parameters of flat ones: the inverse of `flat`."""
+    from flax.traverse_util import unflatten_dict
+
     return unflatten_dict(named(leaves), sep="/")
 
 

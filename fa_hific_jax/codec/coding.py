@@ -1,27 +1,20 @@
 """Codes latents as symbols and symbols as the bytes of a file, and back.
 
 `codec/tiling.py` runs the networks. This module uses only integers and float64 on the host, so the
-same latents give the same file, and the same file the same latents, on every machine.
+same latents give the same file, and the same file the same latents, on every machine. It loads
+neither JAX nor a network, so that decoders can do without (docs/onnx.md).
 """
 
-import functools
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int32, UInt8
 
 from fa_hific_jax.codec import bitstream, coders, integer_synthesis
 from fa_hific_jax.codec.bitstream import BitstreamError, Container
-from fa_hific_jax.codec.programs import padded_shape
-from fa_hific_jax.entropy import factorized, tables
-from fa_hific_jax.entropy.gaussian import LIKELIHOODS, SCALE_TABLE, bits
+from fa_hific_jax.entropy.tables import Tables
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder
-from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
-from fa_hific_jax.models.hyperprior import MEDIAN
+from fa_hific_jax.models import STRIDE, padded_shape
 
 # The cost of decoding depends on the image size in the header. A few forged bytes must not cost
 # minutes and gigabytes, so the y stream must have one byte for every PIXELS_PER_BYTE padded pixels
@@ -36,8 +29,8 @@ _ROWS = 64  # rows of latents that are quantized at once, to bound the memory in
 class EntropyModel(NamedTuple):
     """All that determines how symbols are coded: integers, the same in encoder and decoder."""
 
-    z_tables: tables.Tables
-    y_tables: tables.Tables
+    z_tables: Tables
+    y_tables: Tables
     synthesis: integer_synthesis.IntegerSynthesis
 
 
@@ -55,35 +48,6 @@ class Extras(NamedTuple):
     alpha_stream: bytes = b""
     quality: int | None = None
     gray: bool = False
-
-
-def entropy_model(
-    config: ModelConfig,
-    params_hyperprior: Any,
-    calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
-) -> EntropyModel:
-    """Returns coding tables and integer synthesis for the parameters of a `Hyperprior`.
-
-    `calibration` holds hyper-latents of images, which determine the resolution of the integers; by
-    default they are drawn from the prior.
-
-    Raises:
-      UserError: a parameter is not finite.
-    """
-    prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
-    layers = factorized.layers_of(prior)
-    medians = params_hyperprior.get(MEDIAN, np.zeros(config.hyper_channels))
-    medians = np.asarray(medians, np.float64)[:, None]
-    z_tables = tables.factorized_tables(
-        lambda values: factorized.cdf_logits(layers, values + medians, np), config.hyper_channels
-    )
-    y_tables = tables.CONDITIONAL_TABLES[config.likelihood](tables.middle_scales(SCALE_TABLE))
-    latents = (
-        integer_synthesis.calibration_latents(z_tables) if calibration is None else calibration
-    )
-    return EntropyModel(
-        z_tables, y_tables, integer_synthesis.quantize_synthesis(params_hyperprior, latents)
-    )
 
 
 def quantize(
@@ -192,24 +156,6 @@ def decode_symbols(
     y = y.reshape(mean.shape)
     bitstream.check_symbols(container, z, y)
     return Quantized(z, y, rows), mean
-
-
-def estimated_bits(config: ModelConfig, params: Any, quantized: Quantized) -> float:
-    """Returns the bits of the symbols under the densities of the float model, as in training.
-
-    `params` are all parameters of an `Autoencoder`, because its float synthesis gives the scales.
-    """
-    return float(_bits(config, params, quantized.z, quantized.y))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _bits(config, params, z, y):
-    z, net = z[None].astype(jnp.float32), autoencoder.bind(config, params)
-    _, scale = net.hyperprior.synthesis(z)
-    likelihood = LIKELIHOODS[config.likelihood]
-    of_y = likelihood(y[None].astype(jnp.float32), jnp.zeros_like(scale), scale)
-    of_z = net.hyperprior.prior(z)
-    return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
 
 
 def _channels(shape: tuple[int, int, int]) -> np.ndarray:

@@ -30,10 +30,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64, UInt8
 from threadpoolctl import ThreadpoolController
 
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
-from fa_hific_jax.entropy.tables import PRECISION, Tables
+from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.hyperprior import LOG_UNIT, MEDIAN
+from fa_hific_jax.models import LOG_UNIT, MEDIAN
 
 HyperLatents = Int32[np.ndarray, "hz wz cz"]
 Values = Float64[np.ndarray, "_ _ _"]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from fa_hific_jax.codec import arrays, bitstream, choices, coding, programs, tiling
+from fa_hific_jax.codec import arrays, bitstream, choices, coding, float_model, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.coding import EntropyModel, Extras, Quantized
 from fa_hific_jax.codec.gray import is_gray, luma
@@ -19,8 +19,8 @@ from fa_hific_jax.codec.hidden import fill_hidden
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import MEDIAN
 from fa_hific_jax.models.autoencoder import ModelConfig
-from fa_hific_jax.models.hyperprior import MEDIAN
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
@@ -338,7 +338,7 @@ def from_params(
         params=jax.tree.map(
             lambda leaf: jax.device_put(_rounded(leaf, weights)), _for_coding(params)
         ),
-        entropy=coding.entropy_model(config, params["hyperprior"], calibration),
+        entropy=float_model.entropy_model(config, params["hyperprior"], calibration),
         weights=weights,
         origin=origin or {},
     )

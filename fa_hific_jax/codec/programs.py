@@ -22,13 +22,8 @@ except ImportError:  # before jax 0.8
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.autoencoder import (
-    STRIDE,
-    Autoencoder,
-    DecoderState,
-    ModelConfig,
-    bind,
-)
+from fa_hific_jax.models import padded_shape
+from fa_hific_jax.models.autoencoder import Autoencoder, DecoderState, ModelConfig, bind
 
 LATENT = 16
 """Pixels per latent, in each direction."""
@@ -51,11 +46,6 @@ class Network(NamedTuple):
     config: ModelConfig
     params: Any
     dtype: str | None = None
-
-
-def padded_shape(height: int, width: int) -> Shape:
-    """Returns height and width rounded up to multiples of STRIDE, as the network needs them."""
-    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
 
 def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -175,7 +165,7 @@ def hyper_analyze(net: Autoencoder, y, size):
 
 def generate(net: Autoencoder, y_hat, size):
     """Returns 8-bit images of y_hat."""
-    return _to_8_bits(net.generate(y_hat, size))
+    return to_8_bits(net.generate(y_hat, size))
 
 
 def latent_stage(net: Autoencoder, y_hat, size):
@@ -185,10 +175,11 @@ def latent_stage(net: Autoencoder, y_hat, size):
 
 def pixel_stage(net: Autoencoder, state: DecoderState, size):
     """Returns the second half of `generate`."""
-    return _to_8_bits(net.pixel_stage(state, size)[0])
+    return to_8_bits(net.pixel_stage(state, size)[0])
 
 
-def _to_8_bits(image):
+def to_8_bits(image):
+    """Returns the 8-bit values of an image in [0, 1]."""
     return ops.round_half_up(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 

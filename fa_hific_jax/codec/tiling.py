@@ -20,14 +20,14 @@ from fa_hific_jax.codec.programs import (
     Network,
     Shape,
     canvas_of,
-    padded_shape,
     run,
     run_whole,
     sizes_of,
 )
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.fidelity.variants import LEGACY_SIDE
-from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig
+from fa_hific_jax.models import STRIDE, padded_shape
+from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.fcm import LOCAL_KINDS
 from fa_hific_jax.models.folded.encoder import BLOCKS as ENCODER_BLOCKS
 from fa_hific_jax.models.folded.generator import BLOCKS as GENERATOR_BLOCKS

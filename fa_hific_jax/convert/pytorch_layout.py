@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fa_hific_jax.models.autoencoder import STRIDE, ModelConfig, init_parameters
+from fa_hific_jax.models import STRIDE
+from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator, DiscriminatorConfig
 
 Shape = tuple[int, ...]

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.coding import padded_shape
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.models import padded_shape
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image as PilImage
 
 from fa_hific_jax.evaluation.bits import BitsMap
-from fa_hific_jax.models.autoencoder import STRIDE
+from fa_hific_jax.models import STRIDE
 from fa_hific_jax.spectra import LUMA, log_spectrum
 
 Image = UInt8[np.ndarray, "_ _ 3"]

@@ -6,13 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
+from fa_hific_jax.entropy.tables import SCALE_MIN
 from fa_hific_jax.fidelity.variants import VARIANTS
-
-SCALE_MIN = 0.11
-"""Smallest standard deviation: with smaller ones a rounded symbol would almost always be 0."""
-
-SCALE_TABLE = np.exp(np.linspace(np.log(SCALE_MIN), np.log(256.0), 64)).astype(np.float32)
-"""The 64 standard deviations for which coding tables exist (HiFiC, models/hific/archs.py)."""
 
 LIKELIHOOD_MIN = 1e-9
 

@@ -15,6 +15,12 @@ from jaxtyping import Float, Float64, Int32, Int64
 
 from fa_hific_jax.errors import UserError
 
+SCALE_MIN = 0.11
+"""Smallest standard deviation: with smaller ones a rounded symbol would almost always be 0."""
+
+SCALE_TABLE = np.exp(np.linspace(np.log(SCALE_MIN), np.log(256.0), 64)).astype(np.float32)
+"""The 64 standard deviations for which coding tables exist (HiFiC, models/hific/archs.py)."""
+
 PRECISION = 16  # in bits: the counts of a row sum to 2**16
 
 # Narrow rows cost bits for escapes, wide rows for bins that must hold at least one count. Over the

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import jax
 
 from fa_hific_jax import __version__, interrupts, metrics
-from fa_hific_jax.codec.programs import padded_shape
 from fa_hific_jax.errors import UserError, out_of_memory
 from fa_hific_jax.evaluation import files, points, workers
 from fa_hific_jax.evaluation.features import Features
@@ -24,6 +23,7 @@ from fa_hific_jax.evaluation.merging import Share
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Row, RowLog
+from fa_hific_jax.models import padded_shape
 
 
 class Begun(NamedTuple):

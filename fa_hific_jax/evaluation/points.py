@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fa_hific_jax.codec import bitstream, coding
+from fa_hific_jax.codec import bitstream, coding, float_model
 from fa_hific_jax.evaluation import baselines, bits, files
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
 from fa_hific_jax.evaluation.files import Image
@@ -53,7 +53,7 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
     if params is None:
         estimated = float(sum(each.sum(dtype=np.float64) for each in by_position))
     else:
-        estimated = coding.estimated_bits(model.config, params, symbols)
+        estimated = float_model.estimated_bits(model.config, params, symbols)
     files.write_npz(out / row.bits, **by_position._asdict(), key=np.array(row.key))
     files.write_png(out / row.file, decoded, row.key)
     pixels = row.width * row.height

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.fidelity.variants import LEGACY_SIDE, VARIANTS
+from fa_hific_jax.models import STRIDE
 from fa_hific_jax.models.encoder import Encoder
 from fa_hific_jax.models.folded.encoder import FoldedEncoder
 from fa_hific_jax.models.folded.generator import FoldedGenerator
@@ -23,9 +24,6 @@ from fa_hific_jax.models.layers import Size
 from fa_hific_jax.models.linear.hyperprior import CoefficientHyperprior
 from fa_hific_jax.models.linear.transform import LinearAnalysis, LinearSynthesis
 from fa_hific_jax.settings.model import ModelConfig, folds
-
-STRIDE = 64
-"""Pixels to one hyper-latent: images are padded to a multiple of it."""
 
 Images = Float[Array, "b h w 3"]
 Latents = Float[Array, "b hy wy cy"]

@@ -10,19 +10,14 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.factorized import FactorizedPrior
-from fa_hific_jax.entropy.gaussian import SCALE_MIN
+from fa_hific_jax.entropy.tables import SCALE_MIN
 from fa_hific_jax.fidelity.variants import VARIANTS
+from fa_hific_jax.models import LOG_UNIT, MEDIAN
 from fa_hific_jax.models.layers import Conv, Size, Upsample, halved, interpolating
 
 Latents = Float[Array, "b hy wy cy"]
 HyperLatents = Float[Array, "b hz wz cz"]
 Initializer = nn.initializers.Initializer
-
-LOG_UNIT = "log_unit"
-"""Name of the parameter that holds the logarithm of a synthesis' unit per channel."""
-
-MEDIAN = "median"
-"""Name of the parameter that holds the value around which each channel of z is rounded."""
 
 _GLOROT = nn.initializers.glorot_uniform()
 

@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Float
 
 from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
-from fa_hific_jax.models.autoencoder import STRIDE, Images, Key, Latents, init_parameters
+from fa_hific_jax.models import STRIDE
+from fa_hific_jax.models.autoencoder import Images, Key, Latents, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
 from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
 from fa_hific_jax.training import balance, controller, trainable

@@ -32,7 +32,7 @@ from fuzz import damage
 from fa_hific_jax.codec import bitstream, coding, integer_synthesis, pixels
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model import Model
-from fa_hific_jax.codec.programs import padded_shape
+from fa_hific_jax.models import padded_shape
 
 PLAN = ((192, 256),)
 """One compiled program for all files."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from fa_hific_jax.models.autoencoder import STRIDE
+from fa_hific_jax.models import STRIDE
 from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
 
 SPECTRUM_SIDE = 95  # bins per side of a drawn spectrum, odd: the middle one holds frequency zero

@@ -8,7 +8,7 @@ import numpy as np
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.factorized import FactorizedPrior
-from fa_hific_jax.entropy.gaussian import SCALE_MIN, SCALE_TABLE
+from fa_hific_jax.entropy.tables import SCALE_MIN, SCALE_TABLE
 from fa_hific_jax.models.hyperprior import HyperAnalysis, HyperLatents, HyperSynthesis, Latents
 from fa_hific_jax.models.layers import Size
 from fa_hific_jax.models.linear.hyperprior_init import PRIOR_SPREAD, around, hyperprior_init

@@ -1,0 +1,272 @@
+"""Converts a JAX function of one image into an ONNX model that takes images of many sizes.
+
+The function is traced at a few sizes. All traces have the same operations, and each number in them,
+such as the limit of a slice, is an affine function of height and width, which the traces determine.
+The ONNX model computes these numbers from the shape of its first input. It holds the operations
+that the networks have after tracing, about two dozen (`_added`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime 1.12 and later
+
+_SIZES = ((2, 2), (3, 2), (2, 3), (5, 4))  # heights and widths, in units; the last one is a check
+_INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # keys of an operation that calls a function
+_SAME = {
+    "abs": "Abs",
+    "add": "Add",
+    "asinh": "Asinh",
+    "concatenate": "Concat",
+    "convert_element_type": "Cast",
+    "div": "Div",
+    "exp": "Exp",
+    "floor": "Floor",
+    "max": "Max",
+    "min": "Min",
+    "mul": "Mul",
+    "neg": "Neg",
+    "sub": "Sub",
+    "tanh": "Tanh",
+    "transpose": "Transpose",
+}
+
+Value = np.ndarray | str
+"""A constant, or the name of what an ONNX operation returns."""
+
+Specs = dict[str, jax.ShapeDtypeStruct]
+
+
+def onnx_model(
+    function: Callable[..., Mapping[str, jax.Array]],
+    inputs: Callable[[int, int], Specs],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Returns the ONNX model of a function, as the content of a file.
+
+    Args:
+      function: takes the inputs, and returns the outputs, by name.
+      inputs: shapes and types, by name, for a height and a width in units. Height and width of the
+        first input, NHWC, are multiples of those.
+      metadata: entries that the model carries.
+    """
+    from onnx import checker, helper
+
+    specs = inputs(1, 1)
+
+    def positional(*arrays):
+        return function(**dict(zip(specs, arrays, strict=True)))
+
+    traces = [jax.make_jaxpr(positional)(*inputs(*size).values()) for size in _SIZES]
+    names = sorted(jax.eval_shape(positional, *inputs(*_SIZES[0]).values()))  # the order of JAX
+    graph = _Graph(next(iter(specs)), next(iter(specs.values())).shape[1])
+    for name, value in zip(names, _run(graph, traces, list(specs)), strict=True):
+        graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
+    outputs = zip(names, traces[0].out_avals, strict=True)
+    declared = [
+        [
+            helper.make_tensor_value_info(name, _type(spec.dtype), _open(spec.shape))
+            for name, spec in pairs
+        ]
+        for pairs in (specs.items(), outputs)
+    ]
+    nodes, constants = graph.used(names)
+    content = helper.make_graph(nodes, "fa_hific", *declared, constants)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, dict(metadata))
+    checker.check_model(model)
+    return model.SerializeToString()
+
+
+class _Graph:
+    """Operations and constants of an ONNX graph, in order.
+
+    Args:
+      first: name of the first input.
+      unit: rows and columns of the first input for a height and a width of one unit.
+    """
+
+    def __init__(self, first: str, unit: int):
+        self.nodes, self.constants = [], []
+        sides = self.add("Shape", first, start=1, end=3)
+        units = self.add("Div", sides, np.asarray([unit]))
+        self._units = self.add("Concat", np.asarray([1]), units, axis=0)
+
+    def add(self, operation: str, *inputs: Value, **attributes: Any) -> str:
+        """Adds an operation and returns the name of its output."""
+        from onnx import helper
+
+        output, names = f"value{len(self.nodes)}", [self.name(value) for value in inputs]
+        self.nodes.append(helper.make_node(operation, names, [output], **attributes))
+        return output
+
+    def name(self, value: Value) -> str:
+        """Returns the name of a value, which is stored if it is a constant."""
+        from onnx import numpy_helper
+
+        if isinstance(value, str):
+            return value
+        name = f"constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def numbers(self, traced: Sequence[Sequence[int]]) -> Value:
+        """Returns a vector of integers from its values in the traces."""
+        base, taller, wider, check = (np.asarray(values, np.int64) for values in traced)
+        slopes = np.stack([taller - base, wider - base], axis=-1)
+        start = base - slopes @ _SIZES[0]
+        if not np.array_equal(start + slopes @ _SIZES[-1], check):
+            raise ValueError("a number of the function is not affine in height and width")
+        if not slopes.any():
+            return start
+        return self.add("MatMul", np.concatenate([start[:, None], slopes], axis=1), self._units)
+
+    def used(self, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+        """Returns the operations and the constants on which the outputs depend."""
+        needed, nodes = set(outputs), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.insert(0, node)
+        return nodes, [constant for constant in self.constants if constant.name in needed]
+
+
+def _run(graph: _Graph, traces: Sequence[ClosedJaxpr], arguments: Sequence[Value]) -> list[Value]:
+    """Adds the operations of a function, given in each trace, and returns its outputs."""
+    jaxpr = traces[0].jaxpr
+    values: dict[Any, Value] = dict(zip(jaxpr.invars, arguments, strict=True))
+    values |= {v: np.asarray(c) for v, c in zip(jaxpr.constvars, traces[0].consts, strict=True)}
+
+    def read(atom) -> Value:
+        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+
+    for equations in zip(*(trace.jaxpr.eqns for trace in traces), strict=True):
+        inputs = [read(atom) for atom in equations[0].invars]
+        values.update(zip(equations[0].outvars, _outputs(graph, equations, inputs), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _outputs(graph: _Graph, equations: Sequence[JaxprEqn], inputs: list[Value]) -> list[Value]:
+    """Returns the outputs of an equation, given in each trace: computed, or added to the graph."""
+    primitive, params = equations[0].primitive, equations[0].params
+    if primitive.name == "platform_index":
+        return [np.asarray(len(params["platforms"]) - 1, np.int32)]  # the one for any platform
+    if primitive.name == "cond":
+        branch = int(inputs[0])
+        return _run(graph, [e.params["branches"][branch] for e in equations], inputs[1:])
+    if inner := [key for key in _INNER if key in params]:
+        return _run(graph, [e.params[inner[0]] for e in equations], inputs)
+    shapes = {tuple(e.outvars[0].aval.shape) for e in equations}
+    if len(shapes) == 1 and all(isinstance(value, np.ndarray) for value in inputs):
+        made = primitive.bind(*inputs, **params)
+        return [np.asarray(each) for each in (made if primitive.multiple_results else [made])]
+    return [_added(graph, equations, inputs)]
+
+
+def _added(graph: _Graph, equations: Sequence[JaxprEqn], inputs: list[Value]) -> str:
+    """Adds the operation of an equation and returns the name of its output."""
+    name, params = equations[0].primitive.name, equations[0].params
+    x, *others = inputs
+    if name in _SAME:
+        return graph.add(_SAME[name], *inputs, **_attributes(name, params))
+    shape = [e.outvars[0].aval.shape for e in equations]
+    match name:
+        case "square":
+            return graph.add("Mul", x, x)
+        case "rsqrt":
+            return graph.add("Reciprocal", graph.add("Sqrt", x))
+        case "reduce_sum":
+            return graph.add("ReduceSum", x, np.asarray(params["axes"]), keepdims=0)
+        case "reshape" | "squeeze" | "expand_dims":
+            return graph.add("Reshape", x, graph.numbers(shape))
+        case "broadcast_in_dim":
+            return _broadcast(graph, equations, x)
+        case "slice":
+            ranges = [
+                graph.numbers([e.params[key] for e in equations])
+                for key in ("start_indices", "limit_indices")
+            ]
+            steps = params["strides"] or [1] * len(shape[0])
+            axes = np.arange(len(steps))
+            return graph.add("Slice", x, *ranges, axes, np.asarray(steps))
+        case "rev":
+            axes = np.asarray(params["dimensions"])
+            first, beyond = np.full_like(axes, -1), np.full_like(axes, np.iinfo(np.int64).min)
+            return graph.add("Slice", x, first, beyond, axes, first)
+        case "pad":
+            low, high, inner = zip(*params["padding_config"], strict=True)
+            if not any(inner):
+                return graph.add("Pad", x, np.asarray(low + high), *others)
+        case "dot_general":
+            return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
+        case "conv_general_dilated":
+            return _convolution(graph, params, x, *others)
+    raise NotImplementedError(f"{name} of JAX, with {params}, has no counterpart here")
+
+
+def _attributes(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    if name == "convert_element_type":
+        return {"to": _type(params["new_dtype"])}
+    if name == "concatenate":
+        return {"axis": params["dimension"]}
+    return {"perm": params["permutation"]} if name == "transpose" else {}
+
+
+def _broadcast(graph: _Graph, equations: Sequence[JaxprEqn], x: Value) -> str:
+    shapes = [e.outvars[0].aval.shape for e in equations]
+    with_ones = [np.ones_like(shape) for shape in shapes]
+    for ones, equation in zip(with_ones, equations, strict=True):
+        ones[list(equation.params["broadcast_dimensions"])] = equation.invars[0].aval.shape
+    return graph.add(
+        "Expand", graph.add("Reshape", x, graph.numbers(with_ones)), graph.numbers(shapes)
+    )
+
+
+def _einsum(equation: JaxprEqn) -> str:
+    """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
+    letters = iter("abcdefghijkl")
+    left, right = ([next(letters) for _ in atom.aval.shape] for atom in equation.invars)
+    contracted, batch = equation.params["dimension_numbers"]
+    for pairs in (contracted, batch):
+        for i, j in zip(*pairs, strict=True):
+            right[j] = left[i]
+    summed = {left[i] for i in contracted[0]}
+    product = dict.fromkeys([left[i] for i in batch[0]] + left + right)
+    output = [letter for letter in product if letter not in summed]
+    return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
+
+
+def _convolution(graph: _Graph, params: Mapping[str, Any], x: Value, kernel: Value) -> str:
+    numbers = params["dimension_numbers"]
+    x, kernel = (
+        np.transpose(value, order)
+        if isinstance(value, np.ndarray)
+        else graph.add("Transpose", value, perm=order)
+        for value, order in ((x, numbers.lhs_spec), (kernel, numbers.rhs_spec))
+    )
+    low, high = zip(*params["padding"], strict=True)
+    y = graph.add(
+        "Conv",
+        x,
+        kernel,
+        strides=params["window_strides"],
+        dilations=params["rhs_dilation"],
+        pads=low + high,
+    )
+    return graph.add("Transpose", y, perm=np.argsort(numbers.out_spec).tolist())
+
+
+def _type(dtype: Any) -> int:
+    from onnx import helper
+
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def _open(shape: Sequence[int]) -> list[int | None]:
+    """Returns the shape with its second and third size, height and width, left open."""
+    return [None if len(shape) == 4 and axis in (1, 2) else n for axis, n in enumerate(shape)]

@@ -1,0 +1,110 @@
+"""Writes the networks of a model as ONNX, for decoders and encoders that do not use JAX.
+
+The folder holds, with docs/onnx.md as the manual:
+
+decoder.onnx        y_hat, and as the model has them quality and detail, to an 8-bit image
+encoder.onnx        an 8-bit image, and as the model has it quality, to y and z before rounding
+tables.safetensors  the integers of entropy coding, as in the folder of the model
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from safetensors.numpy import save
+
+from fa_hific_jax.codec import programs
+from fa_hific_jax.codec.arrays import entropy_arrays
+from fa_hific_jax.codec.model import Model
+from fa_hific_jax.convert.onnx_graph import Specs, onnx_model
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import STRIDE
+from fa_hific_jax.models.autoencoder import bind
+from fa_hific_jax.models.fcm import LOCAL_KINDS
+from fa_hific_jax.writing import write_folder
+
+
+def save_onnx(model: Model, folder: Path) -> None:
+    """Writes encoder and decoder of the model, and its coding tables, as a folder.
+
+    Raises:
+      UserError: the package onnx is not installed, the folder exists and is not empty, or the
+        model has FCMs that see the whole image.
+    """
+    _check(model, folder)
+    tables = {n: np.ascontiguousarray(a) for n, a in entropy_arrays(model.entropy).items()}
+    files = {
+        "encoder.onnx": _encoder(model),
+        "decoder.onnx": _decoder(model),
+        "tables.safetensors": save(tables),
+    }
+    write_folder(folder, files)
+
+
+def _check(model: Model, folder: Path) -> None:
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already: choose another name, or remove it first")
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "the export to ONNX needs the package onnx: pip install 'fa-hific-jax[onnx]'"
+        ) from error
+    if model.config.fcm_width and model.config.fcm not in LOCAL_KINDS:
+        raise UserError(
+            f"a model with model.fcm={model.config.fcm!r} cannot be exported to ONNX, because its "
+            "FCMs depend on the image size: use one with model.fcm='hific', or without FCMs"
+        )
+
+
+def _decoder(model: Model) -> bytes:
+    config, net = model.config, bind(model.config, model.params, "float32")
+
+    def decode(y_hat, quality=None, detail=None):
+        if quality is not None:
+            y_hat = y_hat * _gain(model.params["gains"]["log_inverse"], quality)
+        image, _ = net.pixel_stage(net.latent_stage(y_hat), detail=detail)
+        return {"image": programs.to_8_bits(image)}
+
+    def inputs(height: int, width: int) -> Specs:
+        side = STRIDE // programs.LATENT
+        shape = (1, side * height, side * width, config.latent_channels)
+        specs = {"y_hat": jax.ShapeDtypeStruct(shape, jnp.float32)}
+        return specs | _choices(quality=config.qualities, detail=config.fcm_width)
+
+    return onnx_model(decode, inputs, {"model_id": model.model_id.hex()})
+
+
+def _encoder(model: Model) -> bytes:
+    net = bind(model.config, model.params, "float32")
+
+    def encode(image, quality=None):
+        y = programs.encode(net, image, None)
+        if quality is not None:
+            y = y * _gain(model.params["gains"]["log_gain"], quality)
+        return {"y": y, "z": net.hyperprior.analysis(y)}
+
+    def inputs(height: int, width: int) -> Specs:
+        shape = (1, STRIDE * height, STRIDE * width, 3)
+        specs = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+        return specs | _choices(quality=model.config.qualities)
+
+    return onnx_model(encode, inputs, {"model_id": model.model_id.hex()})
+
+
+def _choices(**there: int) -> Specs:
+    """Returns the inputs of one number for each image that the model has."""
+    return {name: jax.ShapeDtypeStruct((1,), jnp.float32) for name, has in there.items() if has}
+
+
+def _gain(
+    table: Float[Array, "qualities c"], quality: Float[Array, " 1"]
+) -> Float[Array, "1 1 1 c"]:
+    """Returns the factors of `models.gains.Gains`, without indexing by the quality."""
+    place = jnp.clip(quality, 0.0, 1.0)[:, None] * (len(table) - 1)
+    rows = jnp.arange(len(table), dtype=jnp.float32)[None]
+    shares = jnp.maximum(1.0 - jnp.abs(place - rows), 0.0)
+    return jnp.exp(shares @ table)[:, None, None]

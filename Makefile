@@ -13,7 +13,7 @@ RUN_TFC := $(VENV_TFC)/bin/python
 # Installs in a tenth of pip's time; where it cannot be had, pip installs the same.
 UV := uv==0.13.9
 INTEROP := $(CURDIR)/runs/interop
-PHOTOGRAPHS := --images photographs:validation --quality 0.4 --lpips alex
+PHOTOGRAPHS := --images photographs:validation --quality 0.3 --lpips alex
 
 .PHONY: demo test test-long test-tfc lint docs wheel clean
 
@@ -22,7 +22,7 @@ demo: $(VENV)/ready
 	$(RUN) eval.py --models lite $(PHOTOGRAPHS) --baselines jpeg,webp,avif --baseline_points -1 \
 	    --same_size --out runs/demo/codecs
 	@echo "2. The same as a picture and as a page with a divider"
-	$(RUN) -m fa_hific_jax compare runs/demo/codecs/originals/chelsea.png --quality 0.4 \
+	$(RUN) -m fa_hific_jax compare runs/demo/codecs/originals/chelsea.png --quality 0.3 \
 	    -o runs/demo/compared.png --force
 	@echo "3. About a minute of training: new FCMs beside the shipped model, on other photographs"
 	@echo "   (lpips and psnr: of the crops it trains on; bpp_rounded: their rate)"

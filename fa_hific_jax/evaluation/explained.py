@@ -59,7 +59,7 @@ def _sentence(
         (score,) = rate_distortion.curve([_point(own, name)], name, about["better"]).scores
         better = [f"{codec} {abs(value):.{decimals}f}" for codec, value in found if value > score]
         if better:
-            ahead.append(f"{unit} ({', '.join(better)}; here {own[name]:.{decimals}f})")
+            ahead.append(f"{unit} ({', '.join(better)}; here {abs(score):.{decimals}f})")
         elif found:
             first.append(unit)
     if not ahead and not first:

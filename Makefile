@@ -1,5 +1,5 @@
-# `make demo` compresses with the model that comes with the package, trains it on, and reports; `make
-# test` runs the test suite. Both first make a virtual environment in .venv: the demo with what
+# `make demo` compares the model that comes with the package with classical codecs, trains FCMs for
+# it, and shows what they change; `make test` runs the test suite. Both first make a virtual environment in .venv: the demo with what
 # running, training and evaluating need (requirements.txt), the tests with requirements-dev.txt.
 # `make test-tfc` tests TensorFlow Compression's coder, and the oldest JAX, in .venv-tfc
 # (requirements-tfc.txt). `make docs` builds the pages of docs/, `make wheel` what is installed
@@ -13,15 +13,23 @@ RUN_TFC := $(VENV_TFC)/bin/python
 # Installs in a tenth of pip's time; where it cannot be had, pip installs the same.
 UV := uv==0.13.9
 INTEROP := $(CURDIR)/runs/interop
-DEMO := --images photographs:validation --quality 0.2,0.5,0.8 --lpips alex --baselines jpeg,webp \
-    --baseline_points 6 --out runs/demo/evaluation
+PHOTOGRAPHS := --images photographs:validation --quality 0.3 --lpips alex
 
 .PHONY: demo test test-long test-tfc lint docs wheel clean
 
 demo: $(VENV)/ready
-	$(RUN) eval.py --models lite $(DEMO)
+	@echo "1. Three photographs, by the shipped model and by classical codecs in as many bytes"
+	$(RUN) eval.py --models lite $(PHOTOGRAPHS) --baselines jpeg,webp,avif --baseline_points -1 \
+	    --same_size --out runs/demo/codecs
+	@echo "2. The same as a picture and as a page with a divider"
+	$(RUN) -m fa_hific_jax compare runs/demo/codecs/originals/chelsea.png --quality 0.3 \
+	    -o runs/demo/compared.png --force
+	@echo "3. About a minute of training: new FCMs beside the shipped model, on other photographs"
+	@echo "   (lpips and psnr: of the crops it trains on; bpp_rounded: their rate)"
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo
-	$(RUN) eval.py --models lite,runs/demo $(DEMO)
+	@echo "4. The same files, decoded without (detail=0) and with (detail=1) what was just trained"
+	$(RUN) eval.py --models runs/demo $(PHOTOGRAPHS) --detail 0,1 --baselines none \
+	    --out runs/demo/evaluation
 
 test: $(VENV)/ready-dev
 	$(RUN) -m pytest -n 2

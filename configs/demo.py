@@ -1,36 +1,39 @@
-"""Two more minutes of training for the shipped model, on two CPU cores: `make demo`.
+"""FCMs for the shipped model in about a minute of training, on two CPU cores: `make demo`.
 
   python train.py --config configs/demo.py --workdir runs/demo
-  python eval.py --models lite,runs/demo --images photographs:validation --out runs/demo/evaluation
 
-Starts from `lite` and trains it with focal frequency loss and dynamic spectrum loss, on procedural
-images and four photographs in the scikit-image wheel. There is no LPIPS, and no discriminator,
-which would need longer training."""
+Takes encoder, hyperprior and generator of `lite`, which stay as they are. Its FCMs are replaced by
+new ones of half the width, which train with MSE, LPIPS and the loss on the power of frequency bins
+(docs/balance.md), on four photographs in the scikit-image wheel. So files and their sizes are those
+of `lite`, and at detail 0 so are the decoded images. There is no discriminator, which would need
+longer training.
+
+At quality 0.3, on three other photographs, the log-spectral distance falls from 9.4 dB at detail 0
+to 7.0 dB at detail 1, for 0.09 dB of PSNR and 0.003 of LPIPS."""
 
 from configs import lite
 
 
 def get_config():
-    config = lite.get_config("base")
+    config = lite.get_config("ours")
     config.init_from = "lite"
-    config.model.fcm_width = 16
+    config.trainable = ("fcm",)
+    config.model.fcm_width = 8
 
-    config.data.train = ("dead_leaves:128", "photographs:train")
-    config.data.weights = (1.0, 3.0)
+    config.data.train = ("photographs:train",)
     config.data.cache = True
+    config.data.crop = 128
 
-    config.loss.lpips = 0.0
-    config.loss.ffl = 0.5
-    config.loss.dsl = 0.01
+    config.loss.gan = 0.0
+    config.loss.balance_share = 1.5
+    config.loss.detail_zero = 0.0
 
-    config.optimizer.kind = "adam"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup_steps = 20
-    config.optimizer.ema_decay = 0.98
+    config.optimizer.warmup_steps = 10
+    config.optimizer.drop_steps = (100, 130)
+    config.optimizer.ema_decay = 0.95
 
-    config.train.steps = 100
-    config.train.batch_size = 2
-    config.train.log_every = 20
-    config.train.summary_every = 100
-    config.train.checkpoint_every = 50
+    config.train.steps = 150
+    config.train.log_every = 25
+    config.train.summary_every = 150
+    config.train.checkpoint_every = 150
     return config

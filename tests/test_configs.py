@@ -89,11 +89,12 @@ def test_lite_is_one_model_for_every_rate_of_at_most_12_million_parameters(stage
     assert light.trainable == (("fcm", "discriminator") if stage == "ours" else ())
 
 
-def test_the_demo_goes_on_from_the_shipped_model_without_files():
-    settings, light = build(demo.get_config()), build(lite.get_config("base"))
-    assert settings.init_from == "lite" and settings.loss.lpips == 0
+def test_the_demo_trains_new_fcms_of_the_shipped_model_without_files():
+    settings, light = build(demo.get_config()), build(lite.get_config("ours"))
+    assert settings.init_from == "lite" and settings.trainable == ("fcm",)
     assert settings.model.encoder_widths == light.model.encoder_widths
-    assert settings.model.fcm_width and settings.loss.ffl and settings.loss.dsl
+    assert 0 < settings.model.fcm_width != light.model.fcm_width
+    assert settings.loss.balance == "power" and not settings.loss.gan
 
 
 def test_lite_has_the_weights_of_fa_hific():

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.evaluation import explained
 from fa_hific_jax.evaluation import results as res
 
 METRICS = {
@@ -168,3 +169,22 @@ def test_everything_that_was_not_measured_is_said_with_its_reason():
         "a, webp quality 5: not measured: too wide",
         "PSNR: not measured for 1 of 2 rows: identical images: infinite",
     ]
+
+
+def test_text_under_the_table_explains_columns_and_names_who_leads_at_the_same_rate():
+    rows = [
+        row("a"),
+        row("a", "jpeg", "quality 5", bpp=0.2, psnr=31.0),
+        row("a", "jpeg", "quality 9", bpp=0.3, psnr=33.0),
+        row("a", "webp", "quality 5", bpp=0.3, psnr=50.0),
+    ]
+    content = results_of(rows, images=1)
+    content["codecs"] |= {c: {"label": c, "kind": "baseline"} for c in ("jpeg", "webp")}
+    assert [line.split("  ")[0] for line in explained.legend(content)][:2] == ["bpp", "est. bpp"]
+    value = 31 + 2 * math.log(0.25 / 0.2) / math.log(0.3 / 0.2)
+    (sentence,) = explained.leaders(content)
+    assert f"classical codecs lead in PSNR dB (jpeg {value:.2f}; here 30.00)." in sentence
+
+
+def test_every_column_of_the_table_has_an_explanation():
+    assert set(explained.MEANINGS) == {*res._RATES, *res._TERMINAL}

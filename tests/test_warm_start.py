@@ -71,6 +71,15 @@ def equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+def test_fcms_of_another_width_start_anew(saved):
+    fcm = FA | {"model__fcm_width": 8}
+    fresh, state, summary = taken(saved(state_of(1, **FA), **FA), **fcm)
+    before, after = (by_name({"autoencoder": s.params["autoencoder"]}) for s in (fresh, state))
+    kept = {name for name in before if np.array_equal(before[name], after[name])}
+    assert kept == {name for name in before if name.startswith(warm_start.FCM)}
+    assert "new: generator/fcm1, generator/fcm2" in summary
+
+
 def test_the_autoencoder_is_taken_whole_and_the_rest_begins_afresh(saved):
     source = state_of(1, **BASE)
     fresh, state, summary = taken(saved(source, **BASE), **GAN)

@@ -64,7 +64,7 @@ BASELINES = flags.DEFINE_list(
 BASELINE_POINTS = flags.DEFINE_integer(
     "baseline_points",
     None,
-    "Number of qualities of each classical codec, spread over its sweep; 0 for all",
+    "Number of qualities of each classical codec, spread over its sweep; 0 for all, -1 for none",
 )
 SAME_SIZE = flags.DEFINE_bool(
     "same_size",
@@ -137,7 +137,7 @@ def main(*arguments: str) -> None:
 def evaluate(folders: list[str], named_by: str, given: settings.Settings | None, out: Path) -> Any:
     """Evaluates the models of these folders, prints the table, and returns the results."""
     # These imports take seconds: errors of the config come first.
-    from fa_hific_jax.evaluation import results
+    from fa_hific_jax.evaluation import explained, results
     from fa_hific_jax.evaluation.evaluate import evaluate
     from fa_hific_jax.evaluation.prepare import Request, prepare
 
@@ -154,7 +154,8 @@ def evaluate(folders: list[str], named_by: str, given: settings.Settings | None,
     )
     found = evaluate(prepare(request), out, origin())
     if found is not None:
-        print("", results.format_table(found), *results.notes(found), "", sep="\n")
+        print("", results.format_table(found), "", *explained.legend(found), "", sep="\n")
+        print(*explained.leaders(found), *results.notes(found), "", sep="\n")
         print(out / "report.html")
     return found
 

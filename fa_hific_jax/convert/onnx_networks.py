@@ -12,11 +12,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
-from safetensors.numpy import save
 
-from fa_hific_jax.codec import programs
+from fa_hific_jax.codec import programs, safetensors_file
 from fa_hific_jax.codec.arrays import entropy_arrays
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.convert.onnx_graph import Specs, onnx_model
@@ -35,11 +33,10 @@ def save_onnx(model: Model, folder: Path) -> None:
         model has FCMs that see the whole image.
     """
     _check(model, folder)
-    tables = {n: np.ascontiguousarray(a) for n, a in entropy_arrays(model.entropy).items()}
     files = {
         "encoder.onnx": _encoder(model),
         "decoder.onnx": _decoder(model),
-        "tables.safetensors": save(tables),
+        "tables.safetensors": safetensors_file.to_bytes(entropy_arrays(model.entropy)),
     }
     write_folder(folder, files)
 

@@ -81,8 +81,9 @@ def of_baseline(
 ) -> tuple[dict[str, dict[str, Any]], list[Point]]:
     """Returns entries of "codecs" for a classical codec, and its points; none if it is missing.
 
-    `count` is the number of qualities, spread over its `sweep`; 0 for all. `same_size` adds the
-    point whose files have the size of those of `first`, the first point of the first model.
+    `count` is the number of qualities, spread over its `sweep`; 0 for all, -1 for none. `same_size`
+    adds the point whose files have the size of those of `first`, the first point of the first
+    model.
 
     Raises:
       UserError: there is no such codec.
@@ -97,7 +98,9 @@ def of_baseline(
         "not_measured": missing,
     }
     identity, sweep = f"{about['version']} {about['settings']}", list(codec.sweep)
-    if 0 < count < len(sweep):
+    if count < 0:
+        sweep = []
+    elif 0 < count < len(sweep):
         sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
     entries = {baseline: about}
     found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]

@@ -32,8 +32,8 @@ _RATES = {
 }
 # More would not fit a terminal; all are in summary.csv and on the page.
 _TERMINAL = (
-    "psnr", "ms_ssim", "lpips_alex", "lpips_squeeze", "lpips_vgg", "lfd", "band_high", "fid",
-    "fd_alex",
+    "lpips_alex", "fd_alex", "lpips_squeeze", "lpips_vgg", "fid", "psnr", "ms_ssim", "lsd",
+    "band_high",
 )  # fmt: skip
 
 Entry = TypeVar("Entry")
@@ -146,13 +146,19 @@ def summary_csv(results: Results) -> str:
 
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
-    described, means = _RATES | results["metrics"], flat_means(results)
-    names = [*_RATES, *(n for n in _TERMINAL if any(_is_there(mean, n) for mean in means))]
+    (described, names), means = columns(results), flat_means(results)
     lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
     for mean in means:
         cells = [_cell(mean, name, described[name]["decimals"]) for name in names]
         lines.append([*point_of(mean), str(mean["images"]), *cells])
     return "\n".join(["mean over images", aligned(lines)])
+
+
+def columns(results: Results) -> tuple[dict[str, Any], list[str]]:
+    """Returns (descriptions by name, names of the numbers in the table, in its order)."""
+    means = flat_means(results)
+    names = [*_RATES, *(n for n in _TERMINAL if any(_is_there(mean, n) for mean in means))]
+    return _RATES | results["metrics"], names
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

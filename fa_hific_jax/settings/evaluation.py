@@ -5,8 +5,8 @@ import dataclasses
 from fa_hific_jax.settings.declare import Rule, check, setting
 
 _POINTS = Rule(
-    lambda points: points >= 0,
-    "give a number of qualities to spread over each codec's range, or 0 for all",
+    lambda points: points >= -1,
+    "give a number of qualities to spread over each codec's range, 0 for all, or -1 for none",
 )
 
 
@@ -31,7 +31,7 @@ class EvaluationConfig:
     baseline_points: int = setting(
         0,
         """Number of qualities of each classical codec, spread from its smallest files to its
-        largest; 0 for all qualities of its sweep.""",
+        largest; 0 for all qualities of its sweep, -1 for none (with `evaluation.same_size`).""",
         _POINTS,
     )
     same_size: bool = setting(

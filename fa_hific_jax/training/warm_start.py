@@ -25,6 +25,9 @@ FREE = {
 """Settings that may differ from those of the source. They show in the names and shapes of the
 parameters, or do not change the meaning of the parameters."""
 
+FCM = "autoencoder/generator/fcm"
+"""Prefix of the names of the parameters of the FCMs in a checkpoint."""
+
 SPECTRAL = "discriminator/spectral/"
 TAKEN = (
     "autoencoder/",
@@ -57,15 +60,24 @@ def find(settings: Settings) -> StoredParameters:
     stored = source.settings
     for key, was, is_now in differences(stored, settings, ["model", "discriminator"]):
         group, field = key.split(".")
-        fcm = min(stored["model"]["fcm_width"], settings.model.fcm_width)
         gan = min(stored["loss"]["gan"], settings.loss.gan)
-        new = (field.startswith("fcm") and not fcm) or (group == "discriminator" and not gan)
+        # FCMs of another kind are new (`_other_fcm`), as is all that the source did not have.
+        new = field.startswith("fcm") or (group == "discriminator" and not gan)
         if key not in FREE and not new:
             raise UserError(
                 f"config.init_from {folder} was trained with {key}={was}, the config says "
                 f"{is_now}: its parameters do not fit, so set --config.{key}={was}"
             )
+    if _other_fcm(stored["model"], settings):
+        rest = {name: leaf for name, leaf in source.stored.items() if not name.startswith(FCM)}
+        return source._replace(stored=rest)
     return source
+
+
+def _other_fcm(stored: Mapping[str, Any], settings: Settings) -> bool:
+    """Returns True if the FCMs have another kind or width than those of the source."""
+    model = settings.model
+    return (stored["fcm"], stored["fcm_width"]) != (model.fcm, model.fcm_width)
 
 
 def _of_checkpoint(folder: epath.Path) -> StoredParameters:

@@ -11,6 +11,10 @@ What it does slowly, measured against PyTorch with the XLA of jax 0.5.3 and 0.10
 - gradients of kernels: they are convolutions with a kernel of the image's size. `_by_products`
   computes them as matrix products (1.4 to 2.8 times faster at 64 to 256 channels, on two cores).
 
+Where both sides have many channels, arithmetic decides, and `_by_winograd` does less of it: 1.6
+times faster than the direct convolution at 960 channels and 32x48 positions. In float64, which has
+to give the same latents everywhere, and in bfloat16 the direct convolution stays.
+
 Other platforms get XLA's own convolution.
 """
 
@@ -24,6 +28,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
+from fa_hific_jax.models import winograd
 
 Kernel = Float[Array, "k k c o"]
 
@@ -31,16 +36,26 @@ Kernel = Float[Array, "k k c o"]
 _ENOUGH_CHANNELS = 16
 _MANY_VALUES = 2**17
 
+# By side of the kernel, channels from which Winograd's way pays, and the tiles that pay for the
+# transform of the kernel.
+_MANY_CHANNELS = {2: 256, 3: 96}
+_MANY_TILES = 64
+
 
 def convolve(x: ops.Image, kernel: Kernel, stride: int = 1) -> Float[Array, "b _ _ o"]:
     """Returns the products of the kernel with each k x k window of x, at a stride of 1 or 2.
 
     `lax.conv_general_dilated(x, kernel, (stride, stride), "VALID")` in NHWC and HWIO, in the dtype
-    of both. Differentiable as often as you like, forwards and backwards.
+    of both. Differentiable as often as you like, forwards and backwards; backwards only where
+    Winograd's way is taken.
     """
     side, _, *channels = kernel.shape
     fold = side > 2 and (min(channels) < _ENOUGH_CHANNELS or (side % 2 == 0 and stride == 2))
     on_cpu = _folded if fold else _by_products
+    if stride == 1 and _suits_winograd(x, kernel):
+        return lax.platform_dependent(
+            x, kernel, cpu=_by_winograd, default=functools.partial(_plain, stride=1)
+        )
     return lax.platform_dependent(
         x,
         kernel,
@@ -88,6 +103,37 @@ def _derivative(
 
 
 _by_products.defjvp(_derivative, symbolic_zeros=True)
+
+
+def _suits_winograd(x: Array, kernel: Array) -> bool:
+    """True for float32 with enough channels on both sides and enough positions."""
+    side, _, *channels = kernel.shape
+    if x.dtype != jnp.float32 or min(channels) < _MANY_CHANNELS.get(side, max(channels) + 1):
+        return False
+    height, width = (-(-extent // winograd.TILE) for extent in _output_size(x, kernel, 1))
+    return len(x) * height * width >= _MANY_TILES
+
+
+@jax.custom_vjp
+def _by_winograd(x: Array, kernel: Array) -> Array:
+    """`_plain` by `winograd.convolve`, and so is its derivative by x."""
+    return winograd.convolve(x, kernel)
+
+
+def _winograd_forwards(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _by_winograd(x, kernel), (x, kernel)
+
+
+def _winograd_backwards(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    border = (len(kernel) - 1,) * 2
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    dx = _by_winograd(jnp.pad(dy, ((0, 0), border, border, (0, 0))), turned)
+    (dkernel,) = jax.linear_transpose(functools.partial(_products, x, stride=1), kernel)(dy)
+    return dx, dkernel
+
+
+_by_winograd.defvjp(_winograd_forwards, _winograd_backwards)
 
 
 def _products(x: Array, kernel: Array, stride: int) -> Array:

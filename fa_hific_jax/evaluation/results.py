@@ -134,9 +134,9 @@ def summary_csv(results: Results) -> str:
     """
     of_sets = list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
     columns = [*COSTS, *dict.fromkeys(name for mean in results["means"] for name in mean["values"])]
+    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
     writer.writerow(["codec", "point", "images", *pairs, *of_sets])
     for mean in flat_means(results):
         pairs = [cell for n in columns for cell in (mean.get(n), mean["measured"].get(n, 0))]
@@ -147,12 +147,17 @@ def summary_csv(results: Results) -> str:
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
     described, means = _RATES | results["metrics"], flat_means(results)
-    names = [*_RATES, *(n for n in _TERMINAL if any(_is_there(mean, n) for mean in means))]
+
+    def cell(mean: Mapping[str, Any], name: str) -> str:
+        measured = mean["measured"].get(name, 0)
+        if 0 < measured < mean["images"]:
+            return f"{measured} of {mean['images']}"
+        return number(mean.get(name), described[name]["decimals"])
+
+    names = [*_RATES, *(n for n in _TERMINAL if any(cell(mean, n) != "-" for mean in means))]
     lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
-    for mean in means:
-        cells = [_cell(mean, name, described[name]["decimals"]) for name in names]
-        lines.append([*point_of(mean), str(mean["images"]), *cells])
-    return "\n".join(["mean over images", aligned(lines)])
+    lines += [[*point_of(m), str(m["images"]), *(cell(m, name) for name in names)] for m in means]
+    return f"mean over images\n{aligned(lines)}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -160,9 +165,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            [*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])]
+            [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
         ).rstrip()
-        for line in lines
+        for cells in lines
     )
 
 
@@ -176,6 +181,11 @@ def value_of(entry: Mapping[str, Any], name: str) -> float | None:
     return entry[name] if name in COSTS else entry["values"].get(name)
 
 
+def number(value: float | None, decimals: int, missing: str = "-") -> str:
+    """Returns a number as text."""
+    return missing if value is None else f"{value:.{decimals}f}"
+
+
 def notes(results: Results) -> list[str]:
     """Returns a sentence for everything that was skipped or was not measured for all images."""
     metrics, meta, rows = results["metrics"], results["meta"], results["rows"]
@@ -185,7 +195,7 @@ def notes(results: Results) -> list[str]:
         called = labels.get(entry["metric"], entry["metric"])
         reasons[called] = reasons.get(called) or entry["not_measured"]
     reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
-    by_reason = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
+    by_reason = grouped(filter(reasons.get, reasons), reasons.get)
     found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in by_reason.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
     for e in meta.get("failed", ()):
@@ -201,20 +211,3 @@ def notes(results: Results) -> list[str]:
         f"{called}: not measured for {count} of {len(rows)} rows: {reason}"
         for (called, reason), count in partly.items()
     ]
-
-
-def number(value: float | None, decimals: int, missing: str = "-") -> str:
-    """Returns a number as text."""
-    return missing if value is None else f"{value:.{decimals}f}"
-
-
-def _is_there(mean: Mapping[str, Any], name: str) -> bool:
-    return mean.get(name) is not None or bool(mean["measured"].get(name))
-
-
-def _cell(mean: Mapping[str, Any], name: str, decimals: int) -> str:
-    """Returns a flat mean as text: "5 of 6" where only some of the images were measured."""
-    measured = mean["measured"].get(name, 0)
-    if 0 < measured < mean["images"]:
-        return f"{measured} of {mean['images']}"
-    return number(mean.get(name), decimals)

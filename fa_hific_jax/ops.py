@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 Image = Float[Array, "b h w c"]
 
@@ -16,6 +16,11 @@ def round_half_up(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     (`_ste_quantize` in tensorflow/compression), not the half-to-even of `jnp.round`.
     """
     return jnp.floor(x + 0.5)
+
+
+def to_8_bits(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
+    """Returns 8-bit levels of values in [0, 1], which are clipped and rounded."""
+    return round_half_up(jnp.clip(x, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 def straight_through_round(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

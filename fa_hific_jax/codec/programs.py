@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32
 
@@ -175,7 +174,7 @@ def hyper_analyze(net: Autoencoder, y, size):
 
 def generate(net: Autoencoder, y_hat, size):
     """Returns 8-bit images of y_hat."""
-    return _to_8_bits(net.generate(y_hat, size))
+    return ops.to_8_bits(net.generate(y_hat, size))
 
 
 def latent_stage(net: Autoencoder, y_hat, size):
@@ -185,11 +184,7 @@ def latent_stage(net: Autoencoder, y_hat, size):
 
 def pixel_stage(net: Autoencoder, state: DecoderState, size):
     """Returns the second half of `generate`."""
-    return _to_8_bits(net.pixel_stage(state, size)[0])
-
-
-def _to_8_bits(image):
-    return ops.round_half_up(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+    return ops.to_8_bits(net.pixel_stage(state, size)[0])
 
 
 def _unit_range(net: Autoencoder, x):

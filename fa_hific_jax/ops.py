@@ -6,6 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
+try:
+    from jax import enable_x64 as enable_x64  # for all modules that need float64
+except ImportError:  # Before JAX 0.8.
+    from jax.experimental import enable_x64 as enable_x64  # pyright: ignore
+
 Image = Float[Array, "b h w c"]
 
 

@@ -15,11 +15,6 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
-try:
-    from jax import enable_x64
-except ImportError:  # before jax 0.8
-    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-
 from fa_hific_jax import ops
 from fa_hific_jax.models.autoencoder import (
     STRIDE,
@@ -136,7 +131,7 @@ def run(
     """
     config, params, dtype = network
     # Set in both cases, so that the caller's own setting has no effect.
-    with enable_x64(dtype == "float64"):
+    with ops.enable_x64(dtype == "float64"):
         return jax.device_get(_program(config, params, x, sizes, function=function, dtype=dtype))
 
 

@@ -6,8 +6,8 @@ from operator import itemgetter
 from typing import Any
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation.paired import RESAMPLES, bootstrap, matched_rate
-from fa_hific_jax.evaluation.rate_distortion import bd_rate, families
+from fa_hific_jax.evaluation.paired import RESAMPLES, Interval, bootstrap, matched_rate
+from fa_hific_jax.evaluation.rate_distortion import bd_rate, curve, families
 from fa_hific_jax.evaluation.results import Results, grouped, plain, point_of
 
 Rows = list[Mapping[str, Any]]
@@ -101,7 +101,7 @@ def _same_families(
 ) -> list[tuple[str, str]]:
     """Returns pairs of curves of the same name; two single curves make a pair in any case."""
     if len(a) == len(b) == 1:
-        return [(*a, *b)]
+        return [(next(iter(a)), next(iter(b)))]
     if lonely := sorted(a.keys() ^ b.keys()):
         told = ", ".join(name or "points without a name" for name in lonely)
         notes.append(f"{labels[0]} and {labels[1]} do not both have {told}: not compared")
@@ -139,6 +139,9 @@ def _sets(a: Results, points_a: Rows, points_b: Rows, whole: bool) -> dict[str, 
         if not whole or any(p["protocol"] != of_a[0]["protocol"] for p in of_a + of_b):
             other = "protocols" if whole else "images"
             found[name] = about | {"not_measured": f"the two have different {other}"}
-        else:
-            found[name] = _measured(of_a, of_b, name, about, resamples=0)
+            continue
+        matched = matched_rate(of_a, of_b, name, about["better"], seed=0)
+        delta = bd_rate(*(curve(of, name, about["better"]) for of in (of_a, of_b)))
+        rate = Interval(delta.value, None, None, 1, delta.reason)
+        found[name] = about | {"matched": matched, "bd_rate": rate}
     return found

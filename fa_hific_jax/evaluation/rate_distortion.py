@@ -21,7 +21,8 @@ MIN_SHARE = 0.25
 """Least share of the shorter curve's range that both curves must cover for a BD number."""
 
 Row = Mapping[str, Any]
-Numbers = Float[np.ndarray, " _"]
+Numbers = Float[np.ndarray, " n"]
+Others = Float[np.ndarray, " m"]
 
 
 class Curve(NamedTuple):
@@ -68,7 +69,10 @@ class Delta(NamedTuple):
 
 
 def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
-    """Returns the curve of a metric through rows of one image, or through means over images."""
+    """Returns the curve of a metric through rows of one image, or through means over images.
+
+    Points without a rate or without the metric are left out. `better` is as in `Curve`.
+    """
     pairs = [(point["bpp"], point["values"].get(metric)) for point in points]
     bpp, values = np.array(pairs, np.float64).reshape(-1, 2).T  # None becomes NaN
     return of_arrays(bpp, values, better)
@@ -112,11 +116,11 @@ def bd_rate(a: Curve, b: Curve) -> Delta:
     fronts = a.frontier(), b.frontier()
     dropped = sum(len(each.bpp) for each in (a, b)) - sum(len(front.bpp) for front in fronts)
     found = _mean_gap("qualities", *((front.scores, np.log10(front.bpp)) for front in fronts))
-    if found.value is None:
-        return found._replace(dropped=dropped)
-    low, high = sorted(a.in_units(end) for end in found[2:4])
-    value = float((10**found.value - 1) * 100)
-    return found._replace(value=value, low=low, high=high, dropped=dropped)
+    if isinstance(found, str):
+        return Delta(None, found, dropped=dropped)
+    gap, *ends, share = found
+    low, high = sorted(map(a.in_units, ends))
+    return Delta(float((10**gap - 1) * 100), None, low, high, share, dropped)
 
 
 def bd_metric(a: Curve, b: Curve) -> Delta:
@@ -125,23 +129,27 @@ def bd_metric(a: Curve, b: Curve) -> Delta:
     For a signed error it is the difference of the absolute values.
     """
     found = _mean_gap("rates", *((np.log10(each.bpp), each.scores) for each in (a, b)))
-    if found.value is None:
-        return found
-    low, high = (10**end for end in found[2:4])
-    return found._replace(value=a.in_units(found.value), low=low, high=high)
+    if isinstance(found, str):
+        return Delta(None, found)
+    gap, low, high, share = found
+    return Delta(a.in_units(gap), None, 10**low, 10**high, share)
 
 
-def _mean_gap(called: str, a: tuple[Numbers, Numbers], b: tuple[Numbers, Numbers]) -> Delta:
-    """Returns the mean of b minus a over their common range, each being (rising x, y)."""
+def _mean_gap(
+    called: str, a: tuple[Numbers, Numbers], b: tuple[Others, Others]
+) -> tuple[float, float, float, float] | str:
+    """Returns the mean of b minus a over their common range, each being (rising x, y).
+
+    The ends of that range follow, and its share of the shorter one; or why it is too small.
+    """
     fewest = min(len(a[0]), len(b[0]))
     if fewest < MIN_POINTS:
-        return Delta(None, f"a curve has {fewest} usable points where {MIN_POINTS} are needed")
+        return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"
     low, high = float(max(a[0][0], b[0][0])), float(min(a[0][-1], b[0][-1]))
     if low >= high:
-        return Delta(None, f"the curves share no {called}")
+        return f"the curves share no {called}"
     share = (high - low) / float(min(np.ptp(a[0]), np.ptp(b[0])))
     if share < MIN_SHARE:
-        reason = f"the curves share only {share:.0%} of the {called} of the shorter one"
-        return Delta(None, reason)
+        return f"the curves share only {share:.0%} of the {called} of the shorter one"
     area_a, area_b = (float(PchipInterpolator(*each).integrate(low, high)) for each in (a, b))
-    return Delta((area_b - area_a) / (high - low), None, low, high, share)
+    return (area_b - area_a) / (high - low), low, high, share

@@ -154,7 +154,10 @@ def format_table(results: Results) -> str:
             return f"{measured} of {mean['images']}"
         return number(mean.get(name), described[name]["decimals"])
 
-    names = [*_RATES, *(n for n in _TERMINAL if any(cell(mean, n) != "-" for mean in means))]
+    def is_there(name: str) -> bool:
+        return name in described and any(cell(mean, name) != "-" for mean in means)
+
+    names = [*_RATES, *filter(is_there, _TERMINAL)]
     lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
     lines += [[*point_of(m), str(m["images"]), *(cell(m, name) for name in names)] for m in means]
     return f"mean over images\n{aligned(lines)}"

@@ -5,7 +5,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
+
+try:
+    from jax import enable_x64 as enable_x64  # for all modules that need float64
+except ImportError:  # Before JAX 0.8.
+    from jax.experimental import enable_x64 as enable_x64  # pyright: ignore
 
 Image = Float[Array, "b h w c"]
 
@@ -18,6 +23,11 @@ def round_half_up(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     even neighbor, as `jnp.round` has it.
     """
     return jnp.floor(x + 0.5)
+
+
+def to_8_bits(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
+    """Returns 8-bit levels of values in [0, 1], which are clipped and rounded."""
+    return round_half_up(jnp.clip(x, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 def straight_through_round(

@@ -12,14 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32
-
-try:
-    from jax import enable_x64
-except ImportError:  # before jax 0.8
-    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
 from fa_hific_jax import ops
 from fa_hific_jax.models import padded_shape
@@ -127,7 +121,7 @@ def run(
     """
     config, params, dtype = network
     # Set in both cases, so that the caller's own setting has no effect.
-    with enable_x64(dtype == "float64"):
+    with ops.enable_x64(dtype == "float64"):
         return jax.device_get(_program(config, params, x, sizes, function=function, dtype=dtype))
 
 
@@ -165,7 +159,7 @@ def hyper_analyze(net: Autoencoder, y, size):
 
 def generate(net: Autoencoder, y_hat, size):
     """Returns 8-bit images of y_hat."""
-    return to_8_bits(net.generate(y_hat, size))
+    return ops.to_8_bits(net.generate(y_hat, size))
 
 
 def latent_stage(net: Autoencoder, y_hat, size):
@@ -175,12 +169,7 @@ def latent_stage(net: Autoencoder, y_hat, size):
 
 def pixel_stage(net: Autoencoder, state: DecoderState, size):
     """Returns the second half of `generate`."""
-    return to_8_bits(net.pixel_stage(state, size)[0])
-
-
-def to_8_bits(image):
-    """Returns the 8-bit values of an image in [0, 1]."""
-    return ops.round_half_up(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+    return ops.to_8_bits(net.pixel_stage(state, size)[0])
 
 
 def _unit_range(net: Autoencoder, x):

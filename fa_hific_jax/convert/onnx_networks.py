@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fa_hific_jax import ops
 from fa_hific_jax.codec import programs, safetensors_file
 from fa_hific_jax.codec.arrays import entropy_arrays
 from fa_hific_jax.codec.model import Model
@@ -64,7 +65,7 @@ def _decoder(model: Model) -> bytes:
         if quality is not None:
             y_hat = y_hat * _gain(model.params["gains"]["log_inverse"], quality)
         image, _ = net.pixel_stage(net.latent_stage(y_hat), detail=detail)
-        return {"image": programs.to_8_bits(image)}
+        return {"image": ops.to_8_bits(image)}
 
     def inputs(height: int, width: int) -> Specs:
         side = STRIDE // programs.LATENT

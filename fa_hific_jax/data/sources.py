@@ -48,7 +48,7 @@ class Files:
 
     @property
     def names(self) -> list[str]:
-        return _unique(shown(Path(path).stem) for path in self._paths)
+        return unique(shown(Path(path).stem) for path in self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -169,9 +169,9 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     return images.on_white(images.read_image(path))
 
 
-def _unique(stems: Iterable[str]) -> list[str]:
-    """Appends -2, -3, ... to stems that equal an earlier one up to case."""
-    names, taken = [], set()
+def unique(stems: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Appends -2, -3, ... to stems that equal an earlier one, or one of `taken`, up to case."""
+    names, taken = [], {name.lower() for name in taken}
     for stem in stems:
         name, number = stem, 1
         while name.lower() in taken:

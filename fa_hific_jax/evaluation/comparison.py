@@ -14,10 +14,7 @@ Rows = list[Mapping[str, Any]]
 
 
 def compare(
-    a: Results,
-    b: Results,
-    names: tuple[str, str] = ("A", "B"),
-    resamples: int = RESAMPLES,
+    a: Results, b: Results, names: tuple[str, str] = ("A", "B"), resamples: int = RESAMPLES
 ) -> dict[str, Any]:
     """Compares every model of `a` with every model of `b`, on the images that both have.
 
@@ -37,18 +34,17 @@ def compare(
     """
     images, notes = _common_images(a, b, names)
     whole = not notes
-    models_a, models_b = (_rows_of_models(*each, images) for each in ((a, names[0]), (b, names[1])))
+    curves_a, curves_b = (_curves(*each, images) for each in ((a, names[0]), (b, names[1])))
     metrics = _common_metrics(a, b, notes)
     pairs = []
-    for codec_a, codec_b in itertools.product(models_a, models_b):
-        labels = (a["codecs"][codec_a]["label"], b["codecs"][codec_b]["label"])
-        curves = families(models_a[codec_a]), families(models_b[codec_b])
-        for family in _same_families(*curves, labels, notes):
-            rows = curves[0][family[0]], curves[1][family[1]]
-            called = [", ".join(filter(None, pair)) for pair in zip(labels, family, strict=True)]
+    for (label_a, of_a), (label_b, of_b) in itertools.product(curves_a, curves_b):
+        for family in _same_families(of_a, of_b, (label_a, label_b), notes):
+            rows = of_a[family[0]], of_b[family[1]]
+            called = zip(("a", "b"), (label_a, label_b), family, strict=True)
+            pair = {side: ", ".join(filter(None, parts)) for side, *parts in called}
             measured = {name: _measured(*rows, name, metrics[name], resamples) for name in metrics}
             sets = _sets(a, _points_of_sets(a, rows[0]), _points_of_sets(b, rows[1]), whole)
-            pairs.append({"a": called[0], "b": called[1], "metrics": measured, "sets": sets})
+            pairs.append({**pair, "metrics": measured, "sets": sets})
     found = {"names": names, "resamples": resamples, "images": sorted(images)}
     return plain(found | {"notes": notes, "pairs": pairs})
 
@@ -71,13 +67,14 @@ def _common_images(a: Results, b: Results, names: Sequence[str]) -> tuple[set[st
     return common, notes
 
 
-def _rows_of_models(results: Results, name: str, images: set[str]) -> dict[str, Rows]:
+def _curves(results: Results, name: str, images: set[str]) -> list[tuple[str, dict[str, Rows]]]:
+    """Returns the label of each model and the rows of each of its curves."""
+    about = results["codecs"]
     rows = (row for row in results["rows"] if row["image"] in images)
-    models = {codec for codec, about in results["codecs"].items() if about["kind"] == "model"}
-    found = grouped((row for row in rows if row["codec"] in models), itemgetter("codec"))
-    if not found:
+    models = grouped((r for r in rows if about[r["codec"]]["kind"] == "model"), itemgetter("codec"))
+    if not models:
         raise UserError(f"{name} has no measured rows of a model: evaluate one there")
-    return found
+    return [(about[codec]["label"], families(of_model)) for codec, of_model in models.items()]
 
 
 def _common_metrics(a: Results, b: Results, notes: list[str]) -> dict[str, dict[str, Any]]:

@@ -8,40 +8,35 @@ from fa_hific_jax.evaluation.paired import LEVEL
 from fa_hific_jax.evaluation.results import aligned, grouped, heading
 
 _READ = {"higher": "higher", "lower": "lower", "zero": "near 0"}
+_WINNER = {"a": "A", "b": "B", "tie": "="}
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
     """Returns a result of `comparison.compare` as aligned text, with notes on what it lacks."""
     a, b = comparison["names"]
-    count = len(comparison["images"])
-    parts = [f"A = {a}, B = {b}: {count} images in both"]
+    parts = [f"A = {a}, B = {b}: {len(comparison['images'])} images in both"]
     for pair in comparison["pairs"]:
         parts.append(f"A: {pair['a']}   B: {pair['b']}")
-        parts.append(aligned(_totals(pair)))
-        parts.append(aligned(_by_image(pair)))
-        parts += _reasons(pair)
+        parts += [aligned(_totals(pair)), aligned(_by_image(pair["metrics"])), _reasons(pair)]
     parts += [
         "B - A: mean difference at equal bpp; BD-rate: mean difference of the rate at equal "
         f"quality, negative where B needs less; in brackets {LEVEL:.0%} intervals from "
         f"{comparison['resamples']} resamples of the images",
         *comparison["notes"],
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(filter(None, parts))
 
 
 def _totals(pair: Mapping[str, Any]) -> list[list[str]]:
     lines = [["at equal bpp", "better", "A wins", "B wins", "ties", "B - A", "", "BD-rate", ""]]
     entries = {**pair["metrics"], **pair["sets"]}
     for name, entry in entries.items():
-        cells = [heading(entries, name), _READ[entry["better"]]]
-        if "not_measured" in entry:
-            lines.append([*cells, "-", "-", "-", "-", "", "-", ""])
-            continue
-        wins = [str(entry["matched"]["wins"][side]) for side in ("a", "b", "tie")]
-        mean, rate = entry["matched"]["mean"], entry["bd_rate"]
-        lines.append(
-            [*cells, *wins, *_interval(mean, entry["decimals"]), *_interval(rate, 1, " %")]
-        )
+        cells = ["-", "-", "-", "-", "", "-", ""]
+        if "not_measured" not in entry:
+            wins = [str(entry["matched"]["wins"][side]) for side in _WINNER]
+            mean = _interval(entry["matched"]["mean"], entry["decimals"])
+            cells = [*wins, *mean, *_interval(entry["bd_rate"], 1, " %")]
+        lines.append([heading(entries, name), _READ[entry["better"]], *cells])
     return lines
 
 
@@ -49,39 +44,34 @@ def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[s
     """Returns a number and its interval as two cells, "-" where there is none."""
     if found["value"] is None:
         return ["-", ""]
-    value = f"{found['value']:+.{decimals}f}{unit}"
-    if found["low"] is None:
-        return [value, ""]
-    return [value, f"[{found['low']:+.{decimals}f}, {found['high']:+.{decimals}f}]"]
+    value, *ends = (
+        "" if found[n] is None else f"{found[n]:+.{decimals}f}" for n in ("value", "low", "high")
+    )
+    return [value + unit, f"[{', '.join(ends)}]" if all(ends) else ""]
 
 
-def _by_image(pair: Mapping[str, Any]) -> list[list[str]]:
+def _by_image(metrics: Mapping[str, Any]) -> list[list[str]]:
     """Returns a line for each image: the rates, then winner and difference by metric."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for name, entry in pair["metrics"].items():
+    for name, entry in metrics.items():
         for match in entry["matched"]["images"]:
             found.setdefault(match["image"], {})[name] = match
-    names = [n for n in pair["metrics"] if any(n in matches for matches in found.values())]
-    if not names:
-        return []
-    lines = [["image", "bpp", *(heading(pair["metrics"], name) for name in names)]]
+    names = [name for name in metrics if any(name in matches for matches in found.values())]
+    lines = [["image", "bpp", *(heading(metrics, name) for name in names)]] if names else []
     for image, matches in sorted(found.items()):
         low, high = next(iter(matches.values()))["bpp"]
         rate = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
-        cells = [_winner(matches.get(name), pair["metrics"][name]["decimals"]) for name in names]
+        cells = [_winner(matches.get(name), metrics[name]["decimals"]) for name in names]
         lines.append([image, rate, *cells])
     return lines
 
 
 def _winner(match: Mapping[str, Any] | None, decimals: int) -> str:
-    if match is None:
-        return "-"
-    winner = {"a": "A", "b": "B", "tie": "="}[match["winner"]]
-    return f"{winner} {match['difference']:+.{decimals}f}"
+    return f"{_WINNER[match['winner']]} {match['difference']:+.{decimals}f}" if match else "-"
 
 
-def _reasons(pair: Mapping[str, Any]) -> list[str]:
-    """Returns one text with a line for each reason why something was not compared."""
+def _reasons(pair: Mapping[str, Any]) -> str:
+    """Returns a line for each reason why something was not compared, with the metrics."""
     found: list[tuple[str, str]] = []
     for entry in (*pair["metrics"].values(), *pair["sets"].values()):
         label = entry["label"]
@@ -93,4 +83,4 @@ def _reasons(pair: Mapping[str, Any]) -> list[str]:
         if entry["bd_rate"]["value"] is None:
             found.append((f"no BD-rate: {entry['bd_rate']['reason']}", label))
     lines = grouped(found, itemgetter(0)).items()
-    return ["\n".join(f"{reason} ({', '.join(label for _, label in of)})" for reason, of in lines)]
+    return "\n".join(f"{reason} ({', '.join(label for _, label in of)})" for reason, of in lines)

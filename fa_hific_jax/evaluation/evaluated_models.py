@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,3 @@ def untrained(of: EvaluatedModel) -> EvaluatedModel:
     params = init_parameters(of.model.config, jax.random.key(seed))
     model = from_params(of.model.config, params)
     return EvaluatedModel("untrained", "control", model, params, 0, of.settings)
-
-
-def with_distinct_ids(
-    found: Sequence[EvaluatedModel], taken: Sequence[str]
-) -> list[EvaluatedModel]:
-    """Appends -2, -3, ... to an id that an earlier model or `taken` already has."""
-    distinct: dict[str, EvaluatedModel] = {}
-    for model in found:
-        name, number = model.id, 2
-        while name in distinct or name in taken:
-            name, number = f"{model.id}-{number}", number + 1
-        distinct[name] = dataclasses.replace(model, id=name)
-    return list(distinct.values())

@@ -7,10 +7,9 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 
@@ -25,14 +24,8 @@ from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Row, RowLog
 from fa_hific_jax.models import padded_shape
 
-
-class Begun(NamedTuple):
-    """An image whose coding has begun."""
-
-    index: int  # in the source
-    original: Image
-    rows: Sequence[Row]  # of each point: they name the files to write, neither coded nor measured
-    coded: Sequence[workers.Coded]  # for each point
+Begun = tuple[int, Image, Sequence[workers.Coded]]
+"""Number of an image in the source, its pixels, and for each point what waits for its row."""
 
 
 @dataclasses.dataclass
@@ -51,45 +44,45 @@ class Loop:
     _canvases: points.Canvases = ()
     _compiled: set[tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=set)
 
-    def run(self, indexes: Sequence[int], say: Callable[[str], None]) -> None:
-        """Codes and measures the images with these indexes, and reports progress through `say`."""
+    def run(self, indexes: Sequence[int]) -> None:
+        """Codes and measures the images with these numbers; process 0 prints the progress."""
         images = {index: rows for index in indexes if (rows := self._rows_of(index))}
-        self.share.images = len(images)
         model = next(point.model.model for point in self.evaluation.points if point.model)
         self._canvases = model.plan([(rows[0].height, rows[0].width) for rows in images.values()])
-        finished = {i for i in images if all(map(self._is_measured, map(self._known, images[i])))}
-        progress = _progress(len(images), len(finished), say)
+        finished = {i for i in images if all(map(self._is_measured, images[i]))}
+        progress = _Progress(len(images), len(finished))
         jobs = self.evaluation.jobs
         # Number of images whose classical codecs have begun while this process measures another.
         ahead = 1 + 2 * jobs // len(self.evaluation.points) if jobs > 1 else 0
         with workers.pool(jobs) as begin:
             begun = (self._begin(index, rows, begin) for index, rows in images.items())
-            for image in _ahead(begun, ahead):
-                found = [self._finish(image, number) for number in range(len(image.rows))]
-                if image.index not in finished:
-                    progress(image.rows[0].image, found[0])
+            for index, original, coded in _ahead(begun, ahead):
+                pairs = enumerate(zip(images[index], coded, strict=True))
+                found = [self._finish(original, row, wait, (index, n)) for n, (row, wait) in pairs]
+                if index not in finished:
+                    progress.report(images[index][0].image, found[0])
 
     def _rows_of(self, index: int) -> list[Row]:
-        """Returns the rows of an image before it is coded, none if it cannot be read."""
+        """Returns rows of earlier runs, or rows to be coded; none if the image is unreadable."""
         source = self.evaluation.source
         try:
             original = source[index]
         except UserError as error:
             self.share.skipped.append({"image": source.names[index], "reason": str(error)})
             return []
-        sha256, name = files.sha256_of(original), source.names[index]
-        return [_uncoded(name, sha256, original.shape, point) for point in self.evaluation.points]
+        named = source.names[index], files.sha256_of(original), original.shape
+        return [self._known(_uncoded(*named, point)) for point in self.evaluation.points]
 
-    def _known(self, row: Row) -> Row | None:
+    def _known(self, row: Row) -> Row:
         """Returns the row of an earlier run, if its picture and its bits are still there."""
         found = self.log.get(row.key, self.features.measured_with)
         if found is None or files.key_of(self.out / found.file) != row.key:
-            return None
+            return row
         kept = not found.bits or files.read_npz(self.out / found.bits).get("key") == row.key
-        return found if kept else None
+        return found if kept else row
 
-    def _is_measured(self, row: Row | None) -> bool:
-        return row is not None and row.measured_with == self.features.measured_with
+    def _is_measured(self, row: Row) -> bool:
+        return row.measured_with == self.features.measured_with
 
     def _begin(self, index: int, rows: Sequence[Row], begin: workers.Begin) -> Begun:
         """Reads an image, and starts what classical codecs have to do with it."""
@@ -100,8 +93,8 @@ class Loop:
         self.features.of(file)
         coded: list[workers.Coded] = []
         for point, row in zip(self.evaluation.points, rows, strict=True):
-            if known := self._known(row):
-                coded.append(lambda known=known: known)
+            if row.measured_with:
+                coded.append(lambda row=row: row)
             elif point.model:
                 coded.append(cache(partial(self._code_with_model, point, row, original)))
             else:
@@ -111,7 +104,7 @@ class Loop:
                         target = coded[0]().bytes
                 arguments = (codec, point.quality, target, row, original, self.out)
                 coded.append(begin(workers.code_baseline, *arguments))
-        return Begun(index, original, rows, coded)
+        return index, original, coded
 
     def _code_with_model(self, point: Point, row: Row, original: Image) -> Row:
         """Codes twice if the program is new: compilation is not coding time."""
@@ -123,22 +116,23 @@ class Loop:
             points.code(point, row, original, self._canvases, self.out)
         return points.code(point, row, original, self._canvases, self.out)
 
-    def _finish(self, image: Begun, number: int) -> Row | None:
+    def _finish(
+        self, original: Image, row: Row, coded: workers.Coded, place: tuple[int, int]
+    ) -> Row | None:
         """Waits until an image is coded at a point, measures it, and logs the row."""
         interrupts.end_if_asked()
         try:
-            row = image.coded[number]()
-            if not self._is_measured(row):
-                row = self.log.add(self._measured(image.original, row))
+            found = coded()
+            if not self._is_measured(found):
+                found = self.log.add(self._measured(original, found))
         except Exception as error:
             if not isinstance(error, UserError) and not out_of_memory(error):
                 raise
-            row = image.rows[number]
             where = {"image": row.image, "codec": row.codec, "point": row.point}
             self.share.failed.append(where | {"reason": str(error).partition("\n")[0]})
             return None
-        self.share.keys.append((image.index, number, row.key))
-        return row
+        self.share.rows.append((*place, found.entry()))
+        return found
 
     def _measured(self, original: Image, row: Row) -> Row:
         decoded = files.read_png(self.out / row.file)
@@ -167,25 +161,27 @@ def _uncoded(image: str, sha256: str, shape: Sequence[int], point: Point) -> Row
     )
 
 
-def _progress(
-    count: int, finished: int, say: Callable[[str], None]
-) -> Callable[[str, Row | None], None]:
-    """Returns a function that reports an image and its first row, the speed and the time left."""
-    start, before = time.monotonic(), finished
-    if finished:
-        say(f"{finished} of {count} images are finished already")
+class _Progress:
+    """Prints each image with its first row, the speed and the time left."""
 
-    def report(image: str, row: Row | None) -> None:
-        nonlocal finished
-        finished += 1
-        rate = (finished - before) / (time.monotonic() - start)
+    def __init__(self, count: int, finished: int):
+        self._start, self._count, self._before, self._done = time.monotonic(), count, finished, 0
+        if finished:
+            _say(f"{finished} of {count} images are finished already")
+
+    def report(self, image: str, row: Row | None) -> None:
+        self._done += 1
+        rate, done = self._done / (time.monotonic() - self._start), self._before + self._done
         text = f"{row.codec} {row.bpp:.3f} bpp" if row else "nothing"
         if row and (psnr := row.values.get("psnr")) is not None:
             text += f"  {psnr:.2f} dB"
-        text += f"  {60 * rate:.1f} images/min  {(count - finished) / rate:.0f} s left"
-        say(f"image {finished}/{count}  {image}  {text}")
+        text += f"  {60 * rate:.1f} images/min  {(self._count - done) / rate:.0f} s left"
+        _say(f"image {done}/{self._count}  {image}  {text}")
 
-    return report
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)
 
 
 def _ahead(images: Iterable[Begun], count: int) -> Iterator[Begun]:

@@ -10,7 +10,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -25,9 +27,8 @@ FOLDER = "shares"
 class Share:
     """Work of one process."""
 
-    images: int = 0  # number of images that could be read
-    # (number of the image, number of the point, key of the row in the log)
-    keys: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)
+    # (number of the image, number of the point, entry of "rows" in the results)
+    rows: list[tuple[int, int, dict[str, Any]]] = dataclasses.field(default_factory=list)
     # {"image", "reason"} of images that cannot be read
     skipped: list[dict[str, str]] = dataclasses.field(default_factory=list)
     # {"image", "codec", "point", "reason"} of what one codec could not do
@@ -35,43 +36,38 @@ class Share:
 
 
 @contextmanager
-def own_share(out: Path) -> Iterator[Share]:
-    """Yields an empty share, and gives it, or a UserError raised within, to process 0."""
-    share = Share()
-    if jax.process_count() == 1:
-        yield share
-        return
-    path = _path(out, jax.process_index())
-    path.unlink(missing_ok=True)
-    multihost_utils.sync_global_devices("evaluation: shares of earlier runs are gone")
+def shared(out: Path) -> Iterator[Share]:
+    """Yields an empty share; after the block, that of process 0 holds those of all, rows in order.
+
+    Raises:
+      UserError: in process 0, if the block of another process raised one.
+    """
+    share, process, count = Share(), jax.process_index(), jax.process_count()
+    path = out / FOLDER / f"{process}.json"
+    if count > 1:
+        path.unlink(missing_ok=True)
+        multihost_utils.sync_global_devices("evaluation: shares of earlier runs are gone")
     try:
         yield share
     except UserError as error:
-        write_json(path, {"error": str(error)})
+        if process:
+            write_json(path, {"error": str(error)})
         raise
-    write_json(path, dataclasses.asdict(share))
-
-
-def gather(out: Path, merged: Share) -> Share:
-    """Waits for the other processes and adds their shares to that of process 0, keys in order.
-
-    Raises:
-      UserError: another process ended with one.
-    """
-    for process in range(1, jax.process_count()):
-        while not _path(out, process).exists():
-            time.sleep(0.2)
-        found = json.loads(_path(out, process).read_bytes())
-        if "error" in found:
-            raise UserError(f"process {process} of the evaluation ended: {found['error']}")
-        merged.images += found["images"]
-        merged.keys += map(tuple, found["keys"])
-        merged.skipped += found["skipped"]
-        merged.failed += found["failed"]
+    if process:
+        write_json(path, vars(share))
+        return
+    for other in range(1, count):
+        _add(share, path.with_name(f"{other}.json"))
     shutil.rmtree(out / FOLDER, ignore_errors=True)
-    merged.keys.sort()
-    return merged
+    share.rows.sort(key=itemgetter(0, 1))
 
 
-def _path(out: Path, process: int) -> Path:
-    return out / FOLDER / f"{process}.json"
+def _add(share: Share, path: Path) -> None:
+    """Waits for the file of another process, and adds its share."""
+    while not path.exists():
+        time.sleep(0.2)
+    found = json.loads(path.read_bytes())
+    if "error" in found:
+        raise UserError(f"process {path.stem} of the evaluation ended: {found['error']}")
+    for name, mine in vars(share).items():
+        mine += found[name]

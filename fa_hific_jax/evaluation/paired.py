@@ -6,7 +6,7 @@ Images are drawn with replacement, the same ones for both codecs, and curves are
 over the drawn images.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,6 @@ MAX_FAILED = 0.05
 """Largest share of resamples without a number for which there is an interval."""
 TOLERANCE = 0.05
 """Two rates count as equal if the larger is at most this share above the smaller."""
-
-Grid = tuple[Float[np.ndarray, "points images"], Float[np.ndarray, "points images"]]
 
 
 class Interval(NamedTuple):
@@ -67,14 +65,33 @@ def bootstrap(
       seed, resamples: seed and number of the draws.
     """
     tables = [_table(rows, metric, better) for rows in (rows_a, rows_b)]
-    images = sorted(set.intersection(*({image for image, _ in table} for table in tables)))
-    grids = [_grid(table, images) for table in tables]
+    images = sorted(set.intersection(*({i for of in t.values() for i in of} for t in tables)))
+    grids = []
+    for table in tables:
+        whole = [of for of in table.values() if of.keys() >= set(images)]
+        grid = np.array([[of[image] for image in images] for of in whole], np.float64)
+        grids.append(grid.reshape(len(whole), len(images), 2))
 
     def of(chosen: np.ndarray) -> Delta:
-        means = ([each[:, chosen].mean(axis=1) for each in grid] for grid in grids)
+        means = ([grid[..., i][:, chosen].mean(axis=1) for i in (0, 1)] for grid in grids)
         return statistic(*(of_arrays(bpp, values, better) for bpp, values in means))
 
     return _interval(of, len(images), seed, resamples)
+
+
+def _table(
+    rows: Iterable[Row], metric: str, better: str
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Returns bpp and value by point and image; a signed error counts by its absolute value."""
+    rows = list(rows)
+    if len({row["codec"] for row in rows}) > 1:
+        raise ValueError("rows of several codecs do not make one curve")
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if (value := row["values"].get(metric)) is not None:
+            value = abs(value) if better == "zero" else value
+            found.setdefault(row["point"], {})[row["image"]] = (row["bpp"], value)
+    return found
 
 
 def _interval(
@@ -95,29 +112,6 @@ def _interval(
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(found, [tail, 1 - tail]).tolist()
     return Interval(whole.value, low, high, count)
-
-
-def _table(
-    rows: Iterable[Row], metric: str, better: str
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """Returns bpp and value by (image, point); a signed error counts by its absolute value."""
-    rows = list(rows)
-    if len({row["codec"] for row in rows}) > 1:
-        raise ValueError("rows of several codecs do not make one curve")
-    return {
-        (row["image"], row["point"]): (row["bpp"], abs(value) if better == "zero" else value)
-        for row in rows
-        if (value := row["values"].get(metric)) is not None
-    }
-
-
-def _grid(table: Mapping[tuple[str, str], tuple[float, float]], images: list[str]) -> Grid:
-    """Returns bpp and values by point and image, of the points that all images have."""
-    names = dict.fromkeys(point for _, point in table)
-    points = [point for point in names if all((image, point) in table for image in images)]
-    both = np.array([[table[image, point] for image in images] for point in points])
-    both = both.reshape(len(points), len(images), 2)
-    return both[..., 0], both[..., 1]
 
 
 class Match(NamedTuple):
@@ -156,14 +150,18 @@ def matched_rate(
     nearest ends are compared if they count as equal (`TOLERANCE`), and otherwise nothing is.
     """
     of_a, of_b = (by_image(rows, metric, better) for rows in (rows_a, rows_b))
-    images = sorted(of_a.keys() | of_b.keys())
-    matches = {image: _match(image, of_a.get(image), of_b.get(image)) for image in images}
-    found = tuple(match for match in matches.values() if isinstance(match, Match))
-    reasons = {image: match for image, match in matches.items() if isinstance(match, str)}
+    found: list[Match] = []
+    reasons: dict[str, str] = {}
+    for image in sorted(of_a.keys() | of_b.keys()):
+        match = _match(image, of_a.get(image), of_b.get(image))
+        if isinstance(match, Match):
+            found.append(match)
+        else:
+            reasons[image] = match
     wins = {name: sum(match.winner == name for match in found) for name in ("a", "b", "tie")}
     differences = np.array([match.difference for match in found])
     mean = mean_interval(differences, seed=seed, resamples=resamples)
-    return Matched(found, mean, wins, reasons)
+    return Matched(tuple(found), mean, wins, reasons)
 
 
 def _match(image: str, a: Curve | None, b: Curve | None) -> Match | str:

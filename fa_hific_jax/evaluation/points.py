@@ -1,6 +1,7 @@
 """Points of an evaluation: every codec with each of its settings; how a model codes an image."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,13 +68,14 @@ def of_model(
 
     () asks for `RATES` and for full detail.
     """
+    found = []
     rates = (qualities or RATES) if model.model.config.qualities else (None,)
     shares = details if details and model.model.config.fcm_width else (None,)
-    return [
-        Point(model.id, _name(q, detail), model.fingerprint, model, q, detail)
-        for q in rates
-        for detail in shares
-    ]
+    for q, detail in itertools.product(rates, shares):
+        parts = (("q", q), ("detail", detail))
+        name = ",".join(f"{name}={value:g}" for name, value in parts if value is not None)
+        found.append(Point(model.id, name, model.fingerprint, model, q, detail))
+    return found
 
 
 def of_baseline(
@@ -109,8 +111,3 @@ def of_baseline(
         entries[same] = about | {"label": f"{codec.label} at the size of {first.codec}"}
         found.insert(0, Point(same, "", identity + first.fingerprint + first.name))
     return entries, [] if missing else found
-
-
-def _name(quality: float | None, detail: float | None) -> str:
-    parts = (("q", quality), ("detail", detail))
-    return ",".join(f"{name}={value:g}" for name, value in parts if value is not None)

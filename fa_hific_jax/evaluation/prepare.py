@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fa_hific_jax import metrics
-from fa_hific_jax.data.sources import Source, open_source
+from fa_hific_jax.data.sources import Source, open_source, unique
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, evaluated_models, points
 from fa_hific_jax.metrics import Weights
@@ -70,7 +70,8 @@ def prepare(request: Request) -> Evaluation:
     config = build(EvaluationConfig, "evaluation", {**stored, **request.evaluation})
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
-    models = evaluated_models.with_distinct_ids(models, [*baselines.available(), "original"])
+    ids = unique((model.id for model in models), taken=[*baselines.available(), "original"])
+    models = [dataclasses.replace(model, id=name) for model, name in zip(models, ids, strict=True)]
     if request.qualities and not any(model.model.config.qualities for model in models):
         raise UserError("--quality: none of the models has a variable rate: leave it out")
     if request.details and not any(model.model.config.fcm_width for model in models):

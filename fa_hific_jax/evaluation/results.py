@@ -134,9 +134,9 @@ def summary_csv(results: Results) -> str:
     """
     of_sets = list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
     columns = [*COSTS, *dict.fromkeys(name for mean in results["means"] for name in mean["values"])]
+    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
     writer.writerow(["codec", "point", "images", *pairs, *of_sets])
     for mean in flat_means(results):
         pairs = [cell for n in columns for cell in (mean.get(n), mean["measured"].get(n, 0))]
@@ -149,16 +149,26 @@ def format_table(results: Results) -> str:
     (described, names), means = columns(results), flat_means(results)
     lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
     for mean in means:
-        cells = [_cell(mean, name, described[name]["decimals"]) for name in names]
+        cells = [_cell(described, mean, name) for name in names]
         lines.append([*point_of(mean), str(mean["images"]), *cells])
-    return "\n".join(["mean over images", aligned(lines)])
+    return f"mean over images\n{aligned(lines)}"
 
 
 def columns(results: Results) -> tuple[dict[str, Any], list[str]]:
     """Returns (descriptions by name, names of the numbers in the table, in its order)."""
-    means = flat_means(results)
-    names = [*_RATES, *(n for n in _TERMINAL if any(_is_there(mean, n) for mean in means))]
-    return _RATES | results["metrics"], names
+    described, means = _RATES | results["metrics"], flat_means(results)
+
+    def is_there(name: str) -> bool:
+        return name in described and any(_cell(described, mean, name) != "-" for mean in means)
+
+    return described, [*_RATES, *filter(is_there, _TERMINAL)]
+
+
+def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> str:
+    measured = mean["measured"].get(name, 0)
+    if 0 < measured < mean["images"]:
+        return f"{measured} of {mean['images']}"
+    return number(mean.get(name), described[name]["decimals"])
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -166,9 +176,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            [*map(str.ljust, line[:2], widths[:2]), *map(str.rjust, line[2:], widths[2:])]
+            [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
         ).rstrip()
-        for line in lines
+        for cells in lines
     )
 
 
@@ -182,6 +192,11 @@ def value_of(entry: Mapping[str, Any], name: str) -> float | None:
     return entry[name] if name in COSTS else entry["values"].get(name)
 
 
+def number(value: float | None, decimals: int, missing: str = "-") -> str:
+    """Returns a number as text."""
+    return missing if value is None else f"{value:.{decimals}f}"
+
+
 def notes(results: Results) -> list[str]:
     """Returns a sentence for everything that was skipped or was not measured for all images."""
     metrics, meta, rows = results["metrics"], results["meta"], results["rows"]
@@ -191,7 +206,7 @@ def notes(results: Results) -> list[str]:
         called = labels.get(entry["metric"], entry["metric"])
         reasons[called] = reasons.get(called) or entry["not_measured"]
     reasons |= {about["label"]: about.get("not_measured") for about in results["codecs"].values()}
-    by_reason = grouped(filter(reasons.get, reasons), lambda called: reasons[called])
+    by_reason = grouped(filter(reasons.get, reasons), reasons.get)
     found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in by_reason.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
     for e in meta.get("failed", ()):
@@ -207,20 +222,3 @@ def notes(results: Results) -> list[str]:
         f"{called}: not measured for {count} of {len(rows)} rows: {reason}"
         for (called, reason), count in partly.items()
     ]
-
-
-def number(value: float | None, decimals: int, missing: str = "-") -> str:
-    """Returns a number as text."""
-    return missing if value is None else f"{value:.{decimals}f}"
-
-
-def _is_there(mean: Mapping[str, Any], name: str) -> bool:
-    return mean.get(name) is not None or bool(mean["measured"].get(name))
-
-
-def _cell(mean: Mapping[str, Any], name: str, decimals: int) -> str:
-    """Returns a flat mean as text: "5 of 6" where only some of the images were measured."""
-    measured = mean["measured"].get(name, 0)
-    if 0 < measured < mean["images"]:
-        return f"{measured} of {mean['images']}"
-    return number(mean.get(name), decimals)

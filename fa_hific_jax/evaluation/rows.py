@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
-import os
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,11 @@ class Row:
         times = {"seconds_encode": seconds[0], "seconds_decode": seconds[1]}
         return dataclasses.replace(self, bytes=size, bpp=bpp, **times, **fields)
 
+    def entry(self) -> dict[str, Any]:
+        """Returns what results.json holds of the row: all but the two hashes for resuming."""
+        fields = plain(dataclasses.asdict(self))
+        return {name: v for name, v in fields.items() if name not in ("key", "measured_with")}
+
 
 class RowLog:
     """The finished rows in a folder: those of every process, of this run and of earlier runs.
@@ -60,13 +64,14 @@ class RowLog:
 
     def __init__(self, folder: Path, process: int = 0):
         self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
-        self._coded: dict[str, Row] = {}
-        self._measured: dict[tuple[str, str], Row] = {}
-        self._read: dict[Path, int] = {}  # number of bytes already read from each file
+        self._rows: defaultdict[str, dict[str, Row]] = defaultdict(dict)  # by key, then by metrics
+        self._read: Counter[Path] = Counter()  # number of bytes already read from each file
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _cut_half_line(self._path)
-            self._file = self._path.open("ab", buffering=0)
+            with self._path.open("a+b") as file:
+                file.seek(0)
+                # A process killed while writing leaves an incomplete last line behind.
+                file.truncate(file.read().rfind(b"\n") + 1)
         except OSError as error:
             raise UserError(
                 f"{folder} cannot hold results ({error.strerror}): name another folder with --out"
@@ -75,7 +80,8 @@ class RowLog:
     def get(self, key: str, measured_with: str) -> Row | None:
         """Returns the row of a key: one with these metrics, otherwise one with other metrics."""
         self._read_new_lines()
-        return self._measured.get((key, measured_with)) or self._coded.get(key)
+        found = self._rows[key]
+        return found.get(measured_with) or next(reversed(found.values()), None)
 
     def add(self, row: Row) -> Row:
         """Appends a row that survives the end of the process, and returns it.
@@ -88,41 +94,25 @@ class RowLog:
         line = json.dumps(plain(dataclasses.asdict(row)), allow_nan=False).encode() + b"\n"
         try:
             # One write to a file opened for appending: lines of two processes do not mix.
-            if self._file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with self._path.open("ab", buffering=len(line) + 1) as file:
+                file.write(line)
         except OSError as error:
             raise UserError(
                 f"{self._path} cannot be written ({error.strerror}): free some space, then give "
                 "the same command again to resume"
             ) from error
-        self._know(row)
         return row
-
-    def close(self) -> None:
-        self._file.close()
 
     def _read_new_lines(self) -> None:
         for path in sorted(self._path.parent.glob("rows*.jsonl")):
-            known = self._read.get(path, 0)
             with path.open("rb") as file:
-                file.seek(known)
+                file.seek(self._read[path])
                 data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
-            self._read[path] = known + len(whole)
+            self._read[path] += len(whole)
             for line in whole.splitlines():
                 with contextlib.suppress(ValueError, TypeError):
                     fields = json.loads(line)
                     if len(fields) == len(dataclasses.fields(Row)):
-                        self._know(Row(**fields))
-
-    def _know(self, row: Row) -> None:
-        self._coded[row.key] = self._measured[row.key, row.measured_with] = row
-
-
-def _cut_half_line(path: Path) -> None:
-    """Removes an incomplete last line, which a process killed while writing leaves behind."""
-    if path.exists():
-        with path.open("rb+") as file:
-            data = file.read()
-            if not data.endswith(b"\n"):
-                file.truncate(data.rfind(b"\n") + 1)
+                        row = Row(**fields)
+                        self._rows[row.key][row.measured_with] = row

@@ -6,10 +6,7 @@ from typing import Any
 
 import jax
 
-try:
-    from jax import enable_x64
-except ImportError:  # Before JAX 0.8.
-    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+from fa_hific_jax.ops import enable_x64
 
 
 @contextlib.contextmanager

@@ -90,16 +90,25 @@ def _programs(settings: Settings, mesh: Mesh) -> _Programs:
     lpips_params = jax.tree.map(
         lambda leaf: jax.device_put(np.asarray(leaf), everywhere), _load_lpips(settings.loss)
     )
-    init_key, noise_key = _keys(settings.train.seed, everywhere)
+    keys = jax.jit(
+        lambda: tuple(jax.random.split(jax.random.key(settings.train.seed))),
+        out_shardings=everywhere,
+    )
+    init_key, noise_key = keys()
     shapes = jax.eval_shape(functools.partial(create, settings), init_key)
-    placement = sharding.of_state(shapes, mesh)
-    compiled = _compiled(settings, mesh, placement)
+    placement, rows = sharding.of_state(shapes, mesh), sharding.split(mesh)
+    compiled = jax.jit(
+        functools.partial(train_step, settings=settings),
+        in_shardings=(placement, rows, everywhere, everywhere),
+        out_shardings=(placement, everywhere),
+        donate_argnums=0,
+    )
     return _Programs(
         step=lambda state, images: compiled(state, images, noise_key, lpips_params),
         gather=sharding.gather(mesh),
         validate=validator(settings, lpips_params) if settings.train.evaluate_every else None,
         placement=placement,
-        rows=sharding.split(mesh),
+        rows=rows,
         init_key=init_key,
     )
 
@@ -142,7 +151,7 @@ def _steps(run: _Run, state: TrainState, first: int) -> TrainState:
     The next batch is read and sent to the devices while they compute the step before it. Metrics
     are fetched for reports alone.
     """
-    config = run.settings.train
+    config, validate = run.settings.train, run.programs.validate
     progress = Progress(first, config.steps, config.batch_size)
     timer = CheckpointTimer(config)
     pending: list[Metrics] = []
@@ -159,12 +168,12 @@ def _steps(run: _Run, state: TrainState, first: int) -> TrainState:
             batch, images = _fetch(run, progress, pending)
             jax.block_until_ready(pending[-2:-1])  # Else batches would queue up on the device.
         saving = timer.due(step) or last
-        validating = bool(config.evaluate_every) and (last or step % config.evaluate_every == 0)
+        validating = validate and (last or step % config.evaluate_every == 0)
         if saving or validating or step % config.log_every == 0:
             means = check_and_average(pending, step, config.max_nonfinite)
             pending.clear()
-            if validating:
-                means |= _validated(run, state)
+            if validate and validating:
+                means |= validate(run.programs.gather(state))
             _report(run, step, means | progress.measure(step), progress)
             if saving:
                 scores = {name: means[name] for name in (config.keep_best,) if name in means}
@@ -179,13 +188,12 @@ def _steps(run: _Run, state: TrainState, first: int) -> TrainState:
 
 def _fetch(run: _Run, progress: Progress, pending: list[Metrics]) -> tuple[np.ndarray, jax.Array]:
     """Returns this process's part of the next batch, and the whole batch on all devices."""
-    batch = progress.fetch(lambda: next(run.batches), idle=lambda: _ready(pending[-1:]))
+
+    def idle() -> bool:
+        return all(leaf.is_ready() for leaf in jax.tree.leaves(pending[-1:]))
+
+    batch = progress.fetch(lambda: next(run.batches), idle)
     return batch, jax.make_array_from_process_local_data(run.programs.rows, batch)
-
-
-def _validated(run: _Run, state: TrainState) -> dict[str, float]:
-    validate = run.programs.validate
-    return validate(run.programs.gather(state)) if validate else {}
 
 
 def _report(run: _Run, step: int, means: dict[str, float], progress: Progress) -> None:
@@ -202,33 +210,6 @@ def _summarize(run: _Run, state: TrainState, step: int, batch: np.ndarray) -> No
     gathered = run.programs.gather(state)
     if leads():
         run.logs.images(step, example_images(gathered, batch, run.settings))
-
-
-def _compiled(
-    settings: Settings, mesh: Mesh, placement: Any
-) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns the training step over all devices, which donates its state."""
-    everywhere, rows = sharding.replicated(mesh), sharding.split(mesh)
-    return jax.jit(
-        functools.partial(train_step, settings=settings),
-        in_shardings=(placement, rows, everywhere, everywhere),
-        out_shardings=(placement, everywhere),
-        donate_argnums=0,
-    )
-
-
-def _keys(seed: int, everywhere: Sharding) -> tuple[Key, Key]:
-    """Returns the keys of the parameters and of the noise, on all devices."""
-
-    def split() -> tuple[Key, Key]:
-        init_key, noise_key = jax.random.split(jax.random.key(seed))
-        return init_key, noise_key
-
-    return jax.jit(split, out_shardings=everywhere)()
-
-
-def _ready(metrics: list[Metrics]) -> bool:
-    return all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
 
 
 def _load_lpips(config: LossConfig) -> LpipsParams | None:

@@ -73,8 +73,7 @@ def radial_picture(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.nda
 
 @functools.partial(jax.jit, static_argnums=0)
 def _reconstruct(config, params, x):
-    x_hat = autoencoder.forward(config, params, x).x_hat
-    return ops.round_half_up(jnp.clip(x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+    return ops.to_8_bits(autoencoder.forward(config, params, x).x_hat)
 
 
 def _height(level):

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.metrics import psnr
 from fa_hific_jax.models import autoencoder
-from fa_hific_jax.ops import round_half_up
+from fa_hific_jax.ops import to_8_bits
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.training.ema import ema_autoencoder
 from fa_hific_jax.training.state import TrainState
@@ -48,9 +48,8 @@ def validator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
         x = images.astype(jnp.float32) / 255.0
         params = ema_autoencoder(state)
         outputs = autoencoder.forward(settings.model, params, x, None, quality)
-        decoded = round_half_up(jnp.clip(outputs.x_hat, 0.0, 1.0) * 255.0).astype(jnp.uint8)
         _, metrics = train_step(state, images, key, lpips_params, settings=alone)
-        return decoded[0], outputs.rates.rounded[0], metrics["loss"]
+        return to_8_bits(outputs.x_hat)[0], outputs.rates.rounded[0], metrics["loss"]
 
     def validate(state: TrainState) -> dict[str, float]:
         here = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, lpips_params))

@@ -146,11 +146,9 @@ def _columns(results: Results) -> dict[Column, Callable[[Mean], tuple[str, str |
         if any(row["values"].get(metric) is not None for row in results["rows"]):
             cell = partial(_mean_cell, results, metric, about["decimals"])
             columns[Column(about["label"], direction(about))] = cell
-    measured = res.grouped(
-        (entry for entry in results["sets"] if entry["value"] is not None),
-        lambda entry: (entry["metric"], protocol_text(entry["protocol"])),
-    )
-    for (metric, protocol), entries in measured.items():
+    there = (entry for entry in results["sets"] if entry["value"] is not None)
+    by_column = res.grouped(there, lambda e: (e["metric"], protocol_text(e["protocol"])))
+    for (metric, protocol), entries in by_column.items():
         about = described(results, metric)
         # An entry without a number may lack the protocol: it stands in every column of its metric.
         lacking = [e for e in results["sets"] if e["metric"] == metric and e["value"] is None]

@@ -46,8 +46,8 @@ def hurried(monkeypatch):
 
 
 def written_by(workdir, **changes) -> str:
-    """Leaves the lock of a process that has ended and differed from this one in some respect."""
-    text = dataclasses.replace(holder.this_process(), **changes).text(flocked=True)
+    """Leaves the lock of a process that differs from this one in some respect."""
+    text = dataclasses.replace(holder.this_process(), **changes).text()
     (workdir / lock.FILE).write_text(text)
     return text
 
@@ -102,6 +102,11 @@ def test_killed_process_is_known_at_once_and_a_running_one_too(
     assert took_after(workdir) < 3  # although nobody has asked for the exit code yet
     assert "ended without releasing" in capsys.readouterr().err
     process.communicate()
+
+
+def test_number_of_a_process_that_is_used_again_is_not_the_old_process(workdir):
+    written_by(workdir, started="1")
+    assert took_after(workdir) < 1
 
 
 @pytest.mark.parametrize("content", ["", '{"token": "a"', '{"token": "a"}', "[]"])
@@ -159,7 +164,7 @@ def test_lock_that_somebody_removed_is_made_again(workdir):
 
 
 def test_of_many_that_find_a_stale_lock_one_takes_it(workdir):
-    written_by(workdir)
+    written_by(workdir, started="1")
     taken, refused = [], []
     gate = threading.Barrier(8)
 
@@ -184,7 +189,7 @@ def test_of_many_that_find_a_stale_lock_one_takes_it(workdir):
 
 
 def test_left_over_of_a_process_killed_while_it_took_over_keeps_nobody_out(workdir, hurried):
-    written_by(workdir)
+    written_by(workdir, started="1")
     (workdir / f"{lock.FILE}.new").write_text("")
     assert took_after(workdir) > lock.SILENCE * 0.9
 

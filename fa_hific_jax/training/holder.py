@@ -7,14 +7,14 @@ import json
 import os
 import platform
 import secrets
-from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
     """The process that holds a lock, as the lock file describes it.
 
-    `boot` identifies the running kernel, which all containers of a machine share. `flocked` says
+    `boot` identifies the running kernel, which all containers of a machine share. `started` is the
+    start time of the process, which tells it from a later one with the same number. `flocked` says
     that the process keeps a flock on the lock file, which ends with it.
     """
 
@@ -23,13 +23,15 @@ class Holder:
     pid: int
     since: str
     boot: str
+    pid_namespace: str
+    started: str
     flocked: bool = False
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     def text(self, flocked: bool = False) -> str:
-        """Returns the content of the lock file."""
+        """Contents of the lock file."""
         return json.dumps(dataclasses.asdict(self) | {"flocked": flocked})
 
 
@@ -40,7 +42,9 @@ def this_process() -> Holder:
         host=platform.node(),
         pid=os.getpid(),
         since=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
-        boot=_boot(),
+        boot=_contents("/proc/sys/kernel/random/boot_id") or platform.node(),
+        pid_namespace=_pid_namespace(),
+        started=_start_time(os.getpid()),
     )
 
 
@@ -53,20 +57,22 @@ def parse(text: str) -> Holder | None:
 
 
 def runs_here(holder: Holder, lock_file: str) -> bool | None:
-    """Returns True if the holder runs on this machine, None where this process cannot tell.
+    """Returns whether the holder runs on this machine, None where this process cannot tell.
 
-    A flock reaches across the containers of a machine.
+    Processes of other containers are invisible, but a flock reaches across containers. A flock that
+    is held although the process has ended may belong to a child that inherited it: None.
     """
-    if holder.boot != _boot() or not holder.flocked:
+    me = this_process()
+    if holder.boot != me.boot:
         return None
-    try:
-        file = os.open(lock_file, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        return not flock(file)
-    finally:
-        os.close(file)
+    visible = bool(holder.started) and holder.pid_namespace == me.pid_namespace
+    if visible and _start_time(holder.pid) == holder.started:
+        return True
+    if not holder.flocked:
+        return False if visible else None
+    if _flock_is_free(lock_file):
+        return False
+    return None if visible else True
 
 
 def flock(file: int) -> bool:
@@ -78,8 +84,34 @@ def flock(file: int) -> bool:
     return True
 
 
-def _boot() -> str:
+def _flock_is_free(path: str) -> bool:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        file = os.open(path, os.O_RDWR)
     except OSError:
-        return platform.node()
+        return False
+    try:
+        return flock(file)
+    finally:
+        os.close(file)
+
+
+def _start_time(pid: int) -> str:
+    """Returns the start time of a process in ticks since the boot, "" where it has ended."""
+    state, *fields = _contents(f"/proc/{pid}/stat").rpartition(")")[2].split() or [""]
+    ended = state in ("", "Z", "X")  # "Z": killed, but its parent has not asked for the exit code
+    return "" if ended else fields[18]
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _contents(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""

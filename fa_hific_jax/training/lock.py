@@ -3,7 +3,7 @@
 Two runs in one folder would delete each other's unfinished checkpoints. `workdir/trainer.lock`
 names the process that trains there, and a thread of that process renews the file's modification
 time. A lock whose holder has ended is taken over: at once where the holder ran on this machine, in
-whatever container, and held a flock, and otherwise after some minutes without a renewal. Clocks of
+whatever container, and after some minutes without a renewal where it ran elsewhere. Clocks of
 different machines are never compared.
 
 In a bucket (gs://) no file can be created exclusively. There the process that writes last wins, and

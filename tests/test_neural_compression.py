@@ -15,14 +15,14 @@ from PIL import Image
 
 from fa_hific_jax import ops
 from fa_hific_jax.cli.main import main
-from fa_hific_jax.codec import coding
+from fa_hific_jax.codec import coding, float_model
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
 from fa_hific_jax.convert import neural_compression
 from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
 from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources
 from fa_hific_jax.entropy import factorized, tables
-from fa_hific_jax.entropy.gaussian import SCALE_TABLE
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import MEDIAN
 from fa_hific_jax.models.autoencoder import ModelConfig, bind, forward, init_parameters
@@ -199,7 +199,7 @@ def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(
 ):
     hyperprior = dict(small.autoencoder["hyperprior"])
     hyperprior[MEDIAN] = factor * hyperprior[MEDIAN]
-    entropy = coding.entropy_model(small.model, hyperprior)
+    entropy = float_model.entropy_model(small.model, hyperprior)
     z = np.random.default_rng(1).integers(-4, 5, (3, 4, CONFIG.hyper_channels)).astype(np.int32)
     changed = small._replace(autoencoder=small.autoencoder | {"hyperprior": hyperprior})
     mean, scale = synthesis_of(changed, z)
@@ -209,7 +209,7 @@ def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(
     expected = tables.scale_indexes(scale.astype(np.float32), SCALE_TABLE)
     assert np.mean(rows != expected) < 0.02 and np.max(np.abs(rows - expected.astype(int))) <= 1
     # The medians matter, and most where not all of a kernel lies inside.
-    without = coding.entropy_model(small.model, hyperprior | {MEDIAN: 0 * hyperprior[MEDIAN]})
+    without = float_model.entropy_model(small.model, hyperprior | {MEDIAN: 0 * hyperprior[MEDIAN]})
     moved = np.abs(coding.integer_synthesis.parameters(without.synthesis, z)[0] - mean)
     assert np.max(moved[0]) > 0.05 and np.max(moved[5]) > 0.05
 
@@ -219,8 +219,8 @@ def test_the_two_constant_channels_cost_no_precision(small):
     # the float kernels add to half a unit of the last place.
     hyperprior = small.autoencoder["hyperprior"]
     medians = np.asarray(hyperprior[MEDIAN], np.float64)
-    synthesis = coding.entropy_model(small.model, hyperprior).synthesis
-    zero = coding.entropy_model(
+    synthesis = float_model.entropy_model(small.model, hyperprior).synthesis
+    zero = float_model.entropy_model(
         small.model, hyperprior | {MEDIAN: 0 * hyperprior[MEDIAN]}
     ).synthesis
     channels = CONFIG.hyper_channels
@@ -290,7 +290,7 @@ def test_a_file_has_the_estimated_size_and_decodes_alike_in_tiles(small, small_m
     assert small_model.compress(image, mode="exact") == data
     (quantized,) = small_model.quantize([image])
     assert np.std(quantized.z) > 0.7 and np.std(quantized.y) > 0.7
-    estimated = coding.estimated_bits(small.model, small.autoencoder, quantized) / 8
+    estimated = float_model.estimated_bits(small.model, small.autoencoder, quantized) / 8
     assert len(data) <= 1.003 * estimated + 64
     whole, tiled = (small_model.decompress(data, mode=mode) for mode in ("whole", "exact"))
     assert np.max(np.abs(whole.astype(int) - tiled)) <= 1
@@ -313,7 +313,7 @@ def test_the_commands_lead_from_a_checkpoint_to_a_decoded_image(small, tmp_path,
     decoded = np.asarray(Image.open(tmp_path / "b.png"))
     np.testing.assert_array_equal(decoded, loaded.decompress(file.read_bytes()))
     (quantized,) = loaded.quantize([image])
-    estimated = coding.estimated_bits(small.model, small.autoencoder, quantized) / 8
+    estimated = float_model.estimated_bits(small.model, small.autoencoder, quantized) / 8
     assert file.stat().st_size <= 1.003 * estimated + 64
 
 

@@ -46,7 +46,10 @@ def exported(model, folder):
     return [runtime.InferenceSession(str(name)) for name in names]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if "FCM" in name else pytest.mark.long) for name in MODELS],
+)
 def test_both_networks_compute_what_jax_computes_at_every_size(name, tmp_path):
     model = MODELS[name]()
     encoder, decoder = exported(model, tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime 1.12 and later
 
@@ -37,6 +37,9 @@ _SAME = {
 
 Value = np.ndarray | str
 """A constant, or the name of what an ONNX operation returns."""
+
+Equation = Any
+"""An operation in a trace (`jax.extend.core.JaxprEqn`); the types of JAX omit shape and dtype."""
 
 Specs = dict[str, jax.ShapeDtypeStruct]
 
@@ -67,15 +70,15 @@ def onnx_model(
     for name, value in zip(names, _run(graph, traces, list(specs)), strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
     outputs = zip(names, traces[0].out_avals, strict=True)
-    declared = [
+    given, returned = (
         [
             helper.make_tensor_value_info(name, _type(spec.dtype), _open(spec.shape))
             for name, spec in pairs
         ]
         for pairs in (specs.items(), outputs)
-    ]
+    )
     nodes, constants = graph.used(names)
-    content = helper.make_graph(nodes, "fa_hific", *declared, constants)
+    content = helper.make_graph(nodes, "fa_hific", given, returned, constants)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION)
     helper.set_model_props(model, dict(metadata))
@@ -115,7 +118,7 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def numbers(self, traced: Sequence[Sequence[int]]) -> Value:
+    def numbers(self, traced: Sequence[Any]) -> Value:
         """Returns a vector of integers from its values in the traces."""
         base, taller, wider, check = (np.asarray(values, np.int64) for values in traced)
         slopes = np.stack([taller - base, wider - base], axis=-1)
@@ -142,8 +145,10 @@ def _run(graph: _Graph, traces: Sequence[ClosedJaxpr], arguments: Sequence[Value
     values: dict[Any, Value] = dict(zip(jaxpr.invars, arguments, strict=True))
     values |= {v: np.asarray(c) for v, c in zip(jaxpr.constvars, traces[0].consts, strict=True)}
 
-    def read(atom) -> Value:
-        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+    def read(atom: Any) -> Value:
+        if not isinstance(atom, Literal):
+            return values[atom]
+        return np.asarray(atom.val, np.dtype(getattr(atom.aval, "dtype", None)))
 
     for equations in zip(*(trace.jaxpr.eqns for trace in traces), strict=True):
         inputs = [read(atom) for atom in equations[0].invars]
@@ -151,7 +156,7 @@ def _run(graph: _Graph, traces: Sequence[ClosedJaxpr], arguments: Sequence[Value
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _outputs(graph: _Graph, equations: Sequence[JaxprEqn], inputs: list[Value]) -> list[Value]:
+def _outputs(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) -> list[Value]:
     """Returns the outputs of an equation, given in each trace: computed, or added to the graph."""
     primitive, params = equations[0].primitive, equations[0].params
     if primitive.name == "platform_index":
@@ -168,7 +173,7 @@ def _outputs(graph: _Graph, equations: Sequence[JaxprEqn], inputs: list[Value]) 
     return [_added(graph, equations, inputs)]
 
 
-def _added(graph: _Graph, equations: Sequence[JaxprEqn], inputs: list[Value]) -> str:
+def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) -> str:
     """Adds the operation of an equation and returns the name of its output."""
     name, params = equations[0].primitive.name, equations[0].params
     x, *others = inputs
@@ -217,7 +222,7 @@ def _attributes(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return {"perm": params["permutation"]} if name == "transpose" else {}
 
 
-def _broadcast(graph: _Graph, equations: Sequence[JaxprEqn], x: Value) -> str:
+def _broadcast(graph: _Graph, equations: Sequence[Equation], x: Value) -> str:
     shapes = [e.outvars[0].aval.shape for e in equations]
     with_ones = [np.ones_like(shape) for shape in shapes]
     for ones, equation in zip(with_ones, equations, strict=True):
@@ -227,7 +232,7 @@ def _broadcast(graph: _Graph, equations: Sequence[JaxprEqn], x: Value) -> str:
     )
 
 
-def _einsum(equation: JaxprEqn) -> str:
+def _einsum(equation: Equation) -> str:
     """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
     letters = iter("abcdefghijkl")
     left, right = ([next(letters) for _ in atom.aval.shape] for atom in equation.invars)

@@ -195,9 +195,8 @@ def test_evaluation_and_training_take_the_name(cache, tmp_path, name):
     found = evaluated_models.load(name, "--models")
     assert found.id == name
     assert eval_command.default_out(name, "--models") == Path(f"{name}_evaluation")
-    published = catalog.find(name)
-    imported = import_checkpoint(file, Options(published.input_range, published.likelihood))
-    settings = from_mapping(tiny_config(init_from=name).to_dict())
+    imported = import_checkpoint(file, Options())
+    settings = from_mapping(tiny_config(init_from=name, loss__dsl=0.0).to_dict())
     settings = dataclasses.replace(settings, model=imported.model)
     assert warm_start.find(settings).step == imported.step
     taken = load_parameters(name)[1]
@@ -205,6 +204,21 @@ def test_evaluation_and_training_take_the_name(cache, tmp_path, name):
     assert {f"autoencoder/{name}" for name in taken} == set(expected)
     for name, leaf in taken.items():
         np.testing.assert_array_equal(leaf, expected[f"autoencoder/{name}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("hific-lo", None, ("symmetric", "gaussian")),
+        ("hific-mi", None, ("unit", "logistic")),
+        ("hific-mi", ARGS, ("symmetric", "logistic")),  # The file's own word counts.
+    ],
+)
+def test_the_catalog_tells_what_a_file_does_not(cache, tmp_path, name, args, expected):
+    path = tiny_checkpoint(tmp_path / "a.pt", args=args)
+    assert run("get-model", name, "--from", path) == 0
+    config = load_model(name).config
+    assert (config.input_range, config.likelihood) == expected
 
 
 def test_an_interrupted_download_goes_on(server, cache, content, capsys):
@@ -272,7 +286,7 @@ def of_neural_compression(path: Path) -> Path:
         (of_another_project, NAME, "not a checkpoint of the PyTorch HiFiC or NeuralCompression"),
         (malicious, NAME, "the file refers to os.system, which could run code"),
         (tiny_checkpoint, "msillm-0.14", "holds networks of the variant pytorch, but those of"),
-        (of_neural_compression, NAME, "its checkpoints"),
+        (of_neural_compression, NAME, "networks of the variant neuralcompression, but those of"),
     ],
 )
 def test_bad_files_leave_nothing(server, cache, capsys, tmp_path, make, name, sentence, download):
@@ -442,8 +456,7 @@ def test_full_width_is_fetched_in_less_than_four_gigabytes(cache, tmp_path, data
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     assert int(done.stdout.split()[-1]) * 1024 < 4e9
-    published = catalog.find(name)
-    imported = import_checkpoint(path, Options(published.input_range, published.likelihood))
+    imported = import_checkpoint(path, Options())
     for part in ("encoder", "generator"):
         found, expected = load_model(name).params[part], imported.autoencoder[part]
         jax.tree.map(np.testing.assert_array_equal, found, expected)

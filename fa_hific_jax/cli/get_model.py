@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> None:
 
         file = args.file and Path(args.file)
         found = get_model(published, file, replace=args.force)
-    for note in found.notes:
-        say(f"note: {args.name}: {note}")
+    if found.doubt:
+        say(f"note: {args.name}: {found.doubt}")
     _describe(published, found)
 
 

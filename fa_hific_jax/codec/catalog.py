@@ -36,7 +36,7 @@ class Published(NamedTuple):
     rate: float  # bits per pixel that its training aimed at
     url: str
     quality: Quality | None = None  # None where the project states none
-    # Settings that the file may lack, as `fa-hific import-torch` takes them; None for its own.
+    # Settings of the model for a file that does not state them; None if every file does.
     input_range: str | None = None
     likelihood: str | None = None
     regime: str | None = None  # what the file should say about its rate

@@ -1,6 +1,7 @@
 """Fetches models that other projects publish: downloaded or local, checked, converted, exported."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ class Fetched(NamedTuple):
     model_id: str  # hexadecimal
     sha256: str  # of the published file
     first: bool  # True if no earlier file of this model was seen
-    notes: list[str]  # sentences on what the file does not say, or says differently
+    doubt: str  # a sentence if the file seems to be that of another model; else ""
 
 
 def get_model(published: Published, file: Path | None = None, *, replace: bool = False) -> Fetched:
@@ -61,13 +62,13 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
             raise
         path.unlink()
         raise UserError(f"{published.url}: was removed again, because {error}") from error
-    notes = _notes(published, imported)
+    doubt = _doubt(published, imported)
     with _naming(folder):
         model_id = _export(published, imported, sha256, folder, replace)
         write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
         if file is None:
             path.unlink()
-    return Fetched(folder, model_id, sha256, known is None, notes)
+    return Fetched(folder, model_id, sha256, known is None, doubt)
 
 
 def _downloaded(published: Published, path: Path, known: str | None) -> str:
@@ -81,31 +82,25 @@ def _downloaded(published: Published, path: Path, known: str | None) -> str:
 
 
 def _imported(published: Published, path: Path) -> Imported:
-    options = Options(input_range=published.input_range, likelihood=published.likelihood)
-    imported = import_checkpoint(path, options)
+    imported = import_checkpoint(path, Options())
     variant = FAMILIES[published.family].variant
     if imported.model.variant != variant:
         raise UserError(
             f"{path}: holds networks of the variant {imported.model.variant}, but those of "
             f"{published.name} are of {variant}: give the file from {published.url}"
         )
-    return imported
+    told = {"input_range": published.input_range, "likelihood": published.likelihood}
+    lacking = {name: value for name, value in told.items() if name in imported.assumed and value}
+    return imported._replace(model=dataclasses.replace(imported.model, **lacking))
 
 
-def _notes(published: Published, imported: Imported) -> list[str]:
-    notes = []
-    if published.regime and imported.regime not in (None, published.regime):
-        notes.append(
-            f"the file says that it was trained for the regime {imported.regime}, but "
-            f"{published.name} was for {published.regime}"
-        )
-    given = {"input_range": published.input_range, "likelihood": published.likelihood}
-    notes += [
-        f"the file does not say its {name}: {getattr(imported.model, name)} is assumed"
-        for name in imported.assumed
-        if given[name] is None
-    ]
-    return notes
+def _doubt(published: Published, imported: Imported) -> str:
+    if imported.regime in (None, published.regime):
+        return ""
+    return (
+        f"the file says that it was trained for the regime {imported.regime}, but "
+        f"{published.name} was for {published.regime}: see that it is the right one"
+    )
 
 
 def _export(

@@ -8,7 +8,12 @@ import numpy as np
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.codec.model import Model, from_params
-from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
+from fa_hific_jax.models import autoencoder
+from fa_hific_jax.models.autoencoder import ModelConfig
+
+# Without jit each of hundreds of operations would be compiled alone.
+init_parameters = jax.jit(autoencoder.init_parameters, static_argnums=0)
+forward = jax.jit(autoencoder.forward, static_argnums=0)
 
 
 def coding_config(**overrides) -> ModelConfig:
@@ -17,10 +22,20 @@ def coding_config(**overrides) -> ModelConfig:
 
 
 @functools.cache
+def moved(config: ModelConfig, spread: float):
+    """Parameters of which each is away from where it begins."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: leaf + spread * rng.normal(size=leaf.shape).astype(np.float32),
+        init_parameters(config, jax.random.key(0)),
+    )
+
+
+@functools.cache
 def coding_params(seed: int = 1, **overrides):
     """Parameters under which symbols spread, mostly within what their scales predict."""
-    init = functools.partial(init_parameters, coding_config(**overrides))
-    leaves, tree = jax.tree.flatten(jax.jit(init)(jax.random.key(seed)))
+    params = init_parameters(coding_config(**overrides), jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
     noisy = [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
     params = jax.tree.unflatten(tree, noisy)

@@ -285,7 +285,7 @@ def test_rates_decoded_latents_and_gradients_of_training_equal_the_reference(ref
 
 def test_an_image_within_a_larger_array_gives_what_it_gives_alone(request):
     config = dataclasses.replace(TINY, residual_blocks=1)
-    params = init_parameters(config, jax.random.key(0))
+    params = jax.jit(init_parameters, static_argnums=0)(config, jax.random.key(0))
     request.getfixturevalue("x64")
     # FCM begin at zero and would hide what they do.
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + 0.01, params)

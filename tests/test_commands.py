@@ -1,20 +1,16 @@
 """train.py and eval.py as processes: one sentence and exit code 2 for every mistake of a user."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cpu_devices import hasty
 from etils import epath
+from forked import scripts
 
 from configs import small
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.settings import from_mapping
 
-ROOT = Path(__file__).resolve().parents[1]
 DEMO = "--config=configs/small.py"
 SMALL = """
 from configs import small
@@ -31,27 +27,26 @@ def get_config():
 """
 
 
-def command(*arguments) -> subprocess.CompletedProcess:
-    """A finished process of the repository's folder, on one CPU device, compiled in haste."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | hasty(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture(scope="module")
+def command():
+    with scripts() as run:
+        yield run
 
 
-def sentence(*arguments) -> str:
+@pytest.fixture
+def sentence(command):
     """What a command that must fail says after "error: ", all else having been checked."""
-    done = command(*arguments)
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, done.stderr
-    assert done.stderr.splitlines()[-1] == errors[0]
-    assert done.returncode == 2
-    return errors[0].removeprefix("error: ")
+
+    def said(*arguments) -> str:
+        done = command(*arguments)
+        assert "Traceback" not in done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1, done.stderr
+        assert done.stderr.splitlines()[-1] == errors[0]
+        assert done.returncode == 2
+        return errors[0].removeprefix("error: ")
+
+    return said
 
 
 @pytest.fixture
@@ -73,7 +68,7 @@ def write(tmp_path):
         ("eval.py", "--workdir runs/demo\n", ("config", "workdir", "models", "images", "out")),
     ],
 )
-def test_help_teaches_by_example_and_lists_the_flags(script, example, flags):
+def test_help_teaches_by_example_and_lists_the_flags(command, script, example, flags):
     done = command(script, "--help")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -114,12 +109,12 @@ def test_help_teaches_by_example_and_lists_the_flags(script, example, flags):
         (["--workdir=LICENSE"], "--workdir LICENSE is a file: name a folder"),
     ],
 )
-def test_bad_argument_of_training_is_named(arguments, expected, tmp_path):
+def test_bad_argument_of_training_is_named(sentence, arguments, expected, tmp_path):
     assert sentence("train.py", DEMO, f"--workdir={tmp_path}", *arguments) == expected
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_flags_are_named(tmp_path):
+def test_missing_flags_are_named(sentence, tmp_path):
     assert sentence("train.py", f"--workdir={tmp_path}") == (
         "--config is missing: Config file, with its variant behind a colon: "
         "configs/fa_hific.py:lo; see --help"
@@ -133,7 +128,7 @@ def test_missing_flags_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("override", [[], ["--config.train.steps=3"]])
-def test_config_that_does_not_exist_is_named(override, tmp_path):
+def test_config_that_does_not_exist_is_named(sentence, override, tmp_path):
     said = sentence("train.py", "--config", "configs/no.py:lo", f"--workdir={tmp_path}", *override)
     assert said == (
         "--config configs/no.py: no such file: give one that exists, or "
@@ -154,7 +149,7 @@ def test_config_that_does_not_exist_is_named(override, tmp_path):
         ("import no_such_thing", "{path}, line 4: ModuleNotFoundError: No module named 'no_such"),
     ],
 )
-def test_mistake_within_a_config_is_placed(code, expected, write, tmp_path):
+def test_mistake_within_a_config_is_placed(sentence, code, expected, write, tmp_path):
     path = write(
         "from configs import small\ndef get_config():\n    config = small.get_config()\n"
         f"    {code}\n    return config\n"
@@ -170,14 +165,14 @@ def test_mistake_within_a_config_is_placed(code, expected, write, tmp_path):
         (b"\x89PNG\0", "{path}: SyntaxError: source code string cannot contain null bytes"),
     ],
 )
-def test_a_config_that_is_none_is_named(code, expected, tmp_path):
+def test_a_config_that_is_none_is_named(sentence, code, expected, tmp_path):
     path = tmp_path / "config.py"
     path.write_bytes(code)
     said = sentence("train.py", "--config", path, f"--workdir={tmp_path / 'run'}")
     assert said.startswith(expected.format(path=path))
 
 
-def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, tmp_path):
+def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(sentence, write, tmp_path):
     config, folder = write(SMALL), tmp_path / "images"
     folder.mkdir()
     arguments = (
@@ -193,7 +188,7 @@ def test_training_on_no_images_and_on_a_broken_one_names_folder_and_file(write, 
     assert f"{folder / 'broken.png'}: cannot be read as an image" in said
 
 
-def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
+def test_evaluation_without_a_trained_model_names_the_folder(sentence, tmp_path):
     missing = tmp_path / "missing"
     said = sentence("eval.py", DEMO, f"--workdir={missing}")
     assert said == f"--workdir {missing} holds no checkpoints folder: train there with train.py"
@@ -210,20 +205,16 @@ def test_evaluation_without_a_trained_model_names_the_folder(tmp_path):
         (["--models=a,b"], "--out is missing: several models need a folder for their results"),
         (["--workdir=a", "surplus"], "unexpected argument 'surplus': see --help"),
         (["--compare", "a", ""], "--compare takes two folders, not 1: --compare RUN_A RUN_B"),
-        pytest.param(
-            ["--workdir=a", "--out="],
-            "--out is an empty name: give another, or leave it out",
-            marks=pytest.mark.long,
-        ),
+        (["--workdir=a", "--out="], "--out is an empty name: give another, or leave it out"),
         (["--workdir=a", "--quality=high"], "--quality is high: give numbers from 0 to 1"),
         (["--workdir=a", "--limit=few"], "--limit=few: invalid literal for int()"),
     ],
 )
-def test_evaluation_that_makes_no_sense_is_refused_in_a_sentence(arguments, expected):
+def test_evaluation_that_makes_no_sense_is_refused_in_a_sentence(sentence, arguments, expected):
     assert sentence("eval.py", *arguments).startswith(expected)
 
 
-def test_evaluation_with_another_model_than_trained_names_the_key(tmp_path):
+def test_evaluation_with_another_model_than_trained_names_the_key(sentence, tmp_path):
     checkpoints = Checkpoints(epath.Path(tmp_path), kept=1)
     nothing = {"nothing": np.zeros((), np.float32)}
     checkpoints.save(5, nothing, nothing, from_mapping(small.get_config().to_dict()))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from coding_model import init_parameters
 from etils import epath
 from PIL import Image
 
@@ -28,7 +29,6 @@ from fa_hific_jax.evaluation.prepare import Request, prepare
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import read_results
 from fa_hific_jax.evaluation.rows import Row, RowLog
-from fa_hific_jax.models.autoencoder import init_parameters
 from fa_hific_jax.settings import EvaluationConfig, from_mapping
 
 STEP = 7
@@ -50,7 +50,7 @@ def settings_of(**overrides):
 
 @functools.cache
 def parameters(seed: int):
-    return jax.jit(functools.partial(init_parameters, settings_of().model))(jax.random.key(seed))
+    return init_parameters(settings_of().model, jax.random.key(seed))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """Folded encoder and generator: where pixels go, canvases, tiles, files, and what is refined."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coding_model import image_of
+from coding_model import forward, image_of, init_parameters, moved
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.codec import tiling
@@ -25,14 +23,10 @@ def config_of(linear_path="beside", **overrides):
     return tiny_settings(model__linear_path=linear_path, **overrides).model
 
 
-@functools.cache
-def moved(linear_path="beside"):
-    """A model whose every parameter is away from where it begins."""
+def model_of(linear_path="beside"):
+    """(config, parameters of which each is away from where it begins)."""
     config = config_of(linear_path)
-    leaves, tree = jax.tree.flatten(autoencoder.init_parameters(config, KEY))
-    rng = np.random.default_rng(0)
-    leaves = [leaf + 0.05 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-    return config, jax.tree.unflatten(tree, leaves)
+    return config, moved(config, 0.05)
 
 
 def test_a_position_holds_its_block_row_by_row():
@@ -46,32 +40,32 @@ def test_a_position_holds_its_block_row_by_row():
 def test_untrained_beside_the_linear_path_they_add_nothing():
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
     config = config_of()
-    params = autoencoder.init_parameters(config, KEY)
-    out = autoencoder.forward(config, params, x)
+    params = init_parameters(config, KEY)
+    out = forward(config, params, x)
     alone = config_of("alone", model__fcm_width=0, loss__dsl=0.0)
-    linear = autoencoder.forward(alone, params, x)
+    linear = forward(alone, params, x)
     np.testing.assert_allclose(out.x_hat, linear.x_hat, atol=1e-6)
     np.testing.assert_array_equal(out.y, linear.y)
 
 
 def test_features_for_the_dynamic_spectrum_loss_are_those_of_the_finest_levels():
-    config, params = moved()
-    out = autoencoder.forward(config, params, jax.random.uniform(KEY, (2, 64, 128, 3)))
+    config, params = model_of()
+    out = forward(config, params, jax.random.uniform(KEY, (2, 64, 128, 3)))
     shapes = [(2, 16, 32, 8), (2, 8, 16, 4)]
     assert [leaf.shape for leaf in out.encoder_features] == shapes
     assert [leaf.shape for leaf in out.fcm_features] == shapes
 
 
 def test_detail_is_the_share_of_the_complements():
-    config, params = moved()
+    config, params = model_of()
     x = jax.random.uniform(KEY, (3, 64, 64, 3))
     x = jnp.broadcast_to(x[:1], x.shape)
     without = dict(params["generator"])
     for level in (1, 2):
         without[f"fcm{level}"] = jax.tree.map(jnp.zeros_like, params["generator"][f"fcm{level}"])
-    images = autoencoder.forward(config, params, x, detail=jnp.array([0.0, 0.5, 1.0])).x_hat
-    plain = autoencoder.forward(config, dict(params) | {"generator": without}, x[:1]).x_hat
-    full = autoencoder.forward(config, params, x[:1]).x_hat
+    images = forward(config, params, x, detail=jnp.array([0.0, 0.5, 1.0])).x_hat
+    plain = forward(config, dict(params) | {"generator": without}, x[:1]).x_hat
+    full = forward(config, params, x[:1]).x_hat
     np.testing.assert_allclose(images[:1], plain, atol=1e-5)
     np.testing.assert_allclose(images[2:], full, atol=1e-5)
     assert jnp.max(jnp.abs(images[1] - images[0])) > 1e-3
@@ -79,23 +73,25 @@ def test_detail_is_the_share_of_the_complements():
 
 @pytest.mark.parametrize("linear_path", ["beside", "none"])
 def test_a_part_of_a_canvas_is_coded_as_if_alone(linear_path):
-    config, params = moved(linear_path)
+    config, params = model_of(linear_path)
     net = autoencoder.bind(config, params)
     x = jax.random.uniform(KEY, (1, 128, 192, 3))
     part, size = x[:, :64, :128], (jnp.asarray(64), jnp.asarray(128))
-    y = net.encode(part)[0]
-    np.testing.assert_allclose(net.encode(x, size)[0][:, :4, :8], y, atol=2e-4)
+    encode, generate = jax.jit(net.encode), jax.jit(net.generate)
+    y = encode(part)[0]
+    np.testing.assert_allclose(encode(x, size)[0][:, :4, :8], y, atol=2e-4)
     canvas = jnp.full((1, 8, 12, 12), 7.0).at[:, :4, :8].set(y)
-    decoded = net.generate(canvas, (jnp.asarray(4), jnp.asarray(8)))[:, :64, :128]
-    np.testing.assert_allclose(decoded, net.generate(y), atol=2e-4)
+    decoded = generate(canvas, (jnp.asarray(4), jnp.asarray(8)))[:, :64, :128]
+    np.testing.assert_allclose(decoded, generate(y), atol=2e-4)
 
 
 def test_the_generator_refines_the_picture_of_the_linear_path():
-    config, params = moved()
+    config, params = model_of()
     net = autoencoder.bind(config, params)
-    y = jnp.round(net.encode(jax.random.uniform(KEY, (1, 64, 64, 3)))[0])
-    state = net.latent_stage(y)
+    y = jnp.round(jax.jit(net.encode)(jax.random.uniform(KEY, (1, 64, 64, 3)))[0])
+    state = jax.jit(net.latent_stage)(y)
 
+    @jax.jit
     def added(y_hat):
         return net.pixel_stage(state._replace(y_hat=y_hat))[0] - net.linear_synthesis(y_hat)
 
@@ -103,12 +99,12 @@ def test_the_generator_refines_the_picture_of_the_linear_path():
 
 
 def test_files_and_tiles_decode_to_what_the_network_gives(tmp_path, monkeypatch):
-    config, params = moved()
+    config, params = model_of()
     save_model(from_params(config, params), str(tmp_path / "model"))
     model, image = load_model(str(tmp_path / "model")), image_of(512, 704)
     data = model.compress(image)
     whole = model.decompress(data, mode="whole").astype(int)
-    expected = autoencoder.forward(config, params, jnp.asarray(image[None], jnp.float32) / 255)
+    expected = forward(config, params, jnp.asarray(image[None], jnp.float32) / 255)
     expected = np.clip(np.floor(np.asarray(expected.x_hat[0]) * 255 + 0.5), 0, 255)
     # The encoder computes in float64 there, and rounds a few latents the other way.
     assert np.mean(np.abs(whole - expected) > 1) < 5e-3

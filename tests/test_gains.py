@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from coding_model import forward, init_parameters, moved
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_settings import tiny_settings
@@ -21,9 +22,9 @@ from fa_hific_jax.models.fcm import frequency_complement, scaled
 from fa_hific_jax.models.gains import interpolate
 from fa_hific_jax.settings.model import FCM_KINDS
 from fa_hific_jax.training import conditioning
+from fa_hific_jax.training import step as steps
 from fa_hific_jax.training.conditioning import Conditioning
 from fa_hific_jax.training.state import create
-from fa_hific_jax.training.step import forward, make_batch, train_step
 
 SETTINGS = tiny_settings(
     model__qualities=4,
@@ -31,6 +32,8 @@ SETTINGS = tiny_settings(
     loss__detail_zero=0.5,
     loss__lambda_above=4.0,
     loss__warmup_steps=0,
+    loss__gan=0.0,
+    loss__dsl=0.0,
 )
 CONFIG = SETTINGS.model
 KEY = jax.random.key(0)
@@ -38,16 +41,9 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (96, 70, 3), dtype=np.uint8)
 
 
 @functools.cache
-def params_of(seed: int = 0):
+def params_of():
     """Random parameters whose every part matters: gains apart, FCMs that add something."""
-    params = autoencoder.init_parameters(CONFIG, jax.random.key(seed))
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    params = jax.tree.unflatten(structure, moved)
+    params = jax.tree.map(np.asarray, moved(CONFIG, 0.1))
     kernel = params["encoder"]["conv_out"]["Conv_0"]["kernel"]
     params["encoder"]["conv_out"]["Conv_0"]["kernel"] = 5.0 * kernel
     return params
@@ -68,7 +64,7 @@ def test_gains_are_interpolated_geometrically(quality, count):
 
 
 def test_gains_begin_as_inverses_from_a_quarter_to_one():
-    gains = autoencoder.init_parameters(CONFIG, KEY)["gains"]
+    gains = init_parameters(CONFIG, KEY)["gains"]
     np.testing.assert_allclose(np.exp(gains["log_gain"][[0, -1], 0]), [0.25, 1.0], rtol=1e-6)
     np.testing.assert_array_equal(gains["log_gain"], -gains["log_inverse"])
 
@@ -80,12 +76,13 @@ def test_files_decode_to_what_the_network_gives_at_that_quality_and_detail(level
     decoded = model().decompress(data, detail=detail)
     knob = [jnp.asarray([value], jnp.float32) for value in (quality, detail)]
     x = jnp.asarray(IMAGE[None], jnp.float32) / 255.0
-    outputs = autoencoder.forward(CONFIG, params_of(), x, None, *knob)
+    outputs = forward(CONFIG, params_of(), x, None, *knob)
     y_hat = model()._latents(bitstream.unpack(data))[None]
     # The integer synthesis gives other means, a little: a symbol in many is another.
     assert np.mean(np.isclose(y_hat, outputs.y_hat, atol=0.02 / (0.25 + quality))) > 0.97
     network = autoencoder.bind(CONFIG, params_of())
-    x_hat, _ = network.pixel_stage(network.latent_stage(jnp.asarray(y_hat)), detail=knob[1])
+    stages = jax.jit(lambda y: network.pixel_stage(network.latent_stage(y), detail=knob[1])[0])
+    x_hat = stages(jnp.asarray(y_hat))
     expected = np.clip(np.asarray(x_hat[0, :96, :70]) * 255.0, 0, 255)
     assert np.max(np.abs(decoded - expected)) <= 0.51
 
@@ -168,7 +165,7 @@ def test_choices_out_of_range_are_refused(call, message):
 
 def test_a_model_of_one_rate_and_no_fcm_refuses_both():
     plain = dataclasses.replace(CONFIG, qualities=0, fcm_width=0)
-    params = autoencoder.init_parameters(plain, KEY)
+    params = init_parameters(plain, KEY)
     single = from_params(plain, params)
     with pytest.raises(UserError, match="single rate"):
         single.compress(IMAGE, quality=0.5)
@@ -202,15 +199,15 @@ def test_the_weight_of_the_rate_falls_geometrically():
 
 def test_a_step_weights_each_image_by_its_own_conditioning():
     """The step's gradient is that of the loss written out image by image."""
-    state = create(SETTINGS, KEY)
+    state = jax.jit(functools.partial(create, SETTINGS))(KEY)
     state = state.replace(params=state.params | {"autoencoder": params_of()})
     images = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
-    step = jax.jit(functools.partial(train_step, settings=SETTINGS))
+    step = jax.jit(functools.partial(steps.train_step, settings=SETTINGS))
     with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer power.
         _, metrics = step(state, images, KEY, None)
-    batch = make_batch(jnp.asarray(images), KEY, jnp.zeros((), jnp.int32), SETTINGS)
+    batch = steps.make_batch(jnp.asarray(images), KEY, jnp.zeros((), jnp.int32), SETTINGS)
     x, _, drawn = batch
-    outputs = forward(params_of(), batch, SETTINGS)
+    outputs = jax.jit(functools.partial(steps.forward, settings=SETTINGS))(params_of(), batch)
     weights = conditioning.image_lambda(jnp.ones(()), drawn.quality, SETTINGS.loss)
     np.testing.assert_allclose(metrics["lambda_rate"], jnp.mean(weights), rtol=1e-6)
     np.testing.assert_allclose(metrics["bpp_noisy"], jnp.mean(outputs.rates.noisy), rtol=1e-5)
@@ -222,7 +219,7 @@ def test_a_step_weights_each_image_by_its_own_conditioning():
         single = [focal_frequency_loss(a[None], b[None]) for a, b in zip(x_hat, x, strict=True)]
         return SETTINGS.loss.ffl * jnp.mean(drawn.detail * jnp.stack(single))
 
-    norm = jnp.linalg.norm(jax.grad(ffl)(outputs.x_hat).ravel())
+    norm = jnp.linalg.norm(jax.jit(jax.grad(ffl))(outputs.x_hat).ravel())
     np.testing.assert_allclose(metrics["grad_norm_term/ffl"], norm, rtol=1e-3)
 
 

@@ -1,12 +1,11 @@
 """The linear path: the DCT it begins as, what it adds, and the codec with it."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
+from coding_model import forward, init_parameters, moved
 from flax.traverse_util import flatten_dict
 from tiny_settings import tiny_settings
 
@@ -38,22 +37,14 @@ def config_of(linear_path: str, **overrides):
     return tiny_settings(model__linear_path=linear_path, **overrides).model
 
 
-@functools.cache
-def moved(linear_path: str, qualities: int):
-    """A model whose every parameter is away from where it begins."""
+def model_of(linear_path: str, qualities: int):
+    """(config, parameters of which each is away from where it begins)."""
     config = config_of(
         linear_path,
         model__qualities=qualities,
         loss__rate_control="quality" if qualities else "switch",
     )
-    params = autoencoder.init_parameters(config, KEY)
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(KEY, len(leaves))
-    leaves = [
-        leaf + 0.02 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return config, jax.tree.unflatten(structure, leaves)
+    return config, moved(config, 0.02)
 
 
 def test_the_basis_is_orthonormal_and_of_lowest_frequencies_first():
@@ -127,36 +118,37 @@ def test_a_part_of_a_canvas_is_transformed_as_if_alone():
 
 def analyzed(x, count, size=None):
     analysis = LinearAnalysis(count)
-    return analysis.apply(analysis.init(KEY, x), x, size)
+    return jax.jit(lambda x: analysis.apply(analysis.init(KEY, x), x, size))(x)
 
 
 def synthesized(y, size=None):
     synthesis = LinearSynthesis()
-    return synthesis.apply(synthesis.init(KEY, y), y, size)
+    return jax.jit(lambda y: synthesis.apply(synthesis.init(KEY, y), y, size))(y)
 
 
 def test_untrained_the_networks_add_nothing():
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
     beside, alone = (config_of(kind) for kind in ("beside", "alone"))
-    params = autoencoder.init_parameters(beside, KEY)
-    linear = autoencoder.init_parameters(alone, KEY)
+    params = init_parameters(beside, KEY)
+    linear = init_parameters(alone, KEY)
     assert set(linear) == {"linear_analysis", "linear_synthesis", "hyperprior"}
     nets = [autoencoder.bind(config, params) for config in (beside, alone)]
-    both = [net.analyze(x)[0] for net in nets]
+    both = [jax.jit(net.analyze)(x)[0] for net in nets]
     np.testing.assert_array_equal(*both)
-    np.testing.assert_allclose(*[net.generate(jnp.round(both[0])) for net in nets], atol=1e-6)
+    images = [jax.jit(net.generate)(jnp.round(both[0])) for net in nets]
+    np.testing.assert_allclose(*images, atol=1e-6)
 
 
 def test_networks_that_add_nothing_learn():
     config = config_of("beside")
-    params = autoencoder.init_parameters(config, KEY)
+    params = init_parameters(config, KEY)
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
 
     def loss(params):
-        out = autoencoder.forward(config, params, x, KEY)
+        out = forward(config, params, x, KEY)
         return jnp.mean(jnp.square(out.x_hat - x)) + jnp.mean(out.rates.noisy)
 
-    grads = jax.grad(loss)(params)
+    grads = jax.jit(jax.grad(loss))(params)
     parts = ("linear_analysis", "linear_synthesis")
     learning = [grads[part]["conv_out"] for part in ("encoder", "generator")]
     for part in learning + [grads[part] for part in parts]:
@@ -166,12 +158,12 @@ def test_networks_that_add_nothing_learn():
 @pytest.mark.parametrize("linear_path", ["beside", "alone"])
 @pytest.mark.parametrize("level", [None, 77])
 def test_files_decode_to_what_the_network_gives(linear_path, level, tmp_path):
-    config, params = moved(linear_path, 0 if level is None else 4)
+    config, params = model_of(linear_path, 0 if level is None else 4)
     quality = None if level is None else level / 255
     save_model(from_params(config, params), str(tmp_path / "model"))
     model = load_model(str(tmp_path / "model"))
     decoded = model.decompress(model.compress(IMAGE, quality=quality))
-    out = autoencoder.forward(
+    out = forward(
         config,
         params,
         jnp.asarray(IMAGE[None], jnp.float32) / 255,
@@ -184,7 +176,7 @@ def test_files_decode_to_what_the_network_gives(linear_path, level, tmp_path):
 
 
 def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
-    config, params = moved("alone", 0)
+    config, params = model_of("alone", 0)
     z = np.random.default_rng(0).integers(-4, 5, (6, 5, config.hyper_channels), dtype=np.int32)
     integers = integer_synthesis.quantize_synthesis(params["hyperprior"], [z])
     mean, rows = integer_synthesis.parameters(integers, z)
@@ -197,25 +189,25 @@ def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
 
 def test_an_untrained_scale_is_about_that_of_photographs():
     config = config_of("alone")
-    params = autoencoder.init_parameters(config, KEY)
+    params = init_parameters(config, KEY)
     source = open_source("photographs:validation")
     photographs = [jnp.float32(source[i][None, :256, :256]) / 255 for i in range(len(source))]
     net = autoencoder.bind(config, params)
     _, scale = net.hyperprior.synthesis(jnp.zeros((1, 1, 1, config.hyper_channels)))
-    y = [net.analyze(x)[0] for x in photographs]
+    y = [jax.jit(net.analyze)(x)[0] for x in photographs]
     measured = np.std(np.concatenate([np.ravel(each[..., 1:]) for each in y]))
     assert 0.3 < np.sqrt(np.mean(np.square(scale[..., 1:]))) / measured < 3
 
 
 def test_hyper_latents_begin_with_the_places_of_large_coefficients():
     config = config_of("alone", model__hyper_channels=48)
-    params = autoencoder.init_parameters(config, KEY)
+    params = init_parameters(config, KEY)
     # Texture in one of four blocks of a hyper-latent, which averages over 2x2 latents can tell.
     x = np.full((1, 128, 128, 3), 0.5, np.float32)
     noise = np.random.default_rng(0).uniform(0, 1, (32, 32, 1))
     x[:, 64:96, 96:128] = noise
     net = autoencoder.bind(config, params)
-    y, z, _ = net.analyze(jnp.asarray(x))
+    y, z, _ = jax.jit(net.analyze)(jnp.asarray(x))
     assert np.max(np.abs(np.round(z[0, 0]))) <= 1
     assert np.max(z[0, 1, 1]) > 3
     _, scale = net.hyperprior.synthesis(jnp.round(z))
@@ -238,7 +230,7 @@ def test_few_hyper_latents_have_room_for_few_bands(hyper_channels):
 def test_tiles_give_what_the_whole_gives(linear_path, mode, monkeypatch):
     monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
     monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
-    config, params = moved(linear_path, 0)
+    config, params = model_of(linear_path, 0)
     model = from_params(config, params)
     image = np.random.default_rng(1).integers(0, 256, (512, 640, 3), dtype=np.uint8)
     data = model.compress(image)

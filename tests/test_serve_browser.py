@@ -17,14 +17,13 @@ import jax
 import numpy as np
 import pytest
 from chromium import chromium
-from coding_model import coding_config, image_of, many_rates_model
+from coding_model import coding_config, image_of, init_parameters, many_rates_model
 from cpu_devices import hasty
 from PIL import Image
 
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.models.autoencoder import init_parameters
 
 pytest.importorskip("gradio", reason="pip install 'fa-hific-jax[demo]'")
 

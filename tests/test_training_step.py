@@ -356,6 +356,7 @@ def test_devices_keep_their_images_when_a_batch_is_taken_in_parts():
     np.testing.assert_allclose(mean["square"], 17.5)
 
 
+@pytest.mark.long
 def test_the_switch_is_thrown_by_the_whole_batch():
     """The mean rate lies above the target, that of some images, each a part of its own, below."""
     four = {"train__batch_size": 4, **SMALL}

@@ -83,6 +83,6 @@ def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedM
 def untrained(of: EvaluatedModel) -> EvaluatedModel:
     """Returns the same networks with random parameters, drawn with the seed of the run."""
     seed = of.settings.get("train", {}).get("seed", 0)
-    params = init_parameters(of.model.config, jax.random.key(seed))
+    params = jax.jit(init_parameters, static_argnums=0)(of.model.config, jax.random.key(seed))
     model = from_params(of.model.config, params)
     return EvaluatedModel("untrained", "control", model, params, 0, of.settings)

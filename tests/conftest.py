@@ -54,3 +54,10 @@ def data_folder() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no data at {DATA}: set FA_HIFIC_DATA")
     return DATA
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Frees the compiled programs of a module, which the next one has no use for."""
+    yield
+    jax.clear_caches()

@@ -237,7 +237,7 @@ def test_headers_state_the_operations_of_a_step(module, data_folder):
         )
         lowered = step.trace(state, images).lower(lowering_platforms=("cuda",))
         cost: Any = lowered.cost_analysis()
-    stated = re.search(r"([\d.]+) TFLOP a step as JAX counts them, (\d+)\nhours", module.__doc__)
+    stated = re.search(r"([\d.]+) TFLOP per step as JAX counts them, (\d+)\nhours", module.__doc__)
     assert stated
     np.testing.assert_allclose(cost["flops"] / 1e12, float(stated[1]), rtol=0.02)
     assert round(float(stated[1]) * 1e6 / 40 / 3600) == int(stated[2])

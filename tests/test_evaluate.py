@@ -480,7 +480,7 @@ def test_flags_go_before_the_config_and_that_before_the_run(workdir, images, tmp
         ({"qualities": (0.5,)}, r"^--quality: none of the models has a variable rate"),
         ({"qualities": (1.5,)}, r"^--quality is \(1\.5,\): give numbers from 0 to 1$"),
         ({"jobs": 0}, r"^--limit is 0 and --jobs 0: give a limit of at least 0"),
-        ({"baseline_points": -1}, r"^evaluation\.baseline_points is -1: give a number"),
+        ({"baseline_points": -2}, r"^evaluation\.baseline_points is -2: give a number"),
         ({"images": "/nowhere"}, r"^/nowhere: no images here"),
         ({"lpips_files": ("/nowhere.npz",)}, r"/nowhere\.npz"),
     ],

@@ -21,9 +21,8 @@ demo: $(VENV)/ready
 	@echo "1. Three photographs, by the shipped model and by classical codecs in as many bytes"
 	$(RUN) eval.py --models lite $(PHOTOGRAPHS) --baselines jpeg,webp,avif --baseline_points -1 \
 	    --same_size --out runs/demo/codecs
-	@echo "2. The same as a picture and as a page with a divider"
-	$(RUN) -m fa_hific_jax compare runs/demo/codecs/originals/chelsea.png --quality 0.3 \
-	    -o runs/demo/compared.png --force
+	@echo "2. Each of them as a picture and as a page with a divider"
+	$(RUN) -m fa_hific_jax compare runs/demo/codecs/originals --quality 0.3 -o runs/demo/compared --force
 	@echo "3. About a minute of training: new FCMs beside the shipped model, on other photographs"
 	@echo "   (lpips and psnr: of the crops it trains on; bpp_rounded: their rate)"
 	$(RUN) train.py --config configs/demo.py --workdir runs/demo

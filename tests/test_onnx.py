@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from coding_model import coding_config, coding_model, image_of, many_rates_model
@@ -15,6 +16,8 @@ from fa_hific_jax.codec import bitstream, choices, coding, programs
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.codec.programs import Network
+from fa_hific_jax.convert.onnx_graph import onnx_model
+from fa_hific_jax.errors import UserError
 from fa_hific_jax.models.autoencoder import init_parameters
 
 INSTALL = "pip install 'fa-hific-jax[onnx]' onnxruntime"
@@ -105,3 +108,13 @@ def test_mistakes_are_named(missing, tmp_path, monkeypatch, capsys):
     sentence = "pip install 'fa-hific-jax[onnx]'" if missing else "use one with model.fcm='hific'"
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "onnx").exists()
+
+
+def test_an_operation_without_a_counterpart_is_named():
+    pytest.importorskip("onnx", reason=INSTALL)
+
+    def inputs(height, width):
+        return {"x": jax.ShapeDtypeStruct((1, height, width, 1), jnp.float32)}
+
+    with pytest.raises(UserError, match="operation 'sort'"):
+        onnx_model(lambda x: {"y": jnp.sort(x, axis=1)}, inputs, {})

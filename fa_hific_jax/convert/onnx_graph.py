@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+from fa_hific_jax.errors import UserError
+
 OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime 1.12 and later
 
 _SIZES = ((2, 2), (3, 2), (2, 3), (5, 4))  # heights and widths, in units; the last one is a check
@@ -56,6 +58,9 @@ def onnx_model(
       inputs: shapes and types, by name, for a height and a width in units. Height and width of the
         first input, NHWC, are multiples of those.
       metadata: entries that the model carries.
+
+    Raises:
+      UserError: the function has an operation that is not among these.
     """
     from onnx import checker, helper
 
@@ -211,7 +216,10 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
             return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
         case "conv_general_dilated":
             return _convolution(graph, params, x, *others)
-    raise NotImplementedError(f"{name} of JAX, with {params}, has no counterpart here")
+    raise UserError(
+        f"the networks use JAX's operation {name!r} in a way that ONNX export does not know: "
+        "use the release of JAX that requirements.txt pins"
+    )
 
 
 def _attributes(name: str, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Export a trained model for compressing and decompressing.
 
   fa-hific export runs/demo -o models/demo
-  fa-hific export runs/demo -o models/demo --dtype float16   half the size
+  fa-hific export runs/demo -o models/demo --dtype int8      a quarter of the size
   fa-hific compress photo.jpg --model models/demo
 
 Reads the newest checkpoint of a training run, or that of --step, and writes a folder with all that
@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float16"),
+        choices=("float32", "float16", "int8"),
         default="float32",
         help="data type of the stored weights (default: float32); float16 rounds them and halves "
-        "the size",
+        "the size, int8 rounds the kernels of convolutions to 8 bits and halves it again",
     )
     parser.add_argument(
         "--step", type=int, metavar="N", help="step of the checkpoint (default: the newest)"

@@ -18,6 +18,7 @@ from fa_hific_jax.codec.gray import is_gray, luma
 from fa_hific_jax.codec.hidden import fill_hidden
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
+from fa_hific_jax.codec.weights import rounded
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import MEDIAN
 from fa_hific_jax.models.autoencoder import ModelConfig
@@ -25,7 +26,6 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
 
-WEIGHTS = ("float32", "float16")
 
 _CALIBRATED = (1.0, 0.0, 0.5)  # qualities of the images of a calibration, in turn
 _ROUNDING = 16  # bytes by which files of almost equal latents may differ
@@ -42,7 +42,7 @@ class Model:
       params: parameters of the `Autoencoder` as float32 on the device: encoder, hyper-analysis,
         generator and gains. `entropy` replaces the others.
       entropy: coding tables and the integer hyper-synthesis.
-      weights: data type to which the parameters were rounded, "float32" or "float16".
+      weights: data type to which the parameters were rounded, one of `weights.KINDS`.
       origin: information for people on where the model comes from, as JSON.
       model_id: 8 bytes stored in each file, a hash of everything that decoding depends on.
     """
@@ -325,18 +325,18 @@ def from_params(
       params: all parameters of the `Autoencoder`.
       calibration: hyper-latents of images, as from `hyper_latents`, which determine the resolution
         of the integer hyper-synthesis; by default they are drawn from the prior.
-      weights: "float16" rounds encoder, hyper-analysis and generator to half precision, which
-        halves the size of the model.
+      weights: data type to which encoder, hyper-analysis and generator are rounded, one of
+        `weights.KINDS`.
       origin: information for people on where the model comes from.
 
     Raises:
-      UserError: a parameter is not finite, or too large for float16.
+      UserError: a parameter is not finite, or too large for float16 or int8.
     """
     params = jax.device_get(params)
     return Model(
         config=config,
         params=jax.tree.map(
-            lambda leaf: jax.device_put(_rounded(leaf, weights)), _for_coding(params)
+            lambda leaf: jax.device_put(rounded(leaf, weights)), _for_coding(params)
         ),
         entropy=float_model.entropy_model(config, params["hyperprior"], calibration),
         weights=weights,
@@ -369,19 +369,6 @@ def _for_coding(params: Mapping[str, Any]) -> dict[str, Any]:
 def _finished(image: Image, container: bitstream.Container) -> Image:
     image = image[: container.height, : container.width]
     return luma(image) if container.gray else image
-
-
-def _rounded(leaf: np.ndarray, weights: str) -> Float32[np.ndarray, "..."]:
-    if weights not in WEIGHTS:
-        raise UserError(f"there are no weights of {weights!r}: choose one of {', '.join(WEIGHTS)}")
-    with np.errstate(over="ignore"):
-        rounded = np.asarray(np.asarray(leaf, weights), np.float32)
-    if not np.isfinite(rounded).all():
-        raise UserError(
-            f"a weight is not finite, or too large for {weights}: take float32, or a checkpoint "
-            "from before the training diverged"
-        )
-    return rounded
 
 
 @contextlib.contextmanager

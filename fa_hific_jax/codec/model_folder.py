@@ -5,7 +5,7 @@ weights.safetensors  encoder, hyper-analysis and generator
 tables.safetensors   what encoder and decoder must share: coding tables, integer hyper-synthesis
 training.safetensors float hyper-synthesis and prior, only if the model can be trained further;
                      coding uses their integer versions in the tables instead, from which a model of
-                     float16 takes the kernels of the hyper-synthesis for training too
+                     float16 or int8 takes the kernels of the hyper-synthesis for training too
 """
 
 import contextlib
@@ -26,7 +26,8 @@ from jaxtyping import Float32
 from fa_hific_jax.codec import safetensors_file, shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.integer_synthesis import with_kernels, without_kernels
-from fa_hific_jax.codec.model import WEIGHTS, Model
+from fa_hific_jax.codec.model import Model
+from fa_hific_jax.codec.weights import KINDS, restored, stored
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.model import ModelConfig, config_of
 from fa_hific_jax.writing import write_folder
@@ -59,9 +60,9 @@ def save_model(
     """
     folder = Path(folder).expanduser()
     check_target(folder, replace=replace)
-    weights = {name: np.asarray(leaf, model.weights) for name, leaf in flat(model.params).items()}
+    weights = flat(model.params)
     files = {
-        _WEIGHTS: safetensors_file.to_bytes(weights),
+        _WEIGHTS: safetensors_file.to_bytes(stored(weights, model.weights)),
         _TABLES: safetensors_file.to_bytes(entropy_arrays(model.entropy)),
     }
     if to_train_on is not None:
@@ -104,12 +105,12 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     """
     folder, description = _open(path)
     config = _read_config(folder, description)
-    stored, tables = (
+    arrays, tables = (
         _read_arrays(folder / name, description["sha256"]) for name in (_WEIGHTS, _TABLES)
     )
-    _check_encoder(folder, config, stored)
-    weights = {name: _private(array) for name, array in stored.items()}
+    _check_encoder(folder, config, arrays)
     try:
+        weights = {name: _private(array) for name, array in restored(arrays).items()}
         model = Model(
             config=config,
             params=jax.device_put(nested(weights)),
@@ -146,7 +147,7 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
         _read_arrays(folder / name, description["sha256"])
         for name in (_WEIGHTS, _TABLES, _TRAINING)
     )
-    params = nested(weights | training)
+    params = nested(restored(weights | training))
     if any(name.endswith("/exponent") for name in training):
         synthesis = entropy_from_arrays(tables).synthesis
         params["hyperprior"] = with_kernels(params["hyperprior"], synthesis)
@@ -159,16 +160,13 @@ def _training_arrays(
 ) -> dict[str, np.ndarray]:
     """Returns what training needs beside the weights and tables, in the type of the weights.
 
-    float16 has fewer digits than the kernels in the tables, float32 has more.
+    float32 has more digits than the kernels in the tables, the other types have fewer.
     """
     params = dict(jax.device_get(params))
-    if model.weights == "float16":
+    if model.weights != "float32":
         params["hyperprior"] = without_kernels(params["hyperprior"], model.entropy.synthesis)
-    return {
-        name: leaf if leaf.dtype == np.int32 else np.asarray(leaf, model.weights)
-        for name, leaf in flat(params).items()
-        if name not in weights
-    }
+    missing = {name: leaf for name, leaf in flat(params).items() if name not in weights}
+    return stored(missing, model.weights)
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
@@ -211,7 +209,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
             raise _damaged(path, f"{key!r} is missing")
     if not re.fullmatch("[0-9a-f]{16}", description["id"]):
         raise _damaged(path, "its id does not have 16 hexadecimal digits")
-    if description["weights"] not in WEIGHTS:
+    if description["weights"] not in KINDS:
         raise _damaged(path, f"it states weights of {description['weights']!r:.40}")
     return description
 

@@ -12,7 +12,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 # The package sorts arrays by these names in this order, then by their own names.
-_DTYPES = {"I64": "<i8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "U16": "<u2", "I16": "<i2"}
+_DTYPES = {
+    "I64": "<i8",
+    "F32": "<f4",
+    "I32": "<i4",
+    "F16": "<f2",
+    "U16": "<u2",
+    "I16": "<i2",
+    "I8": "|i1",
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 

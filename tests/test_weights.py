@@ -1,0 +1,94 @@
+"""Weights of 8-bit integers: what they round, and the model folders that hold them."""
+
+import json
+
+import hypothesis
+import numpy as np
+import pytest
+from coding_model import coding_config, coding_model, coding_params, image_of
+from hypothesis import strategies as st
+
+from fa_hific_jax.codec import safetensors_file
+from fa_hific_jax.codec.arrays import flat
+from fa_hific_jax.codec.model import from_params
+from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
+from fa_hific_jax.codec.weights import restored, rounded, stored
+from fa_hific_jax.errors import UserError
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(st.integers(0, 2**32 - 1), st.floats(-30, 30))
+def test_a_kernel_is_rounded_to_half_a_step_and_only_once(seed, log_scale):
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(3, 3, 4, 5)) * np.exp(log_scale + rng.normal(size=5))
+    kernel[..., 2] = 0
+    kernel = kernel.astype(np.float32)
+    once = rounded(kernel, "int8")
+    largest = np.abs(kernel).max(axis=(0, 1, 2))
+    assert np.all(np.abs(once - kernel) <= (1 + 2**-9) * largest / 127 / 2)
+    assert rounded(once, "int8").tobytes() == once.tobytes()
+    arrays = stored({"kernel": once}, "int8")
+    assert {name: array.dtype.str for name, array in arrays.items()} == {
+        "kernel": "|i1",
+        "kernel/step": "<f4",
+    }
+    assert restored(arrays)["kernel"].tobytes() == once.tobytes()
+
+
+def test_other_parameters_are_rounded_to_half_precision():
+    bias = np.float32([1.0001, -3e-5, 0])
+    np.testing.assert_array_equal(rounded(bias, "int8"), bias.astype(np.float16))
+    with pytest.raises(UserError, match="not finite, or too large for int8"):
+        rounded(np.float32([1e5]), "int8")
+    with pytest.raises(UserError, match="not finite, or too large for int8"):
+        rounded(np.full((1, 1, 1, 1), np.inf, np.float32), "int8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model = from_params(coding_config(), coding_params(), weights="int8")
+    folder = tmp_path_factory.mktemp("models") / "int8"
+    return save_model(model, folder, to_train_on=coding_params())
+
+
+def test_a_model_of_8_bits_codes_as_before_it_was_stored_and_takes_a_quarter(folder, tmp_path):
+    model = from_params(coding_config(), coding_params(), weights="int8")
+    loaded = load_model(folder)
+    assert loaded.model_id == model.model_id != coding_model().model_id
+    image = image_of(20, 30)
+    file = model.compress(image)
+    assert loaded.compress(image) == file
+    np.testing.assert_array_equal(loaded.decompress(file), model.decompress(file))
+    kernels = sum(4 * a.size for a in flat(model.params).values() if a.ndim == 4)
+    arrays = safetensors_file.views(np.fromfile(folder / "weights.safetensors", np.uint8))
+    assert sum(a.nbytes for a in arrays.values() if a.ndim == 4) == kernels / 4
+
+
+def test_all_parameters_come_back_for_training(folder):
+    _, leaves = load_parameters(folder)
+    expected = flat(coding_params())
+    assert leaves.keys() == expected.keys()
+    for name, leaf in leaves.items():
+        error = np.abs(leaf - expected[name])
+        if leaf.ndim == 4:
+            assert np.all(error <= np.abs(expected[name]).max(axis=(0, 1, 2)) / 250), name
+        else:
+            np.testing.assert_array_equal(leaf, np.asarray(expected[name], np.float16))
+
+
+def test_a_kernel_without_its_steps_is_damage(folder, tmp_path):
+    import hashlib
+    import shutil
+
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    path = copied / "weights.safetensors"
+    arrays = safetensors_file.views(np.fromfile(path, np.uint8))
+    name = next(name for name in arrays if name.endswith("/step"))
+    data = safetensors_file.to_bytes({n: a for n, a in arrays.items() if n != name})
+    path.write_bytes(data)
+    description = json.loads((copied / "model.json").read_text())
+    description["sha256"][path.name] = hashlib.sha256(data).hexdigest()
+    (copied / "model.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="is missing: copy or export the model again"):
+        load_model(copied)

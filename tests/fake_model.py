@@ -39,17 +39,14 @@ class FakeModel:
         self.calls.append(options)
         if image.shape[0] == 13:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand a long story")
+        (height, width, _), coder = image.shape, options.get("coder", "constriction")
+        y, transparency = (
+            zlib.compress(image.tobytes(), 1),
+            b"" if alpha is None else pack_alpha(alpha),
+        )
+        streams = {"z_stream": b"", "y_stream": y, "alpha_stream": transparency}
         return bitstream.pack(
-            bitstream.Container(
-                model_id=MODEL_ID,
-                coder=options.get("coder", "constriction"),
-                width=image.shape[1],
-                height=image.shape[0],
-                z_stream=b"",
-                y_stream=zlib.compress(image.tobytes(), 1),
-                alpha_stream=b"" if alpha is None else pack_alpha(alpha),
-                symbols_crc=0,
-            )
+            bitstream.Container(MODEL_ID, coder, width, height, **streams, symbols_crc=0)
         )
 
     def decompress_picture(self, data, **options):

@@ -3,16 +3,16 @@
 import io
 import lzma
 import struct
-import threading
 import tracemalloc
 import warnings
-import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from image_files import saved
 from PIL import Image, ImageCms
 
 from fa_hific_jax.codec.bitstream import BitstreamError
@@ -23,6 +23,8 @@ from fa_hific_jax.errors import UserError
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 ALPHA = RNG.integers(0, 256, (5, 7), np.uint8)
+RGBA = np.dstack([COLORS, ALPHA])
+FLAT = np.full((16, 16, 3), (200, 100, 50), np.uint8)
 SIZES = st.integers(1, 40)
 # Shown to a viewer, an image stored as `stored(x)` with this EXIF orientation looks like x.
 STORED = {
@@ -44,30 +46,11 @@ def no_warnings():
         yield
 
 
-def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def png(width: int, height: int, bits: int, color_type: int, rows: list[bytes], *chunks) -> bytes:
-    """A PNG of kinds that Pillow reads but does not write."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        crc = zlib.crc32(name + data)
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
-
-    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
-    middle = b"".join(chunk(*c) for c in chunks)
-    ends = chunk(b"IHDR", header), chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + ends[0] + middle + ends[1]
-
-
-def check(picture: Picture, rgb, alpha=None, notes=()) -> None:
+def check(picture: Picture, rgb, alpha=None, notes=(), atol=0) -> None:
+    """The picture has these pixels, or a single color throughout."""
     assert picture.rgb.dtype == np.uint8 and picture.rgb.flags.writeable
-    np.testing.assert_array_equal(picture.rgb, rgb)
+    rgb = rgb if np.ndim(rgb) == 3 else np.broadcast_to(rgb, picture.rgb.shape)
+    np.testing.assert_allclose(picture.rgb.astype(int), rgb, rtol=0, atol=atol)
     assert (picture.alpha is None) == (alpha is None)
     if alpha is not None:
         np.testing.assert_array_equal(picture.alpha, alpha)
@@ -86,43 +69,24 @@ def test_every_size_and_mode_is_read_as_pillow_reads_it(width, height, mode, ran
     if mode == "P":
         image.putpalette(random.randbytes(768))
     data = saved(image)
-    rgba = np.asarray(image.convert("RGBA")) if mode != "I;16" else None
-    if rgba is None:
+    if mode == "I;16":
         check(read_image(data), gray(np.rint(np.asarray(image) / 257)))
     else:
+        rgba = np.asarray(image.convert("RGBA"))
         opaque = rgba[..., 3].min() == 255
-        check(read_image(data), rgba[..., :3], None if opaque else rgba[..., 3])
+        check(read_image(io.BytesIO(data)), rgba[..., :3], None if opaque else rgba[..., 3])
     assert image_size(data) == (height, width)
 
 
-@pytest.mark.parametrize("as_file", [io.BytesIO, bytes])
-def test_bytes_and_open_files_are_read(as_file):
-    check(read_image(as_file(saved(COLORS))), COLORS)
-
-
-def test_palettes_with_transparency_by_index_and_by_table():
+def test_palettes_with_transparency_by_index_by_table_and_by_a_band():
     image = Image.frombytes("P", (3, 1), b"\0\1\2")
     image.putpalette(COLORS[0, :3].tobytes())
     check(read_image(saved(image, transparency=1)), COLORS[:1, :3], [[255, 0, 255]])
     table = saved(image, transparency=b"\x07\xff\x80")
     check(read_image(table), COLORS[:1, :3], [[7, 255, 128]])
-
-
-def test_palettes_with_an_alpha_band():
-    image = Image.frombytes("PA", (2, 1), b"\0\x05\1\xff")
-    image.putpalette(COLORS[0, :2].tobytes())
-    check(read_image(saved(image, "TIFF")), COLORS[:1, :2], [[5, 255]])
-
-
-def test_a_clear_gray_level_of_sixteen_bits():
-    levels = np.array([[0x1234, 0x1235, 65535]], ">u2")
-    data = png(3, 1, 16, 0, [levels.tobytes()], (b"tRNS", b"\x12\x34"))
-    check(read_image(data), gray([[18, 18, 255]]), [[0, 255, 255]])
-
-
-def test_sixteen_bits_of_color_keep_their_upper_byte():
-    levels = np.array([[0x1234, 0xFFFF, 0x00FF]], ">u2")
-    check(read_image(png(1, 1, 16, 2, [levels.tobytes()])), [[[0x12, 0xFF, 0]]])
+    band = Image.frombytes("PA", (2, 1), b"\0\x05\1\xff")
+    band.putpalette(COLORS[0, :2].tobytes())
+    check(read_image(saved(band, "TIFF")), COLORS[:1, :2], [[5, 255]])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -133,51 +97,43 @@ def test_sixteen_bits_of_gray_are_scaled_in_either_byte_order(order):
     check(read_image(saved(image, "TIFF")), gray(np.rint(every / 257)))
 
 
-FLOATS = [
-    ([0.0, 0.5, 1.0], [0, 128, 255], (0, 1)),
-    ([0.0, 1.5, 255.0], [0, 2, 255], (0, 255)),
-    ([257.0, 0.0, 65535.0], [1, 0, 255], (0, 65535)),
-    ([-1.0, 0.0, 1.0], [0, 128, 255], (-1, 1)),
-    ([np.nan, 1.0, np.inf], [0, 255, 255], (0, 1)),
-    ([np.nan, np.nan, np.nan], [0, 0, 0], (0, 1)),
-    ([3e38, 0.0, -3e38], [255, 128, 0], (-3e38, 3e38)),
+NUMBERS = [
+    (np.float32([0.0, 0.5, 1.0]), [0, 128, 255], (0, 1)),
+    (np.float32([0.0, 1.5, 255.0]), [0, 2, 255], (0, 255)),
+    (np.float32([257.0, 0.0, 65535.0]), [1, 0, 255], (0, 65535)),
+    (np.float32([np.nan, 1.0, np.inf]), [0, 255, 255], (0, 1)),
+    (np.float32([np.nan, np.nan, np.nan]), [0, 0, 0], (0, 1)),
+    (np.float32([3e38, 0.0, -3e38]), [255, 128, 0], (-3e38, 3e38)),
+    (np.int32([-100, 0, 155]), [0, 100, 255], (-100, 155)),
+    (np.int32([0, 257, 65535]), [0, 1, 255], None),
 ]
 
 
-@pytest.mark.parametrize("values, levels, span", FLOATS)
-def test_floating_point_pixels_are_scaled_and_noted(values, levels, span):
-    data = saved(np.array([values], np.float32), "TIFF")
-    note = f"its gray level {span[0]:g} became black and {span[1]:g} white"
-    check(read_image(data), gray([levels]), notes=(note,))
-
-
-def test_wide_integers_are_scaled_and_noted():
-    check(read_image(saved(np.array([[0, 257, 65535]], np.int32), "TIFF")), gray([[0, 1, 255]]))
-    wide = read_image(saved(np.array([[-100, 0, 155]], np.int32), "TIFF"))
-    check(wide, gray([[0, 100, 255]]), notes=("its gray level -100 became black and 155 white",))
+@pytest.mark.parametrize("values, levels, span", NUMBERS)
+def test_floating_point_and_wide_integers_are_scaled_and_noted(values, levels, span):
+    data = saved(values[None], "TIFF")
+    notes = span and (f"its gray level {span[0]:g} became black and {span[1]:g} white",)
+    check(read_image(data), gray([levels]), notes=notes or ())
 
 
 @pytest.mark.parametrize("marker", [True, False])
 def test_cmyk_jpegs_with_and_without_adobes_inversion(marker):
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
     data = saved(cmyk, "JPEG", quality=100)
-    if not marker:  # without it the levels are ink; as stored they are its complement
+    if not marker:
         start = data.index(b"\xff\xee")
         length = 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         data = data[:start] + data[start + length :]
-    red = np.full((8, 8, 3), (255, 0, 0))
-    expected = red if marker else np.zeros_like(red)  # stored 255, 0, 0, 255: K is full
-    np.testing.assert_allclose(read_image(data).rgb.astype(int), expected, atol=4)
-    check(read_image(saved(cmyk, "TIFF")), red)
+    # With it the levels are the complement of ink; without it, what is stored has K full.
+    check(read_image(data), (255, 0, 0) if marker else 0, atol=4)
+    check(read_image(saved(cmyk, "TIFF")), (255, 0, 0))
 
 
 def test_ycbcr_and_lab_are_converted():
-    tiff = read_image(
-        saved(Image.new("YCbCr", (16, 16), (76, 85, 255)), "TIFF", compression="jpeg")
-    )
-    np.testing.assert_allclose(tiff.rgb.astype(int), np.full((16, 16, 3), (255, 0, 0)), atol=2)
-    lab = read_image(saved(Image.new("LAB", (2, 2), (128, 128, 128)), "TIFF"))  # L* = 50.2
-    np.testing.assert_allclose(lab.rgb.astype(int), np.full((2, 2, 3), 120), atol=3)
+    red = Image.new("YCbCr", (16, 16), (76, 85, 255))
+    check(read_image(saved(red, "TIFF", compression="jpeg")), (255, 0, 0), atol=2)
+    lab = Image.new("LAB", (2, 2), (128, 128, 128))  # L* = 50.2
+    check(read_image(saved(lab, "TIFF")), 120, atol=3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
@@ -185,9 +141,8 @@ def test_ycbcr_and_lab_are_converted():
 def test_orientation_is_applied_and_foreseen(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    rgba = np.concatenate([COLORS, ALPHA[..., None]], axis=-1)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    stored = np.ascontiguousarray(STORED[orientation](rgba))
+    stored = np.ascontiguousarray(STORED[orientation](RGBA))
     data = saved(stored, kind, exif=exif, **options)
     check(read_image(data), COLORS, ALPHA)
     assert image_size(data) == (5, 7)
@@ -211,25 +166,16 @@ def profile(image: str = "sRGB", swap: bool = False) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 def test_a_profile_that_swaps_red_and_green_is_applied(kind):
-    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    data = saved(flat, kind, icc_profile=profile(swap=True), quality=100)
-    picture = read_image(data)
-    np.testing.assert_allclose(picture.rgb.astype(int), flat[..., [1, 0, 2]], atol=4)
-    assert picture.notes == ()
+    data = saved(FLAT, kind, icc_profile=profile(swap=True), quality=100)
+    check(read_image(data), (100, 200, 50), atol=4)
 
 
-def test_profiles_apply_beneath_transparency_and_palettes():
-    rgba = np.concatenate([COLORS, ALPHA[..., None]], axis=-1)
-    picture = read_image(saved(rgba, icc_profile=profile(swap=True)))
-    np.testing.assert_allclose(picture.rgb.astype(int), COLORS[..., [1, 0, 2]], atol=2)
-    np.testing.assert_array_equal(picture.alpha, ALPHA)
+def test_profiles_apply_beneath_transparency_and_palettes_but_not_to_gray_nor_where_srgb():
+    picture = read_image(saved(RGBA, icc_profile=profile(swap=True)))
+    check(picture, COLORS[..., [1, 0, 2]], ALPHA, atol=2)
     image = Image.frombytes("P", (1, 1), b"\0")
     image.putpalette([200, 100, 50])
-    picture = read_image(saved(image, icc_profile=profile(swap=True)))
-    np.testing.assert_allclose(picture.rgb.astype(int), [[[100, 200, 50]]], atol=2)
-
-
-def test_srgbs_own_profile_touches_nothing():
+    check(read_image(saved(image, icc_profile=profile(swap=True))), (100, 200, 50), atol=2)
     check(read_image(saved(COLORS, icc_profile=profile())), COLORS)
     check(read_image(saved(ALPHA, icc_profile=profile(swap=True))), gray(ALPHA))
 
@@ -238,8 +184,8 @@ def test_srgbs_own_profile_touches_nothing():
 def test_a_profile_that_does_not_fit_is_ignored_and_noted(broken):
     note = "its color profile is damaged or does not fit the image and was ignored"
     check(read_image(saved(COLORS, icc_profile=broken)), COLORS, notes=(note,))
-    cmyk = read_image(saved(Image.new("CMYK", (2, 2)), "TIFF", icc_profile=profile()))
-    check(cmyk, np.full((2, 2, 3), 255), notes=(note,))
+    cmyk = saved(Image.new("CMYK", (2, 2)), "TIFF", icc_profile=profile())
+    check(read_image(cmyk), 255, notes=(note,))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
@@ -248,15 +194,14 @@ def test_of_an_animation_the_first_frame_is_kept(kind):
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = saved(first, kind, save_all=True, append_images=[second], **lossless)
     note = "only the first of its frames or pages is kept"
-    check(read_image(data), np.full((3, 4, 3), (255, 0, 0)), notes=(note,))
+    check(read_image(data), (255, 0, 0), notes=(note,))
 
 
 def test_of_an_icon_in_several_sizes_the_largest_is_kept():
     squares = np.kron(COLORS[:4, :4], np.ones((8, 8, 1), np.uint8))
-    for sizes, notes in (([(32, 32)], 0), ([(16, 16), (32, 32)], 1)):
-        picture = read_image(saved(squares, "ICO", sizes=sizes))
-        np.testing.assert_array_equal(picture.rgb, squares)
-        assert picture.notes == ("only the largest of its sizes is kept",) * notes
+    check(read_image(saved(squares, "ICO", sizes=[(32, 32)])), squares)
+    several = read_image(saved(squares, "ICO", sizes=[(16, 16), (32, 32)]))
+    check(several, squares, notes=("only the largest of its sizes is kept",))
 
 
 @pytest.mark.parametrize("kind", ["TGA", "BMP"])
@@ -301,52 +246,32 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
 def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_text("not an image")
     for read in (read_image, image_size):
-        with pytest.raises(UserError, match=r"a\.png: .* \(not of a kind that Pillow knows\)"):
-            read(tmp_path / "a.png")
-        with pytest.raises(UserError, match=r"b\.png: .* \(No such file or directory\)"):
-            read(tmp_path / "b.png")
-        with pytest.raises(UserError, match=r"\(Is a directory\)"):
-            read(str(tmp_path))
+        for name, reason in (
+            ("a.png", "not of a kind that Pillow knows"),
+            ("b.png", "No such file or directory"),
+            ("", "Is a directory"),
+        ):
+            with pytest.raises(UserError, match=rf"{tmp_path / name}: .* \({reason}\)"):
+                read(tmp_path / name)
     with pytest.raises(UserError, match="it is empty"):
         read_image(b"")
     with pytest.raises(UserError, match="vector graphics; render it as PNG first"):
         read_image(saved(COLORS, "EPS"))
 
 
-def test_only_the_given_limit_counts(monkeypatch):
+def test_only_the_given_limit_counts_and_pillows_own_stays_as_it_was_in_threads_too(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     for kind in ("PNG", "TIFF", "WEBP", "GIF"):
         data = saved(COLORS, kind)
-        assert read_image(data, max_pixels=35).rgb.shape == COLORS.shape
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda data: read_image(data, max_pixels=35), [data] * 30))
         with pytest.raises(UserError, match="the image: 7 x 5 pixels are over the limit of 34 pix"):
             read_image(data, max_pixels=34)
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-def test_threads_leave_pillows_limit_as_it_was():
-    before, data = Image.MAX_IMAGE_PIXELS, saved(COLORS)
-    threads = [
-        threading.Thread(target=lambda: [read_image(data) for _ in range(30)]) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert Image.MAX_IMAGE_PIXELS == before
-
-
-@pytest.mark.slow
-def test_a_hundred_megapixels_are_read():
-    data = saved(Image.new("RGBA", (10_000, 10_000), (1, 2, 3, 4)), compress_level=1)
-    picture = read_image(data)
-    assert picture.rgb.shape == (10_000, 10_000, 3) and picture.alpha is not None
-    packed = pack_alpha(picture.alpha)
-    assert len(packed) < 50_000
-    assert unpack_alpha(packed, 10_000, 10_000).max() == 4
-
-
 def test_on_white_is_pillows_composition():
-    rgba = Image.fromarray(np.concatenate([COLORS, ALPHA[..., None]], axis=-1))
+    rgba = Image.fromarray(RGBA)
     white = Image.new("RGBA", rgba.size, "white")
     expected = np.asarray(Image.alpha_composite(white, rgba))[..., :3].astype(int)
     np.testing.assert_allclose(on_white(Picture(COLORS, ALPHA)).astype(int), expected, atol=1)
@@ -357,14 +282,15 @@ MASKS = st.one_of(
     arrays.arrays(np.uint8, SHAPES),
     arrays.arrays(np.uint8, SHAPES, elements=st.sampled_from([0, 255])),
     SHAPES.map(lambda s: np.add.outer(np.arange(s[0]), np.arange(s[1])).astype(np.uint8)),
+    SHAPES.map(lambda s: np.full(s, 255, np.uint8)),
 )
 
 
 @given(MASKS)
 @settings(max_examples=60, deadline=None)
-def test_transparency_comes_back_exactly(alpha):
+def test_transparency_comes_back_exactly_and_takes_no_bytes_where_there_is_none(alpha):
     packed = pack_alpha(alpha)
-    assert len(packed) <= alpha.size + 16
+    assert len(packed) <= (alpha.size + 16) * (alpha.min() < 255)
     np.testing.assert_array_equal(unpack_alpha(packed, *alpha.shape), alpha)
 
 
@@ -387,11 +313,6 @@ def test_the_alpha_stream_is_as_specified():
         assert pixels == alpha.ravel().tolist()
         seen.add(packed[0])
     assert seen == {0, 1, 3}
-
-
-def test_opaque_takes_no_bytes():
-    assert pack_alpha(np.full((3, 4), 255, np.uint8)) == b""
-    np.testing.assert_array_equal(unpack_alpha(b"", 3, 4), np.full((3, 4), 255))
 
 
 def test_soft_masks_take_less_than_png():
@@ -427,14 +348,15 @@ def test_transparency_of_another_size_or_with_remains_is_refused():
 def test_a_bomb_takes_no_more_memory_than_the_image():
     bomb = pack_alpha(np.zeros((8000, 8000), np.uint8))
     tracemalloc.start()
-    with pytest.raises(BitstreamError):
-        unpack_alpha(bomb, 10, 10)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2e6  # one of them the decoder's window
+    try:
+        with pytest.raises(BitstreamError):
+            unpack_alpha(bomb, 10, 10)
+        assert tracemalloc.get_traced_memory()[1] < 2e6  # half of it is the decoder's window
+    finally:
+        tracemalloc.stop()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".tiff", ".PNG"])
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".PNG"])
 @pytest.mark.parametrize("alpha", [None, ALPHA])
 def test_lossless_formats_come_back_exactly(tmp_path, suffix, alpha):
     path = tmp_path / "new" / f"a{suffix}"
@@ -444,9 +366,8 @@ def test_lossless_formats_come_back_exactly(tmp_path, suffix, alpha):
 
 
 def test_jpeg_comes_back_nearly_and_without_transparency(tmp_path):
-    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    write_image(tmp_path / "a.jpg", flat)
-    np.testing.assert_allclose(read_image(tmp_path / "a.jpg").rgb.astype(int), flat, atol=3)
+    write_image(tmp_path / "a.jpg", FLAT)
+    check(read_image(tmp_path / "a.jpg"), FLAT, atol=3)
     with pytest.raises(UserError, match=r"b\.jpg: JPEG cannot hold transparency: write PNG"):
         write_image(tmp_path / "b.jpg", COLORS, ALPHA)
     with pytest.raises(UserError, match=r"b\.gif: images are written as \.png .*: choose a name"):
@@ -460,20 +381,6 @@ def test_sizes_that_a_format_cannot_hold_leave_nothing(tmp_path, suffix, side):
         with pytest.raises(UserError, match=rf"a\.{suffix}: \w+ cannot hold .* pixels .*write PNG"):
             write_image(tmp_path / f"a.{suffix}", np.zeros(shape, np.uint8))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"before")
-
-    def full(self, file, *args, **kwargs):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_image(path, COLORS)
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
 
 
 def test_names_as_long_as_names_can_be_are_written(tmp_path):

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -20,9 +19,10 @@ from chromium import chromium
 from coding_model import coding_config, image_of, init_parameters, many_rates_model
 from cpu_devices import hasty
 from PIL import Image
+from training_run import free_port
 
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.codec.model_folder import load_model, save_model
+from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.evaluation import baselines
 
 pytest.importorskip("gradio", reason="pip install 'fa-hific-jax[demo]'")
@@ -45,12 +45,11 @@ def serving(model, folder, *options):
     """The address of a served model; its files lie in a folder that must be empty at the end."""
     save_model(model, folder / "model")
     (folder / "tmp").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    read_errors = (folder / "stderr").read_text
+    port = str(free_port())
     command = [sys.executable, "-m", "fa_hific_jax", "serve", "--model", str(folder / "model")]
     process = subprocess.Popen(
-        [*command, "--port", str(port), *options],
+        [*command, "--port", port, *options],
         cwd=ROOT,
         env=os.environ | hasty() | {"TMPDIR": str(folder / "tmp")},
         stdout=subprocess.PIPE,
@@ -58,37 +57,29 @@ def serving(model, folder, *options):
         text=True,
     )
     try:
-        assert process.stdout.readline() == f"http://127.0.0.1:{port}  (Ctrl-C ends it)\n", (
-            folder / "stderr"
-        ).read_text()
-        yield f"http://127.0.0.1:{port}"
+        said = process.stdout.readline()
+        assert said == f"http://127.0.0.1:{port}  (Ctrl-C ends it)\n", read_errors()
+        yield said.split()[0]
     finally:
         process.terminate()
-        process.wait(timeout=60)
-        process.stdout.close()
-    assert "Traceback" not in (folder / "stderr").read_text()
-    assert [path for path in (folder / "tmp").iterdir() if path.name.startswith("fa-hific")] == []
+        process.communicate(timeout=60)
+    assert "Traceback" not in read_errors() and not list((folder / "tmp").glob("fa-hific*"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("served")
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    with serving(many_rates_model(), folder, "--max-mb", "0.5", "--max-megapixels", "0.1") as found:
+def address(tmp_path_factory):
+    folder, limits = tmp_path_factory.mktemp("served"), ("--max-mb=0.5", "--max-megapixels=0.1")
+    with serving(many_rates_model(), folder, *limits) as found:
         yield found
 
 
 @pytest.fixture
-def opened(browser, request):
+def opened(browser):
     """Opens a page. None may report an error, or ask anything of another machine."""
-    windows, complaints = [], []
+    complaints = []
+    window = browser.new_context(viewport={"width": 1280, "height": 1200})
 
     def open_page(address):
-        window = browser.new_context(viewport={"width": 1280, "height": 1200})
-        windows.append(window)
         page = window.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
@@ -99,8 +90,7 @@ def opened(browser, request):
         return page
 
     yield open_page
-    for window in windows:
-        window.close()
+    window.close()
     local = ("http://127.0.0.1:", "data:", "blob:")
     assert [text for text in complaints if not text.startswith(local)] == []
 
@@ -139,15 +129,19 @@ def sentence(page) -> str:
     return said
 
 
-def test_image_to_bitstream_and_back(opened, address, folder, tmp_path):
-    model = load_model(folder / "model")
+@pytest.fixture
+def photo(tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_image_to_bitstream_and_back(opened, address, photo, tmp_path):
+    model = many_rates_model()
     page = opened(address)
-    drop(page, "image", tmp_path / "photo.png")
+    drop(page, "image", photo)
     data = model.compress(IMAGE)
-    assert sizes(page) == [
-        len(data), len(baselines.encode_nearest(IMAGE, "jpeg", len(data)).data)
-    ]  # fmt: skip
+    jpeg = baselines.encode_nearest(IMAGE, "jpeg", len(data)).data
+    assert sizes(page) == [len(data), len(jpeg)]
     before, after = pixels(page, "#ours")
     np.testing.assert_array_equal(before, IMAGE)
     # The page's process compiles with all optimizations, this one without.
@@ -181,19 +175,17 @@ def test_image_to_bitstream_and_back(opened, address, folder, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), decoded)
 
 
-def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(opened, address, tmp_path):
-    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
+def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(
+    opened, address, photo, tmp_path
+):
     (tmp_path / "notes.txt").write_text("<b>hello</b>")
     Image.new("RGB", (500, 300)).save(tmp_path / "large.png")
     (tmp_path / "heavy.png").write_bytes(bytes(2**20))
     page = opened(address)
-    drop(page, "image", tmp_path / "photo.png")
+    drop(page, "image", photo)
     sizes(page)
     drop(page, "image", tmp_path / "notes.txt")
-    assert sentence(page) == (
-        "notes.txt: cannot be read as an image (not of a kind that Pillow knows): give an "
-        "intact file, such as PNG, JPEG, WebP or TIFF"
-    )
+    assert sentence(page).startswith("notes.txt: cannot be read as an image (not of a kind that ")
     assert page.locator("#summary table").count() == page.locator("#ours img").count() == 0
     assert page.locator("#file").is_disabled()
     drop(page, "image", tmp_path / "large.png")
@@ -202,9 +194,7 @@ def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(opened, 
     assert "512 Kb" in sentence(page).replace(".0", "")
     page.get_by_role("tab", name="Decompress").click()
     drop(page, "bitstream", tmp_path / "notes.txt")
-    assert sentence(page) == (
-        "notes.txt: not a fa-hific-jax file: choose one that `compress` has written"
-    )
+    assert sentence(page).startswith("notes.txt: not a fa-hific-jax file: choose one that `compr")
 
 
 def test_files_of_the_machine_are_not_served(address):
@@ -216,14 +206,13 @@ def test_files_of_the_machine_are_not_served(address):
     assert not re.search(r"<(script|link)[^>]+(src|href)=.https?://", text)
 
 
-def test_a_model_without_choices_has_sliders_that_say_so(opened, tmp_path):
+def test_a_model_without_choices_has_sliders_that_say_so(opened, photo, tmp_path):
     config = dataclasses.replace(coding_config(), fcm_width=0)
     plain = from_params(config, init_parameters(config, jax.random.key(0)))
-    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
     with serving(plain, tmp_path) as address:
         page = opened(address)
         for name, reason in (("quality", "a single rate"), ("detail", "no frequency complement")):
             assert page.locator(f"#{name} input[type=range]").is_disabled()
             assert reason in page.inner_text(f"#{name}")
-        drop(page, "image", tmp_path / "photo.png")
+        drop(page, "image", photo)
         assert sizes(page)[0] == len(plain.compress(IMAGE))

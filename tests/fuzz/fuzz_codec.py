@@ -5,7 +5,7 @@
 Each must end in an image of the size that the file claims or in a BitstreamError of one line,
 within 10 s of processor time, and all of them within 2 GB. A case is a function of its number
 alone. Prints a summary as JSON, or ends with a traceback that names the first case that goes wrong.
-The test suite runs 500 cases, and 20,000 with `-m slow`.
+The test suite runs 200 cases, and 20,000 with `-m slow`.
 
 With --giants, a few files that claim 512 megapixels and have bytes enough for the claim to be
 tried: that takes as long as the claim is large.

@@ -300,7 +300,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_bits_of_an_unbroken_one(unbrok
     time.sleep(random.uniform(0, 0.3))
     killed(process)
     code, _, err = training_run.finish(training_run.start(tmp_path, devices=2, **PLAIN))
-    assert code == 0, err
+    assert code == 0 and "ended without releasing" in err
     ours, theirs = (Checkpoints(epath.Path(w), kept=None) for w in (tmp_path, unbroken[1]))
     for item in ("autoencoder", "training"):
         assert_same(*(of.read(6, item, of.contents(6, item)) for of in (ours, theirs)))
@@ -319,9 +319,6 @@ def test_second_trainer_is_refused_and_the_first_goes_on(processes, tmp_path):
     assert f"process {first.pid} on " in err or processes == 2
     reached(first, 10)
     killed(first)
-    code, _, err = training_run.finish(training_run.start(workdir, devices=2, **PLAIN))
-    assert code == 0 and "ended without releasing" in err
-    assert not (workdir / "trainer.lock").exists()
 
 
 def test_checkpoints_come_by_steps_and_by_the_clock_with_log_lines(monkeypatch):

@@ -39,6 +39,17 @@ def test_names_and_shapes_are_those_that_the_port_and_the_fork_save(data_folder)
     assert pytorch_state.fork_shapes() == without | added
 
 
+def test_parameters_are_taken_in_our_layout(tmp_path):
+    # test_networks.py and its like compare these layouts with the reference.
+    imported, state = import_checkpoint(tiny_checkpoint(tmp_path / "a.pt"), Options()), tiny_state()
+    found = imported.autoencoder["generator"]["up1"]["kernel"]
+    kernel = state["Generator.upconv_block4.0.weight"]
+    np.testing.assert_array_equal(found, kernel[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
+    found = imported.training["discriminator"]["spectral"]["conv0"]["v"]
+    vector = state["Discriminator.conv1.weight_v"].reshape(-1, 4, 4)
+    np.testing.assert_array_equal(found, vector.transpose(1, 2, 0).ravel())
+
+
 def test_the_command_writes_a_folder_that_inference_and_training_read(tmp_path, capsys):
     path, folder = tiny_checkpoint(tmp_path / "a.pt"), tmp_path / "imported"
     cli.main(["import-torch", str(path), "-o", str(folder)])
@@ -49,15 +60,7 @@ def test_the_command_writes_a_folder_that_inference_and_training_read(tmp_path, 
     assert "ignored: compression_optimizer_state_dict (an optimizer's state" in printed
     assert "assumed" not in printed
 
-    imported, state = import_checkpoint(path, Options()), tiny_state()
-    # test_networks.py and its like compare layouts with the reference; that they are in use:
-    kernel = imported.autoencoder["generator"]["up1"]["kernel"].transpose(2, 3, 0, 1)[
-        ..., ::-1, ::-1
-    ]
-    equal(kernel, state["Generator.upconv_block4.0.weight"])
-    v = imported.training["discriminator"]["spectral"]["conv0"]["v"]
-    equal(v.reshape(4, 4, -1).transpose(2, 0, 1).ravel(), state["Discriminator.conv1.weight_v"])
-
+    imported = import_checkpoint(path, Options())
     settings = tiny_settings(**TINY, loss__gan=0.15, init_from=str(folder))
     params, step, *_ = load_autoencoder(workdir_path(str(folder)), settings)
     assert step == 70

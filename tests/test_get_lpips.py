@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch_files
-from file_server import FileServer, serving
+from file_server import serving
 
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.convert import lpips_weights
@@ -60,11 +60,6 @@ def server(tmp_path, monkeypatch):
         yield found
 
 
-@pytest.fixture
-def published(server: FileServer) -> Path:
-    return server.folder
-
-
 def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
@@ -109,22 +104,22 @@ def test_weights_are_downloaded_once_and_only_the_result_is_kept(server, cache, 
     assert path.read_bytes() == good
 
 
-def test_local_files_are_converted_and_left(published, cache, tmp_path):
-    path = get_lpips("squeeze", tmp_path / "weights.npz", published)
+def test_local_files_are_converted_and_left(server, cache, tmp_path):
+    path = get_lpips("squeeze", tmp_path / "weights.npz", server.folder)
     assert path == tmp_path / "weights.npz" and load_lpips(path).net == "squeeze"
-    assert names(published) == sorted(NAMES)
+    assert names(server.folder) == sorted(NAMES)
     assert not cache.exists()
-    assert get_lpips("squeeze", folder=published) == cache / "lpips_squeeze.npz"
+    assert get_lpips("squeeze", folder=server.folder) == cache / "lpips_squeeze.npz"
 
 
-def test_local_files_must_be_there_and_the_published_ones(published, cache):
-    with open(published / NAMES[1], "ab") as file:
+def test_local_files_must_be_there_and_the_published_ones(server, cache):
+    with open(server.folder / NAMES[1], "ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match=r"squeeze.pth: has the SHA-256 \w{64} instead of \w{64},"):
-        get_lpips("squeeze", folder=published)
-    (published / NAMES[0]).unlink()
+        get_lpips("squeeze", folder=server.folder)
+    (server.folder / NAMES[0]).unlink()
     with pytest.raises(UserError, match=f"{NAMES[0]}: no such file: download it from http://127"):
-        get_lpips("squeeze", folder=published)
+        get_lpips("squeeze", folder=server.folder)
     assert not cache.exists()
 
 
@@ -140,22 +135,22 @@ def test_without_network_the_files_to_bring_are_listed(server, cache):
     )
 
 
-def test_a_wrong_download_is_no_reason_to_bring_files(published, cache):
-    (published / NAMES[1]).write_bytes(b"a web page")
+def test_a_wrong_download_is_no_reason_to_bring_files(server, cache):
+    (server.folder / NAMES[1]).write_bytes(b"a web page")
     with pytest.raises(UserError, match="squeeze.pth.part was removed, run the command again$"):
         get_lpips("squeeze")
 
 
-def test_an_output_that_cannot_be_written_is_named(published, cache, tmp_path):
+def test_an_output_that_cannot_be_written_is_named(server, cache, tmp_path):
     with pytest.raises(UserError, match="is a folder: name a file$"):
         get_lpips("squeeze", tmp_path)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="file/w.npz: cannot be written: "):
-        get_lpips("squeeze", tmp_path / "file" / "w.npz", published)
+        get_lpips("squeeze", tmp_path / "file" / "w.npz", server.folder)
 
 
-def test_the_command_prints_the_path_alone_or_one_sentence(published, cache, capsys):
-    main(["get-lpips", "--net", "squeeze", "--from", str(published)])
+def test_the_command_prints_the_path_alone_or_one_sentence(server, cache, capsys):
+    main(["get-lpips", "--net", "squeeze", "--from", str(server.folder)])
     assert capsys.readouterr().out == f"{cache / 'lpips_squeeze.npz'}\n"
     with pytest.raises(SystemExit, match="2"):
         main(["get-lpips", "--net", "squeeze", "--from", "no/such"])

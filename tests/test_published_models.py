@@ -55,20 +55,22 @@ def cache(tmp_path, monkeypatch) -> Path:
 def server(cache, tmp_path, monkeypatch):
     """A local server with an empty folder, in the place of all addresses of the catalog."""
     with serving(tmp_path / "published", monkeypatch) as found:
-        local = [
-            model._replace(url=re.sub(".*/", f"{found.url}/", model.url))
-            for model in catalog.PUBLISHED
-        ]
+        urls = (re.sub(".*/", f"{found.url}/", model.url) for model in catalog.PUBLISHED)
+        local = (
+            model._replace(url=url) for model, url in zip(catalog.PUBLISHED, urls, strict=True)
+        )
         monkeypatch.setattr(catalog, "PUBLISHED", tuple(local))
         yield found
 
 
+def small_checkpoint(path: Path) -> Path:
+    return torch_files.save(path, small_state())
+
+
 def checkpoint(name: str, folder: Path) -> Path:
     """The published file of a model, but with few channels."""
-    path = folder / file_name(catalog.find(name).url)
-    if name.startswith("hific"):
-        return tiny_checkpoint(path)
-    return torch_files.save(path, small_state())
+    make = tiny_checkpoint if name.startswith("hific") else small_checkpoint
+    return make(folder / file_name(catalog.find(name).url))
 
 
 @pytest.fixture(scope="module")
@@ -221,17 +223,13 @@ def web_page(path: Path) -> Path:
     return path
 
 
-def of_neural_compression(path: Path) -> Path:
-    return torch_files.save(path, small_state())
-
-
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize(
     ("make", "name", "sentence"),
     [
         (web_page, NAME, "is not a file of torch.save but a web page"),
         (tiny_checkpoint, "msillm-0.14", "holds networks of the variant pytorch, but those of"),
-        (of_neural_compression, NAME, "networks of the variant neuralcompression, but those of"),
+        (small_checkpoint, NAME, "networks of the variant neuralcompression, but those of"),
     ],
 )
 def test_bad_files_leave_nothing(server, cache, capsys, make, name, sentence, download):
@@ -373,11 +371,12 @@ def test_full_width_is_fetched_in_less_than_four_gigabytes(cache, tmp_path, data
     else:
         state = neural_compression_state.full_width(data_folder.parent / "golden")
         torch_files.save(path, state)
-    code = (
-        "import resource; from fa_hific_jax.cli.main import main; "
-        f"main(['get-model', {name!r}, '--from', {str(path)!r}]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+    code = f"""
+import resource
+from fa_hific_jax.cli.main import main
+main(["get-model", {name!r}, "--from", {str(path)!r}])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
     command, env = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) * 1024 < 4e9

@@ -1,13 +1,55 @@
-"""State dicts of NeuralCompression's `HiFiCAutoencoder`, filled by the seed rule."""
+"""State dicts of NeuralCompression's `HiFiCAutoencoder`.
 
+Those of full width are filled by the seed rule.
+"""
+
+import functools
 import hashlib
 import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from fa_hific_jax.convert import neural_compression
+from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources
+from fa_hific_jax.models.autoencoder import ModelConfig
+
 TRANSPOSED = r"decoder\.blocks\.[0-3]\.0\.weight|hyper_synthesis_\w+\.[02]\.weight"
+
+CONFIG = ModelConfig(
+    variant="neuralcompression",
+    encoder_widths=(4, 5, 6, 7, 8),
+    generator_widths=(8, 7, 6, 5, 4),
+    latent_channels=5,
+    hyper_channels=6,
+    residual_blocks=1,
+)
+
+
+@functools.cache
+def small_state() -> dict[str, np.ndarray]:
+    """A state dict of the width of CONFIG, whose symbols spread and whose medians are no integers.
+
+    Kernels have gains as of trained networks, so that scales lie on both sides of the bound.
+    """
+    sources = jax.tree.leaves(
+        autoencoder_sources(CONFIG, neural_compression.NAMING),
+        is_leaf=lambda node: isinstance(node, Source),
+    )
+    rng, state = np.random.default_rng(0), {}
+    for source in sources:
+        fan_in = np.prod(source.shape[1:]) if len(source.shape) == 4 else 10
+        value = rng.normal(0, np.sqrt(2 / fan_in), source.shape)
+        if source.key.endswith("gamma"):
+            value += 1
+        state[source.key] = value.astype(np.float32)
+    state["hyper_bottleneck.quantiles"] += np.float32([-10, 0, 10])
+    state["hyper_analysis.4.weight"] *= 6
+    state["encoder.blocks.5.weight"] *= 4
+    state["hyper_synthesis_scale.4.bias"] += 2
+    return state
 
 
 def generator(name: str) -> np.random.Generator:

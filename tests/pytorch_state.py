@@ -1,66 +1,79 @@
-"""State dicts of the PyTorch HiFiC and of the FA-HiFiC authors' fork, filled by the seed rule."""
+"""State dicts of the PyTorch HiFiC and of the FA-HiFiC authors' fork."""
 
-import json
-import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import reference_weights
+import torch_files
+from reference_weights import DISCRIMINATOR_WIDTHS
+from tiny_settings import tiny_settings
 
-TRANSPOSED = r"Generator\.upconv_block\d\.0\.weight|Hyperprior\.synthesis_.*\.weight"
+from fa_hific_jax.convert.pytorch_layout import (
+    LEGACY_SIGMAS,
+    Source,
+    autoencoder_sources,
+    discriminator_sources,
+)
+from fa_hific_jax.models.discriminator import DiscriminatorConfig
+
+TINY = dict(
+    model__input_range="symmetric",
+    model__likelihood="logistic",
+    model__residual_blocks=1,
+    model__fcm_width=0,
+    model__hyper_rounding="noise",
+    loss__dsl=0.0,
+)
+ARGS = {
+    "normalize_input_image": True,
+    "likelihood_type": "logistic",
+    "n_residual_blocks": 1,
+    "regime": "med",
+    "use_latent_mixture_model": False,
+    "sample_noise": False,
+    "lambda_schedule": {"vals": [2.0, 1.0], "steps": [50000]},
+    "image_dims": (3, 256, 256),
+}
 
 State = dict[str, np.ndarray]
 
 
-def hific(folder: Path, residual_blocks: int) -> State:
+def shapes(model, discriminator=None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes by which we look for the parameters of a model."""
+    trees = [autoencoder_sources(model)]
+    if discriminator:
+        trees.append(discriminator_sources(discriminator, model))
+    leaves = jax.tree.leaves(trees, is_leaf=lambda node: isinstance(node, Source))
+    return {source.key: source.shape for source in leaves}
+
+
+def hific_shapes() -> dict[str, tuple[int, ...]]:
     """Every entry that a training of the port saves, with the discriminator."""
-    listed = json.loads((folder / "param_names_hific.json").read_text())
-    return _state(listed["training_compression_gan"], residual_blocks)
+    discriminator = DiscriminatorConfig(widths=DISCRIMINATOR_WIDTHS, context_channels=12)
+    return shapes(reference_weights.paper(), discriminator)
 
 
-def fork(folder: Path, residual_blocks: int) -> State:
+def fork_shapes() -> dict[str, tuple[int, ...]]:
     """What the authors' fork saves, without a discriminator as in their runs."""
-    added = json.loads((folder / "param_names_fahific.json").read_text())
-    state = {
-        key: value
-        for key, value in hific(folder, residual_blocks).items()
-        if not key.startswith("Discriminator.")
-    }
-    return state | _state(added["training_compression_gan_added_to_upstream"], residual_blocks)
+    found = shapes(reference_weights.paper(fcm_width=64, fcm="legacy"))
+    return found | {key: (1,) for row in LEGACY_SIGMAS for key in row}
 
 
-def _state(entries: list[dict], residual_blocks: int) -> State:
-    shapes = {entry["name"]: tuple(entry["shape"]) for entry in entries}
-    kept = {
-        name: shape
-        for name, shape in shapes.items()
-        if not (block := re.match(r"Generator\.resblock_(\d+)", name))
-        or int(block[1]) < residual_blocks
-    }
-    state = {name: value(name, shape) for name, shape in kept.items() if "weight_v" not in name}
-    for name in kept.keys() - state.keys():
-        weight = state[name.replace("weight_v", "weight_orig")]
-        v = state[name.replace("weight_v", "weight_u")] @ weight.reshape(weight.shape[0], -1)
-        state[name] = v / np.linalg.norm(v)
-    return {name: state[name] for name in kept}
+def filled(shapes: dict[str, tuple[int, ...]]) -> State:
+    """The entries by the seed rule of the reference."""
+    return {name: reference_weights.value(name, shape) for name, shape in shapes.items()}
 
 
-def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The parameter of this name and shape by the seed rule."""
-    kind = name.rpartition(".")[2]
-    if kind == "sigma":
-        return np.float32([3.0])
-    if kind.startswith("H_"):
-        start = np.float32(np.log(np.expm1(1 / 10**0.25 / shape[1])))
-        return start + reference_weights.offset(name, shape)
-    if kind == "gamma" or (kind == "weight" and len(shape) == 2):
-        return reference_weights.gain(name, shape)
-    if kind[:2] in ("a_", "b_") or kind == "beta" or (kind == "bias" and len(shape) == 2):
-        return reference_weights.offset(name, shape)
-    drawn = reference_weights.draw(name, shape)
-    if kind == "bias":
-        return drawn * np.float32(0.01)
-    if kind == "weight_u":
-        return drawn / max(np.linalg.norm(drawn), np.float32(1e-12))
-    fan_in = shape[0 if re.fullmatch(TRANSPOSED, name) else 1] * shape[2] * shape[3]
-    return drawn * np.float32(np.sqrt(2 / fan_in))
+def tiny_state(**overrides) -> State:
+    """A state dict of the port, of the size of `tiny_settings(**TINY)`, with a discriminator."""
+    settings, rng = tiny_settings(**TINY | overrides), np.random.default_rng(0)
+    found = shapes(settings.model, settings.discriminator)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in found.items()}
+
+
+def tiny_checkpoint(path: Path, state: State | None = None, args=ARGS) -> Path:
+    """A file of the port with this state and, unless None, these arguments."""
+    content = {"model_state_dict": tiny_state() if state is None else state, "steps": 70}
+    content |= {"epoch": 2, "compression_optimizer_state_dict": {"state": {}}}
+    return torch_files.save(path, content if args is None else content | {"args": args})

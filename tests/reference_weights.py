@@ -1,25 +1,50 @@
-"""Weights behind the reference numbers, as our parameter trees.
+"""Weights behind the reference numbers, as our parameter trees, for networks of the paper's size.
 
 The reference networks are in PyTorch. Their weights are not stored: each follows from its dotted
-PyTorch name by a seed rule. Layouts are converted here, for networks of the paper's size: kernels
-of convolutions (out, in, h, w) become (h, w, in, out), those of transposed convolutions
-(in, out, h, w) are flipped in both spatial axes and become (h, w, in, out).
+PyTorch name by a seed rule. Names and layouts are those by which `fa-hific import-torch` looks for
+parameters, so the reference numbers check these too.
 """
 
+import functools
 import hashlib
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fa_hific_jax.convert.pytorch_layout import (
+    CONVOLUTION,
+    RIGHT_VECTOR,
+    Source,
+    autoencoder_sources,
+    discriminator_sources,
+)
+from fa_hific_jax.models.autoencoder import ModelConfig
+from fa_hific_jax.models.discriminator import DiscriminatorConfig
+
 WIDTHS = (60, 120, 240, 480, 960)
 LATENT_CHANNELS = 220
 HYPER_CHANNELS = 320
 DISCRIMINATOR_WIDTHS = (64, 128, 256, 512)
-DENSITY_FILTERS = (1, 3, 3, 3, 1)
+TRANSPOSED = r"Generator\.upconv_block\d\.0\.weight|Hyperprior\.synthesis_.*\.weight"
 
 Tree = dict[str, Any]
+
+
+def paper(**overrides) -> ModelConfig:
+    """The paper's sizes, without FCM."""
+    sizes = {
+        "encoder_widths": WIDTHS,
+        "generator_widths": WIDTHS[::-1],
+        "latent_channels": LATENT_CHANNELS,
+        "hyper_channels": HYPER_CHANNELS,
+        "residual_blocks": 9,
+        "fcm_width": 0,
+        "variant": "pytorch",
+    }
+    return ModelConfig(**sizes | overrides)
 
 
 def nhwc(array: np.ndarray) -> jax.Array:
@@ -27,42 +52,19 @@ def nhwc(array: np.ndarray) -> jax.Array:
     return jnp.asarray(array.transpose(0, 2, 3, 1))
 
 
+def _generator(name: str) -> np.random.Generator:
+    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(seed))
+
+
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The standard normal numbers that belong to a name."""
-    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return generator.standard_normal(shape, dtype=np.float32)
+    return _generator(name).standard_normal(shape, dtype=np.float32)
 
 
 def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The numbers in [0, 1) of an input that is not stored."""
-    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(seed)).random(shape, dtype=np.float32)
-
-
-def convolution(
-    name: str, inputs: int, outputs: int, kernel: int, weight_name: str = "weight"
-) -> Tree:
-    """Kernel and bias of a Conv2d."""
-    weight = _he(f"{name}.{weight_name}", (outputs, inputs, kernel, kernel), inputs)
-    return {"kernel": weight.transpose(2, 3, 1, 0), "bias": _bias(name, outputs)}
-
-
-def transposed(name: str, inputs: int, outputs: int, kernel: int) -> Tree:
-    """Kernel and bias of a ConvTranspose2d."""
-    weight = _he(f"{name}.weight", (inputs, outputs, kernel, kernel), inputs)
-    return {
-        "kernel": weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1),
-        "bias": _bias(name, outputs),
-    }
-
-
-def norm(name: str, channels: int) -> Tree:
-    """Gain and offset of a ChannelNorm."""
-    return {
-        "gamma": gain(f"{name}.gamma", (1, channels, 1, 1)).ravel(),
-        "beta": offset(f"{name}.beta", (1, channels, 1, 1)).ravel(),
-    }
+    return _generator(name).random(shape, dtype=np.float32)
 
 
 def gain(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -73,105 +75,72 @@ def offset(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.float32(0.1) * draw(name, shape)
 
 
+def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The reference's parameter of this name and shape."""
+    kind = name.rpartition(".")[2]
+    if kind == "sigma":
+        return np.float32([3.0])
+    if kind.startswith("H_"):
+        start = np.float32(np.log(np.expm1(1 / 10**0.25 / shape[1])))
+        return start + offset(name, shape)
+    if kind == "gamma" or (kind == "weight" and len(shape) == 2):
+        return gain(name, shape)
+    if kind[:2] in ("a_", "b_") or kind == "beta" or (kind == "bias" and len(shape) == 2):
+        return offset(name, shape)
+    drawn = draw(name, shape)
+    if kind == "bias":
+        return drawn * np.float32(0.01)
+    if kind in ("weight_u", "weight_v"):
+        return drawn / max(np.linalg.norm(drawn), np.float32(1e-12))
+    fan_in = shape[0 if re.fullmatch(TRANSPOSED, name) else 1] * shape[2] * shape[3]
+    return drawn * np.float32(np.sqrt(2 / fan_in))
+
+
+@functools.cache
+def _sources(residual_blocks: int) -> Tree:
+    return autoencoder_sources(paper(residual_blocks=residual_blocks))
+
+
+def _filled(sources: Tree) -> Tree:
+    return jax.tree.map(
+        lambda source: source.layout.ours(value(source.key, source.shape)),
+        sources,
+        is_leaf=lambda node: isinstance(node, Source),
+    )
+
+
 def encoder() -> Tree:
-    tree = {"conv0": _wrapped("Encoder.conv_block1.1", 3, WIDTHS[0], 7)}
-    for level in range(1, 5):
-        name = f"Encoder.conv_block{level + 1}.1"
-        tree[f"conv{level}"] = _wrapped(name, WIDTHS[level - 1], WIDTHS[level], 3)
-    for level, width in enumerate(WIDTHS):
-        tree[f"norm{level}"] = norm(f"Encoder.conv_block{level + 1}.2", width)
-    tree["conv_out"] = _wrapped("Encoder.conv_block_out.1", WIDTHS[-1], LATENT_CHANNELS, 3)
-    return tree
+    return _filled(_sources(9)["encoder"])
 
 
 def generator(residual_blocks: int) -> Tree:
-    head = WIDTHS[-1]
-    tree = {
-        "norm_in": norm("Generator.conv_block_init.0", LATENT_CHANNELS),
-        "conv_head": _wrapped("Generator.conv_block_init.2", LATENT_CHANNELS, head, 3),
-        "norm_head": norm("Generator.conv_block_init.3", head),
-        "conv_out": _wrapped("Generator.conv_block_out.1", WIDTHS[0], 3, 7),
-    }
-    for block in range(residual_blocks):
-        name = f"Generator.resblock_{block}"
-        tree[f"block{block}"] = {
-            "conv1": _wrapped(f"{name}.conv1", head, head, 3),
-            "norm1": norm(f"{name}.norm1", head),
-            "conv2": _wrapped(f"{name}.conv2", head, head, 3),
-            "norm2": norm(f"{name}.norm2", head),
-        }
-    for level in range(1, 5):
-        name = f"Generator.upconv_block{5 - level}"
-        tree[f"up{level}"] = transposed(f"{name}.0", WIDTHS[level], WIDTHS[level - 1], 3)
-        tree[f"norm{level}"] = norm(f"{name}.1", WIDTHS[level - 1])
-    return tree
+    return _filled(_sources(residual_blocks)["generator"])
+
+
+def hyperprior() -> Tree:
+    return _filled(_sources(9)["hyperprior"])
 
 
 def hyper_analysis() -> Tree:
-    name, n = "Hyperprior.analysis_net", HYPER_CHANNELS
-    return {
-        "conv0": _wrapped(f"{name}.conv1", LATENT_CHANNELS, n, 3),
-        "conv1": _wrapped(f"{name}.conv2", n, n, 5),
-        "conv2": _wrapped(f"{name}.conv3", n, n, 5),
-    }
+    return hyperprior()["analysis"]
 
 
 def hyper_synthesis(which: str) -> Tree:
     """`which`: "mu" or "std"."""
-    name, n = f"Hyperprior.synthesis_{which}", HYPER_CHANNELS
-    return {
-        "up0": transposed(f"{name}.conv1", n, n, 5),
-        "up1": transposed(f"{name}.conv2", n, n, 5),
-        "conv2": {"Conv_0": transposed(f"{name}.conv3", n, LATENT_CHANNELS, 3)},
-    }
-
-
-def factorized_prior() -> Tree:
-    name, tree = "Hyperprior.hyperlatent_likelihood", {}
-    for k, (inputs, outputs) in enumerate(
-        zip(DENSITY_FILTERS[:-1], DENSITY_FILTERS[1:], strict=True)
-    ):
-        start = np.float32(np.log(np.expm1(1 / 10**0.25 / outputs)))
-        tree[f"h{k}"] = start + offset(f"{name}.H_{k}", (HYPER_CHANNELS, outputs, inputs))
-        tree[f"a{k}"] = offset(f"{name}.a_{k}", (HYPER_CHANNELS, outputs, 1))
-        tree[f"b{k}"] = offset(f"{name}.b_{k}", (HYPER_CHANNELS, outputs, 1))
-    return tree
-
-
-def hyperprior() -> Tree:
-    return {
-        "analysis": hyper_analysis(),
-        "synthesis_mean": hyper_synthesis("mu"),
-        "synthesis_scale": hyper_synthesis("std"),
-        "prior": factorized_prior(),
-    }
+    return hyperprior()[{"mu": "synthesis_mean", "std": "synthesis_scale"}[which]]
 
 
 def discriminator() -> Tree:
-    tree = {
-        "context": _wrapped("Discriminator.context_conv", LATENT_CHANNELS, 12, 3),
-        "conv_out": _wrapped("Discriminator.conv_out", DISCRIMINATOR_WIDTHS[-1], 1, 1),
-    }
-    inputs = 15
-    for layer, width in enumerate(DISCRIMINATOR_WIDTHS):
-        name = f"Discriminator.conv{layer + 1}"
-        tree[f"conv{layer}"] = convolution(name, inputs, width, 4, weight_name="weight_orig")
-        inputs = width
-    return tree
+    config = DiscriminatorConfig(widths=DISCRIMINATOR_WIDTHS, context_channels=12)
+    return _filled(discriminator_sources(config, paper())["params"])
+
+
+def convolution(name: str, inputs: int, outputs: int, kernel: int) -> Tree:
+    """Kernel and bias of a Conv2d."""
+    weight = value(f"{name}.weight", (outputs, inputs, kernel, kernel))
+    return {"kernel": CONVOLUTION.ours(weight), "bias": value(f"{name}.bias", (outputs,))}
 
 
 def right_vector(v: np.ndarray) -> np.ndarray:
     """Spectral norm's v of a 4x4 kernel: the reference counts (in, h, w), we (h, w, in)."""
-    return v.reshape(-1, 4, 4).transpose(1, 2, 0).ravel()
-
-
-def _wrapped(name: str, inputs: int, outputs: int, kernel: int) -> Tree:
-    return {"Conv_0": convolution(name, inputs, outputs, kernel)}
-
-
-def _he(name: str, shape: tuple[int, ...], inputs: int) -> np.ndarray:
-    return draw(name, shape) * np.float32(np.sqrt(2 / (inputs * shape[2] * shape[3])))
-
-
-def _bias(name: str, outputs: int) -> np.ndarray:
-    return draw(f"{name}.bias", (outputs,)) * np.float32(0.01)
+    return RIGHT_VECTOR.ours(v)

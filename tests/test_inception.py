@@ -38,123 +38,92 @@ def params(arrays) -> InceptionParams:
     return inception_params(arrays)
 
 
-class Reference:
-    """One image, (channels, height, width)."""
+# The branches of each kind of block, layer by layer: convolutions of stride 1 keep the size, those
+# with "/2" halve it without a border.
+BRANCHES = {
+    "A": [
+        "branch1x1",
+        "branch5x5_1 branch5x5_2",
+        "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3",
+        "average branch_pool",
+    ],
+    "B": ["branch3x3/2", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3/2", "halve"],
+    "C": [
+        "branch1x1",
+        "branch7x7_1 branch7x7_2 branch7x7_3",
+        "branch7x7dbl_1 branch7x7dbl_2 branch7x7dbl_3 branch7x7dbl_4 branch7x7dbl_5",
+        "average branch_pool",
+    ],
+    "D": [
+        "branch3x3_1 branch3x3_2/2",
+        "branch7x7x3_1 branch7x7x3_2 branch7x7x3_3 branch7x7x3_4/2",
+        "halve",
+    ],
+    "E": [
+        "branch1x1",
+        "branch3x3_1 branch3x3_2a",
+        "branch3x3_1 branch3x3_2b",
+        "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3a",
+        "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3b",
+    ],
+}
+BRANCHES["E with averages"] = [*BRANCHES["E"], "average branch_pool"]
+BRANCHES["E with maxima"] = [*BRANCHES["E"], "maximum branch_pool"]
+BLOCKS = dict(
+    zip("5b 5c 5d 6a 6b 6c 6d 6e 7a".split(), "AAABCCCCD", strict=True),
+    **{"7b": "E with averages", "7c": "E with maxima"},
+)
 
-    def __init__(self, arrays):
-        self.arrays = arrays
 
-    def conv(self, name, x, stride=1, padding=(0, 0)):
-        kernels, biases = (
-            self.arrays[f"{name}.{kind}"].astype(float) for kind in ("weight", "bias")
-        )
-        x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
-        windows = sliding_window_view(x, kernels.shape[2:], (1, 2))[:, ::stride, ::stride]
-        maps = np.tensordot(kernels, windows, axes=((1, 2, 3), (0, 3, 4)))
+def windows(x, outside=None):
+    """Those of 3x3, with a border of `outside` or without one."""
+    if outside is not None:
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=outside)
+    return sliding_window_view(x, (3, 3), (1, 2))
+
+
+POOLS = {
+    "average": lambda x: np.nanmean(windows(x, np.nan), axis=(3, 4)),
+    "maximum": lambda x: windows(x, -np.inf).max(axis=(3, 4)),
+    "halve": lambda x: windows(x)[:, ::2, ::2].max(axis=(3, 4)),
+}
+
+
+def reference(arrays, x):
+    """The last maps of one image, both (channels, height, width)."""
+
+    def convolve(name, x, stride=1, border=True):
+        kernels, biases = (arrays[f"{name}.{kind}"].astype(float) for kind in ("weight", "bias"))
+        rows, columns = (size // 2 if border else 0 for size in kernels.shape[2:])
+        x = np.pad(x, ((0, 0), (rows, rows), (columns, columns)))
+        seen = sliding_window_view(x, kernels.shape[2:], (1, 2))[:, ::stride, ::stride]
+        maps = np.tensordot(kernels, seen, axes=((1, 2, 3), (0, 3, 4)))
         return np.maximum(maps + biases[:, None, None], 0)
 
-    def chain(self, block, x, *layers):
-        for name, *padding in layers:
-            x = self.conv(f"{block}.{name}", x, 1, padding or (0, 0))
+    def branch(block, layers, x):
+        for layer in layers.split():
+            name, halves, _ = layer.partition("/2")
+            if name in POOLS:
+                x = POOLS[name](x)
+            else:
+                x = convolve(f"Mixed_{block}.{name}", x, 2 if halves else 1, border=not halves)
         return x
 
-    @staticmethod
-    def windows(x, outside):
-        x = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=outside)
-        return sliding_window_view(x, (3, 3), (1, 2))
-
-    def averages(self, x):
-        return np.nanmean(self.windows(x, np.nan), axis=(3, 4))
-
-    def maxima(self, x):
-        return self.windows(x, -np.inf).max(axis=(3, 4))
-
-    @staticmethod
-    def halved(x):
-        return sliding_window_view(x, (3, 3), (1, 2))[:, ::2, ::2].max(axis=(3, 4))
-
-    def a(self, m, x):
-        return np.concatenate(
-            [
-                self.chain(m, x, ("branch1x1",)),
-                self.chain(m, x, ("branch5x5_1",), ("branch5x5_2", 2, 2)),
-                self.chain(
-                    m, x, ("branch3x3dbl_1",), ("branch3x3dbl_2", 1, 1), ("branch3x3dbl_3", 1, 1)
-                ),
-                self.chain(m, self.averages(x), ("branch_pool",)),
-            ]
-        )
-
-    def b(self, m, x):
-        double = self.chain(m, x, ("branch3x3dbl_1",), ("branch3x3dbl_2", 1, 1))
-        return np.concatenate(
-            [
-                self.conv(f"{m}.branch3x3", x, 2),
-                self.conv(f"{m}.branch3x3dbl_3", double, 2),
-                self.halved(x),
-            ]
-        )
-
-    def c(self, m, x):
-        single = (("branch7x7_1",), ("branch7x7_2", 0, 3), ("branch7x7_3", 3, 0))
-        double = [("branch7x7dbl_1",)]
-        double += [(f"branch7x7dbl_{i}", *((3, 0) if i % 2 == 0 else (0, 3))) for i in (2, 3, 4, 5)]
-        return np.concatenate(
-            [
-                self.chain(m, x, ("branch1x1",)),
-                self.chain(m, x, *single),
-                self.chain(m, x, *double),
-                self.chain(m, self.averages(x), ("branch_pool",)),
-            ]
-        )
-
-    def d(self, m, x):
-        large = self.chain(
-            m, x, ("branch7x7x3_1",), ("branch7x7x3_2", 0, 3), ("branch7x7x3_3", 3, 0)
-        )
-        return np.concatenate(
-            [
-                self.conv(f"{m}.branch3x3_2", self.chain(m, x, ("branch3x3_1",)), 2),
-                self.conv(f"{m}.branch7x7x3_4", large, 2),
-                self.halved(x),
-            ]
-        )
-
-    def e(self, m, x, pool):
-        single = self.chain(m, x, ("branch3x3_1",))
-        double = self.chain(m, x, ("branch3x3dbl_1",), ("branch3x3dbl_2", 1, 1))
-        return np.concatenate(
-            [
-                self.chain(m, x, ("branch1x1",)),
-                self.chain(m, single, ("branch3x3_2a", 0, 1)),
-                self.chain(m, single, ("branch3x3_2b", 1, 0)),
-                self.chain(m, double, ("branch3x3dbl_3a", 0, 1)),
-                self.chain(m, double, ("branch3x3dbl_3b", 1, 0)),
-                self.chain(m, pool(x), ("branch_pool",)),
-            ]
-        )
-
-    def __call__(self, x):
-        x = self.conv("Conv2d_1a_3x3", x, 2)
-        x = self.conv("Conv2d_2a_3x3", x)
-        x = self.halved(self.conv("Conv2d_2b_3x3", x, 1, (1, 1)))
-        x = self.conv("Conv2d_4a_3x3", self.conv("Conv2d_3b_1x1", x))
-        x = self.halved(x)
-        for m in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
-            x = self.a(m, x)
-        x = self.b("Mixed_6a", x)
-        for m in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
-            x = self.c(m, x)
-        x = self.d("Mixed_7a", x)
-        x = self.e("Mixed_7b", x, self.averages)
-        return self.e("Mixed_7c", x, self.maxima)
+    x = convolve("Conv2d_1a_3x3", x, 2, border=False)
+    x = convolve("Conv2d_2a_3x3", x, border=False)
+    x = POOLS["halve"](convolve("Conv2d_2b_3x3", x))
+    x = convolve("Conv2d_4a_3x3", convolve("Conv2d_3b_1x1", x), border=False)
+    x = POOLS["halve"](x)
+    for block, kind in BLOCKS.items():
+        x = np.concatenate([branch(block, layers, x) for layers in BRANCHES[kind]])
+    return x
 
 
 def test_maps_agree_with_an_independent_implementation(arrays, params):
     # Not square, and so small that every pooling meets borders.
     x = np.random.default_rng(1).uniform(-1, 1, (1, 91, 107, 3)).astype(np.float32)
     found = jax.jit(last_maps)(params, jnp.asarray(x))
-    expected = Reference(arrays)(x[0].astype(float).transpose(2, 0, 1)).transpose(1, 2, 0)
+    expected = reference(arrays, x[0].astype(float).transpose(2, 0, 1)).transpose(1, 2, 0)
     assert found.shape == (1, *expected.shape) and expected.shape[2] == 2048
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
@@ -178,11 +147,11 @@ def test_images_are_resized_as_tensorflow_1_does_it():
         y, x = row * 256 / 299, column * 256 / 299
         top, left = int(y), int(x)
         bottom, right = min(top + 1, 255), min(left + 1, 255)
-        across = [
+        above, below = (
             image[line, left] + (image[line, right] - image[line, left]) * (x - left)
             for line in (top, bottom)
-        ]
-        expected = across[0] + (across[1] - across[0]) * (y - top)
+        )
+        expected = above + (below - above) * (y - top)
         np.testing.assert_allclose(found[row, column], expected, rtol=1e-4)
     np.testing.assert_array_equal(resizing(299), np.eye(299))
 
@@ -192,7 +161,7 @@ def test_features_are_means_of_the_maps_of_the_resized_image(arrays, params):
     image = np.random.default_rng(3).integers(0, 256, (1, 256, 200, 3), np.uint8)
     found = jax.jit(inception)(params, jnp.asarray(image))
     resized = np.einsum("ih,hwc,jw->cij", resizing(256), image[0].astype(float), resizing(200))
-    expected = Reference(arrays)((resized - 128) / 128).mean(axis=(1, 2))
+    expected = reference(arrays, (resized - 128) / 128).mean(axis=(1, 2))
     assert found.shape == (1, 2048) and found.dtype == jnp.float32
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -202,15 +171,10 @@ def test_a_file_of_weights_is_read_and_a_wrong_one_is_named(arrays, params, tmp_
     np.savez(path, **arrays)
     for name, array in load_inception(path).weights.items():
         np.testing.assert_array_equal(array, params.weights[name])
-    wrong = {name: array for name, array in arrays.items() if name != "Mixed_5b.branch1x1.bias"}
-    np.savez(path, **wrong)
-    with pytest.raises(UserError) as raised:
-        load_inception(path)
-    assert str(raised.value) == (
-        f"{path}: not the weights of FID's Inception (Mixed_5b.branch1x1.bias is missing): make "
-        "the file with `fa-hific get-inception`"
-    )
+    np.savez(path, **{name: arrays[name] for name in arrays if name != "Mixed_5b.branch1x1.bias"})
     with pytest.raises(
-        UserError, match=r"absent: no such file: make it with `fa-hific get-inception`"
+        UserError, match=r"\(Mixed_5b.branch1x1.bias is missing\): make .*get-incep"
     ):
+        load_inception(path)
+    with pytest.raises(UserError, match=r"absent: no such file: make it with `fa-hific get-incep"):
         load_inception(tmp_path / "absent")

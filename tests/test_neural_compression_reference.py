@@ -6,7 +6,6 @@ The reference is its `HiFiCAutoencoder` with weights by the seed rule. They come
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import neural_compression_state
@@ -28,7 +27,7 @@ from fa_hific_jax.models.autoencoder import Autoencoder
 
 pytestmark = pytest.mark.slow
 
-IMAGES = ("a", "b")
+BOTH_IMAGES = pytest.mark.parametrize("image", ["a", "b"])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,20 +47,25 @@ def imported(data_folder, tmp_path_factory):
     path.unlink()
 
 
+def rounded(values):
+    return ops.straight_through_round(values, halves="even")
+
+
+def total_bits(*likelihoods):
+    return jnp.stack([jnp.sum(bits(p, "neuralcompression")) for p in likelihoods])
+
+
 def evaluated(model: Autoencoder, x):
     """What the reference computes of a padded image, by our modules; z less its medians."""
-    variant = model.config.variant
-    rounded = functools.partial(ops.straight_through_round, halves="even")
     y, _ = model.encode(x)
     z = model.hyperprior.analysis(y)
-    symbols = rounded(z)
-    mean, scale = model.hyperprior.synthesis(symbols)
+    mean, scale = model.hyperprior.synthesis(rounded(z))
     y_hat = mean + rounded(y - mean)
     found = {
         "y": y,
         "z": z,
-        "z_symbols": symbols,
-        "z_likelihood": model.hyperprior.prior(symbols),
+        "z_symbols": rounded(z),
+        "z_likelihood": model.hyperprior.prior(rounded(z)),
         "mean": mean,
         "scale": scale,
         "y_hat": y_hat,
@@ -69,46 +73,23 @@ def evaluated(model: Autoencoder, x):
         "y_likelihood": gaussian_likelihood(y_hat, mean, scale),
         "reconstruction": model.generate(y_hat),
     }
-    likelihoods = found["y_likelihood"], found["z_likelihood"]
-    return found | {"bits": jnp.stack([jnp.sum(bits(p, variant)) for p in likelihoods])}
+    return found | {"bits": total_bits(found["y_likelihood"], found["z_likelihood"])}
 
 
 def trained(model: Autoencoder, x, noise_z, noise_y):
     """The same in training mode, with the noise of the reference."""
-    variant = model.config.variant
-    rounded = functools.partial(ops.straight_through_round, halves="even")
     y, _ = model.encode(x)
     z_noisy = model.hyperprior.analysis(y) + noise_z
     mean, scale = model.hyperprior.synthesis(z_noisy)
     y_hat = mean + rounded(y - mean)
-    prior = model.hyperprior.prior
     likelihoods = (
         gaussian_likelihood(y + noise_y, mean, scale),
-        prior(z_noisy),
+        model.hyperprior.prior(z_noisy),
         gaussian_likelihood(y_hat, mean, scale),
-        prior(rounded(z_noisy)),  # The reference rounds what already has noise.
+        model.hyperprior.prior(rounded(z_noisy)),  # The reference rounds what already has noise.
     )
-    return {
-        "bits": jnp.stack([jnp.sum(bits(p, variant)) for p in likelihoods]),
-        "y_hat": y_hat,
-        "reconstruction": model.generate(y_hat),
-    }
-
-
-@pytest.fixture(scope="module")
-def outputs(imported, golden):
-    """(dtype, image) -> everything the networks compute, and what each module puts out."""
-    data = golden("msillm")
-
-    @functools.cache
-    def compute(dtype: str, image: str):
-        model = Autoencoder(imported.model, dtype)
-        x = ops.pad_to_multiple(picture(data, image, dtype), 64)
-        apply = functools.partial(model.apply, method=evaluated, capture_intermediates=True)
-        found, state = jax.device_get(jax.jit(apply)(parameters(imported, dtype), x))
-        return found, state["intermediates"]
-
-    return compute
+    image = model.generate(y_hat)
+    return {"bits": total_bits(*likelihoods), "y_hat": y_hat, "reconstruction": image}
 
 
 def picture(data, image: str, dtype: str):
@@ -125,15 +106,16 @@ def nchw(array) -> np.ndarray:
     return np.asarray(array).transpose(0, 3, 1, 2)
 
 
-def in_their_terms(found, imported, data, image: str) -> dict[str, np.ndarray]:
-    """Outputs in the reference's layout, with medians, and cropped to the image."""
+def outputs(imported, data, dtype: str, image: str) -> dict[str, np.ndarray]:
+    """What `evaluated` computes, in the reference's layout, with medians, cropped to the image."""
+    apply = functools.partial(Autoencoder(imported.model, dtype).apply, method=evaluated)
+    x = ops.pad_to_multiple(picture(data, image, dtype), 64)
+    found = jax.device_get(jax.jit(apply)(parameters(imported, dtype), x))
     medians = imported.autoencoder["hyperprior"][MEDIAN]
+    found |= {"z_hat": found["z_symbols"] + medians, "z": found["z"] + medians}
     height, width = data[f"{image}_x_shape"][2:]
-    theirs = {name: nchw(array) for name, array in found.items() if name != "bits"}
-    theirs["z_hat"] = nchw(found["z_symbols"] + medians)
-    theirs["z"] = nchw(found["z"] + medians)
-    theirs["reconstruction"] = theirs["reconstruction"][:, :, :height, :width]
-    return theirs
+    found["reconstruction"] = found["reconstruction"][:, :height, :width]
+    return {name: array if name == "bits" else nchw(array) for name, array in found.items()}
 
 
 def near(found, expected, tolerance: float, name: str = ""):
@@ -142,82 +124,48 @@ def near(found, expected, tolerance: float, name: str = ""):
     np.testing.assert_allclose(found, expected, rtol=0, atol=limit, err_msg=name)
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_an_image_from_pixels_to_pixels_equals_the_reference(imported, outputs, golden, image):
-    data, (found, _) = golden("msillm"), outputs("float32", image)
-    theirs = in_their_terms(found, imported, data, image)
+@BOTH_IMAGES
+def test_an_image_from_pixels_to_pixels_equals_the_reference(imported, golden, image):
+    data = golden("msillm")
+    found = outputs(imported, data, "float32", image)
     for name in ("y", "z", "z_hat", "z_likelihood", "mean", "y_likelihood", "reconstruction"):
-        near(theirs[name], data[f"{image}_{name}"], 1e-4, name)
-    near(theirs["scale"], np.maximum(data[f"{image}_scale_raw"], 0.11), 1e-4)
-    np.testing.assert_array_equal(theirs["z_symbols"], data[f"{image}_z_symbols"])
-    clear = np.ones(theirs["y"].size, bool)
+        near(found[name], data[f"{image}_{name}"], 1e-4, name)
+    near(found["scale"], np.maximum(data[f"{image}_scale_raw"], 0.11), 1e-4)
+    np.testing.assert_array_equal(found["z_symbols"], data[f"{image}_z_symbols"])
+    clear = np.ones(found["y"].size, bool)
     clear[data[f"{image}_y_near_boundary_idx"]] = False
-    clear = clear.reshape(theirs["y"].shape)
-    near(theirs["y_hat"][clear], data[f"{image}_y_hat"][clear], 1e-4)
-    np.testing.assert_array_equal(theirs["y_symbols"][clear], data[f"{image}_y_symbols"][clear])
+    clear = clear.reshape(found["y"].shape)
+    near(found["y_hat"][clear], data[f"{image}_y_hat"][clear], 1e-4)
+    np.testing.assert_array_equal(found["y_symbols"][clear], data[f"{image}_y_symbols"][clear])
     np.testing.assert_allclose(found["bits"], data[f"{image}_bits"][0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_in_float64_it_equals_the_reference_to_ten_digits(imported, outputs, golden, x64, image):
-    data, (found, _) = golden("msillm"), outputs("float64", image)
-    theirs = in_their_terms(found, imported, data, image)
+@BOTH_IMAGES
+def test_in_float64_it_equals_the_reference_to_ten_digits(imported, golden, x64, image):
+    data = golden("msillm")
+    found = outputs(imported, data, "float64", image)
     for name in ("z", "z_hat", "z_likelihood"):
-        near(theirs[name], data[f"{image}_{name}_f64"], 1e-10, name)
+        near(found[name], data[f"{image}_{name}_f64"], 1e-10, name)
     for name in ("y", "mean", "y_likelihood", "y_hat"):
-        near(theirs[name][:, ::4], data[f"{image}_{name}_slice_f64"], 1e-10, name)
-    near(theirs["scale"][:, ::4], np.maximum(data[f"{image}_scale_raw_slice_f64"], 0.11), 1e-10)
+        near(found[name][:, ::4], data[f"{image}_{name}_slice_f64"], 1e-10, name)
+    near(found["scale"][:, ::4], np.maximum(data[f"{image}_scale_raw_slice_f64"], 0.11), 1e-10)
     expected = data[f"{image}_reconstruction_slice_f64"]
-    near(theirs["reconstruction"][:, :, ::2, ::2], expected, 1e-10)
+    near(found["reconstruction"][:, :, ::2, ::2], expected, 1e-10)
     # The reference keeps the bound of the likelihood in float32, which moves bits by 2e-9.
     np.testing.assert_allclose(found["bits"], data[f"{image}_bits_f64"][0], rtol=1e-8)
 
 
-TRACED = (
-    [(f"encoder.blocks.{i}", "encoder", f"norm{i}", True) for i in range(5)]
-    + [("encoder.blocks.5", "encoder", "conv_out", False)]
-    + [("decoder.block_0", "generator", "norm_head", False)]
-    + [(f"decoder.resid_blocks.{i}", "generator", f"block{i}", False) for i in range(9)]
-    + [(f"decoder.blocks.{i}", "generator", f"norm{4 - i}", True) for i in range(4)]
-    + [("decoder.blocks.4", "generator", "conv_out", False)]
-    + [(f"hyper_analysis.{2 * i}", "analysis", f"conv{i}", i < 2) for i in range(3)]
-    + [
-        (f"hyper_synthesis_{which}.{2 * i}", f"synthesis_{which}", module, i < 2)
-        for which in ("mean", "scale")
-        for i, module in enumerate(("up0", "up1", "conv2"))
-    ]
-)
-
-
-def test_every_module_puts_out_what_the_references_does(outputs, golden):
-    data, (_, traced) = golden("msillm"), outputs("float32", "a")
-    for name, network, module, activated in TRACED:
-        inside = traced if network in ("encoder", "generator") else traced["hyperprior"]
-        (output,) = inside[network][module]["__call__"]
-        output = nchw(nn.relu(output) if activated else output)
-        near(output[:1, :5, :4, :6], data[f"a_trace__{name}__slice"], 1e-4, name)
-        energy, expected = np.square(output.astype(float)).sum(), data[f"a_trace__{name}__stats"][5]
-        np.testing.assert_allclose(energy, expected, rtol=1e-4, err_msg=name)
-    assert {name for name, *_ in TRACED} == {
-        key.split("__")[1] for key in data if key.startswith("a_trace__")
-    }
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_training_mode_equals_the_reference(request, imported, golden, dtype):
-    if dtype == "float64":
-        request.getfixturevalue("x64")
-    data, suffix = golden("msillm"), "" if dtype == "float32" else "_f64"
-    x = picture(data, "a", dtype)
+def test_training_mode_equals_the_reference(imported, golden, x64):
+    data = golden("msillm")
     noise = [
-        nhwc((neural_compression_state.uniform(f"input:noise_{name}", shape) - 0.5).astype(dtype))
-        for name, shape in (("z", data["a_z"].shape), ("y", data["a_y"].shape))
+        nhwc(neural_compression_state.uniform(f"input:noise_{name}", data[f"a_{name}"].shape) - 0.5)
+        for name in "zy"
     ]
-    apply = functools.partial(Autoencoder(imported.model, dtype).apply, method=trained)
-    found = jax.jit(apply)(parameters(imported, dtype), x, *noise)
-    rtol, tolerance = (1e-8, 1e-10) if suffix else (1e-6, 1e-4)
-    np.testing.assert_allclose(found["bits"], data[f"a_train_bits{suffix}"][0], rtol=rtol)
-    near(nchw(found["y_hat"])[:, ::4], data[f"a_train_y_hat_slice{suffix}"], tolerance)
+    apply = functools.partial(Autoencoder(imported.model, "float64").apply, method=trained)
+    x = picture(data, "a", "float64")
+    found = jax.jit(apply)(parameters(imported, "float64"), x, *(n.astype("f8") for n in noise))
+    np.testing.assert_allclose(found["bits"], data["a_train_bits_f64"][0], rtol=1e-8)
+    near(nchw(found["y_hat"])[:, ::4], data["a_train_y_hat_slice_f64"], 1e-10)
     expected = data["a_train_reconstruction_slice"]  # float32 alone
     near(nchw(found["reconstruction"])[:, :, ::3, ::3], expected, 1e-4)
 
@@ -242,25 +190,30 @@ def model(imported):
     return from_params(imported.model, imported.autoencoder)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+def hwc(array) -> np.ndarray:
+    """The only image of a batch of the reference."""
+    return array[0].transpose(1, 2, 0)
+
+
+@BOTH_IMAGES
 def test_the_codec_finds_the_symbols_of_the_reference(imported, model, golden, image):
     data = golden("msillm")
-    y, z = (data[f"{image}_{name}"][0].transpose(1, 2, 0).astype(float) for name in "yz")
+    y, z = (hwc(data[f"{image}_{name}"]).astype(float) for name in "yz")
     found = coding.quantize(model.entropy, y, z - imported.autoencoder["hyperprior"][MEDIAN])
-    symbols = [data[f"{image}_{name}_symbols"][0].transpose(1, 2, 0) for name in "zy"]
-    np.testing.assert_array_equal(found.z, symbols[0])
-    assert np.mean(found.y != symbols[1]) < 2e-3  # a latent half a step from its mean
-    indexes = data[f"{image}_y_indexes"][0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(found.z, hwc(data[f"{image}_z_symbols"]))
+    # A latent may lie half a step from its mean.
+    assert np.mean(found.y != hwc(data[f"{image}_y_symbols"])) < 2e-3
+    indexes = hwc(data[f"{image}_y_indexes"])
     assert np.mean(found.rows != indexes) < 1e-2
     assert np.max(np.abs(found.rows.astype(int) - indexes)) <= 1
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@BOTH_IMAGES
 def test_a_file_of_the_references_symbols_has_its_size_and_decodes_to_its_image(
     model, golden, image
 ):
     data = golden("msillm")
-    z, y = (data[f"{image}_{name}_symbols"][0].transpose(1, 2, 0) for name in "zy")
+    z, y = (hwc(data[f"{image}_{name}_symbols"]) for name in "zy")
     _, rows = coding.integer_synthesis.parameters(model.entropy.synthesis, z)
     _, _, height, width = data[f"{image}_x_shape"].tolist()
     file = model.encode(Quantized(z, y, rows), height, width)
@@ -269,6 +222,6 @@ def test_a_file_of_the_references_symbols_has_its_size_and_decodes_to_its_image(
     strings = data[f"{image}_compressed_bits"].sum() / 8  # of the reference's own coder
     assert abs(len(file) - strings) <= 0.02 * strings + 64
     pixels = model.decompress(file, mode="whole").astype(int)
-    expected = np.floor(np.clip(data[f"{image}_reconstruction"][0], 0, 1) * 255 + 0.5)
-    assert np.max(np.abs(pixels - expected.transpose(1, 2, 0))) <= 1
+    expected = np.floor(np.clip(hwc(data[f"{image}_reconstruction"]), 0, 1) * 255 + 0.5)
+    assert np.max(np.abs(pixels - expected)) <= 1
     assert np.max(np.abs(model.decompress(file, mode="exact").astype(int) - pixels)) <= 1

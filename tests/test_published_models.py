@@ -2,30 +2,30 @@
 
 import dataclasses
 import errno
-import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
-import jax
 import neural_compression_state
 import numpy as np
 import pytest
 import pytorch_state
 import torch_files
 from coding_model import image_of
+from file_server import serving
+from neural_compression_state import small_state
 from PIL import Image
-from test_cli import ROOT, run
-from test_import_torch import ARGS, tiny_checkpoint, tiny_state
-from test_neural_compression import small_state
+from pytorch_state import tiny_checkpoint, tiny_state
 from tiny_settings import tiny_config
 
+import fa_hific_jax.pillow  # noqa: F401  (registers the format)
 from fa_hific_jax import load_model, writing
 from fa_hific_jax.cli import eval as eval_command
+from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import bitstream, catalog, shipped
 from fa_hific_jax.codec.model_folder import load_parameters
 from fa_hific_jax.codec.several import ByRate
@@ -36,29 +36,10 @@ from fa_hific_jax.evaluation import evaluated_models
 from fa_hific_jax.settings import from_mapping
 from fa_hific_jax.training import warm_start
 
+ROOT = Path(__file__).resolve().parents[1]
 NAME, FILE = "hific-mi", "hific_med.pt"
-OF_BOTH_PROJECTS = pytest.mark.parametrize("name", [NAME, "msillm-0.14"])
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the files of a folder, from where a client asks; at most `sends_at_most` bytes."""
-
-    def do_GET(self):
-        server = self.server
-        path = server.folder / self.path.partition("?")[0].strip("/")
-        server.asked.append(self.headers.get("Range"))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=")[:-1])
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(content) - first))
-        self.end_headers()
-        self.wfile.write(content[first : first + server.sends_at_most])
-
-    def log_message(self, *_):
-        pass
+BOTH = (NAME, "msillm-0.14")
+OF_BOTH_PROJECTS = pytest.mark.parametrize("name", BOTH)
 
 
 @pytest.fixture
@@ -71,57 +52,66 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A local server with the folder `published`, in the place of all addresses of the catalog."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        found.folder, found.asked, found.sends_at_most = tmp_path / "published", [], 1 << 30
-        found.folder.mkdir()
-        base = f"http://127.0.0.1:{found.server_port}"
-        local = [
-            model._replace(url=re.sub(".*/", f"{base}/", model.url)) for model in catalog.PUBLISHED
-        ]
+def server(cache, tmp_path, monkeypatch):
+    """A local server with an empty folder, in the place of all addresses of the catalog."""
+    with serving(tmp_path / "published", monkeypatch) as found:
+        urls = (re.sub(".*/", f"{found.url}/", model.url) for model in catalog.PUBLISHED)
+        local = (
+            model._replace(url=url) for model, url in zip(catalog.PUBLISHED, urls, strict=True)
+        )
         monkeypatch.setattr(catalog, "PUBLISHED", tuple(local))
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield found
-        found.shutdown()
-        thread.join()
 
 
-@pytest.fixture(scope="module")
-def content(tmp_path_factory) -> bytes:
-    """A checkpoint of the port with every key, but few channels and a discriminator."""
-    return tiny_checkpoint(tmp_path_factory.mktemp("torch") / FILE).read_bytes()
-
-
-@pytest.fixture
-def file(cache, content, tmp_path) -> Path:
-    path = tmp_path / FILE
-    path.write_bytes(content)
-    return path
+def small_checkpoint(path: Path) -> Path:
+    return torch_files.save(path, small_state())
 
 
 def checkpoint(name: str, folder: Path) -> Path:
     """The published file of a model, but with few channels."""
-    path = folder / file_name(catalog.find(name).url)
-    if name.startswith("hific"):
-        return tiny_checkpoint(path)
-    return torch_files.save(path, small_state())
+    make = tiny_checkpoint if name.startswith("hific") else small_checkpoint
+    return make(folder / file_name(catalog.find(name).url))
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Path:
+    """A cache with a model of each project, and the files that they were made of."""
+    folder = tmp_path_factory.mktemp("converted")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder))
+        for name in BOTH:
+            assert run("get-model", name, "--from", checkpoint(name, folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def fetched(converted, cache) -> Path:
+    """The folder of fetched models with those of both projects."""
+    shutil.copytree(converted / "fa-hific" / "models", cache)
+    return cache
 
 
 def in_cache(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
 
 
+def run(*arguments) -> int:
+    """Exit code of the command line."""
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
 def refused(capsys, *arguments) -> str:
     """The one sentence with which the command ends."""
     capsys.readouterr()
     assert run(*arguments) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if "MB/s" not in line]
-    said = [line for line in said if "kB/s" not in line]
-    assert len(said) == 1 and said[0].startswith("error: ")
-    return said[0].removeprefix("error: ")
+    lines = capsys.readouterr().err.splitlines()
+    (said,) = (line for line in lines if not re.search("[kM]B/s", line))  # but for the progress
+    assert said.startswith("error: ")
+    return said.removeprefix("error: ")
 
 
 def test_the_catalog_has_families_in_the_order_of_their_rates():
@@ -138,14 +128,16 @@ def test_the_catalog_has_families_in_the_order_of_their_rates():
 
 
 @OF_BOTH_PROJECTS
-def test_a_published_model_is_used_under_its_name(server, cache, capsys, name):
+def test_a_published_model_is_used_under_its_name_and_its_files_without_it(
+    server, cache, capsys, name
+):
     file = checkpoint(name, server.folder)
     assert run("get-model", name) == 0
     said = capsys.readouterr()
     folder, sha256 = cache / name, (cache / f"{name}.sha256").read_text().split()[0]
     found, family = load_model(name), catalog.FAMILIES[name.partition("-")[0]]
     assert said.out.splitlines()[0].startswith(f"{name}: model {found.model_id.hex()}, ")
-    assert f"{server.server_port}/{file.name}" in said.out
+    assert f"{server.url}/{file.name}" in said.out
     assert f"license: {family.license}: use it {family.terms}\n" in said.out
     assert f"SHA-256: {sha256} (the first seen, recorded for later)" in said.out
     assert in_cache(cache) == [name, f"{name}.sha256"]
@@ -161,107 +153,70 @@ def test_a_published_model_is_used_under_its_name(server, cache, capsys, name):
     assert run("decompress", "a.fahj", "-o", "b.png") == 0  # The file says which model it needs.
     expected = found.decompress(Path("a.fahj").read_bytes())
     np.testing.assert_array_equal(np.asarray(Image.open("b.png")), expected)
+    opened = Image.open("a.fahj")
+    assert opened.info["model"] == found.model_id.hex()
+    np.testing.assert_array_equal(np.asarray(opened), expected)
     capsys.readouterr()
     run("info", "a.fahj")
     assert f"model   {found.model_id.hex()} ({name})\n" in capsys.readouterr().out
 
 
-def test_pillow_opens_files_of_every_model_on_this_machine(file, monkeypatch):
-    import fa_hific_jax.pillow  # noqa: F401  (registers the format)
-
-    run("get-model", NAME, "--from", file)
-    Image.fromarray(image_of(40, 50)).save("a.fahj", model=NAME)
-    opened = Image.open("a.fahj")
-    assert opened.info["model"] == load_model(NAME).model_id.hex()
-    expected = load_model(NAME).decompress(Path("a.fahj").read_bytes())
-    np.testing.assert_array_equal(np.asarray(opened), expected)
-
-
-def test_who_converts_the_same_file_gets_the_same_model(file, cache, content, monkeypatch, capsys):
-    ids = []
-    for place in ("cache", "other"):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(file.parent / place))
-        assert run("get-model", NAME, "--from", file) == 0
-        ids.append(load_model(NAME).model_id)
-    assert ids[0] == ids[1]
-    assert file.read_bytes() == content
-    assert in_cache(cache) == [NAME, f"{NAME}.sha256"]
+def test_who_converts_the_same_file_gets_the_same_model(fetched, converted, monkeypatch):
+    first, file = load_model(NAME).model_id, converted / FILE
+    before = file.read_bytes()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(fetched.parent / "other"))
+    assert run("get-model", NAME, "--from", file) == 0
+    assert load_model(NAME).model_id == first
+    assert file.read_bytes() == before
 
 
 @OF_BOTH_PROJECTS
-def test_evaluation_and_training_take_the_name(cache, tmp_path, name):
-    file = checkpoint(name, tmp_path)
-    run("get-model", name, "--from", file)
-    found = evaluated_models.load(name, "--models")
-    assert found.id == name
+def test_evaluation_and_training_take_the_name(fetched, converted, name):
+    assert evaluated_models.load(name, "--models").id == name
     assert eval_command.default_out(name, "--models") == Path(f"{name}_evaluation")
-    imported = import_checkpoint(file, Options())
+    imported = import_checkpoint(converted / file_name(catalog.find(name).url), Options())
     settings = from_mapping(tiny_config(init_from=name, loss__dsl=0.0).to_dict())
     settings = dataclasses.replace(settings, model=imported.model)
     assert warm_start.find(settings).step == imported.step
-    taken = load_parameters(name)[1]
+    taken = {f"autoencoder/{key}": leaf for key, leaf in load_parameters(name)[1].items()}
     expected = warm_start.by_name({"autoencoder": imported.autoencoder})
-    assert {f"autoencoder/{name}" for name in taken} == set(expected)
-    for name, leaf in taken.items():
-        np.testing.assert_array_equal(leaf, expected[f"autoencoder/{name}"])
+    assert set(taken) == set(expected)
+    for key, leaf in taken.items():
+        np.testing.assert_array_equal(leaf, expected[key])
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "expected"),
-    [
-        ("hific-lo", None, ("symmetric", "gaussian")),
-        ("hific-mi", None, ("unit", "logistic")),
-        ("hific-mi", ARGS, ("symmetric", "logistic")),  # The file's own word counts.
-    ],
+    ("name", "expected"),
+    [("hific-lo", ("symmetric", "gaussian")), ("hific-mi", ("unit", "logistic"))],
 )
-def test_the_catalog_tells_what_a_file_does_not(cache, tmp_path, name, args, expected):
-    path = tiny_checkpoint(tmp_path / "a.pt", args=args)
+def test_the_catalog_tells_what_a_file_does_not(cache, tmp_path, name, expected):
+    path = tiny_checkpoint(tmp_path / "a.pt", args=None)
     assert run("get-model", name, "--from", path) == 0
     config = load_model(name).config
     assert (config.input_range, config.likelihood) == expected
 
 
-def test_an_interrupted_download_goes_on(server, cache, content, capsys):
-    (server.folder / FILE).write_bytes(content)
-    server.sends_at_most = 20_000
-    assert "the connection broke after 20.0 kB of" in refused(capsys, "get-model", NAME)
-    assert in_cache(cache) == [f"{FILE}.part"]
-    server.sends_at_most = 1 << 30
-    assert run("get-model", NAME) == 0
-    assert server.asked == [None, "bytes=20000-"]
-    assert in_cache(cache) == [NAME, f"{NAME}.sha256"]
+def test_what_a_file_says_itself_counts_more_than_the_catalog(fetched):
+    config = load_model("hific-mi").config
+    assert (config.input_range, config.likelihood) == ("symmetric", "logistic")
 
 
 def test_without_network_the_file_to_bring_is_told(server, cache, capsys):
-    url = catalog.find(NAME).url
     assert refused(capsys, "get-model", NAME) == (
-        f"{url}: the server answers 404 Not Found: download it on a machine that has a network, "
-        f"then run `fa-hific get-model {NAME} --from FILE` here"
+        f"{catalog.find(NAME).url}: the server answers 404 Not Found: download it on a machine "
+        f"that has a network, then run `fa-hific get-model {NAME} --from FILE` here"
     )
     assert in_cache(cache) == []
 
 
-@pytest.mark.parametrize("download", [True, False])
-def test_a_file_other_than_the_first_is_refused(server, file, cache, capsys, download):
-    run("get-model", NAME, "--from", file)
-    before = in_cache(cache)
-    file.write_bytes(tiny_checkpoint(file.with_name("other.pt"), args=None).read_bytes())
-    (server.folder / FILE).write_bytes(file.read_bytes())
-    chosen = [] if download else ["--from", file]
+@pytest.mark.parametrize("chosen", [[], ["--from", f"published/{FILE}"]])
+def test_a_file_other_than_the_first_is_refused(server, fetched, capsys, chosen):
+    before = in_cache(fetched)
+    tiny_checkpoint(server.folder / FILE, args=None)
     said = refused(capsys, "get-model", NAME, "--force", *chosen)
     assert re.search(r": (the download )?has the SHA-256 \w{64} instead of \w{64}, so it is", said)
-    assert in_cache(cache) == before
+    assert in_cache(fetched) == before
     load_model(NAME)
-
-
-def malicious(path: Path) -> Path:
-    call = torch_files.Call("os", "system", "touch harmed")
-    return torch_files.save(path, {"model_state_dict": call, "args": ARGS})
-
-
-def cut(path: Path) -> Path:
-    path.write_bytes(tiny_checkpoint(path).read_bytes()[:-3000])
-    return path
 
 
 def web_page(path: Path) -> Path:
@@ -269,27 +224,16 @@ def web_page(path: Path) -> Path:
     return path
 
 
-def of_another_project(path: Path) -> Path:
-    return torch_files.save(path, {"state_dict": {"g_a.0.weight": np.zeros((3, 3), np.float32)}})
-
-
-def of_neural_compression(path: Path) -> Path:
-    return torch_files.save(path, small_state())
-
-
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize(
     ("make", "name", "sentence"),
     [
-        (cut, NAME, "is damaged or cut short"),
-        (web_page, NAME, "is not a file of torch.save but a web page: download the file itself"),
-        (of_another_project, NAME, "not a checkpoint of the PyTorch HiFiC or NeuralCompression"),
-        (malicious, NAME, "the file refers to os.system, which could run code"),
+        (web_page, NAME, "is not a file of torch.save but a web page"),
         (tiny_checkpoint, "msillm-0.14", "holds networks of the variant pytorch, but those of"),
-        (of_neural_compression, NAME, "networks of the variant neuralcompression, but those of"),
+        (small_checkpoint, NAME, "networks of the variant neuralcompression, but those of"),
     ],
 )
-def test_bad_files_leave_nothing(server, cache, capsys, tmp_path, make, name, sentence, download):
+def test_bad_files_leave_nothing(server, cache, capsys, make, name, sentence, download):
     published = catalog.find(name)
     path = make(server.folder / file_name(published.url))
     said = refused(capsys, "get-model", name, *([] if download else ["--from", path]))
@@ -297,26 +241,17 @@ def test_bad_files_leave_nothing(server, cache, capsys, tmp_path, make, name, se
     if download:
         assert said.startswith(f"{published.url}: was removed again, because ")
     assert in_cache(cache) == [] and path.exists()
-    assert not Path("harmed").exists()
 
 
-def test_a_missing_file_is_named(cache, capsys):
-    said = refused(capsys, "get-model", NAME, "--from", "no.pt")
-    assert said == "no.pt: cannot be read: No such file or directory"
-
-
-def test_a_full_disk_leaves_the_download_alone(server, cache, content, monkeypatch, capsys):
+def test_a_full_disk_leaves_the_download_alone(server, cache, monkeypatch, capsys):
     def full(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    (server.folder / FILE).write_bytes(content)
+    checkpoint(NAME, server.folder)
     with monkeypatch.context() as patched:
         patched.setattr(writing, "_sync", full)
         said = refused(capsys, "get-model", NAME)
-    assert said == (
-        f"{cache / NAME}: cannot be written (No space left on device): free space, or set "
-        "XDG_CACHE_HOME to another folder"
-    )
+    assert said.startswith(f"{cache / NAME}: cannot be written (No space left on device): free")
     assert in_cache(cache) == [FILE]
     assert run("get-model", NAME) == 0
     assert len(server.asked) == 1 and in_cache(cache) == [NAME, f"{NAME}.sha256"]
@@ -329,22 +264,18 @@ def test_a_cache_that_cannot_be_written_is_named_before_the_download(server, cac
     assert server.asked == []
 
 
-def test_names_lead_to_what_to_do(cache, capsys, tmp_path):
+def test_names_lead_to_what_to_do(cache, capsys):
     Image.fromarray(image_of(8, 8)).save("a.png")
     every = "hific-lo, hific-mi, hific-hi"
     for name, sentence in {
         NAME: f"{NAME}: is not on this machine: `fa-hific get-model {NAME}` fetches it",
         "hific-low": f"hific-low: no such folder or model: the models of hific are {every}",
-        "hific": f"hific: none of its models is on this machine: `fa-hific get-model NAME` fetches "
-        f"one of {every}",
+        "hific": "hific: none of its models is on this machine: `fa-hific get-model NAME` fetches",
+        "lote": f"lote: no such folder, nor a model with a name (lite, {every}, msillm-",
     }.items():
-        assert refused(capsys, "compress", "a.png", "--model", name) == sentence
-    assert refused(capsys, "compress", "a.png", "--model", "lote").startswith(
-        f"lote: no such folder, nor a model with a name (lite, {every}, msillm-"
-    )
-    assert refused(capsys, "get-model", "lote").startswith(
-        f"lote: no such model: choose one of lite, {every}, msillm-"
-    )
+        assert refused(capsys, "compress", "a.png", "--model", name).startswith(sentence)
+    expected = f"lote: no such model: choose one of lite, {every}, msillm-"
+    assert refused(capsys, "get-model", "lote").startswith(expected)
     with pytest.raises(UserError, match=r"^hific: names several models: name one of them, hific-l"):
         load_model("hific")
     with pytest.raises(UserError, match=r"^--models lote: .*or the name of a model \(lite, hific"):
@@ -355,9 +286,8 @@ def test_names_lead_to_what_to_do(cache, capsys, tmp_path):
     assert shipped.place("hific") == "hific" and shipped.members_of("hific") == []
 
 
-def test_the_list_tells_what_is_here(file, capsys):
-    run("get-model", NAME, "--from", file)
-    capsys.readouterr()
+def test_the_list_tells_what_is_here(fetched, capsys):
+    shutil.rmtree(fetched / "msillm-0.14")
     run("models")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == "name bpp download license published on Kodak here project".split()
@@ -365,10 +295,8 @@ def test_the_list_tells_what_is_here(file, capsys):
     by_name = {line.split()[0]: line for line in lines}
     assert re.search(r"any +- +research only +- +yes +this package$", by_name["lite"])
     assert re.search(r"0\.3 +2 GB +Apache-2\.0 +- +yes +HiFiC in PyTorch$", by_name[NAME])
-    assert re.search(
-        r"0\.14 +0\.73 GB +CC-BY-NC 4\.0 +0\.153 bpp  27\.53 dB  0\.0732 +- +MS-ILLM$",
-        by_name["msillm-0.14"],
-    )
+    msillm = r"0\.14 +0\.73 GB +CC-BY-NC 4\.0 +0\.153 bpp  27\.53 dB  0\.0732 +- +MS-ILLM$"
+    assert re.search(msillm, by_name["msillm-0.14"])
     run("models", "--json")
     described = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert described[NAME]["folder"].endswith(NAME)
@@ -431,33 +359,25 @@ def test_a_family_codes_at_a_rate_and_decodes_again(cache, tmp_path, capsys):
         back = ["-o", "b.png", "--force"]
         assert run("decompress", "a.fahj", "--model", "hific", *back) == 0
     said = refused(capsys, "compress", "a.png", "--force", "--model", "hific")
-    assert said == (
-        "hific: has one model for each rate: give --bpp, or one of them as --model: hific-lo, "
-        "hific-mi"
-    )
+    assert said.startswith("hific: has one model for each rate: give --bpp, or one of them as --mo")
 
 
 @pytest.mark.slow
 @OF_BOTH_PROJECTS
 def test_full_width_is_fetched_in_less_than_four_gigabytes(cache, tmp_path, data_folder, name):
-    golden, path = data_folder.parent / "golden", tmp_path / "published"
+    path = tmp_path / "published"
     if name == NAME:
-        state = pytorch_state.hific(golden, residual_blocks=9)
-        args = ARGS | {"n_residual_blocks": 9}
-        torch_files.save(path, {"model_state_dict": state, "args": args, "steps": 5})
+        state = pytorch_state.filled(pytorch_state.hific_shapes())
+        torch_files.save(path, {"model_state_dict": state})
     else:
-        torch_files.save(path, neural_compression_state.full_width(golden))
-    code = (
-        "import resource; from fa_hific_jax.cli.main import main; "
-        f"main(['get-model', {name!r}, '--from', {str(path)!r}]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
+        state = neural_compression_state.full_width(data_folder.parent / "golden")
+        torch_files.save(path, state)
+    code = f"""
+import resource
+from fa_hific_jax.cli.main import main
+main(["get-model", {name!r}, "--from", {str(path)!r}])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    command, env = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) * 1024 < 4e9
-    imported = import_checkpoint(path, Options())
-    for part in ("encoder", "generator"):
-        found, expected = load_model(name).params[part], imported.autoencoder[part]
-        jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -1,26 +1,15 @@
 """From image to reconstruction at the paper's size, against what the PyTorch HiFiC makes of it."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_weights
-from test_autoencoder import PAPER
+from reference_weights import nhwc
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.models.autoencoder import Autoencoder
-
-
-@pytest.fixture(scope="module")
-def parameters():
-    return {
-        "encoder": reference_weights.encoder(),
-        "hyperprior": reference_weights.hyperprior(),
-        "generator": reference_weights.generator(9),
-    }
 
 
 def reconstruct(model: Autoencoder, x):
@@ -49,19 +38,30 @@ def reconstruct(model: Autoencoder, x):
     }
 
 
+@pytest.fixture(scope="module")
+def parameters():
+    return {
+        "encoder": reference_weights.encoder(),
+        "hyperprior": reference_weights.hyperprior(),
+        "generator": reference_weights.generator(9),
+    }
+
+
+def near(found, expected):
+    # One latent that rounds the other way would be off by 1; measured: 1e-5.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("input_range, prefix", [("unit", ""), ("symmetric", "norm_")])
 def test_evaluation_of_an_odd_image_equals_the_reference(golden, parameters, input_range, prefix):
     data = golden("pipeline")
-    config = dataclasses.replace(PAPER, input_range=input_range)
+    config = reference_weights.paper(input_range=input_range)
     run = jax.jit(lambda p, x: Autoencoder(config).apply({"params": p}, x, method=reconstruct))
-    out = run(parameters, reference_weights.nhwc(data["x"]))
-    if prefix == "":
+    out = run(parameters, nhwc(data["x"]))
+    if not prefix:
         assert out["y_padded"].shape == tuple(data["y_shape_after_pad"][[0, 2, 3, 1]])
         for name in ("y_padded", "mean", "scale", "latents_quantised"):
-            # One latent that rounds the other way would be off by 1; measured: 1e-5.
-            np.testing.assert_allclose(
-                out[name], reference_weights.nhwc(data[name]), rtol=1e-4, atol=1e-4, err_msg=name
-            )
+            near(out[name], nhwc(data[name]))
         pixels = data["x"].shape[2] * data["x"].shape[3]
         for cost, name in zip(out["bits"], ("latent", "hyper"), strict=True):
             # compress() of the reference divides by the pixels of the image itself.
@@ -70,9 +70,6 @@ def test_evaluation_of_an_odd_image_equals_the_reference(golden, parameters, inp
     bpp = out["bits"] / out["padded"]
     np.testing.assert_allclose([*bpp, bpp.sum()], data[f"{prefix}qbpp"], rtol=1e-5)
     image = np.asarray(out["reconstruction"])
-    before_clamp = data[f"{prefix}reconstruction_preclamp_slice"].transpose(0, 2, 3, 1)
-    if prefix:
-        before_clamp = (before_clamp + 1) / 2
-    np.testing.assert_allclose(image[:, ::7, ::7], before_clamp, rtol=1e-4, atol=1e-4)
-    clamped = reference_weights.nhwc(data[f"{prefix}reconstruction"])
-    np.testing.assert_allclose(np.clip(image, 0, 1), clamped, rtol=1e-4, atol=1e-4)
+    before_clamp = nhwc(data[f"{prefix}reconstruction_preclamp_slice"])
+    near(image[:, ::7, ::7], (before_clamp + 1) / 2 if prefix else before_clamp)
+    near(np.clip(image, 0, 1), nhwc(data[f"{prefix}reconstruction"]))

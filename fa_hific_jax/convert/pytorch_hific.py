@@ -114,10 +114,8 @@ def _import(content: Any, options: Options) -> Imported:
     if any(key.startswith("Discriminator.") for key in keys):
         sources["discriminator"] = discriminator_sources(config, model)
     sigmas = LEGACY_SIGMAS if any(key.endswith(".sigma") for key in keys) else ()
-    leaves = jax.tree.leaves(sources, is_leaf=_is_source)
-    _check_names(keys, {leaf.key for leaf in leaves} | {key for row in sigmas for key in row})
-    trees = jax.tree.map(lambda source: _array(keys, source), sources, is_leaf=_is_source)
-    training = {name: tree for name, tree in trees.items() if name == "discriminator"}
+    training = _converted(keys, sources, besides=sigmas)
+    autoencoder = training.pop("autoencoder")
     if sigmas:
         training["dsl_sigma"] = _raw_sigmas(keys)
     regime = args.get("regime")
@@ -125,7 +123,7 @@ def _import(content: Any, options: Options) -> Imported:
     return Imported(
         model=model,
         discriminator=config,
-        autoencoder=trees["autoencoder"],
+        autoencoder=autoencoder,
         training=training,
         step=step,
         regime=regime if known_regime else None,
@@ -144,12 +142,10 @@ def _import_neural_compression(
         )
     keys, ignored = neural_compression.to_convert(state)
     model = neural_compression.model_config(keys)
-    sources = autoencoder_sources(model, neural_compression.NAMING)
-    _check_names(keys, {leaf.key for leaf in jax.tree.leaves(sources, is_leaf=_is_source)})
     return Imported(
         model=model,
         discriminator=DiscriminatorConfig(),
-        autoencoder=jax.tree.map(lambda source: _array(keys, source), sources, is_leaf=_is_source),
+        autoencoder=_converted(keys, autoencoder_sources(model, neural_compression.NAMING)),
         training={},
         step=0,
         regime=None,
@@ -210,12 +206,16 @@ def _reason(name: str, table: Iterable[tuple[str, str]]) -> str | None:
     return next((reason for pattern, reason in table if re.fullmatch(pattern, name)), None)
 
 
-def _check_names(found: Iterable[str], wanted: set[str]) -> None:
-    missing, unknown = wanted.difference(found), set(found) - wanted
-    if missing:
-        raise UserError(f"parameters are missing: {_listed(missing)}")
-    if unknown:
-        raise UserError(f"parameters are unknown: {_listed(unknown)}")
+def _converted(
+    state: Mapping[str, Any], sources: Any, besides: Iterable[tuple[str, ...]] = ()
+) -> dict[str, Any]:
+    """Returns the arrays of a tree of sources; the state must hold them and the names `besides`."""
+    leaves = jax.tree.leaves(sources, is_leaf=_is_source)
+    wanted = {source.key for source in leaves}.union(*besides)
+    for names, problem in ((wanted - set(state), "missing"), (set(state) - wanted, "unknown")):
+        if names:
+            raise UserError(f"parameters are {problem}: {_listed(names)}")
+    return jax.tree.map(lambda source: _array(state, source), sources, is_leaf=_is_source)
 
 
 def _listed(names: Iterable[str]) -> str:

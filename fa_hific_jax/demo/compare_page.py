@@ -5,17 +5,14 @@ from html import escape
 from importlib import resources
 from string import Template
 
-import numpy as np
-from jaxtyping import UInt8
 from PIL import Image as PilImage
 
-from fa_hific_jax.demo.coding import bpp
+from fa_hific_jax.demo.coding import Image, bpp
 from fa_hific_jax.demo.equal_size import Version
 from fa_hific_jax.demo.sheet import Place
 from fa_hific_jax.evaluation.report.page import SIZE_LIMIT, asset
 from fa_hific_jax.evaluation.report.pictures import DETAILS, data_uri, script_json
 
-Image = UInt8[np.ndarray, "_ _ 3"]
 Plan = tuple[int | None, float]
 """Quality of lossy WebP, or None for lossless, and a factor of both sides."""
 

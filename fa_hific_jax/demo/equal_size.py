@@ -4,18 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import UInt8
-
 from fa_hific_jax.codec import bitstream
-from fa_hific_jax.demo.coding import bpp
+from fa_hific_jax.demo.coding import Image, bpp
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.metrics.measure import lpips_distances
 from fa_hific_jax.metrics.squared_error import psnr
 from fa_hific_jax.metrics.weights import Weights
-
-Image = UInt8[np.ndarray, "_ _ 3"]
 
 CODECS = ("jpeg", "webp", "avif", "jpegxl")
 """Ids of the classical codecs that an image is compared with."""

@@ -1,14 +1,13 @@
 """Spectra and maps of the bits as color images, without a plotting library."""
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image as PilImage
 
+from fa_hific_jax.demo.coding import Image
 from fa_hific_jax.evaluation.bits import BitsMap
 from fa_hific_jax.models import STRIDE
 from fa_hific_jax.spectra import LUMA, log_spectrum
-
-Image = UInt8[np.ndarray, "_ _ 3"]
 
 # Luma increases from dark to bright, so that the colors can be read in gray as well.
 _RAMP = np.array(

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
+from fa_hific_jax.demo.coding import Image
 from fa_hific_jax.demo.equal_size import Version
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.spectra import LUMA
-
-Image = UInt8[np.ndarray, "_ _ 3"]
 
 CELL, HEAD, GAP = 320, 64, 8
 """Side of the drawn pictures, height of the text over them and space between them, in pixels."""

@@ -29,13 +29,12 @@ PROTOCOL = {"patch": 256, "grids": 2, "patches": 1234, "features": "AlexNet", "w
 
 def results_of(images=("first", "second"), size=(48, 32), codecs=tuple(CODECS)):
     """Every image through every point of the codecs; values differ by image and rate."""
-    rows = []
-    for i, image in enumerate(images):
-        for codec in codecs:
-            for point, bpp in POINTS[codec].items():
-                rows.append(
-                    _row(image, codec, point, bpp * (1 + 0.1 * i), size, offset=(i * 7) % 5)
-                )
+    rows = [
+        _row(image, codec, point, bpp * (1 + 0.1 * i), size, offset=(i * 7) % 5)
+        for i, image in enumerate(images)
+        for codec in codecs
+        for point, bpp in POINTS[codec].items()
+    ]
     return with_means(
         {
             "meta": {"command": "fa-hific evaluate", "skipped": [], "failed": []},
@@ -52,22 +51,13 @@ def _row(image, codec, point, bpp, size, offset):
     stem = f"{image}.{codec}.{point}".replace("/", "_").replace(" ", "_")
     psnr = 30 + offset + 5 * math.log2(bpp)
     return {
-        "image": image,
-        "codec": codec,
-        "point": point,
-        "width": size[0],
-        "height": size[1],
-        "bytes": 60,
-        "bpp": bpp,
-        "bpp_estimated": bpp if codec in ("ours", "untrained") else None,
+        "image": image, "codec": codec, "point": point, "width": size[0], "height": size[1],
+        "bytes": 60, "bpp": bpp, "bpp_estimated": bpp if codec in ("ours", "untrained") else None,
         "values": {"psnr": psnr, "lpips_alex": 0.1 / bpp + offset, "band_low": 0.5 - bpp},
-        "not_measured": {},
-        "setting": "",
-        "seconds_encode": 0.1,
-        "seconds_decode": 0.1,
+        "not_measured": {}, "setting": "", "seconds_encode": 0.1, "seconds_decode": 0.1,
         "file": f"reconstructions/{stem}.png",
         "bits": f"bits/{stem}.npz" if codec == "ours" else None,
-    }
+    }  # fmt: skip
 
 
 def with_means(results):

@@ -204,12 +204,6 @@ def test_the_mean_of_differences_has_the_interval_of_its_normal_limit():
     assert mean_interval(differences[:1], seed=1).low is None
 
 
-def test_rows_of_two_codecs_are_not_one_curve():
-    both = rows("a", {"x": line(4, 30)}) + rows("b", {"x": line(4, 30)})
-    with pytest.raises(ValueError, match="several codecs"):
-        bootstrap(both, both, "psnr", "higher", bd_rate, seed=0)
-
-
 # Equal rates.
 
 

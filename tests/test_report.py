@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from report_results import PROTOCOL, results_of, save_pictures, with_means
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.report import frequencies, page, pictures, tables, write_report
 from fa_hific_jax.spectra import log_spectrum
-from tests.report_results import PROTOCOL, results_of, save_pictures, with_means
 
 HOSTILE = """<img src=x onerror='alert("1")'>&amp; {{ 7 * 7 }} </script> $x_1 ]]>"""
 
@@ -30,7 +30,7 @@ def no_library():
 
 
 class Page(HTMLParser):
-    """Tags with attributes, the text, and whether every element is closed where it should be."""
+    """Tags with attributes, scripts and text of a page in which every element is closed."""
 
     VOID = {"meta", "img", "input", "link", "br"}
 

@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
 from scipy import linalg
 
-from fa_hific_jax.losses.lpips import expected_shapes, lpips_params
 from fa_hific_jax.metrics import (
     DESCRIPTIONS,
     Weights,
@@ -59,8 +57,7 @@ def test_frechet_distance_is_sound_with_fewer_samples_than_features():
     # Ranks 9 and 6 in 40 dimensions: seen in a basis of the span of both, nothing is singular.
     a, b = 5 + normal(10, 40, 1), normal(7, 40, 2)
     basis = np.linalg.qr(np.concatenate([a, b]).T)[0]
-    jitter = 1e-9
-    covariances = [np.cov(x @ basis, rowvar=False) + jitter * np.eye(17) for x in (a, b)]
+    covariances = [np.cov(x @ basis, rowvar=False) + 1e-9 * np.eye(17) for x in (a, b)]
     root = linalg.sqrtm(covariances[0])
     shared = np.sum(np.sqrt(np.abs(linalg.eigvalsh(root @ covariances[1] @ root))))
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(sum(covariances)) - 2 * shared
@@ -69,11 +66,9 @@ def test_frechet_distance_is_sound_with_fewer_samples_than_features():
 
 @pytest.mark.parametrize("n", [10, 100])
 def test_frechet_distance_is_zero_only_between_equal_sets_and_symmetric(n):
-    a, b = normal(n, 30, 1), normal(n, 30, 2)
-    assert frechet_distance(a, a) < 1e-12
+    a, b, rotation = normal(n, 30, 1), normal(n, 30, 2), np.linalg.qr(normal(30, 30, 3))[0]
     assert frechet_distance(a, np.random.default_rng(0).permutation(a)) < 1e-12
     assert frechet_distance(a, b) > 1
-    rotation = np.linalg.qr(normal(30, 30, 3))[0]
     others = [frechet_distance(b, a), frechet_distance(a @ rotation, b @ rotation)]
     np.testing.assert_allclose(others, frechet_distance(a, b), rtol=1e-12)
     np.testing.assert_allclose(frechet_distance(a, a + 0.5), 30 * 0.25, rtol=1e-12)
@@ -95,17 +90,6 @@ def test_kid_is_the_sum_over_pairs_and_that_of_torch_fidelity():
     np.testing.assert_allclose(kid(*of_seeds()), 0.16251215383376527, rtol=1e-12)
 
 
-def test_kid_is_unbiased_and_of_sets_in_any_order():
-    # Of samples of one distribution the mean is 0; each of these has a spread of 0.05.
-    found = [kid(normal(40, 8, 2 * i), normal(40, 8, 2 * i + 1)) for i in range(200)]
-    assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(200)
-    assert min(found) < 0 < max(found)
-    a, b = normal(30, 8, 1), 1 + normal(20, 8, 2)
-    assert kid(a, b) > 1
-    shuffled = np.random.default_rng(0).permutation(a)
-    np.testing.assert_allclose([kid(shuffled, b), kid(b, a)], kid(a, b), rtol=1e-12)
-
-
 def test_kid_of_more_samples_than_a_block():
     # Between point masses every pair within a set is the same, and so is every pair across.
     a, b = np.full((2100, 2), 1.0), np.full((2050, 2), -1.0)
@@ -122,28 +106,15 @@ def test_patches_are_those_of_two_grids():
     assert corners == [*grid, (128, 128, 0), (128, 128, 2)]
     # Each patch is a piece of the image as it is.
     np.testing.assert_array_equal(found[5], image[384:640, 128:384])
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "count"),
-    [(512, 768, 8), (768, 512, 8), (256, 256, 1), (383, 384, 1), (384, 384, 2), (255, 900, 0)],
-)
-def test_numbers_of_patches(height, width, count):
     # 8 of a Kodak image: 2 x 3, and 1 x 2 of the shifted grid.
-    assert len(patches(np.zeros((height, width, 3), np.uint8))) == count
+    counts = {(512, 768): 8, (256, 256): 1, (383, 384): 1, (384, 384): 2, (255, 900): 0}
+    for shape, count in counts.items():
+        assert len(patches(np.zeros((*shape, 3), np.uint8))) == count
 
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    """Random AlexNet."""
-    rng = np.random.default_rng(0)
-
-    def drawn(shape):
-        scale = np.sqrt(2 / max(np.prod(shape[1:]), 1))
-        return (rng.standard_normal(shape) * scale).astype(np.float32)
-
-    arrays = {name: drawn(shape) for name, shape in expected_shapes("alex").items()}
-    return Weights({"alex": lpips_params("alex", arrays, "random")})
+    return load_weights(["alex"])
 
 
 def noise(count: int, amplitude: int, seed: int) -> np.ndarray:
@@ -173,7 +144,7 @@ def test_set_metrics_rise_with_the_distortion_and_name_their_protocol(weights):
     values = []
     for decoded in (originals, *others):
         entries = {entry["metric"]: entry for entry in set_metrics(weights, originals, decoded)}
-        assert set(entries) == {"fid", "kid", "fd_alex", "kid_alex"}
+        assert list(entries) == ["fid", "kid", "fd_alex", "kid_alex"] == list(DESCRIPTIONS)[-4:]
         for name in ("fid", "kid"):
             assert entries[name]["value"] is None
             assert "get them with `fa-hific get-in" in entries[name]["not_measured"]
@@ -206,21 +177,3 @@ def test_what_has_no_distance_says_why(weights, of_each, reason):
     images = [{"alex": of_each}] * 2
     entry = of_alex(weights, images, images)
     assert (entry["value"], entry["not_measured"]) == (None, reason)
-
-
-def test_every_metric_is_described(weights):
-    images = [{"alex": np.ones((4, 256), np.float32)}]
-    names = [entry["metric"] for entry in set_metrics(weights, images, images)]
-    assert names == list(DESCRIPTIONS)[-4:]
-    for about in DESCRIPTIONS.values():
-        assert about["better"] in ("higher", "lower", "zero")
-        assert about["label"] and about["reference"] and about["decimals"] > 0
-
-
-def test_trained_features_order_what_codecs_do(data_folder):
-    weights = load_weights([data_folder / "lpips" / "lpips_alex.npz"])
-    image = Image.open(data_folder / "kodak" / "kodim05.png").convert("RGB")
-    blurred = [image.filter(ImageFilter.GaussianBlur(radius)) for radius in (0.5, 2)]
-    original, *others = ([image_features(weights, np.asarray(i))] for i in (image, *blurred))
-    weak, strong = (of_alex(weights, original, decoded)["value"] for decoded in others)
-    assert 0 < weak < strong

@@ -192,27 +192,6 @@ def test_number_of_jobs_changes_nothing(evaluated, alone):
         assert row | {"bpp_estimated": None} == several[place] | {"bpp_estimated": None}
 
 
-def test_stopped_evaluation_ends_like_one_that_was_not(exported, alone, tmp_path, monkeypatch):
-    _, options, whole = alone
-    code, calls = workers.code_baseline, itertools.count(1)
-
-    def third_call_is_interrupted(*arguments):
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return code(*arguments)
-
-    monkeypatch.setattr(workers, "code_baseline", third_call_is_interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(exported, tmp_path, **options)
-    assert not (tmp_path / "results.json").exists()
-    with (tmp_path / "rows.jsonl").open("a") as file:
-        file.write('{"key": "half a li')  # as a kill in the middle of a write leaves it
-    resumed = evaluate(exported, tmp_path, **options)
-    assert same_but_for_time(resumed) == same_but_for_time(whole)
-    keys = [line["key"] for line in lines_of(tmp_path)]
-    assert len(keys) == len(set(keys)) == len(whole["rows"])
-
-
 def test_what_another_model_has_written_over_is_coded_again(exported, images, alone, copied):
     """A row is not taken for the pictures, bits and features of a model of the same name."""
     other = save_model(model_of(seed=5), copied.parent / "ours")

@@ -12,6 +12,7 @@ from PIL import Image, features
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.evaluation.baselines import encode, encode_nearest, with_programs
+from fa_hific_jax.metrics.squared_error import psnr
 
 PILLOW = ("jpeg", "webp", "avif", "jpeg2000", "jpegxl")
 
@@ -30,11 +31,6 @@ def textured(height: int, width: int) -> np.ndarray:
     smooth = np.stack([128 + 90 * np.sin(x / 9), 128 + 90 * np.cos(y / 7), (x + y) % 256], -1)
     noise = generator.normal(size=(height, width, 3)) * (x / width * 40)[..., None]
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
-
-
-def psnr(x: np.ndarray, x_hat: np.ndarray) -> float:
-    error = np.mean(np.square(x.astype(float) - x_hat))
-    return 10 * np.log10(255**2 / max(error, 1e-9))
 
 
 def jpeg_size(image: np.ndarray, quality: int) -> int:

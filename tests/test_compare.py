@@ -31,12 +31,6 @@ def version(label: str, image: np.ndarray, size: int = 1000, excess: float = 0.0
     return Version(label, "quality 7, fast", b"x" * size, image, excess, 31.234, 0.0567)
 
 
-def compressed(image: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """A file of the fake model and what it decodes to."""
-    data = FakeModel("").compress(image)
-    return data, FakeModel("").decompress_picture(data)[0]
-
-
 @pytest.mark.parametrize(("others", "columns"), [(1, 3), (3, 2)])
 def test_every_cell_holds_its_image_whole_and_enlarged_under_text(others, columns):
     images = [image_of(200, 160) // (i + 1) for i in range(others + 1)]
@@ -92,8 +86,8 @@ def test_labels_tell_bytes_rate_and_distances_and_how_far_the_size_is_off():
 
 def test_each_codec_has_its_nearest_file_and_measured_numbers():
     image, weights = image_of(40, 48), load_weights(["alex"])
-    data, decoded = compressed(image)
-    made, notes = equal_size.versions(image, data, decoded // 2, "mine", ("jpeg", "webp"), weights)
+    data = FakeModel("").compress(image)
+    made, notes = equal_size.versions(image, data, image // 2, "mine", ("jpeg", "webp"), weights)
     assert notes == [] and [each.label for each in made] == ["FA-HiFiC", "JPEG", "WebP"]
     ours, *others = made
     assert (ours.setting, ours.excess, ours.data) == ("model mine", 0, data) and ours.lpips > 0.01
@@ -107,7 +101,8 @@ def test_each_codec_has_its_nearest_file_and_measured_numbers():
 
 def test_what_cannot_be_coded_or_measured_is_left_out_and_said():
     image = np.zeros((1, 16384, 3), np.uint8)
-    made, notes = equal_size.versions(image, *compressed(image), "mine", ("webp",), Weights())
+    data = FakeModel("").compress(image)
+    made, notes = equal_size.versions(image, data, image, "mine", ("webp",), Weights())
     assert [each.label for each in made] == ["FA-HiFiC"] and made[0].lpips is None
     assert notes[0].startswith("WebP is left out: a 16384x1 image does not fit into webp")
     assert notes[1].startswith("LPIPS is left out: ")
@@ -117,12 +112,7 @@ def test_what_cannot_be_coded_or_measured_is_left_out_and_said():
 def here(monkeypatch, tmp_path):
     """The models that commands load while the test runs in an empty folder."""
     loaded = []
-
-    def load_model(name):
-        loaded.append(FakeModel(name))
-        return loaded[-1]
-
-    module = types.SimpleNamespace(load_model=load_model)
+    module = types.SimpleNamespace(load_model=lambda n: loaded.append(FakeModel(n)) or loaded[-1])
     monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model_folder", module)
     monkeypatch.setenv(runtime.MODEL_VARIABLE, "models/mine")
     monkeypatch.chdir(tmp_path)

@@ -80,9 +80,8 @@ def whole(arguments, tmp_path_factory):
     return out
 
 
-def same_rows(folder, other) -> bool:
-    one, two = (same_but_for_time(read_results(f / "results.json")) for f in (folder, other))
-    return one == two
+def rows_of(folder) -> list[dict]:
+    return same_but_for_time(read_results(folder / "results.json"))
 
 
 def workers_after_rows(process, rows):
@@ -92,7 +91,7 @@ def workers_after_rows(process, rows):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(child) for child in children.split()]
+    return list(map(int, children.split()))
 
 
 def wait_until_ended(workers):
@@ -117,7 +116,7 @@ def test_killed_evaluation_goes_on_and_computes_nothing_twice(arguments, whole, 
     finished = [line for line in before if line.endswith(b"\n")]
     assert len(finished) >= 5 and after[: len(finished)] == finished
     assert len({json.loads(line)["key"] for line in after}) == len(after)
-    assert same_rows(whole, tmp_path)
+    assert rows_of(tmp_path) == rows_of(whole)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -133,7 +132,7 @@ def test_one_signal_ends_an_evaluation_and_its_processes(arguments, tmp_path, ho
 
 def test_two_processes_share_the_images_and_the_first_merges(arguments, whole, tmp_path):
     first, second = map(done, start_pair(*arguments, "--out", tmp_path))
-    assert same_rows(whole, tmp_path)
+    assert rows_of(tmp_path) == rows_of(whole)
     assert read_results(tmp_path / "results.json")["meta"]["processes"] == 2
     for name, images in (("rows.jsonl", {"0", "2"}), ("rows.1.jsonl", {"1", "3"})):
         lines = (tmp_path / name).read_text().splitlines()

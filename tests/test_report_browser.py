@@ -44,7 +44,7 @@ def opened(browser):
         window = browser.new_context(viewport=viewport, color_scheme="light", **options)
         windows.append(window)
         page = window.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: complaints.append(request.url))

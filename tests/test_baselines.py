@@ -1,15 +1,18 @@
 """Classical codecs: real files of known settings, decoded again; what fails is told as it is."""
 
 import io
+import re
 import sys
 
 import numpy as np
 import pytest
+from image_files import saved
 from PIL import Image, features
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.evaluation.baselines import encode, encode_nearest, with_programs
+from fa_hific_jax.metrics.squared_error import psnr
 
 PILLOW = ("jpeg", "webp", "avif", "jpeg2000", "jpegxl")
 
@@ -30,61 +33,45 @@ def textured(height: int, width: int) -> np.ndarray:
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
-def psnr(x: np.ndarray, x_hat: np.ndarray) -> float:
-    error = np.mean(np.square(x.astype(float) - x_hat))
-    return 10 * np.log10(255**2 / max(error, 1e-9))
-
-
 def jpeg_size(image: np.ndarray, quality: int) -> int:
-    sizes = []
-    for progressive in (False, True):
-        file = io.BytesIO()
-        options = {"quality": quality, "subsampling": 2, "optimize": True}
-        Image.fromarray(image).save(file, "JPEG", progressive=progressive, **options)
-        sizes.append(len(file.getvalue()))
-    return min(sizes)
+    options = {"quality": quality, "subsampling": 2, "optimize": True}
+    return min(len(saved(image, "JPEG", progressive=p, **options)) for p in (False, True))
 
 
 def webp_size(image: np.ndarray, quality: int) -> int:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", quality=quality, method=6)
-    return len(file.getvalue())
+    return len(saved(image, "WEBP", quality=quality, method=6))
 
 
-SIZES = {"jpeg": jpeg_size, "webp": webp_size}
+SIZES = pytest.mark.parametrize(("name", "size"), [("jpeg", jpeg_size), ("webp", webp_size)])
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp"])
-@pytest.mark.parametrize("bpp", [0.8, 1.5, 3.0])
-def test_no_neighboring_quality_comes_nearer_to_the_target(name, bpp):
-    image = textured(64, 96)
-    target = int(bpp * 64 * 96 / 8)
+@SIZES
+@pytest.mark.parametrize("bpp", [0.8, 3.0])
+def test_no_neighboring_quality_comes_nearer_to_the_target(name, size, bpp):
+    image, target = textured(64, 96), int(bpp * 64 * 96 / 8)
     coded = encode_nearest(image, name, target)
-    quality = int(coded.setting.split(",")[0].removeprefix("quality "))
-    assert len(coded.data) == SIZES[name](image, quality)
+    quality = int(re.match(r"quality (\d+)", coded.setting)[1])
+    assert len(coded.data) == size(image, quality)
     for neighbor in {max(quality - 1, 1), min(quality + 1, 100)}:
-        miss = abs(SIZES[name](image, neighbor) - target)
-        assert abs(len(coded.data) - target) <= miss
+        assert abs(len(coded.data) - target) <= abs(size(image, neighbor) - target)
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp"])
-def test_targets_out_of_reach_give_the_extreme_qualities(name):
+@SIZES
+def test_targets_out_of_reach_give_the_extreme_qualities(name, size):
+    image, lowest = textured(48, 40), {"jpeg": 1, "webp": 0}[name]
+    smallest, largest = (encode_nearest(image, name, target) for target in (1, 10**7))
+    assert f"quality {lowest}," in smallest.setting and "quality 100," in largest.setting
+    assert len(smallest.data) == size(image, lowest) > 1
+
+
+def test_both_ends_of_the_range_can_be_coded_and_the_same_image_gives_the_same_bytes(codec):
     image = textured(48, 40)
-    lowest = 1 if name == "jpeg" else 0
-    smallest, largest = encode_nearest(image, name, 1), encode_nearest(image, name, 10**7)
-    assert f"quality {lowest}," in smallest.setting
-    assert "quality 100," in largest.setting
-    assert len(smallest.data) == SIZES[name](image, lowest) > 1
+    for quality in (baselines.codec(codec).qualities[i] for i in (0, -1)):
+        first, second = (encode(image, codec, quality) for _ in range(2))
+        assert first.image.shape == image.shape and first.data == second.data
 
 
-def test_both_ends_of_the_range_can_be_coded(codec):
-    image = textured(48, 40)
-    qualities = baselines.codec(codec).qualities
-    for quality in (qualities[0], qualities[-1]):
-        assert encode(image, codec, quality).image.shape == image.shape
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 37, 3), (33, 2, 3)])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (33, 2, 3)])
 def test_the_image_is_what_the_file_decodes_to(codec, shape):
     coded = encode(textured(*shape[:2]), codec, baselines.codec(codec).sweep[4])
     with Image.open(io.BytesIO(coded.data)) as decoded:
@@ -97,21 +84,11 @@ def test_the_image_is_what_the_file_decodes_to(codec, shape):
 
 def test_larger_files_along_the_sweep_are_better_files(codec):
     image = textured(96, 128)
-    ends = [encode(image, codec, baselines.codec(codec).sweep[i]) for i in (1, 5, -1)]
-    sizes = [len(coded.data) for coded in ends]
-    assert sizes[0] < sizes[1] < sizes[2]
-    assert psnr(image, ends[0].image) + 2 < psnr(image, ends[2].image)
-
-
-def test_the_same_image_gives_the_same_bytes(codec):
-    first, second = (encode(textured(40, 56), codec, 50).data for _ in range(2))
-    assert first == second
-
-
-def test_jpeg_takes_the_smaller_of_baseline_and_progressive():
-    tiny, large = textured(8, 8), textured(128, 128)
-    assert encode_nearest(tiny, "jpeg", 700).setting.endswith("4:2:0")
-    assert encode_nearest(large, "jpeg", 8000).setting.endswith("4:2:0, progressive")
+    small, middle, large = (
+        encode(image, codec, baselines.codec(codec).sweep[i]) for i in (1, 5, -1)
+    )
+    assert len(small.data) < len(middle.data) < len(large.data)
+    assert psnr(image, small.image) + 2 < psnr(image, large.image)
 
 
 def test_jpeg_2000_reaches_the_rate_it_was_asked_for_with_a_color_transform():
@@ -119,13 +96,10 @@ def test_jpeg_2000_reaches_the_rate_it_was_asked_for_with_a_color_transform():
     coded = encode(image, "jpeg2000", 1000)
     assert coded.setting == "1 bpp asked, 9/7 wavelet"
     assert 8 * len(coded.data) / (128 * 192) == pytest.approx(1.0, rel=0.05)
-    file = io.BytesIO()  # Pillow's default leaves the transform out: three planes, not one.
-    Image.fromarray(image).save(
-        file, "JPEG2000", quality_layers=[24], irreversible=True, no_jp2=True, mct=0
-    )
-    with Image.open(file) as picture:
-        without = psnr(image, np.asarray(picture))
-    assert psnr(image, coded.image) > without + 2
+    # Pillow's default leaves the transform out: three planes, not one.
+    options = {"quality_layers": [24], "irreversible": True, "no_jp2": True, "mct": 0}
+    without = np.asarray(Image.open(io.BytesIO(saved(image, "JPEG2000", **options))))
+    assert psnr(image, coded.image) > psnr(image, without) + 2
 
 
 def test_avif_keeps_the_chroma_of_single_pixels():
@@ -139,13 +113,12 @@ def test_avif_keeps_the_chroma_of_single_pixels():
 def test_a_non_monotone_size_is_searched_on_both_sides(monkeypatch):
     sizes = {q: 10 * q for q in range(101)} | {40: 401, 41: 395}
     image = np.zeros((1, 1, 3), np.uint8)
-    header = encode_nearest(image, "webp", 0).data
-    assert len(header) < 300
-
-    def fake(_, quality):
-        return header.ljust(sizes[quality], b"\0"), f"quality {quality}"
-
-    changed = baselines._CODECS["webp"]._replace(encode=fake, qualities=range(30, 101))
+    data = encode_nearest(image, "webp", 0).data
+    assert len(data) < 300
+    changed = baselines._CODECS["webp"]._replace(
+        encode=lambda _, quality: (data.ljust(sizes[quality], b"\0"), f"quality {quality}"),
+        qualities=range(30, 101),
+    )
     monkeypatch.setitem(baselines._CODECS, "webp", changed)
     assert encode_nearest(image, "webp", 400).setting == "quality 40"
 
@@ -160,25 +133,19 @@ def test_bad_requests_are_the_users_to_mend():
         encode(image[:, :8], "jpeg", 0)
 
 
-@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError, Image.DecompressionBombError])
-def test_a_library_that_refuses_an_image_is_told_by_codec_and_size(error, monkeypatch):
+@pytest.mark.parametrize("step", ["encode", "decode"])
+@pytest.mark.parametrize("error", [OSError, RuntimeError, Image.DecompressionBombError])
+def test_a_library_that_refuses_an_image_is_told_by_codec_and_size(error, step, monkeypatch):
     def refuse(*_):
         raise error("out of memory")
 
-    for step in ("encode", "decode"):
-        changed = baselines._CODECS["webp"]._replace(**{step: refuse})
-        with (
-            monkeypatch.context() as patch,
-            pytest.raises(
-                UserError, match=r"webp could not code a 5x4 image \(out of memory\): leave this"
-            ),
-        ):
-            patch.setitem(baselines._CODECS, "webp", changed)
-            encode(np.zeros((4, 5, 3), np.uint8), "webp", 50)
+    changed = baselines._CODECS["webp"]._replace(**{step: refuse})
+    monkeypatch.setitem(baselines._CODECS, "webp", changed)
+    with pytest.raises(UserError, match=r"webp could not code a 5x4 image \(out of memory\): le"):
+        encode(np.zeros((4, 5, 3), np.uint8), "webp", 50)
 
 
 def test_what_is_missing_is_named_with_the_mend(monkeypatch):
-    image = np.zeros((8, 8, 3), np.uint8)
     monkeypatch.setattr(features, "check", lambda name: False)
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     monkeypatch.setenv("PATH", "")
@@ -187,17 +154,14 @@ def test_what_is_missing_is_named_with_the_mend(monkeypatch):
     assert "was built without AVIF: install Pillow 11.3" in reasons["avif"]
     assert "install the extra `jpegxl`" in reasons["jpegxl"]
     assert reasons["bpg"] == "bpgenc and bpgdec are not on the PATH: install them"
-    with pytest.raises(UserError, match="jpeg cannot be measured: .* built without JPEG"):
-        encode_nearest(image, "jpeg", 100)
     with pytest.raises(UserError, match="vvc cannot be measured: vvencapp and vvdecapp are not"):
-        encode_nearest(image, "vvc", 100)
+        encode_nearest(np.zeros((8, 8, 3), np.uint8), "vvc", 100)
 
 
 def test_versions_name_the_library_that_decides_on_the_size(codec):
     library = {"jpeg": "libjpeg", "webp": "libwebp", "avif": "libavif", "jpeg2000": "OpenJPEG"}
-    found = baselines.codec(codec).version()
-    assert found.startswith("Pillow ") and library.get(codec, "pillow-jxl-plugin") in found
-    assert found.rsplit(" ", 1)[1][0].isdigit()
+    named = library.get(codec, "pillow-jxl-plugin")
+    assert re.match(rf"Pillow .*{named}\S* \d\S*$", baselines.codec(codec).version())
 
 
 # Programs that take the options of the real ones: a coarser step makes a smaller file.
@@ -236,25 +200,27 @@ VVDECAPP = """
 data = zlib.decompress(open(option("--bitstream"), "rb").read())
 open(option("--output"), "wb").write(data)
 """
+SHORT = VVDECAPP.replace("write(data)", "write(data[:-2])")
+SMALL = """
+from PIL import Image
+Image.new("RGB", (4, 4)).save(option("-o"))
+"""
 
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     """write(name, body): a stand-in on the PATH, which holds nothing else."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("PATH", str(tmp_path))
 
     def write(name: str, body: str) -> None:
         head = ENCODER.format(name=name, version_code=int(name == "bpgenc"))
-        file = folder / name
+        file = tmp_path / name
         file.write_text(f"#!{sys.executable}\n{head}{body}")
         file.chmod(0o755)
 
-    write("bpgenc", BPGENC)
-    write("bpgdec", BPGDEC)
-    write("vvencapp", VVENCAPP)
-    write("vvdecapp", VVDECAPP)
+    bodies = {"bpgenc": BPGENC, "bpgdec": BPGDEC, "vvencapp": VVENCAPP, "vvdecapp": VVDECAPP}
+    for name, body in bodies.items():
+        write(name, body)
     return write
 
 
@@ -267,27 +233,28 @@ def test_programs_on_the_path_code_images_of_odd_sides(programs, name, floor):
     assert len(coarse.data) < len(fine.data)
     assert psnr(image, fine.image) > floor
     assert coarse.setting.startswith("qp 40, ")
-    assert "stand-in" in baselines.codec(name).version()
-    nearest = encode_nearest(image, name, len(fine.data))
-    assert nearest.setting.startswith("qp 1, ")  # The search runs from large steps to small.
+    found = baselines.codec(name)
+    assert "stand-in" in found.version()
+    assert found.qualities[0] > found.qualities[-1]  # from small files to large ones
 
 
-def test_what_programs_do_wrong_is_told(programs, monkeypatch):
-    image = textured(8, 8)
-    programs("bpgenc", "print('out of luck', file=sys.stderr); sys.exit(3)")
-    with pytest.raises(UserError, match=r"bpgenc failed with code 3 \(out of luck\)"):
-        encode(image, "bpg", 30)
-    programs("bpgenc", "")
-    with pytest.raises(UserError, match="bpgenc wrote nothing"):
-        encode(image, "bpg", 30)
-    programs("bpgenc", BPGENC.replace("% picture.size", "% (4, 4)"))
-    programs("bpgdec", BPGDEC.replace("zlib.decompress(data)", "bytes(48)"))
-    with pytest.raises(UserError, match="bpg could not code a 8x8 image, it came back as 4x4"):
-        encode(image, "bpg", 30)
-    programs("vvdecapp", VVDECAPP.replace("write(data)", "write(data[:-2])"))
-    with pytest.raises(UserError, match="vvdecapp wrote 190 bytes for a 8x8 picture in place of"):
-        encode(image, "vvc", 30)
-    programs("vvdecapp", "import time; time.sleep(60)")
+@pytest.mark.parametrize(
+    ("name", "program", "body", "sentence"),
+    [
+        ("bpg", "bpgenc", "print('no luck', file=sys.stderr); sys.exit(3)", r"3 \(no luck\)"),
+        ("bpg", "bpgenc", "", "bpgenc wrote nothing"),
+        ("bpg", "bpgdec", SMALL, "a 8x8 image, it came back as 4x4"),
+        ("vvc", "vvdecapp", SHORT, "wrote 190 bytes for"),
+    ],
+)
+def test_what_programs_do_wrong_is_told(programs, name, program, body, sentence):
+    programs(program, body)
+    with pytest.raises(UserError, match=sentence):
+        encode(textured(8, 8), name, 30)
+
+
+def test_a_program_that_does_not_end_is_stopped(programs, monkeypatch):
+    programs("vvencapp", "import time; time.sleep(60)")
     monkeypatch.setattr(with_programs, "SECONDS", 1)
-    with pytest.raises(UserError, match="vvdecapp took more than 1 s"):
-        encode(image, "vvc", 30)
+    with pytest.raises(UserError, match="vvencapp took more than 1 s"):
+        encode(textured(8, 8), "vvc", 30)

@@ -13,9 +13,8 @@ import pytest
 import training_run
 from cpu_devices import hasty
 from PIL import Image
-from test_evaluate import parameters, same_but_for_time, settings_of
+from test_evaluate import model_of, same_but_for_time
 
-from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.evaluation.results import read_results
 
@@ -27,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, seed in (("one", 3), ("other", 5)):
-        save_model(from_params(settings_of().model, parameters(seed)), folder / name)
+        save_model(model_of(seed), folder / name)
     return folder
 
 
@@ -42,14 +41,16 @@ def images(tmp_path_factory):
 
 def start(*arguments, **variables) -> subprocess.Popen:
     """eval.py as a process with one CPU device."""
-    return subprocess.Popen(
-        [sys.executable, "eval.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | hasty() | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "eval.py", *map(str, arguments)]
+    env, pipe = os.environ | hasty() | variables, subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def start_pair(*arguments) -> list[subprocess.Popen]:
+    """Two of them that share the work."""
+    address = f"127.0.0.1:{training_run.free_port()}"
+    known = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [start(*arguments, **known, JAX_PROCESS_ID=str(index)) for index in range(2)]
 
 
 def done(process: subprocess.Popen) -> str:
@@ -57,11 +58,6 @@ def done(process: subprocess.Popen) -> str:
     code, out, err = training_run.finish(process)
     assert code == 0, err
     return out
-
-
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
 
 
 def is_running(pid: int) -> bool:
@@ -72,21 +68,30 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(models, images, tmp_path_factory):
-    """(arguments, folder) of an evaluation that nothing has disturbed."""
-    arguments = ["--models", models / "one", "--images", images, "--baselines", "jpeg,webp"]
+def arguments(models, images):
+    return ["--models", models / "one", "--images", images, "--baselines", "jpeg,webp"]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory):
+    """The folder of an evaluation that nothing has disturbed."""
     out = tmp_path_factory.mktemp("whole")
     done(start(*arguments, "--out", out))
-    return arguments, out
+    return out
 
 
-def children_after_rows(process, rows):
-    """The workers of an evaluation, once it has written five rows."""
+def rows_of(folder) -> list[dict]:
+    return same_but_for_time(read_results(folder / "results.json"))
+
+
+def workers_after_rows(process, rows):
+    """The processes of --jobs, once five rows are written."""
     deadline = time.monotonic() + 200
     while not rows.exists() or rows.read_bytes().count(b"\n") < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    return children(process.pid)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return list(map(int, children.split()))
 
 
 def wait_until_ended(workers):
@@ -96,11 +101,10 @@ def wait_until_ended(workers):
         time.sleep(0.05)
 
 
-def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
-    arguments, undisturbed = whole
+def test_killed_evaluation_goes_on_and_computes_nothing_twice(arguments, whole, tmp_path):
     process = start(*arguments, "--out", tmp_path, "--jobs", 2)
     rows = tmp_path / "rows.jsonl"
-    workers = children_after_rows(process, rows)
+    workers = workers_after_rows(process, rows)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = rows.read_bytes().splitlines(keepends=True)
@@ -111,17 +115,14 @@ def test_killed_evaluation_goes_on_and_computes_nothing_twice(whole, tmp_path):
     after = rows.read_bytes().splitlines(keepends=True)
     finished = [line for line in before if line.endswith(b"\n")]
     assert len(finished) >= 5 and after[: len(finished)] == finished
-    keys = [json.loads(line)["key"] for line in after]
-    assert len(set(keys)) == len(keys)
-    whole_results, results = (read_results(f / "results.json") for f in (undisturbed, tmp_path))
-    assert same_but_for_time(results) == same_but_for_time(whole_results)
+    assert len({json.loads(line)["key"] for line in after}) == len(after)
+    assert rows_of(tmp_path) == rows_of(whole)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_one_signal_ends_an_evaluation_and_its_processes(models, images, tmp_path, how, code):
-    arguments = ["--models", models / "one", "--images", images, "--baselines", "jpeg,webp"]
+def test_one_signal_ends_an_evaluation_and_its_processes(arguments, tmp_path, how, code):
     process = start(*arguments, "--out", tmp_path, "--jobs", 2)
-    workers = children_after_rows(process, tmp_path / "rows.jsonl")
+    workers = workers_after_rows(process, tmp_path / "rows.jsonl")
     process.send_signal(how)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code and err == ""
@@ -129,36 +130,21 @@ def test_one_signal_ends_an_evaluation_and_its_processes(models, images, tmp_pat
     wait_until_ended(workers)
 
 
-def test_two_processes_share_the_images_and_the_first_merges(whole, tmp_path):
-    arguments, undisturbed = whole
-    address = f"127.0.0.1:{training_run.free_port()}"
-    described = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    pair = [
-        start(*arguments, "--out", tmp_path, **described, JAX_PROCESS_ID=str(index))
-        for index in range(2)
-    ]
-    first, second = map(done, pair)
-    whole_results, results = (read_results(f / "results.json") for f in (undisturbed, tmp_path))
-    assert same_but_for_time(results) == same_but_for_time(whole_results)
-    assert results["meta"]["processes"] == 2
-    of_each = [
-        {json.loads(line)["image"] for line in (tmp_path / name).read_text().splitlines()}
-        for name in ("rows.jsonl", "rows.1.jsonl")
-    ]
-    assert of_each == [{"0", "2"}, {"1", "3"}]
+def test_two_processes_share_the_images_and_the_first_merges(arguments, whole, tmp_path):
+    first, second = map(done, start_pair(*arguments, "--out", tmp_path))
+    assert rows_of(tmp_path) == rows_of(whole)
+    assert read_results(tmp_path / "results.json")["meta"]["processes"] == 2
+    for name, images in (("rows.jsonl", {"0", "2"}), ("rows.1.jsonl", {"1", "3"})):
+        lines = (tmp_path / name).read_text().splitlines()
+        assert {json.loads(line)["image"] for line in lines} == images
     assert "image 2/2" in first and "report.html" in first
     assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
 
 
-def test_error_of_one_process_ends_the_other_with_its_sentence(whole, models, tmp_path):
-    address = f"127.0.0.1:{training_run.free_port()}"
-    described = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+def test_error_of_one_process_ends_the_other_with_its_sentence(arguments, tmp_path):
     (tmp_path / "originals" / "1.png").mkdir(parents=True)  # the second process cannot write it
-    pair = [
-        start(*whole[0], "--out", tmp_path, **described, JAX_PROCESS_ID=str(index))
-        for index in range(2)
-    ]
-    (code, _, said), (code_1, _, said_1) = map(training_run.finish, pair)
+    pair = map(training_run.finish, start_pair(*arguments, "--out", tmp_path))
+    (code, _, said), (code_1, _, said_1) = pair
     assert (code, code_1) == (2, 2)
     sentence = f"{tmp_path}/originals/1.png cannot be written (Is a directory): fix that\n"
     assert said_1.endswith(f"error: {sentence}")
@@ -166,10 +152,8 @@ def test_error_of_one_process_ends_the_other_with_its_sentence(whole, models, tm
 
 
 def test_two_models_are_compared_at_equal_rate(whole, models, images, tmp_path):
-    _, evaluated = whole
-    arguments = ["--images", images, "--baselines", "none", "--out", tmp_path]
-    said = done(start("--compare", evaluated, models / "other", *arguments))
+    options = ["--images", images, "--baselines", "none", "--out", tmp_path]
+    assert "PSNR" in done(start("--compare", whole, models / "other", *options))
     compared = json.loads((tmp_path / "comparison.json").read_text())
     assert compared["images"] == ["0", "1", "2", "3"]
     assert (models / "other" / "evaluation" / "results.json").exists()
-    assert "PSNR" in said

@@ -25,17 +25,12 @@ def test_all_three_are_there():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_no_output_is_committed(path):
-    for cell in cells_of(path, "code"):
-        assert cell["outputs"] == [] and cell["execution_count"] is None
-        assert cell["metadata"] == {}
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_the_first_code_is_the_same_installation_which_an_installed_package_skips(path):
-    install, common = (cells_of(notebook, "code")[0]["source"] for notebook in (path, NOTEBOOKS[0]))
-    assert install == common
-    text = "".join(install)
+def test_it_has_no_outputs_and_installs_what_is_not_installed_as_the_others_do(path):
+    cells = cells_of(path, "code")
+    for cell in cells:
+        assert (cell["outputs"], cell["execution_count"], cell["metadata"]) == ([], None, {})
+    assert cells[0]["source"] == cells_of(NOTEBOOKS[0], "code")[0]["source"]
+    text = "".join(cells[0]["source"])
     guard = text.index('if importlib.util.find_spec("fa_hific_jax") is None:')
     assert guard < text.index("%pip") and guard < text.index('"clone"')
     assert all(line.startswith("    ") for line in text[guard:].splitlines()[1:])
@@ -63,19 +58,18 @@ def test_the_installation_takes_a_wheel_and_refuses_the_placeholder(source, monk
 @pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_it_runs_from_top_to_end(path, tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient", reason="pip install 'fa-hific-jax[test]'")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel", reason="pip install 'fa-hific-jax[test]'")
-    pytest.importorskip("ipywidgets", reason="pip install 'fa-hific-jax[test]'")
+    nbclient, nbformat, *_ = (
+        pytest.importorskip(name, reason="pip install 'fa-hific-jax[dev]'")
+        for name in ("nbclient", "nbformat", "ipykernel", "ipywidgets")
+    )
     save_model(many_rates_model(), tmp_path / "model")
-    monkeypatch.setenv("FA_HIFIC_MODEL", str(tmp_path / "model"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    # Compilation takes longest, and what it makes is of no matter here.
-    for name, value in hasty().items():
-        monkeypatch.setenv(name, value)
+    variables = {
+        "FA_HIFIC_MODEL": tmp_path / "model", "PYTHONPATH": ROOT, "TMPDIR": tmp_path,
+        "IPYTHONDIR": tmp_path / "ipython", **hasty(),
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("FA_HIFIC_DATA", raising=False)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # fewer steps: it is compilation that takes the time
         cell.source = cell.source.replace("STEPS = 600", "STEPS = 60")

@@ -3,22 +3,17 @@
 import math
 
 import pytest
+from report_results import results, row
 
 from benchmarks.rates_table import at_rate, rates_table
 
 RATES = (0.1, 0.2, 0.4, 0.8)
 
 
-def rows_of(codec: str, offset: float, images=("a", "b", "c"), rates=RATES, family=""):
+def rows_of(codec: str, offset: float, images=("a", "b", "c"), rates=RATES):
     """Points of psnr = 10 log2(bpp) + 60 + offset, and 1 dB more for each further image."""
     return [
-        {
-            "image": image,
-            "codec": codec,
-            "point": f"q={place}{family}",
-            "bpp": bpp,
-            "values": {"psnr": 10 * math.log2(bpp) + 60 + offset + extra},
-        }
+        row(image, codec, f"q={place}", bpp, psnr=10 * math.log2(bpp) + 60 + offset + extra)
         for extra, image in enumerate(images)
         for place, bpp in enumerate(rates)
     ]
@@ -47,31 +42,16 @@ def test_images_that_do_not_reach_the_rate_are_left_out():
 
 
 def results_of(*rows):
-    codecs = dict.fromkeys(row["codec"] for row in rows)
-    about = {"label": "PSNR", "unit": "dB", "better": "higher", "decimals": 2}
-    return {
-        "meta": {"count": 3},
-        "codecs": {codec: {"kind": "model", "label": codec} for codec in codecs},
-        "metrics": {"psnr": about, "fd_alex": about | {"label": "FD-Alex", "unit": None}},
-        "rows": list(rows),
-        "means": [
-            {"codec": codec, "point": f"q={place}", "bpp": bpp}
-            for codec in codecs
-            for place, bpp in enumerate(RATES)
-        ],
-        "sets": [
-            {"codec": codec, "point": f"q={place}", "metric": "fd_alex", "value": 5.0 - place}
-            for codec in codecs
-            for place in range(len(RATES))
-        ],
-    }
+    codecs, points = dict.fromkeys(row["codec"] for row in rows), list(enumerate(RATES))
+    named = [({"codec": codec, "point": f"q={i}"}, i, bpp) for codec in codecs for i, bpp in points]
+    sets = [point | {"metric": "fd_alex", "value": 5.0 - i} for point, i, _ in named]
+    return results(list(rows), 3, sets) | {"means": [p | {"bpp": bpp} for p, _, bpp in named]}
 
 
 def test_the_table_holds_each_against_the_reference():
-    results = results_of(
-        *rows_of("hific", 0.0), *rows_of("ours", -1.0), *rows_of("few", 0.0, images=("a", "b"))
-    )
-    table = rates_table(results, rates=(0.2, 2.0), metrics=("psnr", "fd_alex"))
+    few = rows_of("few", 0.0, images=("a", "b"))
+    of_all = results_of(*rows_of("hific", 0.0), *rows_of("ours", -1.0), *few)
+    table = rates_table(of_all, rates=(0.2, 2.0), metrics=("psnr", "fd_alex"))
     first, second = table.split("\n\n")
     lines = [line.split() for line in first.splitlines()]
     assert lines == [

@@ -10,25 +10,27 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from report_results import PROTOCOL, results_of, save_pictures, with_means
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.report import frequencies, page, pictures, tables, write_report
 from fa_hific_jax.spectra import log_spectrum
-from tests.report_results import PROTOCOL, results_of, save_pictures, with_means
 
 HOSTILE = """<img src=x onerror='alert("1")'>&amp; {{ 7 * 7 }} </script> $x_1 ]]>"""
 
 
-@pytest.fixture(autouse=True)
-def no_library(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def no_library():
     """Pages without the plotting library's 5 MB, which only the browser needs."""
     import plotly.offline
 
-    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "/* plotly */")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotly.offline, "get_plotlyjs", lambda: "/* plotly */")
+        yield
 
 
 class Page(HTMLParser):
-    """Tags with attributes, the text, and whether every element is closed where it should be."""
+    """Tags with attributes, scripts and text of a page in which every element is closed."""
 
     VOID = {"meta", "img", "input", "link", "br"}
 
@@ -72,8 +74,7 @@ def page_of(folder, results) -> Page:
 
 def written(folder, results) -> Page:
     path = write_report(results, folder)
-    assert path == folder / "report.html"
-    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    assert path == folder / "report.html" and not list(folder.glob(".*"))
     return Page(path.read_text("utf-8"))
 
 
@@ -82,10 +83,10 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
 
 
-@pytest.fixture
-def usual(tmp_path):
-    results = results_of()
-    return results, tmp_path, page_of(tmp_path, results)
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    results, folder = results_of(), tmp_path_factory.mktemp("usual")
+    return results, folder, page_of(folder, results)
 
 
 def test_the_page_loads_nothing(usual):
@@ -110,8 +111,9 @@ def test_ids_are_unique_and_every_control_has_a_name(usual):
     assert len(controls) == sum(tag == "label" for tag, _ in found.tags)
 
 
-def test_small_sets_are_embedded_without_loss(usual):
+def test_small_sets_are_embedded_without_loss_and_the_page_says_where_its_bytes_are(usual):
     results, folder, found = usual
+    assert re.search(r"pictures, spectra and maps \d+\.\d MB · plotting library", found.text)
     assert "Pictures are embedded without loss" in found.text
     for name, shown in found.shown().items():
         original = np.asarray(Image.open(folder / "originals" / f"{name}.png"))
@@ -123,8 +125,12 @@ def test_small_sets_are_embedded_without_loss(usual):
 
 def test_codecs_are_shown_at_the_rates_nearest_to_the_models():
     results = results_of()
-    chosen = [results["rows"][i] for i in pictures.shown_rows(results, "first", points=4)]
-    assert [(row["codec"], row["point"]) for row in chosen] == [
+
+    def chosen(points):
+        rows = map(results["rows"].__getitem__, pictures.shown_rows(results, "first", points))
+        return [(row["codec"], row["point"]) for row in rows]
+
+    assert chosen(points=4) == [
         ("ours", "q=0"),
         ("ours", "q=1"),
         ("untrained", ""),
@@ -133,138 +139,99 @@ def test_codecs_are_shown_at_the_rates_nearest_to_the_models():
         ("webp", "quality 15"),  # 0.1875 beside 0.2
         ("webp", "quality 50"),  # 0.625 beside 0.6
     ]
-    fewer = [results["rows"][i] for i in pictures.shown_rows(results, "first", points=1)]
-    assert [row["codec"] for row in fewer] == ["ours", "untrained", "jpeg", "webp"]
+    assert set(chosen(points=4)) == tables.near_keys(results)
+    assert [codec for codec, _ in chosen(points=1)] == ["ours", "untrained", "jpeg", "webp"]
 
 
-@pytest.mark.parametrize(
-    "detail", [pictures.Detail(2, 90), pictures.Detail(1, 85), pictures.DETAILS[-2]]
-)
+@pytest.mark.parametrize("detail", [pictures.Detail(2, 90), pictures.DETAILS[-2]])
 def test_pages_stay_within_their_size_and_say_at_what_cost(tmp_path, monkeypatch, detail):
     results = results_of(size=(96, 64))
-    save_pictures(tmp_path, results)
     monkeypatch.setattr(pictures, "DETAILS", (pictures.Detail(4, None), detail))
-    written(tmp_path, results)
+    page_of(tmp_path, results)
     limit = (tmp_path / "report.html").stat().st_size - 1000  # beside the reserve for notes
     monkeypatch.setattr(page, "SIZE_LIMIT", limit + page._RESERVE)
     found = written(tmp_path, results)
     assert (tmp_path / "report.html").stat().st_size <= limit
-    assert (
-        f"Pictures are embedded with loss to bound this file: WebP of quality {detail.quality}"
-        in (found.text)
-    )
+    assert f"with loss to bound this file: WebP of quality {detail.quality}" in found.text
     assert f"at up to {detail.points} rate" in found.text
     assert (f"at {100 * detail.scale:.0f} % of their size" in found.text) == (detail.scale < 1)
-    shown = found.shown()["first"]
-    height, width, _ = pixels(shown["original"]["src"]).shape
+    height, width, _ = pixels(found.shown()["first"]["original"]["src"]).shape
     assert (width, height) == (round(96 * detail.scale), round(64 * detail.scale))
 
 
-def test_sets_too_large_for_any_plan_show_the_images_that_fit(tmp_path):
+def test_sets_too_large_for_any_plan_show_the_images_that_fit(tmp_path, monkeypatch):
     results = results_of(images=("a", "b", "c"))
     save_pictures(tmp_path, results)
-    of_one = pictures.fit(results, tmp_path, 10**9)
-    assert len(of_one.images) == 3 and of_one.detail == pictures.DETAILS[0]
-    smallest = [len(text) for text in _of_last_plan(results, tmp_path).values()]
-    shown = pictures.fit(results, tmp_path, smallest[0] + smallest[1] + 99)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "DETAILS", pictures.DETAILS[-1:])
+        whole = pictures.fit(results, tmp_path, 10**9).images
+    limit = len(whole["a"]) + len(whole["b"]) + 99
+    shown = pictures.fit(results, tmp_path, limit)
     assert list(shown.images) == ["a", "b"] and shown.detail == pictures.DETAILS[-1]
 
 
-def _of_last_plan(results, folder):
-    names = dict.fromkeys(row["image"] for row in results["rows"])
-    one = {n: results | {"rows": [r for r in results["rows"] if r["image"] == n]} for n in names}
-    details, pictures.DETAILS = pictures.DETAILS, pictures.DETAILS[-1:]
-    try:
-        return {n: pictures.fit(of_one, folder, 10**9).images[n] for n, of_one in one.items()}
-    finally:
-        pictures.DETAILS = details
-
-
-def test_the_page_says_where_its_bytes_are(usual):
-    assert re.search(r"pictures, spectra and maps \d+\.\d MB · plotting library", usual[2].text)
-
-
-def test_hostile_names_are_only_text(tmp_path):
+def test_hostile_names_and_those_that_are_not_unicode_are_only_text(tmp_path):
     results = results_of(images=("a",), codecs=("ours", "jpeg"))
     save_pictures(tmp_path, results)
     for row in results["rows"]:
         row["image"] = HOSTILE
     results["rows"][0] |= {"point": HOSTILE, "not_measured": {"psnr": HOSTILE}}
     results["rows"][0]["values"]["psnr"] = None
-    results["codecs"]["ours"] |= {"label": HOSTILE, "version": HOSTILE}
+    results["codecs"]["ours"] |= {"label": HOSTILE, "version": "bad \udcff name"}
     results["metrics"]["psnr"]["label"] = HOSTILE
     results["meta"] = {HOSTILE: HOSTILE}
-    point = {"bpp": 0.3, "psnr": 20.0}
-    results["published"] = [{n: HOSTILE for n in ("label", "source", "set", "protocol")}]
-    results["published"][0]["points"] = [point]
+    published = dict.fromkeys(("label", "source", "set", "protocol"), HOSTILE)
+    results["published"] = [published | {"points": [{"bpp": 0.3, "psnr": 20.0}]}]
     found = written(tmp_path, with_means(results))
     assert not any("onerror" in attrs or attrs.get("src") == "x" for _, attrs in found.tags)
-    assert found.text.count("alert(") >= 8 and "49" not in found.text
+    assert found.text.count("alert(") >= 7 and "49" not in found.text and "bad ? name" in found.text
     assert list(found.shown()) == [HOSTILE] and found.index()["images"][0]["name"] == HOSTILE
 
 
-def test_names_that_are_not_unicode_are_written(tmp_path):
-    results = results_of(images=("a",))
+def test_missing_and_wrong_pictures_and_maps_are_named_and_left_out(tmp_path):
+    results = results_of(images=("first", "second", "third"))
     save_pictures(tmp_path, results)
-    results["codecs"]["ours"]["label"] = "bad \udcff name"
-    assert "bad ? name" in written(tmp_path, results).text
-
-
-def test_missing_and_wrong_pictures_are_named_and_left_out(tmp_path):
-    results = results_of()
-    save_pictures(tmp_path, results)
-    gone, short, torn = [row for row in results["rows"] if row["codec"] == "ours"][:3]
+    ours = {i: row for i, row in enumerate(results["rows"]) if row["codec"] == "ours"}
+    gone, short, torn, mapless, keyless, _ = ours.values()
     (tmp_path / gone["file"]).unlink()
     Image.new("RGB", (3, 5)).save(tmp_path / short["file"])
     (tmp_path / torn["file"]).write_bytes(b"not a picture")
-    (tmp_path / torn["bits"]).write_bytes(b"not a map")
+    (tmp_path / mapless["bits"]).unlink()
+    np.savez(tmp_path / keyless["bits"], y=np.ones((4, 4), np.float32))
     (tmp_path / "originals" / "second.png").unlink()
     found = written(tmp_path, results)
-    assert f"{gone['file']}: the file is missing" in found.text
+    for name in (gone["file"], mapless["bits"], "originals/second.png"):
+        assert f"{name}: the file is missing" in found.text
     assert f"{short['file']}: 3 × 5 pixels instead of 48 × 32" in found.text
     assert f"{torn['file']}: cannot identify image file" in found.text
-    assert "originals/second.png: the file is missing" in found.text
-    shown = found.shown()
-    assert shown["second"]["original"] is None and shown["second"]["rows"]
-    ours = {str(i) for i, row in enumerate(results["rows"]) if row["codec"] == "ours"}
-    assert not ours & set(shown["first"]["rows"])
+    assert f"{keyless['bits']}: " in found.text
+    shown, places = found.shown(), list(map(str, ours))
+    assert shown["second"]["original"] is None
+    assert (
+        not set(places) & set(shown["first"]["rows"]) and places[2] not in shown["second"]["rows"]
+    )
+    assert shown["second"]["rows"][places[3]]["bits"] is None
+    assert shown["third"]["rows"][places[4]]["bits"] is None
+    assert shown["third"]["rows"][places[5]]["bits"]
 
 
-def test_damaged_maps_of_bits_leave_the_picture(tmp_path):
-    results = results_of(images=("a",), codecs=("ours",))
-    save_pictures(tmp_path, results)
-    np.savez(tmp_path / results["rows"][0]["bits"], y=np.ones((4, 4), np.float32))
-    (tmp_path / results["rows"][1]["bits"]).unlink()
-    found = written(tmp_path, results)
-    assert [r["bits"] for r in found.shown()["a"]["rows"].values()] == [None, None]
-    assert f"{results['rows'][0]['bits']}: " in found.text
-    assert f"{results['rows'][1]['bits']}: the file is missing" in found.text
-
-
-def test_a_single_image_of_one_pixel_has_a_page(tmp_path):
-    results = results_of(images=("dot",), size=(1, 1))
-    shown = page_of(tmp_path, results).shown()["dot"]
-    assert pixels(shown["original"]["src"]).shape == (1, 1, 3)
+def test_classical_codecs_alone_and_a_single_pixel_have_a_page(tmp_path):
+    found = page_of(tmp_path, results_of(images=("dot",), codecs=("jpeg", "webp"), size=(1, 1)))
+    assert "Codecs compared" in found.text and found.index()["anchor"] == "jpeg"
+    shown = found.shown()["dot"]
+    assert shown["rows"] and pixels(shown["original"]["src"]).shape == (1, 1, 3)
     assert shown["original"]["spectrum"]["shape"] == [1, 1]
 
 
-def test_classical_codecs_alone_have_a_page(tmp_path):
-    found = page_of(tmp_path, results_of(codecs=("jpeg", "webp")))
-    assert "Codecs compared" in found.text
-    assert found.index()["anchor"] == "jpeg"
-    assert all(shown["rows"] for shown in found.shown().values())
-
-
-def test_published_figures_are_named_apart_and_in_no_curve(tmp_path):
-    results = results_of()
+def test_published_figures_are_named_apart_and_in_no_curve(usual, tmp_path):
     entry = {"label": "HiFiC", "source": "data.csv", "set": "kodak", "protocol": "24 images"}
-    results["published"] = [entry | {"points": [{"bpp": 0.3, "psnr": 99.0}]}]
-    found = page_of(tmp_path, results)
+    published = [entry | {"points": [{"bpp": 0.3, "psnr": 99.0}]}]
+    found = page_of(tmp_path, results_of() | {"published": published})
     assert "HiFiC · kodak · 24 images · data.csv" in found.text
     assert "HiFiC: published, not measured here" in found.text
     curves = found.index()["curves"]
     assert all(point["value"] != 99.0 for points in curves.values() for point in points)
-    assert "published" not in page_of(tmp_path, results | {"published": []}).text
+    assert "published" not in usual[2].text
 
 
 def cells(table: tables.Table, codec: str, point: str) -> dict[str, tables.Cell]:
@@ -275,13 +242,6 @@ def cells(table: tables.Table, codec: str, point: str) -> dict[str, tables.Cell]
 
 def every(results) -> tables.Table:
     return tables.table(results, {(mean["codec"], mean["point"]) for mean in results["means"]})
-
-
-def test_the_headline_holds_the_models_points_and_the_rates_near_them():
-    near = tables.near_keys(results_of())
-    assert {point for codec, point in near if codec == "ours"} == {"q=0", "q=1"}
-    assert {point for codec, point in near if codec == "jpeg"} == {"quality 22", "quality 58"}
-    assert len(tables.table(results_of(), near).lines) == 7
 
 
 @pytest.mark.parametrize("images, said", [(("a", "b"), "1 of 2 images"), (("a",), "not measured")])
@@ -300,13 +260,12 @@ def test_a_mean_of_some_or_no_images_is_none_and_gives_the_reason(tmp_path, imag
 
 def test_images_that_failed_leave_no_mean_rate():
     results = results_of()
-    lost = results["rows"].pop(0)
-    results["meta"]["failed"] = [{**lost, "reason": "out of memory"}]
-    means = with_means(results)["means"]
-    table = every(results | {"means": means})
+    results["meta"]["failed"] = [{**results["rows"].pop(0), "reason": "out of memory"}]
+    results = with_means(results)
+    table = every(results)
     cell = cells(table, "ours", "q=0")["bpp real files"]
     assert (cell.text, table.notes) == ("1 of 2 images", ["first: out of memory"])
-    assert all(p["point"] != "q=0" for p in tables.curves(results | {"means": means})["psnr"])
+    assert all(p["point"] != "q=0" for p in tables.curves(results)["psnr"])
 
 
 def test_distances_of_different_protocols_stand_in_different_columns():
@@ -332,34 +291,21 @@ def test_what_was_measured_nowhere_is_listed_with_its_reason(tmp_path):
     for row in results["rows"]:
         row["values"]["lpips_alex"] = None
     results["metrics"]["lpips_alex"]["not_measured"] = "no weights: fa-hific get-lpips"
-    entry = {"codec": "ours", "point": "q=0", "metric": "FID", "value": None, "protocol": {}}
-    results["sets"] = [entry | {"not_measured": "a set of one image"}]
-    results["codecs"]["jpeg"]["not_measured"] = "no program"
     results["meta"]["skipped"] = [{"image": "third", "reason": "torn file"}]
     text = page_of(tmp_path, with_means(results)).text
     assert "LPIPS: not measured: no weights: fa-hific get-lpips" in text
-    assert "FID: not measured: a set of one image" in text
-    assert "JPEG: not measured: no program" in text
     assert "third: skipped: torn file" in text
 
 
-def test_packed_spectra_are_those_of_the_picture():
+def test_packed_spectra_are_the_upper_half_of_those_of_the_picture():
     image = np.random.default_rng(0).integers(0, 256, (33, 45, 3)).astype(np.uint8)
-    packed = frequencies.spectrum(image)
-    height, width = packed["shape"]
-    codes = np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(height, width)
-    whole = log_spectrum(image)
-    assert (height, width) == (17, 45)
+    packed, whole = frequencies.spectrum(image), log_spectrum(image)
+    assert packed["shape"] == [17, 45]
+    codes = np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(17, 45)
     values = packed["low"] + packed["step"] * codes  # steps of 0.5 dB
     np.testing.assert_allclose(values, whole[:17], atol=0.2501)
-
-
-def test_odd_spectra_are_their_own_half_turn():
-    image = np.random.default_rng(0).integers(0, 256, (31, 31, 3)).astype(np.uint8)
-    whole = log_spectrum(image)
-    np.testing.assert_allclose(whole, whole[::-1, ::-1], atol=1e-9)
-    large = np.random.default_rng(0).integers(0, 256, (200, 301, 3)).astype(np.uint8)
-    assert frequencies.spectrum(large)["shape"] == [48, 95]
+    np.testing.assert_allclose(whole, whole[::-1, ::-1], atol=1e-9)  # the rest is its half turn
+    assert frequencies.spectrum(image.repeat(6, axis=0).repeat(7, axis=1))["shape"] == [48, 95]
 
 
 def test_maps_of_bits_are_densities_that_add_up(tmp_path):
@@ -380,9 +326,3 @@ def test_reports_that_cannot_be_written_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install fa-hific-jax\[eval\]"):
         write_report(results_of(), tmp_path)
     assert not (tmp_path / "report.html").exists()
-
-
-def test_the_page_is_the_same_in_every_run(usual):
-    results, folder, _ = usual
-    before = (folder / "report.html").read_bytes()
-    assert write_report(results, folder).read_bytes() == before

@@ -1,7 +1,4 @@
-"""The page of an evaluation in a real browser: what its controls do, with nothing in the console.
-
-The distribution's Chromium does it (`apt-get install chromium`); without one the tests skip.
-"""
+"""The page of an evaluation in a real browser: what its controls do, and a quiet console."""
 
 import io
 import shutil
@@ -10,9 +7,9 @@ import numpy as np
 import pytest
 from chromium import chromium
 from PIL import Image
+from report_results import PROTOCOL, results_of, save_pictures
 
 from fa_hific_jax.evaluation.report import write_report
-from tests.report_results import PROTOCOL, results_of, save_pictures
 
 pytestmark = pytest.mark.long
 
@@ -43,11 +40,11 @@ def opened(browser):
     """Opens a page in a window of its own. No window may have complained or asked for anything."""
     windows, complaints = [], []
 
-    def open_page(path, viewport=DESKTOP, scheme="light", **options):
-        window = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
+    def open_page(path, viewport=DESKTOP, **options):
+        window = browser.new_context(viewport=viewport, color_scheme="light", **options)
         windows.append(window)
         page = window.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: complaints.append(request.url))
@@ -63,6 +60,11 @@ def opened(browser):
     assert sum(text.startswith("file:") for text in complaints) == len(windows)
 
 
+@pytest.fixture
+def page(opened, report):
+    return opened(report)
+
+
 def screenshot(shown, **options) -> np.ndarray:
     image = Image.open(io.BytesIO(shown.screenshot(**options)))
     return np.asarray(image.convert("RGB")).astype(int)
@@ -75,96 +77,101 @@ def cut_of(page) -> float:
     return float((luma < 128).mean())
 
 
-def boxes(page) -> list[dict]:
-    return [page.locator(f"#{side}-picture").bounding_box() for side in ("left", "right")]
+def stage_of(page) -> dict:
+    """Where the pictures are, now in sight."""
+    page.locator("#stage").scroll_into_view_if_needed()
+    return page.locator("#stage").bounding_box()
 
 
-def test_the_divider_follows_the_mouse(opened, report):
-    page = opened(report)
-    assert cut_of(page) == pytest.approx(0.5, abs=0.08)  # the handle is 0.1 of the width
-    stage = page.locator("#stage")
-    stage.scroll_into_view_if_needed()
-    box = stage.bounding_box()
-    middle = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + box["width"] / 2, middle)
+def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*start)
     page.mouse.down()
-    page.mouse.move(box["x"] + 0.8 * box["width"], middle, steps=4)
+    page.mouse.move(*end, steps=4)
     page.mouse.up()
-    assert cut_of(page) == pytest.approx(0.8, abs=0.08)
-    assert page.locator("#divider").get_attribute("aria-valuenow") == "80"
-    page.mouse.move(box["x"] + 0.1 * box["width"], middle)  # the button is up
-    assert page.locator("#divider").get_attribute("aria-valuenow") == "80"
-    page.mouse.click(box["x"] + 0.25 * box["width"], middle)
-    assert cut_of(page) == pytest.approx(0.25, abs=0.08)
 
 
-def test_the_divider_follows_the_keys(opened, report):
-    page = opened(report)
-    divider = page.locator("#divider")
-    divider.focus()
-    for key, value in (("ArrowRight", 52), ("PageDown", 42), ("Shift+ArrowLeft", 32), ("End", 100)):
+def divider_of(page) -> int:
+    return int(page.locator("#divider").get_attribute("aria-valuenow"))
+
+
+def test_the_divider_follows_the_mouse_and_the_keys(page):
+    assert cut_of(page) == pytest.approx(0.5, abs=0.08)  # the handle is 0.1 of the width
+    box = stage_of(page)
+    middle = box["y"] + box["height"] / 2
+    at = {share: (box["x"] + share / 100 * box["width"], middle) for share in (10, 25, 50, 80)}
+    drag(page, at[50], at[80])
+    assert cut_of(page) == pytest.approx(0.8, abs=0.08) and divider_of(page) == 80
+    page.mouse.move(*at[10])  # the button is up
+    assert divider_of(page) == 80
+    page.mouse.click(*at[25])
+    assert cut_of(page) == pytest.approx(0.25, abs=0.08) and divider_of(page) == 25
+    page.locator("#divider").focus()
+    for key, value in (("ArrowRight", 27), ("PageDown", 17), ("Shift+ArrowLeft", 7), ("End", 100)):
         page.keyboard.press(key)
-        assert divider.get_attribute("aria-valuenow") == str(value)
+        assert divider_of(page) == value
     assert cut_of(page) >= 0.9
-    page.keyboard.press("Home")
-    assert cut_of(page) <= 0.1
 
 
-def test_zoom_and_movement_keep_both_sides_in_step(opened, report):
-    page = opened(report)
-    stage = page.locator("#stage")
-    stage.scroll_into_view_if_needed()
-    whole = boxes(page)[0]
+def test_a_finger_moves_the_divider(opened, report):
+    page = opened(report, PHONE, has_touch=True)
+    box = stage_of(page)
+    page.touchscreen.tap(box["x"] + 0.2 * box["width"], box["y"] + 10)
+    assert divider_of(page) == 20
+
+
+def test_zoom_and_movement_keep_both_sides_in_step(page):
+    box = stage_of(page)
+
+    def picture() -> dict:
+        left, right = (page.locator(f"#{s}-picture").bounding_box() for s in ("left", "right"))
+        assert left == right
+        return left
+
+    whole = picture()
     page.locator("#zoom-in").click()
-    left, right = boxes(page)
-    assert left == right and left["width"] == pytest.approx(1.5 * whole["width"], rel=1e-3)
-    stage.focus()
+    assert picture()["width"] == pytest.approx(1.5 * whole["width"], rel=1e-3)
+    page.locator("#stage").focus()
     page.keyboard.press("+")
     page.keyboard.press("ArrowRight")
-    moved = boxes(page)
-    assert moved[0] == moved[1]
-    assert moved[0]["width"] == pytest.approx(2.25 * whole["width"], rel=1e-3)
-    assert moved[0]["x"] == pytest.approx(
-        whole["x"] - 0.725 * whole["width"], abs=1
-    )  # (2.25 - 1) / 2 + 0.1
+    moved = picture()
+    assert moved["width"] == pytest.approx(2.25 * whole["width"], rel=1e-3)
+    left = whole["x"] - ((2.25 - 1) / 2 + 0.1) * whole["width"]
+    assert moved["x"] == pytest.approx(left, abs=1)
 
-    box = stage.bounding_box()
-    page.mouse.move(box["x"] + 30, box["y"] + 30)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 50, box["y"] + 40, steps=3)
-    page.mouse.up()
-    dragged = boxes(page)
-    assert dragged[0] == dragged[1]
-    assert dragged[0]["x"] == pytest.approx(moved[0]["x"] + 20, abs=1)
-    assert dragged[0]["y"] == pytest.approx(moved[0]["y"] + 10, abs=1)
+    drag(page, (box["x"] + 30, box["y"] + 30), (box["x"] + 50, box["y"] + 40))
+    dragged = picture()
+    assert dragged["x"] == pytest.approx(moved["x"] + 20, abs=1)
+    assert dragged["y"] == pytest.approx(moved["y"] + 10, abs=1)
 
     page.keyboard.down("Control")
     page.mouse.wheel(0, -200)
     page.keyboard.up("Control")
     page.wait_for_function("document.getElementById('zoom-level').textContent !== '225 %'")
-    left, right = boxes(page)
-    assert left == right and left["width"] > dragged[0]["width"]
-    under = [(50 - (b["x"] - box["x"])) / b["width"] for b in (dragged[0], left)]
+    zoomed = picture()
+    assert zoomed["width"] > dragged["width"]
+    under = [(50 - (b["x"] - box["x"])) / b["width"] for b in (dragged, zoomed)]
     assert under[0] == pytest.approx(under[1], abs=0.01)  # what the pointer is on stays
     page.keyboard.press("0")
-    assert boxes(page)[0] == whole and page.locator("#zoom-level").text_content() == "100 %"
+    assert picture() == whole and page.locator("#zoom-level").text_content() == "100 %"
 
 
-def test_selectors_change_the_pictures_and_the_numbers(opened, report):
-    page = opened(report)
-    sources = "['left', 'right'].map(s => document.getElementById(`${s}-picture`).src)"
-    before = page.evaluate(sources)
-    assert page.locator("#left-codec").input_value() == "original"
-    assert page.locator("#right-codec").input_value() == "ours"
+def test_selectors_change_the_pictures_and_the_numbers(page):
+    def sources() -> list[str]:
+        pictures = (page.locator(f"#{side}-picture") for side in ("left", "right"))
+        return [picture.get_attribute("src") for picture in pictures]
+
+    before = sources()
+    chosen = [page.locator(f"#{side}-codec").input_value() for side in ("left", "right")]
+    assert chosen == ["original", "ours"]
     page.locator("#right-codec").select_option(label="JPEG")
     nearest = page.locator("#right-point option:checked").text_content()
     assert nearest == "0.220 bpp · quality 22"  # ours was at 0.2
-    jpeg = page.evaluate(sources)
+    jpeg = sources()
     assert jpeg[0] == before[0] and jpeg[1] != before[1]
     page.locator("#right-point").select_option(index=1)
-    assert page.evaluate(sources)[1] not in (before[1], jpeg[1])
+    assert sources()[1] not in (before[1], jpeg[1])
     page.locator("#left-codec").select_option(label="WebP")
-    both = page.evaluate(sources)
+    both = sources()
     assert both[0] not in (before[0], both[1])
     heads = page.locator("#numbers thead th").all_text_contents()
     assert heads == ["", "WebP quality 50, 0.625 bpp", "JPEG quality 58, 0.580 bpp"]
@@ -172,63 +179,56 @@ def test_selectors_change_the_pictures_and_the_numbers(opened, report):
     assert bpp == ["0.6250", "0.5800"]
     page.locator("#gallery button").nth(2).click()
     assert page.locator("#image-name").text_content() == "second · 192 × 128"
-    assert page.evaluate(sources)[0] not in both
+    assert sources()[0] not in both
     assert page.locator("#left-codec").input_value() == "webp"
     assert page.locator("#bits-of option").count() == 2
 
 
-def test_sorting_reorders_the_images(opened, report):
-    page = opened(report)
-    names = page.locator("#gallery .name")
+def test_sorting_reorders_the_images(page):
+    names, values = (page.locator(f"#gallery .{part}") for part in ("name", "value"))
     assert names.all_text_contents() == ["<i>&amp; third", "first", "second"]
     page.locator("#sort-by").select_option(label="PSNR")  # offsets 0, 2 and 4 dB
     assert names.all_text_contents() == ["first", "second", "<i>&amp; third"]
-    values = [float(text) for text in page.locator("#gallery .value").all_text_contents()]
-    assert values == sorted(values)
+    psnrs = list(map(float, values.all_text_contents()))
+    assert psnrs == sorted(psnrs)
     page.locator("#sort-order").click()
     assert names.all_text_contents() == ["<i>&amp; third", "second", "first"]
     page.locator("#sort-by").select_option(label="bpp")
     page.locator("#sort-less").select_option(label="JPEG quality 90")
     assert names.all_text_contents() == ["first", "second", "<i>&amp; third"]
-    values = [float(text) for text in page.locator("#gallery .value").all_text_contents()]
-    np.testing.assert_allclose(values, [-0.7, -0.77, -0.84], atol=1e-6)
+    differences = list(map(float, values.all_text_contents()))
+    np.testing.assert_allclose(differences, [-0.7, -0.77, -0.84], atol=1e-6)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nothing_is_blank_or_sticks_out(opened, report, viewport, scheme):
-    page = opened(report, viewport, scheme)
+def test_nothing_is_blank_or_sticks_out_before_and_after_a_change_of_scheme(
+    opened, report, viewport
+):
+    page = opened(report, viewport)
     assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
-    whole = screenshot(page, full_page=True)
-    assert (whole[:2].mean() > 240) == (scheme == "light")
-    assert (whole[:2].mean() < 40) == (scheme == "dark")
-    plots = page.locator(".plot")
-    assert plots.count() == 4 + 3 + 2 + 1  # metrics and FID, spectra, radial, bits
-    parts = page.evaluate(
-        """() => [...document.querySelectorAll('#stage, .plot')].map(element => {
-        const box = element.getBoundingClientRect();
-        return [box.top + scrollY, box.bottom + scrollY, box.left, box.right].map(Math.round); })"""
-    )
-    for top, bottom, left, right in parts:
-        part = whole[top:bottom, left:right]
-        assert len(np.unique(part.reshape(-1, 3), axis=0)) > 40
-        colored = part.max(axis=2) - part.min(axis=2) > 60
-        assert colored.sum() > 100  # lines, markers and cells, not only axes and text
+    assert page.locator(".plot").count() == 4 + 3 + 2 + 1  # metrics and FID, spectra, radial, bits
+    fill = "getComputedStyle(document.querySelector('#radial .xtick text')).fill"
+    light = page.evaluate(fill)
+    for is_dark in (False, True):
+        if is_dark:
+            page.emulate_media(color_scheme="dark")
+            page.wait_for_function(f"light => {fill} !== light", arg=light)
+        whole = screenshot(page, full_page=True)
+        assert whole[:2].mean() < 40 if is_dark else whole[:2].mean() > 240
+        parts = page.evaluate(
+            """() => [...document.querySelectorAll('#stage, .plot')].map(element => {
+            const box = element.getBoundingClientRect();
+            return [box.top + scrollY, box.bottom + scrollY, box.left, box.right].map(Math.round);
+            })"""
+        )
+        for top, bottom, left, right in parts:
+            part = whole[top:bottom, left:right]
+            assert len(np.unique(part.reshape(-1, 3), axis=0)) > 40
+            # Lines, markers and cells, not only axes and text.
+            assert np.sum(part.max(axis=2) - part.min(axis=2) > 60) > 100
 
 
-def test_plots_take_the_colors_of_a_new_scheme(opened, report):
-    page = opened(report)
-    text = page.locator("#radial .xtick text").first
-    light = text.evaluate("e => getComputedStyle(e).fill")
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_function(
-        "light => getComputedStyle(document.querySelector('#radial .xtick text')).fill !== light",
-        arg=light,
-    )
-
-
-def test_all_is_reached_by_the_keyboard_and_seen_to_be(opened, report):
-    page = opened(report)
+def test_all_is_reached_by_the_keyboard_and_seen_to_be(page):
     reached = set()
     for _ in range(60):
         page.keyboard.press("Tab")
@@ -244,17 +244,7 @@ def test_all_is_reached_by_the_keyboard_and_seen_to_be(opened, report):
     assert set(wanted.split()) | {"bits-of", "bits-opacity"} <= reached
 
 
-def test_a_finger_moves_the_divider(opened, report):
-    page = opened(report, PHONE, has_touch=True)
-    stage = page.locator("#stage")
-    stage.scroll_into_view_if_needed()
-    box = stage.bounding_box()
-    page.touchscreen.tap(box["x"] + 0.2 * box["width"], box["y"] + 10)
-    assert page.locator("#divider").get_attribute("aria-valuenow") == "20"
-
-
-def test_plots_show_the_image_on_request_and_published_points_as_text(opened, report):
-    page = opened(report)
+def test_plots_show_the_image_on_request_and_published_points_as_text(page):
     psnr = page.locator('[data-metric="psnr"]')
     assert "<b>HiFiC" in psnr.text_content()
     page.locator("#plot-of").select_option("image")

@@ -6,61 +6,21 @@ import json
 import math
 
 import pytest
+from report_results import results, row
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import explained
 from fa_hific_jax.evaluation import results as res
 
-METRICS = {
-    "psnr": {"label": "PSNR", "unit": "dB", "better": "higher", "decimals": 2, "reference": "",
-             "not_measured": None},
-    "lpips_alex": {"label": "LPIPS", "unit": "", "better": "lower", "decimals": 4, "reference": "",
-                   "not_measured": "no weights"},
-    "fid": {"label": "FID", "unit": "", "better": "lower", "decimals": 2, "reference": "",
-            "not_measured": None},
-}  # fmt: skip
-
-
-def row(image, codec="demo", point="", bpp=0.25, psnr: float | None = 30.0, **more):
-    return {
-        "image": image,
-        "codec": codec,
-        "point": point,
-        "width": 96,
-        "height": 64,
-        "bytes": round(bpp * 96 * 64 / 8),
-        "bpp": bpp,
-        "bpp_estimated": None,
-        "values": {"psnr": psnr, "lpips_alex": None},
-        "not_measured": {"lpips_alex": "no weights"},
-        "setting": "",
-        "seconds_encode": 1.0,
-        "seconds_decode": 2.0,
-        "file": f"reconstructions/{image}.{codec}.png",
-        "bits": None,
-    } | more
-
-
-def results_of(rows, images=2, skipped=(), failed=(), sets=()):
-    return {
-        "meta": {"skipped": list(skipped), "failed": list(failed), "count": images},
-        "codecs": {"demo": {"label": "demo", "kind": "model", "not_measured": None}},
-        "metrics": METRICS,
-        "rows": rows,
-        "means": res.means(rows, images),
-        "sets": list(sets),
-        "published": [],
-    }
+FID = {"codec": "demo", "point": "", "metric": "fid", "not_measured": None, "protocol": {}}
 
 
 def test_every_image_weighs_the_same_whatever_its_size():
     (mean,) = res.means([row("a", bpp=0.1, psnr=20.0), row("b", bpp=0.4, psnr=31.0, width=960)], 2)
     assert mean["bpp"] == pytest.approx(0.25, rel=1e-15)
     assert mean["values"]["psnr"] == 25.5
-    assert mean["measured"] == {
-        "bpp": 2, "bpp_estimated": 0, "seconds_encode": 2, "seconds_decode": 2, "psnr": 2,
-        "lpips_alex": 0,
-    }  # fmt: skip
+    seconds = {"seconds_encode": 2, "seconds_decode": 2}
+    assert mean["measured"] == seconds | {"bpp": 2, "bpp_estimated": 0, "psnr": 2, "lpips_alex": 0}
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf])
@@ -72,8 +32,7 @@ def test_a_value_that_is_missing_leaves_no_mean_and_is_counted(missing):
 
 
 def test_an_image_that_one_codec_lacks_leaves_it_no_mean_at_all():
-    rows = [row("a"), row("b"), row("a", codec="jpeg", point="quality 5")]
-    ours, jpeg = res.means(rows, 2)
+    ours, jpeg = res.means([row("a"), row("b"), row("a", codec="jpeg", point="quality 5")], 2)
     assert ours["bpp"] == 0.25
     assert (jpeg["bpp"], jpeg["values"]["psnr"], jpeg["images"]) == (None, None, 2)
     assert jpeg["measured"]["bpp"] == 1
@@ -84,29 +43,27 @@ def test_points_of_a_codec_have_means_of_their_own():
     assert [(m["point"], m["bpp"]) for m in res.means(rows, 2)] == [("q=0", 0.1), ("q=1", 0.9)]
 
 
-def test_results_come_back_from_their_file(tmp_path):
-    content = results_of([row("a"), row("b")])
-    res.write_json(tmp_path / "results.json", content)
-    assert res.read_results(tmp_path / "results.json") == content
-    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+def test_results_come_back_from_their_file_without_infinity(tmp_path):
+    content, path = results([row("a"), row("b")]), tmp_path / "results.json"
+    res.write_json(path, content)
+    assert res.read_results(path) == content and list(tmp_path.iterdir()) == [path]
+    res.write_json(path, {"psnr": math.inf, "list": [math.nan, 1.0]})
+    assert json.loads(path.read_text()) == {"psnr": None, "list": [None, 1.0]}
 
 
-def test_json_holds_no_infinity(tmp_path):
-    res.write_json(tmp_path / "x", {"psnr": math.inf, "list": [math.nan, 1.0]})
-    assert json.loads((tmp_path / "x").read_text()) == {"psnr": None, "list": [None, 1.0]}
-
-
-def test_file_that_holds_no_results_is_named(tmp_path):
-    path = tmp_path / "results.json"
-    with pytest.raises(UserError, match=r"^there are no results at .*results\.json: run eval\.py"):
-        res.read_results(path)
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"results\.json is not JSON: write it again with eval"):
-        res.read_results(path)
-    path.write_text('{"meta": {}, "rows": []}')
-    sentence = r"lacks codecs, metrics, means, sets, published: write it again with eval\.py$"
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"^there are no results at .*results\.json: run eval\.py"),
+        ("{", r"results\.json is not JSON: write it again with eval"),
+        ('{"meta": {}, "rows": []}', "lacks codecs, metrics, means, sets, published: write it ag"),
+    ],
+)
+def test_file_that_holds_no_results_is_named(tmp_path, content, sentence):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
-        res.read_results(path)
+        res.read_results(tmp_path / "results.json")
 
 
 def test_folder_that_cannot_be_written_to_is_named(tmp_path):
@@ -116,28 +73,17 @@ def test_folder_that_cannot_be_written_to_is_named(tmp_path):
 
 
 def test_csv_has_a_line_for_each_point_and_counts_what_was_measured():
-    fid = {
-        "codec": "demo", "point": "", "metric": "fid", "value": 12.5, "not_measured": None,
-        "protocol": {},
-    }  # fmt: skip
-    content = results_of([row("a"), row("b", psnr=None)], sets=[fid])
+    content = results([row("a"), row("b", psnr=None)], sets=[FID | {"value": 12.5}])
     (line,) = csv.DictReader(io.StringIO(res.summary_csv(content)))
-    assert (line["codec"], line["point"], line["images"]) == ("demo", "", "2")
-    assert (line["bpp"], line["bpp_measured"]) == ("0.25", "2")
-    assert (line["psnr"], line["psnr_measured"]) == ("", "1")
-    assert (line["lpips_alex"], line["lpips_alex_measured"]) == ("", "0")
-    assert line["fid"] == "12.5"
+    assert (line["codec"], line["point"], line["images"], line["fid"]) == ("demo", "", "2", "12.5")
+    for name, cells in {"bpp": ("0.25", "2"), "psnr": ("", "1"), "lpips_alex": ("", "0")}.items():
+        assert (line[name], line[f"{name}_measured"]) == cells
 
 
 def test_table_aligns_and_shows_partial_means_as_counts():
-    rows = [
-        row("a"),
-        row("b"),
-        row("a", "jpeg", "quality 5"),
-        row("b", "jpeg", "quality 5", psnr=None),
-    ]
-    table = res.format_table(results_of(rows))
-    assert table.splitlines()[:4] == [
+    jpeg = {"codec": "jpeg", "point": "quality 5"}
+    rows = [row("a"), row("b"), row("a", **jpeg), row("b", psnr=None, **jpeg)]
+    assert res.format_table(results(rows)).splitlines()[:4] == [
         "mean over images",
         "codec  point      images     bpp  est. bpp  PSNR dB",
         "demo                   2  0.2500         -    30.00",
@@ -146,21 +92,14 @@ def test_table_aligns_and_shows_partial_means_as_counts():
 
 
 def test_everything_that_was_not_measured_is_said_with_its_reason():
-    rows = [
-        row("a"),
-        row("b", psnr=None, not_measured={"psnr": "identical images: infinite"}),
-    ]
-    content = results_of(
-        rows,
+    content = results(
+        [row("a"), row("b", psnr=None, not_measured={"psnr": "identical images: infinite"})],
         skipped=[{"image": "c", "reason": "c.png: damaged"}],
         failed=[{"image": "a", "codec": "webp", "point": "quality 5", "reason": "too wide"}],
-        sets=[{"codec": "demo", "point": "", "metric": "fid", "value": None,
-               "not_measured": "no Inception weights", "protocol": {}}],
-    )  # fmt: skip
+        sets=[FID | {"value": None, "not_measured": "no Inception weights"}],
+    )
     content["codecs"]["bpg"] = {"label": "BPG", "kind": "baseline", "not_measured": "no bpgenc"}
-    content["metrics"] = content["metrics"] | {
-        "lpips_vgg": METRICS["lpips_alex"] | {"label": "LPIPS (VGG16)"}
-    }
+    content["metrics"]["lpips_vgg"] = content["metrics"]["lpips_alex"] | {"label": "LPIPS (VGG16)"}
     assert res.notes(content) == [
         "LPIPS, LPIPS (VGG16): not measured: no weights",
         "FID: not measured: no Inception weights",
@@ -178,8 +117,7 @@ def test_text_under_the_table_explains_columns_and_names_who_leads_at_the_same_r
         row("a", "jpeg", "quality 9", bpp=0.3, psnr=33.0),
         row("a", "webp", "quality 5", bpp=0.3, psnr=50.0),
     ]
-    content = results_of(rows, images=1)
-    content["codecs"] |= {c: {"label": c, "kind": "baseline"} for c in ("jpeg", "webp")}
+    content = results(rows, images=1)
     assert [line.split("  ")[0] for line in explained.legend(content)][:2] == ["bpp", "est. bpp"]
     value = 31 + 2 * math.log(0.25 / 0.2) / math.log(0.3 / 0.2)
     (sentence,) = explained.leaders(content)

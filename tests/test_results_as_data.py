@@ -1,7 +1,8 @@
 """results/*.json are whole, and what README shows of them is what they say."""
 
 import pytest
-from test_results import results_of, row
+from report_results import results as results_with
+from report_results import row
 
 from benchmarks import readme
 from fa_hific_jax.errors import UserError
@@ -10,23 +11,17 @@ from fa_hific_jax.evaluation import results as res
 NAMES = sorted(path.stem for path in (readme.ROOT / "results").glob("*.json"))
 
 
-def test_there_are_results_and_the_readme_shows_some():
-    shown = readme.named_in(readme.README.read_text("utf-8"))
-    assert shown and set(shown) <= set(NAMES)
+SHOWN = readme.named_in(readme.README.read_text("utf-8"))
 
 
 def test_readme_says_what_the_results_say():
     text = readme.README.read_text("utf-8")
+    assert SHOWN and set(SHOWN) <= set(NAMES)
     assert readme.with_results(text) == text, "run python -m benchmarks.readme"
-
-
-@pytest.mark.parametrize("name", readme.named_in(readme.README.read_text("utf-8")))
-def test_figure_was_drawn_from_the_results_and_is_shown(name):
-    figure = readme.figure_of(name)
-    assert figure.read_text("utf-8").endswith(readme.origin(name)), (
-        "run python -m benchmarks.readme"
-    )
-    assert f"(docs/{figure.name})" in readme.README.read_text("utf-8")
+    for name in SHOWN:
+        figure = readme.figure_of(name)
+        assert figure.read_text("utf-8").endswith(readme.origin(name)), "as above"
+        assert f"(docs/{figure.name})" in text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,25 +53,22 @@ def test_means_are_those_of_the_rows(name):
     again = res.means(results["rows"], results["meta"]["count"])
     for stored, computed in zip(results["means"], again, strict=True):
         assert stored["measured"] == computed["measured"]
-        pairs = [(res.value_of(mean, n) for mean in (stored, computed)) for n in stored["measured"]]
-        for one, other in pairs:
+        for name in stored["measured"]:
+            one, other = (res.value_of(mean, name) for mean in (stored, computed))
             # Both in seven digits; a mean of signed errors may nearly cancel.
             assert one == other or one == pytest.approx(other, rel=1e-6, abs=1e-5)
 
 
 def test_kept_results_have_the_same_table_and_no_places_on_a_disk(tmp_path):
     rows = [row("a", psnr=100 / 3), row("b", bpp=0.2)]
-    content = results_of(rows, skipped=[{"image": "c", "reason": "/home/me/c.png: damaged"}])
-    content["meta"]["command"] = (
-        "python eval.py --workdir runs/demo --images=/data/kodak --lpips /x/a.npz,/y/b.npz"
-    )
+    content = results_with(rows, skipped=[{"image": "c", "reason": "/home/me/c.png: damaged"}])
+    command = "python eval.py --workdir runs/demo --images={}kodak --lpips {}a.npz,{}b.npz"
+    content["meta"]["command"] = command.format("/data/", "/x/", "/y/")
     content["codecs"]["demo"]["settings"] = {"width": 8}
     short = readme.compact(content)
     assert res.format_table(short) == res.format_table(content)
     assert "c: skipped: c.png: damaged" in res.notes(short)
-    assert short["meta"]["command"] == (
-        "python eval.py --workdir runs/demo --images=kodak --lpips a.npz,b.npz"
-    )
+    assert short["meta"]["command"] == command.format("", "", "")
     assert short["rows"][0]["values"]["psnr"] == 33.33333
     assert not {"file", "bits", "setting"} & short["rows"][0].keys()
     assert "settings" not in short["codecs"]["demo"]

@@ -18,14 +18,13 @@ from scipy.special import ndtr
 from fa_hific_jax.codec import coders
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.entropy import tables
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 
 HAS_TFC = importlib.util.find_spec("tensorflow_compression_ops") is not None
 needs_tfc = pytest.mark.skipif(not HAS_TFC, reason="needs requirements-tfc.txt")
-each_coder = pytest.mark.parametrize(
-    "coder", ["constriction", pytest.param("tfc", marks=needs_tfc)]
-)
-SCALE_TABLE = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).astype(np.float32)
+EACH = ["constriction", pytest.param("tfc", marks=needs_tfc)]
+each_coder = pytest.mark.parametrize("coder", EACH)
 GAUSSIAN = tables.gaussian_tables(tables.middle_scales(SCALE_TABLE))
 INT32 = np.iinfo(np.int32)
 
@@ -50,25 +49,16 @@ def messages(draw):
 
 
 @each_coder
-@given(messages())
-@settings(deadline=None)
-def test_any_symbols_survive_coding(coder, message):
-    symbols, indexes = message
-    data = coders.encode(symbols, indexes, GAUSSIAN, coder)
-    np.testing.assert_array_equal(coders.decode(data, indexes, GAUSSIAN, coder), symbols)
-    assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
-
-
-@each_coder
 @given(messages(), st.integers(7, 70))
-@settings(max_examples=30, deadline=None)
-def test_any_symbols_survive_coding_in_blocks(coder, message, block):
+@settings(deadline=None)
+def test_any_symbols_survive_coding_in_any_blocks_and_the_documented_decoder(coder, message, block):
     symbols, indexes = message
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coders, "BLOCK", block)
         data = coders.encode(symbols, indexes, GAUSSIAN, coder)
         np.testing.assert_array_equal(coders.decode(data, indexes, GAUSSIAN, coder), symbols)
     assert stream_decoder(coder)(data, indexes, GAUSSIAN, block) == symbols.tolist()
+    assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
 
 
 @each_coder
@@ -108,11 +98,9 @@ def test_an_unknown_coder_is_named():
 
 def test_a_coder_that_is_not_installed_is_named_with_its_requirements(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_compression_ops", None)
-    sentence = "the coder tfc needs tensorflow_compression_ops: .* of requirements-tfc.txt, or pip"
-    with pytest.raises(UserError, match=sentence):
-        coders.encode(zeros(1), zeros(1), GAUSSIAN, "tfc")
-    with pytest.raises(UserError, match=sentence):
-        coders.decode(b"", zeros(1), GAUSSIAN, "tfc")
+    for code, message in ((coders.encode, zeros(1)), (coders.decode, b"")):
+        with pytest.raises(UserError, match="tensorflow_compression_ops: .* requirements-tfc.txt"):
+            code(message, zeros(1), GAUSSIAN, "tfc")
 
 
 @each_coder
@@ -125,9 +113,11 @@ def test_the_extremes_of_int32_survive_wherever_the_row_lies(coder, first):
 
 
 @each_coder
-def test_no_symbols_take_no_bytes(coder):
-    assert coders.encode(zeros(0), zeros(0), GAUSSIAN, coder) == b""
-    assert coders.decode(b"", zeros(0), GAUSSIAN, coder).shape == (0,)
+@pytest.mark.parametrize("n", [0, 10_000])
+def test_no_symbols_and_a_stream_of_zero_bytes_alone_take_no_bytes(coder, n):
+    t = row_tables(0, 2**15, 2**15)
+    assert coders.encode(zeros(n), zeros(n), t, coder) == b""
+    np.testing.assert_array_equal(coders.decode(b"", zeros(n), t, coder), zeros(n))
 
 
 # What version 2 of the format gives: other bytes are another version.
@@ -257,16 +247,6 @@ def test_coded_size_matches_the_entropy_when_scales_are_rounded_to_the_table(cod
     assert 0.999 * entropy <= actual <= 1.002 * entropy + 64
 
 
-@needs_tfc
-@pytest.mark.parametrize("spread", [1.0, 20.0])  # the latter with 1 escape in 14 symbols
-def test_both_coders_take_the_same_bytes(spread):
-    rng = np.random.default_rng(4)
-    indexes = rng.integers(0, 40, 200_000, np.int32)
-    y = np.rint(SCALE_TABLE[indexes] * spread * rng.standard_normal(indexes.size)).astype(np.int32)
-    sizes = [len(coders.encode(y, indexes, GAUSSIAN, coder)) for coder in ("constriction", "tfc")]
-    assert abs(sizes[0] - sizes[1]) <= 0.002 * min(sizes)
-
-
 @pytest.mark.parametrize("count", [1, 3, 200])
 def test_counts_are_coded_without_rounding(count):
     n = 100_000
@@ -285,12 +265,7 @@ def test_an_escape_costs_its_bin_and_two_bits_per_doubling(coder):
     assert ideal <= 8 * len(coders.encode(symbols, zeros(1000), t, coder)) <= 1.0002 * ideal + 128
 
 
-@each_coder
-@given(
-    st.binary(max_size=64), hnp.arrays(np.int32, st.integers(0, 80), elements=st.integers(0, 63))
-)
-@settings(deadline=None)
-def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes):
+def assert_decodes_or_is_refused(data, indexes, coder):
     try:
         symbols = coders.decode(data, indexes, GAUSSIAN, coder)
     except BitstreamError:
@@ -298,20 +273,24 @@ def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes)
     assert symbols.dtype == np.int32 and symbols.shape == indexes.shape
 
 
+ROWS = hnp.arrays(np.int32, st.integers(0, 80), elements=st.integers(0, 63))
+
+
 @each_coder
-@given(messages(), st.data())
+@given(st.binary(max_size=64), ROWS)
 @settings(deadline=None)
-def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, data):
+def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes):
+    assert_decodes_or_is_refused(data, indexes, coder)
+
+
+@each_coder
+@given(messages(), st.integers(0), st.integers(0, 255), st.integers(0, 400))
+@settings(deadline=None)
+def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, position, flip, end):
     symbols, indexes = message
     damaged = bytearray(coders.encode(symbols, indexes, GAUSSIAN, coder) + bytes(1))
-    position = data.draw(st.integers(0, len(damaged) - 1))
-    damaged[position] ^= data.draw(st.integers(0, 255))
-    try:
-        cut = bytes(damaged[: data.draw(st.integers(0, 400))])
-        decoded = coders.decode(cut, indexes, GAUSSIAN, coder)
-    except BitstreamError:
-        return
-    assert decoded.dtype == np.int32 and decoded.shape == indexes.shape
+    damaged[position % len(damaged)] ^= flip
+    assert_decodes_or_is_refused(bytes(damaged[:end]), indexes, coder)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +304,7 @@ def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, dat
 )
 def test_impossible_streams_are_refused(coder, data, indexes):
     t = row_tables(0, 1, 2**16 - 1)
-    with pytest.raises(BitstreamError, match="the coded data are damaged or belong to another"):
+    with pytest.raises(BitstreamError, match="the coded data are damaged"):
         coders.decode(data, indexes, t, coder)
 
 
@@ -350,13 +329,6 @@ def test_a_symbol_beyond_int32_is_refused(coder, symbol, shift):
     data = coders.encode(np.array([symbol], np.int32), zeros(1), t, coder)
     with pytest.raises(BitstreamError, match="the coded data are damaged"):
         coders.decode(data, zeros(1), row_tables(shift, 1, 2**16 - 1), coder)
-
-
-@each_coder
-def test_a_stream_of_zero_bytes_alone_is_empty_and_decodes(coder):
-    t = row_tables(0, 2**15, 2**15)
-    assert coders.encode(zeros(10_000), zeros(10_000), t, coder) == b""
-    np.testing.assert_array_equal(coders.decode(b"", zeros(10_000), t, coder), 0)
 
 
 @each_coder

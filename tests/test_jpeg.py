@@ -15,7 +15,6 @@ from fa_hific_jax.errors import UserError
 Y, X = np.mgrid[:70, :90]
 PHOTO = np.stack([2 * X, 3 * Y, 128 + 90 * np.sin(X / 5 + Y / 7)], axis=-1).clip(0, 255)
 PHOTO = (PHOTO + np.random.default_rng(0).normal(0, 6, PHOTO.shape)).clip(0, 255).astype(np.uint8)
-ENDLESS = "its end is missing, but all its pixels are there"
 
 
 def jpeg(**options) -> bytes:
@@ -41,7 +40,7 @@ def check(data: bytes, expected: np.ndarray, *notes: str) -> None:
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_missing_end_is_noted_and_costs_no_pixel(options, lost):
     data = jpeg(**options)
-    check(data[:-lost], plain(data), ENDLESS)
+    check(data[:-lost], plain(data), "its end is missing, but all its pixels are there")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 98}])
@@ -49,7 +48,7 @@ def test_missing_pixels_are_refused_wherever_the_file_ends(options):
     data = jpeg(**options)
     scan = data.index(b"\xff\xda")
     for end in [*range(scan + 20, len(data) - 4, 211), len(data) - 6, len(data) - 40]:
-        with pytest.raises(UserError, match=r"truncated"):
+        with pytest.raises(UserError, match="truncated"):
             read_image(data[:end])
 
 

@@ -4,8 +4,10 @@ What concerns both coders runs for both where tensorflow-compression-ops is inst
 """
 
 import importlib.util
+import itertools
 import sys
 import tracemalloc
+from collections.abc import Iterator
 
 import constriction
 import numpy as np
@@ -57,7 +59,7 @@ def test_any_symbols_survive_coding_in_any_blocks_and_the_documented_decoder(cod
         patch.setattr(coders, "BLOCK", block)
         data = coders.encode(symbols, indexes, GAUSSIAN, coder)
         np.testing.assert_array_equal(coders.decode(data, indexes, GAUSSIAN, coder), symbols)
-    assert stream_decoder(coder)(data, indexes, GAUSSIAN, block) == symbols.tolist()
+    assert documented_decode(coder, data, indexes, GAUSSIAN, block) == symbols.tolist()
     assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
 
 
@@ -135,62 +137,56 @@ def test_the_bytes_of_a_stream_do_not_change(coder):
     indexes = np.array([0, 1, 0, 0, 0, 1, 1, 0, 1, 0], np.int32)
     if coder == "constriction" or HAS_TFC:
         assert coders.encode(symbols, indexes, t, coder).hex() == PINNED[coder]
-    assert stream_decoder(coder)(bytes.fromhex(PINNED[coder]), indexes, t) == symbols.tolist()
+    found = documented_decode(coder, bytes.fromhex(PINNED[coder]), indexes, t)
+    assert found == symbols.tolist()
 
 
-def stream_decoder(coder: str):
-    """Decoder in plain integers, written from docs/bitstream.md alone."""
-    reader = {"constriction": constriction_reader, "tfc": tfc_reader}[coder]
-
-    def decode(data: bytes, indexes: np.ndarray, t: tables.Tables, block: int = 2**20) -> list[int]:
-        read = reader(data)
-        starts = range(0, len(indexes), block)
-        blocks = [decode_block(read, indexes[start : start + block], t) for start in starts]
-        return sum(blocks, [])
-
-    return decode
+def documented_decode(coder, data: bytes, indexes, t: tables.Tables, block=2**20) -> list[int]:
+    """Decodes in plain integers, as written from docs/bitstream.md alone."""
+    read = {"constriction": constriction_reader, "tfc": tfc_reader}[coder](data)
+    starts = range(0, len(indexes), block)
+    return sum((decode_block(read, indexes[i : i + block], t) for i in starts), [])
 
 
-def words_of(data: bytes, size: int, order) -> list[int]:
-    data = data + bytes(-len(data) % size + 2 * size)
-    return [int.from_bytes(data[i : i + size], order) for i in range(0, len(data), size)]
+def words_of(data: bytes, size: int, order) -> Iterator[int]:
+    """The words of a stream, followed by zeros without end."""
+    padded = data + bytes(-len(data) % size)
+    words = (padded[i : i + size] for i in range(0, len(padded), size))
+    yield from (int.from_bytes(word, order) for word in words)
+    yield from itertools.repeat(0)
 
 
 def tfc_reader(data: bytes):
     words = words_of(data, 2, "big")
-    span, point, used = 2**32, words[0] << 16 | words[1], 2
+    span, point = 2**32, next(words) << 16 | next(words)
 
-    def read(c, bits=16):
-        nonlocal span, point, used
-        edges = [span * count >> bits for count in c]
+    def read(cumulative):
+        nonlocal span, point
+        bits = 16 if cumulative[-1] > 2 else 1
+        edges = [span * count >> bits for count in cumulative]
         i = next(i for i, edge in enumerate(edges[1:]) if point < edge)
         point -= edges[i]
         span = edges[i + 1] - edges[i]
         if span <= 2**16:
-            span <<= 16
-            point = point << 16 | (words[used] if used < len(words) else 0)
-            used += 1
+            span, point = span << 16, point << 16 | next(words)
         return i
 
-    return lambda c: read(c) if c[-1] > 2 else read(c, bits=1)
+    return read
 
 
 def constriction_reader(data: bytes):
     words = words_of(data, 4, "little")
-    span, point, used = 2**64 - 1, words[0] << 32 | words[1], 2
+    span, point = 2**64 - 1, next(words) << 32 | next(words)
 
-    def read(c):
-        nonlocal span, point, used
-        cumulative = [(2**24 // c[-1]) * count for count in c]
+    def read(cumulative):
+        nonlocal span, point
         step = span >> 24
-        q = point // step
-        i = next(i for i, c in enumerate(cumulative[1:]) if q < c)
-        point -= step * cumulative[i]
-        span = step * (cumulative[i + 1] - cumulative[i])
+        edges = [step * (2**24 // cumulative[-1]) * count for count in cumulative]
+        i = next(i for i, edge in enumerate(edges[1:]) if point // step < edge // step)
+        point -= edges[i]
+        span = edges[i + 1] - edges[i]
         if span < 2**32:
-            span <<= 32
-            point = point << 32 | (words[used] if used < len(words) else 0)
-            used += 1
+            span, point = span << 32, point << 32 | next(words)
         return i
 
     return read
@@ -226,7 +222,7 @@ def gaussian_bits(y: np.ndarray, scale: np.ndarray) -> float:
 
 
 @each_coder
-@pytest.mark.parametrize("scale", [0.2, 0.5, 2.0, 16.0, 50.0])
+@pytest.mark.parametrize("scale", [0.2, 2.0, 50.0])
 def test_coded_size_matches_the_entropy_of_gaussian_symbols(coder, scale):
     y = np.floor(scale * np.random.default_rng(0).standard_normal(100_000) + 0.5).astype(np.int32)
     t = tables.gaussian_tables(np.array([scale]))
@@ -293,13 +289,12 @@ def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, pos
     assert_decodes_or_is_refused(bytes(damaged[:end]), indexes, coder)
 
 
+@each_coder
 @pytest.mark.parametrize(
-    "coder, data, indexes",
+    "data, indexes",
     [
-        ("constriction", b"\xff" * 8, zeros(20)),  # a state no encoder reaches
-        ("constriction", bytes(20) + b"\x01", zeros(3)),  # not used up
-        pytest.param("tfc", bytes(20) + b"\x01", zeros(3), marks=needs_tfc),  # likewise
-        pytest.param("tfc", b"\xff" * 80, zeros(1), marks=needs_tfc),  # a code without end
+        (b"\xff" * 80, zeros(20)),  # a state no encoder reaches, a code without end
+        (bytes(20) + b"\x01", zeros(3)),  # not used up
     ],
 )
 def test_impossible_streams_are_refused(coder, data, indexes):

@@ -80,18 +80,6 @@ def test_latents_of_a_diverged_model_are_refused(value):
         broken.flat[3] = 0
 
 
-def test_every_truncation_and_every_flipped_bit_is_refused():
-    data = coding_model().compress(image_of(1, 1))
-    damaged = [data[:end] for end in range(len(data))]
-    for position in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[position // 8] ^= 1 << position % 8
-        damaged.append(bytes(flipped))
-    for file in damaged:
-        with pytest.raises(BitstreamError):
-            coding_model().decompress(file)
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_forged_streams_under_a_valid_checksum_are_refused(seed):
     rng = np.random.default_rng(seed)

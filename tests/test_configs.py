@@ -186,11 +186,6 @@ def test_documented_commands_build_settings(arguments, monkeypatch):
         assert count(state.optimizer) < 2e6
 
 
-def test_stages_and_places_to_run_them_are_documented():
-    """One command in the head of each config; in the page five of stages and five of machines."""
-    assert len(DOCUMENTED) == 3 + 5 + 5
-
-
 @pytest.mark.slow
 @each_recipe
 def test_headers_state_the_operations_of_a_step(module, data_folder):

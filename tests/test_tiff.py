@@ -17,6 +17,7 @@ FORMATS = {"u": 1, "i": 2, "f": 3}
 
 
 SAMPLES_LEFT_OUT = "its samples beyond the colors were left out"
+STRIPS, PREDICTED = {"rowsperstrip": 7}, {"compression": "zlib", "predictor": 2}
 both_orders = pytest.mark.parametrize("order", "<>")
 
 
@@ -78,33 +79,32 @@ def test_white_that_is_zero_comes_out_white(order, kind):
 
 
 @both_orders
-@pytest.mark.parametrize("kind, top", [(np.int8, 127), (np.int16, 32767)])
-def test_signed_levels_span_zero_to_their_largest_or_lowest_to_highest(order, kind, top):
-    levels = np.linspace(0, top, 60).reshape(5, 12).astype(kind)
-    for low in (0, -5):
-        levels[0, 0] = low
-        expected = np.rint((levels - float(low)) * (255 / (top - low)))
-        check(of(levels, order), expected, stretched(low, top, "gray level"))
-
-
-def test_unsigned_levels_of_32_bits_do_not_turn_negative():
-    levels = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
-    check(of(levels), [[0, 128, 255]], stretched(0, "4.29497e+09", "gray level"))
-
-
-@both_orders
-@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-def test_floating_point_color_is_scaled_and_noted(order, kind):
-    colors = RNG.random((6, 7, 3)).astype(kind)
-    expected = np.rint(255 * colors.astype(np.float64))
-    check(of(colors, order), expected, stretched(0, 1))
+@pytest.mark.parametrize(
+    "kind, low, high",
+    [
+        (np.int8, 0, 127),
+        (np.int8, -5, 127),
+        (np.int16, 0, 32767),
+        (np.int16, -5, 32767),
+        (np.uint32, 0, 2**32 - 1),
+        (np.float16, 0, 1),
+        (np.float32, 0, 1),
+        (np.float64, 0, 1),
+    ],
+)
+@pytest.mark.parametrize("shape, told", [((5, 12), "gray level"), ((5, 4, 3), "level")])
+def test_signed_wide_and_floating_point_samples_span_their_values(
+    order, kind, low, high, shape, told
+):
+    samples = np.linspace(low, high, 60).reshape(shape).astype(kind)
+    expected = np.rint((samples.astype(np.float64) - low) * (255 / (high - low)))
+    check(of(samples, order), expected, stretched(low, f"{high:g}", told))
 
 
 def test_transparency_beside_deep_samples():
     samples = RNG.random((5, 6, 4)).astype(np.float32)
-    alpha = np.rint(255 * samples[..., 3].astype(np.float64))
-    expected = np.rint(255 * samples[..., :3].astype(float))
-    check(of(samples, t338=2), expected, stretched(0, 1), alpha=alpha)
+    expected = np.rint(255 * samples.astype(np.float64))
+    check(of(samples, t338=2), expected[..., :3], stretched(0, 1), alpha=expected[..., 3])
     multiplied = samples.copy()
     multiplied[..., 3] = 0.5
     multiplied[..., :3] *= 0.5
@@ -139,14 +139,7 @@ def test_compressed_predicted_and_tiled_samples_come_back(predictor, tile):
 
 
 @both_orders
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"rowsperstrip": 7},
-        {"rowsperstrip": 7, "compression": "zlib", "predictor": 2},
-        {"tile": (16, 16)},
-    ],
-)
+@pytest.mark.parametrize("options", [STRIPS, STRIPS | PREDICTED, {"tile": (16, 16)}])
 @pytest.mark.parametrize(
     "kind, bits, notes", [(np.uint16, 16, ()), (np.int16, 15, (stretched(0, 32767),))]
 )
@@ -187,27 +180,24 @@ def test_pixels_that_begin_with_a_cameras_letters_are_pixels():
     check(of(small), small)
 
 
-@pytest.mark.parametrize("marked", [True, False])
-def test_a_first_page_smaller_than_what_hangs_below_it_is_refused(marked):
-    tifffile = pytest.importorskip("tifffile")
-    file = io.BytesIO()
+def nested(below: np.ndarray, first: np.ndarray, marked: bool) -> bytes:
+    """A TIFF whose first page has another below it; the smaller one may be marked as such."""
+    tifffile, file = pytest.importorskip("tifffile"), io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
-        small, large = (np.zeros(shape, np.uint8) for shape in ((4, 6, 3), (40, 60, 3)))
-        writer.write(small, photometric="rgb", subfiletype=int(marked), subifds=1)
-        writer.write(large, photometric="rgb")
-    for read in (read_image, image_size):
-        with pytest.raises(UserError, match="its first page is a smaller copy of a later one"):
-            read(file.getvalue())
+        for page, more in ((first, {"subifds": 1}), (below, {})):
+            small = marked and len(page) == min(len(below), len(first))
+            writer.write(page, photometric="rgb", subfiletype=int(small), **more)
+    return file.getvalue()
 
 
-def test_smaller_copies_below_a_picture_are_no_matter():
-    tifffile = pytest.importorskip("tifffile")
-    file = io.BytesIO()
+def test_smaller_copies_below_a_picture_are_no_matter_and_larger_ones_are_refused():
     large = RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    with tifffile.TiffWriter(file) as writer:
-        writer.write(large, photometric="rgb", subifds=1)
-        writer.write(large[::10, ::10], photometric="rgb", subfiletype=1)
-    check(file.getvalue(), large)
+    small = large[::10, ::10]
+    check(nested(small, large, marked=True), large)
+    for marked in (True, False):
+        for read in (read_image, image_size):
+            with pytest.raises(UserError, match="its first page is a smaller copy of a later one"):
+                read(nested(large, small, marked))
 
 
 BYTES = RNG.integers(0, 256, (4, 6, 5)).astype(np.uint8)
@@ -239,14 +229,12 @@ def test_samples_of_no_stated_meaning_are_left_out_with_a_note(kind):
 @both_orders
 def test_sixty_four_bit_offsets_are_read(order):
     levels = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    colors = RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    for samples, kind, expected in (
-        (levels, "miniswhite", 255 - np.rint(levels / 257)),
-        (colors, "rgb", colors),
-    ):
+    inverted = 255 - np.rint(levels / 257)
+    colors = BYTES[..., :3]
+    for samples, kind, expected in ((levels, "miniswhite", inverted), (colors, "rgb", colors)):
         file = written(samples, photometric=kind, bigtiff=True, byteorder=order)
         check(file, expected)
-        assert image_size(file) == (8, 8)
+        assert image_size(file) == expected.shape[:2]
 
 
 @pytest.mark.parametrize("compressed", [False, True])

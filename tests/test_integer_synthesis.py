@@ -242,11 +242,7 @@ def test_quantizing_twice_gives_the_same_arrays_and_they_survive_a_round_trip():
     ("key", "change", "reason"),
     [
         ("mean.up0.bias", None, "mean.up0.bias is missing"),
-        (
-            "scale.up1.kernel",
-            lambda a: a.astype(np.int32),
-            r"int32 \(5, 5, 6, 6\), not int16 .*any\)",
-        ),
+        ("scale.up1.kernel", lambda a: a.astype(np.int32), r"up1.kernel is int32 .*any\)"),
         ("mean.conv2.kernel", lambda a: a[:, :, 1:], r"\(3, 3, 5, 4\), not int16 \(3, 3, 6, any\)"),
         ("thresholds", lambda a: a[:, 1:], r"thresholds is int64 \(4, 62\), not int64 \(4, 63\)"),
         ("thresholds", lambda a: -a, "thresholds is not sorted"),

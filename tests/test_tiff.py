@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import saved, tiff
+from image_files import check_read, saved, tiff
 from PIL import Image
 
 from fa_hific_jax.data.images import image_size, read_image
@@ -51,21 +51,12 @@ def of(samples: np.ndarray, order: str = "<", bits: int | None = None, **tags) -
     return tiff(rows if bits else rows.tobytes(), known | extra, order)
 
 
-def check(data: bytes, expected, *notes: str, alpha=None) -> None:
-    picture, expected = read_image(data), np.asarray(expected)
-    expected = expected if expected.ndim == 3 else expected[..., None]
-    np.testing.assert_array_equal(picture.rgb, np.broadcast_to(expected, picture.rgb.shape))
-    assert picture.notes == notes
-    if alpha is not None:
-        np.testing.assert_array_equal(picture.alpha, alpha)
-
-
 @both_orders
 @pytest.mark.parametrize("bits", [9, 10, 12, 14])
 @pytest.mark.parametrize("shape", [(7, 13), (6, 5, 3)])
 def test_depths_between_bytes_span_their_own_range(order, bits, shape):
     levels = RNG.integers(0, 2**bits, shape).astype(np.uint16)
-    check(of(levels, order, bits), np.rint(levels * (255 / (2**bits - 1))))
+    check_read(of(levels, order, bits), np.rint(levels * (255 / (2**bits - 1))))
 
 
 @both_orders
@@ -75,7 +66,7 @@ def test_white_that_is_zero_comes_out_white(order, kind):
     top = 1 if kind is np.float32 else np.iinfo(kind).max
     samples = (levels * top).astype(kind)
     notes = (stretched(1, 0, "gray level"),) if top == 1 else ()
-    check(of(samples, order, t262=0), 255 - np.rint(255 * (samples / top)), *notes)
+    check_read(of(samples, order, t262=0), 255 - np.rint(255 * (samples / top)), *notes)
 
 
 @both_orders
@@ -98,13 +89,13 @@ def test_signed_wide_and_floating_point_samples_span_their_values(
 ):
     samples = np.linspace(low, high, 60).reshape(shape).astype(kind)
     expected = np.rint((samples.astype(np.float64) - low) * (255 / (high - low)))
-    check(of(samples, order), expected, stretched(low, f"{high:g}", told))
+    check_read(of(samples, order), expected, stretched(low, f"{high:g}", told))
 
 
 def test_transparency_beside_deep_samples():
     samples = RNG.random((5, 6, 4)).astype(np.float32)
     expected = np.rint(255 * samples.astype(np.float64))
-    check(of(samples, t338=2), expected[..., :3], stretched(0, 1), alpha=expected[..., 3])
+    check_read(of(samples, t338=2), expected[..., :3], stretched(0, 1), alpha=expected[..., 3])
     multiplied = samples.copy()
     multiplied[..., 3] = 0.5
     multiplied[..., :3] *= 0.5
@@ -112,8 +103,8 @@ def test_transparency_beside_deep_samples():
     np.testing.assert_allclose(found.rgb, 255 * samples[..., :3], atol=0.51)
     pair = RNG.integers(0, 65536, (5, 6, 2)).astype(np.uint16)
     scaled = np.rint(pair / 257)
-    check(of(pair, t338=2), scaled[..., 0], alpha=scaled[..., 1])
-    check(of(pair), scaled[..., 0], SAMPLES_LEFT_OUT)
+    check_read(of(pair, t338=2), scaled[..., 0], alpha=scaled[..., 1])
+    check_read(of(pair), scaled[..., 0], SAMPLES_LEFT_OUT)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -123,9 +114,7 @@ def test_orientation_and_size_of_deep_samples(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     expected = read_image(saved(eight, exif=exif)).rgb
-    data = of(levels, bits=10, t274=orientation)
-    check(data, expected)
-    assert image_size(data) == expected.shape[:2]
+    check_read(of(levels, bits=10, t274=orientation), expected)
 
 
 @pytest.mark.parametrize("predictor", [1, 2])
@@ -135,7 +124,7 @@ def test_compressed_predicted_and_tiled_samples_come_back(predictor, tile):
     colors[0, :2, 0] = -9, 30000
     options = {"compression": "zlib", "predictor": predictor, "tile": tile}
     expected = np.rint((colors + 9.0) * (255 / 30009))
-    check(written(colors, photometric="rgb", **options), expected, stretched(-9, 30000))
+    check_read(written(colors, photometric="rgb", **options), expected, stretched(-9, 30000))
 
 
 @both_orders
@@ -148,7 +137,7 @@ def test_planes_that_lie_apart_come_together(order, options, kind, bits, notes):
     planes[:, 0, :2] = 0, 2**bits - 1
     options = options | {"planarconfig": "separate", "byteorder": order}
     expected = np.rint(np.moveaxis(planes, 0, -1) * (255 / (2**bits - 1)))
-    check(written(planes, photometric="rgb", **options), expected, *notes)
+    check_read(written(planes, photometric="rgb", **options), expected, *notes)
 
 
 def test_predicted_floating_point_comes_back():
@@ -160,7 +149,7 @@ def test_predicted_floating_point_comes_back():
     strip = zlib.compress(rows.tobytes())
     tags = {256: 20, 257: 6, 258: 32, 339: 3, 259: 8, 317: 3, 279: len(strip)}
     expected = np.rint(255 * values.astype(np.float64))
-    check(tiff(strip, tags), expected, stretched(0, 1, "gray level"))
+    check_read(tiff(strip, tags), expected, stretched(0, 1, "gray level"))
 
 
 def test_raw_files_and_thumbnails_are_refused_in_one_true_sentence():
@@ -177,7 +166,7 @@ def test_raw_files_and_thumbnails_are_refused_in_one_true_sentence():
 
 def test_pixels_that_begin_with_a_cameras_letters_are_pixels():
     small = np.frombuffer(b"CR\2\0" + bytes(68), np.uint8).reshape(4, 6, 3)
-    check(of(small), small)
+    check_read(of(small), small)
 
 
 def nested(below: np.ndarray, first: np.ndarray, marked: bool) -> bytes:
@@ -193,7 +182,7 @@ def nested(below: np.ndarray, first: np.ndarray, marked: bool) -> bytes:
 def test_smaller_copies_below_a_picture_are_no_matter_and_larger_ones_are_refused():
     large = RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)
     small = large[::10, ::10]
-    check(nested(small, large, marked=True), large)
+    check_read(nested(small, large, marked=True), large)
     for marked in (True, False):
         for read in (read_image, image_size):
             with pytest.raises(UserError, match="its first page is a smaller copy of a later one"):
@@ -222,7 +211,7 @@ def test_samples_that_are_not_read_are_described(file, told):
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_samples_of_no_stated_meaning_are_left_out_with_a_note(kind):
     file = of(BYTES[..., :4].astype(kind) * (np.iinfo(kind).max // 255), t338=0)
-    check(file, BYTES[..., :3], SAMPLES_LEFT_OUT)
+    check_read(file, BYTES[..., :3], SAMPLES_LEFT_OUT)
     assert read_image(file).alpha is None
 
 
@@ -232,9 +221,7 @@ def test_sixty_four_bit_offsets_are_read(order):
     inverted = 255 - np.rint(levels / 257)
     colors = BYTES[..., :3]
     for samples, kind, expected in ((levels, "miniswhite", inverted), (colors, "rgb", colors)):
-        file = written(samples, photometric=kind, bigtiff=True, byteorder=order)
-        check(file, expected)
-        assert image_size(file) == expected.shape[:2]
+        check_read(written(samples, photometric=kind, bigtiff=True, byteorder=order), expected)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

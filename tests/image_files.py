@@ -7,6 +7,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from fa_hific_jax.data.images import image_size, read_image
+
 
 def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
     """The file that Pillow makes of an image."""
@@ -14,6 +16,18 @@ def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> byte
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def check_read(data: bytes, expected, *notes: str, alpha=None, atol: float = 0) -> None:
+    """Checks what a file is read as, gray (height, width) or (height, width, 3), and its notes."""
+    picture, expected = read_image(data), np.asarray(expected)
+    expected = expected if expected.ndim == 3 else expected[..., None]
+    expected = np.broadcast_to(expected, picture.rgb.shape)
+    np.testing.assert_allclose(picture.rgb.astype(int), expected, rtol=0, atol=atol)
+    assert picture.notes == notes
+    if alpha is not None:
+        np.testing.assert_array_equal(picture.alpha, alpha)
+    assert image_size(data) == picture.rgb.shape[:2]
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

@@ -4,6 +4,7 @@ What concerns both coders runs for both where tensorflow-compression-ops is inst
 """
 
 import importlib.util
+import itertools
 import sys
 import tracemalloc
 
@@ -18,14 +19,13 @@ from scipy.special import ndtr
 from fa_hific_jax.codec import coders
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.entropy import tables
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 
 HAS_TFC = importlib.util.find_spec("tensorflow_compression_ops") is not None
 needs_tfc = pytest.mark.skipif(not HAS_TFC, reason="needs requirements-tfc.txt")
-each_coder = pytest.mark.parametrize(
-    "coder", ["constriction", pytest.param("tfc", marks=needs_tfc)]
-)
-SCALE_TABLE = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).astype(np.float32)
+EACH = ["constriction", pytest.param("tfc", marks=needs_tfc)]
+each_coder = pytest.mark.parametrize("coder", EACH)
 GAUSSIAN = tables.gaussian_tables(tables.middle_scales(SCALE_TABLE))
 INT32 = np.iinfo(np.int32)
 
@@ -40,6 +40,13 @@ def zeros(n: int) -> np.ndarray:
     return np.zeros(n, np.int32)
 
 
+def assert_survives(symbols, indexes, t: tables.Tables, coder: str) -> bytes:
+    """Returns the stream that the symbols come back from."""
+    data = coders.encode(symbols, indexes, t, coder)
+    np.testing.assert_array_equal(coders.decode(data, indexes, t, coder), symbols)
+    return data
+
+
 @st.composite
 def messages(draw):
     """Symbols and indexes of one length: likely symbols, any int32, its extremes."""
@@ -50,35 +57,23 @@ def messages(draw):
 
 
 @each_coder
-@given(messages())
-@settings(deadline=None)
-def test_any_symbols_survive_coding(coder, message):
-    symbols, indexes = message
-    data = coders.encode(symbols, indexes, GAUSSIAN, coder)
-    np.testing.assert_array_equal(coders.decode(data, indexes, GAUSSIAN, coder), symbols)
-    assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
-
-
-@each_coder
 @given(messages(), st.integers(7, 70))
-@settings(max_examples=30, deadline=None)
-def test_any_symbols_survive_coding_in_blocks(coder, message, block):
+@settings(deadline=None)
+def test_any_symbols_survive_coding_in_any_blocks_and_the_documented_decoder(coder, message, block):
     symbols, indexes = message
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coders, "BLOCK", block)
-        data = coders.encode(symbols, indexes, GAUSSIAN, coder)
-        np.testing.assert_array_equal(coders.decode(data, indexes, GAUSSIAN, coder), symbols)
-    assert stream_decoder(coder)(data, indexes, GAUSSIAN, block) == symbols.tolist()
+        data = assert_survives(symbols, indexes, GAUSSIAN, coder)
+    assert documented_decode(coder, data, indexes, GAUSSIAN, block) == symbols.tolist()
+    assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
 
 
 @each_coder
 def test_narrow_types_of_symbols_and_indexes_give_the_same_bytes(coder):
     symbols = np.random.default_rng(2).integers(-300, 300, 2000, np.int32)
     indexes = np.abs(symbols) % 64
-    data = coders.encode(symbols.astype(np.int16), indexes.astype(np.uint8), GAUSSIAN, coder)
+    data = assert_survives(symbols.astype(np.int16), indexes.astype(np.uint8), GAUSSIAN, coder)
     assert data == coders.encode(symbols, indexes, GAUSSIAN, coder)
-    decoded = coders.decode(data, indexes.astype(np.uint8), GAUSSIAN, coder)
-    np.testing.assert_array_equal(decoded, symbols)
 
 
 def test_memory_is_that_of_a_block_however_long_the_stream():
@@ -108,11 +103,9 @@ def test_an_unknown_coder_is_named():
 
 def test_a_coder_that_is_not_installed_is_named_with_its_requirements(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_compression_ops", None)
-    sentence = "the coder tfc needs tensorflow_compression_ops: .* of requirements-tfc.txt, or pip"
-    with pytest.raises(UserError, match=sentence):
-        coders.encode(zeros(1), zeros(1), GAUSSIAN, "tfc")
-    with pytest.raises(UserError, match=sentence):
-        coders.decode(b"", zeros(1), GAUSSIAN, "tfc")
+    for code, message in ((coders.encode, zeros(1)), (coders.decode, b"")):
+        with pytest.raises(UserError, match="tensorflow_compression_ops: .* requirements-tfc.txt"):
+            code(message, zeros(1), GAUSSIAN, "tfc")
 
 
 @each_coder
@@ -120,14 +113,14 @@ def test_a_coder_that_is_not_installed_is_named_with_its_requirements(monkeypatc
 def test_the_extremes_of_int32_survive_wherever_the_row_lies(coder, first):
     t = row_tables(first, 2**15, 2**14, 2**14)
     symbols = np.array([INT32.min, INT32.max, 0, -1, 1, INT32.min + 1], np.int32)
-    data = coders.encode(symbols, zeros(6), t, coder)
-    np.testing.assert_array_equal(coders.decode(data, zeros(6), t, coder), symbols)
+    assert_survives(symbols, zeros(6), t, coder)
 
 
 @each_coder
-def test_no_symbols_take_no_bytes(coder):
-    assert coders.encode(zeros(0), zeros(0), GAUSSIAN, coder) == b""
-    assert coders.decode(b"", zeros(0), GAUSSIAN, coder).shape == (0,)
+@pytest.mark.parametrize("n", [0, 10_000])
+def test_no_symbols_and_a_stream_of_zero_bytes_alone_take_no_bytes(coder, n):
+    t = row_tables(0, 2**15, 2**15)
+    assert assert_survives(zeros(n), zeros(n), t, coder) == b""
 
 
 # What version 2 of the format gives: other bytes are another version.
@@ -145,62 +138,48 @@ def test_the_bytes_of_a_stream_do_not_change(coder):
     indexes = np.array([0, 1, 0, 0, 0, 1, 1, 0, 1, 0], np.int32)
     if coder == "constriction" or HAS_TFC:
         assert coders.encode(symbols, indexes, t, coder).hex() == PINNED[coder]
-    assert stream_decoder(coder)(bytes.fromhex(PINNED[coder]), indexes, t) == symbols.tolist()
+    found = documented_decode(coder, bytes.fromhex(PINNED[coder]), indexes, t)
+    assert found == symbols.tolist()
 
 
-def stream_decoder(coder: str):
-    """Decoder in plain integers, written from docs/bitstream.md alone."""
-    reader = {"constriction": constriction_reader, "tfc": tfc_reader}[coder]
-
-    def decode(data: bytes, indexes: np.ndarray, t: tables.Tables, block: int = 2**20) -> list[int]:
-        read = reader(data)
-        starts = range(0, len(indexes), block)
-        blocks = [decode_block(read, indexes[start : start + block], t) for start in starts]
-        return sum(blocks, [])
-
-    return decode
+def documented_decode(coder, data: bytes, indexes, t: tables.Tables, block=2**20) -> list[int]:
+    """Decodes in plain integers, as written from docs/bitstream.md alone."""
+    read = reader(data, *DOCUMENTED[coder])
+    starts = range(0, len(indexes), block)
+    return sum((decode_block(read, indexes[i : i + block], t) for i in starts), [])
 
 
-def words_of(data: bytes, size: int, order) -> list[int]:
-    data = data + bytes(-len(data) % size + 2 * size)
-    return [int.from_bytes(data[i : i + size], order) for i in range(0, len(data), size)]
+def constriction_edges(span: int, cumulative: list[int]) -> list[int]:
+    return [(span >> 24) * (2**24 // cumulative[-1]) * count for count in cumulative]
 
 
-def tfc_reader(data: bytes):
-    words = words_of(data, 2, "big")
-    span, point, used = 2**32, words[0] << 16 | words[1], 2
+def tfc_edges(span: int, cumulative: list[int]) -> list[int]:
+    bits = 16 if cumulative[-1] > 2 else 1
+    return [span * count >> bits for count in cumulative]
 
-    def read(c, bits=16):
-        nonlocal span, point, used
-        edges = [span * count >> bits for count in c]
+
+# Bytes of a word and their order, the first range, the smallest range, how it is divided.
+DOCUMENTED = {
+    "constriction": (4, "little", 2**64 - 1, 2**32, constriction_edges),
+    "tfc": (2, "big", 2**32, 2**16 + 1, tfc_edges),
+}
+
+
+def reader(data: bytes, size: int, order, span: int, smallest: int, edges_of):
+    """A function that reads one bin, given the cumulative counts."""
+    padded = data + bytes(-len(data) % size)
+    words = (int.from_bytes(padded[i : i + size], order) for i in range(0, len(padded), size))
+    words = itertools.chain(words, itertools.repeat(0))
+    point = next(words) << 8 * size | next(words)
+
+    def read(cumulative):
+        nonlocal span, point
+        edges = edges_of(span, cumulative)
         i = next(i for i, edge in enumerate(edges[1:]) if point < edge)
         point -= edges[i]
         span = edges[i + 1] - edges[i]
-        if span <= 2**16:
-            span <<= 16
-            point = point << 16 | (words[used] if used < len(words) else 0)
-            used += 1
-        return i
-
-    return lambda c: read(c) if c[-1] > 2 else read(c, bits=1)
-
-
-def constriction_reader(data: bytes):
-    words = words_of(data, 4, "little")
-    span, point, used = 2**64 - 1, words[0] << 32 | words[1], 2
-
-    def read(c):
-        nonlocal span, point, used
-        cumulative = [(2**24 // c[-1]) * count for count in c]
-        step = span >> 24
-        q = point // step
-        i = next(i for i, c in enumerate(cumulative[1:]) if q < c)
-        point -= step * cumulative[i]
-        span = step * (cumulative[i + 1] - cumulative[i])
-        if span < 2**32:
-            span <<= 32
-            point = point << 32 | (words[used] if used < len(words) else 0)
-            used += 1
+        if span < smallest:
+            span, point = span << 8 * size, point << 8 * size | next(words)
         return i
 
     return read
@@ -236,7 +215,7 @@ def gaussian_bits(y: np.ndarray, scale: np.ndarray) -> float:
 
 
 @each_coder
-@pytest.mark.parametrize("scale", [0.2, 0.5, 2.0, 16.0, 50.0])
+@pytest.mark.parametrize("scale", [0.2, 2.0, 50.0])
 def test_coded_size_matches_the_entropy_of_gaussian_symbols(coder, scale):
     y = np.floor(scale * np.random.default_rng(0).standard_normal(100_000) + 0.5).astype(np.int32)
     t = tables.gaussian_tables(np.array([scale]))
@@ -257,16 +236,6 @@ def test_coded_size_matches_the_entropy_when_scales_are_rounded_to_the_table(cod
     assert 0.999 * entropy <= actual <= 1.002 * entropy + 64
 
 
-@needs_tfc
-@pytest.mark.parametrize("spread", [1.0, 20.0])  # the latter with 1 escape in 14 symbols
-def test_both_coders_take_the_same_bytes(spread):
-    rng = np.random.default_rng(4)
-    indexes = rng.integers(0, 40, 200_000, np.int32)
-    y = np.rint(SCALE_TABLE[indexes] * spread * rng.standard_normal(indexes.size)).astype(np.int32)
-    sizes = [len(coders.encode(y, indexes, GAUSSIAN, coder)) for coder in ("constriction", "tfc")]
-    assert abs(sizes[0] - sizes[1]) <= 0.002 * min(sizes)
-
-
 @pytest.mark.parametrize("count", [1, 3, 200])
 def test_counts_are_coded_without_rounding(count):
     n = 100_000
@@ -285,12 +254,7 @@ def test_an_escape_costs_its_bin_and_two_bits_per_doubling(coder):
     assert ideal <= 8 * len(coders.encode(symbols, zeros(1000), t, coder)) <= 1.0002 * ideal + 128
 
 
-@each_coder
-@given(
-    st.binary(max_size=64), hnp.arrays(np.int32, st.integers(0, 80), elements=st.integers(0, 63))
-)
-@settings(deadline=None)
-def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes):
+def assert_decodes_or_is_refused(data, indexes, coder):
     try:
         symbols = coders.decode(data, indexes, GAUSSIAN, coder)
     except BitstreamError:
@@ -298,47 +262,49 @@ def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes)
     assert symbols.dtype == np.int32 and symbols.shape == indexes.shape
 
 
+ROWS = hnp.arrays(np.int32, st.integers(0, 80), elements=st.integers(0, 63))
+
+
 @each_coder
-@given(messages(), st.data())
+@given(st.binary(max_size=64), ROWS)
 @settings(deadline=None)
-def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, data):
+def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes):
+    assert_decodes_or_is_refused(data, indexes, coder)
+
+
+@each_coder
+@given(messages(), st.integers(0), st.integers(0, 255), st.integers(0, 400))
+@settings(deadline=None)
+def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, position, flip, end):
     symbols, indexes = message
     damaged = bytearray(coders.encode(symbols, indexes, GAUSSIAN, coder) + bytes(1))
-    position = data.draw(st.integers(0, len(damaged) - 1))
-    damaged[position] ^= data.draw(st.integers(0, 255))
-    try:
-        cut = bytes(damaged[: data.draw(st.integers(0, 400))])
-        decoded = coders.decode(cut, indexes, GAUSSIAN, coder)
-    except BitstreamError:
-        return
-    assert decoded.dtype == np.int32 and decoded.shape == indexes.shape
+    damaged[position % len(damaged)] ^= flip
+    assert_decodes_or_is_refused(bytes(damaged[:end]), indexes, coder)
 
 
+@each_coder
 @pytest.mark.parametrize(
-    "coder, data, indexes",
+    "data, indexes",
     [
-        ("constriction", b"\xff" * 8, zeros(20)),  # a state no encoder reaches
-        ("constriction", bytes(20) + b"\x01", zeros(3)),  # not used up
-        pytest.param("tfc", bytes(20) + b"\x01", zeros(3), marks=needs_tfc),  # likewise
-        pytest.param("tfc", b"\xff" * 80, zeros(1), marks=needs_tfc),  # a code without end
+        (b"\xff" * 80, zeros(20)),  # a state no encoder reaches, a code without end
+        (bytes(20) + b"\x01", zeros(3)),  # not used up
     ],
 )
 def test_impossible_streams_are_refused(coder, data, indexes):
     t = row_tables(0, 1, 2**16 - 1)
-    with pytest.raises(BitstreamError, match="the coded data are damaged or belong to another"):
+    with pytest.raises(BitstreamError, match="the coded data are damaged"):
         coders.decode(data, indexes, t, coder)
 
 
 def test_an_escape_code_longer_than_any_symbol_needs_is_refused():
     t = row_tables(0, 1, 2**16 - 1)
-    valid = coders.encode(np.array([INT32.min], np.int32), zeros(1), t)
+    assert_survives(np.array([INT32.min], np.int32), zeros(1), t, "constriction")
     encoder = constriction.stream.queue.RangeEncoder()
     escape = constriction.stream.model.Categorical(np.array([255.0, 2**24 - 257]), perfect=False)
     encoder.encode(np.ones(1, np.int32), escape)
     # 70 digits: read into 64 bits they would wrap to an innocent symbol.
     code = np.repeat(np.array([1, 0], np.int32), [69, 70])
     encoder.encode(code, constriction.stream.model.Uniform(2))
-    assert coders.decode(valid, zeros(1), t) == INT32.min
     with pytest.raises(BitstreamError, match="the coded data are damaged"):
         coders.decode(encoder.get_compressed().astype("<u4").tobytes(), zeros(1), t)
 
@@ -347,16 +313,9 @@ def test_an_escape_code_longer_than_any_symbol_needs_is_refused():
 @pytest.mark.parametrize("symbol, shift", [(INT32.max, 1), (INT32.min, -1)])
 def test_a_symbol_beyond_int32_is_refused(coder, symbol, shift):
     t = row_tables(0, 1, 2**16 - 1)
-    data = coders.encode(np.array([symbol], np.int32), zeros(1), t, coder)
+    data = assert_survives(np.array([symbol], np.int32), zeros(1), t, coder)
     with pytest.raises(BitstreamError, match="the coded data are damaged"):
         coders.decode(data, zeros(1), row_tables(shift, 1, 2**16 - 1), coder)
-
-
-@each_coder
-def test_a_stream_of_zero_bytes_alone_is_empty_and_decodes(coder):
-    t = row_tables(0, 2**15, 2**15)
-    assert coders.encode(zeros(10_000), zeros(10_000), t, coder) == b""
-    np.testing.assert_array_equal(coders.decode(b"", zeros(10_000), t, coder), 0)
 
 
 @each_coder

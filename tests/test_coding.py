@@ -1,7 +1,6 @@
 """Latents to bytes and back: lossless symbols, honest sizes, and files of others refused."""
 
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +8,12 @@ import numpy as np
 import pytest
 from coding_model import coding_config, coding_model, coding_params, image_of
 
-from fa_hific_jax import ops
 from fa_hific_jax.codec import bitstream, coding, float_model, integer_synthesis
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import STRIDE, autoencoder
+from fa_hific_jax.models import autoencoder
 
-SIZES = [(1, 7), (63, 65), (130, 70)]  # height, width
+SIZES = [(1, 7), (130, 70)]  # height, width
 # The header of docs/bitstream.md at these sizes: 22 bytes and four varints of 1 or 2 bytes.
 HEADER = 22 + 4 * 2
 
@@ -35,7 +33,7 @@ def forward(config, params, image):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_symbols_and_rate_are_those_of_the_float_network_but_for_roundings(height, width):
+def test_symbols_rate_and_file_size_are_those_of_the_float_network_but_for_roundings(height, width):
     quantized = quantized_of(height, width)
     z, y, bpp_rounded = forward(coding_config(), coding_params(), image_of(height, width))
     np.testing.assert_array_equal(quantized.z, np.asarray(z))
@@ -45,6 +43,8 @@ def test_symbols_and_rate_are_those_of_the_float_network_but_for_roundings(heigh
     assert np.mean(difference) < 1e-2
     estimated = float_model.estimated_bits(coding_config(), coding_params(), quantized)
     assert estimated == pytest.approx(float(bpp_rounded) * height * width, rel=1e-3, abs=2)
+    size = len(coding_model().encode(quantized, height, width))
+    assert abs(size - HEADER - estimated / 8) <= 0.01 * estimated / 8 + 16
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -55,21 +55,9 @@ def test_decoder_gets_the_encoders_latents(height, width):
     np.testing.assert_array_equal(quantized.rows, rows)
     y_hat = coding.decode(model.entropy, container)
     np.testing.assert_array_equal(y_hat, mean + quantized.y.astype(np.float32))
-
-
-@pytest.mark.parametrize(("height", "width"), [*SIZES, (256, 320)])
-def test_file_has_the_estimated_size(height, width):
-    quantized = quantized_of(height, width)
-    size = len(coding_model().encode(quantized, height, width))
-    estimated = float_model.estimated_bits(coding_config(), coding_params(), quantized) / 8
-    assert abs(size - HEADER - estimated) <= 0.01 * estimated + 16
-
-
-def test_symbols_of_these_images_are_worth_coding():
-    quantized = quantized_of(130, 70)
-    assert len(np.unique(quantized.y)) > 4
-    assert len(np.unique(quantized.z)) > 2
-    assert len(np.unique(quantized.rows)) > 10
+    if height > 100:  # So that the symbols are worth coding.
+        kinds = [len(np.unique(each)) for each in (quantized.z, quantized.y, quantized.rows)]
+        assert kinds[0] > 2 and kinds[1] > 4 and kinds[2] > 10
 
 
 def test_symbols_are_rounded_half_up_around_the_mean():
@@ -84,35 +72,12 @@ def test_symbols_are_rounded_half_up_around_the_mean():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -3e9])
 def test_latents_of_a_diverged_model_are_refused(value):
-    sentence = (
-        "^the network gives latents that are not finite or too large to be coded: "
-        "take a checkpoint from before the training diverged$"
-    )
     y, z = np.zeros((4, 4, 4)), np.zeros((1, 1, 4))
     for broken in (y, z):
         broken.flat[3] = value
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match="latents that are not finite or too large to be coded"):
             coding.quantize(coding_model().entropy, y, z)
         broken.flat[3] = 0
-
-
-def test_padding_is_that_of_the_network():
-    image = image_of(1, 7)
-    padded = np.pad(image, ((0, STRIDE - 1), (0, STRIDE - 7), (0, 0)), mode="reflect")
-    reflected = ops.pad_to_multiple(jnp.asarray(image[None], jnp.float32), STRIDE)
-    np.testing.assert_array_equal(padded, np.asarray(reflected[0]))
-
-
-def test_every_truncation_and_every_flipped_bit_is_refused():
-    data = coding_model().compress(image_of(1, 1))
-    damaged = [data[:end] for end in range(len(data))]
-    for position in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[position // 8] ^= 1 << position % 8
-        damaged.append(bytes(flipped))
-    for file in damaged:
-        with pytest.raises(BitstreamError):
-            coding_model().decompress(file)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -124,35 +89,29 @@ def test_forged_streams_under_a_valid_checksum_are_refused(seed):
         z_stream=z_stream if seed % 3 else container.z_stream,
         y_stream=y_stream if seed % 2 or seed % 3 == 0 else container.y_stream,
     )
-    data = bitstream.pack(forged)
-    assert zlib.crc32(data[:5] + data[9:]) == int.from_bytes(data[5:9], "little")
     with pytest.raises(BitstreamError):
-        coding_model().decompress(data)
+        coding_model().decompress(bitstream.pack(forged))
 
 
 def test_size_out_of_proportion_to_the_bytes_is_refused_at_once():
     container = bitstream.unpack(coding_model().compress(image_of(64, 64)))
-    sentence = "bytes cannot hold an image of 16384 x 32768 pixels, the file is damaged: fetch it"
-    forged = bitstream.pack(container._replace(width=2**14, height=2**15))
-    with pytest.raises(BitstreamError, match=sentence):
-        coding_model().decompress(forged)
     # 1 x 2**26 pixels are coded as 64 x 2**26.
-    forged = bitstream.pack(container._replace(width=2**26, height=1))
-    with pytest.raises(BitstreamError, match=r"counted in blocks of 64 x 64: raise the limit"):
-        coding_model().decompress(forged)
-    with pytest.raises(BitstreamError, match=r"is over the limit of 4095 pixels"):
+    for claim, sentence in (
+        ({"width": 2**14, "height": 2**15}, "bytes cannot hold an image of 16384 x 32768 pixels"),
+        ({"width": 2**26, "height": 1}, "counted in blocks of 64 x 64: raise the limit"),
+    ):
+        with pytest.raises(BitstreamError, match=sentence):
+            coding_model().decompress(bitstream.pack(container._replace(**claim)))
+    with pytest.raises(BitstreamError, match="is over the limit of 4095 pixels"):
         coding_model().decompress(bitstream.pack(container), max_pixels=4095)
 
 
 def test_plainest_image_gets_bytes_enough_for_its_size():
-    model = coding_model()
     height, width = 1024, 2048
-    shapes = (height // 64, width // 64, 4), (height // 16, width // 16, 4)
-    z = np.zeros(shapes[0], np.int32)
-    _, rows = integer_synthesis.parameters(model.entropy.synthesis, z)
-    certain = rows * np.uint8(0)  # the narrowest row: next to no bits
-    quantized = coding.Quantized(z, np.zeros(shapes[1], np.int32), certain)
-    data = model.encode(quantized, height, width)
+    z = np.zeros((height // 64, width // 64, 4), np.int32)
+    y = np.zeros((height // 16, width // 16, 4), np.int32)
+    narrowest = np.zeros(y.shape, np.uint8)  # next to no bits
+    data = coding_model().encode(coding.Quantized(z, y, narrowest), height, width)
     container = bitstream.unpack(data)
     assert len(container.y_stream) == (height * width - 2**20) // 2**12
     coding.check_claims(container)

@@ -13,11 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coding_model import coding_model, coding_params
+from coding_model import coding_model, coding_params, many_rates_model
 from cpu_devices import hasty
 from doc_pages import PAGES, ROOT, fences, read
 from etils import epath
@@ -25,10 +24,8 @@ from PIL import Image
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.checkpoints import Checkpoints
-from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.losses.lpips import expected_shapes
-from fa_hific_jax.models.autoencoder import init_parameters
 
 RUNNABLE = [page for page in PAGES if any(fence.run for fence in fences(read(page)))]
 SIDE = 192  # of the photographs: enough for all five scales of MS-SSIM
@@ -54,9 +51,7 @@ def folder(tmp_path) -> Path:
         checkpoints.close()
     (tmp_path / "models").mkdir()
     save_model(coding_model(), tmp_path / "models" / "c")
-    config = tiny_settings(model__qualities=2, loss__rate_control="quality").model
-    params = init_parameters(config, jax.random.key(0))
-    save_model(from_params(config, params), tmp_path / "models" / "lite")
+    save_model(many_rates_model(), tmp_path / "models" / "lite")
     random = np.random.default_rng(0)
     shapes = expected_shapes("alex").items()
     arrays = {name: random.uniform(0, 0.1, shape).astype(np.float32) for name, shape in shapes}
@@ -71,14 +66,8 @@ def environment(programs: Path) -> dict[str, str]:
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
         (programs / name).chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FA_HIFIC_")}
-    return (
-        kept
-        | hasty()
-        | {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        }
-    )
+    ours = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return kept | hasty() | ours
 
 
 @pytest.mark.long
@@ -89,19 +78,12 @@ def test_blocks_run_as_they_stand(page, folder, tmp_path_factory):
         if not fence.run:
             continue
         how = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}[fence.language]
-        done = subprocess.run(
-            [*how, fence.code],
-            cwd=folder,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
+        run = {"cwd": folder, "env": variables, "capture_output": True, "text": True}
+        done = subprocess.run([*how, fence.code], timeout=900, **run)
         assert done.returncode == 0, f"{fence.code}\n{done.stdout}\n{done.stderr}"
 
 
 def test_blocks_are_marked():
-    """README and the quick start among them, in the two languages that there are."""
     assert {"README.md", "docs/index.md"} <= {str(page) for page in RUNNABLE}
     marked = [fence for page in RUNNABLE for fence in fences(read(page)) if fence.run]
     assert {fence.language for fence in marked} == {"sh", "python"}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coding_model import coding_params, image_of
+from coding_model import coding_params, image_of, init_parameters
 from etils import epath
 from tiny_settings import tiny_settings
 
@@ -16,21 +16,27 @@ from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec.arrays import flat
 from fa_hific_jax.codec.model_folder import load_model, load_parameters
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models.autoencoder import init_parameters
 
 STEPS = (3, 7)
+
+
+IMAGE = image_of(30, 40)
+
+
+def save(path, steps, settings):
+    """Checkpoints with parameters {step: parameters}."""
+    checkpoints = Checkpoints(epath.Path(path), kept=2)
+    for step, params in steps.items():
+        checkpoints.save(step, params, {"sigma": jnp.zeros((1, 2))}, settings)
+    checkpoints.close()
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run with two checkpoints, in a folder whose name would be a pattern for globs."""
-    path = epath.Path(tmp_path_factory.mktemp("run")) / "a [1]"
+    path = tmp_path_factory.mktemp("run") / "a [1]"
     path.mkdir()
-    checkpoints = Checkpoints(path, kept=2)
-    for step in STEPS:
-        params = coding_params(seed=step)
-        checkpoints.save(step, params, {"sigma": jnp.zeros((1, 2))}, tiny_settings())
-    checkpoints.close()
+    save(path, {step: coding_params(seed=step) for step in STEPS}, tiny_settings())
     return path
 
 
@@ -38,17 +44,25 @@ def export(*arguments) -> None:
     main(["export", *map(str, arguments), "--calibrate", "dead_leaves:1"])
 
 
+def refusal(capsys, *arguments) -> str:
+    """What an export that ends with exit code 2 says."""
+    with pytest.raises(SystemExit) as end:
+        export(*arguments)
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
 def test_newest_checkpoint_becomes_a_model_that_codes(workdir, tmp_path, capsys):
     export(workdir, "-o", tmp_path / "model")
     model = load_model(tmp_path / "model")
-    image = image_of(30, 40)
-    assert model.decompress(model.compress(image)).shape == image.shape
+    assert model.decompress(model.compress(IMAGE)).shape == IMAGE.shape
     assert model.origin["step"] == 7
     assert model.origin["settings"]["model"]["latent_channels"] == 4
-    generator = coding_params(seed=7)["generator"]["conv_out"]["Conv_0"]["kernel"]
-    np.testing.assert_array_equal(
-        model.params["generator"]["conv_out"]["Conv_0"]["kernel"], generator
+    found, expected = (
+        params["generator"]["conv_out"]["Conv_0"]["kernel"]
+        for params in (model.params, coding_params(seed=7))
     )
+    np.testing.assert_array_equal(found, expected)
     printed = capsys.readouterr().out
     assert f"model: model {model.model_id.hex()}, step 7" in printed
     assert "weights.safetensors  0." in printed
@@ -60,12 +74,8 @@ def test_step_precision_and_replacement_are_the_users(workdir, tmp_path, capsys)
     export(workdir, "-o", tmp_path / "model", "--step", 3, "--dtype", "float16")
     model = load_model(tmp_path / "model")
     assert (model.origin["step"], model.weights) == (3, "float16")
-    with pytest.raises(SystemExit) as end:
-        export(workdir, "-o", tmp_path / "model")
-    assert end.value.code == 2
-    assert (
-        "exists already: choose another name, or replace it with --force" in capsys.readouterr().err
-    )
+    said = refusal(capsys, workdir, "-o", tmp_path / "model")
+    assert "exists already: choose another name, or replace it with --force" in said
     export(workdir, "-o", tmp_path / "model", "--force")
     assert load_model(tmp_path / "model").origin["step"] == 7
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -92,34 +102,23 @@ def test_a_disk_that_takes_nothing_is_one_sentence_and_the_old_model_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["{none}"], "holds no checkpoints folder: train there with train.py"),
-        (["{run}", "--step", "5"], "holds no checkpoint of step 5: omit --step"),
-    ],
-)
-def test_mistakes_are_named(workdir, tmp_path, capsys, arguments, sentence):
+def test_mistakes_are_named(workdir, tmp_path, capsys):
     (tmp_path / "none").mkdir()
-    places = {"{none}": str(tmp_path / "none"), "{run}": str(workdir)}
-    with pytest.raises(SystemExit) as end:
-        export(*(places.get(a, a) for a in arguments), "-o", tmp_path / "model")
-    assert end.value.code == 2
-    assert sentence in " ".join(capsys.readouterr().err.split())
+    said = refusal(capsys, tmp_path / "none", "-o", tmp_path / "model")
+    assert "holds no checkpoints folder: train there" in said
+    said = refusal(capsys, workdir, "--step", "5", "-o", tmp_path / "model")
+    assert "holds no checkpoint of step 5: omit --step" in said
     assert not (tmp_path / "model").exists()
 
 
 def test_a_model_with_gains_keeps_its_choice_of_rates(tmp_path, capsys):
     settings = tiny_settings(model__qualities=3, loss__rate_control="quality")
     params = init_parameters(settings.model, jax.random.key(0))
-    checkpoints = Checkpoints(epath.Path(tmp_path / "run"), kept=1)
-    checkpoints.save(1, params, {"sigma": jnp.zeros((1, 2))}, settings)
-    checkpoints.close()
+    save(tmp_path / "run", {1: params}, settings)
     export(tmp_path / "run", "-o", tmp_path / "model")
     model = load_model(tmp_path / "model")
     np.testing.assert_array_equal(model.params["gains"]["log_gain"], params["gains"]["log_gain"])
-    image = image_of(30, 40)
-    assert model.decompress(model.compress(image, quality=0.9)).shape == image.shape
+    assert model.decompress(model.compress(IMAGE, quality=0.9)).shape == IMAGE.shape
     assert "integers cost" in capsys.readouterr().out
 
 
@@ -138,14 +137,7 @@ def test_a_trainable_model_holds_every_parameter(workdir, tmp_path, dtype):
             assert np.all(error <= 2.0**-15 * np.abs(expected[name]).max(axis=(0, 1, 2))), name
         else:
             np.testing.assert_array_equal(leaf, np.asarray(expected[name], dtype))
-    plain = export_plain(workdir, tmp_path / "plain", dtype)
-    assert load_model(tmp_path / "model").model_id == plain.model_id
-
-
-def export_plain(workdir, folder, dtype):
-    export(workdir, "-o", folder, "--dtype", dtype)
-    with pytest.raises(
-        UserError, match="only training needs: .* export the model again with --trainable"
-    ):
-        load_parameters(folder)
-    return load_model(folder)
+    export(workdir, "-o", tmp_path / "plain", "--dtype", dtype)
+    with pytest.raises(UserError, match="only training needs: .* again with --trainable"):
+        load_parameters(tmp_path / "plain")
+    assert load_model(tmp_path / "model").model_id == load_model(tmp_path / "plain").model_id

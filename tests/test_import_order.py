@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
@@ -26,25 +24,12 @@ ORDER = (
 )
 ROW = {name: row for row, names in enumerate(ORDER) for name in names}
 # Those of the extras: a plain installation has none of them.
-OPTIONAL = {
-    "tensorflow",
-    "clu",
-    "tensorboardX",
-    "skimage",
-    "matplotlib",
-    "jinja2",
-    "plotly",
-    "bjontegaard",
-    "pillow_jxl",
-    "pillow_heif",
-    "tensorflow_compression_ops",
-    "tensorflow_datasets",
-    "array_record",
-    "gradio",
-    "onnx",
-}
-
+OPTIONAL = set(
+    "tensorflow clu tensorboardX skimage matplotlib jinja2 plotly bjontegaard pillow_jxl "
+    "pillow_heif tensorflow_compression_ops tensorflow_datasets array_record gradio onnx".split()
+)
 MODULES = sorted([*(ROOT / PACKAGE).rglob("*.py"), ROOT / "train.py", ROOT / "eval.py"])
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in MODULES}
 
 
 def part_of(path: Path) -> str:
@@ -63,39 +48,28 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def parts_imported(path: Path) -> set[str]:
-    dotted = (name.split(".") for name in imports(ast.parse(path.read_text("utf-8"))))
-    return {name[1] for name in dotted if name[0] == PACKAGE and name[1] != "__version__"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_one_way(path):
-    part = part_of(path)
-    if not part:
-        assert parts_imported(path) == set()
-        return
-    for imported in parts_imported(path) - {part}:
-        assert ROW[imported] < ROW[part], f"{part} must not import {imported}"
+def test_imports_go_one_way():
+    for path, tree in TREES.items():
+        part = part_of(path)
+        dotted = (name.split(".") for name in imports(tree))
+        found = {name[1] for name in dotted if name[0] == PACKAGE} - {"__version__", part}
+        backward = [name for name in found if not part or ROW[name] >= ROW[part]]
+        assert not backward, f"{path.relative_to(ROOT)} must not import {backward}"
 
 
 def test_no_name_of_the_order_is_out_of_date():
-    assert {part_of(path) for path in MODULES} - {""} == set(ROW)
+    assert {part_of(path) for path in TREES} - {""} == set(ROW)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_optional_packages_are_imported_within_functions(path):
-    head = ast.parse(path.read_text("utf-8"))
-    unconditional = [n for n in head.body if isinstance(n, ast.Import | ast.ImportFrom)]
-    head.body = unconditional
-    assert OPTIONAL.isdisjoint(name.split(".")[0] for name in imports(head))
+def test_optional_packages_are_imported_within_functions():
+    for path, tree in TREES.items():
+        heads = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        early = {name.split(".")[0] for name in imports(ast.Module(heads, []))} & OPTIONAL
+        assert not early, f"{path.relative_to(ROOT)} imports {early} at its head"
 
 
 def test_importing_the_package_alone_loads_nothing():
-    code = (
-        "import sys; before = set(sys.modules); import fa_hific_jax; "
-        "print(*sorted(set(sys.modules) - before))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [PACKAGE]
+    code = "import sys; old = set(sys.modules); import fa_hific_jax; print(set(sys.modules) - old)"
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{{'{PACKAGE}'}}"

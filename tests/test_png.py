@@ -5,15 +5,26 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import chunk, png, saved
+from image_files import check_read, chunk, png, saved
 from PIL import Image
+from test_pixels import profile
 
-from fa_hific_jax.data.images import image_size, read_image
+from fa_hific_jax.data.images import read_image
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (6, 8, 3), np.uint8)
 GRAYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+FLAT = np.full((4, 4, 3), (200, 100, 50), np.uint8)
+LINEAR = chunk(b"gAMA", struct.pack(">I", 100000))
+
+
+def color_space(*code_points: int) -> bytes:
+    return chunk(b"cICP", bytes(code_points))
+
+
+def icc(data: bytes) -> bytes:
+    return chunk(b"iCCP", b"p\0\0" + zlib.compress(data))
 
 
 def srgb(light):
@@ -26,12 +37,9 @@ def test_a_clear_level_of_gray_is_clear_at_every_depth(bits):
     levels = RNG.integers(0, 2**bits, (9, 11)).astype(np.uint16)
     key = int(levels[2, 3])
     levels[0, 0] = (key + (256 if bits == 16 else 1)) % 2**bits
-    picture = read_image(png(levels, chunk(b"tRNS", struct.pack(">H", key)), bits=bits))
-    np.testing.assert_array_equal(picture.alpha, np.where(levels == key, 0, 255))
-    np.testing.assert_array_equal(
-        picture.rgb[..., 1], np.rint(levels * (255 / (2**bits - 1))).astype(np.uint8)
-    )
-    assert picture.notes == ()
+    data = png(levels, chunk(b"tRNS", struct.pack(">H", key)), bits=bits)
+    expected = np.rint(levels * (255 / (2**bits - 1)))
+    check_read(data, expected, alpha=np.where(levels == key, 0, 255))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -39,81 +47,63 @@ def test_a_clear_color_is_clear_by_all_its_bits(bits):
     key = np.array([0x1234, 0x5678, 0x9ABC]) >> (16 - bits)
     colors = np.broadcast_to(key, (4, 5, 3)).astype(np.uint16).copy()
     colors[1, :, 2] += 1
-    picture = read_image(png(colors, chunk(b"tRNS", struct.pack(">3H", *key)), bits=bits))
-    expected = np.full((4, 5), 0)
-    expected[1] = 255
-    np.testing.assert_array_equal(picture.alpha, expected)
-    np.testing.assert_array_equal(picture.rgb, colors >> (bits - 8))
+    data = png(colors, chunk(b"tRNS", struct.pack(">3H", *key)), bits=bits)
+    alpha = [[0] * 5, [255] * 5, [0] * 5, [0] * 5]
+    check_read(data, colors >> (bits - 8), alpha=alpha)
 
 
 @pytest.mark.parametrize("exponent", [1.0, 1.8, 2.6])
 def test_gamma_becomes_that_of_srgb(exponent):
     gamma = chunk(b"gAMA", struct.pack(">I", round(100000 / exponent)))
-    expected = np.rint(srgb((GRAYS / 255) ** exponent))
-    for levels in (GRAYS, np.repeat(GRAYS[..., None], 3, axis=-1)):
-        found = read_image(png(levels, gamma))
-        assert np.max(np.abs(found.rgb - expected[..., None])) <= 1 and found.notes == ()
+    colors = np.repeat(GRAYS[..., None], 3, axis=-1)
+    for levels in (GRAYS, colors):
+        check_read(png(levels, gamma), np.rint(srgb((colors / 255) ** exponent)), atol=1)
     deep = RNG.integers(0, 65536, (20, 20, 3))
-    found = read_image(png(deep, gamma, bits=16)).rgb
-    assert np.max(np.abs(found - srgb((deep / 65535) ** exponent))) <= 0.51
+    check_read(png(deep, gamma, bits=16), srgb((deep / 65535) ** exponent), atol=0.51)
 
 
 def test_srgb_and_what_is_nearly_that_touch_nothing():
     near = chunk(b"gAMA", struct.pack(">I", 45455))
-    linear = chunk(b"gAMA", struct.pack(">I", 100000))
     exact = chunk(b"sRGB", b"\0")
-    points = chunk(
-        b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
-    )
-    coded = chunk(b"cICP", bytes([1, 13, 0, 1]))
-    for chunks in ((near,), (near, points), (linear, exact), (coded, linear), (points,)):
-        picture = read_image(png(COLORS, *chunks))
-        np.testing.assert_array_equal(picture.rgb, COLORS)
-        assert picture.notes == ()
+    points = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    points = chunk(b"cHRM", struct.pack(">8I", *points))
+    coded = color_space(1, 13, 0, 1)
+    for chunks in ((near,), (near, points), (LINEAR, exact), (coded, LINEAR), (points,)):
+        check_read(png(COLORS, *chunks), COLORS)
 
 
 def test_the_first_in_the_order_of_precedence_counts():
-    from test_pixels import profile as made
-
-    icc = chunk(b"iCCP", b"p\0\0" + zlib.compress(made(swap=True)))
-    linear = chunk(b"gAMA", struct.pack(">I", 100000))
-    coded = chunk(b"cICP", bytes([1, 8, 0, 1]))
-    flat = np.full((4, 4, 3), (200, 100, 50), np.uint8)
-    light = np.rint(srgb(flat / 255))
-    swapped = flat[..., [1, 0, 2]]
-    for chunks, expected in (((linear, icc), swapped), ((linear, icc, coded), light)):
-        found = read_image(png(flat, *chunks)).rgb.astype(int)
-        np.testing.assert_allclose(found, expected, atol=2)
+    swapping = icc(profile(swap=True))
+    check_read(png(FLAT, LINEAR, swapping), FLAT[..., [1, 0, 2]], atol=2)
+    light = np.rint(srgb(FLAT / 255))
+    check_read(png(FLAT, LINEAR, swapping, color_space(1, 8, 0, 1)), light, atol=2)
 
 
 def test_wider_primaries_are_converted():
     """P3's red, green and blue at half light, by the matrix of CSS Color 4."""
     levels = np.array([[[188, 0, 0], [0, 188, 0], [100, 100, 100], [180, 120, 90]]], np.uint8)
-    found = read_image(png(levels, chunk(b"cICP", bytes([12, 13, 0, 1])))).rgb
     matrix = [[1.22494, -0.22494, 0], [-0.04206, 1.04206, 0], [-0.01964, -0.07864, 1.09827]]
     v = levels / 255
     light = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
-    assert np.max(np.abs(found - srgb(light @ np.transpose(matrix)))) <= 1
+    expected = srgb(light @ np.transpose(matrix))
+    check_read(png(levels, color_space(12, 13, 0, 1)), expected, atol=1)
 
 
-def test_hdr_is_cut_at_diffuse_white_and_noted():
-    pq = read_image(png(GRAYS, chunk(b"cICP", bytes([9, 16, 0, 1]))))
-    hlg = read_image(png(GRAYS, chunk(b"cICP", bytes([9, 18, 0, 1]))))
-    for picture, white in ((pq, 0.58), (hlg, 0.75)):  # levels of 203 cd/m2 by BT.2408
-        levels = picture.rgb[..., 0].ravel().astype(int)
-        assert levels[0] == 0 and np.all(np.diff(levels) >= 0)
-        assert abs(int(np.argmax(levels == 255)) - 255 * white) <= 2
-        assert picture.notes == ("its HDR light above 203 cd/m2 was clipped to white",)
+@pytest.mark.parametrize("curve, white", [(16, 0.58), (18, 0.75)], ids=["PQ", "HLG"])
+def test_hdr_is_cut_at_diffuse_white_and_noted(curve, white):
+    """The levels of 203 cd/m2 are those of BT.2408."""
+    picture = read_image(png(GRAYS, color_space(9, curve, 0, 1)))
+    levels = picture.rgb[..., 0].ravel().astype(int)
+    assert levels[0] == 0 and np.all(np.diff(levels) >= 0)
+    assert abs(int(np.argmax(levels == 255)) - 255 * white) <= 2
+    assert picture.notes == ("its HDR light above 203 cd/m2 was clipped to white",)
 
 
 def test_unknown_code_points_are_noted():
     for values in ([9, 99, 0, 1], [1, 13, 1, 1], [1, 13, 0, 0]):
-        picture = read_image(png(COLORS, chunk(b"cICP", bytes(values))))
-        np.testing.assert_array_equal(picture.rgb, COLORS)
         told = "/".join(map(str, values))
-        assert picture.notes == (
-            f"its color space with code points {told} is unknown and was ignored",
-        )
+        note = f"its color space with code points {told} is unknown and was ignored"
+        check_read(png(COLORS, color_space(*values)), COLORS, note)
 
 
 SHORT = ["gAMA", "cHRM", "sRGB", "pHYs", "iCCP", "tRNS", "acTL", "cICP", "zTXt"]
@@ -125,16 +115,14 @@ def test_damage_in_a_chunk_that_pixels_do_not_need_is_noted(name, damage):
     part = chunk(name.encode(), b"")
     if damage == "checksum":
         part = chunk(name.encode(), b"12345678")[:-1] + b"\0"
-    picture = read_image(png(COLORS, part))
-    np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.alpha is None
-    assert picture.notes == (f"its {name} chunk is damaged and was ignored",)
+    check_read(png(COLORS, part), COLORS, f"its {name} chunk is damaged and was ignored")
+    assert read_image(png(COLORS, part)).alpha is None
 
 
 def test_several_damaged_chunks_are_one_note():
     parts = [chunk(b"gAMA", b""), chunk(b"pHYs", b"1"), chunk(b"gAMA", b"2")]
     note = "its gAMA and pHYs chunks are damaged and were ignored"
-    assert read_image(png(COLORS, *parts)).notes == (note,)
+    check_read(png(COLORS, *parts), COLORS, note)
 
 
 @pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt"])
@@ -144,69 +132,55 @@ def test_more_text_than_pillow_takes_is_left_out_with_a_note(kind):
         "zTXt": b"workflow\0\0" + zlib.compress(b"x" * 80_000_000, 1),
         "iTXt": b"workflow\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000),
     }[kind]
-    picture = read_image(png(COLORS, chunk(kind.encode(), text)))
-    np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.notes == ("its text of more than 1 MiB was left out",)
+    note = "its text of more than 1 MiB was left out"
+    check_read(png(COLORS, chunk(kind.encode(), text)), COLORS, note)
 
 
 def test_a_profile_of_more_than_a_megabyte_is_applied():
-    from test_pixels import profile
-
-    large = chunk(b"iCCP", b"p\0\0" + zlib.compress(profile(swap=True) + bytes(2_000_000)))
-    flat = np.full((4, 4, 3), (200, 100, 50), np.uint8)
-    picture = read_image(png(flat, large))
-    np.testing.assert_allclose(picture.rgb.astype(int), flat[..., [1, 0, 2]], atol=2)
-    assert picture.notes == ()
+    large = icc(profile(swap=True) + bytes(2_000_000))
+    check_read(png(FLAT, large), FLAT[..., [1, 0, 2]], atol=2)
 
 
 def test_orientation_behind_the_pixels_is_applied_and_foreseen():
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = png(COLORS, after=chunk(b"eXIf", exif.tobytes()[6:]))
-    np.testing.assert_array_equal(read_image(data).rgb, np.rot90(COLORS, -1))
-    assert image_size(data) == (8, 6)
+    check_read(png(COLORS, after=chunk(b"eXIf", exif.tobytes()[6:])), np.rot90(COLORS, -1))
 
 
 def test_a_missing_end_is_noted_and_missing_pixels_are_refused():
     data = png(COLORS)
-    picture = read_image(data[:-12])
-    np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.notes == ("its end is missing, but all its pixels are there",)
+    check_read(data[:-12], COLORS, "its end is missing, but all its pixels are there")
     for cut in (20, 40):
         with pytest.raises(UserError, match="truncated within its pixels"):
             read_image(data[:-cut])
 
 
+def flipped(data: bytes, position: int) -> bytes:
+    """The data with the lowest bit of a byte changed."""
+    data = bytearray(data)
+    data[position] ^= 1
+    return bytes(data)
+
+
 def test_damaged_pixels_palettes_and_headers_are_refused():
-    noise = RNG.integers(0, 256, (40, 40, 3), np.uint8)
-    data = bytearray(png(noise))
-    data[data.index(b"IDAT") + 500] ^= 1
-    with pytest.raises(UserError, match="cannot be read as an image"):
-        read_image(bytes(data))
+    noise = png(RNG.integers(0, 256, (40, 40, 3), np.uint8))
     image = Image.frombytes("P", (2, 1), b"\0\1")
     image.putpalette([1, 2, 3, 4, 5, 6])
-    data = bytearray(saved(image))
-    data[data.index(b"PLTE") + 5] ^= 1
-    with pytest.raises(UserError, match="its palette is damaged"):
-        read_image(bytes(data))
-    data = saved(image)
-    start = data.index(b"PLTE") - 4
-    with pytest.raises(UserError, match="its palette is missing"):
-        read_image(data[:start] + data[start + 18 :])
-    data = bytearray(png(COLORS))
-    data[19] ^= 1
-    with pytest.raises(UserError, match="its header is damaged"):
-        read_image(bytes(data))
+    indexed = saved(image)
+    palette = indexed.index(b"PLTE")
+    for data, sentence in (
+        (flipped(noise, noise.index(b"IDAT") + 500), "cannot be read as an image"),
+        (flipped(indexed, palette + 5), "its palette is damaged"),
+        (indexed[: palette - 4] + indexed[palette + 14 :], "its palette is missing"),
+        (flipped(png(COLORS), 19), "its header is damaged"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            read_image(data)
 
 
 def test_a_wrong_checksum_around_whole_pixels_is_noted():
-    data = bytearray(png(COLORS))
-    data[-13] ^= 1
-    picture = read_image(bytes(data))
-    np.testing.assert_array_equal(picture.rgb, COLORS)
-    assert picture.notes == (
-        "the checksum of a pixel chunk is wrong, but that of the pixels is right",
-    )
+    note = "the checksum of a pixel chunk is wrong, but that of the pixels is right"
+    check_read(flipped(png(COLORS), -13), COLORS, note)
 
 
 def test_a_chunk_without_which_pixels_mean_something_else_is_refused():
@@ -216,6 +190,5 @@ def test_a_chunk_without_which_pixels_mean_something_else_is_refused():
 
 def test_impossible_chromaticities_and_a_gamma_of_nothing_are_noted():
     for name, data in ((b"cHRM", bytes(32)), (b"gAMA", bytes(4))):
-        picture = read_image(png(COLORS, chunk(name, data)))
-        np.testing.assert_array_equal(picture.rgb, COLORS)
-        assert picture.notes == (f"its {name.decode()} chunk is damaged and was ignored",)
+        note = f"its {name.decode()} chunk is damaged and was ignored"
+        check_read(png(COLORS, chunk(name, data)), COLORS, note)

@@ -1,17 +1,16 @@
 """Integer tables: sums, ranges, tails, the reference's numbers, and the code length they imply."""
 
-import hashlib
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_weights import draw
 from scipy.special import ndtr
 
 from fa_hific_jax.entropy import tables
 from fa_hific_jax.errors import UserError
 
-SCALE_TABLE = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).astype(np.float32)
+SCALE_TABLE = tables.SCALE_TABLE
 
 
 def assert_valid(t: tables.Tables):
@@ -38,11 +37,8 @@ def test_counts_are_taken_one_by_one_from_the_smallest_bin_that_can_give():
     pmf = np.array([3, 2, 0, 0, 0, 3, 248]) / 256
     # Three empty bins: 2 gives one, then the first 3 gives two.
     assert np.diff(tables.quantize_pmf(pmf, precision=8)).tolist() == [1, 1, 1, 1, 1, 3, 248]
-
-
-def test_as_many_bins_as_counts_leaves_one_each():
-    counts = np.diff(tables.quantize_pmf(np.eye(1, 256)[0], precision=8))
-    np.testing.assert_array_equal(counts, 1)
+    as_many_bins_as_counts = np.eye(1, 256)[0]
+    assert np.all(np.diff(tables.quantize_pmf(as_many_bins_as_counts, precision=8)) == 1)
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -54,6 +50,7 @@ def test_quantized_pmf_equals_the_reference(golden, case):
 
 def test_gaussian_tables_match_the_reference(golden):
     data = golden("likelihoods")
+    np.testing.assert_allclose(SCALE_TABLE, data["scale_table"], rtol=1e-6)
     t = tables.gaussian_tables(data["scale_table"], tail_mass=2.0**-8)
     np.testing.assert_array_equal(t.offset, data["prior_cdf_offset"])
     np.testing.assert_array_equal(t.length, data["prior_cdf_length"])
@@ -63,19 +60,13 @@ def test_gaussian_tables_match_the_reference(golden):
     assert np.count_nonzero(error) <= 20  # of 13014
 
 
-def reference_parameters(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal draws by the seed rule of the reference numbers."""
-    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
-
-
 def reference_density(values: np.ndarray) -> np.ndarray:
     """The 16-channel factorized density of the reference numbers, written out in NumPy."""
     filters = (1, 3, 3, 3, 1)
     v = values[:, None, :]
     for k in range(4):
         h, a, b = (
-            reference_parameters(f"density16.{name}_{k}", (16, filters[k + 1], columns))
+            draw(f"density16.{name}_{k}", (16, filters[k + 1], columns))
             for name, columns in (("H", filters[k]), ("a", 1), ("b", 1))
         )
         h = np.log(np.expm1(1 / 10**0.25 / filters[k + 1])) + 0.1 * h.astype(np.float64)
@@ -87,23 +78,21 @@ def reference_density(values: np.ndarray) -> np.ndarray:
 def test_factorized_tables_match_the_reference(golden):
     data = golden("likelihoods")
     t = tables.factorized_tables(reference_density, 16, tail_mass=2.0**-8)
+    cdf, offset, length = (data[f"density16_cdf{name}"] for name in ("", "_offset", "_length"))
     # The reference searches its ranges by gradient descent: one symbol more or less on each side.
-    assert np.abs(t.offset - data["density16_cdf_offset"]).max() <= 1
-    assert np.abs(t.length - data["density16_cdf_length"]).max() <= 2
-    same = (t.offset == data["density16_cdf_offset"]) & (t.length == data["density16_cdf_length"])
+    assert np.abs(t.offset - offset).max() <= 1
+    assert np.abs(t.length - length).max() <= 2
+    same = (t.offset == offset) & (t.length == length)
     assert same.sum() >= 8
-    width = min(t.cdf.shape[1], data["density16_cdf"].shape[1])
-    assert np.abs(t.cdf[same, :width] - data["density16_cdf"][same, :width]).max() <= 1
+    width = min(t.cdf.shape[1], cdf.shape[1])
+    assert np.abs(t.cdf[same, :width] - cdf[same, :width]).max() <= 1
 
 
-def test_scale_indexes_equal_the_reference(golden):
+def test_scale_indexes_equal_the_reference_and_an_entry_of_the_table_belongs_to_itself(golden):
+    np.testing.assert_array_equal(tables.scale_indexes(SCALE_TABLE, SCALE_TABLE), np.arange(64))
     data = golden("likelihoods")
     indexes = tables.scale_indexes(data["index_scales"], data["scale_table"])
     np.testing.assert_array_equal(indexes, data["index_out"])
-
-
-def test_a_scale_on_a_table_entry_belongs_to_it():
-    np.testing.assert_array_equal(tables.scale_indexes(SCALE_TABLE, SCALE_TABLE), np.arange(64))
 
 
 @pytest.mark.parametrize("tail_mass", [2.0**-4, tables.TAIL_MASS, 2.0**-20])
@@ -153,11 +142,9 @@ def test_rows_at_the_middle_cost_less_than_rows_at_the_top_of_their_scales():
     assert middle[0] == SCALE_TABLE[0]
     scales = np.exp(np.linspace(np.log(0.6), np.log(20), 12))
     rows = tables.scale_indexes(scales, SCALE_TABLE)
-    at_middle = np.mean(
-        [expected_excess(s, float(middle[r])) for s, r in zip(scales, rows, strict=True)]
-    )
-    at_top = np.mean(
-        [expected_excess(s, float(SCALE_TABLE[r])) for s, r in zip(scales, rows, strict=True)]
+    at_middle, at_top = (
+        np.mean([expected_excess(s, float(at[r])) for s, r in zip(scales, rows, strict=True)])
+        for at in (middle, SCALE_TABLE)
     )
     assert at_middle < 0.001 < at_top
 
@@ -178,21 +165,18 @@ def test_factorized_rows_follow_the_density_and_leave_the_tail_mass_outside():
         assert np.abs(counts - 2**16 * pmf).max() <= 1 + len(pmf) * (spread[r] < 1)
 
 
-def test_a_prior_without_bounds_gives_rows_of_bounded_width():
-    t = tables.factorized_tables(lambda v: 1e-9 * (v - 10.0), 2)
-    assert_valid(t)
-    assert np.all(t.length == tables.MAX_SYMBOLS + 2)
+def test_priors_without_bounds_and_far_steps_give_rows_of_bounded_width():
+    endless = tables.factorized_tables(lambda v: 1e-9 * (v - 10.0), 2)
+    assert np.all(endless.length == tables.MAX_SYMBOLS + 2)
+    step = tables.factorized_tables(logistic([123456.0], [1e-6]), 1)
+    assert step.length[0] <= 6
+    assert step.offset[0] <= 123456 < step.offset[0] + step.length[0] - 2
+    for t in (endless, step):
+        assert_valid(t)
 
 
-def test_a_step_far_from_zero_gives_a_row_of_few_symbols():
-    t = tables.factorized_tables(logistic([123456.0], [1e-6]), 1)
-    assert_valid(t)
-    assert t.length[0] <= 6
-    assert t.offset[0] <= 123456 < t.offset[0] + t.length[0] - 2
-
-
-def test_a_prior_that_is_not_finite_is_the_users_to_mend():
-    with pytest.raises(UserError, match="logits that are not finite: take a checkpoint from"):
+def test_a_prior_that_is_not_finite_is_refused():
+    with pytest.raises(UserError, match="logits that are not finite"):
         tables.factorized_tables(lambda v: np.full_like(v, np.nan), 2)
 
 

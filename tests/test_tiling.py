@@ -20,15 +20,26 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder, padded_shape
 from fa_hific_jax.models.autoencoder import DecoderState
 
+LARGE, SMALL, STRIP = (200, 260), (63, 65), (10, 900)
+
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles small enough that an image of some 200 pixels has several of each kind."""
-    monkeypatch.setattr(tiling, "_ENCODER_SIDE", 192)
-    monkeypatch.setattr(tiling, "_HYPER_SIDE", 20)
-    monkeypatch.setattr(tiling, "_LATENT_SIDE", 12)
-    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 10)
-    monkeypatch.setattr(tiling, "_BLEND_MARGIN", 2)
+    """Tiles small enough that an image has several."""
+    for name, side in {"ENCODER": 192, "HYPER": 24, "LATENT": 12, "PIXEL": 10}.items():
+        monkeypatch.setattr(tiling, f"_{name}_SIDE", side)
+    monkeypatch.setattr(tiling, "_BLEND_MARGIN", 1)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Size -> (file, decoded image), without tiles and canvases."""
+    model = coding_model()
+    files = {size: model.compress(image_of(*size), mode="whole") for size in (LARGE, SMALL, STRIP)}
+    return {
+        size: (file, model.decompress(file, mode="whole").astype(int))
+        for size, file in files.items()
+    }
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 3), st.sampled_from([1, 4, 16]))
@@ -78,14 +89,13 @@ def reach(net, function, x, factor):
         {"encoder_widths": (4, 4, 4), "generator_widths": (4, 4, 4)},
     ],
 )
-def test_networks_see_as_far_as_computed_and_no_further(overrides, request):
+def test_networks_see_as_far_as_computed_and_no_further(overrides, x64):
     config = coding_config(residual_blocks=2, **overrides)
-    params = coding_params(residual_blocks=2, **overrides)
-    request.getfixturevalue("x64")
-    # Everything must pass, so no ReLU may be shut.
-    params = jax.tree.map(lambda leaf: np.abs(np.asarray(leaf, np.float64)) + 0.01, params)
-    field = tiling.receptive_field(config)
     rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: autoencoder.init_parameters(config, jax.random.key(0)))
+    # Everything must pass, so no ReLU may be shut.
+    params = jax.tree.map(lambda leaf: 0.01 + 0.2 * np.abs(rng.normal(size=leaf.shape)), shapes)
+    field = tiling.receptive_field(config)
     y = rng.random((1, 48, 48, config.latent_channels))
     features = rng.random((1, 24, 24, config.generator_widths[0]))
     net, x = autoencoder.bind(config, params, "float64"), 1 + rng.random((1, 320, 320, 3))
@@ -102,59 +112,33 @@ def test_networks_see_as_far_as_computed_and_no_further(overrides, request):
     assert field.pixel_stage - 1 < pixel_stage <= field.pixel_stage
 
 
-def test_symbols_are_the_same_whole_in_tiles_on_canvases_and_in_batches(small_tiles):
-    model = coding_model()
-    images = [image_of(200, 260), image_of(63, 65), image_of(10, 400)]
-    whole = [model.compress(image, mode="whole") for image in images]
-    assert [model.compress(image, mode="exact") for image in images] == whole
-    assert [model.compress(image, mode="blend") for image in images] == whole
-    assert [model.compress(image, plan=((256, 448),)) for image in images] == whole
-    assert model.compress_batch(images) == whole
+@pytest.mark.parametrize("size", [LARGE, STRIP])
+def test_exact_tiles_give_the_symbols_of_the_whole_and_its_pixels_to_one_step(
+    whole, small_tiles, size
+):
+    file, pixels = whole[size]
+    assert coding_model().compress(image_of(*size), mode="exact") == file
+    exact = coding_model().decompress(file, mode="exact")
+    assert np.max(np.abs(exact - pixels)) <= 1
 
 
-def test_pixels_of_exact_tiles_canvases_and_batches_are_the_same_to_one_step(small_tiles):
-    model = coding_model()
-    files = [model.compress(image_of(*size)) for size in [(200, 260), (63, 65), (10, 400)]]
-    whole = [model.decompress(file, mode="whole").astype(int) for file in files]
-    others = [
-        [model.decompress(file, mode="exact") for file in files],
-        [model.decompress(file, plan=((256, 448),)) for file in files],
-        model.decompress_batch(files),
-    ]
-    for images in others:
-        for image, expected in zip(images, whole, strict=True):
-            assert np.max(np.abs(image - expected)) <= 1
-
-
-def test_blended_tiles_are_near_the_whole_image(small_tiles):
-    model = coding_model(residual_blocks=6)
-    assert tiling.receptive_field(model.config).latent_stage > 3 * tiling._BLEND_MARGIN
-    file = model.compress(image_of(200, 260))
-    whole = model.decompress(file, mode="whole").astype(int)
-    blended = model.decompress(file, mode="blend").astype(int)
-    difference = np.abs(blended - whole)
+@pytest.mark.parametrize("size", [LARGE, STRIP])
+def test_blended_tiles_are_near_the_whole_image(whole, small_tiles, size):
+    model, (file, pixels) = coding_model(), whole[size]
+    assert tiling.receptive_field(model.config).latent_stage > tiling._BLEND_MARGIN
+    difference = np.abs(model.decompress(file, mode="blend") - pixels)
     # Random weights let a latent reach farther than trained ones do (docs/large-images.md).
     assert 0 < difference.max() <= 80
     assert difference.mean() < 2
 
 
-def test_no_tile_is_larger_than_it_should_be(small_tiles, monkeypatch):
-    shapes = {}
-
-    def spy(network, function, x, sizes):
-        shapes.setdefault(function, set()).add(jax.tree.leaves(x)[0].shape[:3])
-        return programs.run(network, function, x, sizes)
-
-    monkeypatch.setattr(tiling, "run", spy)
-    monkeypatch.setattr(tiling, "WHOLE_PIXELS", 10_000)
+def test_canvases_and_batches_give_the_symbols_of_single_images_and_pixels_to_one_step(whole):
     model = coding_model()
-    model.decompress(model.compress(image_of(200, 260)))
-    assert shapes == {
-        programs.encode: {(1, 192, 192)},
-        programs.hyper_analyze: {(1, 20, 20)},
-        programs.latent_stage: {(1, 12, 12)},
-        programs.pixel_stage: {(1, 10, 10)},
-    }
+    files = [file for file, _ in whole.values()]
+    assert len(model.plan(list(whole))) == 2
+    assert model.compress_batch([image_of(*size) for size in whole]) == files
+    for image, (_, pixels) in zip(model.decompress_batch(files), whole.values(), strict=True):
+        assert np.max(np.abs(image - pixels)) <= 1
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 4, 16]))
@@ -168,37 +152,16 @@ def test_tiles_are_square_or_strips_of_no_more_places(height, width, align):
         assert length // 2 < extent or length // 2 % align  # no side more than half empty
 
 
-@pytest.mark.parametrize("size", [(10, 900), (900, 10), (70, 500)])
-def test_strips_give_the_symbols_and_pixels_of_the_whole_image(size, monkeypatch):
-    monkeypatch.setattr(tiling, "_ENCODER_SIDE", 256)
-    monkeypatch.setattr(tiling, "_HYPER_SIDE", 32)
-    monkeypatch.setattr(tiling, "_LATENT_SIDE", 16)
-    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
-    model = coding_model()
-    file = model.compress(image_of(*size), mode="whole")
-    assert model.compress(image_of(*size), mode="exact") == file
-    whole, exact, blend = (
-        model.decompress(file, mode=mode).astype(int) for mode in ("whole", "exact", "blend")
-    )
-    assert np.max(np.abs(whole - exact)) <= 1
-    assert np.mean(np.abs(whole - blend)) < 2
-
-
 def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
-    places = {}
-
-    ratio = {
-        programs.encode: (1, 16),
-        programs.hyper_analyze: (1, 4),
-        programs.latent_stage: (1, 1),
-        programs.pixel_stage: (16, 1),
-    }
+    places = dict.fromkeys(
+        (programs.encode, programs.hyper_analyze, programs.latent_stage, programs.pixel_stage), 0
+    )
+    scales = dict(zip(places, (1 / 16, 1 / 4, 1, 16), strict=True))
 
     def spy(network, function, x, sizes):
-        places[function] = places.get(function, 0) + x.shape[1] * x.shape[2]
-        up, down = ratio[function]
-        kind = np.uint8 if function is programs.pixel_stage else np.float32
-        return np.zeros((1, x.shape[1] * up // down, x.shape[2] * up // down, 3), kind)
+        places[function] += x.shape[1] * x.shape[2]
+        height, width = (int(side * scales[function]) for side in x.shape[1:3])
+        return np.zeros((1, height, width, 3), np.float32)
 
     monkeypatch.setattr(tiling, "run", spy)
     network = programs.Network(coding_config(), None)
@@ -206,7 +169,7 @@ def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
     tiling._generate_tiles(network, y, False)
     pixels = 64 * 65536
     assert places.pop(programs.encode) < 1.3 * pixels
-    assert len(places) == 3 and max(places.values()) < 1.3 * pixels / LATENT**2
+    assert 0 < min(places.values()) and max(places.values()) < 1.3 * pixels / LATENT**2
 
 
 def test_many_sizes_take_four_programs(monkeypatch):
@@ -221,7 +184,7 @@ def test_many_sizes_take_four_programs(monkeypatch):
     config = dataclasses.replace(coding_config(), fcm_dropout=0.125)
     model = from_params(config, coding_params())
     rng = np.random.default_rng(0)
-    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 193, (12, 2))]
+    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 193, (8, 2))]
     plan = model.plan(sizes)
     assert len(plan) == 2
     for height, width in sizes:
@@ -252,38 +215,36 @@ def test_few_shapes_serve_themselves_and_odd_ones_keep_their_programs():
         assert canvas[0] * canvas[1] <= 2 * programs.WHOLE_PIXELS
 
 
-@pytest.mark.parametrize("mode", ["", "tiles"])
-def test_unknown_mode_is_named(mode):
-    with pytest.raises(UserError, match=f"^there is no mode '{mode}': choose one of auto, whole"):
-        coding_model().compress(image_of(8, 8), mode=mode)
+def test_unknown_mode_is_named():
+    with pytest.raises(UserError, match="no mode 'tiles': choose one of auto, whole, exact, blend"):
+        coding_model().compress(image_of(8, 8), mode="tiles")
 
 
 def test_models_that_see_the_whole_image_name_the_sizes_they_take():
     legacy = dataclasses.replace(coding_config(), fcm="legacy")
     tiling.check_size(legacy, 256, 200)
-    sentence = (
-        "^an image of 300 x 256 pixels does not suit a model with model.fcm='legacy', which takes "
-        "256 x 256: cut the image, or take another model$"
-    )
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(
+        UserError, match="300 x 256 pixels does not suit .*'legacy', which takes 256"
+    ):
         tiling.check_size(legacy, 256, 300)
     conv = dataclasses.replace(coding_config(), fcm="conv")
     tiling.check_size(conv, 1000, 2000)
-    with pytest.raises(UserError, match="^an image of 2000 x 2000 pixels is too large for a model"):
+    with pytest.raises(
+        UserError, match="2000 x 2000 pixels is too large for a model with .*'conv'"
+    ):
         tiling.check_size(conv, 2000, 2000)
 
 
 def test_models_that_see_the_whole_image_decode_it_whole_whatever_is_asked(small_tiles):
-    model = coding_model(fcm="conv")
-    file = model.compress(image_of(200, 260))
-    whole = model.decompress(file, mode="whole")
-    for options in ({"mode": "exact"}, {"mode": "blend"}, {"plan": ((256, 384),)}):
-        np.testing.assert_array_equal(model.decompress(file, **options), whole)
+    network = programs.Network(coding_config(fcm="conv"), coding_params(fcm="conv"))
+    latents = [np.random.default_rng(0).normal(size=(16, 20, 4)).astype(np.float32)]
+    (whole,) = tiling.generate(network, latents, mode="whole")
+    for options in ({"mode": "exact"}, {"mode": "blend"}, {"canvases": ((256, 384),)}):
+        np.testing.assert_array_equal(tiling.generate(network, latents, **options)[0], whole)
 
 
 @pytest.mark.slow
 def test_a_hundred_megapixels_take_less_than_six_gigabytes(tmp_path):
-    """With the widths of configs/lite.py; measured: 2.6 GB to compress, 1.9 GB to decompress."""
     path = Path(__file__).parent / "code_large.py"
     for direction in ("compress", "decompress"):
         command = [sys.executable, str(path), direction, str(tmp_path / "large.fahj")]

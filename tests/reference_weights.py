@@ -22,9 +22,25 @@ DENSITY_FILTERS = (1, 3, 3, 3, 1)
 Tree = dict[str, Any]
 
 
-def nhwc(array: np.ndarray) -> jax.Array:
+def nhwc(array: np.ndarray, dtype=None) -> jax.Array:
     """A reference's (batch, channels, height, width) array in our layout."""
-    return jnp.asarray(array.transpose(0, 2, 3, 1))
+    return jnp.asarray(array.transpose(0, 2, 3, 1), dtype)
+
+
+def nchw(array) -> np.ndarray:
+    """An array of ours in the reference's layout."""
+    return np.moveaxis(np.asarray(array), -1, 1)
+
+
+def statistics(array) -> list[float]:
+    """What the references keep of an array: mean, deviation, extrema, sums of |x| and x^2."""
+    x = np.asarray(array, np.float64)
+    return [x.mean(), x.std(), x.min(), x.max(), np.abs(x).sum(), np.square(x).sum()]
+
+
+def relative_error(found, expected) -> float:
+    """The largest difference, as a share of the largest expected value."""
+    return np.max(np.abs(np.asarray(found, np.float64) - expected)) / np.max(np.abs(expected))
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -32,12 +48,6 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
     generator = np.random.Generator(np.random.PCG64(seed))
     return generator.standard_normal(shape, dtype=np.float32)
-
-
-def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers in [0, 1) of an input that is not stored."""
-    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(seed)).random(shape, dtype=np.float32)
 
 
 def convolution(

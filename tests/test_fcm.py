@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,59 +111,46 @@ def features(*shape, seed=1):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def numpy_normal(x, axes, p, shape):
-    normal = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
-    return normal.reshape(shape) * p["scale"] + p["bias"]
+def layer(module, parameters, x):
+    return module.apply({"params": parameters}, x)
 
 
-def numpy_group_norm(x, p, groups):
-    grouped = x.reshape(*x.shape[:3], groups, -1)
-    return numpy_normal(grouped, (1, 2, 4), p, x.shape)
+def flax_conv_fcm(b, p, groups):
+    x = b
+    for i, (count, channels) in enumerate(zip(groups, (9, b.shape[-1]), strict=True)):
+        x = nn.silu(layer(nn.GroupNorm(count, epsilon=1e-5), p[f"norm{i}"], x))
+        x = layer(nn.Conv(channels, (3, 3)), p[f"conv{i}"]["Conv_0"], x)
+    return x
 
 
-def numpy_conv(x, p):
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-    kernel = p["Conv_0"]["kernel"]
-    return np.einsum("bhwcij,ijcd->bhwd", windows, kernel) + p["Conv_0"]["bias"]
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
-
-
-def numpy_conv_fcm(b, p, groups):
-    x = numpy_conv(silu(numpy_group_norm(b, p["norm0"], groups[0])), p["conv0"])
-    return numpy_conv(silu(numpy_group_norm(x, p["norm1"], groups[1])), p["conv1"])
-
-
-def numpy_attention_fcm(b, p, groups, heads):
-    def dense(x, name):
-        return x @ p[name]["kernel"] + p[name]["bias"]
-
-    tokens = numpy_group_norm(b, p["norm_in"], groups).reshape(len(b), -1, b.shape[-1])
-    projected = (dense(tokens, name) for name in ("query", "key", "value"))
-    q, k, v = (np.stack(np.split(each, heads, axis=-1)) for each in projected)
-    scores = np.exp(q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1]))
-    answers = scores / scores.sum(-1, keepdims=True) @ v
-    x = tokens + dense(np.concatenate(list(answers), axis=-1), "out")
-    x = numpy_normal(x, -1, p["norm0"], x.shape)
-    x = x + dense(np.maximum(dense(x, "dense0"), 0), "dense1")
-    return numpy_normal(x, -1, p["norm1"], x.shape).reshape(b.shape)
+def flax_attention_fcm(b, p, groups, heads):
+    channels, normalize = b.shape[-1], nn.LayerNorm(epsilon=1e-5)
+    tokens = layer(nn.GroupNorm(groups, epsilon=1e-5), p["norm_in"], b)
+    tokens = tokens.reshape(len(b), -1, channels)
+    shapes = {"kernel": (channels, heads, -1), "bias": (heads, -1)}
+    weights = {
+        name: {part: p[name][part].reshape(shape) for part, shape in shapes.items()}
+        for name in ("query", "key", "value")
+    }
+    out = p["out"] | {"kernel": p["out"]["kernel"].reshape(heads, -1, channels)}
+    answers = layer(nn.MultiHeadDotProductAttention(heads), weights | {"out": out}, tokens)
+    x = layer(normalize, p["norm0"], tokens + answers)
+    hidden = nn.relu(layer(nn.Dense(9), p["dense0"], x))
+    x = x + layer(nn.Dense(channels), p["dense1"], hidden)
+    return layer(normalize, p["norm1"], x).reshape(b.shape)
 
 
 @pytest.mark.parametrize(("kind", "level"), MODULES[1:])
-def test_kinds_of_favae_follow_their_formulas(x64, kind, level):
+def test_kinds_of_favae_are_their_layers_in_flax(x64, kind, level):
     b = jnp.asarray(features(2, 5, 7, 40), jnp.float64)
     module = frequency_complement(kind, level, 9, dtype=jnp.dtype("float64"))
     p = random_parameters(module, b)
     c, after = jax.jit(module.apply)({"params": p}, b)
-    p, b = jax.tree.map(np.asarray, (p, b))
     # Of 40 channels 20 groups: the most that divide them, up to 32; of 9, nine; and 8 heads.
     if (kind, level) == ("attention", 2):
-        expected = numpy_attention_fcm(b, p, 20, 8)
+        expected = flax_attention_fcm(b, p, 20, 8)
     else:
-        expected = numpy_conv_fcm(b, p, (20, 9))
+        expected = flax_conv_fcm(b, p, (20, 9))
     replaces = kind == "residual" or (kind, level) == ("attention", 1)
     np.testing.assert_allclose(c, b + expected if replaces else expected, rtol=0, atol=1e-11)
     np.testing.assert_allclose(after, b + expected, rtol=0, atol=1e-11)

@@ -90,7 +90,7 @@ def test_the_generator_refines_the_picture_of_the_linear_path():
 def test_files_and_tiles_decode_to_what_the_network_gives(tmp_path, monkeypatch):
     config, params = model_of()
     save_model(from_params(config, params), str(tmp_path / "model"))
-    model, image = load_model(str(tmp_path / "model")), image_of(512, 704)
+    model, image = load_model(str(tmp_path / "model")), image_of(448, 512)
     data = model.compress(image)
     whole = model.decompress(data, mode="whole").astype(int)
     expected = forward(config, params, jnp.asarray(image[None], jnp.float32) / 255)

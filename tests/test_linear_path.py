@@ -211,7 +211,7 @@ def test_tiles_give_what_the_whole_gives(linear_path, monkeypatch):
     monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
     monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
     model = from_params(*model_of(linear_path))
-    data = model.compress(np.random.default_rng(1).integers(0, 256, (512, 640, 3), dtype=np.uint8))
+    data = model.compress(np.random.default_rng(1).integers(0, 256, (448, 512, 3), dtype=np.uint8))
     whole = model.decompress(data, mode="whole").astype(int)
     exact, blend = (np.abs(model.decompress(data, mode=m) - whole) for m in ("exact", "blend"))
     assert np.max(exact) <= 1

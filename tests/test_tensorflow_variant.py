@@ -4,6 +4,8 @@ The original (tensorflow/compression, models/hific/archs.py) needs TensorFlow 1.
 written out here with the ops that its layers call, for the same random weights.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,7 +123,7 @@ def hyper_synthesis(p, z):
 def test_networks_are_the_originals(network, original, shape):
     x = random_array(*shape)
     variables = random_variables(network, x)
-    ours = network.apply(variables, x)
+    ours = jax.jit(network.apply)(variables, x)
     ours = ours[0] if isinstance(ours, tuple) else ours
     assert_near(ours, original(variables["params"], x))
 
@@ -145,17 +147,9 @@ def test_discriminator_is_the_originals():
     h = tf.concat([x, context], -1)
     for layer, stride in enumerate((2, 2, 2, 1)):
         h = tf.nn.leaky_relu(spectral_conv(h, f"conv{layer}", stride), 0.2)
-    logits, _ = network.apply(variables, x, y, mutable=[SPECTRAL])
+    logits, _ = jax.jit(functools.partial(network.apply, mutable=[SPECTRAL]))(variables, x, y)
     assert logits.shape == (2, 4, 6, 1)
     assert_near(logits, spectral_conv(h, "conv_out", 1))
-
-
-def test_discriminator_has_the_originals_parameters():
-    network = Discriminator(DiscriminatorConfig((64, 128, 256, 512), 12), "tensorflow", "unit")
-    inputs = jax.ShapeDtypeStruct((1, 64, 64, 3), "f4"), jax.ShapeDtypeStruct((1, 4, 4, 220), "f4")
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
-    kernels = 3 * 3 * 220 * 12 + 4 * 4 * (15 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 1)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == kernels + 12 + 960 + 1
 
 
 def test_prior_has_no_nonlinearity_in_its_last_layer():

@@ -35,14 +35,7 @@ def plain_generator(residual_blocks: int) -> Generator:
         (Discriminator(JUDGE, "pytorch", "unit"), [(1, 64, 64, 3), (1, 4, 4, 220)], 2_793_117),
         (Discriminator(JUDGE, "tensorflow", "unit"), [(1, 64, 64, 3), (1, 4, 4, 220)], 2_800_797),
     ],
-    ids=[
-        "encoder",
-        "generator",
-        "hyper-analysis",
-        "hyper-synthesis",
-        "discriminator",
-        "tensorflow",
-    ],
+    ids="encoder generator hyper-analysis hyper-synthesis discriminator tensorflow".split(),
 )
 def test_networks_have_as_many_parameters_as_the_references(network, shapes, count):
     inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]

@@ -147,18 +147,27 @@ def test_networks_that_add_nothing_learn():
 
 
 @pytest.mark.parametrize(("linear_path", "level"), [("beside", 77), ("alone", None)])
-def test_files_decode_to_what_the_network_gives(linear_path, level, tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (96, 70, 3), dtype=np.uint8)
+def test_files_and_tiles_decode_to_what_the_network_gives(
+    linear_path, level, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
+    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
     config, params = model_of(linear_path, 0 if level is None else 4)
     quality = None if level is None else level / 255
     save_model(from_params(config, params), str(tmp_path / "model"))
     model = load_model(str(tmp_path / "model"))
-    decoded = model.decompress(model.compress(image, quality=quality))
+    image = np.random.default_rng(1).integers(0, 256, (448, 512, 3), dtype=np.uint8)
+    data = model.compress(image, quality=quality)
+    whole = model.decompress(data, mode="whole").astype(int)
+    assert np.std(whole) > 10
     x = jnp.asarray(image[None], jnp.float32) / 255
     out = forward(config, params, x, None, None if quality is None else jnp.asarray([quality]))
     expected = np.clip(np.floor(np.asarray(out.x_hat[0]) * 255 + 0.5), 0, 255)
-    assert np.mean(np.abs(decoded - expected) > 1) < 1e-3
-    assert np.std(decoded) > 10
+    # The encoder computes in float64 there, and rounds a few latents the other way.
+    assert np.mean(np.abs(whole - expected) > 1) < 5e-3
+    exact, blend = (np.abs(model.decompress(data, mode=m) - whole) for m in ("exact", "blend"))
+    assert np.max(exact) <= 1
+    assert np.mean(blend) < 2 and (linear_path == "beside" or np.max(blend) <= 1)
 
 
 def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
@@ -204,18 +213,6 @@ def test_few_hyper_latents_have_room_for_few_bands(hyper_channels):
     start = hyperprior_init(hyper_channels, 24)
     assert np.count_nonzero(start.analysis[2]) == 4 * (hyper_channels // 4)
     assert np.isfinite(start.log_scale).all()
-
-
-@pytest.mark.parametrize("linear_path", ["beside", "alone"])
-def test_tiles_give_what_the_whole_gives(linear_path, monkeypatch):
-    monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
-    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
-    model = from_params(*model_of(linear_path))
-    data = model.compress(np.random.default_rng(1).integers(0, 256, (448, 512, 3), dtype=np.uint8))
-    whole = model.decompress(data, mode="whole").astype(int)
-    exact, blend = (np.abs(model.decompress(data, mode=m) - whole) for m in ("exact", "blend"))
-    assert np.max(exact) <= 1
-    assert np.mean(blend) < 2 and (linear_path == "beside" or np.max(blend) <= 1)
 
 
 @pytest.mark.parametrize(

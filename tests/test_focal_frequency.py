@@ -128,23 +128,11 @@ def test_bfloat16_inputs_are_transformed_in_float32():
     assert focal_frequency_loss(p, t) == wide
 
 
-def test_prediction_and_target_may_be_swapped():
-    p, t = random_pair(seed=2)
-    assert focal_frequency_loss(p, t) == focal_frequency_loss(t, p)
-
-
 @pytest.mark.parametrize("alpha", [0.5, 2.0])
 def test_loss_grows_with_the_square_of_the_range(alpha):
     p, t = random_pair(seed=3)
     one, many = (ffl(255 * s * p, 255 * s * t, alpha=alpha) for s in (1.0, 4.0))
     np.testing.assert_allclose(many, 16 * one, rtol=1e-6)
-
-
-def test_error_of_one_frequency_alone_costs_its_mean_square():
-    wave = jnp.cos(2 * jnp.pi * 3 * jnp.arange(16.0) / 16)[None, None, :, None]
-    p = jnp.broadcast_to(wave, (1, 8, 16, 1))
-    # Both entries of the pair +-3 have weight 1, so by Parseval the loss is mean(p^2) = 1/2.
-    np.testing.assert_allclose(focal_frequency_loss(p, jnp.zeros_like(p)), 0.5, rtol=1e-6)
 
 
 def test_weight_carries_no_gradient():

@@ -47,9 +47,25 @@ def paper(**overrides) -> ModelConfig:
     return ModelConfig(**sizes | overrides)
 
 
-def nhwc(array: np.ndarray) -> jax.Array:
+def nhwc(array: np.ndarray, dtype=None) -> jax.Array:
     """A reference's (batch, channels, height, width) array in our layout."""
-    return jnp.asarray(array.transpose(0, 2, 3, 1))
+    return jnp.asarray(array.transpose(0, 2, 3, 1), dtype)
+
+
+def nchw(array) -> np.ndarray:
+    """An array of ours in the reference's layout."""
+    return np.moveaxis(np.asarray(array), -1, 1)
+
+
+def statistics(array) -> list[float]:
+    """What the references keep of an array: mean, deviation, extrema, sums of |x| and x^2."""
+    x = np.asarray(array, np.float64)
+    return [x.mean(), x.std(), x.min(), x.max(), np.abs(x).sum(), np.square(x).sum()]
+
+
+def relative_error(found, expected) -> float:
+    """The largest difference, as a share of the largest expected value."""
+    return np.max(np.abs(np.asarray(found, np.float64) - expected)) / np.max(np.abs(expected))
 
 
 def _generator(name: str) -> np.random.Generator:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference_weights import nchw, nhwc, relative_error
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss
@@ -21,10 +22,6 @@ def random_pair(seed=0, shape=(2, 8, 12, 3)):
     return jnp.asarray(np.random.default_rng(seed).random((2, *shape)), jnp.float32)
 
 
-def nhwc(x, dtype):
-    return jnp.asarray(np.moveaxis(x, 1, -1), dtype)
-
-
 def values_and_gradients(prediction, target, rows, dtype):
     """For each row of options the loss and its gradient in NCHW, from one compiled program."""
 
@@ -33,44 +30,39 @@ def values_and_gradients(prediction, target, rows, dtype):
         results = []
         for alpha, patch_factor, *flags in rows:
             values = (float(alpha), int(patch_factor), *map(bool, flags))
-            options = dict(zip(OPTIONS, values, strict=True))
-            loss = functools.partial(ffl, **options)
+            loss = functools.partial(ffl, **dict(zip(OPTIONS, values, strict=True)))
             results.append(jax.value_and_grad(loss)(p, t))
         return results
 
     for value, grad in evaluate(nhwc(prediction, dtype), nhwc(target, dtype)):
         assert value.dtype == grad.dtype == dtype
-        yield float(value), np.moveaxis(np.asarray(grad, np.float64), -1, 1)
-
-
-def relative_error(x, reference):
-    return np.max(np.abs(x - reference)) / np.max(np.abs(reference))
-
-
-def check_all_configurations(arrays, values, dtype, tolerance):
-    rows = arrays["configs"]
-    full = dict(zip(arrays["grad_full_index"].tolist(), arrays["grad_full"], strict=True))
-    assert len(rows) == 48 and len(full) == 16
-    found = values_and_gradients(arrays["pred"], arrays["target"], rows, dtype)
-    for i, (value, grad) in enumerate(found):
-        assert relative_error(value, values[i]) < tolerance, rows[i]
-        slice_error = relative_error(grad[:, :, ::4, ::4], arrays["grad_slice_all"][i])
-        assert slice_error < tolerance, rows[i]
-        assert relative_error(np.sum(grad**2), arrays["grad_sumsq_all"][i]) < tolerance, rows[i]
-        if i in full:
-            assert relative_error(grad, full[i]) < tolerance, rows[i]
-    assert i == 47
+        yield float(value), np.asarray(nchw(grad), np.float64)
 
 
 # Largest relative error measured over the 48 configurations: 3e-15 in float64, 2e-6 in float32.
+def check_configurations(arrays, values, indexes, dtype, tolerance):
+    full = dict(zip(arrays["grad_full_index"].tolist(), arrays["grad_full"], strict=True))
+    rows = arrays["configs"][indexes]
+    found = values_and_gradients(arrays["pred"], arrays["target"], rows, dtype)
+    for i, row, (value, grad) in zip(indexes, rows, found, strict=True):
+        assert relative_error(value, values[i]) < tolerance, row
+        sliced = grad[:, :, ::4, ::4]
+        assert relative_error(sliced, arrays["grad_slice_all"][i]) < tolerance, row
+        assert relative_error(np.sum(grad**2), arrays["grad_sumsq_all"][i]) < tolerance, row
+        if i in full:
+            assert relative_error(grad, full[i]) < tolerance, row
+
+
 def test_all_options_agree_with_the_reference_in_float64(golden, x64):
     arrays = golden("ffl")
-    check_all_configurations(arrays, arrays["values"], jnp.float64, 1e-10)
+    assert len(arrays["configs"]) == 48
+    check_configurations(arrays, arrays["values"], range(48), jnp.float64, 1e-10)
 
 
-def test_all_options_agree_with_the_reference_in_float32(golden):
+def test_each_option_agrees_with_the_reference_in_float32(golden):
     arrays = golden("ffl")
-    check_all_configurations(arrays, arrays["values_f32"], jnp.float32, 1e-5)
+    # Every exponent; patches, averages, logarithm and batch maximum on and off.
+    check_configurations(arrays, arrays["values_f32"], range(0, 48, 5), jnp.float32, 1e-5)
 
 
 @pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-10), (False, 1e-5)])
@@ -84,62 +76,50 @@ def test_a_given_weight_matrix_agrees_with_the_reference(golden, request, double
     value, grad = loss(nhwc(arrays["pred"], dtype), nhwc(arrays["target"], dtype), matrix)
     assert value.dtype == dtype
     assert relative_error(value, arrays["matrix_value"]) < tolerance
-    sliced = np.moveaxis(np.asarray(grad), -1, 1)[:, :, ::4, ::4]
-    assert relative_error(sliced, arrays["matrix_grad_slice"]) < tolerance
-
-
-def test_the_reference_too_gives_zero_and_no_nan_for_equal_images(golden, x64):
-    arrays = golden("ffl")
-    x = nhwc(arrays["pred"], jnp.float64)
-    value, grad = jax.jit(jax.value_and_grad(focal_frequency_loss))(x, x)
-    assert value == arrays["equal_value"] == 0
-    assert np.max(np.abs(grad)) == arrays["equal_grad_absmax"] == 0
+    assert relative_error(nchw(grad)[:, :, ::4, ::4], arrays["matrix_grad_slice"]) < tolerance
 
 
 def test_a_channel_without_error_adds_nothing_and_no_nan(golden, x64):
     arrays = golden("ffl")
-    found = values_and_gradients(
-        arrays["pred"], arrays["nan_target"], arrays["nan_configs"], jnp.float64
-    )
-    for (value, grad), nan_value, nan_grad in zip(
-        found, arrays["nan_values"], arrays["nan_grads"], strict=True
-    ):
-        assert relative_error(value, nan_value) < 1e-10
-        assert relative_error(grad, nan_grad) < 1e-10
-        assert not np.any(grad[0, 1])
+    given = (arrays["pred"], arrays["nan_target"], arrays["nan_configs"])
+    expected = zip(arrays["nan_values"], arrays["nan_grads"], strict=True)
+    for found, reference in zip(values_and_gradients(*given, jnp.float64), expected, strict=True):
+        assert relative_error(found[0], reference[0]) < 1e-10
+        assert relative_error(found[1], reference[1]) < 1e-10
+        assert not np.any(found[1][0, 1])
 
 
 def test_gradient_of_the_target_agrees_with_the_reference(golden, x64):
     arrays = golden("ffl")
-    grad = jax.jit(jax.grad(focal_frequency_loss, argnums=1))(
-        nhwc(arrays["pred"], jnp.float64), nhwc(arrays["target"], jnp.float64)
-    )
-    sliced = np.moveaxis(np.asarray(grad), -1, 1)[:, :, ::4, ::4]
+    given = (nhwc(arrays[key], jnp.float64) for key in ("pred", "target"))
+    grad = jax.jit(jax.grad(focal_frequency_loss, argnums=1))(*given)
+    sliced = nchw(grad)[:, :, ::4, ::4]
     assert relative_error(sliced, arrays["grad_target_default_slice"]) < 1e-10
 
 
-@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 9), (8, 1), (2, 2)])
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 9), (8, 1)])
 def test_half_spectrum_gives_the_mean_over_the_full_one(height, width, x64):
     p, t = np.random.default_rng(0).random((2, 2, height, width, 3))
     spectrum = np.abs(np.fft.fft2(t - p, axes=(1, 2), norm="ortho"))
     weight = spectrum / spectrum.max(axis=(1, 2), keepdims=True)
-    expected = np.mean(weight * spectrum**2)
-    np.testing.assert_allclose(
-        focal_frequency_loss(jnp.asarray(p), jnp.asarray(t)), expected, 1e-12
-    )
+    found = focal_frequency_loss(jnp.asarray(p), jnp.asarray(t))
+    np.testing.assert_allclose(found, np.mean(weight * spectrum**2), 1e-12)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"log_matrix": True}, {"batch_matrix": True}, {"alpha": 0.5, "ave_spectrum": True}],
-)
-def test_equal_inputs_have_zero_loss_and_zero_gradient(dtype, options):
+def test_equal_inputs_have_zero_loss_and_zero_gradient(dtype):
     x = random_pair()[0].astype(dtype)
-    loss = functools.partial(ffl, **options)
-    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, x)
-    assert value == 0 and value.dtype == jnp.float32
-    assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
+    choices = [{}, {"log_matrix": True}, {"batch_matrix": True}]
+    choices += [{"alpha": 0.5, "ave_spectrum": True}]
+    losses = [functools.partial(ffl, **options) for options in choices]
+
+    @jax.jit
+    def evaluate(p, t):
+        return [jax.value_and_grad(loss, argnums=(0, 1))(p, t) for loss in losses]
+
+    for value, grads in evaluate(x, x):
+        assert value == 0 and value.dtype == jnp.float32
+        assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
 
 
 def test_bfloat16_inputs_are_transformed_in_float32():
@@ -148,24 +128,11 @@ def test_bfloat16_inputs_are_transformed_in_float32():
     assert focal_frequency_loss(p, t) == wide
 
 
-def test_prediction_and_target_may_be_swapped():
-    p, t = random_pair(seed=2)
-    assert focal_frequency_loss(p, t) == focal_frequency_loss(t, p)
-
-
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
 def test_loss_grows_with_the_square_of_the_range(alpha):
     p, t = random_pair(seed=3)
     one, many = (ffl(255 * s * p, 255 * s * t, alpha=alpha) for s in (1.0, 4.0))
     np.testing.assert_allclose(many, 16 * one, rtol=1e-6)
-
-
-def test_error_of_one_frequency_alone_costs_its_mean_square():
-    t = jnp.zeros((1, 8, 16, 1))
-    wave = jnp.cos(2 * jnp.pi * 3 * jnp.arange(16.0) / 16)[None, None, :, None]
-    p = jnp.broadcast_to(wave, t.shape)
-    # Both entries of the pair +-3 have weight 1, so by Parseval the loss is mean(p^2) = 1/2.
-    np.testing.assert_allclose(focal_frequency_loss(p, t), 0.5, rtol=1e-6)
 
 
 def test_weight_carries_no_gradient():
@@ -173,12 +140,6 @@ def test_weight_carries_no_gradient():
     value, grad = jax.jit(jax.value_and_grad(focal_frequency_loss))(p, t)
     # With a constant weight the loss is quadratic: <gradient, p - t> = 2 loss, else 3 loss.
     np.testing.assert_allclose(jnp.sum(grad * (p - t)), 2 * value, rtol=1e-5)
-
-
-def test_patch_factor_that_does_not_divide_is_refused():
-    x = jnp.zeros((1, 8, 9, 3))
-    with pytest.raises(UserError, match="patch_factor 2 does not divide the sides of a 8 x 9"):
-        focal_frequency_loss(x, x, patch_factor=2)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 9), (4, 1)])
@@ -189,20 +150,22 @@ def test_matrix_weights_each_frequency_of_each_patch_even_unsymmetrically(height
     d = (t - p).reshape(2, 2, height, 2, width, 3).transpose(0, 1, 3, 2, 4, 5)
     d = d.reshape(2, 4, height, width, 3)
     spectrum = np.abs(np.fft.fft2(d, axes=(2, 3), norm="ortho"))
-    loss = jax.jit(functools.partial(focal_frequency_loss, patch_factor=2))
-    value = loss(jnp.asarray(p), jnp.asarray(t), matrix=jnp.asarray(matrix))
+    p, t, weights = map(jnp.asarray, (p, t, matrix))
+    value = focal_frequency_loss(p, t, patch_factor=2, matrix=weights)
     np.testing.assert_allclose(value, np.mean(matrix * spectrum**2), rtol=1e-12)
 
 
 def test_matrix_of_ones_gives_the_mean_squared_error_and_has_no_gradient():
     p, t = random_pair(seed=5)
     loss = jax.value_and_grad(lambda m: ffl(p, t, alpha=2.0, matrix=m))
-    value, grad = jax.jit(loss)(jnp.ones((1, 1, 1, 1, 1)))
+    value, grad = loss(jnp.ones((1, 1, 1, 1, 1)))
     np.testing.assert_allclose(value, jnp.mean(jnp.square(p - t)), rtol=1e-6)
     assert not np.any(grad)
 
 
-def test_matrix_that_does_not_fit_is_refused():
+def test_patches_and_matrices_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="patch_factor 2 does not divide the sides of a 8 x 9"):
+        focal_frequency_loss(*jnp.zeros((2, 1, 8, 9, 3)), patch_factor=2)
     x = jnp.zeros((2, 8, 8, 3))
     with pytest.raises(ValueError, match=r"matrix of shape \(2, 1, 3, 8, 5\) does not fit"):
         focal_frequency_loss(x, x, matrix=jnp.ones((2, 1, 8, 5, 3)))

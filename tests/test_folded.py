@@ -39,55 +39,44 @@ def test_a_position_holds_its_block_row_by_row():
 
 def test_untrained_beside_the_linear_path_they_add_nothing():
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
-    config = config_of()
-    params = init_parameters(config, KEY)
-    out = forward(config, params, x)
-    alone = config_of("alone", model__fcm_width=0, loss__dsl=0.0)
-    linear = forward(alone, params, x)
+    params = init_parameters(config_of(), KEY)
+    out = forward(config_of(), params, x)
+    linear = forward(config_of("alone", model__fcm_width=0, loss__dsl=0.0), params, x)
     np.testing.assert_allclose(out.x_hat, linear.x_hat, atol=1e-6)
     np.testing.assert_array_equal(out.y, linear.y)
 
 
-def test_features_for_the_dynamic_spectrum_loss_are_those_of_the_finest_levels():
+def test_detail_is_the_share_of_the_complements_whose_features_are_those_of_the_finest_levels():
     config, params = model_of()
-    out = forward(config, params, jax.random.uniform(KEY, (2, 64, 128, 3)))
-    shapes = [(2, 16, 32, 8), (2, 8, 16, 4)]
-    assert [leaf.shape for leaf in out.encoder_features] == shapes
-    assert [leaf.shape for leaf in out.fcm_features] == shapes
-
-
-def test_detail_is_the_share_of_the_complements():
-    config, params = model_of()
-    x = jax.random.uniform(KEY, (3, 64, 64, 3))
-    x = jnp.broadcast_to(x[:1], x.shape)
-    without = dict(params["generator"])
-    for level in (1, 2):
-        without[f"fcm{level}"] = jax.tree.map(jnp.zeros_like, params["generator"][f"fcm{level}"])
-    images = forward(config, params, x, detail=jnp.array([0.0, 0.5, 1.0])).x_hat
-    plain = forward(config, dict(params) | {"generator": without}, x[:1]).x_hat
-    full = forward(config, params, x[:1]).x_hat
+    x = jax.random.uniform(KEY, (1, 64, 64, 3))
+    out = forward(config, params, x)
+    for features in (out.encoder_features, out.fcm_features):
+        assert [leaf.shape for leaf in features] == [(1, 16, 16, 8), (1, 8, 8, 4)]
+    complements = {name: params["generator"][name] for name in ("fcm1", "fcm2")}
+    without = params["generator"] | jax.tree.map(jnp.zeros_like, complements)
+    plain = forward(config, params | {"generator": without}, x).x_hat
+    detail = jnp.array([0.0, 0.5, 1.0])
+    images = forward(config, params, jnp.repeat(x, 3, axis=0), detail=detail).x_hat
     np.testing.assert_allclose(images[:1], plain, atol=1e-5)
-    np.testing.assert_allclose(images[2:], full, atol=1e-5)
+    np.testing.assert_allclose(images[2:], out.x_hat, atol=1e-5)
     assert jnp.max(jnp.abs(images[1] - images[0])) > 1e-3
 
 
 @pytest.mark.parametrize("linear_path", ["beside", "none"])
 def test_a_part_of_a_canvas_is_coded_as_if_alone(linear_path):
-    config, params = model_of(linear_path)
-    net = autoencoder.bind(config, params)
+    net = autoencoder.bind(*model_of(linear_path))
     x = jax.random.uniform(KEY, (1, 128, 192, 3))
-    part, size = x[:, :64, :128], (jnp.asarray(64), jnp.asarray(128))
     encode, generate = jax.jit(net.encode), jax.jit(net.generate)
-    y = encode(part)[0]
-    np.testing.assert_allclose(encode(x, size)[0][:, :4, :8], y, atol=2e-4)
+    y = encode(x[:, :64, :128])[0]
+    part = encode(x, (jnp.asarray(64), jnp.asarray(128)))[0][:, :4, :8]
+    np.testing.assert_allclose(part, y, atol=2e-4)
     canvas = jnp.full((1, 8, 12, 12), 7.0).at[:, :4, :8].set(y)
     decoded = generate(canvas, (jnp.asarray(4), jnp.asarray(8)))[:, :64, :128]
     np.testing.assert_allclose(decoded, generate(y), atol=2e-4)
 
 
 def test_the_generator_refines_the_picture_of_the_linear_path():
-    config, params = model_of()
-    net = autoencoder.bind(config, params)
+    net = autoencoder.bind(*model_of())
     y = jnp.round(jax.jit(net.encode)(jax.random.uniform(KEY, (1, 64, 64, 3)))[0])
     state = jax.jit(net.latent_stage)(y)
 
@@ -101,17 +90,16 @@ def test_the_generator_refines_the_picture_of_the_linear_path():
 def test_files_and_tiles_decode_to_what_the_network_gives(tmp_path, monkeypatch):
     config, params = model_of()
     save_model(from_params(config, params), str(tmp_path / "model"))
-    model, image = load_model(str(tmp_path / "model")), image_of(512, 704)
+    model, image = load_model(str(tmp_path / "model")), image_of(448, 512)
     data = model.compress(image)
     whole = model.decompress(data, mode="whole").astype(int)
     expected = forward(config, params, jnp.asarray(image[None], jnp.float32) / 255)
     expected = np.clip(np.floor(np.asarray(expected.x_hat[0]) * 255 + 0.5), 0, 255)
     # The encoder computes in float64 there, and rounds a few latents the other way.
     assert np.mean(np.abs(whole - expected) > 1) < 5e-3
-    monkeypatch.setattr(tiling, "_ENCODER_SIDE", 384)
-    monkeypatch.setattr(tiling, "_HYPER_SIDE", 24)
-    monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
-    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 24)
+    sides = {"_ENCODER_SIDE": 384, "_HYPER_SIDE": 24, "_LATENT_SIDE": 24, "_PIXEL_SIDE": 24}
+    for name, side in sides.items():
+        monkeypatch.setattr(tiling, name, side)
     assert model.compress(image, mode="exact") == data
     assert np.max(np.abs(model.decompress(data, mode="exact").astype(int) - whole)) <= 1
 

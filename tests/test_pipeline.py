@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from PIL import Image
 
 from fa_hific_jax.data.image_counts import ImageCounts
 from fa_hific_jax.data.pipeline import train_batches
-from fa_hific_jax.data.sources import open_source, read_image
 from fa_hific_jax.data.transforms import RandomCrop, resize_box
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
@@ -22,15 +22,8 @@ HIFIC = (0.75, 0.95)
 
 
 def config(*train, **changes):
-    fields = {
-        "train": train,
-        "weights": (),
-        "crop": 16,
-        "scale": HIFIC,
-        "cache": True,
-        "threads": 2,
-        "evaluation": "photographs:validation",
-    }
+    fields = {"train": train, "crop": 16, "scale": HIFIC, "cache": True, "threads": 2}
+    fields |= {"weights": (), "evaluation": "photographs:validation"}
     return build(DataConfig, "data", fields | changes)
 
 
@@ -50,12 +43,12 @@ def flat_images(tmp_path):
             image.save(tmp_path / name / f"{i:03d}.png")
         return str(tmp_path / name)
 
-    make.folder = tmp_path
     return make
 
 
-def damage(*paths):
-    for path in paths:
+def damage(folder, *numbers):
+    for number in numbers:
+        path = Path(folder) / f"{number:03d}.png"
         path.write_bytes(path.read_bytes()[:40])
 
 
@@ -85,9 +78,13 @@ def test_a_scaled_part_is_the_part_of_the_scaled_image(height, width, seed):
     columns = (float(left * x), float(min((left + size) * x, width)))
     part = resize_box(image, rows, columns, size)
     expected = whole[top : top + size, left : left + size].astype(int)
-    # Pillow may filter rows or columns first, which rounds in another place.
-    np.testing.assert_allclose(part.astype(int), expected, atol=2)
-    assert np.mean(np.abs(part - expected)) < 0.5
+    equal_but_for_rounding(part, expected)
+
+
+def equal_but_for_rounding(found, expected):
+    """Pillow may filter rows or columns first, which rounds in another place."""
+    np.testing.assert_allclose(found.astype(int), expected, atol=2)
+    assert np.mean(np.abs(found - expected)) < 0.5
 
 
 class Drawn(np.random.Generator):
@@ -126,9 +123,7 @@ def test_crops_are_those_of_the_pytorch_version(height, width, share, row, colum
     expected = scaled[top : top + 32, left : left + 32]
     # Turning the crop is turning the image and cropping at the mirrored place.
     expected = (expected[:, ::-1] if flip else expected).astype(int)
-    # Pillow may filter rows or columns first, which rounds in another place.
-    np.testing.assert_allclose(crop.astype(int), expected, atol=2)
-    assert np.mean(np.abs(crop - expected)) < 0.5
+    equal_but_for_rounding(crop, expected)
 
 
 def test_an_image_as_large_as_the_crop_is_only_flipped():
@@ -159,11 +154,6 @@ def test_scales_and_places_are_spread_over_their_range():
     assert middle.min() < 25 and middle.max() > 75 and 45 < middle.mean() < 55
 
 
-def test_batches_have_their_shape():
-    batches = take(3, config("dead_leaves:2", crop=48), batch_size=5)
-    assert batches.shape == (3, 5, 48, 48, 3) and batches.dtype == np.uint8
-
-
 def test_a_resumed_run_sees_the_same_batches(flat_images):
     data = config(flat_images("a", 7), "dead_leaves:3", weights=(2, 1), crop=18)
     unbroken = take(9, data)
@@ -173,14 +163,9 @@ def test_a_resumed_run_sees_the_same_batches(flat_images):
 
 def test_threads_and_caching_do_not_alter_batches(flat_images):
     data = config(flat_images("a", 7), "dead_leaves:3")
-    damage(flat_images.folder / "a" / "003.png")
+    damage(data.train[0], 3)
     expected = take(8, data)
-    for changes in (
-        {"threads": 0},
-        {"threads": 1},
-        {"threads": 4},
-        {"cache": False},
-    ):
+    for changes in ({"threads": 0}, {"threads": 1}, {"threads": 4}, {"cache": False}):
         np.testing.assert_array_equal(take(8, dataclasses.replace(data, **changes)), expected)
 
 
@@ -218,25 +203,38 @@ def test_sources_of_equal_length_are_not_in_step(flat_images):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_rows_of_each_batch(flat_images, processes):
     data = config(flat_images("a", 7), flat_images("b", 5, first=100), weights=(3, 1))
-    damage(flat_images.folder / "a" / "002.png")
-    whole = take(6, data, batch_size=8, start_step=2)
+    damage(data.train[0], 2)
+    options = {"batch_size": 8, "start_step": 2}
+    whole = take(6, data, **options)
     shares = [
-        take(6, data, batch_size=8, start_step=2, process_index=i, process_count=processes)
-        for i in range(processes)
+        take(6, data, process_index=i, process_count=processes, **options) for i in range(processes)
     ]
     np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(UserError, match="train.batch_size is 6, which 4 processes cannot share"):
-        take(1, config("dead_leaves:1"), batch_size=6, process_index=0, process_count=4)
+@pytest.mark.parametrize(
+    "source,options,message",
+    [
+        ("/absent", {}, "absent: no images here"),
+        ("dead_leaves:1", {"seed": -1}, "the seed is -1: it must not be negative"),
+        (
+            "dead_leaves:1",
+            {"batch_size": 6, "process_index": 0, "process_count": 4},
+            "train.batch_size is 6, which 4 processes cannot share",
+        ),
+    ],
+)
+def test_what_makes_no_batches_is_named_before_the_first(source, options, message):
+    with pytest.raises(UserError, match=message):
+        train_batches(config(source), **{"batch_size": 4, "seed": 0} | options)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_damaged_images_are_replaced_and_nothing_else_changes(flat_images, threads):
     data = config(flat_images("a", 20), threads=threads)
     sound = take(15, data)
-    damage(*(flat_images.folder / "a" / name for name in ("003.png", "011.png")))
+    folder = data.train[0]
+    damage(folder, 3, 11)
     batches = train_batches(data, batch_size=4, seed=0)
     skipping = np.stack(list(itertools.islice(batches, 15)))
     damaged = np.isin(sound[..., 0, 0, 0], (3, 11))
@@ -250,11 +248,8 @@ def test_damaged_images_are_replaced_and_nothing_else_changes(flat_images, threa
             rest = [level for level in order[place:] if level in whole]
             assert seen[place] == (rest or whole)[0]
     assert batches.counts() == {"data/seen": 20, "data/smaller_than_crop": 0, "data/damaged": 2}
-    news = sorted(batches.news())
-    assert [line.partition(": cannot be read as an image")[0] for line in news] == [
-        f"{flat_images.folder}/a/003.png",
-        f"{flat_images.folder}/a/011.png",
-    ]
+    news = [line.partition(": cannot be read as an image")[0] for line in sorted(batches.news())]
+    assert news == [f"{folder}/003.png", f"{folder}/011.png"]
     assert batches.news() == []
 
 
@@ -267,14 +262,11 @@ def test_small_images_are_enlarged_and_counted_once(flat_images):
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-@pytest.mark.parametrize("broken,ends", [(10, False), (11, True)])
-def test_more_than_one_per_cent_damaged_ends_the_run(flat_images, threads, broken, ends):
-    folder = flat_images("a", 40)
-    damage(*(flat_images.folder / "a" / f"{i:03d}.png" for i in range(broken)))
-    data = config(folder, threads=threads)
-    if not ends:
-        take(20, data)
-        return
+def test_more_than_one_per_cent_damaged_ends_the_run_if_it_is_more_than_ten(flat_images, threads):
+    data = config(flat_images("a", 40), threads=threads)
+    damage(data.train[0], *range(10))
+    take(20, data)
+    damage(data.train[0], 10)
     with pytest.raises(UserError, match=r"11 of the \d\d training images seen so far are damaged"):
         take(20, data)
 
@@ -294,38 +286,22 @@ def test_one_per_cent_is_of_the_images_not_of_the_reads():
 
 def test_a_source_without_a_whole_image_ends_the_run(flat_images):
     folder = flat_images("a", 3)
-    damage(*(flat_images.folder / "a").iterdir())
+    damage(folder, 0, 1, 2)
     with pytest.raises(UserError, match=r"none of the 3 images .*: .*\.png: cannot be read"):
         take(1, config(folder))
-
-
-def test_an_absent_folder_is_named_before_iterating(tmp_path):
-    with pytest.raises(UserError, match="absent: no images here"):
-        train_batches(config(str(tmp_path / "absent")), batch_size=1, seed=0)
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(UserError, match="the seed is -1: it must not be negative"):
-        train_batches(config("dead_leaves:1"), batch_size=1, seed=-1)
 
 
 @pytest.mark.parametrize(
     "changes,message",
     [
         ({"train": ()}, "data.train is .*: name at least one source"),
-        (
-            {"weights": (1.0, 2.0)},
-            "data.weights is .*: give one share .* 1 sources of data.train, or",
-        ),
+        ({"weights": (1.0, 2.0)}, "data.weights is .*: give one share .* 1 sources of data.train"),
         ({"weights": (0.0,)}, r"data.weights is \(0.0,\): all must be positive"),
-        (
-            {"weights": (float("nan"),)},
-            r"data.weights is \(nan,\): it must be a tuple of finite numbers",
-        ),
+        ({"weights": (float("nan"),)}, r"data.weights is \(nan,\): .* finite numbers"),
         ({"crop": 0}, "data.crop is 0: it must be at least 1"),
-        ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest <="),
+        ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest"),
         ({"scale": (0.75, 0.5)}, r"data.scale is \(0.75, 0.5\): give two factors"),
-        ({"scale": (0.75, float("inf"))}, r"data.scale is .* a finite number and a finite number"),
+        ({"scale": (0.75, float("inf"))}, "data.scale is .* a finite number"),
         ({"threads": -1}, "data.threads is -1: it must not be negative"),
         ({"evaluation": ""}, "data.evaluation is '': name a source"),
     ],
@@ -333,24 +309,3 @@ def test_a_negative_seed_is_refused():
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(UserError, match=f"^{message}"):
         config("dead_leaves:1", **changes)
-
-
-def test_a_folder_gives_whole_images_with_their_names(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    for name, image in zip("ab", pixels, strict=True):
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
-    source = open_source(str(tmp_path))
-    assert list(source.names) == ["a", "b"]
-    np.testing.assert_array_equal(np.stack([source[0], source[1]]), pixels)
-
-
-def test_an_absent_folder_is_named_at_once(tmp_path):
-    with pytest.raises(UserError, match="absent: no images here"):
-        open_source(str(tmp_path / "absent"))
-
-
-def test_photographs_of_the_data_folder_are_read(data_folder):
-    paths = sorted((data_folder / "kodak").glob("*"))
-    names = open_source(str(data_folder / "kodak")).names
-    assert len(names) >= 1 and set(names) <= {path.stem for path in paths}
-    assert read_image(next(p for p in paths if p.stem == names[0])).ndim == 3

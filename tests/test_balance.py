@@ -14,15 +14,10 @@ from fa_hific_jax.training import balance
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.step import train_step
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 KEY = jax.random.key(0)
 IMAGE = jnp.zeros((1, 64, 64, 3))
-
-
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def after(log_ratio, state=None):

@@ -20,16 +20,11 @@ from fa_hific_jax.training import loop, warm_start
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.trainable import by_name
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 BASE = {"model__fcm_width": 0, "loss__gan": 0.0, "loss__ffl": 0.0, "loss__dsl": 0.0}
 GAN = BASE | {"loss__gan": 0.01}
 FA = {"loss__gan": 0.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @functools.cache

@@ -170,7 +170,8 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch, 
     assert sorted(contents(stopped)) == [*sorted(contents(unbroken))[:2], "manifest.json"]
     with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: run the same `fa-h"):
         ArrayRecords(str(stopped))
-    stop = seen.clear()
+    seen.clear()
+    stop = 0  # never
     run(photos, "-o", stopped, "--shards", "4")
     assert len(seen) == 4  # two shards of two images
     assert contents(stopped) == contents(unbroken)
@@ -259,7 +260,7 @@ def test_damaged_records_and_shards_are_named(tmp_path, photos):
         ArrayRecords(str(tmp_path / "out"))
 
 
-def test_shards_without_images_are_named(tmp_path):
+def test_shards_without_images_and_records_that_are_none_are_named(tmp_path):
     module = pytest.importorskip("array_record.python.array_record_module")
     module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1").close()
     with pytest.raises(UserError, match="the ArrayRecord shards here hold no images"):

@@ -187,5 +187,5 @@ def test_reading_counts_as_waiting_only_where_the_device_had_nothing_to_do(
 
 
 def test_durations_read_as_people_write_them():
-    texts = {0.4: "0 s", 59: "59 s", 185: "3 min 05 s", 7260: "2 h 01 min", 90000: "1 d 01 h"}
+    texts = {0.4: "0 s", 59.0: "59 s", 185.0: "3 min 05 s", 7260.0: "2 h 01 min", 9e4: "1 d 01 h"}
     assert {seconds: duration(seconds) for seconds in texts} == texts

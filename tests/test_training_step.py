@@ -257,7 +257,7 @@ def test_optimizers_hold_two_moments_of_what_trains_and_two_counters():
 
 
 def test_a_frozen_encoder_costs_no_gradient():
-    """XLA's own count of the operations forth and back: 0.32 of them fall to what is frozen."""
+    """XLA's own count of the operations of a forward pass and its pullback."""
     state, _ = begun()
     batch, _ = outputs_of(state)
 
@@ -308,7 +308,8 @@ def test_a_batch_in_parts_or_computed_twice_takes_the_same_step(option):
     _, whole, metrics = stepped(**four)
     _, state, found = stepped(**four, **option)
     equal(found, metrics, rtol=3e-5)
-    equal(state, whole, rtol=1e-5, atol=5e-5)
+    for part in ("params", "ema_params", "controller", "discriminator"):
+        equal(getattr(state, part), getattr(whole, part), rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.long

@@ -34,6 +34,13 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def standard_promotion():
+    """Standard dtype promotion for a module: Optax raises a float to an integer power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden():
     """name -> dict of reference arrays; skips where the reference folder is absent."""

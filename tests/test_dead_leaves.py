@@ -34,11 +34,6 @@ def test_spectrum_falls_like_that_of_photographs(images):
     assert -2.8 < spectral_slope(images) < -1.8
 
 
-def test_white_noise_is_told_from_them():
-    noise = np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3))
-    assert abs(spectral_slope(list(noise))) < 0.1
-
-
 def test_channels_are_correlated_and_colors_muted(images):
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64)
     correlation = np.corrcoef(pixels.T)
@@ -53,11 +48,8 @@ def test_images_use_the_range_without_clipping(images):
     assert np.mean((pixels == 0) | (pixels == 255)) < 0.01
 
 
-def test_images_differ(images):
-    assert len({image.tobytes() for image in images}) == len(images)
-
-
 def test_an_image_depends_on_seed_and_number_alone(images):
+    assert len({image.tobytes() for image in images}) == len(images)
     np.testing.assert_array_equal(DeadLeaves(1000)[5], images[5])
     assert not np.array_equal(DeadLeaves(1000, seed=1)[5], images[5])
 
@@ -87,7 +79,7 @@ def test_numbers_count_from_either_end_and_stop():
     assert len(source) == len(source.names) == len(list(source)) == 3
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_fast_painting_agrees_with_painting_one_by_one(seed):
     side = 96
     leaves = dead_leaves._draw_leaves(np.random.default_rng(seed), side)

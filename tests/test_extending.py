@@ -30,26 +30,16 @@ settings = tiny_settings(loss__charbonnier=0.5, loss__target_bpp=1e9, model__fcm
 state = jax.jit(functools.partial(create, settings))(jax.random.key(0))
 images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
 key = jax.random.key(3)
-after, metrics = jax.jit(functools.partial(train_step, settings=settings))(state, images, key, None)
+_, metrics = jax.jit(functools.partial(train_step, settings=settings))(state, images, key, None)
 
-@jax.jit
-def expected(state):
-    batch = make_batch(jnp.asarray(images), key, state.step, settings)
-    def distance(x_hat):
-        return jnp.mean(jnp.sqrt(jnp.square(batch.x - x_hat) + 1e-6))
-    def of(params):
-        return 0.5 * distance(forward(params, batch, settings).x_hat)
-    x_hat = forward(state.params["autoencoder"], batch, settings).x_hat
-    norm = jnp.linalg.norm(0.5 * jax.grad(distance)(x_hat).ravel())
-    return distance(x_hat), norm, jax.grad(of)(state.params["autoencoder"])
-
-value, norm, grads = expected(state)
-np.testing.assert_allclose(metrics["charbonnier"], value, rtol=1e-5)
-np.testing.assert_allclose(metrics["loss"], 0.5 * value, rtol=1e-5)
-np.testing.assert_allclose(metrics["grad_norm_term/charbonnier"], norm, rtol=1e-5)
-moment = after.optimizer[1][0].mu["autoencoder"]["generator"]  # 0.1 of the first gradient
-for found, grad in zip(*map(jax.tree.leaves, (moment, grads["generator"])), strict=True):
-    np.testing.assert_allclose(found, 0.1 * grad, rtol=1e-3, atol=1e-6)
+batch = make_batch(jnp.asarray(images), key, state.step, settings)
+run = jax.jit(functools.partial(forward, settings=settings))
+error = batch.x - run(state.params["autoencoder"], batch).x_hat
+root = np.sqrt(np.square(error) + 1e-6)
+np.testing.assert_allclose(metrics["charbonnier"], np.mean(root), rtol=1e-5)
+np.testing.assert_allclose(metrics["loss"], 0.5 * np.mean(root), rtol=1e-5)
+slope = np.linalg.norm((0.5 * error / root / error.size).ravel())
+np.testing.assert_allclose(metrics["grad_norm_term/charbonnier"], slope, rtol=1e-5)
 assert float(metrics["grad_norm/generator"]) > 1e-3
 off = tiny_settings(model__fcm_width=0, loss__dsl=0.0, loss__gan=0.0)
 state = jax.eval_shape(functools.partial(create, off), jax.random.key(0))

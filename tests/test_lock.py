@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -63,16 +64,13 @@ def took_after(workdir, seconds=10.0) -> float:
 
 
 def test_second_run_is_refused_and_told_of_the_first(workdir):
+    told = (
+        rf"{workdir} is in use: process {os.getpid()} on {holder.platform.node()} has trained "
+        r"there since 20\S+ \S+ UTC\. Stop that run or .*--workdir"
+    )
     with hold(workdir):
         text = (workdir / lock.FILE).read_text()
-        with (
-            pytest.raises(
-                UserError,
-                match=rf"{workdir} is in use: process {os.getpid()} on {holder.platform.node()} "
-                r"has trained there since 20\S+ \S+ UTC\. Stop that run or .*--workdir",
-            ),
-            hold(workdir),
-        ):
+        with pytest.raises(UserError, match=told), hold(workdir):
             pass
         assert (workdir / lock.FILE).read_text() == text
     assert list(workdir.iterdir()) == []
@@ -109,14 +107,14 @@ def test_number_of_a_process_that_is_used_again_is_not_the_old_process(workdir):
     assert took_after(workdir) < 1
 
 
-@pytest.mark.parametrize("content", ["", '{"token": "a"', '{"token": "a"}', "[]"])
-def test_lock_without_a_name_is_watched_like_that_of_another_machine(content, workdir, hurried):
-    (workdir / lock.FILE).write_text(content)
-    assert took_after(workdir) > lock.SILENCE * 0.9
-
-
-def test_silent_lock_of_another_machine_is_taken_over_after_minutes(workdir, hurried):
-    written_by(workdir, boot="another", host="far")
+@pytest.mark.parametrize("content", ["", '{"token": "a"', '{"token": "a"}', "[]", "of another"])
+def test_lock_without_a_name_or_of_another_machine_is_taken_over_after_silence(
+    content, workdir, hurried
+):
+    if content == "of another":
+        written_by(workdir, boot="another", host="far")
+    else:
+        (workdir / lock.FILE).write_text(content)
     assert took_after(workdir) > lock.SILENCE * 0.9
 
 
@@ -139,11 +137,9 @@ def test_holder_renews_its_lock(workdir, hurried):
     with hold(workdir):
         os.utime(workdir / lock.FILE, (1e9, 1e9))
         deadline = time.monotonic() + 5
-        while os.stat(workdir / lock.FILE).st_mtime < 2e9 and time.monotonic() < deadline:
-            if os.stat(workdir / lock.FILE).st_mtime > 1.1e9:
-                return
+        while os.stat(workdir / lock.FILE).st_mtime == 1e9:
+            assert time.monotonic() < deadline, "not renewed"
             time.sleep(0.02)
-    pytest.fail("not renewed")
 
 
 def test_run_that_was_taken_over_stops_and_leaves_the_lock_of_the_other(workdir):
@@ -178,11 +174,8 @@ def test_of_many_that_find_a_stale_lock_one_takes_it(workdir):
         except UserError:
             refused.append(contender)
 
-    threads = [threading.Thread(target=contend) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPool(8) as pool:
+        pool.map(lambda _: contend(), range(8), chunksize=1)
     assert len(taken) == 1 and len(refused) == 7
     taken[0].check()
     assert [path.name for path in workdir.iterdir()] == [lock.FILE]

@@ -31,12 +31,8 @@ def test_reports_after_the_last_checkpoint_of_a_killed_run_are_superseded(tmp_pa
     report(workdir, 3, s4=5.0, s6=6.0)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(2, 1), (3, 2), (4, 5), (6, 6)]
-    assert {step: values["loss"] for step, values in read_scalars(workdir).items()} == {
-        2: 1.0,
-        3: 2.0,
-        4: 5.0,
-        6: 6.0,
-    }
+    losses = {step: values["loss"] for step, values in read_scalars(workdir).items()}
+    assert losses == {2: 1.0, 3: 2.0, 4: 5.0, 6: 6.0}
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -60,8 +56,6 @@ def test_tensorboard_shows_each_step_once(tmp_path):
         report(workdir, 3, **losses)
     accumulator = EventAccumulator(str(tmp_path / "logs"))
     accumulator.Reload()
-    shown = [
-        (event.step, float(tf.make_ndarray(event.tensor_proto)))
-        for event in accumulator.Tensors("loss")
-    ]
+    events = accumulator.Tensors("loss")
+    shown = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events]
     assert shown == [(2, 1.0), (3, 2.0), (4, 6.0), (6, 7.0)]

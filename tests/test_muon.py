@@ -12,14 +12,9 @@ from fa_hific_jax.training.muon import ADAMS_RMS, matrices, muon
 from fa_hific_jax.training.state import create, optimizers
 from fa_hific_jax.training.trainable import by_name
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 RATE = 0.01
-
-
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Optax multiplies a Python number's power by an integer count."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def step_of(params, gradients):

@@ -35,8 +35,17 @@ def run(*arguments):
     main.main(["pack", *map(str, arguments)])
 
 
-def names(folder):
-    return sorted(file.name for file in folder.iterdir())
+def refused(capsys, *arguments, code=2) -> str:
+    """What `pack` says on standard error before it ends with this code."""
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == code and "Traceback" not in error
+    return error
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 @pytest.fixture
@@ -50,37 +59,32 @@ def photos(tmp_path):
     return folder
 
 
-def test_packed_images_are_those_of_the_files(tmp_path, photos, capsys):
-    run(photos, "-o", tmp_path / "out", "--shards", "3", "--jobs", "2")
-    source, files = open_source(f"arrayrecord:{tmp_path / 'out'}"), open_source(str(photos))
+def test_packed_images_are_those_of_the_files_also_by_globs_and_shards(tmp_path, photos, capsys):
+    out = tmp_path / "out"
+    run(photos, "-o", out, "--shards", "3", "--jobs", "2")
+    assert "8 images" in capsys.readouterr().out
+    source, files = open_source(f"arrayrecord:{out}"), open_source(str(photos))
     assert len(source) == len(files) == 8
     packed = sorted(source[i].tobytes() for i in range(8))
     assert packed == sorted(files[i].tobytes() for i in range(8))
-    assert "8 images" in capsys.readouterr().out
     assert len(set(source.names)) == 8 and source.names[-1] == "record-0000007"
 
-
-def test_globs_and_single_shards_open_too(tmp_path, photos):
-    run(photos, "-o", tmp_path / "out", "--shards", "3")
-    shards = [tmp_path / "out" / f"images-{i:05d}-of-00003.array_record" for i in range(3)]
-    assert names(tmp_path / "out") == [shard.name for shard in shards] + ["manifest.json"]
-    assert len(open_source(f"arrayrecord:{tmp_path}/out/images-*")) == 8
-    assert sum(len(open_source(f"arrayrecord:{shard}")) for shard in shards) == 8
+    shards = [f"images-{i:05d}-of-00003.array_record" for i in range(3)]
+    assert sorted(contents(out)) == [*shards, "manifest.json"]
+    assert len(open_source(f"arrayrecord:{out}/images-*")) == 8
+    assert sum(len(open_source(f"arrayrecord:{out}/{shard}")) for shard in shards) == 8
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_photographs_go_in_unchanged(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "ppm"])
+def test_photographs_go_in_unchanged_and_other_kinds_as_png_without_loss(tmp_path, suffix):
     path = write(tmp_path / f"a.{suffix}")
-    assert pack.prepare(str(path), plan(path)).record == path.read_bytes()
-    assert pack.prepare(str(path), plan(path, max_side=24)).record == path.read_bytes()
-
-
-@pytest.mark.parametrize("suffix", ["bmp", "tif", "ppm"])
-def test_other_kinds_become_png_without_loss(tmp_path, suffix):
-    path = write(tmp_path / f"a.{suffix}")
-    image = Image.open(io.BytesIO(pack.prepare(str(path), plan(path)).record))
+    record = pack.prepare(str(path), plan(path, max_side=24)).record
+    if suffix in ("jpg", "png", "webp"):
+        assert record == path.read_bytes()
+        return
+    image = Image.open(io.BytesIO(record))
     assert image.format == "PNG"
-    np.testing.assert_array_equal(np.asarray(image), read_image(path))
+    np.testing.assert_array_equal(image, read_image(path))
 
 
 @pytest.mark.parametrize("suffix,kind", [("jpg", "JPEG"), ("png", "PNG"), ("bmp", "PNG")])
@@ -93,16 +97,19 @@ def test_large_images_are_shrunk_to_their_longer_side(tmp_path, suffix, kind):
         np.testing.assert_array_equal(image, whole.resize((20, 30), Image.Resampling.LANCZOS))
 
 
-def test_small_images_are_left_out_by_their_size_once_shrunk(tmp_path):
-    path = write(tmp_path / "a.png", 20, 60)
-    for options, kept in [
+@pytest.mark.parametrize(
+    "options,kept",
+    [
         ({"min_side": 20}, True),
         ({"min_side": 21}, False),
         ({"min_side": 10, "max_side": 30}, True),
         ({"min_side": 11, "max_side": 30}, False),
-    ]:
-        prepared = pack.prepare(str(path), plan(path, **options))
-        assert (prepared.record is not None, prepared.damage) == (kept, "")
+    ],
+)
+def test_small_images_are_left_out_by_their_size_once_shrunk(tmp_path, options, kept):
+    path = write(tmp_path / "a.png", 20, 60)
+    prepared = pack.prepare(str(path), plan(path, **options))
+    assert (prepared.record is not None, prepared.damage) == (kept, "")
 
 
 def test_damaged_files_are_left_out_counted_and_named(tmp_path, photos, capsys):
@@ -140,58 +147,44 @@ def test_what_cannot_be_searched_or_read_is_named_and_the_rest_is_packed(
 
 
 def test_a_pipe_is_refused(tmp_path, capsys):
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(SystemExit) as end:
-        run(tmp_path / "pipe.png", "-o", tmp_path / "out", "--shards", "1")
-    assert end.value.code == 2 and "pipe.png: is a pipe, but packing" in capsys.readouterr().err
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    said = refused(capsys, pipe, "-o", tmp_path / "out", "--shards", "1")
+    assert "pipe.png: is a pipe, but packing" in said
 
 
-def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch):
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch, capsys):
     unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
     run(photos, "-o", unbroken, "--shards", "4")
     prepare, seen = pack.prepare, []
 
-    def until_the_fifth(path, plan):
+    def until(path, plan):
         seen.append(path)
-        if len(seen) == 5:
+        if len(seen) == stop:
             raise KeyboardInterrupt
         return prepare(path, plan)
 
-    monkeypatch.setattr(pack, "prepare", until_the_fifth)
-    with pytest.raises(SystemExit) as interrupt:
-        run(photos, "-o", stopped, "--shards", "4", "--jobs", "1")
-    assert interrupt.value.code == 130
-    assert names(stopped) == [*names(unbroken)[:2], "manifest.json"]
+    monkeypatch.setattr(pack, "prepare", until)
+    stop = 5
+    refused(capsys, photos, "-o", stopped, "--shards", "4", "--jobs", "1", code=130)
+    assert sorted(contents(stopped)) == [*sorted(contents(unbroken))[:2], "manifest.json"]
     with pytest.raises(UserError, match="stopped: 2 of 4 shards are missing: run the same `fa-h"):
         ArrayRecords(str(stopped))
     seen.clear()
-    monkeypatch.setattr(
-        pack, "prepare", lambda path, plan: seen.append(path) or prepare(path, plan)
-    )
+    stop = 0  # never
     run(photos, "-o", stopped, "--shards", "4")
     assert len(seen) == 4  # two shards of two images
-    for name in names(unbroken):
-        assert (stopped / name).read_bytes() == (unbroken / name).read_bytes()
-
-
-def test_threads_do_not_alter_shards(tmp_path, photos):
-    for jobs in (1, 5):
-        run(photos, "-o", tmp_path / str(jobs), "--shards", "2", "--jobs", jobs)
-    for name in names(tmp_path / "1"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
+    assert contents(stopped) == contents(unbroken)
 
 
 def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
-    run(photos, "-o", tmp_path / "out", "--shards", "2")
-    before = {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")}
+    out = tmp_path / "out"
+    run(photos, "-o", out, "--shards", "2")
+    before = contents(out)
     write(photos / "8.png")
-    with pytest.raises(SystemExit) as refused:
-        run(photos, "-o", tmp_path / "out", "--shards", "3")
-    assert refused.value.code == 2
-    assert "out: has shards of another selection (shards, sources differ)" in (
-        capsys.readouterr().err
-    )
-    assert before == {name: (tmp_path / "out" / name).read_bytes() for name in before}
+    said = refused(capsys, photos, "-o", out, "--shards", "3")
+    assert "out: has shards of another selection (shards, sources differ)" in said
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize(
@@ -205,17 +198,13 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
     ],
 )
 def test_wrong_options_are_named(tmp_path, photos, options, sentence, capsys):
-    with pytest.raises(SystemExit) as refused:
-        run(photos, "-o", tmp_path / "out", *options)
-    error = capsys.readouterr().err
-    assert refused.value.code == 2 and sentence in error and "Traceback" not in error
+    assert sentence in refused(capsys, photos, "-o", tmp_path / "out", *options)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, photos, capsys):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SystemExit):
-        run(photos, "-o", tmp_path / "file" / "out", "--shards", "1")
-    assert "cannot be written (Not a directory)" in capsys.readouterr().err
+    said = refused(capsys, photos, "-o", tmp_path / "file" / "out", "--shards", "1")
+    assert "cannot be written (Not a directory)" in said
 
 
 def test_names_of_images_need_not_be_utf_8(tmp_path, photos, capsys):
@@ -231,16 +220,12 @@ def test_names_of_images_need_not_be_utf_8(tmp_path, photos, capsys):
 
 def test_a_name_that_array_record_does_not_take_is_refused(tmp_path, photos, capsys):
     folder = tmp_path / os.fsdecode(b"\xff")
-    with pytest.raises(SystemExit) as refused:
-        run(photos, "-o", folder, "--shards", "1")
-    assert refused.value.code == 2 and not folder.exists()
-    assert (
-        f"{tmp_path}/\\xff: the name is not UTF-8, which ArrayRecord needs"
-        in capsys.readouterr().err
-    )
+    message = "the name is not UTF-8, which ArrayRecord needs"
+    assert f"/\\xff: {message}" in refused(capsys, photos, "-o", folder, "--shards", "1")
+    assert not folder.exists()
     folder.mkdir()
     (folder / "a.array_record").touch()
-    with pytest.raises(UserError, match="the name is not UTF-8, which ArrayRecord needs"):
+    with pytest.raises(UserError, match=message):
         open_source(f"arrayrecord:{folder}")
 
 
@@ -257,7 +242,7 @@ def test_a_full_disk_is_named(tmp_path, photos, monkeypatch):
     monkeypatch.setattr(pack, "array_record_module", lambda name: module)
     with pytest.raises(UserError, match="out: cannot be written .*No space left.*make room"):
         pack.pack(plan(photos / "0.png"), tmp_path / "out", 1, lambda size: None)
-    assert names(tmp_path / "out") == []
+    assert contents(tmp_path / "out") == {}
 
 
 def test_damaged_records_and_shards_are_named(tmp_path, photos):
@@ -275,25 +260,18 @@ def test_damaged_records_and_shards_are_named(tmp_path, photos):
         ArrayRecords(str(tmp_path / "out"))
 
 
-def test_a_record_that_is_no_image_is_named(tmp_path):
+def test_shards_without_images_and_records_that_are_none_are_named(tmp_path):
     module = pytest.importorskip("array_record.python.array_record_module")
+    module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1").close()
+    with pytest.raises(UserError, match="the ArrayRecord shards here hold no images"):
+        open_source(f"arrayrecord:{tmp_path}")
+    with pytest.raises(UserError, match=r"absent: no ArrayRecord shards here; expected a folder"):
+        open_source(f"arrayrecord:{tmp_path}/absent")
     writer = module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
     writer.write(b"no image")
     writer.close()
     with pytest.raises(UserError, match=r"a\.array_record, record 0: cannot be read as an image"):
         ArrayRecords(str(tmp_path))[0]
-
-
-def test_shards_without_images_are_named(tmp_path):
-    module = pytest.importorskip("array_record.python.array_record_module")
-    module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1").close()
-    with pytest.raises(UserError, match="the ArrayRecord shards here hold no images"):
-        open_source(f"arrayrecord:{tmp_path}")
-
-
-def test_finding_no_shards_names_the_pattern(tmp_path):
-    with pytest.raises(UserError, match=r"absent: no ArrayRecord shards here; expected a folder"):
-        open_source(f"arrayrecord:{tmp_path}/absent")
 
 
 def test_platforms_without_array_record_get_a_sentence(tmp_path, monkeypatch):

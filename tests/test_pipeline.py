@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from PIL import Image
 
 from fa_hific_jax.data.image_counts import ImageCounts
 from fa_hific_jax.data.pipeline import train_batches
-from fa_hific_jax.data.sources import open_source, read_image
-from fa_hific_jax.data.transforms import RandomCrop, resize_box
+from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
 from fa_hific_jax.settings.declare import build
@@ -22,15 +22,8 @@ HIFIC = (0.75, 0.95)
 
 
 def config(*train, **changes):
-    fields = {
-        "train": train,
-        "weights": (),
-        "crop": 16,
-        "scale": HIFIC,
-        "cache": True,
-        "threads": 2,
-        "evaluation": "photographs:validation",
-    }
+    fields = {"train": train, "crop": 16, "scale": HIFIC, "cache": True, "threads": 2}
+    fields |= {"weights": (), "evaluation": "photographs:validation"}
     return build(DataConfig, "data", fields | changes)
 
 
@@ -50,44 +43,13 @@ def flat_images(tmp_path):
             image.save(tmp_path / name / f"{i:03d}.png")
         return str(tmp_path / name)
 
-    make.folder = tmp_path
     return make
 
 
-def damage(*paths):
-    for path in paths:
+def damage(folder, *numbers):
+    for number in numbers:
+        path = Path(folder) / f"{number:03d}.png"
         path.write_bytes(path.read_bytes()[:40])
-
-
-@settings(deadline=None, max_examples=80)
-@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 2**32 - 1))
-def test_images_of_any_size_give_crops_of_one_size(height, width, seed):
-    rng = np.random.default_rng(seed)
-    image = rng.integers(100, 104, (height, width, 3), np.uint8)
-    crop = RandomCrop(16, *HIFIC).random_map(image, rng)
-    assert crop.shape == (16, 16, 3) and crop.dtype == np.uint8
-    # Bilinear interpolation stays within its pixels; what came from outside the image would be 0.
-    assert image.min() <= crop.min() and crop.max() <= image.max()
-
-
-@settings(deadline=None, max_examples=80)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
-def test_a_scaled_part_is_the_part_of_the_scaled_image(height, width, seed):
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (height, width, 3), np.uint8)
-    size = 8
-    new_height, new_width = rng.integers(size, 2 * max(height, width, size), 2)
-    top, left = rng.integers(0, new_height - size + 1), rng.integers(0, new_width - size + 1)
-    shape = (int(new_width), int(new_height))
-    whole = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
-    y, x = height / new_height, width / new_width
-    rows = (float(top * y), float(min((top + size) * y, height)))
-    columns = (float(left * x), float(min((left + size) * x, width)))
-    part = resize_box(image, rows, columns, size)
-    expected = whole[top : top + size, left : left + size].astype(int)
-    # Pillow may filter rows or columns first, which rounds in another place.
-    np.testing.assert_allclose(part.astype(int), expected, atol=2)
-    assert np.mean(np.abs(part - expected)) < 0.5
 
 
 class Drawn(np.random.Generator):
@@ -105,25 +67,29 @@ class Drawn(np.random.Generator):
         return min(max(low, self._places.pop(0)), high - 1)
 
     def random(self):
-        return 0.0 if self._flip else 1.0
+        return 0.49 if self._flip else 0.51
 
 
-@pytest.mark.parametrize("height,width", [(64, 96), (40, 33), (20, 50), (9, 7), (32, 32)])
-@pytest.mark.parametrize("share,row,column,flip", [(0.0, 0, 3, True), (0.4, 5, 9, False)])
+NUMBERS = st.integers(0, 80)
+
+
+@settings(deadline=None, max_examples=150)
+@given(NUMBERS, NUMBERS, st.floats(0.0, 1.0), NUMBERS, NUMBERS, st.booleans())
 def test_crops_are_those_of_the_pytorch_version(height, width, share, row, column, flip):
     """`OpenImages.__getitem__` of its src/helpers/datasets.py, with the same numbers drawn."""
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    height, width = height + 1, width + 1
+    image = np.random.default_rng(row).integers(0, 256, (height, width, 3), np.uint8)
     rng = Drawn(share, row, column, flip)
-    crop = RandomCrop(32, *HIFIC).random_map(image, rng)
+    crop = RandomCrop(16, *HIFIC).random_map(image, rng)
 
-    low = max(32 / min(height, width), 0.75)
+    low = max(16 / min(height, width), 0.75)
     high = max(low, 0.95)
-    assert rng.bounds == (low, high)
+    assert rng.bounds == (low, high) and crop.dtype == np.uint8
     scale = low + share * (high - low)
     size = (math.ceil(scale * width - 1e-6), math.ceil(scale * height - 1e-6))
     scaled = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-    top, left = min(row, size[1] - 32), min(column, size[0] - 32)
-    expected = scaled[top : top + 32, left : left + 32]
+    top, left = min(row, size[1] - 16), min(column, size[0] - 16)
+    expected = scaled[top : top + 16, left : left + 16]
     # Turning the crop is turning the image and cropping at the mirrored place.
     expected = (expected[:, ::-1] if flip else expected).astype(int)
     # Pillow may filter rows or columns first, which rounds in another place.
@@ -141,29 +107,6 @@ def test_an_image_as_large_as_the_crop_is_only_flipped():
         assert all(f or np.array_equal(crop, image) for f, crop in zip(flipped, crops, strict=True))
 
 
-def test_scales_and_places_are_spread_over_their_range():
-    # A ramp of 2 levels per pixel across, 1 per pixel down: its slopes tell the scale.
-    y, x = np.mgrid[:100, :100]
-    image = np.stack([2 * x, y, y], axis=-1).astype(np.uint8)
-    rng = np.random.default_rng(0)
-    crops = np.stack([RandomCrop(24, *HIFIC).random_map(image, rng) for _ in range(400)])
-    across = (crops[:, 12, 23, 0].astype(float) - crops[:, 12, 0, 0]) / 23.0
-    down = (crops[:, 23, 12, 1].astype(float) - crops[:, 0, 12, 1]) / 23.0
-    scale = 1.0 / down
-    # Scaled sides are rounded up and levels to integers, hence 3 % of slack.
-    assert 0.73 < scale.min() < 0.77 and 0.93 < scale.max() < 0.98
-    assert abs(scale.mean() - 0.85) < 0.02
-    np.testing.assert_allclose(np.abs(across) / 2.0, down, atol=0.05)
-    assert 0.4 < np.mean(across < 0) < 0.6  # half are flipped
-    middle = crops[:, 12, 12, 1]  # where the crop was taken, from 0 to 100
-    assert middle.min() < 25 and middle.max() > 75 and 45 < middle.mean() < 55
-
-
-def test_batches_have_their_shape():
-    batches = take(3, config("dead_leaves:2", crop=48), batch_size=5)
-    assert batches.shape == (3, 5, 48, 48, 3) and batches.dtype == np.uint8
-
-
 def test_a_resumed_run_sees_the_same_batches(flat_images):
     data = config(flat_images("a", 7), "dead_leaves:3", weights=(2, 1), crop=18)
     unbroken = take(9, data)
@@ -173,25 +116,15 @@ def test_a_resumed_run_sees_the_same_batches(flat_images):
 
 def test_threads_and_caching_do_not_alter_batches(flat_images):
     data = config(flat_images("a", 7), "dead_leaves:3")
-    damage(flat_images.folder / "a" / "003.png")
+    damage(data.train[0], 3)
     expected = take(8, data)
-    for changes in (
-        {"threads": 0},
-        {"threads": 1},
-        {"threads": 4},
-        {"cache": False},
-    ):
+    for changes in ({"threads": 0}, {"threads": 1}, {"threads": 4}, {"cache": False}):
         np.testing.assert_array_equal(take(8, dataclasses.replace(data, **changes)), expected)
 
 
-def test_seeds_give_other_batches():
-    data = config("dead_leaves:3")
-    assert not np.array_equal(take(1, data, seed=0), take(1, data, seed=1))
-
-
-def test_equal_crops_do_not_come_twice():
-    batches = take(16, config("dead_leaves:1"))
-    assert len({crop.tobytes() for crop in batches.reshape(-1, 16, 16, 3)}) == 64
+def test_equal_crops_do_not_come_twice_nor_with_another_seed():
+    crops = np.concatenate([take(16, config("dead_leaves:1"), seed=seed) for seed in (0, 1)])
+    assert len({crop.tobytes() for crop in crops.reshape(-1, 16, 16, 3)}) == 128
 
 
 def test_each_image_comes_once_per_round_in_a_new_order(flat_images):
@@ -218,25 +151,38 @@ def test_sources_of_equal_length_are_not_in_step(flat_images):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_rows_of_each_batch(flat_images, processes):
     data = config(flat_images("a", 7), flat_images("b", 5, first=100), weights=(3, 1))
-    damage(flat_images.folder / "a" / "002.png")
-    whole = take(6, data, batch_size=8, start_step=2)
+    damage(data.train[0], 2)
+    options = {"batch_size": 8, "start_step": 2}
+    whole = take(6, data, **options)
     shares = [
-        take(6, data, batch_size=8, start_step=2, process_index=i, process_count=processes)
-        for i in range(processes)
+        take(6, data, process_index=i, process_count=processes, **options) for i in range(processes)
     ]
     np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(UserError, match="train.batch_size is 6, which 4 processes cannot share"):
-        take(1, config("dead_leaves:1"), batch_size=6, process_index=0, process_count=4)
+@pytest.mark.parametrize(
+    "source,options,message",
+    [
+        ("/absent", {}, "absent: no images here"),
+        ("dead_leaves:1", {"seed": -1}, "the seed is -1: it must not be negative"),
+        (
+            "dead_leaves:1",
+            {"batch_size": 6, "process_index": 0, "process_count": 4},
+            "train.batch_size is 6, which 4 processes cannot share",
+        ),
+    ],
+)
+def test_what_makes_no_batches_is_named_before_the_first(source, options, message):
+    with pytest.raises(UserError, match=message):
+        train_batches(config(source), **{"batch_size": 4, "seed": 0} | options)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_damaged_images_are_replaced_and_nothing_else_changes(flat_images, threads):
     data = config(flat_images("a", 20), threads=threads)
     sound = take(15, data)
-    damage(*(flat_images.folder / "a" / name for name in ("003.png", "011.png")))
+    folder = data.train[0]
+    damage(folder, 3, 11)
     batches = train_batches(data, batch_size=4, seed=0)
     skipping = np.stack(list(itertools.islice(batches, 15)))
     damaged = np.isin(sound[..., 0, 0, 0], (3, 11))
@@ -250,11 +196,8 @@ def test_damaged_images_are_replaced_and_nothing_else_changes(flat_images, threa
             rest = [level for level in order[place:] if level in whole]
             assert seen[place] == (rest or whole)[0]
     assert batches.counts() == {"data/seen": 20, "data/smaller_than_crop": 0, "data/damaged": 2}
-    news = sorted(batches.news())
-    assert [line.partition(": cannot be read as an image")[0] for line in news] == [
-        f"{flat_images.folder}/a/003.png",
-        f"{flat_images.folder}/a/011.png",
-    ]
+    news = [line.partition(": cannot be read as an image")[0] for line in sorted(batches.news())]
+    assert news == [f"{folder}/003.png", f"{folder}/011.png"]
     assert batches.news() == []
 
 
@@ -267,14 +210,11 @@ def test_small_images_are_enlarged_and_counted_once(flat_images):
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-@pytest.mark.parametrize("broken,ends", [(10, False), (11, True)])
-def test_more_than_one_per_cent_damaged_ends_the_run(flat_images, threads, broken, ends):
-    folder = flat_images("a", 40)
-    damage(*(flat_images.folder / "a" / f"{i:03d}.png" for i in range(broken)))
-    data = config(folder, threads=threads)
-    if not ends:
-        take(20, data)
-        return
+def test_more_than_one_per_cent_damaged_ends_the_run_if_it_is_more_than_ten(flat_images, threads):
+    data = config(flat_images("a", 40), threads=threads)
+    damage(data.train[0], *range(10))
+    take(20, data)
+    damage(data.train[0], 10)
     with pytest.raises(UserError, match=r"11 of the \d\d training images seen so far are damaged"):
         take(20, data)
 
@@ -294,38 +234,22 @@ def test_one_per_cent_is_of_the_images_not_of_the_reads():
 
 def test_a_source_without_a_whole_image_ends_the_run(flat_images):
     folder = flat_images("a", 3)
-    damage(*(flat_images.folder / "a").iterdir())
+    damage(folder, 0, 1, 2)
     with pytest.raises(UserError, match=r"none of the 3 images .*: .*\.png: cannot be read"):
         take(1, config(folder))
-
-
-def test_an_absent_folder_is_named_before_iterating(tmp_path):
-    with pytest.raises(UserError, match="absent: no images here"):
-        train_batches(config(str(tmp_path / "absent")), batch_size=1, seed=0)
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(UserError, match="the seed is -1: it must not be negative"):
-        train_batches(config("dead_leaves:1"), batch_size=1, seed=-1)
 
 
 @pytest.mark.parametrize(
     "changes,message",
     [
         ({"train": ()}, "data.train is .*: name at least one source"),
-        (
-            {"weights": (1.0, 2.0)},
-            "data.weights is .*: give one share .* 1 sources of data.train, or",
-        ),
+        ({"weights": (1.0, 2.0)}, "data.weights is .*: give one share .* 1 sources of data.train"),
         ({"weights": (0.0,)}, r"data.weights is \(0.0,\): all must be positive"),
-        (
-            {"weights": (float("nan"),)},
-            r"data.weights is \(nan,\): it must be a tuple of finite numbers",
-        ),
+        ({"weights": (float("nan"),)}, r"data.weights is \(nan,\): .* finite numbers"),
         ({"crop": 0}, "data.crop is 0: it must be at least 1"),
-        ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest <="),
+        ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest"),
         ({"scale": (0.75, 0.5)}, r"data.scale is \(0.75, 0.5\): give two factors"),
-        ({"scale": (0.75, float("inf"))}, r"data.scale is .* a finite number and a finite number"),
+        ({"scale": (0.75, float("inf"))}, "data.scale is .* a finite number"),
         ({"threads": -1}, "data.threads is -1: it must not be negative"),
         ({"evaluation": ""}, "data.evaluation is '': name a source"),
     ],
@@ -333,24 +257,3 @@ def test_a_negative_seed_is_refused():
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(UserError, match=f"^{message}"):
         config("dead_leaves:1", **changes)
-
-
-def test_a_folder_gives_whole_images_with_their_names(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    for name, image in zip("ab", pixels, strict=True):
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
-    source = open_source(str(tmp_path))
-    assert list(source.names) == ["a", "b"]
-    np.testing.assert_array_equal(np.stack([source[0], source[1]]), pixels)
-
-
-def test_an_absent_folder_is_named_at_once(tmp_path):
-    with pytest.raises(UserError, match="absent: no images here"):
-        open_source(str(tmp_path / "absent"))
-
-
-def test_photographs_of_the_data_folder_are_read(data_folder):
-    paths = sorted((data_folder / "kodak").glob("*"))
-    names = open_source(str(data_folder / "kodak")).names
-    assert len(names) >= 1 and set(names) <= {path.stem for path in paths}
-    assert read_image(next(p for p in paths if p.stem == names[0])).ndim == 3

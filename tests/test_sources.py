@@ -1,8 +1,10 @@
-"""Every kind of image file becomes 8-bit RGB, and what cannot says so in one sentence."""
+"""Sources of images: what is found below a name, as what, and what is said where nothing is."""
 
 import importlib.util
 import os
-import threading
+import re
+from multiprocessing.pool import ThreadPool
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,92 +26,30 @@ def write(path, pixels=COLORS, **options):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "ppm", "bmp", "tif", "tiff", "PNG"])
-def test_lossless_files_come_back_exactly(tmp_path, suffix):
-    np.testing.assert_array_equal(read_image(write(tmp_path / f"a.{suffix}")), COLORS)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
-def test_lossy_files_come_back_nearly(tmp_path, suffix):
-    flat = np.full((16, 24, 3), (200, 100, 50), np.uint8)
-    image = read_image(write(tmp_path / f"a.{suffix}", flat, quality=95))
-    assert image.dtype == np.uint8
-    np.testing.assert_allclose(image.astype(int), flat, atol=3)
-
-
-def test_gray_is_repeated(tmp_path):
-    gray = COLORS[..., 0]
-    image = read_image(write(tmp_path / "a.png", gray))
-    np.testing.assert_array_equal(image, np.repeat(gray[..., None], 3, axis=-1))
-
-
-def test_one_bit_becomes_black_and_white(tmp_path):
-    Image.fromarray(COLORS[..., 0] > 127).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(
-        read_image(tmp_path / "a.png")[..., 1], np.where(COLORS[..., 0] > 127, 255, 0)
-    )
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_become_eight_by_scaling(tmp_path, suffix):
-    deep = np.array([[0, 257, 128, 129, 32896, 65535]], np.uint16)
-    image = read_image(write(tmp_path / f"a.{suffix}", deep))
-    np.testing.assert_array_equal(image[..., 0], [[0, 1, 0, 1, 128, 255]])
-
-
-def test_palettes_are_looked_up(tmp_path):
-    few = np.array([[0, 1], [2, 1]], np.uint8)
-    image = Image.frombytes("P", (2, 2), few.tobytes())
-    colors = np.array([[255, 0, 0], [0, 200, 0], [1, 2, 3]], np.uint8)
-    image.putpalette(colors.tobytes())
-    image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colors[few])
-
-
 def test_transparency_is_laid_on_white(tmp_path):
     pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
     image = read_image(write(tmp_path / "a.png", pixels))
     np.testing.assert_array_equal(image, [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
 
 
-def test_cmyk_is_converted(tmp_path):
-    image = Image.fromarray(np.full((8, 8, 3), (255, 0, 0), np.uint8)).convert("CMYK")
-    image.save(tmp_path / "a.jpg", quality=100)
-    np.testing.assert_allclose(
-        read_image(tmp_path / "a.jpg").astype(int), np.full((8, 8, 3), (255, 0, 0)), atol=4
-    )
-
-
-def test_orientation_is_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
-    path = write(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_image(path), np.rot90(COLORS, -1))
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, on the way to its error
-@pytest.mark.parametrize("kept", [0, 10, 60])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "ppm"])
-def test_a_truncated_file_is_named(tmp_path, suffix, kept):
+def test_a_truncated_file_is_named(tmp_path, suffix):
     path = write(tmp_path / f"half.{suffix}", RNG.integers(0, 256, (40, 40, 3), np.uint8))
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match=rf"half\.{suffix}: cannot be read as an image \(.+\)"):
-        read_image(path)
+    for kept in (60, 10, 0):
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(UserError, match=rf"half\.{suffix}: cannot be read as an image \(.+\)"):
+            read_image(path)
 
 
-def test_folders_are_searched_below_in_sorted_order(tmp_path):
+def test_folders_are_searched_below_in_sorted_order_and_through_links(tmp_path):
+    folder = tmp_path / "set"
     for name in ("b.png", "sub/a.JPG", "sub/deeper/c.webp", "a.bmp", ".hidden.png", "._b.png"):
-        write(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not an image")
-    (tmp_path / "folder.png").mkdir()
-    assert ImageFiles(str(tmp_path)).names == ["a", "b", "a-2", "c"]
-
-
-def test_links_to_folders_are_followed(tmp_path):
-    write(tmp_path / "real" / "a.png")
-    (tmp_path / "set").mkdir()
-    os.symlink(tmp_path / "real", tmp_path / "set" / "link")
-    assert ImageFiles(str(tmp_path / "set")).names == ["a"]
+        write(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "folder.png").mkdir()
+    os.symlink(write(tmp_path / "real" / "d.png").parent, folder / "z")
+    assert ImageFiles(str(folder)).names == ["a", "b", "a-2", "c", "d"]
 
 
 def test_globs_and_single_files_are_found(tmp_path):
@@ -136,26 +76,20 @@ def test_names_are_unique_whatever_their_case(tmp_path):
     assert len({name.lower() for name in names}) == 4
 
 
-@pytest.mark.parametrize("pattern", ["{}", "{}/nothing-*.png", "{}/absent", "{}/notes.txt"])
+@pytest.mark.parametrize("pattern", ["", "/nothing-*.png", "/absent", "/notes.txt"])
 def test_finding_nothing_names_the_pattern(tmp_path, pattern):
     (tmp_path / "notes.txt").write_text("not an image")
-    pattern = pattern.format(tmp_path)
-    with pytest.raises(UserError) as error:
-        ImageFiles(pattern)
-    assert str(error.value).startswith(f"{pattern}: no images here; expected a folder or glob")
+    with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path) + pattern)}: no images here; "):
+        ImageFiles(f"{tmp_path}{pattern}")
 
 
 def test_a_folder_without_permission_says_so(tmp_path, monkeypatch):
-    def refuse(folder):
-        raise PermissionError(13, "Permission denied", folder)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    denied = PermissionError(13, "Permission denied", str(tmp_path))
+    monkeypatch.setattr(os, "scandir", mock.Mock(side_effect=denied))
     for pattern in (str(tmp_path), f"{tmp_path}/*.png"):
         with pytest.raises(UserError) as error:
             open_source(pattern)
-        assert str(error.value) == (
-            f"{pattern}: cannot be listed (Permission denied): check the name and your permission"
-        )
+        assert str(error.value).startswith(f"{pattern}: cannot be listed (Permission denied): ")
 
 
 def test_a_folder_that_a_glob_cannot_enter_is_not_passed_over(tmp_path, monkeypatch):
@@ -167,37 +101,22 @@ def test_a_folder_that_a_glob_cannot_enter_is_not_passed_over(tmp_path, monkeypa
         open_source(f"{tmp_path}/**/*.png")
 
 
-@pytest.mark.parametrize("spec", ["", "arrayrecord:"])
-def test_an_empty_name_is_not_the_current_folder(spec):
-    with pytest.raises(UserError, match="the name of the images is empty"):
-        open_source(spec)
-
-
-def test_memory_that_ran_out_is_no_fault_of_the_file(tmp_path, monkeypatch):
-    def run_out(path):
-        raise MemoryError
-
+@pytest.mark.parametrize(
+    "error,raised",
+    [(PermissionError(13, "denied"), UserError), (MemoryError("full"), MemoryError)],
+)
+def test_a_file_without_permission_is_named_and_memory_that_ran_out_is_not(
+    tmp_path, monkeypatch, error, raised
+):
     source = open_source(str(write(tmp_path / "a.png").parent))
-    monkeypatch.setattr(Image, "open", run_out)
-    with pytest.raises(MemoryError):
-        source[0]
-
-
-def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
-    source = open_source(str(write(tmp_path / "a.png").parent))
-
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(
-        UserError, match=r"a\.png: cannot be read as an image \(Permission denied\)"
-    ):
+    monkeypatch.setattr(Image, "open", mock.Mock(side_effect=error))
+    message = "full" if raised is MemoryError else r"a\.png: cannot be read .* \(denied\)"
+    with pytest.raises(raised, match=message):
         source[0]
 
 
 @pytest.fixture
-def bucket(tmp_path):
+def bucket(tmp_path, monkeypatch):
     """A folder that stands for gs://bucket."""
 
     def here(path):
@@ -206,6 +125,8 @@ def bucket(tmp_path):
     def there(path):
         return str(path).replace(f"{tmp_path}/", "gs://")
 
+    # With TensorFlow installed it would be asked for buckets, whatever the mock.
+    monkeypatch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
     with testing.mock_epath(
         open=lambda real, path, mode: real(here(path), mode),
         exists=lambda real, path: real(here(path)),
@@ -213,10 +134,7 @@ def bucket(tmp_path):
         glob=lambda real, path: [there(name) for name in real(here(path))],
         walk=lambda real, path, **_: [(there(a), b, c) for a, b, c in os.walk(here(path))],
     ):
-        # With TensorFlow installed it would be asked for buckets, whatever the mock.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
-            yield tmp_path / "bucket"
+        yield tmp_path / "bucket"
 
 
 def test_buckets_are_read_like_folders(bucket):
@@ -245,12 +163,10 @@ def test_what_buckets_cannot_do_is_said(bucket):
             open_source(absent)
 
 
-def test_buckets_without_their_client_are_named():
-    def refuse(real, path):
-        raise ImportError("Please install gcsfs to access Google Storage")
-
-    with testing.mock_epath(isdir=refuse), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
+def test_buckets_without_their_client_are_named(monkeypatch):
+    missing = ImportError("Please install gcsfs to access Google Storage")
+    monkeypatch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
+    with testing.mock_epath(isdir=mock.Mock(side_effect=missing)):
         with pytest.raises(UserError, match="cannot be listed .*install gcsfs.* is installed$"):
             open_source("gs://bucket/set")
 
@@ -267,11 +183,6 @@ def test_photographs_are_colorful_and_never_shared():
             assert source[i].std() > 20
 
 
-def test_an_unknown_split_is_named():
-    with pytest.raises(UserError, match="photographs:test: the split must be one of .*validation"):
-        open_source("photographs:test")
-
-
 def test_missing_photographs_name_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'fa-hific-jax\[train\]'"):
@@ -279,17 +190,29 @@ def test_missing_photographs_name_the_extra(monkeypatch):
 
 
 def test_specs_open_their_source(tmp_path):
-    assert len(open_source("dead_leaves:7")) == 7
     assert len(open_source("dead_leaves")) >= 256
-    np.testing.assert_array_equal(open_source("dead_leaves:7")[3], DeadLeaves(4)[3])
+    source = open_source("dead_leaves:7")
+    assert len(source) == 7
+    np.testing.assert_array_equal(source[3], DeadLeaves(4)[3])
     write(tmp_path / "a.png")
     np.testing.assert_array_equal(open_source(str(tmp_path))[0], COLORS)
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "many", "1.5", "²"])
-def test_a_wrong_count_is_named(count):
-    with pytest.raises(UserError, match=f"dead_leaves:{count}: .* positive number of images"):
-        open_source(f"dead_leaves:{count}")
+@pytest.mark.parametrize(
+    "spec,message",
+    [
+        ("", "the name of the images is empty"),  # not the current folder
+        ("arrayrecord:", "the name of the images is empty"),
+        ("photographs:test", "photographs:test: the split must be one of .*validation"),
+        ("dead_leaves:-1", "dead_leaves:-1: .* positive number of images"),
+        ("dead_leaves:0", "dead_leaves:0: .* positive number"),
+        ("dead_leaves:1.5", "dead_leaves:1.5: .* positive number"),
+        ("dead_leaves:²", "dead_leaves:²: .* positive number"),
+    ],
+)
+def test_a_wrong_source_is_named(spec, message):
+    with pytest.raises(UserError, match=message):
+        open_source(spec)
 
 
 class Counting:
@@ -319,13 +242,6 @@ def test_cached_images_are_made_once_and_cannot_be_altered():
 
 def test_threads_share_one_image():
     cached = Cached(Counting())
-    seen = [[] for _ in range(8)]
-    threads = [
-        threading.Thread(target=lambda own=own: own.extend(cached[i] for i in range(10)))
-        for own in seen
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPool(8) as pool:
+        seen = pool.map(lambda _: [cached[i] for i in range(10)], range(8), chunksize=1)
     assert all(own[i] is seen[0][i] for own in seen for i in range(10))

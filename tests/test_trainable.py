@@ -25,10 +25,8 @@ def trained(*patterns) -> set[str]:
 def test_a_pattern_is_any_part_of_a_name():
     assert trained("fcm", "sigma") == {"autoencoder/generator/fcm1/conv0/kernel", "dsl_sigma"}
     assert trained("generator/up") == {"autoencoder/generator/up1/kernel"}
-    assert trained("/encoder/") == {
-        "autoencoder/encoder/conv0/kernel",
-        "autoencoder/encoder/conv0/bias",
-    }
+    both = {f"autoencoder/encoder/conv0/{name}" for name in ("kernel", "bias")}
+    assert trained("/encoder/") == both
 
 
 def test_a_prefix_stands_in_front_of_every_name():
@@ -67,12 +65,8 @@ def test_a_pattern_that_matches_nothing_is_named_with_near_names():
     trainable.check(PARAMS, ("fcm", "sigma"))
     with pytest.raises(
         UserError,
-        match=r"^config\.trainable contains 'fmc', but no parameter's name contains it: "
-        r"did you mean 'fcm1'\?; parameters\.txt of a run lists all names$",
+        match=r"^config\.trainable contains 'fmc', .*: did you mean 'fcm1'\?; parameters\.txt",
     ):
         trainable.check(PARAMS, ("sigma", "fmc"))
-    with pytest.raises(
-        UserError,
-        match=r"contains 'discriminator', .*: names begin with autoencoder, dsl_sigma; parameters",
-    ):
+    with pytest.raises(UserError, match="'discriminator', .*: names begin with autoencoder, dsl_s"):
         trainable.check(PARAMS, ("discriminator",))

@@ -20,42 +20,37 @@ from fa_hific_jax.training import loop, warm_start
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.trainable import by_name
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 BASE = {"model__fcm_width": 0, "loss__gan": 0.0, "loss__ffl": 0.0, "loss__dsl": 0.0}
 GAN = BASE | {"loss__gan": 0.01}
 FA = {"loss__gan": 0.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
+@functools.cache
 def state_of(seed: int, **overrides):
     """A state at step `seed` of random numbers, no two of its parameters alike."""
-    settings = tiny_settings(**overrides)
-    shapes = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
+    create_tiny = functools.partial(create, tiny_settings(**overrides))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: (
-            jnp.asarray(rng.random(leaf.shape, np.float32))
-            if leaf.dtype == jnp.float32
-            else jnp.full(leaf.shape, seed, leaf.dtype)
-        ),
-        shapes,
-    )
+
+    def fill(leaf):
+        if leaf.dtype == jnp.float32:
+            return jnp.asarray(rng.random(leaf.shape, np.float32))
+        return jnp.full(leaf.shape, seed, leaf.dtype)
+
+    return jax.tree.map(fill, jax.eval_shape(create_tiny, jax.random.key(0)))
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """Writes a state as the only checkpoint of a folder; returns the folder."""
+    """Writes a state as the only checkpoint of a folder; returns the folder and the state."""
 
-    def save(state, **overrides) -> str:
+    def save(place=lambda leaf: leaf, **overrides):
+        state = jax.tree.map(place, state_of(1, **overrides))
         checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
         loop.save(state, tiny_settings(**overrides), checkpoints)
         checkpoints.close()
-        return str(tmp_path)
+        return str(tmp_path), state
 
     return save
 
@@ -72,8 +67,8 @@ def equal(ours, theirs):
 
 
 def test_fcms_of_another_width_start_anew(saved):
-    fcm = FA | {"model__fcm_width": 8}
-    fresh, state, summary = taken(saved(state_of(1, **FA), **FA), **fcm)
+    folder, _ = saved(**FA)
+    fresh, state, summary = taken(folder, **FA | {"model__fcm_width": 8})
     before, after = (by_name({"autoencoder": s.params["autoencoder"]}) for s in (fresh, state))
     kept = {name for name in before if np.array_equal(before[name], after[name])}
     assert kept == {name for name in before if name.startswith(warm_start.FCM)}
@@ -81,8 +76,8 @@ def test_fcms_of_another_width_start_anew(saved):
 
 
 def test_the_autoencoder_is_taken_whole_and_the_rest_begins_afresh(saved):
-    source = state_of(1, **BASE)
-    fresh, state, summary = taken(saved(source, **BASE), **GAN)
+    folder, source = saved(**BASE)
+    fresh, state, summary = taken(folder, **GAN)
     equal(state.params, source.params)
     equal(state.discriminator, fresh.discriminator)
     equal(state.optimizer, fresh.optimizer)
@@ -92,8 +87,8 @@ def test_the_autoencoder_is_taken_whole_and_the_rest_begins_afresh(saved):
 
 
 def test_a_discriminator_comes_with_its_vectors_and_sigmas_come_along(saved):
-    source = state_of(1)
-    fresh, state, summary = taken(saved(source))
+    folder, source = saved()
+    fresh, state, summary = taken(folder)
     equal(state.params, source.params)
     equal(state.discriminator.params, source.discriminator.params)
     equal(state.discriminator.spectral, source.discriminator.spectral)
@@ -102,53 +97,44 @@ def test_a_discriminator_comes_with_its_vectors_and_sigmas_come_along(saved):
 
 
 def test_new_parameters_stay_as_they_are_and_unused_ones_are_named(saved):
-    source = state_of(1, **GAN)
-    fresh, state, summary = taken(saved(source, **GAN), **FA)
-    assert summary.endswith(
-        "taken; new: generator/fcm1, generator/fcm2, dsl_sigma; not used: discriminator"
-    )
-    ours, before = by_name(state.params), by_name(fresh.params)
-    theirs = by_name(source.params)
-    for name, leaf in ours.items():
+    folder, source = saved(**GAN)
+    fresh, state, summary = taken(folder, **FA)
+    new = "new: generator/fcm1, generator/fcm2, dsl_sigma; not used: discriminator"
+    assert summary.endswith(f"taken; {new}")
+    theirs, before = by_name(source.params), by_name(fresh.params)
+    for name, leaf in by_name(state.params).items():
+        assert (name in theirs) is not ("/fcm" in name or name == "dsl_sigma")
         np.testing.assert_array_equal(leaf, theirs[name] if name in theirs else before[name], name)
-    assert {name.split("/")[2] for name in set(ours) - set(theirs) if "/" in name} == {
-        "fcm1",
-        "fcm2",
-    }
 
 
 def test_part_of_a_network_is_named_leaf_by_leaf_only_where_it_must_be(saved):
-    folder = saved(state_of(1, **BASE), **BASE)
-    _, _, summary = taken(folder, **(BASE | {"model__residual_blocks": 2}))
+    _, _, summary = taken(saved(**BASE)[0], **BASE | {"model__residual_blocks": 2})
     assert summary.endswith("; new: generator/block1")
 
 
-@pytest.mark.parametrize("training", [{}, "sigma", "discriminator"])
-def test_an_imported_checkpoint_gives_what_it_has(tmp_path, training):
+@pytest.mark.parametrize("held,new", [("sigmas", "discriminator"), ("judge", "dsl_sigma")])
+def test_an_imported_checkpoint_gives_what_it_has(tmp_path, held, new):
     """As `import-torch` writes it: no step, no optimizer, without what the file did not hold."""
-    source, settings = state_of(1), tiny_settings()
-    if training == "sigma":
-        training = {"dsl_sigma": np.asarray(source.params["dsl_sigma"])}
-    elif training == "discriminator":
-        judge = source.discriminator
-        training = {"discriminator": {"params": judge.params, "spectral": judge.spectral}}
+    source = state_of(1)
+    judge = source.discriminator
+    training = {
+        "sigmas": {"dsl_sigma": np.asarray(source.params["dsl_sigma"])},
+        "judge": {"discriminator": {"params": judge.params, "spectral": judge.spectral}},
+    }[held]
     checkpoints = Checkpoints(epath.Path(tmp_path), kept=None)
-    checkpoints.save(3, source.params["autoencoder"], training, settings)
+    checkpoints.save(3, source.params["autoencoder"], training, tiny_settings())
     checkpoints.close()
     fresh, state, summary = taken(str(tmp_path))
+    assert summary.endswith(f"; new: {new}")
     equal(state.params["autoencoder"], source.params["autoencoder"])
-    sigmas = source if "dsl_sigma" in training else fresh
+    sigmas, judge = (source, fresh) if held == "sigmas" else (fresh, source)
     equal(state.params["dsl_sigma"], sigmas.params["dsl_sigma"])
-    judges = source if "discriminator" in training else fresh
-    equal(state.discriminator.params, judges.discriminator.params)
-    equal(state.discriminator.spectral, judges.discriminator.spectral)
-    assert ("dsl_sigma" in summary) is ("dsl_sigma" not in training)
-    assert ("discriminator" in summary) is ("discriminator" not in training)
+    equal(state.discriminator.params, judge.discriminator.params)
+    equal(state.discriminator.spectral, judge.discriminator.spectral)
 
 
 def test_an_exported_model_gives_its_autoencoder(saved, tmp_path):
-    source = state_of(1, **BASE)
-    run, model = saved(source, **BASE), tmp_path / "model"
+    (run, source), model = saved(**BASE), tmp_path / "model"
     main(["export", run, "-o", str(model), "--trainable", "--calibrate", "dead_leaves:1"])
     fresh, state, summary = taken(str(model), **GAN)
     equal(state.params["autoencoder"], source.params["autoencoder"])
@@ -159,16 +145,14 @@ def test_an_exported_model_gives_its_autoencoder(saved, tmp_path):
 def test_devices_of_the_source_do_not_matter(saved):
     """Written in halves from two devices, taken to one; and the other way round."""
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
-    source = state_of(1, **BASE)
 
     def halved(leaf):
         axis = next((axis for axis, size in enumerate(leaf.shape) if size % 2 == 0), None)
         spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "data")
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
-    folder = saved(jax.tree.map(halved, source), **BASE)
-    _, state, _ = taken(folder, **BASE)
-    equal(state.params, source.params)
+    folder, source = saved(place=halved, **BASE)
+    equal(taken(folder, **BASE)[1].params, source.params)
     found = warm_start.find(tiny_settings(init_from=folder, **BASE))
     spread = jax.device_put(state_of(2, **BASE), NamedSharding(mesh, PartitionSpec()))
     state, _ = warm_start.take(spread, found)
@@ -176,26 +160,28 @@ def test_devices_of_the_source_do_not_matter(saved):
     assert all(leaf.sharding.num_devices == 2 for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_parameter_of_another_shape_is_named_with_both(saved):
-    folder = saved(state_of(1, **BASE), **BASE)
-    with pytest.raises(
-        UserError,
-        match=r"^config\.init_from /\S+: autoencoder/encoder/\S+ has shape \(\S.*\) there but "
-        r"\(\S.*\) in this config: use the sizes of that run$",
-    ):
-        taken(folder, **(BASE | {"model__latent_channels": 8}))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model__latent_channels": 8},
+            r"/\S+: autoencoder/encoder/\S+ has shape \(\S.*\) there but \(\S.*\) in this config: ",
+        ),
+        (
+            {"model__input_range": "symmetric"},
+            r"/\S+ was trained with model\.input_range=unit, the config says symmetric: ",
+        ),
+    ],
+)
+def test_parameters_of_another_shape_or_meaning_are_refused(saved, changes, message):
+    folder, _ = saved(**BASE)
+    with pytest.raises(UserError, match=rf"^config\.init_from {message}"):
+        taken(folder, **BASE | changes)
 
 
-def test_parameters_that_would_mean_something_else_are_refused(saved):
-    folder = saved(state_of(1, **BASE), **BASE)
-    with pytest.raises(
-        UserError,
-        match=r"^config\.init_from /\S+ was trained with model\.input_range=unit, the config says "
-        r"symmetric: its parameters do not fit, so set --config\.model\.input_range=unit$",
-    ):
-        taken(folder, **(BASE | {"model__input_range": "symmetric"}))
-    # Training noise, precision and kinds of FCM that the source does not have are free.
-    taken(folder, **(FA | {"model__hyper_rounding": "noise", "model__fcm": "residual"}))
+def test_training_noise_and_kinds_of_fcm_that_the_source_lacks_are_free(saved):
+    free = {"model__hyper_rounding": "noise", "model__fcm": "residual"}
+    taken(saved(**BASE)[0], **FA | free)
 
 
 def test_a_folder_without_checkpoints_is_named(tmp_path):
@@ -224,20 +210,15 @@ def test_three_stages_and_evaluation(tmp_path, capsys):
         for name, stage in stages.items()
     }
     said = capsys.readouterr().out
-    assert f"warm start from {tmp_path}/base step 2: " in said
-    assert f"warm start from {tmp_path}/gan step 2: " in said
-    gan, fa = by_name(states["gan"].params), by_name(states["fa"].params)
-    still = {name for name, leaf in gan.items() if np.array_equal(leaf, fa[name])}
-    assert still == set(gan)
-    assert not np.array_equal(
-        by_name(states["base"].params)["autoencoder/encoder/conv0/Conv_0/bias"],
-        gan["autoencoder/encoder/conv0/Conv_0/bias"],
-    )
+    assert all(f"warm start from {tmp_path}/{name} step 2: " in said for name in ("base", "gan"))
+    base, gan, fa = (by_name(states[name].params) for name in stages)
+    assert all(np.array_equal(leaf, fa[name]) for name, leaf in gan.items())
+    bias = "autoencoder/encoder/conv0/Conv_0/bias"
+    assert not np.array_equal(base[bias], gan[bias])
     settings = tiny_settings(**short, **stages["fa"])
     flags = {"baselines": (), "untrained_control": False}
-    evaluate(
-        prepare(Request([str(tmp_path / "fa")], "--workdir", settings, flags)), tmp_path / "out", {}
-    )
+    request = Request([str(tmp_path / "fa")], "--workdir", settings, flags)
+    evaluate(prepare(request), tmp_path / "out", {})
     assert (tmp_path / "out" / "report.html").exists()
 
     # A run's own checkpoint goes before its source, which need not be there any more.

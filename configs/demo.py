@@ -3,7 +3,7 @@
   python train.py --config configs/demo.py --workdir runs/demo
 
 Takes encoder, hyperprior and generator of `lite`, which stay as they are. Its FCMs are replaced by
-new ones of half the width, which train with MSE, LPIPS and the loss on the power of frequency bins
+new, narrower ones, which train with MSE, LPIPS and the loss on the power of frequency bins
 (docs/balance.md), on four photographs in the scikit-image wheel. So files and their sizes are those
 of `lite`, and at detail 0 so are the decoded images. There is no discriminator, which would need
 longer training.
@@ -25,11 +25,12 @@ def get_config():
     config.data.crop = 128
 
     config.loss.gan = 0.0
+    config.loss.lpips = 0.5
     config.loss.balance_share = 1.5
     config.loss.detail_zero = 0.0
 
     config.optimizer.warmup_steps = 10
-    config.optimizer.drop_steps = (100, 130)
+    config.optimizer.drop_steps, config.optimizer.drop_factor = (100, 130), 0.1
     config.optimizer.ema_decay = 0.95
 
     config.train.steps = 150

@@ -204,9 +204,10 @@ def test_headers_state_the_operations_of_a_step(module, data_folder):
 
 def test_parameter_counts_of_the_paper():
     state = jax.eval_shape(functools.partial(create, build(hific.get_config())), jax.random.key(0))
-    hyper = state.params["hyperprior"]
-    assert count(state.params["encoder"]) == 7_423_420
-    assert count(state.params["generator"]) == 156_774_683
+    params = state.params["autoencoder"]
+    hyper = params["hyperprior"]
+    assert count(params["encoder"]) == 7_423_420
+    assert count(params["generator"]) == 156_774_683
     assert count(hyper["analysis"]) == 5_754_560
     assert count(hyper["synthesis_mean"]) == count(hyper["synthesis_scale"]) == 5_754_460
     assert count(state.discriminator.params) == 2_793_117

@@ -89,13 +89,14 @@ def reach(net, function, x, factor):
         {"encoder_widths": (4, 4, 4), "generator_widths": (4, 4, 4)},
     ],
 )
-def test_networks_see_as_far_as_computed_and_no_further(overrides, x64):
+def test_networks_see_as_far_as_computed_and_no_further(overrides, request):
     config = coding_config(residual_blocks=2, **overrides)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: autoencoder.init_parameters(config, jax.random.key(0)))
+    params = coding_params(residual_blocks=2, **overrides)
+    request.getfixturevalue("x64")
     # Everything must pass, so no ReLU may be shut.
-    params = jax.tree.map(lambda leaf: 0.01 + 0.2 * np.abs(rng.normal(size=leaf.shape)), shapes)
+    params = jax.tree.map(lambda leaf: np.abs(np.asarray(leaf, np.float64)) + 0.01, params)
     field = tiling.receptive_field(config)
+    rng = np.random.default_rng(0)
     y = rng.random((1, 48, 48, config.latent_channels))
     features = rng.random((1, 24, 24, config.generator_widths[0]))
     net, x = autoencoder.bind(config, params, "float64"), 1 + rng.random((1, 320, 320, 3))
@@ -161,7 +162,8 @@ def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
     def spy(network, function, x, sizes):
         places[function] += x.shape[1] * x.shape[2]
         height, width = (int(side * scales[function]) for side in x.shape[1:3])
-        return np.zeros((1, height, width, 3), np.float32)
+        kind = np.uint8 if function is programs.pixel_stage else np.float32
+        return np.zeros((1, height, width, 3), kind)
 
     monkeypatch.setattr(tiling, "run", spy)
     network = programs.Network(coding_config(), None)

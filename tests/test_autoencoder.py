@@ -138,11 +138,12 @@ def test_bfloat16_stays_close_and_all_but_features_is_float32(parameters):
 
 @pytest.fixture
 def reference_rates(golden, monkeypatch):
-    """(reference numbers, code): what an autoencoder with a given y makes of it.
+    """(reference numbers, parameters, code): what an autoencoder with a given y makes of it.
 
     `code(y, hyperprior, key)` draws the reference's noise where it is given a key.
     """
     data = golden("hyper")
+    parameters = reference_weights.hyperprior()  # while the networks are whole
     noise = {a.shape: a for a in map(nhwc, (data["noise_z"], data["noise_y"]))}
     uniform = jax.random.uniform  # initializers draw from it as well
 
@@ -158,7 +159,7 @@ def reference_rates(golden, monkeypatch):
         monkeypatch.setattr(Autoencoder, "encode", lambda self, x, size: (y, ()))
         return Autoencoder(PAPER).apply({"params": {"hyperprior": hyperprior}}, x, key)
 
-    return data, code
+    return data, parameters, code
 
 
 def check_against_reference(data, mode, out):
@@ -179,15 +180,15 @@ def far_from_rounding(data, name, boundary):
 
 
 def test_rates_and_decoded_latents_of_evaluation_equal_the_reference(reference_rates):
-    data, code = reference_rates
-    out = jax.jit(code)(nhwc(data["y"]), reference_weights.hyperprior(), None)
+    data, parameters, code = reference_rates
+    out = jax.jit(code)(nhwc(data["y"]), parameters, None)
     check_against_reference(data, "eval", out)
     far = far_from_rounding(data, "eval_z_quantised", "eval_z_near_boundary_idx")
     np.testing.assert_array_equal(nchw(out.z_hat)[far], data["eval_z_quantised"][far])
 
 
 def test_rates_decoded_latents_and_gradients_of_training_equal_the_reference(reference_rates):
-    data, code = reference_rates
+    data, parameters, code = reference_rates
     weights = nhwc(data["grad_w_decoded"])
 
     def loss(y, hyperprior):
@@ -195,7 +196,7 @@ def test_rates_decoded_latents_and_gradients_of_training_equal_the_reference(ref
         return jnp.sum(out.rates.noisy) + jnp.sum(out.y_hat * weights) / 1000, out
 
     compute = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-    (value, out), (dy, grads) = compute(nhwc(data["y"]), reference_weights.hyperprior())
+    (value, out), (dy, grads) = compute(nhwc(data["y"]), parameters)
     check_against_reference(data, "train", out)
     np.testing.assert_allclose(value, data["grad_loss_f64"], rtol=1e-5)
     pairs = {"grad_y_f64": nchw(dy)}

@@ -52,6 +52,7 @@ def near(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long  # 2 GB; the tests of the networks compare each of them
 @pytest.mark.parametrize("input_range, prefix", [("unit", ""), ("symmetric", "norm_")])
 def test_evaluation_of_an_odd_image_equals_the_reference(golden, parameters, input_range, prefix):
     data = golden("pipeline")

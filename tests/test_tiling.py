@@ -85,7 +85,7 @@ def reach(net, function, x, factor):
     "overrides",
     [
         {"variant": "pytorch"},
-        {"variant": "tensorflow"},
+        pytest.param({"variant": "tensorflow"}, marks=pytest.mark.long),
         {"encoder_widths": (4, 4, 4), "generator_widths": (4, 4, 4)},
     ],
 )

@@ -18,7 +18,8 @@ forward = jax.jit(autoencoder.forward, static_argnums=0)
 
 def coding_config(**overrides) -> ModelConfig:
     """That of `tiny_settings`; overrides are fields of it."""
-    return tiny_settings(**{f"model__{key}": value for key, value in overrides.items()}).model
+    fields = {f"model__{key}": value for key, value in overrides.items()}
+    return tiny_settings(loss__dsl=0.0, **fields).model  # which would require FCMs
 
 
 @functools.cache

@@ -35,7 +35,8 @@ PAPER = dataclasses.replace(
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(config, parameters, x, key=None):
-    return Autoencoder(config).apply({"params": parameters}, x, key)
+    keys = None if key is None else jax.random.split(key, len(x))
+    return Autoencoder(config).apply({"params": parameters}, x, keys)
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +141,11 @@ def test_bfloat16_stays_close_and_all_but_features_is_float32(parameters):
 def reference_rates(golden, monkeypatch):
     """(reference numbers, parameters, code): what an autoencoder with a given y makes of it.
 
-    `code(y, hyperprior, key)` draws the reference's noise where it is given a key.
+    `code(y, hyperprior, keys)` draws the reference's noise where it is given keys.
     """
     data = golden("hyper")
     parameters = reference_weights.hyperprior()  # while the networks are whole
-    noise = {a.shape: a for a in map(nhwc, (data["noise_z"], data["noise_y"]))}
+    noise = {a.shape[1:]: a[0] for a in map(nhwc, (data["noise_z"], data["noise_y"]))}
     uniform = jax.random.uniform  # initializers draw from it as well
 
     def stored(key, shape=(), *args, **kwargs):
@@ -155,9 +156,9 @@ def reference_rates(golden, monkeypatch):
     monkeypatch.setattr(Autoencoder, "latent_stage", lambda self, y_hat: y_hat)
     monkeypatch.setattr(Autoencoder, "pixel_stage", lambda self, state, **_: (x, ()))
 
-    def code(y, hyperprior, key):
+    def code(y, hyperprior, keys):
         monkeypatch.setattr(Autoencoder, "encode", lambda self, x, size: (y, ()))
-        return Autoencoder(PAPER).apply({"params": {"hyperprior": hyperprior}}, x, key)
+        return Autoencoder(PAPER).apply({"params": {"hyperprior": hyperprior}}, x, keys)
 
     return data, parameters, code
 
@@ -192,7 +193,7 @@ def test_rates_decoded_latents_and_gradients_of_training_equal_the_reference(ref
     weights = nhwc(data["grad_w_decoded"])
 
     def loss(y, hyperprior):
-        out = code(y, hyperprior, jax.random.key(0))
+        out = code(y, hyperprior, jax.random.split(jax.random.key(0), 1))
         return jnp.sum(out.rates.noisy) + jnp.sum(out.y_hat * weights) / 1000, out
 
     compute = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_hific_jax.models import convolution
 from fa_hific_jax.models.convolution import convolve
 from fa_hific_jax.training import sharding
 
@@ -73,10 +74,13 @@ def test_sizes_of_any_parity_down_to_one_window(layer, size, x64):
     check(*operands(layer, size, jnp.float64), 1e-14)
 
 
-def test_inputs_large_enough_for_a_row_more(x64):
-    x, kernel, stride = operands("wide", (1, 90, 92), jnp.float64)
-    assert "slice" in str(jax.make_jaxpr(convolve)(x, kernel))
-    check(x, kernel, stride, 1e-14)
+@pytest.mark.parametrize("layer", ["last", "wide", "down_wide", "hyper", "discriminator"])
+def test_more_positions_than_are_worth_one_product(layer, x64, monkeypatch):
+    """Convolutions with a row more, products for each row of the kernel, and bands of patches."""
+    monkeypatch.setattr(convolution, "_FEW_VALUES", 0)
+    monkeypatch.setattr(convolution, "_CACHED", 2**13)
+    monkeypatch.setattr(convolution, "_MANY_VALUES", 0)
+    check(*operands(layer, (2, 23, 20), jnp.float64), 1e-14)
 
 
 # Each is rounded once to 8 bits, and the kernel's gradient is a sum over all pixels.

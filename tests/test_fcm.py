@@ -16,8 +16,8 @@ from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
 from fa_hific_jax.models.autoencoder import Autoencoder, init_parameters
 from fa_hific_jax.models.encoder import Encoder
 from fa_hific_jax.models.fcm import LOCAL_KINDS, attention, frequency_complement
-from fa_hific_jax.models.fcm.dropout import drop
 from fa_hific_jax.models.generator import Generator
+from fa_hific_jax.models.random import drop
 from fa_hific_jax.settings.model import FCM_KINDS
 
 # The attention kind is the residual one at level 1.
@@ -212,7 +212,8 @@ def test_dropout_is_on_in_training_other_for_each_key_and_off_in_evaluation(case
     evaluated = apply(parameters, b)[1]
     without = frequency_complement(kind, level, 4, dropout=0.0)
     np.testing.assert_array_equal(evaluated, jax.jit(without.apply)(parameters, b)[1])
-    one, again, other = (apply(parameters, b, key=jax.random.key(i))[1] for i in (0, 0, 1))
+    keys = [jax.random.split(jax.random.key(i), len(b)) for i in (0, 0, 1)]
+    one, again, other = (apply(parameters, b, keys=each)[1] for each in keys)
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0.1 and np.abs(one - evaluated).max() > 0.1
 
@@ -244,7 +245,7 @@ def test_attention_taken_a_few_queries_at_a_time_is_the_same(monkeypatch):
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
     x = jnp.ones((100, 1000))
-    dropped = drop(x, 0.2, jax.random.key(0))
+    dropped = drop(x, 0.2, jax.random.split(jax.random.key(0), len(x)))
     assert set(np.unique(dropped)) == {0.0, 1.25}
     np.testing.assert_allclose(np.mean(dropped), 1.0, atol=5 * 0.5 / np.sqrt(x.size))
 
@@ -258,7 +259,7 @@ def test_dropout_leaves_the_noise_of_latents_alone():
 
     @jax.jit
     def outputs(key):
-        return [Autoencoder(model).apply({"params": parameters}, x, key) for model in models]
+        return [Autoencoder(model).apply({"params": parameters}, x, key[None]) for model in models]
 
     plain, dropped = outputs(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, dropped.rates, plain.rates)

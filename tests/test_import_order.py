@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
-    ("errors", "ops", "spectra", "streams"),
+    ("cpu", "errors", "ops", "spectra", "streams"),
     ("writing", "blur", "cache"),
     ("fidelity", "interrupts"),
     ("settings",),

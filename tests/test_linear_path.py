@@ -137,7 +137,7 @@ def test_networks_that_add_nothing_learn():
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
 
     def loss(params):
-        out = forward(config, params, x, KEY)
+        out = forward(config, params, x, KEY[None])
         return jnp.mean(jnp.square(out.x_hat - x)) + jnp.mean(out.rates.noisy)
 
     grads = jax.jit(jax.grad(loss))(params)

@@ -23,7 +23,7 @@ as in --config fa_hific:lo.
 from absl import flags
 from ml_collections import config_flags
 
-from fa_hific_jax import checkpoints, settings
+from fa_hific_jax import checkpoints, cpu, settings
 from fa_hific_jax.cli import with_config
 from fa_hific_jax.training import processes
 
@@ -46,6 +46,7 @@ def start() -> None:
 
 
 def main() -> None:
+    cpu.prepare()
     run_settings = settings.from_mapping(CONFIG.value.to_dict())
     workdir = checkpoints.workdir_path(WORKDIR.value)
     processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)

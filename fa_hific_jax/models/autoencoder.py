@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
@@ -23,13 +23,13 @@ from fa_hific_jax.models.hyperprior import Hyperprior
 from fa_hific_jax.models.layers import Size
 from fa_hific_jax.models.linear.hyperprior import CoefficientHyperprior
 from fa_hific_jax.models.linear.transform import LinearAnalysis, LinearSynthesis
+from fa_hific_jax.models.random import Key, Keys, fold_in, noise, split
 from fa_hific_jax.settings.model import ModelConfig, folds
 
 Images = Float[Array, "b h w 3"]
 Latents = Float[Array, "b hy wy cy"]
 HyperLatents = Float[Array, "b hz wz cz"]
 PerImage = Float[Array, " b"]
-Key = PRNGKeyArray | UInt32[Array, "2"]
 
 
 class Rates(NamedTuple):
@@ -117,11 +117,11 @@ class Autoencoder(nn.Module):
     def __call__(
         self,
         x: Images,
-        key: Key | None = None,
+        keys: Keys | None = None,
         quality: PerImage | None = None,
         detail: PerImage | None = None,
     ) -> AutoencoderOutput:
-        """Codes and decodes x, with a key as in training, without a key as the codec does.
+        """Codes and decodes x, with a key for each image as in training, without as the codec does.
 
         `quality` in [0, 1] chooses the rate of a model with gains, by default 1. `detail` in [0, 1]
         is the share of the FCMs' features that is added, by default 1.
@@ -138,19 +138,17 @@ class Autoencoder(nn.Module):
             ops.straight_through_round, halves=VARIANTS[self.config.variant].halves
         )
         z_rounded = rounded(z)
-        if key is None:
+        if keys is None:
             z_noisy = z_hat = jax.lax.stop_gradient(z_rounded)
-            key_dropout = None
+            keys_y = keys_dropout = None
         else:
-            key_z, key_y = jax.random.split(key)
-            key_dropout = jax.random.fold_in(key, 2)  # 0 and 1 are those of z and y
-            z_noisy = z + jax.random.uniform(key_z, z.shape, z.dtype, -0.5, 0.5)
+            keys_z, keys_y = split(keys, 2)
+            keys_dropout = fold_in(keys, 2)  # 0 and 1 are those of z and y
+            z_noisy = z + noise(keys_z, z)
             z_hat = z_noisy if self.config.hyper_rounding == "noise" else z_rounded
         mean, scale = self.hyperprior.synthesis(z_hat)
         y_hat = mean + rounded(y - mean)
-        y_noisy = (
-            y_hat if key is None else y + jax.random.uniform(key_y, y.shape, y.dtype, -0.5, 0.5)
-        )
+        y_noisy = y_hat if keys_y is None else y + noise(keys_y, y)
 
         likelihood, prior = LIKELIHOODS[self.config.likelihood], self.hyperprior.prior
         bpp = functools.partial(_bpp, pixels=x.shape[1] * x.shape[2], variant=self.config.variant)
@@ -160,7 +158,7 @@ class Autoencoder(nn.Module):
         if self.config.qualities:
             y_hat = y_hat * self.gains.inverse(quality)
         x_hat, fcm_features = self.pixel_stage(
-            self.latent_stage(y_hat), key=key_dropout, detail=detail
+            self.latent_stage(y_hat), keys=keys_dropout, detail=detail
         )
         return AutoencoderOutput(
             y=y,
@@ -214,21 +212,21 @@ class Autoencoder(nn.Module):
         self,
         state: DecoderState,
         size: Size | None = None,
-        key: Key | None = None,
+        keys: Keys | None = None,
         detail: PerImage | None = None,
     ) -> tuple[Images, tuple[Float[Array, "b _ _ _"], ...]]:
         """Returns the image, nominally in [0, 1] and not clipped, and C_1, C_2.
 
-        `size` is that of the latents. Key and detail are those of `Generator.__call__`.
+        `size` is that of the latents. Keys and detail are those of `Generator.__call__`.
         """
         features, y_hat = state
         if features is None:
             return self.linear_synthesis(y_hat, size), ()
         picture = None if y_hat is None else self.linear_synthesis(y_hat, size)
         if isinstance(self.generator, FoldedGenerator):
-            image, fcm_features = self.generator.upsample(features, picture, size, key, detail)
+            image, fcm_features = self.generator.upsample(features, picture, size, keys, detail)
         else:
-            image, fcm_features = self.generator.upsample(features, size, key, detail)
+            image, fcm_features = self.generator.upsample(features, size, keys, detail)
         if picture is not None:
             image = image + picture
         if self.config.input_range == "symmetric":
@@ -245,12 +243,12 @@ def forward(
     config: ModelConfig,
     params: Any,
     x: Images,
-    key: Key | None = None,
+    keys: Keys | None = None,
     quality: PerImage | None = None,
     detail: PerImage | None = None,
 ) -> AutoencoderOutput:
     """Returns what the autoencoder with these parameters makes of x: see `Autoencoder.__call__`."""
-    return bind(config, params)(x, key, quality, detail)
+    return bind(config, params)(x, keys, quality, detail)
 
 
 def init_parameters(config: ModelConfig, key: Key) -> Any:

@@ -1,19 +1,23 @@
 """Convolution, in the shapes that XLA computes fast on a CPU; values and parameters stay the same.
 
-What it does slowly, measured against PyTorch with the XLA of jax 0.5.3 and 0.10.2 on one core:
+Matrix products reach the arithmetic peak of a CPU everywhere. XLA's convolutions do so in some
+shapes only, and their gradients hardly ever (measured with the XLA of jax 0.5.3 and 0.10.2):
 
 - few channels on one side, above all the 7x7 convolutions of images: vectors along the channels
   stay empty, in the gradients too. `_folded` makes four channels of each (2 to 8 times faster), and
   needs no stride, whose gradient is slow;
+- fewer positions than channels: `_by_patches` copies the patches, which are small beside the
+  kernel, and multiplies once (1.3 to 2 times faster, in the gradients too);
+- strides in float64: `_by_patches` again, in bands of rows that stay in the cache (1.5 times);
+- gradients of kernels: they are convolutions with a kernel of the image's size.
+  `_by_rows` computes them as matrix products (1.4 to 2.8 times);
 - input without padding, in 0.10.2: all patches are written to memory before the product, which
   happens to no convolution that pads a single row. `_with_a_row_more` pads one (3 to 8 times
-  faster forwards);
-- gradients of kernels: they are convolutions with a kernel of the image's size. `_by_products`
-  computes them as matrix products (1.4 to 2.8 times faster at 64 to 256 channels, on two cores).
+  faster forwards).
 
-Where both sides have many channels, arithmetic decides, and `_by_winograd` does less of it: 1.6
-times faster than the direct convolution at 960 channels and 32x48 positions. In float64, which has
-to give the same latents everywhere, and in bfloat16 the direct convolution stays.
+Where both sides have many channels, arithmetic decides, and Winograd's way does less of it: 1.4 to
+2.3 times faster from 128 channels. In float64, which has to give the same latents everywhere, and
+in bfloat16 it is not taken.
 
 Other platforms get XLA's own convolution.
 """
@@ -36,9 +40,13 @@ Kernel = Float[Array, "k k c o"]
 _ENOUGH_CHANNELS = 16
 _MANY_VALUES = 2**17
 
+# Values of patches that are worth one product, and that stay in the cache.
+_FEW_VALUES = 2**22
+_CACHED = 2**20
+
 # By side of the kernel, channels from which Winograd's way pays, and the tiles that pay for the
 # transform of the kernel.
-_MANY_CHANNELS = {2: 256, 3: 96}
+_MANY_CHANNELS = {2: 192, 3: 128}
 _MANY_TILES = 64
 
 
@@ -51,16 +59,11 @@ def convolve(x: ops.Image, kernel: Kernel, stride: int = 1) -> Float[Array, "b _
     """
     side, _, *channels = kernel.shape
     fold = side > 2 and (min(channels) < _ENOUGH_CHANNELS or (side % 2 == 0 and stride == 2))
-    on_cpu = _folded if fold else _by_products
+    on_cpu = functools.partial(_folded if fold else _on_cpu, stride=stride)
     if stride == 1 and _suits_winograd(x, kernel):
-        return lax.platform_dependent(
-            x, kernel, cpu=_by_winograd, default=functools.partial(_plain, stride=1)
-        )
+        on_cpu = _by_winograd
     return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(on_cpu, stride=stride),
-        default=functools.partial(_plain, stride=stride),
+        x, kernel, cpu=on_cpu, default=functools.partial(_plain, stride=stride)
     )
 
 
@@ -74,44 +77,34 @@ def _plain(x: Array, kernel: Array, stride: int, rows: int = 0) -> Array:
     )
 
 
-def _with_a_row_more(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain`, by way of one row of outputs too many."""
-    height, width = _output_size(x, kernel, stride)
-    if height * width * kernel[..., 0].size < _MANY_VALUES:
-        return _plain(x, kernel, stride)
-    return _plain(x, kernel, stride, rows=stride)[:, :height]
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _by_products(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain`, but its derivative by the kernel is `_products` and not a convolution."""
-    return _with_a_row_more(x, kernel, stride)
+def _on_cpu(x: Array, kernel: Array, stride: int) -> Array:
+    """`_plain` in one of the ways above, with a derivative by the kernel that is no convolution."""
+    return _directly(x, kernel, stride)
 
 
 def _derivative(
     stride: int, primals: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> tuple[Array, Array]:
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
-    y = _by_products(x, kernel, stride)
+    y = _on_cpu(x, kernel, stride)
     y_dot = jnp.zeros_like(y)
     # What does not change, such as the kernels of LPIPS, costs nothing.
     if not isinstance(x_dot, SymbolicZero):
-        y_dot += _with_a_row_more(x_dot, kernel, stride)
+        y_dot += _directly(x_dot, kernel, stride)
     if not isinstance(kernel_dot, SymbolicZero):
-        y_dot += _products(x, kernel_dot, stride)
+        y_dot += _by_rows(x, kernel_dot, stride)
     return y, y_dot
 
 
-_by_products.defjvp(_derivative, symbolic_zeros=True)
+_on_cpu.defjvp(_derivative, symbolic_zeros=True)
 
 
-def _suits_winograd(x: Array, kernel: Array) -> bool:
-    """True for float32 with enough channels on both sides and enough positions."""
-    side, _, *channels = kernel.shape
-    if x.dtype != jnp.float32 or min(channels) < _MANY_CHANNELS.get(side, max(channels) + 1):
-        return False
-    height, width = (-(-extent // winograd.TILE) for extent in _output_size(x, kernel, 1))
-    return len(x) * height * width >= _MANY_TILES
+def _directly(x: Array, kernel: Array, stride: int) -> Array:
+    few = _patch_values(x, kernel, stride) <= _FEW_VALUES
+    if few or (stride == 2 and x.dtype == jnp.float64):
+        return _by_patches(x, kernel, stride)
+    return _with_a_row_more(x, kernel, stride)
 
 
 @jax.custom_vjp
@@ -129,26 +122,80 @@ def _winograd_backwards(residuals: tuple[Array, Array], dy: Array) -> tuple[Arra
     border = (len(kernel) - 1,) * 2
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     dx = _by_winograd(jnp.pad(dy, ((0, 0), border, border, (0, 0))), turned)
-    (dkernel,) = jax.linear_transpose(functools.partial(_products, x, stride=1), kernel)(dy)
+    (dkernel,) = jax.linear_transpose(functools.partial(_by_rows, x, stride=1), kernel)(dy)
     return dx, dkernel
 
 
 _by_winograd.defvjp(_winograd_forwards, _winograd_backwards)
 
 
-def _products(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain` as one matrix product for each row of the kernel."""
-    side = len(kernel)
+def _suits_winograd(x: Array, kernel: Array) -> bool:
+    """True for float32 with enough channels on both sides and enough positions."""
+    side, _, *channels = kernel.shape
+    if x.dtype != jnp.float32 or min(channels) < _MANY_CHANNELS.get(side, max(channels) + 1):
+        return False
+    height, width = (-(-extent // winograd.TILE) for extent in _output_size(x, kernel, 1))
+    return len(x) * height * width >= _MANY_TILES
+
+
+def _by_rows(x: Array, kernel: Array, stride: int) -> Array:
+    """`_plain` as one matrix product for each row of the kernel, or one in all for few values."""
+    if _patch_values(x, kernel, stride) <= _FEW_VALUES:
+        return _by_patches(x, kernel, stride)
+    side, outputs = len(kernel), kernel.shape[-1]
     height, width = _output_size(x, kernel, stride)
-    columns = [x[:, :, c : c + stride * width : stride][:, :, :width] for c in range(side)]
-    beside = jnp.concatenate(columns, axis=-1)
-    rows = [beside[:, r : r + stride * height : stride][:, :height] for r in range(side)]
+    columns = jnp.concatenate(_shifted(x, side, stride, width, axis=2), axis=-1)
+    # The transpose of `split` joins the rows; that of an index would add them up in zeros.
+    taps = lax.split(kernel.reshape(-1, outputs), [kernel[0, ..., 0].size] * side)
     # XLA multiplies two matrices up to twice as fast as arrays with more axes to sum over.
     products = [
-        row.reshape(-1, row.shape[-1]) @ taps.reshape(-1, taps.shape[-1])
-        for row, taps in zip(rows, kernel, strict=True)
+        row.reshape(-1, row.shape[-1]) @ tap
+        for row, tap in zip(_shifted(columns, side, stride, height, axis=1), taps, strict=True)
     ]
-    return functools.reduce(jnp.add, products).reshape(-1, height, width, kernel.shape[-1])
+    return functools.reduce(jnp.add, products).reshape(-1, height, width, outputs)
+
+
+def _by_patches(x: Array, kernel: Array, stride: int) -> Array:
+    """`_plain` as products of patches with the kernel, in bands of rows if there are many."""
+    side, outputs = len(kernel), kernel.shape[-1]
+    height, width = _output_size(x, kernel, stride)
+    values = _patch_values(x, kernel, stride)
+    bands = 1 if values <= _FEW_VALUES else min(height, -(-values // _CACHED))
+    rows = -(-height // bands)
+
+    def one(start: Array | int) -> Array:
+        seen = lax.dynamic_slice_in_dim(x, start, stride * (rows - 1) + side, axis=1)
+        columns = jnp.concatenate(_shifted(seen, side, stride, width, axis=2), axis=-1)
+        patches = jnp.concatenate(_shifted(columns, side, stride, rows, axis=1), axis=-1)
+        y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, outputs)
+        return y.reshape(-1, rows, width, outputs)
+
+    if bands == 1:
+        return one(0)
+    below = stride * (bands * rows - 1) + side - x.shape[1]
+    x = jnp.pad(x, ((0, 0), (0, max(0, below)), (0, 0), (0, 0)))
+    y = lax.map(one, stride * rows * jnp.arange(bands))
+    return jnp.moveaxis(y, 0, 1).reshape(len(x), -1, width, outputs)[:, :height]
+
+
+def _shifted(x: Array, side: int, stride: int, count: int, axis: int) -> list[Array]:
+    """Returns what each of the `side` taps along an axis sees at `count` positions."""
+    last = stride * (count - 1) + 1
+    return [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(side)]
+
+
+def _patch_values(x: Array, kernel: Array, stride: int) -> int:
+    """Returns the number of values in all patches."""
+    height, width = _output_size(x, kernel, stride)
+    return len(x) * height * width * kernel[..., 0].size
+
+
+def _with_a_row_more(x: Array, kernel: Array, stride: int) -> Array:
+    """`_plain`, by way of one row of outputs too many."""
+    height, width = _output_size(x, kernel, stride)
+    if height * width * kernel[..., 0].size < _MANY_VALUES:
+        return _plain(x, kernel, stride)
+    return _plain(x, kernel, stride, rows=stride)[:, :height]
 
 
 def _folded(x: Array, kernel: Array, stride: int) -> Array:
@@ -166,7 +213,7 @@ def _folded(x: Array, kernel: Array, stride: int) -> Array:
     edges = ((0, 0, 0), (0, 2 * rows - x.shape[1], 0), (0, 2 * columns - x.shape[2], 0), (0, 0, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
     x = x.reshape(-1, rows, 2, columns, 2, x.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
-    y = _by_products(x.reshape(*x.shape[:3], -1), blocks, 1)
+    y = _on_cpu(x.reshape(*x.shape[:3], -1), blocks, 1)
     y = y.reshape(*y.shape[:3], outputs, outputs, channels).transpose(0, 1, 3, 2, 4, 5)
     y = y.reshape(y.shape[0], outputs * y.shape[1], outputs * y.shape[3], channels)
     return y[:, :height, :width]

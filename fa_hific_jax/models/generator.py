@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from fa_hific_jax import ops
 from fa_hific_jax.fidelity.variants import VARIANTS
 from fa_hific_jax.models.fcm import complemented
-from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.layers import (
     ChannelNorm,
     Conv,
@@ -19,6 +18,7 @@ from fa_hific_jax.models.layers import (
     Upsample,
     doubled,
 )
+from fa_hific_jax.models.random import Keys
 
 
 class Generator(nn.Module):
@@ -56,25 +56,25 @@ class Generator(nn.Module):
         self,
         y_hat: Float[Array, "b hy wy cy"],
         size: Size | None = None,
-        key: Key | None = None,
+        keys: Keys | None = None,
         detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """Returns the image, float32 and 16 times as large, and C_1, C_2.
 
         The image is nominally in [0, 1] but not clipped. C_1 belongs to the finest level (the last
-        upsampling), C_2 to the one before; without FCM there are none. With a key, the FCMs drop
+        upsampling), C_2 to the one before; without FCM there are none. With keys, the FCMs drop
         out as in training. `detail` in [0, 1] is the share of their addition that is used:
         B + detail (F - B), where F is what the generator goes on with at full detail (B + C, except
         for FA-VAE's residual kind).
         """
-        return self.upsample(self.trunk(y_hat, size), size, key, detail)
+        return self.upsample(self.trunk(y_hat, size), size, keys, detail)
 
     @nn.compact
     def upsample(
         self,
         x: Float[Array, "b hy wy f"],
         size: Size | None = None,
-        key: Key | None = None,
+        keys: Keys | None = None,
         detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """Returns what `__call__` returns, from the features of the trunk."""
@@ -86,7 +86,7 @@ class Generator(nn.Module):
             x, size = up(x, size), doubled(size)
             x = nn.relu(ChannelNorm(name=f"norm{level}")(x))
             if self.fcm is not None and level <= 2:
-                c, x = complemented(self.fcm, level, x, size, key, detail)
+                c, x = complemented(self.fcm, level, x, size, keys, detail)
                 features.insert(0, c)
         conv = functools.partial(Conv, mode=variant.edges, dtype=self.dtype)
         image = conv(3, 7, kernel_init=self.last_init, name="conv_out")(x, size)

@@ -103,15 +103,7 @@ def make_batch(images: UInt8[Array, "b h w 3"], key: Key, step: Array, settings:
 
 def forward(params: Any, batch: Batch, settings: Settings) -> AutoencoderOutput:
     """Runs the autoencoder as in training, each image with its own key and conditioning."""
-
-    def single(image: Batch) -> AutoencoderOutput:
-        x, key, (quality, detail) = image
-        return autoencoder.forward(settings.model, params, x[None], key, quality, detail)
-
-    # The autoencoder takes a batch, here of one image; a key has no such axis.
-    given = jax.tree.map(lambda values: values[:, None], batch.conditioning)
-    outputs = jax.vmap(single)(batch._replace(conditioning=given))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+    return autoencoder.forward(settings.model, params, batch.x, batch.keys, *batch.conditioning)
 
 
 def forward_vjp(params: Any, batch: Batch, settings: Settings) -> Forward:

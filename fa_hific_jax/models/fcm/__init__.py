@@ -2,8 +2,8 @@
 
 FA-VAE (Lin et al., CVPR 2023; oppo-us-research/FA-VAE) introduced them. The FA-HiFiC authors put
 one after each of the two finest upsamplings of HiFiC. A module of any kind is called
-`module(b, size, key)` with the features B_i of a level. It returns C_i, which the dynamic spectrum
-loss compares with the encoder, and the features with which the generator goes on. With a key it
+`module(b, size, keys)` with the features B_i of a level. It returns C_i, which the dynamic spectrum
+loss compares with the encoder, and the features with which the generator goes on. With keys it
 drops out as in training.
 """
 
@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax.fidelity.position_norm import PositionNorm
 from fa_hific_jax.models.fcm.attention import Attention
-from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.fcm.group_norm_conv import GroupNormConv
 from fa_hific_jax.models.fcm.norm_relu_conv import NormReluConv
 from fa_hific_jax.models.layers import Features, Size
+from fa_hific_jax.models.random import Keys, fold_in
 
 LOCAL_KINDS = ("hific",)
 """Kinds whose output depends on nearby pixels alone, so that tiles decode like the whole image.
@@ -68,7 +68,7 @@ def complemented(
     level: int,
     b: Features,
     size: Size | None = None,
-    key: Key | None = None,
+    keys: Keys | None = None,
     detail: Float[Array, " b"] | None = None,
 ) -> tuple[Features, Features]:
     """Returns C_i, and B + detail (F - B), where the module returns F for features B.
@@ -81,13 +81,13 @@ def complemented(
       level: 1 or 2.
       b: features of the level.
       size: true size within b.
-      key: random key of the image, None outside training.
+      keys: random keys of the images, None outside training.
       detail: share in [0, 1] for each image, None for 1.
     """
     kind, width, dropout = fcm
     module = frequency_complement(kind, level, width, dropout, b.dtype, f"fcm{level}")
-    level_key = None if key is None else jax.random.fold_in(key, level)
-    c, full = module(b, size, level_key)  # pyright: ignore[reportCallIssue]
+    level_keys = None if keys is None else fold_in(keys, level)
+    c, full = module(b, size, level_keys)  # pyright: ignore[reportCallIssue]
     if detail is None:
         return c, full
     return c, b + detail.astype(b.dtype)[:, None, None, None] * (full - b)

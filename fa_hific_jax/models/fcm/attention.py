@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.fcm.dropout import Key, drop, split
 from fa_hific_jax.models.fcm.group_norm_conv import GroupNorm, inside, largest_divisor
 from fa_hific_jax.models.layers import Features, Size
+from fa_hific_jax.models.random import Keys, drop, split
 
 Tokens = Float[Array, "b n heads d"]
 
@@ -45,24 +45,24 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, b: Features, size: Size | None = None, key: Key | None = None
+        self, b: Features, size: Size | None = None, keys: Keys | None = None
     ) -> tuple[Features, Features]:
         batch, height, width, channels = b.shape
         dense = functools.partial(
             nn.Dense, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype
         )
-        key0, key1, key2 = split(key)
+        key0, key1, key2 = [None] * 3 if keys is None else split(keys, 3)
 
         x = GroupNorm(name="norm_in")(b, size).reshape(batch, -1, channels)
         heads = largest_divisor(channels, 8)
-        queries, keys, values = (
+        queries, keyed, values = (
             ops.at_least_float32(dense(channels, name=name)(x)).reshape(
                 batch, -1, heads, channels // heads
             )
             for name in ("query", "key", "value")
         )
         within = None if size is None else inside(height, width, size).ravel()
-        attended = _attend(queries, keys, values, within).reshape(x.shape)
+        attended = _attend(queries, keyed, values, within).reshape(x.shape)
         attended = dense(channels, name="out")(attended)
         x = TokenNorm(name="norm0")(x + drop(attended, self.dropout, key0))
         hidden = drop(nn.relu(dense(self.width, name="dense0")(x)), self.dropout, key1)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from fa_hific_jax import ops
-from fa_hific_jax.models.fcm.dropout import Key, drop
 from fa_hific_jax.models.layers import Conv, Features, Size
+from fa_hific_jax.models.random import Keys, drop
 
 
 class GroupNormConv(nn.Module):
@@ -30,11 +30,11 @@ class GroupNormConv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, b: Features, size: Size | None = None, key: Key | None = None
+        self, b: Features, size: Size | None = None, keys: Keys | None = None
     ) -> tuple[Features, Features]:
         x = nn.silu(GroupNorm(name="norm0")(b, size))
         x = Conv(self.width, 3, mode="constant", dtype=self.dtype, name="conv0")(x, size)
-        x = drop(nn.silu(GroupNorm(name="norm1")(x, size)), self.dropout, key)
+        x = drop(nn.silu(GroupNorm(name="norm1")(x, size)), self.dropout, keys)
         zeros, channels = nn.initializers.zeros, b.shape[-1]
         last = Conv(channels, 3, mode="constant", kernel_init=zeros, dtype=self.dtype, name="conv1")
         c = last(x, size)

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fa_hific_jax.models.fcm.dropout import Key, drop, split
 from fa_hific_jax.models.layers import ChannelNorm, Conv, Features, Size
+from fa_hific_jax.models.random import Keys, drop, split
 
 
 class NormReluConv(nn.Module):
@@ -30,13 +30,13 @@ class NormReluConv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, b: Features, size: Size | None = None, key: Key | None = None
+        self, b: Features, size: Size | None = None, keys: Keys | None = None
     ) -> tuple[Features, Features]:
         inits = (nn.initializers.glorot_uniform(),) * 2 + (self.last_init,)
         widths = (self.width, self.width, b.shape[-1])
         c = b
-        for layer, layer_key in enumerate(split(key)):
-            c = drop(nn.relu(self.norm(name=f"norm{layer}")(c)), self.dropout, layer_key)
+        for layer, layer_keys in enumerate([None] * 3 if keys is None else split(keys, 3)):
+            c = drop(nn.relu(self.norm(name=f"norm{layer}")(c)), self.dropout, layer_keys)
             c = Conv(
                 widths[layer],
                 3,

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.models.fcm import complemented
-from fa_hific_jax.models.fcm.dropout import Key
 from fa_hific_jax.models.folded.layers import FOLD, Block, fold, unfold
 from fa_hific_jax.models.layers import Conv, Size, Upsample, doubled
+from fa_hific_jax.models.random import Keys
 
 BLOCKS = {2: 2, 1: 3}
 """Residual blocks after the upsamplings to 1/8 (level 2) and to 1/4 (level 1)."""
@@ -47,12 +47,12 @@ class FoldedGenerator(nn.Module):
         x: Float[Array, "b hy wy f"],
         picture: Float[Array, "b h w 3"] | None = None,
         size: Size | None = None,
-        key: Key | None = None,
+        keys: Keys | None = None,
         detail: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b h w 3"], tuple[Float[Array, "b _ _ _"], ...]]:
         """Returns what is to be added to `picture`, float32, and C_1, C_2.
 
-        x are the features of the trunk; without a picture the image itself is returned. Size, key
+        x are the features of the trunk; without a picture the image itself is returned. Size, keys
         and detail are those of HiFiC's `Generator.__call__`.
         """
         x, features = x.astype(self.dtype), []
@@ -66,7 +66,7 @@ class FoldedGenerator(nn.Module):
             for block in range(BLOCKS[level]):
                 x = Block(self.dtype, name=f"level{level}_block{block}")(x, size)
             if self.fcm is not None:
-                c, x = complemented(self.fcm, level, x, size, key, detail)
+                c, x = complemented(self.fcm, level, x, size, keys, detail)
                 features.insert(0, c)
         conv = functools.partial(Conv, dtype=self.dtype)
         last = conv(3 * FOLD**2, 3, kernel_init=self.last_init, name="conv_out")

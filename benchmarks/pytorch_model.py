@@ -1,15 +1,19 @@
 """FA-HiFiC's training step in plain PyTorch, to compare the time of ours with.
 
-It has the networks of the "pytorch" variant with FCMs of kind "hific", in NCHW, and the loss
-without LPIPS: rate, MSE, adversarial term, focal frequency loss and dynamic spectrum loss. Layers
-and number of parameters are those of our step (benchmarks/train_step.py checks the number). The
-random numbers differ.
+It has the networks of the "pytorch" variant or the folded ones, with FCMs of kind "hific", in NCHW.
+The loss has no LPIPS: rate, MSE, adversarial term, focal frequency loss and dynamic spectrum loss.
+Layers and number of parameters are those of our step (benchmarks/train_step.py checks the number).
+The random numbers differ.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from fa_hific_jax.models.folded.encoder import BLOCKS as ENCODER_BLOCKS
+from fa_hific_jax.models.folded.generator import BLOCKS as GENERATOR_BLOCKS
+from fa_hific_jax.models.folded.layers import FOLD
 
 
 class ChannelNorm(nn.Module):
@@ -57,6 +61,62 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x):
         return x + self.inner(x)
+
+
+class Block(nn.Module):
+    """Residual block of the folded networks, without norms."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.inner = nn.Sequential(
+            Conv(channels, channels, 3), nn.ReLU(), Conv(channels, channels, 3)
+        )
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class FoldedEncoder(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        widths = (3 * FOLD**2, *config.encoder_widths)
+        self.levels = nn.ModuleList()
+        for level, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+            first = Conv(a, b, 3, 2, (1, 0, 1, 0)) if level else Conv(a, b, 3)
+            blocks = [Block(b) for _ in range(ENCODER_BLOCKS[level])]
+            self.levels.append(nn.Sequential(first, nn.ReLU(), *blocks))
+        self.out = Conv(widths[-1], config.latent_channels, 3)
+
+    def forward(self, x):
+        x, features = F.pixel_unshuffle(x - 0.5, FOLD), []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return self.out(x), features[:2]
+
+
+class FoldedGenerator(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        widths, latents = config.generator_widths, config.latent_channels
+        blocks = [Block(widths[0]) for _ in range(config.residual_blocks)]
+        self.head = nn.Sequential(Conv(latents, widths[0], 3), nn.ReLU(), *blocks)
+        self.ups, self.fcms = nn.ModuleList(), nn.ModuleList()
+        for level, (a, b) in zip((2, 1), zip(widths, widths[1:], strict=False), strict=True):
+            blocks = [Block(b) for _ in range(GENERATOR_BLOCKS[level])]
+            self.ups.append(nn.Sequential(up(a, b, 3), nn.ReLU(), *blocks))
+            if config.fcm_width:
+                self.fcms.append(Complement(b, config.fcm_width))
+        self.out = Conv(widths[-1], 3 * FOLD**2, 3)
+
+    def forward(self, y_hat):
+        x, features = self.head(torch.asinh(y_hat)), []
+        for level, upsample in enumerate(self.ups):
+            x = upsample(x)
+            if self.fcms:
+                c, x = self.fcms[level](x)
+                features.insert(0, c)
+        return F.pixel_shuffle(self.out(x), FOLD), features
 
 
 class Encoder(nn.Module):
@@ -157,7 +217,9 @@ class Autoencoder(nn.Module):
     def __init__(self, config):
         super().__init__()
         channels, latents = config.hyper_channels, config.latent_channels
-        self.encoder, self.generator = Encoder(config), Generator(config)
+        encoder = FoldedEncoder if len(config.encoder_widths) == 3 else Encoder
+        generator = FoldedGenerator if len(config.generator_widths) == 3 else Generator
+        self.encoder, self.generator = encoder(config), generator(config)
         self.analysis = nn.Sequential(
             Conv(latents, channels, 3, mode="constant"),
             nn.ReLU(),

@@ -8,9 +8,9 @@ import ctypes
 import os
 
 _FUSION = "xla_cpu_use_multi_output_fusion"
-# Parameters of glibc's mallopt (malloc.h) with their values: M_ARENA_MAX, as other arenas cannot
-# hold large buffers, M_MMAP_MAX, M_TRIM_THRESHOLD, where -1 is without end, and M_TOP_PAD.
-_KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 2**26))
+# Parameters of glibc's mallopt (malloc.h) with their values: M_MMAP_MAX, M_TRIM_THRESHOLD, where -1
+# is without end, and M_TOP_PAD.
+_KEEP = ((-4, 0), (-1, -1), (-2, 2**26))
 
 
 def prepare() -> None:

@@ -77,7 +77,7 @@ def test_sizes_of_any_parity_down_to_one_window(layer, size, x64):
 @pytest.mark.parametrize("layer", ["last", "wide", "down_wide", "hyper", "discriminator"])
 def test_more_positions_than_are_worth_one_product(layer, x64, monkeypatch):
     """Convolutions with a row more, products for each row of the kernel, and bands of patches."""
-    monkeypatch.setattr(convolution, "_FEW_VALUES", 0)
+    monkeypatch.setattr(convolution, "_FEW_POSITIONS", 0)
     monkeypatch.setattr(convolution, "_CACHED", 2**13)
     monkeypatch.setattr(convolution, "_MANY_VALUES", 0)
     check(*operands(layer, (2, 23, 20), jnp.float64), 1e-14)

@@ -40,8 +40,10 @@ Kernel = Float[Array, "k k c o"]
 _ENOUGH_CHANNELS = 16
 _MANY_VALUES = 2**17
 
-# Values of patches that are worth one product, and that stay in the cache.
-_FEW_VALUES = 2**22
+# Positions for each output channel up to which the patches are small beside the kernel.
+_FEW_POSITIONS = 2
+
+# Values of the patches of a band, which stay in the cache.
 _CACHED = 2**20
 
 # By side of the kernel, channels from which Winograd's way pays, and the tiles that pay for the
@@ -101,8 +103,7 @@ _on_cpu.defjvp(_derivative, symbolic_zeros=True)
 
 
 def _directly(x: Array, kernel: Array, stride: int) -> Array:
-    few = _patch_values(x, kernel, stride) <= _FEW_VALUES
-    if few or (stride == 2 and x.dtype == jnp.float64):
+    if _few_positions(x, kernel, stride) or (stride == 2 and x.dtype == jnp.float64):
         return _by_patches(x, kernel, stride)
     return _with_a_row_more(x, kernel, stride)
 
@@ -139,8 +140,8 @@ def _suits_winograd(x: Array, kernel: Array) -> bool:
 
 
 def _by_rows(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain` as one matrix product for each row of the kernel, or one in all for few values."""
-    if _patch_values(x, kernel, stride) <= _FEW_VALUES:
+    """`_plain` as one matrix product for each row of the kernel, or one in all for few positions."""
+    if _few_positions(x, kernel, stride):
         return _by_patches(x, kernel, stride)
     side, outputs = len(kernel), kernel.shape[-1]
     height, width = _output_size(x, kernel, stride)
@@ -156,11 +157,11 @@ def _by_rows(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def _by_patches(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain` as products of patches with the kernel, in bands of rows if there are many."""
+    """`_plain` as products of patches with the kernel, in bands of rows if they are many."""
     side, outputs = len(kernel), kernel.shape[-1]
     height, width = _output_size(x, kernel, stride)
-    values = _patch_values(x, kernel, stride)
-    bands = 1 if values <= _FEW_VALUES else min(height, -(-values // _CACHED))
+    values = len(x) * height * width * kernel[..., 0].size
+    bands = 1 if _few_positions(x, kernel, stride) else min(height, -(-values // _CACHED))
     rows = -(-height // bands)
 
     def one(start: Array | int) -> Array:
@@ -184,10 +185,9 @@ def _shifted(x: Array, side: int, stride: int, count: int, axis: int) -> list[Ar
     return [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(side)]
 
 
-def _patch_values(x: Array, kernel: Array, stride: int) -> int:
-    """Returns the number of values in all patches."""
+def _few_positions(x: Array, kernel: Array, stride: int) -> bool:
     height, width = _output_size(x, kernel, stride)
-    return len(x) * height * width * kernel[..., 0].size
+    return len(x) * height * width <= _FEW_POSITIONS * kernel.shape[-1]
 
 
 def _with_a_row_more(x: Array, kernel: Array, stride: int) -> Array:

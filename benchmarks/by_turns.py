@@ -1,0 +1,72 @@
+"""Times functions of several frameworks by turns, each in a process of its own.
+
+So other work on the machine affects all of them, but the threads of one framework, which spin for a
+while after their work, do not slow down the next, and each has the memory settings that its users
+have.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Maker = Callable[..., tuple[Callable[[], Any], dict[str, Any]]]
+"""Function that returns what is to be timed, and facts about it. It runs in the new process."""
+
+
+def measure(makers: Mapping[str, tuple[Maker, tuple]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Returns for each maker, given with its arguments, its facts and the times of its function.
+
+    `ms` is the least and the median wall-clock time, `processor_ms` the same in processor time of
+    all threads, and `memory_mb` how much the process grew since before the maker was called.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    workers, rows = {}, {}
+    for name, (make, args) in makers.items():
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=_serve, args=(theirs, make, args), daemon=True)
+        process.start()
+        theirs.close()
+        rows[name] = ours.recv()
+        workers[name] = ours
+    times = {name: [] for name in workers}
+    for _ in range(repeats):
+        for name, worker in workers.items():
+            worker.send(True)
+            times[name].append(worker.recv())
+    for name, worker in workers.items():
+        worker.send(False)
+        *columns, memory = zip(*times[name], strict=True)
+        for key, values in zip(("ms", "processor_ms"), columns, strict=True):
+            least, median = min(values), statistics.median(values)
+            rows[name][key] = {"least": round(least, 2), "median": round(median, 2)}
+        rows[name]["memory_mb"] = round(max(memory))
+    return rows
+
+
+def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns the times of one row over those of another."""
+    return {
+        key: {which: round(ours[key][which] / theirs[key][which], 2) for which in ours[key]}
+        for key in ("ms", "processor_ms")
+    }
+
+
+def _serve(connection, make: Maker, args: tuple) -> None:
+    before = _peak_mb()
+    run, facts = make(*args)
+    connection.send(facts)
+    while connection.recv():
+        run()  # Threads wake up, and caches fill.
+        wall, processor = time.perf_counter(), time.process_time()
+        run()
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        connection.send((1e3 * wall, 1e3 * processor, _peak_mb() - before))
+
+
+def _peak_mb() -> float:
+    """Returns the peak memory of this process; `resource` would include that of its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10

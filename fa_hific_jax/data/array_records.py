@@ -14,7 +14,8 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import images, listing
+from fa_hific_jax.data import image_names, images
+from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.errors import UserError, shown
 
 MARK = ".array_record"  # part of the name of every shard, also with TensorFlow Datasets
@@ -36,7 +37,7 @@ class ArrayRecords:
 
     def __init__(self, pattern: str):
         array_record_module(pattern)
-        self._paths = listing.find(pattern, lambda name: MARK in name)
+        self._paths = image_names.find(pattern, lambda name: MARK in name)
         if not self._paths:
             raise UserError(
                 f"{pattern}: no ArrayRecord shards here; expected a folder or glob with *{MARK}* "
@@ -57,7 +58,7 @@ class ArrayRecords:
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         index = range(len(self))[index]
         shard = bisect.bisect_right(self._ends, index)
-        position = index - (self._ends[shard - 1] if shard else 0)
+        position = index - self._ends[shard] + len(self._shards[shard])
         name = f"{self._paths[shard]}, record {position}"
         return decode_record(lambda: self._shards[shard][position], name, "pack the images again")
 
@@ -66,15 +67,15 @@ class Numbered(Sequence[str]):
     """The names "PREFIX-0000000", "PREFIX-0000001", ..., each made when it is asked for."""
 
     def __init__(self, prefix: str, count: int):
-        self._prefix, self._count = prefix, count
+        self._prefix, self._numbers = prefix, range(count)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._numbers)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [self[i] for i in range(self._count)[index]]
-        return f"{self._prefix}-{range(self._count)[index]:07d}"
+            return [self[i] for i in self._numbers[index]]
+        return f"{self._prefix}-{self._numbers[index]:07d}"
 
 
 def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -87,7 +88,7 @@ def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np
     try:
         data = read()
     except Exception as error:  # The type depends on what is damaged.
-        raise UserError(f"{name}: cannot be read ({listing.reason(error)}): {remedy}") from error
+        raise UserError(f"{name}: cannot be read ({reason(error)}): {remedy}") from error
     return images.decode(data, name)
 
 
@@ -101,8 +102,8 @@ def array_record_module(name: str) -> ModuleType:
         return importlib.import_module("array_record.python.array_record_module")
     except ImportError as error:
         raise UserError(
-            f"{name}: ArrayRecord cannot be used here ({listing.reason(error)}); it comes with "
-            "Grain on Linux and macOS but not on Windows: use a folder of images"
+            f"{name}: ArrayRecord cannot be used here ({reason(error)}); it comes with Grain on "
+            "Linux and macOS but not on Windows: use a folder of images"
         ) from error
 
 
@@ -122,14 +123,13 @@ def _open(path: str) -> Any:  # Grain's class has no methods on Windows, so no t
         return grain.sources.ArrayRecordDataSource([path])
     except Exception as error:
         raise UserError(
-            f"{path}: is not a whole ArrayRecord file ({listing.reason(error)}): "
-            "copy or pack it again"
+            f"{path}: is not a whole ArrayRecord file ({reason(error)}): copy or pack it again"
         ) from error
 
 
 def _check_finished(pattern: str) -> None:
     manifest = Path(pattern).expanduser() / MANIFEST
-    if listing.is_remote(pattern) or not manifest.is_file():
+    if image_names.is_remote(pattern) or not manifest.is_file():
         return
     try:
         packed = json.loads(manifest.read_text("utf-8"))

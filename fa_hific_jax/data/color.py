@@ -1,6 +1,5 @@
 """Converts images in numerically specified color spaces to sRGB (ITU-T H.273, PNG 3rd edition)."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,10 +7,12 @@ from jaxtyping import Float, UInt8, UInt16
 
 Levels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
+UNKNOWN = "its color space {} is unknown and was ignored"
+_CLIPPED = "its HDR light above 203 cd/m2 was clipped to white"
 _D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
 # Chromaticities x, y of white, red, green and blue. Keys are the code points of H.273, table 2.
 SRGB = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
-PRIMARIES = {
+_PRIMARIES = {
     1: SRGB,
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
@@ -25,7 +26,6 @@ PRIMARIES = {
 _VIDEO = (1, 6, 14, 15)
 _SRGB, _LINEAR, _PQ, _HLG = 13, 8, 16, 18
 _GAMMAS = {4: 2.2, 5: 2.8, _LINEAR: 1.0}
-TRANSFERS = (*_VIDEO, *_GAMMAS, _SRGB, _PQ, _HLG)
 _WHITE = 203.0  # luminance of diffuse white in HDR, cd/m2 (ITU-R BT.2408); it maps to sRGB white
 _PEAK = 1000.0  # peak luminance of the display that HLG is rendered for, cd/m2
 _BRADFORD = np.array(
@@ -35,15 +35,10 @@ _STRIP = 2**18  # pixels converted at once, which bounds the memory
 
 
 class Space(NamedTuple):
-    """A color space.
+    """A color space."""
 
-    Attributes:
-      primaries: x and y of white, red, green and blue.
-      transfer: a code point of H.273 (int), or the exponent that maps levels to light (float).
-    """
-
-    primaries: tuple[float, ...] = SRGB
-    transfer: int | float = _SRGB
+    primaries: tuple[float, ...] = SRGB  # x and y of white, red, green and blue
+    transfer: int | float = _SRGB  # code point of H.273 (int), or exponent to linear light (float)
 
 
 def coded(primaries: int, transfer: int) -> Space | None:
@@ -52,53 +47,52 @@ def coded(primaries: int, transfer: int) -> Space | None:
     The transfer functions of video (1, 6, 14, 15) describe cameras. Viewers show such pictures as
     sRGB, so sRGB's transfer function replaces them.
     """
-    if primaries not in PRIMARIES or transfer not in TRANSFERS:
+    transfer = _SRGB if transfer in _VIDEO else transfer
+    if primaries not in _PRIMARIES or transfer not in (*_GAMMAS, _SRGB, _PQ, _HLG):
         return None
-    return Space(PRIMARIES[primaries], _SRGB if transfer in _VIDEO else transfer)
+    return Space(_PRIMARIES[primaries], transfer)
 
 
-def to_srgb(levels: Levels, space: Space) -> tuple[UInt8[np.ndarray, "h w *c"], tuple[str, ...]]:
-    """Converts gray or RGB levels, which span the range of their type, to 8-bit sRGB, with notes.
+def to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.ndarray, "h w *c"]:
+    """Converts gray or RGB levels, which span the range of their type, to 8-bit sRGB.
 
-    Colors outside the gamut of sRGB and HDR light above diffuse white are clipped. 8-bit levels
-    stay unchanged if the space differs from sRGB by rounding only. Gray stays gray.
+    Colors outside the gamut of sRGB are clipped, and so is HDR light above diffuse white, with a
+    note. 8-bit levels stay unchanged if the space differs from sRGB by rounding only. Gray stays
+    gray.
 
     Raises:
       ValueError: the chromaticities are impossible.
     """
-    to_xyz, to_srgb_primaries = _matrices(space.primaries)
+    to_xyz, to_srgb_primaries = (matrix.astype(np.float32) for matrix in _matrices(space.primaries))
     top = np.iinfo(levels.dtype).max
     light = _light(np.arange(top + 1) / top, space.transfer).astype(np.float32)
-    change = to_srgb_primaries.astype(np.float32) if levels.ndim == 3 else None
+    colored = levels.ndim == 3
 
     def convert(part: np.ndarray) -> np.ndarray:
         linear = light[part]
         if space.transfer == _HLG:  # HLG's system gamma of 1.2 applies to luminance.
-            gray = linear @ to_xyz[1].astype(np.float32) if change is not None else linear
+            gray = linear @ to_xyz[1] if colored else linear
             gain = _PEAK / _WHITE * np.maximum(gray, 1e-9) ** np.float32(0.2)
-            linear = linear * (gain[..., None] if change is not None else gain)
-        return _srgb_levels(linear if change is None else linear @ change.T)
+            linear = linear * (gain[..., None] if colored else gain)
+        return _srgb_levels(linear @ to_srgb_primaries.T if colored else linear)
 
-    notes = ("its HDR light above 203 cd/m2 was clipped to white",)
-    notes = notes if space.transfer in (_PQ, _HLG) else ()
-    if levels.dtype == np.uint8 and _unchanged(convert, levels.ndim):
-        return levels, notes
+    if space.transfer in (_PQ, _HLG):
+        notes.append(_CLIPPED)
+    if levels.dtype == np.uint8:
+        probe = color_cube() if colored else np.arange(256, dtype=np.uint8)[:, None]
+        if np.max(np.abs(convert(probe).astype(int) - probe)) <= 1:
+            return levels
     rows = max(1, _STRIP // levels.shape[1])
     result = np.empty(levels.shape, np.uint8)
     for start in range(0, len(levels), rows):
         result[start : start + rows] = convert(levels[start : start + rows])
-    return result, notes
+    return result
 
 
 def color_cube() -> UInt8[np.ndarray, "n 1 3"]:
     """Returns an image of colors in steps of 15, to test whether a conversion changes anything."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
     return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
-
-
-def _unchanged(convert: Callable[[np.ndarray], np.ndarray], dimensions: int) -> bool:
-    probe = color_cube() if dimensions == 3 else np.arange(256, dtype=np.uint8)[:, None]
-    return bool(np.max(np.abs(convert(probe).astype(int) - probe)) <= 1)
 
 
 def _matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,10 +114,7 @@ def _to_xyz(primaries: tuple[float, ...]) -> Float[np.ndarray, "3 3"]:
     if np.any(points[:, 1] <= 0) or np.any(points > 1):
         raise ValueError("impossible chromaticities")
     xyz = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)]) / points[:, 1]
-    try:
-        return xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
-    except np.linalg.LinAlgError as error:
-        raise ValueError("impossible chromaticities") from error
+    return xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])  # LinAlgError is a ValueError.
 
 
 def _light(v: np.ndarray, transfer: int | float) -> np.ndarray:

@@ -2,33 +2,23 @@
 
 import io
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from fa_hific_jax.data import color, metadata, png, profiles, tiff
-from fa_hific_jax.data.levels import colors_and_alpha
+from fa_hific_jax.data import color, jpeg, metadata, png, profiles
 from fa_hific_jax.data.metadata import Metadata
-from fa_hific_jax.data.opening import check_size, loaded, open_image, parse, readable
-from fa_hific_jax.data.parsed import FURTHER_PAGES, FURTHER_SIZES, ParsedFile
+from fa_hific_jax.data.opening import open_image, parse, readable
+from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile
+from fa_hific_jax.errors import UserError
 
 MAX_PIXELS = 512 * 2**20  # also the limit for the size that a compressed file may state
 
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
-}
-_SIDEWAYS = {5, 6, 7, 8}
+_ORIENTATION = 0x0112  # EXIF tag; the values whose pictures are stored mirrored or turned:
+_BOTTOM_UP, _RIGHT_TO_LEFT, _SIDEWAYS = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 # Many programs write zeros as the fourth byte of a pixel in these formats. Viewers ignore it.
 _PADDED = ("BMP", "DIB", "TGA")
 
@@ -57,14 +47,6 @@ def read_image(
 ) -> Picture:
     """Decodes an image file of any format that Pillow reads; docs/images.md has the details.
 
-    - Gray is repeated for the three channels, and palettes are resolved.
-    - CMYK, embedded profiles and stated color spaces are converted to sRGB.
-    - The orientation of EXIF or XMP is applied.
-    - 16-bit gray becomes round(v / 257). Of 16-bit RGB, the upper byte is taken, unless a PNG
-      states its color space. `levels.eight_bits` converts other depths.
-    - Only the first frame of an animation is read.
-    - Damage outside the pixels is noted.
-
     Args:
       source: a path, the bytes of a file or an open file.
       max_pixels: largest number of pixels that is accepted.
@@ -75,21 +57,30 @@ def read_image(
     """
     with readable(source) as (file, name):
         parsed = parse(file)
-        check_size(name, parsed.size, max_pixels)
         image = open_image(parsed)
-        check_size(name, parsed.size or image.size, max_pixels)
+        width, height = parsed.size or image.size
+        if width * height > max_pixels:
+            raise UserError(
+                f"{name}: {width} x {height} pixels are over the limit of {max_pixels} pixels: cut "
+                "it into parts"
+            )
         notes = list(parsed.notes)
-        image = loaded(image, parsed, notes)
+        try:
+            image.load()
+        except OSError:
+            if image.format != "JPEG":
+                raise
+            image = jpeg.completed(parsed.pixels.getvalue())
+            image.info.update(parsed.info)
+            notes.append(END_MISSING)
         if getattr(image, "is_animated", False):
             notes.append(FURTHER_PAGES)
         if len(image.info.get("sizes", ())) > 1:  # Only icons have these.
-            notes.append(FURTHER_SIZES)
-        orientation = parsed.orientation if parsed.layout else _orientation(image, notes)
-        turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
+            notes.append("only the largest of its sizes is kept")
+        orientation = parsed.orientation if parsed.decode else _orientation(image, notes)
         colors, alpha = _without_alpha(image, parsed, notes)
-        rgb = np.array(turn(_srgb(image, colors, parsed, notes)), order="C")
-        if alpha is not None:
-            alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
+        rgb = _upright(_srgb(image, colors, parsed, notes), orientation)
+        alpha = None if alpha is None or alpha.min() == 255 else _upright(alpha, orientation)
         kept = metadata.of(image, parsed) if keep_metadata else Metadata()
         return Picture(rgb, alpha, tuple(notes), kept)
 
@@ -100,13 +91,9 @@ def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       UserError: the bytes are no image or a damaged one; the message begins with `name`.
     """
-    file = _Named(data)
+    file = io.BytesIO(data)
     file.name = name
     return on_white(read_image(file))
-
-
-class _Named(io.BytesIO):
-    name: str
 
 
 def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
@@ -123,7 +110,7 @@ def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
         else:
             stored = open_image(parsed)
             width, height = stored.size
-        turned = {parsed.orientation, _orientation(stored, [])} & _SIDEWAYS
+        turned = parsed.orientation in _SIDEWAYS or _orientation(stored, []) in _SIDEWAYS
         return (width, height) if turned else (height, width)
 
 
@@ -145,6 +132,15 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
     return metadata.orientation(image.info.get("xmp", b"")) if found is None else found
 
 
+def _upright(
+    pixels: Shaped[np.ndarray, "h w *c"], orientation: int
+) -> Shaped[np.ndarray, "h2 w2 *c"]:
+    """Returns a copy of an image that is stored with this EXIF orientation."""
+    pixels = pixels[::-1] if orientation in _BOTTOM_UP else pixels
+    pixels = pixels[:, ::-1] if orientation in _RIGHT_TO_LEFT else pixels
+    return np.array(pixels.swapaxes(0, 1) if orientation in _SIDEWAYS else pixels, order="C")
+
+
 def _without_alpha(
     image: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> tuple[Image.Image, np.ndarray | None]:
@@ -152,10 +148,8 @@ def _without_alpha(
 
     Gray stays in one channel.
     """
-    if parsed.layout is not None:
-        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parsed.planes)]
-        samples = tiff.samples(planes, parsed.layout, parsed.size[0])
-        levels, alpha = colors_and_alpha(samples, parsed.layout, notes)
+    if parsed.decode is not None:
+        levels, alpha = parsed.decode(image, notes)
         colors = Image.fromarray(levels)
         colors.info.update(parsed.info)
         return colors, alpha
@@ -193,6 +187,5 @@ def _srgb(
         levels = png.deep_color(parsed, image)
     else:
         levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
-    rgb, more = color.to_srgb(levels, parsed.space)
-    notes.extend(more)
+    rgb = color.to_srgb(levels, parsed.space, notes)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)

@@ -1,4 +1,4 @@
-"""Parses what Pillow does not report of AVIF and HEIC: color space and brands (ISO 14496-12)."""
+"""Parses what Pillow does not report of AVIF, HEIC (ISO 14496-12) and JPEG 2000 (ISO 15444-1)."""
 
 import struct
 from io import BufferedIOBase
@@ -6,10 +6,13 @@ from io import BufferedIOBase
 from fa_hific_jax.data import color
 from fa_hific_jax.data.parsed import ParsedFile
 
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _HEAD = 2**16  # bytes at the start that contain the description of any still picture
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _UNSPECIFIED = 2
+_BY_NUMBER, _PROFILES = 1, (2, 3)
+_JP2_SPACES = (None, 12, 16, 17, 18)  # CMYK, sRGB, gray and sYCC, which Pillow distinguishes
 
 
 def brands(start: bytes) -> tuple[bytes, ...]:
@@ -27,10 +30,15 @@ def parse(file: BufferedIOBase) -> ParsedFile:
       ValueError: the file is HEIC and pillow-heif is not installed.
     """
     head = file.read(_HEAD)
-    file.seek(0)
     named = brands(head)
     if _HEIC & set(named) and not _AVIF & set(named):
-        _register_heic()
+        try:
+            import pillow_heif  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ValueError(
+                "HEIC; install pillow-heif, or save it as JPEG, PNG or AVIF first"
+            ) from error
+        pillow_heif.register_heif_opener()
     notes = ["its HDR gain map is left out"] if b"tmap" in named else []
     space = None
     place = head.find(b"colrnclx")
@@ -41,18 +49,25 @@ def parse(file: BufferedIOBase) -> ParsedFile:
             13 if transfer == _UNSPECIFIED else transfer,
         )
         if space is None:
-            notes.append(
-                f"its color space with code points {primaries}/{transfer} is unknown and was "
-                "ignored"
-            )
+            notes.append(color.UNKNOWN.format(f"with code points {primaries}/{transfer}"))
     return ParsedFile(file, space=space, notes=tuple(notes))
 
 
-def _register_heic() -> None:
-    try:
-        import pillow_heif  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError(
-            "HEIC; install pillow-heif, or save it as JPEG, PNG or AVIF first"
-        ) from error
-    pillow_heif.register_heif_opener()
+def parse_jp2(file: BufferedIOBase) -> ParsedFile:
+    """Parses a JP2 file: returns its profile, or a note if its color space is unknown."""
+    number = None
+    while len(head := file.read(8)) == 8:
+        size, name = int.from_bytes(head[:4], "big"), head[4:]
+        if name == b"jp2h":
+            continue  # Its content consists of boxes, which are read next.
+        if name == b"jp2c" or size < 8:  # the pixels, or damage
+            break
+        body = file.read(size - 8)
+        if name != b"colr" or len(body) < 4:
+            continue
+        if body[0] in _PROFILES:
+            return ParsedFile(file, info={"icc_profile": body[3:]})
+        if body[0] == _BY_NUMBER and number is None and len(body) >= 7:
+            (number,) = struct.unpack_from(">I", body, 3)
+    note = color.UNKNOWN.format(f"number {number}")
+    return ParsedFile(file, notes=() if number in _JP2_SPACES else (note,))

@@ -39,40 +39,36 @@ def parse(file: BufferedIOBase) -> ParsedFile:
     data = file.read()
     segments = []
     for segment in _segments(data):
-        segments.append(segment)
         if segment.marker == _SOS:
             break
+        segments.append(segment)
     else:
         return ParsedFile(io.BytesIO(data))
-    kept = [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT, _SOS)]
-    known = [s for s in segments if _decides_color(s)]
-    head = b"".join(
-        bytes([0xFF, s.marker]) + struct.pack(">H", len(s.data) + 2) + s.data for s in known + kept
-    )
-    notes: list[str] = []
-    info = _information(segments, notes)
-    pixels = io.BytesIO(SIGNATURE[:2] + head + data[segments[-1].start :])
-    return ParsedFile(pixels, info=info, notes=tuple(notes))
+    kept = [s for s in segments if _decides_color(s)]
+    kept += [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT)]
+    head = b"".join(struct.pack(">BBH", 0xFF, s.marker, len(s.data) + 2) + s.data for s in kept)
+    info, notes = _information(segments)
+    pixels = io.BytesIO(SIGNATURE[:2] + head + data[segment.start :])
+    return ParsedFile(pixels, info=info, notes=notes)
 
 
-def ended(data: bytes) -> bytes:
-    """Adds the missing end marker to a file that has all its pixels.
+def completed(data: bytes) -> Image.Image:
+    """Decodes a file that has all its pixels and lacks the end marker.
 
-    To tell whether it has, the file is decoded with different bits appended: if pixels are missing,
-    they depend on these bits. The scans must also contain each coefficient to its last bit.
+    To tell whether it has, the file is also decoded with different bits appended: if pixels are
+    missing, they depend on these bits. The scans must also contain each coefficient to its last
+    bit.
 
     Raises:
-      ValueError: pixels are missing.
+      OSError, ValueError: pixels are missing.
     """
     data = data[:-1] if data.endswith(b"\xff") else data
-    pictures = []
-    for fill in (b"", b"\x55", b"\xaa"):
-        with Image.open(io.BytesIO(data + 64 * fill + _END)) as image:
-            pictures.append(np.asarray(image))
-    same = all(np.array_equal(pictures[0], other) for other in pictures[1:])
+    files = (data + 64 * fill + _END for fill in (b"", b"\x55", b"\xaa"))
+    first, *others = (Image.open(io.BytesIO(file)) for file in files)
+    same = all(np.array_equal(np.asarray(first), np.asarray(other)) for other in others)
     if not (same and _all_scans(data)):
         raise ValueError(TRUNCATED)
-    return data + _END
+    return first
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
@@ -100,36 +96,38 @@ def _decides_color(segment: _Segment) -> bool:
     return (jfif and len(segment.data) >= 14) or (adobe and len(segment.data) >= 12)
 
 
-def _information(segments: list[_Segment], notes: list[str]) -> dict[str, Any]:
+def _information(segments: list[_Segment]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns EXIF, XMP and profile, and notes on what else was left out."""
+
+    def found(marker: int, prefix: bytes) -> list[bytes]:
+        every = (s.data for s in segments if s.marker == marker)
+        return [data.removeprefix(prefix) for data in every if data.startswith(prefix)]
+
     info: dict[str, Any] = {}
-    exif = [s.data for s in segments if s.marker == 0xE1 and s.data.startswith(_EXIF)]
-    if exif:
-        info["exif"] = exif[0] + b"".join(part[len(_EXIF) :] for part in exif[1:])
-    xmp = [s.data[len(_XMP) :] for s in segments if s.marker == 0xE1 and s.data.startswith(_XMP)]
-    if xmp:
+    if exif := found(0xE1, _EXIF):
+        info["exif"] = _EXIF + b"".join(exif)
+    if xmp := found(0xE1, _XMP):
         info["xmp"] = xmp[0]
-    pieces = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_ICC)]
-    if pieces:
-        info["icc_profile"] = _profile(pieces)
-    pictures = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_PICTURES)]
-    count = _count(pictures[0][len(_PICTURES) :]) if pictures else 1
+    if profile := found(0xE2, _ICC):
+        info["icc_profile"] = _profile(profile)
+    pictures = found(0xE2, _PICTURES)
+    count = _count(pictures[0]) if pictures else 1
     if count is None:
-        notes.append("its index of further pictures is damaged, so only the first is kept")
-    elif count > 1:
-        notes.append(
-            f"only the first of its {count} pictures is kept (others may be previews, depth or "
-            "gain maps)"
-        )
-    elif xmp and _GAIN_MAP in xmp[0]:
-        notes.append("its HDR gain map is left out")
-    return info
+        return info, ("its index of further pictures is damaged, so only the first is kept",)
+    if count > 1:
+        kept = f"only the first of its {count} pictures is kept"
+        return info, (f"{kept} (others may be previews, depth or gain maps)",)
+    gain_map = xmp and _GAIN_MAP in xmp[0]
+    return info, ("its HDR gain map is left out",) if gain_map else ()
 
 
 def _profile(pieces: list[bytes]) -> bytes:
-    """Joins the pieces of a color profile; returns invalid bytes if some are missing."""
-    start = len(_ICC)
-    by_number = {piece[start]: piece[start + 2 :] for piece in pieces if len(piece) > start + 2}
-    count = pieces[0][start + 1] if len(pieces[0]) > start + 2 else 0
+    """Joins the pieces of a color profile; returns invalid bytes if some are missing.
+
+    A piece begins with its number, from 1, and the count of pieces.
+    """
+    by_number = {piece[0]: piece[2:] for piece in pieces if len(piece) > 2}
+    count = pieces[0][1] if len(pieces[0]) > 2 else 0
     whole = sorted(by_number) == list(range(1, count + 1))
     return b"".join(by_number[number] for number in sorted(by_number)) if whole else b"damaged"
 

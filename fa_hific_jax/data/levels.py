@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from fa_hific_jax.data.parsed import EXTRA_SAMPLES, Layout
-
 _STRIP = 2**20  # values scaled at once, which bounds the memory
 
 
@@ -45,39 +43,12 @@ def eight_bits(
     return 255 - result if negative else result
 
 
-def colors_and_alpha(
-    samples: Shaped[np.ndarray, "h w n"], layout: Layout, notes: list[str]
-) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "h w"] | None]:
-    """Splits the samples of a TIFF into gray or RGB levels and alpha (None if it has none)."""
-    count = 3 if samples.shape[2] >= 3 else 1
-    colors = samples[..., 0] if count == 1 else samples[..., :3]
-    if samples.shape[2] == count or layout.alpha == 0:
-        if samples.shape[2] > count:
-            notes.append(EXTRA_SAMPLES)
-        return eight_bits(colors, notes, layout.bits, layout.negative), None
-    clear = samples[..., -1]
-    alpha = eight_bits(clear, [], layout.bits)
-    if layout.alpha == 1:
-        colors = _divided(colors, clear if count == 1 else clear[..., None], layout.bits)
-    return eight_bits(colors, notes, layout.bits, layout.negative), alpha
-
-
-def _divided(colors: np.ndarray, alpha: np.ndarray, bits: int) -> np.ndarray:
-    """Divides premultiplied colors by their alpha, which has the same range."""
-    whole = colors.dtype.kind != "f"
-    top = 2 ** (bits - (colors.dtype.kind == "i")) - 1 if whole else 1
-    with np.errstate(all="ignore"):
-        result = np.where(alpha > 0, colors * (top / alpha.astype(np.float64)), 0)
-    return np.minimum(np.rint(result), top).astype(colors.dtype) if whole else result
-
-
 def _span(values: np.ndarray, bits: int) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    tops = [2.0 ** (bits - 1) - 1 if bits <= 16 else 65535.0]
     if values.dtype.kind == "f":
         tops = [1.0, 255.0, 65535.0]
-    else:
-        tops = [2.0 ** (bits - 1) - 1 if bits <= 16 else 65535.0]
     if low >= 0.0 and high <= tops[-1]:
         return 0.0, next(top for top in tops if high <= top)
     return low, high

@@ -52,8 +52,11 @@ def _upright(exif: bytes) -> bytes:
     exif = exif.removeprefix(_PREFIX)
     try:
         head = tags.header(io.BytesIO(exif))
-        place = tags.place_of(exif, _ORIENTATION)
         tags.directory(io.BytesIO(exif), head, head.first)
+        (count,) = struct.unpack_from(f"{head.order}H", exif, head.first)
+        entries = range(head.first + 2, head.first + 2 + 12 * count, 12)
+        tag = struct.pack(f"{head.order}H", _ORIENTATION)
+        place = next((at + 8 for at in entries if exif[at : at + 2] == tag), None)
     except (ValueError, struct.error):
         return b""
     if place is None:
@@ -64,7 +67,7 @@ def _upright(exif: bytes) -> bytes:
 def _of_tiff(parsed: ParsedFile) -> bytes:
     """Returns new EXIF with the tags that describe the photograph; b"" if there are none."""
     found, kept = Image.Exif(), Image.Exif()
-    try:
+    with contextlib.suppress(Exception):  # Pillow raises errors of many types on damaged tags.
         found.endian = tags.header(parsed.pixels).order
         parsed.pixels.seek(0)
         found.load_from_fp(parsed.pixels, parsed.directory or None)
@@ -73,5 +76,4 @@ def _of_tiff(parsed: ParsedFile) -> bytes:
             if values := dict(found.get_ifd(directory)):
                 kept[directory] = values
         return kept.tobytes().removeprefix(_PREFIX) if len(kept) else b""
-    except Exception:  # Pillow raises errors of many types on damaged tags.
-        return b""
+    return b""

@@ -11,11 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from fa_hific_jax.data import isobmff, jp2, jpeg, png, tiff, webp
-from fa_hific_jax.data.parsed import END_MISSING, ParsedFile
+from fa_hific_jax.data import isobmff, jpeg, png, tiff, webp
+from fa_hific_jax.data.image_names import reason
+from fa_hific_jax.data.parsed import ParsedFile
 from fa_hific_jax.errors import UserError
 
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_guard_lock = threading.Lock()
+_guard: list[int | None] = []  # Pillow's own limit, one entry per image that is being read
 
 
 @contextlib.contextmanager
@@ -30,19 +33,17 @@ def readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
     """
     name = source if isinstance(source, str | Path) else getattr(source, "name", "the image")
     try:
-        with contextlib.ExitStack() as stack:
-            file = _seekable(source)
-            if file is not source:
-                stack.enter_context(file)
-            stack.enter_context(_without_bomb_guard())
+        with _seekable(source) as file, _without_bomb_guard():
             yield file, name
     except (UserError, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
-        raise _unreadable(name, "not of a kind that Pillow knows") from error
     except Exception as error:  # Pillow raises errors of many types on damaged files.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _unreadable(name, " ".join(reason.split())) from error
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        why = "not of a kind that Pillow knows" if unknown else reason(error)
+        raise UserError(
+            f"{name}: cannot be read as an image ({why}): give an intact file, such as PNG, JPEG, "
+            "WebP or TIFF"
+        ) from error
 
 
 def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
@@ -66,10 +67,13 @@ def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
         return webp.parse(file)
     if isobmff.brands(start):
         return isobmff.parse(file)
-    if start.startswith(jp2.SIGNATURE):
-        return jp2.parse(file)
+    if start.startswith(isobmff.JP2):
+        return isobmff.parse_jp2(file)
     if start.startswith(_JPEG_XL):
-        _register_jpeg_xl()
+        try:
+            import pillow_jxl  # noqa: F401  # The import registers the format.
+        except ImportError as error:
+            raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
     return ParsedFile(file)
 
 
@@ -78,7 +82,7 @@ def open_image(parsed: ParsedFile) -> Image.Image:
     try:
         image = Image.open(parsed.pixels)
     except Image.UnidentifiedImageError as error:
-        if not parsed.size or parsed.layout:
+        if not parsed.size or parsed.decode:
             raise
         raise ValueError(tiff.describe(parsed.pixels) + ", which Pillow does not read") from error
     except RuntimeError as error:  # The message of the JPEG XL plug-in says how to build libjxl.
@@ -89,59 +93,14 @@ def open_image(parsed: ParsedFile) -> Image.Image:
     return image
 
 
-def check_size(name: object, size: tuple[int, ...], max_pixels: int) -> None:
-    """Raises UserError if a (width, height) has more than `max_pixels` pixels."""
-    if size and size[0] * size[1] > max_pixels:
-        raise UserError(
-            f"{name}: {size[0]} x {size[1]} pixels are over the limit of {max_pixels} pixels: cut "
-            "it into parts"
-        )
-
-
-def _register_jpeg_xl() -> None:
-    try:
-        import pillow_jxl  # noqa: F401  # The import registers the format.
-    except ImportError as error:
-        raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
-
-
-def loaded(image: Image.Image, parsed: ParsedFile, notes: list[str]) -> Image.Image:
-    """Returns the decoded image, also for a JPEG that lacks nothing but its end marker.
-
-    Raises:
-      OSError, ValueError: pixels are missing or damaged.
-    """
-    try:
-        image.load()
-        return image
-    except OSError:
-        if image.format != "JPEG":
-            raise
-    parsed.pixels.seek(0)
-    with Image.open(io.BytesIO(jpeg.ended(parsed.pixels.read()))) as whole:
-        whole.load()
-    whole.info.update(parsed.info)
-    notes.append(END_MISSING)
-    return whole
-
-
-def _seekable(source: Any) -> BufferedIOBase:
+def _seekable(source: Any) -> contextlib.AbstractContextManager[BufferedIOBase]:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    file = open(source, "rb") if isinstance(source, str | os.PathLike) else source
-    usable = isinstance(file, BufferedIOBase) and file.seekable()
-    return file if usable else io.BytesIO(file.read())
-
-
-def _unreadable(name: object, reason: str) -> UserError:
-    return UserError(
-        f"{name}: cannot be read as an image ({reason}): give an intact file, such as PNG, JPEG, "
-        "WebP or TIFF"
-    )
-
-
-_guard_lock = threading.Lock()
-_guard: list[int | None] = []  # Pillow's own limit, one entry per image that is being read
+    opened = isinstance(source, str | os.PathLike)
+    file = open(source, "rb") if opened else source
+    if not (isinstance(file, BufferedIOBase) and file.seekable()):
+        return io.BytesIO(file.read())
+    return file if opened else contextlib.nullcontext(file)
 
 
 @contextlib.contextmanager

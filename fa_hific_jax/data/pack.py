@@ -25,7 +25,7 @@ from PIL import Image
 from fa_hific_jax import __version__
 from fa_hific_jax.data import images, jpeg, png
 from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_names
-from fa_hific_jax.data.listing import reason
+from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_path, write
 

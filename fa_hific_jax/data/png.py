@@ -23,7 +23,6 @@ from fa_hific_jax.data.parsed import (
     TRUNCATED,
     ParsedFile,
     damaged_chunks,
-    listed,
 )
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -49,19 +48,22 @@ def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
       ValueError: a chunk that the pixels need is damaged, missing or unknown.
     """
     chunks = list(_chunks(file, not header_only))
-    header = _header(chunks)
-    pixels, notes = (io.BytesIO(), []) if header_only else _pixels(chunks, header[3])
-    kept = _information(chunks, header, notes)
-    info = {name: kept[name] for name in _INFO if name in kept}
+    first = chunks[0] if chunks else None
+    if first is None or first.name != "IHDR" or not first.sound or first.size != 13:
+        raise ValueError("its header is damaged")
+    width, height, depth, color_type = struct.unpack(">IIBB", first.data[:10])
+    pixels, notes = (io.BytesIO(), []) if header_only else _pixels(chunks, color_type)
+    kept = _information(chunks, depth, color_type, notes)
     space = _space(kept, notes)
     if space is not None:
-        info.pop("icc_profile", None)
-    return ParsedFile(pixels, header[:2], info, space, kept.get("key", ()), header[2], tuple(notes))
+        kept.pop("icc_profile", None)
+    info = {name: kept[name] for name in _INFO if name in kept}
+    key = kept.get("key", ())
+    return ParsedFile(pixels, (width, height), info, space, tuple(notes), key, depth)
 
 
 def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
     """Returns all 16 bits of RGB or RGBA; Pillow's image `upper` has only the upper 8."""
-    parsed.pixels.seek(0)
     with Image.open(parsed.pixels) as image:
         tile = image.tile[0]  # pyright: ignore[reportAttributeAccessIssue]
         image.tile = [(*tile[:3], tile[3].replace("16B", "16L"))]  # pyright: ignore
@@ -69,7 +71,7 @@ def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h 
         return np.asarray(upper)[..., :3].astype(np.uint16) * 256 + lower
 
 
-def _chunks(file: BufferedIOBase, pixels: bool = True) -> Iterator[_Chunk]:
+def _chunks(file: BufferedIOBase, pixels: bool) -> Iterator[_Chunk]:
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         size, name = int.from_bytes(head[:4], "big"), head[4:]
@@ -83,54 +85,43 @@ def _chunks(file: BufferedIOBase, pixels: bool = True) -> Iterator[_Chunk]:
             return
 
 
-def _header(chunks: list[_Chunk]) -> tuple[int, ...]:
-    """Returns width, height, bits per sample, color type and three fields not used here."""
-    first = chunks[0] if chunks else None
-    if first is None or first.name != "IHDR" or not first.sound or first.size != 13:
-        raise ValueError("its header is damaged")
-    return struct.unpack(">IIBBBBB", first.data)
-
-
 def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str]]:
     """Returns a PNG of only the chunks that decide the pixels' levels, with notes."""
-    needed = [c for c in chunks if c.name == "IDAT" or (c.name == "PLTE" and color_type == 3)]
-    if color_type == 3 and not any(c.name == "PLTE" for c in needed):
+    palettes = [c for c in chunks if c.name == "PLTE" and color_type == 3]
+    if color_type == 3 and not palettes:
         raise ValueError("its palette is missing")
-    unknown = [c.name for c in chunks if c.name.isalpha() and c.name[0].isupper()]
-    unknown = [name for name in unknown if name not in _CRITICAL]
-    if unknown:
-        raise ValueError(f"it needs a reader that knows its {listed(unknown)} chunk")
-    for chunk in needed:
-        if len(chunk.data) < chunk.size:
-            raise ValueError(TRUNCATED)
-        if not chunk.sound and chunk.name == "PLTE":
-            raise ValueError("its palette is damaged")
-    file = io.BytesIO()
-    file.write(SIGNATURE)
+    for name in (c.name for c in chunks if c.name.isalpha() and c.name[0].isupper()):
+        if name not in _CRITICAL:
+            raise ValueError(f"it needs a reader that knows its {name} chunk")
+    needed = [c for c in chunks if c.name == "IDAT" or c in palettes]
+    if any(len(chunk.data) < chunk.size for chunk in needed):
+        raise ValueError(TRUNCATED)
+    if not all(chunk.sound for chunk in palettes):
+        raise ValueError("its palette is damaged")
+    parts = [SIGNATURE]
     for chunk in [chunks[0], *needed, _Chunk("IEND", b"", 0, True)]:
         name = chunk.name.encode("latin1")
         crc = zlib.crc32(chunk.data, zlib.crc32(name))
-        file.write(struct.pack(">I", chunk.size) + name + chunk.data + struct.pack(">I", crc))
-    file.seek(0)
+        parts += [struct.pack(">I", chunk.size), name, chunk.data, struct.pack(">I", crc)]
     notes = []
     if not all(chunk.sound for chunk in needed):  # Pillow checks the zlib stream's own checksum.
         notes.append("the checksum of a pixel chunk is wrong, but that of the pixels is right")
     if chunks[-1].name != "IEND":
         notes.append(END_MISSING)
-    return file, notes
+    return io.BytesIO(b"".join(parts)), notes
 
 
-def _information(chunks: list[_Chunk], header: tuple[int, ...], notes: list[str]) -> dict[str, Any]:
+def _information(
+    chunks: list[_Chunk], depth: int, color_type: int, notes: list[str]
+) -> dict[str, Any]:
     """Returns the content of the other chunks, the first of each kind; damage becomes a note."""
     kept: dict[str, Any] = {}
     damaged = []
-    for chunk in chunks:
-        if chunk.name in _CRITICAL:
-            continue
+    for chunk in (chunk for chunk in chunks if chunk.name not in _CRITICAL):
         try:
             if not chunk.sound:
                 raise ValueError("the checksum is wrong")
-            kept = _read(chunk, header) | kept
+            kept = _read(chunk.name, chunk.data, depth, color_type) | kept
         except (ValueError, ZeroDivisionError, struct.error, zlib.error):
             damaged.append(chunk.name if chunk.name.isalnum() else "last")
     notes.extend(damaged_chunks(damaged))
@@ -141,10 +132,9 @@ def _information(chunks: list[_Chunk], header: tuple[int, ...], notes: list[str]
     return kept
 
 
-def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
+def _read(name: str, data: bytes, depth: int, color_type: int) -> dict[str, Any]:
     """Returns the content of an undamaged chunk by name; raises if its length is wrong."""
-    depth, color_type, data = header[2], header[3], chunk.data
-    match chunk.name:
+    match name:
         case "tRNS" if color_type in (0, 2):
             key = struct.unpack(">H" if color_type == 0 else ">HHH", data)
             return {"key": tuple(level & (1 << depth) - 1 for level in key)}
@@ -163,7 +153,7 @@ def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
             return {"gamma": 100000 / struct.unpack(">I", data)[0]}
         case "cHRM":
             points = tuple(value / 100000 for value in struct.unpack(">8i", data))
-            color.to_srgb(np.zeros((1, 1, 3), np.uint8), Space(points))  # Raises if impossible.
+            color.to_srgb(np.zeros((1, 1, 3), np.uint8), Space(points), [])  # Raises if impossible.
             return {"primaries": points}
         case "pHYs":
             struct.unpack(">IIB", data)
@@ -172,16 +162,16 @@ def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
         case "eXIf":
             return {"exif": data}
         case "tEXt" | "zTXt" | "iTXt":
-            return _text(chunk)
+            return _text(name, data)
     return {}
 
 
-def _text(chunk: _Chunk) -> dict[str, Any]:
-    keyword, _, text = chunk.data.partition(b"\0")
+def _text(name: str, data: bytes) -> dict[str, Any]:
+    keyword, _, text = data.partition(b"\0")
     most = _LARGEST_PROFILE if keyword in (_XMP, _OLD_EXIF) else _LARGE_TEXT + 1
-    if chunk.name == "zTXt":
+    if name == "zTXt":
         text = _inflated(text[1:], most)
-    elif chunk.name == "iTXt":
+    elif name == "iTXt":
         compressed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
         text = _inflated(text, most) if compressed else text
     if keyword == _XMP:
@@ -206,14 +196,11 @@ def _space(kept: dict[str, Any], notes: list[str]) -> Space | None:
     cICP takes precedence over iCCP, then sRGB, then gAMA with cHRM.
     """
     if "cicp" in kept:
-        primaries, transfer, matrix, full = kept["cicp"]
+        primaries, transfer, *rest = kept["cicp"]
         space = color.coded(primaries, transfer)
-        if space is not None and (matrix, full) == (0, 1):
+        if space is not None and rest == [0, 1]:
             return space
-        notes.append(
-            f"its color space with code points {primaries}/{transfer}/{matrix}/{full} is unknown "
-            "and was ignored"
-        )
+        notes.append(color.UNKNOWN.format("with code points {}/{}/{}/{}".format(*kept["cicp"])))
     if "icc_profile" in kept or "srgb" in kept or not {"gamma", "primaries"} & kept.keys():
         return None
     exponent = kept.get("gamma", 2.2)

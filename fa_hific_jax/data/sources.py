@@ -11,13 +11,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import image_names, images, listing
+from fa_hific_jax.data import image_names, images
 from fa_hific_jax.data.array_records import ArrayRecords
 from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
 from fa_hific_jax.errors import UserError, say, shown
 
-DEAD_LEAVES_COUNT = 512  # number of images of the spec "dead_leaves"; cached, they take 100 MB
+_DEAD_LEAVES = "512"  # number of images of the spec "dead_leaves"; cached, they take 100 MB
 
 # Photographs that scikit-image installs. All but "camera", the one gray image for validation, are
 # in color; the two motorcycles are a stereo pair. scikit-image's other images are graphics,
@@ -60,9 +60,8 @@ class Files:
 class ImageFiles(Files):
     """The images in a folder and all folders below it, or those that a glob matches.
 
-    They are sorted by path. Only files with a suffix in `image_names.suffixes()` are taken, and no
-    hidden ones. A line on standard error counts images of other formats. `~` stands for the home
-    folder; gs://bucket/folder and gs://bucket/*.png are in Google Cloud Storage.
+    `image_names.find` says what is searched. Only files with a suffix in `image_names.suffixes()`
+    are taken. A line on standard error counts images of other formats.
 
     Raises:
       UserError: there are no images, or a folder cannot be listed.
@@ -70,14 +69,14 @@ class ImageFiles(Files):
 
     def __init__(self, pattern: str):
         suffixes = image_names.suffixes()
-        found = listing.find(pattern, image_names.is_any_image)
+        found = image_names.find(pattern, image_names.is_any_image)
         omitted = image_names.left_out(found)
         files = [path for path in found if PurePath(path).suffix.lower() in suffixes]
         if not files:
-            expected = " ".join(sorted(suffixes))
             more = f" ({omitted})" if omitted else ""
             raise UserError(
-                f"{pattern}: no images here{more}; expected a folder or glob with {expected}"
+                f"{pattern}: no images here{more}; expected a folder or glob with "
+                f"{' '.join(sorted(suffixes))}"
             )
         if omitted:
             say(f"{shown(pattern)}: {omitted}")
@@ -111,12 +110,8 @@ class Cached:
     """
 
     def __init__(self, source: Source):
-        self._source = source
+        self._source, self.names = source, source.names
         self._images: dict[int, np.ndarray] = {}
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self._source.names
 
     def __len__(self) -> int:
         return len(self._source)
@@ -145,17 +140,19 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
       UserError: there is nothing to open.
     """
     kind, _, rest = spec.partition(":")
-    if kind == "photographs":
-        return Photographs(rest)
-    if kind == "arrayrecord":
-        return ArrayRecords(rest)
-    if kind == "tfds":
-        return TensorFlowDataset(rest, tfds_dir)
-    if kind != "dead_leaves":
-        return ImageFiles(spec)
-    if rest and not (rest.isascii() and rest.isdigit() and int(rest) > 0):
-        raise UserError(f"{spec}: the part after the colon must be a positive number of images")
-    return DeadLeaves(int(rest or DEAD_LEAVES_COUNT))
+    match kind:
+        case "photographs":
+            return Photographs(rest)
+        case "arrayrecord":
+            return ArrayRecords(rest)
+        case "tfds":
+            return TensorFlowDataset(rest, tfds_dir)
+        case "dead_leaves":
+            count = rest or _DEAD_LEAVES
+            if not (count.isascii() and count.isdigit() and int(count)):
+                raise UserError(f"{spec}: give a positive number of images after the colon")
+            return DeadLeaves(int(count))
+    return ImageFiles(spec)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
@@ -164,8 +161,8 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       UserError: the file cannot be read or decoded; the message contains its name.
     """
-    if listing.is_remote(str(path)):
-        return images.decode(listing.read(str(path)), str(path))
+    if image_names.is_remote(str(path)):
+        return images.decode(image_names.read_remote(str(path)), str(path))
     return images.on_white(images.read_image(path))
 
 

@@ -25,7 +25,7 @@ from command_line import (  # noqa: F401  (models: a fixture)
 from jax.experimental.compilation_cache import compilation_cache
 
 from fa_hific_jax import errors, streams
-from fa_hific_jax.cli import files, runtime, serve
+from fa_hific_jax.cli import files, runtime
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
@@ -310,14 +310,6 @@ def test_a_bug_keeps_its_traceback():
     for bug in (KeyError("bug"), ValueError("Invalid value of a bug"), RuntimeError("bug")):
         with pytest.raises(type(bug)), errors.reported():
             raise bug
-
-
-def test_the_page_asks_itself_for_nothing_through_a_proxy(monkeypatch):
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ |= {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
-    serve._use_no_proxy()
-    assert os.environ["NO_PROXY"] == "*"
-    assert not {"http_proxy", "ALL_PROXY"} & os.environ.keys()
 
 
 # The cache of compiled programs.

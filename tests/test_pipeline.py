@@ -244,12 +244,9 @@ def test_a_source_without_a_whole_image_ends_the_run(flat_images):
         ({"train": ()}, "data.train is .*: name at least one source"),
         ({"weights": (1.0, 2.0)}, "data.weights is .*: give one share .* 1 sources of data.train"),
         ({"weights": (0.0,)}, r"data.weights is \(0.0,\): all must be positive"),
-        ({"weights": (float("nan"),)}, r"data.weights is \(nan,\): .* finite numbers"),
         ({"crop": 0}, "data.crop is 0: it must be at least 1"),
         ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest"),
-        ({"scale": (0.75, 0.5)}, r"data.scale is \(0.75, 0.5\): give two factors"),
         ({"scale": (0.75, float("inf"))}, "data.scale is .* a finite number"),
-        ({"threads": -1}, "data.threads is -1: it must not be negative"),
         ({"evaluation": ""}, "data.evaluation is '': name a source"),
     ],
 )

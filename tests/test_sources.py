@@ -32,16 +32,6 @@ def test_transparency_is_laid_on_white(tmp_path):
     np.testing.assert_array_equal(image, [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, on the way to its error
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "ppm"])
-def test_a_truncated_file_is_named(tmp_path, suffix):
-    path = write(tmp_path / f"half.{suffix}", RNG.integers(0, 256, (40, 40, 3), np.uint8))
-    for kept in (60, 10, 0):
-        path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(UserError, match=rf"half\.{suffix}: cannot be read as an image \(.+\)"):
-            read_image(path)
-
-
 def test_folders_are_searched_below_in_sorted_order_and_through_links(tmp_path):
     folder = tmp_path / "set"
     for name in ("b.png", "sub/a.JPG", "sub/deeper/c.webp", "a.bmp", ".hidden.png", "._b.png"):

@@ -1,10 +1,11 @@
 """Reads encoded images from ArrayRecord shards such as those that `fa-hific pack` writes."""
 
 import bisect
+import functools
 import importlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -44,13 +45,15 @@ class ArrayRecords:
                 "files, which `fa-hific pack` writes"
             )
         _check_finished(pattern)
-        check_names(self._paths)
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             self._shards = list(pool.map(_open, self._paths))
         self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
         if not len(self):
             raise UserError(f"{pattern}: the ArrayRecord shards here hold no images")
-        self.names = Numbered("record", len(self))
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return [f"record-{i:07d}" for i in range(len(self))]
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -63,27 +66,11 @@ class ArrayRecords:
         return decode_record(lambda: self._shards[shard][position], name, "pack the images again")
 
 
-class Numbered(Sequence[str]):
-    """The names "PREFIX-0000000", "PREFIX-0000001", ..., each made when it is asked for."""
-
-    def __init__(self, prefix: str, count: int):
-        self._prefix, self._numbers = prefix, range(count)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in self._numbers[index]]
-        return f"{self._prefix}-{self._numbers[index]:07d}"
-
-
 def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes the image file that `read` returns.
 
     Raises:
-      UserError: the record cannot be read, or its content cannot be decoded. The message begins
-        with `name`, and says `remedy` in the first case.
+      UserError: it cannot be read, for which `remedy` is the advice, or not be decoded.
     """
     try:
         data = read()
@@ -107,18 +94,18 @@ def array_record_module(name: str) -> ModuleType:
         ) from error
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raises UserError for the first name that is not UTF-8, which ArrayRecord requires."""
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{shown(name)}: the name is not UTF-8, which ArrayRecord needs: rename it"
-            ) from error
+def check_name(name: str) -> None:
+    """Raises UserError for a name that is not UTF-8, which ArrayRecord requires."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{shown(name)}: the name is not UTF-8, which ArrayRecord needs: rename it"
+        ) from error
 
 
 def _open(path: str) -> Any:  # Grain's class has no methods on Windows, so no type is named.
+    check_name(path)
     try:
         return grain.sources.ArrayRecordDataSource([path])
     except Exception as error:

@@ -1,9 +1,14 @@
-"""Converts images in numerically specified color spaces to sRGB (ITU-T H.273, PNG 3rd edition)."""
+"""Converts images to sRGB by a color profile or a stated color space (H.273, PNG 3rd ed.)."""
 
+import functools
+import io
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
+from PIL import Image, ImageChops, ImageCms
+
+from fa_hific_jax.data.levels import eight_bits
 
 Levels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
@@ -23,7 +28,7 @@ _PRIMARIES = {
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     22: (*_D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
 }
-_VIDEO = (1, 6, 14, 15)
+_VIDEO = (1, 6, 14, 15)  # They describe cameras. Viewers show such pictures as sRGB.
 _SRGB, _LINEAR, _PQ, _HLG = 13, 8, 16, 18
 _GAMMAS = {4: 2.2, 5: 2.8, _LINEAR: 1.0}
 _WHITE = 203.0  # luminance of diffuse white in HDR, cd/m2 (ITU-R BT.2408); it maps to sRGB white
@@ -32,6 +37,8 @@ _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
 _STRIP = 2**18  # pixels converted at once, which bounds the memory
+_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_PROFILE_IGNORED = "its color profile is damaged or does not fit the image and was ignored"
 
 
 class Space(NamedTuple):
@@ -42,18 +49,14 @@ class Space(NamedTuple):
 
 
 def coded(primaries: int, transfer: int) -> Space | None:
-    """Returns the space of two code points of H.273, or None if one is unspecified (2) or unknown.
-
-    The transfer functions of video (1, 6, 14, 15) describe cameras. Viewers show such pictures as
-    sRGB, so sRGB's transfer function replaces them.
-    """
+    """Returns the space of two code points of H.273, None if one is unspecified (2) or unknown."""
     transfer = _SRGB if transfer in _VIDEO else transfer
     if primaries not in _PRIMARIES or transfer not in (*_GAMMAS, _SRGB, _PQ, _HLG):
         return None
     return Space(_PRIMARIES[primaries], transfer)
 
 
-def to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.ndarray, "h w *c"]:
+def levels_to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.ndarray, "h w *c"]:
     """Converts gray or RGB levels, which span the range of their type, to 8-bit sRGB.
 
     Colors outside the gamut of sRGB are clipped, and so is HDR light above diffuse white, with a
@@ -63,7 +66,7 @@ def to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.ndarray,
     Raises:
       ValueError: the chromaticities are impossible.
     """
-    to_xyz, to_srgb_primaries = (matrix.astype(np.float32) for matrix in _matrices(space.primaries))
+    to_xyz, to_srgb_primaries = (matrix.astype(np.float32) for matrix in matrices(space.primaries))
     top = np.iinfo(levels.dtype).max
     light = _light(np.arange(top + 1) / top, space.transfer).astype(np.float32)
     colored = levels.ndim == 3
@@ -79,7 +82,7 @@ def to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.ndarray,
     if space.transfer in (_PQ, _HLG):
         notes.append(_CLIPPED)
     if levels.dtype == np.uint8:
-        probe = color_cube() if colored else np.arange(256, dtype=np.uint8)[:, None]
+        probe = _color_cube() if colored else np.arange(256, dtype=np.uint8)[:, None]
         if np.max(np.abs(convert(probe).astype(int) - probe)) <= 1:
             return levels
     rows = max(1, _STRIP // levels.shape[1])
@@ -89,16 +92,67 @@ def to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.ndarray,
     return result
 
 
-def color_cube() -> UInt8[np.ndarray, "n 1 3"]:
+def image_to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Converts an image to sRGB, in mode RGB, by the profile in `image.info`.
+
+    A profile that is damaged or does not fit the mode is ignored, with a note. Without a profile,
+    CMYK is converted by Pillow's simple formula, and other modes are taken as sRGB.
+    """
+    profile = image.info.get("icc_profile")
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow assumes Adobe's CMYK, which is inverted.
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(eight_bits(np.asarray(image), notes))
+    if not profile and image.mode != "LAB":
+        return image.convert("RGB")
+    try:
+        mode, transform = _transform(profile)
+        fits = {"RGB": image.mode not in ("CMYK", "LAB"), "L": image.mode in ("1", "L")}
+        if not fits.get(mode, image.mode == mode):
+            raise ImageCms.PyCMSError(f"a profile for {mode} in an image of mode {image.mode}")
+        image = image.convert(mode)
+        return transform.apply(image) if transform else image.convert("RGB")
+    except (ImageCms.PyCMSError, OSError, ImportError):
+        notes.append(_PROFILE_IGNORED)
+        return image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=8)  # Photographs of one camera share their profile.
+def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Returns the mode that a profile applies to and its transform to sRGB.
+
+    The profile None stands for Lab. The transform is None if it would change nothing.
+    """
+    if profile is None:
+        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    else:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
+    mode = _PROFILE_MODES.get(space.strip())
+    if mode is None:
+        raise ImageCms.PyCMSError(f"no mode for the color space {space}")
+    srgb = ImageCms.createProfile("sRGB")
+    transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
+    if mode in ("RGB", "L"):
+        # Many profiles differ from sRGB by rounding only: they must not change the pixels.
+        probe = Image.fromarray(_color_cube()).convert(mode)
+        change = ImageChops.difference(transform.apply(probe), probe.convert("RGB"))
+        if np.max(np.asarray(change)) <= 1:
+            return mode, None
+    return mode, transform
+
+
+def _color_cube() -> UInt8[np.ndarray, "n 1 3"]:
     """Returns an image of colors in steps of 15, to test whether a conversion changes anything."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
     return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
 
 
-def _matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the matrices from linear RGB to XYZ and to linear sRGB.
+def matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the matrices from linear RGB to XYZ and to linear sRGB, adapted by Bradford's method.
 
-    The second one adapts the white point by Bradford's method.
+    Raises:
+      ValueError: the chromaticities are impossible.
     """
     source, target = _to_xyz(primaries), _to_xyz(SRGB)
     cones = [_BRADFORD @ matrix.sum(axis=1) for matrix in (source, target)]
@@ -118,10 +172,7 @@ def _to_xyz(primaries: tuple[float, ...]) -> Float[np.ndarray, "3 3"]:
 
 
 def _light(v: np.ndarray, transfer: int | float) -> np.ndarray:
-    """Returns the linear light of levels from 0 to 1, relative to diffuse white.
-
-    For HLG it is scene light from 0 to 1.
-    """
+    """Returns the linear light of levels from 0 to 1: 1 is diffuse white, or HLG's peak."""
     if isinstance(transfer, float):
         return v**transfer
     if transfer in _GAMMAS:

@@ -56,13 +56,11 @@ def left_out(names: Iterable[str | PurePath]) -> str:
 
 
 def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
-    """Returns the sorted paths of the files that match.
+    """Returns the sorted paths of the files that match and whose name, without folders, is wanted.
 
-    Args:
-      pattern: a folder, which is searched with all folders below it, a glob, or a file. `~` stands
-        for the home folder. Addresses such as gs://bucket/folder are read by etils.epath. Hidden
-        files are skipped, and outside buckets also the content of hidden folders.
-      wanted: returns True if a file with this name (without folders) is to be returned.
+    The pattern is a folder, which is searched with all folders below it, a glob, or a file. `~`
+    stands for the home folder. Addresses such as gs://bucket/folder are read by etils.epath. Hidden
+    files are skipped, and outside buckets also the content of hidden folders.
 
     Raises:
       UserError: the pattern is empty, or the place cannot be listed. Finding nothing is no error.
@@ -86,11 +84,7 @@ def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
 
 
 def read_remote(path: str) -> bytes:
-    """Returns the bytes of a file in a bucket.
-
-    Raises:
-      UserError: the file cannot be read; the message contains its name.
-    """
+    """Returns the bytes of a file in a bucket; raises UserError if it cannot be read."""
     try:
         return epath.Path(path).read_bytes()
     except Exception as error:
@@ -136,8 +130,7 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
 def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
     """Returns the sorted matches of a glob, in which `**` stands for any number of folders.
 
-    `failed` is called with an error for each folder that cannot be searched: `glob` skips those
-    without a word.
+    `failed` is called with an error for each folder that cannot be searched.
     """
     base = fixed_part(pattern)
     pattern = Path(glob.escape(str(base)), *pattern.parts[len(base.parts) :])
@@ -176,7 +169,7 @@ def _remote(pattern: str) -> Iterable[str]:
     if path.is_dir():
         found = [f"{folder}/{name}" for folder, _, names in path.walk() for name in names]
     elif not glob.has_magic(pattern):
-        found = [pattern] if path.exists() else []
+        found = [pattern] * path.exists()
     else:
         scheme, _, rest = pattern.partition("://")
         bucket, _, inner = rest.partition("/")

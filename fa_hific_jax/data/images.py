@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from fa_hific_jax.data import color, jpeg, metadata, png, profiles
+from fa_hific_jax.data import color, jpeg, metadata, png
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.data.opening import open_image, parse, readable
 from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile
@@ -86,11 +86,7 @@ def read_image(
 
 
 def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes the bytes of an image file by `read_image` and composites the picture on white.
-
-    Raises:
-      UserError: the bytes are no image or a damaged one; the message begins with `name`.
-    """
+    """Decodes the bytes of an image file on white; `read_image`'s errors begin with `name`."""
     file = io.BytesIO(data)
     file.name = name
     return on_white(read_image(file))
@@ -180,12 +176,12 @@ def _srgb(
     image: Image.Image, colors: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
     if parsed.space is None or "icc_profile" in colors.info:
-        return np.asarray(profiles.to_srgb(colors, notes))
+        return np.asarray(color.image_to_srgb(colors, notes))
     if colors.mode.startswith("I"):
         levels = np.asarray(colors).astype(np.uint16)
     elif parsed.depth == 16 and image.mode in ("RGB", "RGBA"):
         levels = png.deep_color(parsed, image)
     else:
         levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
-    rgb = color.to_srgb(levels, parsed.space, notes)
+    rgb = color.levels_to_srgb(levels, parsed.space, notes)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)

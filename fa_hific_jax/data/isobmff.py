@@ -6,7 +6,6 @@ from io import BufferedIOBase
 from fa_hific_jax.data import color
 from fa_hific_jax.data.parsed import ParsedFile
 
-JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _HEAD = 2**16  # bytes at the start that contain the description of any still picture
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
@@ -15,23 +14,12 @@ _BY_NUMBER, _PROFILES = 1, (2, 3)
 _JP2_SPACES = (None, 12, 16, 17, 18)  # CMYK, sRGB, gray and sYCC, which Pillow distinguishes
 
 
-def brands(start: bytes) -> tuple[bytes, ...]:
-    """Returns the brands in the first box of a file; none if it is no `ftyp` box."""
-    if start[4:8] != b"ftyp":
-        return ()
-    body = start[8 : int.from_bytes(start[:4], "big")]
-    return tuple(body[at : at + 4] for at in (0, *range(8, len(body), 4)))
-
-
 def parse(file: BufferedIOBase) -> ParsedFile:
-    """Parses an AVIF file, or a HEIC file for which it registers pillow-heif.
-
-    Raises:
-      ValueError: the file is HEIC and pillow-heif is not installed.
-    """
+    """Parses AVIF, or HEIC if pillow-heif is installed, which it registers; else a ValueError."""
     head = file.read(_HEAD)
-    named = brands(head)
-    if _HEIC & set(named) and not _AVIF & set(named):
+    first = head[8 : int.from_bytes(head[:4], "big")]  # the content of the box `ftyp`
+    brands = {first[at : at + 4] for at in (0, *range(8, len(first), 4))}
+    if _HEIC & brands and not _AVIF & brands:
         try:
             import pillow_heif  # pyright: ignore[reportMissingImports]
         except ImportError as error:
@@ -39,7 +27,7 @@ def parse(file: BufferedIOBase) -> ParsedFile:
                 "HEIC; install pillow-heif, or save it as JPEG, PNG or AVIF first"
             ) from error
         pillow_heif.register_heif_opener()
-    notes = ["its HDR gain map is left out"] if b"tmap" in named else []
+    notes = ["its HDR gain map is left out"] if b"tmap" in brands else []
     space = None
     place = head.find(b"colrnclx")
     if place >= 0 and len(head) >= place + 12:

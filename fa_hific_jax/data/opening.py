@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import threading
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -16,7 +17,6 @@ from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.data.parsed import ParsedFile
 from fa_hific_jax.errors import UserError
 
-_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _guard_lock = threading.Lock()
 _guard: list[int | None] = []  # Pillow's own limit, one entry per image that is being read
 
@@ -25,11 +25,8 @@ _guard: list[int | None] = []  # Pillow's own limit, one entry per image that is
 def readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
     """Yields a seekable file for a path, bytes or an open file, and a name for error messages.
 
+    Any exception in the block but MemoryError becomes a UserError of one sentence with the name.
     A file that was already open is not closed.
-
-    Raises:
-      UserError: any exception in the block, as one sentence with the name. MemoryError and
-        UserError pass unchanged.
     """
     name = source if isinstance(source, str | Path) else getattr(source, "name", "the image")
     try:
@@ -49,8 +46,7 @@ def readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
 def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
     """Parses a file of any format; a format without a parser here is left to Pillow.
 
-    Raises:
-      ValueError: the file cannot be read; the message is the reason.
+    Raises ValueError if the file cannot be read; the message is the reason.
     """
     file.seek(0)
     start = file.read(64)
@@ -59,32 +55,34 @@ def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
         raise ValueError("it is empty")
     if start.startswith(png.SIGNATURE):
         return png.parse(file, header_only)
-    if start.startswith(jpeg.SIGNATURE):
-        return jpeg.parse(file)
-    if start.startswith(tiff.SIGNATURES):
-        return tiff.parse(file)
-    if webp.is_webp(start):
-        return webp.parse(file)
-    if isobmff.brands(start):
-        return isobmff.parse(file)
-    if start.startswith(isobmff.JP2):
-        return isobmff.parse_jp2(file)
-    if start.startswith(_JPEG_XL):
-        try:
-            import pillow_jxl  # noqa: F401  # The import registers the format.
-        except ImportError as error:
-            raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
+    for signature, parser in _PARSERS.items():
+        if re.match(signature, start, re.DOTALL):
+            return parser(file)
     return ParsedFile(file)
+
+
+def _parse_jpeg_xl(file: BufferedIOBase) -> ParsedFile:
+    try:
+        import pillow_jxl  # noqa: F401  # The import registers the format.
+    except ImportError as error:
+        raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
+    return ParsedFile(file)
+
+
+_PARSERS = {
+    jpeg.SIGNATURE: jpeg.parse,
+    rb"II[*+]\0|MM\0[*+]": tiff.parse,
+    b"RIFF....WEBP": webp.parse,
+    b"....ftyp": isobmff.parse,
+    rb"\0\0\0\x0cjP  \r\n\x87\n": isobmff.parse_jp2,
+    rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n": _parse_jpeg_xl,
+}
 
 
 def open_image(parsed: ParsedFile) -> Image.Image:
     """Returns Pillow's image of `parsed.pixels`, not yet decoded, with `parsed.info` added."""
     try:
         image = Image.open(parsed.pixels)
-    except Image.UnidentifiedImageError as error:
-        if not parsed.size or parsed.decode:
-            raise
-        raise ValueError(tiff.describe(parsed.pixels) + ", which Pillow does not read") from error
     except RuntimeError as error:  # The message of the JPEG XL plug-in says how to build libjxl.
         raise ValueError("it is damaged or incomplete") from error
     if image.format in ("EPS", "WMF"):  # Pillow would run external programs on them.

@@ -21,17 +21,12 @@ TOLERATED_SHARE = 0.01
 
 
 class ImageCounts:
-    """Counts each image of each source once, however often it is read; threads may share it.
-
-    Args:
-      lengths: number of images in each source.
-      side: an image counts as small if one of its sides is below this, in pixels.
-    """
+    """Counts each image of each source once, however often it is read; threads may share it."""
 
     def __init__(self, lengths: Sequence[int], side: int):
         self._side, self._lock = side, threading.Lock()
         self._counted = [bytearray(length) for length in lengths]
-        self.seen = self.small = 0
+        self.seen = self.small = 0  # small: a side is below `side` pixels
         self.damaged: list[str] = []  # sentences, in order of discovery
 
     def add(self, source: int, index: int, shape: tuple[int, ...] = (), damage: str = "") -> None:
@@ -98,11 +93,10 @@ def train_batches(
 ) -> Batches:
     """Returns this process' rows of the endless training batches.
 
-    Batch k depends only on the sources, the settings, `batch_size`, `seed` and k. It does not
-    depend on threads, on processes or on the first batch, so a checkpoint need not hold any state
-    of the data. Sources take turns in fixed proportions. Each source yields all its images in a
-    new random order before any of them is repeated. The next readable image of that order replaces
-    a damaged one, and all others keep their places.
+    Batch k depends only on the sources, the settings, `batch_size`, `seed` and k, so a checkpoint
+    need not hold any state of the data. Sources take turns in fixed proportions. Each source yields
+    all its images in a new random order before any of them is repeated. The next readable image of
+    that order replaces a damaged one, and all others keep their places.
 
     Args:
       config: sources, their weights, crop, scale and threads.

@@ -17,18 +17,12 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parsed import (
-    END_MISSING,
-    FURTHER_PAGES,
-    TRUNCATED,
-    ParsedFile,
-    damaged_chunks,
-)
+from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile, damaged_chunks
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
 _LARGE_TEXT = 2**20
-_LARGEST_PROFILE = 2**24
+_LARGEST = 2**24  # bytes of a profile or of metadata that are read
 _SRGB_TOLERANCE = 0.05  # Within 5 % of 2.2, an exponent means sRGB's curve, as in libpng.
 _XMP, _OLD_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
 _INFO = ("transparency", "icc_profile", "exif", "xmp", _OLD_EXIF.decode())
@@ -44,8 +38,7 @@ class _Chunk(NamedTuple):
 def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
     """Parses a PNG file, without its pixels if `header_only`.
 
-    Raises:
-      ValueError: a chunk that the pixels need is damaged, missing or unknown.
+    Raises ValueError if a chunk that the pixels need is damaged, missing or unknown.
     """
     chunks = list(_chunks(file, not header_only))
     first = chunks[0] if chunks else None
@@ -95,7 +88,7 @@ def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str
             raise ValueError(f"it needs a reader that knows its {name} chunk")
     needed = [c for c in chunks if c.name == "IDAT" or c in palettes]
     if any(len(chunk.data) < chunk.size for chunk in needed):
-        raise ValueError(TRUNCATED)
+        raise ValueError("it is truncated within its pixels")
     if not all(chunk.sound for chunk in palettes):
         raise ValueError("its palette is damaged")
     parts = [SIGNATURE]
@@ -146,14 +139,14 @@ def _read(name: str, data: bytes, depth: int, color_type: int) -> dict[str, Any]
             return {"cicp": struct.unpack("4B", data)}
         case "iCCP":
             compressed = data.partition(b"\0")[2]
-            return {"icc_profile": _inflated(compressed[1:], _LARGEST_PROFILE)}
+            return {"icc_profile": _inflated(compressed[1:], _LARGEST)}
         case "sRGB":
             return {"srgb": struct.unpack("B", data)}
         case "gAMA":
             return {"gamma": 100000 / struct.unpack(">I", data)[0]}
         case "cHRM":
             points = tuple(value / 100000 for value in struct.unpack(">8i", data))
-            color.to_srgb(np.zeros((1, 1, 3), np.uint8), Space(points), [])  # Raises if impossible.
+            color.matrices(points)  # Raises if they are impossible.
             return {"primaries": points}
         case "pHYs":
             struct.unpack(">IIB", data)
@@ -168,12 +161,10 @@ def _read(name: str, data: bytes, depth: int, color_type: int) -> dict[str, Any]
 
 def _text(name: str, data: bytes) -> dict[str, Any]:
     keyword, _, text = data.partition(b"\0")
-    most = _LARGEST_PROFILE if keyword in (_XMP, _OLD_EXIF) else _LARGE_TEXT + 1
-    if name == "zTXt":
-        text = _inflated(text[1:], most)
-    elif name == "iTXt":
-        compressed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
-        text = _inflated(text, most) if compressed else text
+    compressed = name == "zTXt" or (name == "iTXt" and text[:1] == b"\1")
+    text = {"tEXt": text, "zTXt": text[1:], "iTXt": text[2:].split(b"\0", 2)[-1]}[name]
+    if compressed:
+        text = _inflated(text, _LARGEST if keyword in (_XMP, _OLD_EXIF) else _LARGE_TEXT + 1)
     if keyword == _XMP:
         return {"xmp": text}
     if keyword == _OLD_EXIF:

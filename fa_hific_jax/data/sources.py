@@ -3,6 +3,7 @@
 Every source has a length, items uint8 (h, w, 3) in [0, 255] and `names`, one unique name per item.
 """
 
+import functools
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -46,7 +47,7 @@ class Files:
     def __init__(self, paths: Iterable[Path | str]):
         self._paths = [str(path) for path in paths]
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         return unique(shown(Path(path).stem) for path in self._paths)
 
@@ -110,8 +111,12 @@ class Cached:
     """
 
     def __init__(self, source: Source):
-        self._source, self.names = source, source.names
+        self._source = source
         self._images: dict[int, np.ndarray] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._source.names
 
     def __len__(self) -> int:
         return len(self._source)

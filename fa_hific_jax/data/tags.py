@@ -14,8 +14,6 @@ Tags = dict[int, tuple[Any, ...]]
 
 
 class Header(NamedTuple):
-    """The header of a TIFF structure."""
-
     order: str  # byte order, "<" or ">" as in struct
     big: bool  # True for BigTIFF, whose offsets have 64 bits
     first: int  # offset of the first directory
@@ -37,10 +35,8 @@ def header(file: BufferedIOBase) -> Header:
 def directory(file: BufferedIOBase, head: Header, offset: int) -> tuple[Tags, int]:
     """Returns the values of each tag and the offset of the next directory, 0 if there is none.
 
-    Tags whose values are damaged or of unknown types are left out.
-
-    Raises:
-      ValueError, struct.error: the directory itself is damaged.
+    Tags whose values are damaged or of unknown types are left out. Raises ValueError or
+    struct.error if the directory itself is damaged.
     """
     count_code, entry_code = ("Q", "HHQ8s") if head.big else ("H", "HHI4s")
     file.seek(offset)

@@ -1,5 +1,6 @@
 """Reads images of prepared TensorFlow Datasets, with random access and without TensorFlow."""
 
+import functools
 import os
 import re
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data.array_records import Numbered, array_record_module, decode_record
+from fa_hific_jax.data.array_records import array_record_module, decode_record
 from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.errors import UserError
 
@@ -51,7 +52,11 @@ class TensorFlowDataset:
             raise UserError(f"{self._spec}: {reason(error)}") from error
         if not len(self._records):
             raise UserError(f"{self._spec}: the split {split} holds no images")
-        self.names = Numbered(re.sub(r"[^\w.]+", "-", f"{name}-{split}").strip("-"), len(self))
+        self._prefix = re.sub(r"[^\w.]+", "-", f"{name}-{split}").strip("-")
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return [f"{self._prefix}-{i:07d}" for i in range(len(self))]
 
     def __len__(self) -> int:
         return len(self._records)

@@ -15,7 +15,6 @@ from fa_hific_jax.data.parsed import FURTHER_PAGES, TRUNCATED, ParsedFile
 from fa_hific_jax.data.tags import Header, Tags
 from fa_hific_jax.data.tiff_samples import EXTRA_SAMPLES, Layout, decode
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 266, 273, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 317, 322, 323, 324, 325
@@ -28,7 +27,6 @@ _OF_PIXELS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 3
 _OF_PIXELS += (322, 323, 324, 325, 332, 338, 339, 530)
 _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, not of pixels
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # NumPy's letters of sample formats
-_KIND_NAMES = {"u": "unsigned", "i": "signed", "f": "floating-point", "": "complex"}
 _ZERO_BY_DEFAULT = (_SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _EXTRA)  # other tags default to 1
 _RAW = "a camera's raw file, of which only a preview is an image: convert it to TIFF or JPEG first"
 _THUMBNAIL = (
@@ -39,8 +37,7 @@ _THUMBNAIL = (
 def parse(file: BufferedIOBase) -> ParsedFile:
     """Parses a TIFF file; one whose tags are damaged is left to Pillow.
 
-    Raises:
-      ValueError: the file cannot be read; the message is the reason.
+    Raises ValueError if the file cannot be read; the message is the reason.
     """
     try:
         head = tags.header(file)
@@ -74,7 +71,7 @@ def parse(file: BufferedIOBase) -> ParsedFile:
     if any(_end(each) > len(data) for each in directories):
         raise ValueError(TRUNCATED)
     if len(data) >= 2**32:
-        raise ValueError(f"{_description(first)} in more than 4 GiB")
+        raise ValueError("such a TIFF is read up to 4 GiB; save it as gray or RGB of 8 or 16 bits")
     planes = [io.BytesIO(tags.with_directory(data, head.order, each)) for each in directories]
     return ParsedFile(
         planes[0],
@@ -84,25 +81,6 @@ def parse(file: BufferedIOBase) -> ParsedFile:
         orientation=orientation,
         directory=head.first,
         decode=functools.partial(decode, planes[1:], layout, size[0]),
-    )
-
-
-def describe(file: BufferedIOBase) -> str:
-    """Describes the samples of a TIFF for an error message."""
-    try:
-        head = tags.header(file)
-        return _description(tags.directory(file, head, head.first)[0])
-    except (ValueError, LookupError, struct.error):
-        return "a TIFF whose tags are damaged"
-
-
-def _description(first: Tags) -> str:
-    kind = _KIND_NAMES[_KINDS.get(_number(first, _FORMAT), "")]
-    bits = " ".join(map(str, dict.fromkeys(first.get(_BITS, (1,)))))
-    return (
-        f"a TIFF of {_number(first, _SAMPLES)} {kind} samples of {bits} bits, photometric "
-        f"interpretation {_number(first, _PHOTOMETRIC)}, compression "
-        f"{_number(first, _COMPRESSION)}"
     )
 
 
@@ -183,7 +161,10 @@ def _layout(first: Tags, head: Header) -> Layout:
         and predictor in (1, 2, 3)
     )
     if not known:
-        raise ValueError(f"{_description(first)}; save it as gray or RGB of 8 or 16 bits")
+        raise ValueError(
+            f"TIFF samples of {depth} bits, photometric interpretation {photometric}, compression "
+            f"{_number(first, _COMPRESSION)}; save it as gray or RGB of 8 or 16 bits"
+        )
     extra = _number(first, _EXTRA) if count > colors else 0
     columns = first.get(_TILE_WIDTH, first[_WIDTH])[0]
     negative = photometric == _WHITE_IS_ZERO

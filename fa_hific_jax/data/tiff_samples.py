@@ -35,12 +35,9 @@ def decode(
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "h w"] | None]:
     """Returns gray or RGB levels, and alpha if there is any.
 
-    Args:
-      planes: files of bytes for the second and later samples, if each has its own plane.
-      layout: how samples lie in each row of bytes.
-      width: width in pixels.
-      image: the image whose gray levels are the bytes of the first plane.
-      notes: the list to which a sentence about left-out samples or an unusual range is added.
+    The gray levels of `image` are the bytes of all samples, or of the first ones if each sample has
+    its own plane; then `planes` are the files of the others. Width is in pixels. A sentence about
+    left-out samples or an unusual range is added to `notes`.
     """
     parts = []
     for rows in (np.asarray(image), *(np.asarray(Image.open(plane)) for plane in planes)):

@@ -14,17 +14,8 @@ _INFO = {b"EXIF": "exif", b"XMP ": "xmp"}
 _INFO_FLAGS = 0x0C  # bits in VP8X that announce EXIF and XMP
 
 
-def is_webp(start: bytes) -> bool:
-    """Returns True if these are the first bytes of a WebP file."""
-    return start[:4] == b"RIFF" and start[8:_HEAD] == b"WEBP"
-
-
 def parse(file: BufferedIOBase) -> ParsedFile:
-    """Parses a WebP file; Pillow finds damage outside EXIF, XMP and the file's length.
-
-    Raises:
-      ValueError: pixels are missing.
-    """
+    """Parses a WebP file; raises ValueError if pixels are missing. Pillow finds other damage."""
     data = file.read()
     info: dict[str, Any] = {}
     chunks, damaged, at = [], [], _HEAD

@@ -10,7 +10,7 @@ from image_files import check_read, saved
 from PIL import Image, features
 from test_pixels import profile
 
-from fa_hific_jax.data import isobmff
+from fa_hific_jax.data import containers
 from fa_hific_jax.data.images import image_size, read_image
 from fa_hific_jax.errors import UserError
 
@@ -106,7 +106,7 @@ def test_unknown_code_points_and_gain_maps_are_noted():
     note = "its color space with code points 99/13 is unknown and was ignored"
     assert read_image(avif(99, 13)).notes == (note,)
     brands = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaftmap"
-    assert isobmff.parse(BytesIO(brands)).notes == ("its HDR gain map is left out",)
+    assert containers.parse_heif(BytesIO(brands)).notes == ("its HDR gain map is left out",)
 
 
 @pytest.mark.parametrize(

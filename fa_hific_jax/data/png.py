@@ -21,6 +21,9 @@ from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile, dam
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
+# struct's forms of chunks of a fixed size, and of a transparent level or color by color type.
+_FORMS = {"cICP": "4B", "sRGB": "B", "gAMA": ">I", "cHRM": ">8i", "pHYs": ">IIB", "acTL": ">II"}
+_KEYS = {0: ">H", 2: ">HHH"}
 _LARGE_TEXT = 2**20
 _LARGEST = 2**24  # bytes of a profile or of metadata that are read
 _SRGB_TOLERANCE = 0.05  # Within 5 % of 2.2, an exponent means sRGB's curve, as in libpng.
@@ -46,12 +49,12 @@ def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
         raise ValueError("its header is damaged")
     width, height, depth, color_type = struct.unpack(">IIBB", first.data[:10])
     pixels, notes = (io.BytesIO(), []) if header_only else _pixels(chunks, color_type)
-    kept = _information(chunks, depth, color_type, notes)
+    kept = _information(chunks, color_type, notes)
     space = _space(kept, notes)
     if space is not None:
         kept.pop("icc_profile", None)
     info = {name: kept[name] for name in _INFO if name in kept}
-    key = kept.get("key", ())
+    key = tuple(level & (1 << depth) - 1 for level in kept.get("tRNS", ()))
     return ParsedFile(pixels, (width, height), info, space, tuple(notes), key, depth)
 
 
@@ -104,9 +107,7 @@ def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str
     return io.BytesIO(b"".join(parts)), notes
 
 
-def _information(
-    chunks: list[_Chunk], depth: int, color_type: int, notes: list[str]
-) -> dict[str, Any]:
+def _information(chunks: list[_Chunk], color_type: int, notes: list[str]) -> dict[str, Any]:
     """Returns the content of the other chunks, the first of each kind; damage becomes a note."""
     kept: dict[str, Any] = {}
     damaged = []
@@ -114,49 +115,37 @@ def _information(
         try:
             if not chunk.sound:
                 raise ValueError("the checksum is wrong")
-            kept = _read(chunk.name, chunk.data, depth, color_type) | kept
+            kept = _read(chunk.name, chunk.data, color_type) | kept
         except (ValueError, ZeroDivisionError, struct.error, zlib.error):
             damaged.append(chunk.name if chunk.name.isalnum() else "last")
     notes.extend(damaged_chunks(damaged))
     if "large" in kept:
         notes.append("its text of more than 1 MiB was left out")
-    if kept.get("frames", 1) > 1 or any(chunk.name == "fdAT" for chunk in chunks):
+    if kept.get("acTL", (1,))[0] > 1 or any(chunk.name == "fdAT" for chunk in chunks):
         notes.append(FURTHER_PAGES)
     return kept
 
 
-def _read(name: str, data: bytes, depth: int, color_type: int) -> dict[str, Any]:
+def _read(name: str, data: bytes, color_type: int) -> dict[str, Any]:
     """Returns the content of an undamaged chunk by name; raises if its length is wrong."""
-    match name:
-        case "tRNS" if color_type in (0, 2):
-            key = struct.unpack(">H" if color_type == 0 else ">HHH", data)
-            return {"key": tuple(level & (1 << depth) - 1 for level in key)}
-        case "tRNS" if color_type == 3:
-            if not 1 <= len(data) <= 256:
-                raise ValueError("impossible length")
-            return {"transparency": data}
-        case "cICP":
-            return {"cicp": struct.unpack("4B", data)}
-        case "iCCP":
-            compressed = data.partition(b"\0")[2]
-            return {"icc_profile": _inflated(compressed[1:], _LARGEST)}
-        case "sRGB":
-            return {"srgb": struct.unpack("B", data)}
-        case "gAMA":
-            return {"gamma": 100000 / struct.unpack(">I", data)[0]}
-        case "cHRM":
-            points = tuple(value / 100000 for value in struct.unpack(">8i", data))
-            color.matrices(points)  # Raises if they are impossible.
-            return {"primaries": points}
-        case "pHYs":
-            struct.unpack(">IIB", data)
-        case "acTL":
-            return {"frames": struct.unpack(">II", data)[0]}
-        case "eXIf":
-            return {"exif": data}
-        case "tEXt" | "zTXt" | "iTXt":
-            return _text(name, data)
-    return {}
+    form = _KEYS.get(color_type) if name == "tRNS" else _FORMS.get(name)
+    if form:
+        values = struct.unpack(form, data)
+        if name == "gAMA":
+            values = 100000 / values[0]
+        elif name == "cHRM":
+            values = tuple(value / 100000 for value in values)
+            color.matrices(values)  # Raises if they are impossible.
+        return {name: values}
+    if name == "tRNS" and color_type == 3:
+        if not 1 <= len(data) <= 256:
+            raise ValueError("impossible length")
+        return {"transparency": data}
+    if name == "iCCP":
+        return {"icc_profile": _inflated(data.partition(b"\0")[2][1:], _LARGEST)}
+    if name == "eXIf":
+        return {"exif": data}
+    return _text(name, data) if name in ("tEXt", "zTXt", "iTXt") else {}
 
 
 def _text(name: str, data: bytes) -> dict[str, Any]:
@@ -186,14 +175,14 @@ def _space(kept: dict[str, Any], notes: list[str]) -> Space | None:
 
     cICP takes precedence over iCCP, then sRGB, then gAMA with cHRM.
     """
-    if "cicp" in kept:
-        primaries, transfer, *rest = kept["cicp"]
+    if "cICP" in kept:
+        primaries, transfer, *rest = kept["cICP"]
         space = color.coded(primaries, transfer)
         if space is not None and rest == [0, 1]:
             return space
-        notes.append(color.UNKNOWN.format("with code points {}/{}/{}/{}".format(*kept["cicp"])))
-    if "icc_profile" in kept or "srgb" in kept or not {"gamma", "primaries"} & kept.keys():
+        notes.append(color.UNKNOWN.format("with code points {}/{}/{}/{}".format(*kept["cICP"])))
+    if "icc_profile" in kept or "sRGB" in kept or not {"gAMA", "cHRM"} & kept.keys():
         return None
-    exponent = kept.get("gamma", 2.2)
+    exponent = kept.get("gAMA", 2.2)
     near = abs(exponent / 2.2 - 1) < _SRGB_TOLERANCE
-    return Space(kept.get("primaries", color.SRGB), 13 if near else exponent)
+    return Space(kept.get("cHRM", color.SRGB), 13 if near else exponent)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fa_hific_jax.data.levels import eight_bits
+from fa_hific_jax.data.color import eight_bits
 
 EXTRA_SAMPLES = "its samples beyond the colors were left out"
 _STRIP = 2**18  # samples unpacked at once, which bounds the memory

@@ -1,22 +1,55 @@
-"""Parses what Pillow does not report of AVIF, HEIC (ISO 14496-12) and JPEG 2000 (ISO 15444-1)."""
+"""Parses files of chunks and boxes: WebP (RFC 9649), AVIF, HEIC (ISO 14496-12) and JPEG 2000.
 
+Of WebP, Pillow gets the chunks that pixels need; EXIF and XMP are read here. Of the others, what
+Pillow does not report is read here.
+"""
+
+import io
 import struct
 from io import BufferedIOBase
+from typing import Any
 
 from fa_hific_jax.data import color
-from fa_hific_jax.data.parsed import ParsedFile
+from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile, damaged_chunks
 
-_HEAD = 2**16  # bytes at the start that contain the description of any still picture
+_PIXELS = (b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
+_NEEDED = (b"VP8X", b"ICCP", b"ANIM", *_PIXELS)
+_INFO = {b"EXIF": "exif", b"XMP ": "xmp"}
+_INFO_FLAGS = 0x0C  # bits in VP8X that announce EXIF and XMP
+_DESCRIPTION = 2**16  # bytes at the start that contain the description of any still picture
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _UNSPECIFIED = 2
-_BY_NUMBER, _PROFILES = 1, (2, 3)
 _JP2_SPACES = (None, 12, 16, 17, 18)  # CMYK, sRGB, gray and sYCC, which Pillow distinguishes
 
 
-def parse(file: BufferedIOBase) -> ParsedFile:
+def parse_webp(file: BufferedIOBase) -> ParsedFile:
+    """Parses a WebP file; raises ValueError if pixels are missing. Pillow finds other damage."""
+    data = file.read()
+    info: dict[str, Any] = {}
+    chunks, damaged, at = [], [], 12
+    while at + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, at)
+        body = data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+        if name in _PIXELS and len(body) < size:
+            raise ValueError(TRUNCATED)
+        if name == b"VP8X" and body:
+            body = bytes([body[0] & ~_INFO_FLAGS]) + body[1:]
+        if name in _NEEDED:
+            chunks.append(struct.pack("<4sI", name, size) + body + bytes(len(body) % 2))
+        elif name in _INFO and len(body) == size:
+            info.setdefault(_INFO[name], body)
+        elif name in _INFO:
+            damaged.append(name.decode().strip())
+    rest = b"WEBP" + b"".join(chunks)
+    pixels = io.BytesIO(struct.pack("<4sI", b"RIFF", len(rest)) + rest)
+    return ParsedFile(pixels, info=info, notes=damaged_chunks(damaged))
+
+
+def parse_heif(file: BufferedIOBase) -> ParsedFile:
     """Parses AVIF, or HEIC if pillow-heif is installed, which it registers; else a ValueError."""
-    head = file.read(_HEAD)
+    head = file.read(_DESCRIPTION)
     first = head[8 : int.from_bytes(head[:4], "big")]  # the content of the box `ftyp`
     brands = {first[at : at + 4] for at in (0, *range(8, len(first), 4))}
     if _HEIC & brands and not _AVIF & brands:
@@ -53,9 +86,9 @@ def parse_jp2(file: BufferedIOBase) -> ParsedFile:
         body = file.read(size - 8)
         if name != b"colr" or len(body) < 4:
             continue
-        if body[0] in _PROFILES:
+        if body[0] in (2, 3):  # a profile
             return ParsedFile(file, info={"icc_profile": body[3:]})
-        if body[0] == _BY_NUMBER and number is None and len(body) >= 7:
+        if body[0] == 1 and number is None and len(body) >= 7:
             (number,) = struct.unpack_from(">I", body, 3)
     note = color.UNKNOWN.format(f"number {number}")
     return ParsedFile(file, notes=() if number in _JP2_SPACES else (note,))

@@ -27,9 +27,7 @@ _OPENING_THREADS = 32  # Opening a shard mostly waits for the disk or the networ
 class ArrayRecords:
     """Images in ArrayRecord shards; each record holds the bytes of one image file.
 
-    Args:
-      pattern: a folder to search for shards, a glob or a single shard, local or in a bucket
-        (gs://...).
+    The pattern is a folder to search for shards, a glob or a single shard, local or in a bucket.
 
     Raises:
       UserError: there are no shards, a shard is damaged, `fa-hific pack` has not finished, or this
@@ -67,11 +65,7 @@ class ArrayRecords:
 
 
 def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes the image file that `read` returns.
-
-    Raises:
-      UserError: it cannot be read, for which `remedy` is the advice, or not be decoded.
-    """
+    """Decodes the image file that `read` returns; raises UserError if it is damaged."""
     try:
         data = read()
     except Exception as error:  # The type depends on what is damaged.
@@ -80,11 +74,7 @@ def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np
 
 
 def array_record_module(name: str) -> ModuleType:
-    """Returns the module that contains ArrayRecord's reader and writer.
-
-    Raises:
-      UserError: ArrayRecord is not available here; the message begins with `name`.
-    """
+    """Returns the module with ArrayRecord's reader and writer; raises UserError without it."""
     try:
         return importlib.import_module("array_record.python.array_record_module")
     except ImportError as error:

@@ -59,10 +59,7 @@ def levels_to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.n
 
     Colors outside the gamut of sRGB are clipped, and so is HDR light above diffuse white, with a
     note. 8-bit levels stay unchanged if the space differs from sRGB by rounding only. Gray stays
-    gray.
-
-    Raises:
-      ValueError: the chromaticities are impossible.
+    gray. Raises ValueError if the chromaticities are impossible.
     """
     to_xyz, to_srgb_primaries = (matrix.astype(np.float32) for matrix in matrices(space.primaries))
     top = np.iinfo(levels.dtype).max
@@ -149,8 +146,7 @@ def _color_cube() -> UInt8[np.ndarray, "n 1 3"]:
 def matrices(primaries: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the matrices from linear RGB to XYZ and to linear sRGB, adapted by Bradford's method.
 
-    Raises:
-      ValueError: the chromaticities are impossible.
+    Raises ValueError if the chromaticities are impossible.
     """
     source, target = _to_xyz(primaries), _to_xyz(SRGB)
     cones = [_BRADFORD @ matrix.sum(axis=1) for matrix in (source, target)]
@@ -204,11 +200,7 @@ def eight_bits(
     of 0 to 1, 255 or 65535 that contains all values. If values are outside, the range is from the
     lowest to the highest value instead.
 
-    Args:
-      values: gray or color levels.
-      notes: the list to which a sentence about the range is added.
-      bits: number of bits per value; by default those of the type.
-      negative: True if the low end of the range is white.
+    By default, the number of bits is that of the type. With `negative`, the low end is white.
     """
     bits = 8 * values.dtype.itemsize if bits is None else bits
     if values.dtype.kind == "u" and bits <= 16:

@@ -103,8 +103,7 @@ def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
 def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
     """Returns height and width of the picture that `read_image` returns, without decoding it.
 
-    Raises:
-      UserError: the file is no image.
+    Raises UserError if the file is no image.
     """
     with _readable(source) as (file, _):
         parsed = _parse(file, header_only=True)
@@ -218,10 +217,7 @@ def _readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
 
 
 def _parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
-    """Parses a file of any format; a format without a parser here is left to Pillow.
-
-    Raises ValueError if the file cannot be read; the message is the reason.
-    """
+    """Parses a file of any format; a format without a parser here is left to Pillow."""
     file.seek(0)
     start = file.read(64)
     file.seek(0)

@@ -37,11 +37,7 @@ _WRITER = "group_size:1,uncompressed"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The images to pack and how to pack them.
-
-    Raises:
-      UserError: a number is out of range, or `max_side` is below `min_side`.
-    """
+    """The images to pack and how to pack them; raises UserError if a number is out of range."""
 
     paths: tuple[str, ...]
     sizes: tuple[int, ...]  # of the files in `paths`, bytes
@@ -76,10 +72,7 @@ class Plan:
         }
 
     def prepare(self, path: str) -> bytes | str:
-        """Returns the record of an image file by the rules in this module's docstring.
-
-        An image that cannot be read gives a sentence instead, and one that is too small gives "".
-        """
+        """Returns an image file's record, a sentence if it cannot be read, "" if it is small."""
         try:
             data = Path(path).read_bytes()
             rgb = images.decode(data, path)
@@ -108,13 +101,9 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
     """Writes the shards that `folder` does not have yet and returns the folder's manifest.
 
     Every shard is written under a temporary name, renamed, and then entered in manifest.json. A
-    stopped run resumes with the first shard that is missing there.
-
-    Args:
-      plan: the images and how to pack them.
-      folder: the output folder, which is created if it is missing.
-      jobs: number of threads that read, check and downsample images.
-      advance: called with the size in bytes of each finished file, also of those packed earlier.
+    stopped run resumes with the first shard that is missing there. `jobs` threads read, check and
+    downsample images. `advance` is called with the size in bytes of each finished file, also of
+    those packed earlier.
 
     Raises:
       UserError: ArrayRecord is not available, or the folder's name is not UTF-8, it contains

@@ -32,9 +32,7 @@ class ImageCounts:
     def add(self, source: int, index: int, shape: tuple[int, ...] = (), damage: str = "") -> None:
         """Counts image `index` of source number `source`: its (height, width, ...) or its damage.
 
-        Raises:
-          UserError: more than `TOLERATED` images, and more than `TOLERATED_SHARE` of those seen,
-            are damaged.
+        Raises UserError if too many are damaged.
         """
         with self._lock:
             if self._counted[source][index]:
@@ -141,10 +139,9 @@ def train_batches(
 
 
 def _endless(source: Source, seed: int, counts: ImageCounts, number: int) -> grain.MapDataset:
-    """Repeats all images in a new random order each time, and replaces damaged ones.
+    """Repeats all images in a new random order each time; replaces and counts damaged ones.
 
-    `counts` gets each image as one of source `number`. Grain's own shuffle takes more time per
-    image the smaller the source is, up to milliseconds for a few photographs.
+    Grain's own shuffle takes up to milliseconds per image for a source of a few photographs.
     """
     count = len(source)
 

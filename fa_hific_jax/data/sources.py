@@ -61,11 +61,8 @@ class Files:
 class ImageFiles(Files):
     """The images in a folder and all folders below it, or those that a glob matches.
 
-    `image_names.find` says what is searched. Only files with a suffix in `image_names.suffixes()`
-    are taken. A line on standard error counts images of other formats.
-
-    Raises:
-      UserError: there are no images, or a folder cannot be listed.
+    `image_names.find` says what is searched, `image_names.suffixes` which files are taken. A line
+    on standard error counts images of other formats. Raises UserError if there are no images.
     """
 
     def __init__(self, pattern: str):
@@ -87,8 +84,7 @@ class ImageFiles(Files):
 class Photographs(Files):
     """Photographs that scikit-image installs: 4 in the split "train", 3 others in "validation".
 
-    Raises:
-      UserError: the split is another one, or scikit-image is not installed.
+    Raises UserError if the split is another one, or scikit-image is not installed.
     """
 
     def __init__(self, split: str):
@@ -130,7 +126,7 @@ class Cached:
 
 
 def open_source(spec: str, tfds_dir: str = "") -> Source:
-    """Opens the source that `spec` names.
+    """Opens the source that `spec` names; raises UserError if there is nothing to open.
 
     Args:
       spec: one of
@@ -140,9 +136,6 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
         "tfds:NAME/CONFIG:SPLIT" for a prepared data set of TensorFlow Datasets;
         anything else is a folder or glob of images, local or in a bucket.
       tfds_dir: the folder in which TensorFlow Datasets keeps its data.
-
-    Raises:
-      UserError: there is nothing to open.
     """
     kind, _, rest = spec.partition(":")
     match kind:
@@ -163,8 +156,7 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     """Reads an image file, local or in a bucket, as upright sRGB in [0, 255] on white.
 
-    Raises:
-      UserError: the file cannot be read or decoded; the message contains its name.
+    Raises UserError if the file cannot be read or decoded; the message contains its name.
     """
     if image_names.is_remote(str(path)):
         return images.decode(image_names.read_remote(str(path)), str(path))

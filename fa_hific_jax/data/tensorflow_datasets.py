@@ -71,8 +71,7 @@ class TensorFlowDataset:
 def _opened(name: str, split: str, folder: str) -> tuple[str, Any]:
     """Returns the key of the images, preferably "image", and the records with encoded images.
 
-    Raises:
-      ValueError: the data set or the split is missing; the message names the remedy.
+    Raises ValueError if the data set or the split is missing; the message names the remedy.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder

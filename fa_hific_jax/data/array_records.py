@@ -1,7 +1,6 @@
 """Reads encoded images from ArrayRecord shards such as those that `fa-hific pack` writes."""
 
 import bisect
-import functools
 import importlib
 import itertools
 import json
@@ -49,7 +48,7 @@ class ArrayRecords:
         if not len(self):
             raise UserError(f"{pattern}: the ArrayRecord shards here hold no images")
 
-    @functools.cached_property
+    @property
     def names(self) -> list[str]:
         return [f"record-{i:07d}" for i in range(len(self))]
 

@@ -83,16 +83,6 @@ def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
         ) from error
 
 
-def read_remote(path: str) -> bytes:
-    """Returns the bytes of a file in a bucket; raises UserError if it cannot be read."""
-    try:
-        return epath.Path(path).read_bytes()
-    except Exception as error:
-        raise UserError(
-            f"{path}: cannot be read ({reason(error)}): check the name and your permission"
-        ) from error
-
-
 def is_remote(path: str) -> bool:
     """Returns True for an address in a bucket, such as gs://bucket/name."""
     return "://" in path

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
 from fa_hific_jax.data import color, containers, jpeg, metadata, png, tiff
-from fa_hific_jax.data.image_names import reason
+from fa_hific_jax.data.image_names import is_remote, reason
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile
 from fa_hific_jax.errors import UserError
@@ -56,7 +57,7 @@ def read_image(
     """Decodes an image file of any format that Pillow reads; docs/images.md has the details.
 
     Args:
-      source: a path, the bytes of a file or an open file.
+      source: a path, also in a bucket, the bytes of a file or an open file.
       max_pixels: largest number of pixels that is accepted.
       keep_metadata: True to return EXIF and XMP.
 
@@ -264,6 +265,8 @@ def _open(parsed: ParsedFile) -> Image.Image:
 def _seekable(source: Any) -> contextlib.AbstractContextManager[BufferedIOBase]:
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if isinstance(source, str) and is_remote(source):
+        return io.BytesIO(epath.Path(source).read_bytes())
     opened = isinstance(source, str | os.PathLike)
     file = open(source, "rb") if opened else source
     if not (isinstance(file, BufferedIOBase) and file.seekable()):

@@ -3,7 +3,6 @@
 Every source has a length, items uint8 (h, w, 3) in [0, 255] and `names`, one unique name per item.
 """
 
-import functools
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -47,7 +46,7 @@ class Files:
     def __init__(self, paths: Iterable[Path | str]):
         self._paths = [str(path) for path in paths]
 
-    @functools.cached_property
+    @property
     def names(self) -> list[str]:
         return unique(shown(Path(path).stem) for path in self._paths)
 
@@ -158,8 +157,6 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
 
     Raises UserError if the file cannot be read or decoded; the message contains its name.
     """
-    if image_names.is_remote(str(path)):
-        return images.decode(image_names.read_remote(str(path)), str(path))
     return images.on_white(images.read_image(path))
 
 

@@ -1,6 +1,5 @@
 """Reads images of prepared TensorFlow Datasets, with random access and without TensorFlow."""
 
-import functools
 import os
 import re
 from typing import Any
@@ -54,7 +53,7 @@ class TensorFlowDataset:
             raise UserError(f"{self._spec}: the split {split} holds no images")
         self._prefix = re.sub(r"[^\w.]+", "-", f"{name}-{split}").strip("-")
 
-    @functools.cached_property
+    @property
     def names(self) -> list[str]:
         return [f"{self._prefix}-{i:07d}" for i in range(len(self))]
 

@@ -1,7 +1,6 @@
 """Inputs, systems and shells that are not in order cost a sentence and never a file."""
 # ruff: noqa: F811
 
-import io
 import os
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from command_line import (  # noqa: F401  (models: a fixture)
 )
 from jax.experimental.compilation_cache import compilation_cache
 
-from fa_hific_jax import errors, streams
+from fa_hific_jax import errors
 from fa_hific_jax.cli import files, runtime
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
@@ -198,14 +197,6 @@ def test_a_reader_of_the_output_that_has_gone_ends_it_in_silence(command):
         streams = {"stdout": gone, "stderr": subprocess.PIPE}
         done = subprocess.run([sys.executable, *command], env=ENV, cwd=ROOT, timeout=120, **streams)
     assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_a_name_that_the_terminal_cannot_show_is_escaped_on_standard_output(monkeypatch):
-    bytes_ = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, "ascii"))
-    streams.make_safe()
-    print("é\udcff.png", flush=True)
-    assert bytes_.getvalue() == b"\\xe9\\udcff.png\n"
 
 
 def test_the_pipe_that_a_shell_substitutes_is_read_once(models, capsys):

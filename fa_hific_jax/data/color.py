@@ -11,7 +11,6 @@ from PIL import Image, ImageChops, ImageCms
 Levels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
 UNKNOWN = "its color space {} is unknown and was ignored"
-_CLIPPED = "its HDR light above 203 cd/m2 was clipped to white"
 _D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
 # Chromaticities x, y of white, red, green and blue. Keys are the code points of H.273, table 2.
 SRGB = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
@@ -36,7 +35,6 @@ _BRADFORD = np.array(
 )
 _STRIP, _VALUES = 2**18, 2**20  # pixels and values converted at once, which bounds the memory
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
-_PROFILE_IGNORED = "its color profile is damaged or does not fit the image and was ignored"
 
 
 class Space(NamedTuple):
@@ -75,7 +73,7 @@ def levels_to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.n
         return _srgb_levels(linear @ to_srgb_primaries.T if colored else linear)
 
     if space.transfer in (_PQ, _HLG):
-        notes.append(_CLIPPED)
+        notes.append("its HDR light above 203 cd/m2 was clipped to white")
     if levels.dtype == np.uint8:
         probe = _color_cube() if colored else np.arange(256, dtype=np.uint8)[:, None]
         if np.max(np.abs(convert(probe).astype(int) - probe)) <= 1:
@@ -108,7 +106,7 @@ def image_to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
         image = image.convert(mode)
         return transform.apply(image) if transform else image.convert("RGB")
     except (ImageCms.PyCMSError, OSError, ImportError):
-        notes.append(_PROFILE_IGNORED)
+        notes.append("its color profile is damaged or does not fit the image and was ignored")
         return image.convert("RGB")
 
 
@@ -118,10 +116,8 @@ def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform |
 
     The profile None stands for Lab. The transform is None if it would change nothing.
     """
-    if profile is None:
-        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    else:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    opened = io.BytesIO(profile) if profile else ImageCms.createProfile("LAB")
+    source = ImageCms.ImageCmsProfile(opened)
     space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
     mode = _PROFILE_MODES.get(space.strip())
     if mode is None:

@@ -78,10 +78,8 @@ def _values(
     if size <= len(inline):
         return struct.unpack(form, inline[:size])
     file.seek(struct.unpack(head.order + ("Q" if head.big else "I"), inline)[0])
-    try:
-        return _unpack(file, form)
-    except ValueError:
-        return ()
+    data = file.read(size)
+    return struct.unpack(form, data) if len(data) == size else ()
 
 
 def _unpack(file: BufferedIOBase, form: str) -> tuple[Any, ...]:

@@ -28,10 +28,6 @@ _OF_PIXELS += (322, 323, 324, 325, 332, 338, 339, 530)
 _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, not of pixels
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # NumPy's letters of sample formats
 _ZERO_BY_DEFAULT = (_SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _EXTRA)  # other tags default to 1
-_RAW = "a camera's raw file, of which only a preview is an image: convert it to TIFF or JPEG first"
-_THUMBNAIL = (
-    "its first page is a smaller copy of a later one: save the full picture as TIFF or PNG first"
-)
 
 
 def parse(file: BufferedIOBase) -> ParsedFile:
@@ -50,14 +46,19 @@ def parse(file: BufferedIOBase) -> ParsedFile:
     canon = file.read(4) == b"CR\2\0" and head.first == 16
     kinds = {_number(each, _PHOTOMETRIC) for each in (first, *others)}
     if canon or _DNG_VERSION in first or kinds & _RAW_KINDS:
-        raise ValueError(_RAW)
+        raise ValueError(
+            "a camera's raw file, of which only a preview is an image: convert it to TIFF or JPEG"
+        )
     if any(_larger(other, first) for other in others):
-        raise ValueError(_THUMBNAIL)
+        raise ValueError(
+            "its first page is a smaller copy of a later one: save the full picture as TIFF or PNG"
+        )
     file.seek(0)
     orientation = int(_number(first, _ORIENTATION))
     info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
     pages = (FURTHER_PAGES,) if following else ()
-    if _pillow_reads(first):
+    layout = _layout(first, head)
+    if layout is None:
         extra = first.get(_EXTRA, ())
         notes = (EXTRA_SAMPLES,) if len(extra) > 1 or extra[:1] == (0,) else ()
         if head.big and head.order == ">":  # Pillow would read it as a classic TIFF.
@@ -65,7 +66,6 @@ def parse(file: BufferedIOBase) -> ParsedFile:
             kept = {tag: first[tag] for tag in _OF_PIXELS if tag in first}
             file = io.BytesIO(tags.with_directory(file.read(), head.order, kept))
         return ParsedFile(file, size, info, notes=notes, orientation=orientation)
-    layout = _layout(first, head)
     data = file.read()
     directories = [_as_bytes(first, layout, plane) for plane in range(_planes(first))]
     if any(_end(each) > len(data) for each in directories):
@@ -128,34 +128,29 @@ def _larger(other: Tags, first: Tags) -> bool:
     return area[1] > area[0] and (marked or below)
 
 
-def _pillow_reads(first: Tags) -> bool:
-    """Returns True if Pillow decodes such samples correctly or refuses them."""
-    bits, count = first.get(_BITS, (1,)), _number(first, _SAMPLES)
-    photometric = _number(first, _PHOTOMETRIC)
-    if photometric == _YCBCR and _number(first, _COMPRESSION) == 1:
-        return False
-    unsigned = set(first.get(_FORMAT, (1,))) <= {1, 4}
-    if photometric > _RGB and max(bits) <= 16:
-        return unsigned
-    usual = len(set(bits)) == 1 and bits[0] in (1, 2, 4, 8, 16)
-    deep = bits[0] == 16 and (photometric == _WHITE_IS_ZERO or _planes(first) > 1)
-    return usual and unsigned and count != 2 and not deep
+def _layout(first: Tags, head: Header) -> Layout | None:
+    """Returns the layout of samples that Pillow reads wrongly or not at all, None for others.
 
-
-def _layout(first: Tags, head: Header) -> Layout:
-    """Returns the layout of the samples; raises ValueError if it is not supported here."""
-    bits, count = set(first.get(_BITS, (1,))), _number(first, _SAMPLES)
-    kinds = {_KINDS.get(form, "") for form in first.get(_FORMAT, (1,))}
-    predictor, photometric = _number(first, _PREDICTOR), _number(first, _PHOTOMETRIC)
+    Raises ValueError if such samples are not read here either.
+    """
+    bits, formats = first.get(_BITS, (1,)), first.get(_FORMAT, (1,))
+    count, photometric = _number(first, _SAMPLES), _number(first, _PHOTOMETRIC)
+    compression, predictor = _number(first, _COMPRESSION), _number(first, _PREDICTOR)
+    if set(formats) <= {1, 4} and (photometric, compression) != (_YCBCR, 1):
+        usual = len(set(bits)) == 1 and bits[0] in (1, 2, 4, 8, 16) and count != 2
+        deep = bits[0] == 16 and (photometric == _WHITE_IS_ZERO or _planes(first) > 1)
+        if usual and not deep or photometric > _RGB and max(bits) <= 16:
+            return None
+    kinds = {_KINDS.get(form, "") for form in formats}
     colors = 3 if photometric == _RGB else 1
     depth, kind = max(bits), max(kinds)
     whole_bytes = depth in ({16, 32, 64} if kind == "f" else {8, 16, 32})
     known = (
-        len(bits) == len(kinds) == 1
+        len(set(bits)) == len(kinds) == 1
         and photometric <= _RGB
         and kind != ""
         and colors <= count <= 4
-        and _number(first, _COMPRESSION) in _BYTEWISE
+        and compression in _BYTEWISE
         and (whole_bytes or (kind == "u" and depth < 16 and predictor == 1))
         and (whole_bytes or _TILE_WIDTH not in first)
         and predictor in (1, 2, 3)
@@ -163,7 +158,7 @@ def _layout(first: Tags, head: Header) -> Layout:
     if not known:
         raise ValueError(
             f"TIFF samples of {depth} bits, photometric interpretation {photometric}, compression "
-            f"{_number(first, _COMPRESSION)}; save it as gray or RGB of 8 or 16 bits"
+            f"{compression}; save it as gray or RGB of 8 or 16 bits"
         )
     extra = _number(first, _EXTRA) if count > colors else 0
     columns = first.get(_TILE_WIDTH, first[_WIDTH])[0]

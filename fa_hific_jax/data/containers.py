@@ -10,7 +10,7 @@ from io import BufferedIOBase
 from typing import Any
 
 from fa_hific_jax.data import color
-from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile, damaged_chunks
+from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile, damage_note
 
 _PIXELS = (b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 _NEEDED = (b"VP8X", b"ICCP", b"ANIM", *_PIXELS)
@@ -44,7 +44,7 @@ def parse_webp(file: BufferedIOBase) -> ParsedFile:
             damaged.append(name.decode().strip())
     rest = b"WEBP" + b"".join(chunks)
     pixels = io.BytesIO(struct.pack("<4sI", b"RIFF", len(rest)) + rest)
-    return ParsedFile(pixels, info=info, notes=damaged_chunks(damaged))
+    return ParsedFile(pixels, info=info, notes=damage_note(damaged))
 
 
 def parse_heif(file: BufferedIOBase) -> ParsedFile:

@@ -38,12 +38,7 @@ def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
     info = image.info | parsed.info
     xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
-    exif = info.get("exif", b"")
-    if image.format == "TIFF":
-        exif = _of_tiff(parsed)
-    elif not exif and "Raw profile type exif" in info:
-        with contextlib.suppress(ValueError):
-            exif = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+    exif = _of_tiff(parsed) if image.format == "TIFF" else info.get("exif", b"")
     return Metadata(_upright(bytes(exif)), _TURN.sub(rb"\g<1>1", xmp))
 
 

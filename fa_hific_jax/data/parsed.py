@@ -32,7 +32,7 @@ class ParsedFile(NamedTuple):
     decode: Decode | None = None  # turns Pillow's image into levels and alpha, adding notes
 
 
-def damaged_chunks(names: list[str]) -> tuple[str, ...]:
+def damage_note(names: list[str]) -> tuple[str, ...]:
     """Returns the note on damaged chunks, nothing if there are none."""
     names = list(dict.fromkeys(names))
     if len(names) < 2:

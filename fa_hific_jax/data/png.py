@@ -17,7 +17,7 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile, damaged_chunks
+from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, TRUNCATED, ParsedFile, damage_note
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
@@ -28,7 +28,7 @@ _LARGE_TEXT = 2**20
 _LARGEST = 2**24  # bytes of a profile or of metadata that are read
 _SRGB_TOLERANCE = 0.05  # Within 5 % of 2.2, an exponent means sRGB's curve, as in libpng.
 _XMP, _OLD_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
-_INFO = ("transparency", "icc_profile", "exif", "xmp", _OLD_EXIF.decode())
+_INFO = ("transparency", "icc_profile", "exif", "xmp")
 
 
 class _Chunk(NamedTuple):
@@ -53,6 +53,8 @@ def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
     space = _space(kept, notes)
     if space is not None:
         kept.pop("icc_profile", None)
+    if "old_exif" in kept:
+        kept.setdefault("exif", kept["old_exif"])
     info = {name: kept[name] for name in _INFO if name in kept}
     key = tuple(level & (1 << depth) - 1 for level in kept.get("tRNS", ()))
     return ParsedFile(pixels, (width, height), info, space, tuple(notes), key, depth)
@@ -91,7 +93,7 @@ def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str
             raise ValueError(f"it needs a reader that knows its {name} chunk")
     needed = [c for c in chunks if c.name == "IDAT" or c in palettes]
     if any(len(chunk.data) < chunk.size for chunk in needed):
-        raise ValueError("it is truncated within its pixels")
+        raise ValueError(TRUNCATED)
     if not all(chunk.sound for chunk in palettes):
         raise ValueError("its palette is damaged")
     parts = [SIGNATURE]
@@ -118,7 +120,7 @@ def _information(chunks: list[_Chunk], color_type: int, notes: list[str]) -> dic
             kept = _read(chunk.name, chunk.data, color_type) | kept
         except (ValueError, ZeroDivisionError, struct.error, zlib.error):
             damaged.append(chunk.name if chunk.name.isalnum() else "last")
-    notes.extend(damaged_chunks(damaged))
+    notes.extend(damage_note(damaged))
     if "large" in kept:
         notes.append("its text of more than 1 MiB was left out")
     if kept.get("acTL", (1,))[0] > 1 or any(chunk.name == "fdAT" for chunk in chunks):
@@ -157,7 +159,8 @@ def _text(name: str, data: bytes) -> dict[str, Any]:
     if keyword == _XMP:
         return {"xmp": text}
     if keyword == _OLD_EXIF:
-        return {keyword.decode(): text.decode("latin1")}
+        lines = text.decode("latin1").split("\n")  # The first three tell kind and length.
+        return {"old_exif": bytes.fromhex("".join(lines[3:]))}
     return {"large": True} if len(text) > _LARGE_TEXT else {}
 
 

@@ -13,7 +13,7 @@ from etils.epath import testing
 from PIL import Image
 
 from fa_hific_jax.data.dead_leaves import DeadLeaves
-from fa_hific_jax.data.sources import Cached, ImageFiles, Photographs, open_source, read_image
+from fa_hific_jax.data.sources import Cached, ImageFiles, Photographs, open_source
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -24,12 +24,6 @@ def write(path, pixels=COLORS, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
-
-
-def test_transparency_is_laid_on_white(tmp_path):
-    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
-    image = read_image(write(tmp_path / "a.png", pixels))
-    np.testing.assert_array_equal(image, [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
 
 
 def test_folders_are_searched_below_in_sorted_order_and_through_links(tmp_path):

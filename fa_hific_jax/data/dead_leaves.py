@@ -135,8 +135,14 @@ def _paint(leaves: _Leaves, side: int) -> Int32[np.ndarray, "side side"]:
             for piece in np.array_split(chosen, pieces):
                 _paint_at_once(leaves, piece, upper, canvas)
         lower = upper
-    for i in np.flatnonzero(half > lower).tolist():
-        _paint_one(_Leaves(*(field[i] for field in leaves)), i + 1, canvas)
+    for i in np.flatnonzero(half > lower):
+        leaf = _Leaves(*(field[i] for field in leaves))
+        low = np.clip(np.floor(leaf.center - leaf.reach).astype(int), 0, len(canvas))
+        high = np.clip(np.ceil(leaf.center + leaf.reach).astype(int) + 1, 0, len(canvas))
+        dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.center[0]
+        dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.center[1]
+        window = canvas[low[1] : high[1], low[0] : high[0]]
+        np.maximum(window, np.int32(i + 1) * _inside(leaf, dx, dy), out=window)
     return canvas[margin:-margin, margin:-margin]
 
 
@@ -150,16 +156,6 @@ def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, canvas: np.nd
     points = (y * np.int32(canvas.shape[1]) + x)[inside]
     numbers = np.repeat((chosen + 1).astype(np.int32), np.count_nonzero(inside, axis=(1, 2)))
     np.maximum.at(canvas.reshape(-1), points, numbers)
-
-
-def _paint_one(leaf: _Leaves, number: int, labels: np.ndarray) -> None:
-    side = labels.shape[0]
-    low = np.clip(np.floor(leaf.center - leaf.reach).astype(int), 0, side)
-    high = np.clip(np.ceil(leaf.center + leaf.reach).astype(int) + 1, 0, side)
-    dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.center[0]
-    dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.center[1]
-    window = labels[low[1] : high[1], low[0] : high[0]]
-    np.maximum(window, np.int32(number) * _inside(leaf, dx, dy), out=window)
 
 
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:

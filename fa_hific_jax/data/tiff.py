@@ -4,6 +4,7 @@ For such samples, Pillow gets the file with other tags, which declare each byte 
 8-bit gray level. So Pillow still decompresses the rows, and their bytes are converted here.
 """
 
+import contextlib
 import functools
 import io
 import struct
@@ -109,15 +110,12 @@ def _other_directories(
     seen = {head.first, 0}
     while offsets and len(seen) < 1000:
         offset = offsets.pop(0)
-        if offset in seen:
-            continue
-        seen.add(offset)
-        try:
-            found, after = tags.directory(file, head, offset)
-        except (ValueError, struct.error):
-            continue
-        offsets.append(after)
-        yield found
+        if offset not in seen:
+            seen.add(offset)
+            with contextlib.suppress(ValueError, struct.error):
+                found, after = tags.directory(file, head, offset)
+                offsets.append(after)
+                yield found
 
 
 def _larger(other: Tags, first: Tags) -> bool:

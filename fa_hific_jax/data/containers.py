@@ -19,7 +19,6 @@ _INFO_FLAGS = 0x0C  # bits in VP8X that announce EXIF and XMP
 _DESCRIPTION = 2**16  # bytes at the start that contain the description of any still picture
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
-_UNSPECIFIED = 2
 _JP2_SPACES = (None, 12, 16, 17, 18)  # CMYK, sRGB, gray and sYCC, which Pillow distinguishes
 
 
@@ -27,7 +26,8 @@ def parse_webp(file: BufferedIOBase) -> ParsedFile:
     """Parses a WebP file; raises ValueError if pixels are missing. Pillow finds other damage."""
     data = file.read()
     info: dict[str, Any] = {}
-    chunks, damaged, at = [], [], 12
+    chunks, damaged = [], []
+    at = 12  # behind RIFF, the size of the rest and WEBP
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         body = data[at + 8 : at + 8 + size]
@@ -65,10 +65,8 @@ def parse_heif(file: BufferedIOBase) -> ParsedFile:
     place = head.find(b"colrnclx")
     if place >= 0 and len(head) >= place + 12:
         primaries, transfer = struct.unpack_from(">HH", head, place + 8)
-        space = color.coded(
-            1 if primaries == _UNSPECIFIED else primaries,
-            13 if transfer == _UNSPECIFIED else transfer,
-        )
+        # Code point 2 says unspecified: sRGB.
+        space = color.coded(1 if primaries == 2 else primaries, 13 if transfer == 2 else transfer)
         if space is None:
             notes.append(color.UNKNOWN.format(f"with code points {primaries}/{transfer}"))
     return ParsedFile(file, space=space, notes=tuple(notes))

@@ -18,16 +18,18 @@ def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> byte
     return file.getvalue()
 
 
-def check_read(data: bytes, expected, *notes: str, alpha=None, atol: float = 0) -> None:
-    """Checks what a file is read as, gray (height, width) or (height, width, 3), and its notes."""
-    picture, expected = read_image(data), np.asarray(expected)
-    expected = expected if expected.ndim == 3 else expected[..., None]
+def check_read(source, expected, *notes: str, alpha=None, atol: float = 0) -> None:
+    """Checks what a file is read as, and its notes: gray (height, width), RGB or a single color."""
+    picture, expected = read_image(source), np.asarray(expected)
+    expected = expected[..., None] if expected.ndim == 2 else expected
+    assert picture.rgb.dtype == np.uint8 and picture.rgb.flags.writeable
     expected = np.broadcast_to(expected, picture.rgb.shape)
     np.testing.assert_allclose(picture.rgb.astype(int), expected, rtol=0, atol=atol)
     assert picture.notes == notes
+    assert (picture.alpha is None) == (alpha is None)
     if alpha is not None:
         np.testing.assert_array_equal(picture.alpha, alpha)
-    assert image_size(data) == picture.rgb.shape[:2]
+    assert image_size(source) == picture.rgb.shape[:2]
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

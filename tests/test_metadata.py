@@ -96,10 +96,6 @@ def test_xmp_of_a_png_is_kept_whatever_its_size(zipped):
     assert found.notes == () and found.rgb.shape == (7, 5, 3)
 
 
-def test_without_metadata_a_file_has_no_part():
-    assert metadata.pack(Metadata()) == b"" and metadata.of(FILE) == Metadata()
-
-
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_the_part_is_as_specified_and_takes_the_room_that_is_foreseen(one, two):
     part = metadata.pack(Metadata(one, two))

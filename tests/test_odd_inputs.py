@@ -1,7 +1,6 @@
 """Inputs, systems and shells that are not in order cost a sentence and never a file."""
 # ruff: noqa: F811
 
-import io
 import os
 import subprocess
 import sys
@@ -24,8 +23,8 @@ from command_line import (  # noqa: F401  (models: a fixture)
 )
 from jax.experimental.compilation_cache import compilation_cache
 
-from fa_hific_jax import errors, streams
-from fa_hific_jax.cli import files, runtime, serve
+from fa_hific_jax import errors
+from fa_hific_jax.cli import files, runtime
 from fa_hific_jax.data import image_names
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
@@ -200,14 +199,6 @@ def test_a_reader_of_the_output_that_has_gone_ends_it_in_silence(command):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_name_that_the_terminal_cannot_show_is_escaped_on_standard_output(monkeypatch):
-    bytes_ = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, "ascii"))
-    streams.make_safe()
-    print("é\udcff.png", flush=True)
-    assert bytes_.getvalue() == b"\\xe9\\udcff.png\n"
-
-
 def test_the_pipe_that_a_shell_substitutes_is_read_once(models, capsys):
     pixels = image("a.png", 5, 7)
     for source, *arguments in (
@@ -310,14 +301,6 @@ def test_a_bug_keeps_its_traceback():
     for bug in (KeyError("bug"), ValueError("Invalid value of a bug"), RuntimeError("bug")):
         with pytest.raises(type(bug)), errors.reported():
             raise bug
-
-
-def test_the_page_asks_itself_for_nothing_through_a_proxy(monkeypatch):
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ |= {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
-    serve._use_no_proxy()
-    assert os.environ["NO_PROXY"] == "*"
-    assert not {"http_proxy", "ALL_PROXY"} & os.environ.keys()
 
 
 # The cache of compiled programs.

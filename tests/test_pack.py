@@ -78,7 +78,7 @@ def test_packed_images_are_those_of_the_files_also_by_globs_and_shards(tmp_path,
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "ppm"])
 def test_photographs_go_in_unchanged_and_other_kinds_as_png_without_loss(tmp_path, suffix):
     path = write(tmp_path / f"a.{suffix}")
-    record = pack.prepare(str(path), plan(path, max_side=24)).record
+    record = plan(path, max_side=24).prepare(str(path))
     if suffix in ("jpg", "png", "webp"):
         assert record == path.read_bytes()
         return
@@ -90,7 +90,7 @@ def test_photographs_go_in_unchanged_and_other_kinds_as_png_without_loss(tmp_pat
 @pytest.mark.parametrize("suffix,kind", [("jpg", "JPEG"), ("png", "PNG"), ("bmp", "PNG")])
 def test_large_images_are_shrunk_to_their_longer_side(tmp_path, suffix, kind):
     path = write(tmp_path / f"a.{suffix}", 60, 40)
-    image = Image.open(io.BytesIO(pack.prepare(str(path), plan(path, max_side=30)).record))
+    image = Image.open(io.BytesIO(plan(path, max_side=30).prepare(str(path))))
     assert (image.format, image.size) == (kind, (20, 30))
     if kind == "PNG":
         whole = Image.fromarray(read_image(path))
@@ -108,8 +108,7 @@ def test_large_images_are_shrunk_to_their_longer_side(tmp_path, suffix, kind):
 )
 def test_small_images_are_left_out_by_their_size_once_shrunk(tmp_path, options, kept):
     path = write(tmp_path / "a.png", 20, 60)
-    prepared = pack.prepare(str(path), plan(path, **options))
-    assert (prepared.record is not None, prepared.damage) == (kept, "")
+    assert bool(plan(path, **options).prepare(str(path))) == kept
 
 
 def test_damaged_files_are_left_out_counted_and_named(tmp_path, photos, capsys):
@@ -156,15 +155,15 @@ def test_a_pipe_is_refused(tmp_path, capsys):
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch, capsys):
     unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
     run(photos, "-o", unbroken, "--shards", "4")
-    prepare, seen = pack.prepare, []
+    prepare, seen = pack.Plan.prepare, []
 
-    def until(path, plan):
+    def until(plan, path):
         seen.append(path)
         if len(seen) == stop:
             raise KeyboardInterrupt
-        return prepare(path, plan)
+        return prepare(plan, path)
 
-    monkeypatch.setattr(pack, "prepare", until)
+    monkeypatch.setattr(pack.Plan, "prepare", until)
     stop = 5
     refused(capsys, photos, "-o", stopped, "--shards", "4", "--jobs", "1", code=130)
     assert sorted(contents(stopped)) == [*sorted(contents(unbroken))[:2], "manifest.json"]
@@ -193,7 +192,10 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
         (["--shards", "9"], "--shards is 9: it must be from 1 to the number of images, 8"),
         (["--shards", "0"], "--shards is 0"),
         (["--shards", "1", "--min-side", "-1"], "must not be negative"),
-        (["--shards", "1", "--min-side", "9", "--max-side", "8"], "every image would be left out"),
+        (
+            ["--shards", "1", "--min-side", "9", "--max-side", "8"],
+            "no image is left with --max-side below",
+        ),
         (["--shards", "1", "--min-side", "999"], "out: holds no image, because all were damaged"),
     ],
 )

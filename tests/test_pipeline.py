@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fa_hific_jax.data.image_counts import ImageCounts
-from fa_hific_jax.data.pipeline import train_batches
+from fa_hific_jax.data.pipeline import ImageCounts, train_batches
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
@@ -222,14 +221,14 @@ def test_more_than_one_per_cent_damaged_ends_the_run_if_it_is_more_than_ten(flat
 def test_one_per_cent_is_of_the_images_not_of_the_reads():
     counts = ImageCounts([5000], side=1)
     for index in range(1200):
-        counts.add_whole(0, index, (1, 1, 3))
-        counts.add_whole(0, 0, (1, 1, 3))
+        counts.add(0, index, (1, 1, 3))
+        counts.add(0, 0, (1, 1, 3))
     for index in range(2000, 2012):  # 12 of 1212
         for _ in range(2):
-            counts.add_damaged(0, index, f"image {index}")
+            counts.add(0, index, damage=f"image {index}")
     with pytest.raises(UserError, match="13 of the 1213 .*more than 1%.* image 2012"):
-        counts.add_damaged(0, 2012, "image 2012")
-    assert counts.metrics()["data/damaged"] == 13
+        counts.add(0, 2012, damage="image 2012")
+    assert len(counts.damaged) == 13
 
 
 def test_a_source_without_a_whole_image_ends_the_run(flat_images):
@@ -245,12 +244,9 @@ def test_a_source_without_a_whole_image_ends_the_run(flat_images):
         ({"train": ()}, "data.train is .*: name at least one source"),
         ({"weights": (1.0, 2.0)}, "data.weights is .*: give one share .* 1 sources of data.train"),
         ({"weights": (0.0,)}, r"data.weights is \(0.0,\): all must be positive"),
-        ({"weights": (float("nan"),)}, r"data.weights is \(nan,\): .* finite numbers"),
         ({"crop": 0}, "data.crop is 0: it must be at least 1"),
         ({"scale": (0.0, 1.0)}, r"data.scale is \(0.0, 1.0\): give two factors, 0 < smallest"),
-        ({"scale": (0.75, 0.5)}, r"data.scale is \(0.75, 0.5\): give two factors"),
         ({"scale": (0.75, float("inf"))}, "data.scale is .* a finite number"),
-        ({"threads": -1}, "data.threads is -1: it must not be negative"),
         ({"evaluation": ""}, "data.evaluation is '': name a source"),
     ],
 )

@@ -13,7 +13,7 @@ from etils.epath import testing
 from PIL import Image
 
 from fa_hific_jax.data.dead_leaves import DeadLeaves
-from fa_hific_jax.data.sources import Cached, ImageFiles, Photographs, open_source, read_image
+from fa_hific_jax.data.sources import Cached, ImageFiles, Photographs, open_source
 from fa_hific_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -24,22 +24,6 @@ def write(path, pixels=COLORS, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
-
-
-def test_transparency_is_laid_on_white(tmp_path):
-    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
-    image = read_image(write(tmp_path / "a.png", pixels))
-    np.testing.assert_array_equal(image, [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, on the way to its error
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "ppm"])
-def test_a_truncated_file_is_named(tmp_path, suffix):
-    path = write(tmp_path / f"half.{suffix}", RNG.integers(0, 256, (40, 40, 3), np.uint8))
-    for kept in (60, 10, 0):
-        path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(UserError, match=rf"half\.{suffix}: cannot be read as an image \(.+\)"):
-            read_image(path)
 
 
 def test_folders_are_searched_below_in_sorted_order_and_through_links(tmp_path):
@@ -89,7 +73,7 @@ def test_a_folder_without_permission_says_so(tmp_path, monkeypatch):
     for pattern in (str(tmp_path), f"{tmp_path}/*.png"):
         with pytest.raises(UserError) as error:
             open_source(pattern)
-        assert str(error.value).startswith(f"{pattern}: cannot be listed (Permission denied): ")
+        assert str(error.value).startswith(f"{tmp_path}: cannot be listed (Permission denied): ")
 
 
 def test_a_folder_that_a_glob_cannot_enter_is_not_passed_over(tmp_path, monkeypatch):

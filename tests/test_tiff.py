@@ -195,9 +195,9 @@ BYTES = RNG.integers(0, 256, (4, 6, 5)).astype(np.uint8)
 @pytest.mark.parametrize(
     "file, told",
     [
-        (of(BYTES[..., 0], bits=12, t259=7), "1 unsigned samples of 12 bits, .* compression 7"),
-        (of(BYTES[..., 0], bits=12, t339=6), "1 complex samples of 12 bits"),
-        (of(BYTES, t262=1), "5 unsigned samples of 8 bits"),  # Pillow refuses it.
+        (of(BYTES[..., 0], bits=12, t259=7), "TIFF samples of 12 bits, .* compression 7"),
+        (of(BYTES[..., 0], bits=12, t339=6), "TIFF samples of 12 bits"),
+        (of(BYTES, t262=1), "not of a kind that Pillow knows"),
         # Plain chroma is not called truncated.
         (of(BYTES[..., :3], t262=6), "photometric interpretation 6, compression 1; save it as"),
     ],

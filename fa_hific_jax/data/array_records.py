@@ -4,7 +4,7 @@ import bisect
 import importlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,8 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import images, listing
+from fa_hific_jax.data import image_names, images
+from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.errors import UserError, shown
 
 MARK = ".array_record"  # part of the name of every shard, also with TensorFlow Datasets
@@ -25,9 +26,7 @@ _OPENING_THREADS = 32  # Opening a shard mostly waits for the disk or the networ
 class ArrayRecords:
     """Images in ArrayRecord shards; each record holds the bytes of one image file.
 
-    Args:
-      pattern: a folder to search for shards, a glob or a single shard, local or in a bucket
-        (gs://...).
+    The pattern is a folder to search for shards, a glob or a single shard, local or in a bucket.
 
     Raises:
       UserError: there are no shards, a shard is damaged, `fa-hific pack` has not finished, or this
@@ -36,20 +35,22 @@ class ArrayRecords:
 
     def __init__(self, pattern: str):
         array_record_module(pattern)
-        self._paths = listing.find(pattern, lambda name: MARK in name)
+        self._paths = image_names.find(pattern, lambda name: MARK in name)
         if not self._paths:
             raise UserError(
                 f"{pattern}: no ArrayRecord shards here; expected a folder or glob with *{MARK}* "
                 "files, which `fa-hific pack` writes"
             )
         _check_finished(pattern)
-        check_names(self._paths)
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             self._shards = list(pool.map(_open, self._paths))
         self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
         if not len(self):
             raise UserError(f"{pattern}: the ArrayRecord shards here hold no images")
-        self.names = Numbered("record", len(self))
+
+    @property
+    def names(self) -> list[str]:
+        return [f"record-{i:07d}" for i in range(len(self))]
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -57,79 +58,54 @@ class ArrayRecords:
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         index = range(len(self))[index]
         shard = bisect.bisect_right(self._ends, index)
-        position = index - (self._ends[shard - 1] if shard else 0)
+        position = index - self._ends[shard] + len(self._shards[shard])
         name = f"{self._paths[shard]}, record {position}"
         return decode_record(lambda: self._shards[shard][position], name, "pack the images again")
 
 
-class Numbered(Sequence[str]):
-    """The names "PREFIX-0000000", "PREFIX-0000001", ..., each made when it is asked for."""
-
-    def __init__(self, prefix: str, count: int):
-        self._prefix, self._count = prefix, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(self._count)[index]]
-        return f"{self._prefix}-{range(self._count)[index]:07d}"
-
-
 def decode_record(read: Callable[[], bytes], name: str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes the image file that `read` returns.
-
-    Raises:
-      UserError: the record cannot be read, or its content cannot be decoded. The message begins
-        with `name`, and says `remedy` in the first case.
-    """
+    """Decodes the image file that `read` returns; raises UserError if it is damaged."""
     try:
         data = read()
     except Exception as error:  # The type depends on what is damaged.
-        raise UserError(f"{name}: cannot be read ({listing.reason(error)}): {remedy}") from error
+        raise UserError(f"{name}: cannot be read ({reason(error)}): {remedy}") from error
     return images.decode(data, name)
 
 
 def array_record_module(name: str) -> ModuleType:
-    """Returns the module that contains ArrayRecord's reader and writer.
-
-    Raises:
-      UserError: ArrayRecord is not available here; the message begins with `name`.
-    """
+    """Returns the module with ArrayRecord's reader and writer; raises UserError without it."""
     try:
         return importlib.import_module("array_record.python.array_record_module")
     except ImportError as error:
         raise UserError(
-            f"{name}: ArrayRecord cannot be used here ({listing.reason(error)}); it comes with "
-            "Grain on Linux and macOS but not on Windows: use a folder of images"
+            f"{name}: ArrayRecord cannot be used here ({reason(error)}); it comes with Grain on "
+            "Linux and macOS but not on Windows: use a folder of images"
         ) from error
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raises UserError for the first name that is not UTF-8, which ArrayRecord requires."""
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{shown(name)}: the name is not UTF-8, which ArrayRecord needs: rename it"
-            ) from error
+def check_name(name: str) -> None:
+    """Raises UserError for a name that is not UTF-8, which ArrayRecord requires."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{shown(name)}: the name is not UTF-8, which ArrayRecord needs: rename it"
+        ) from error
 
 
 def _open(path: str) -> Any:  # Grain's class has no methods on Windows, so no type is named.
+    check_name(path)
     try:
         return grain.sources.ArrayRecordDataSource([path])
     except Exception as error:
         raise UserError(
-            f"{path}: is not a whole ArrayRecord file ({listing.reason(error)}): "
-            "copy or pack it again"
+            f"{path}: is not a whole ArrayRecord file ({reason(error)}): copy or pack it again"
         ) from error
 
 
 def _check_finished(pattern: str) -> None:
     manifest = Path(pattern).expanduser() / MANIFEST
-    if listing.is_remote(pattern) or not manifest.is_file():
+    if image_names.is_remote(pattern) or not manifest.is_file():
         return
     try:
         packed = json.loads(manifest.read_text("utf-8"))

@@ -43,7 +43,15 @@ class DeadLeaves:
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
         index = range(len(self.names))[index]  # Raises IndexError; negative ones count backwards.
-        return render(np.random.default_rng([self._seed, index]), self._size)
+        rng = np.random.default_rng([self._seed, index])
+        leaves = _draw_leaves(rng, self._size * _OVERSAMPLING)
+        labels = _paint(leaves, self._size * _OVERSAMPLING)
+        # Colors are averaged over the points of a pixel. Textures are smooth: one point is enough.
+        points = _palette(rng, len(leaves.box) + 1)[labels]
+        logits = sum(points[i::_OVERSAMPLING, j::_OVERSAMPLING] for i, j in _POINTS) / len(_POINTS)
+        texture = _texture(rng, leaves, labels[::_OVERSAMPLING, ::_OVERSAMPLING])
+        logits = logits + texture[:, :, None]
+        return np.rint(255.0 / (1.0 + np.exp(-logits))).astype(np.uint8)
 
 
 class _Leaves(NamedTuple):
@@ -58,32 +66,6 @@ class _Leaves(NamedTuple):
     box: Bool[np.ndarray, "..."]  # True for parallelograms, False for rounded shapes
     bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
     chord: Float[np.ndarray, "... 2"]  # cuts rounded shapes off where its dot product exceeds 1
-
-
-class _Textures(NamedTuple):
-    """Textures of n shapes, in pixels."""
-
-    u: Float[np.ndarray, "3 ..."]  # rotated coordinate u[0] x + u[1] y + u[2], 0 at the center
-    v: Float[np.ndarray, "3 ..."]  # coordinate perpendicular to u, 0 at the center
-    slope: Float[np.ndarray, "..."]  # change of light along u
-    stripes: Float[np.ndarray, "..."]  # amplitude of a sinusoid along u
-    frequency: Float[np.ndarray, "..."]  # frequency of that sinusoid, radians per pixel
-    noise: Float[np.ndarray, "..."]  # standard deviation of 1/f^k noise
-    zoom: Float[np.ndarray, "2 ..."]  # noise pixels per image pixel, along u and v
-    start: Float[np.ndarray, "..."]  # index of the noise pixel at the center
-
-
-def render(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Returns one image in [0, 255], drawn with `rng`."""
-    leaves = _draw_leaves(rng, size * _OVERSAMPLING)
-    labels = _paint(leaves, size * _OVERSAMPLING)
-    n = len(leaves.box) + 1
-    # Colors are averaged over the points of a pixel. Textures are smooth: one point is enough.
-    points = _palette(rng, n)[labels]
-    logits = sum(points[i::_OVERSAMPLING, j::_OVERSAMPLING] for i, j in _POINTS) / len(_POINTS)
-    textures = _draw_textures(rng, leaves, size)
-    logits = logits + _texture(rng, textures, labels[::_OVERSAMPLING, ::_OVERSAMPLING])[:, :, None]
-    return np.rint(255.0 / (1.0 + np.exp(-logits))).astype(np.uint8)
 
 
 def _draw_leaves(rng: np.random.Generator, side: int) -> _Leaves:
@@ -153,11 +135,15 @@ def _paint(leaves: _Leaves, side: int) -> Int32[np.ndarray, "side side"]:
             for piece in np.array_split(chosen, pieces):
                 _paint_at_once(leaves, piece, upper, canvas)
         lower = upper
-    labels = canvas[margin:-margin, margin:-margin]
-    leaves = leaves._replace(center=leaves.center - np.float32(margin))
-    for i in np.flatnonzero(half > lower).tolist():
-        _paint_one(_Leaves(*(field[i] for field in leaves)), i + 1, labels)
-    return labels
+    for i in np.flatnonzero(half > lower):
+        leaf = _Leaves(*(field[i] for field in leaves))
+        low = np.clip(np.floor(leaf.center - leaf.reach).astype(int), 0, len(canvas))
+        high = np.clip(np.ceil(leaf.center + leaf.reach).astype(int) + 1, 0, len(canvas))
+        dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.center[0]
+        dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.center[1]
+        window = canvas[low[1] : high[1], low[0] : high[0]]
+        np.maximum(window, np.int32(i + 1) * _inside(leaf, dx, dy), out=window)
+    return canvas[margin:-margin, margin:-margin]
 
 
 def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, canvas: np.ndarray) -> None:
@@ -172,16 +158,6 @@ def _paint_at_once(leaves: _Leaves, chosen: np.ndarray, half: int, canvas: np.nd
     np.maximum.at(canvas.reshape(-1), points, numbers)
 
 
-def _paint_one(leaf: _Leaves, number: int, labels: np.ndarray) -> None:
-    side = labels.shape[0]
-    low = np.clip(np.floor(leaf.center - leaf.reach).astype(int), 0, side)
-    high = np.clip(np.ceil(leaf.center + leaf.reach).astype(int) + 1, 0, side)
-    dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - leaf.center[0]
-    dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - leaf.center[1]
-    window = labels[low[1] : high[1], low[0] : high[0]]
-    np.maximum(window, np.int32(number) * _inside(leaf, dx, dy), out=window)
-
-
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
     """Draws each shape's color in logits (0 is mid gray), near one of the image's few hues."""
     spread = _COLOR_SPREAD * np.array([1.0, *rng.uniform(0.3, 1.6, 2)])
@@ -192,43 +168,41 @@ def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
     return colors.astype(np.float32)
 
 
-def _draw_textures(rng: np.random.Generator, leaves: _Leaves, size: int) -> _Textures:
-    """Draws a texture for the ground, followed by one for each shape."""
-    n = len(leaves.box) + 1
-    angle = rng.uniform(0.0, 2.0 * np.pi, n)
-    center = np.concatenate([np.full((1, 2), size / 2), leaves.center / _OVERSAMPLING])
-    radius = np.append(size / 2, leaves.reach.max(axis=1) / _OVERSAMPLING)
-    axis = np.stack([np.cos(angle), np.sin(angle)])
-    period = np.exp(rng.uniform(np.log(4.0), np.log(64.0), n))
-    zoom = np.exp(rng.uniform(-0.7, 0.7, n))
-    fields = {
-        "u": (*axis, -(axis * center.T).sum(axis=0)),
-        "v": (-axis[1], axis[0], axis[1] * center[:, 0] - axis[0] * center[:, 1]),
-        "slope": rng.normal(0.0, 0.3, n) / radius,
-        "stripes": (rng.random(n) < 0.2) * np.abs(rng.normal(0.0, 0.3, n)),
-        "frequency": 2.0 * np.pi / period,
-        "noise": (rng.random(n) < 0.8) * np.abs(rng.normal(0.0, 0.3, n)),
-        "zoom": (zoom, zoom * np.exp(-np.abs(rng.normal(0.0, 0.6, n)))),
-        "start": rng.uniform(0.0, len(_NOISE_POWERS) * _NOISE_SIDE**2, n),
-    }
-    return _Textures(**{name: np.array(value, np.float32) for name, value in fields.items()})
-
-
 def _texture(
-    rng: np.random.Generator, textures: _Textures, labels: Int32[np.ndarray, "size size"]
+    rng: np.random.Generator, leaves: _Leaves, labels: Int32[np.ndarray, "size size"]
 ) -> Float[np.ndarray, "size size"]:
-    """Returns what the texture adds to the color logits of each pixel."""
-    own = _Textures(*(field[..., labels] for field in textures))
-    x = np.arange(labels.shape[1], dtype=np.float32)[None, :]
-    y = np.arange(labels.shape[0], dtype=np.float32)[:, None]
-    u = own.u[0] * x + own.u[1] * y + own.u[2]
-    v = own.v[0] * x + own.v[1] * y + own.v[2]
+    """Draws a texture for the ground and each shape: what it adds to the color logits of pixels.
+
+    It is a slope and stripes along a direction u, and noise whose spectrum is cut from 1/f^k noise.
+    """
+
+    def of_pixels(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)[labels]
+
+    size, n = len(labels), len(leaves.box) + 1
+    angle = rng.uniform(0.0, 2.0 * np.pi, n)
+    cos, sin = np.cos(angle), np.sin(angle)
+    x, y = np.concatenate([np.full((1, 2), size / 2), leaves.center / _OVERSAMPLING]).T
+    radius = np.append(size / 2, leaves.reach.max(axis=1) / _OVERSAMPLING)
+    frequency = 2.0 * np.pi / np.exp(rng.uniform(np.log(4.0), np.log(64.0), n))  # of stripes
+    zoom = np.exp(rng.uniform(-0.7, 0.7, n))  # noise pixels per image pixel, along u
+    slope = rng.normal(0.0, 0.3, n) / radius
+    stripes = (rng.random(n) < 0.2) * np.abs(rng.normal(0.0, 0.3, n))  # amplitude
+    deviation = (rng.random(n) < 0.8) * np.abs(rng.normal(0.0, 0.3, n))  # of the noise
+    zoom_across = zoom * np.exp(-np.abs(rng.normal(0.0, 0.6, n)))
+    start = rng.uniform(0.0, len(_NOISE_POWERS) * _NOISE_SIDE**2, n)  # noise pixel at the center
+
+    columns = np.arange(size, dtype=np.float32)[None, :]
+    rows = np.arange(size, dtype=np.float32)[:, None]
+    u = of_pixels(cos) * columns + of_pixels(sin) * rows + of_pixels(-(cos * x + sin * y))
+    v = of_pixels(-sin) * columns + of_pixels(cos) * rows + of_pixels(sin * x - cos * y)
     # The periodic fields are stacked vertically; each shape reads them from its own start.
-    column, row = (own.zoom[0] * u).astype(np.int32), (own.zoom[1] * v).astype(np.int32)
+    column = (of_pixels(zoom) * u).astype(np.int32)
+    row = (of_pixels(zoom_across) * v).astype(np.int32)
     fields = _noise_fields(rng)
-    place = (own.start.astype(np.int32) + row * _NOISE_SIDE + column) % fields.size
-    noise = own.noise * fields.reshape(-1)[place]
-    return own.slope * u + own.stripes * np.sin(own.frequency * u) + noise
+    place = (of_pixels(start).astype(np.int32) + row * _NOISE_SIDE + column) % fields.size
+    noise = of_pixels(deviation) * fields.reshape(-1)[place]
+    return of_pixels(slope) * u + of_pixels(stripes) * np.sin(of_pixels(frequency) * u) + noise
 
 
 def _noise_fields(rng: np.random.Generator) -> Float[np.ndarray, "fields side side"]:

@@ -1,25 +1,25 @@
-"""Tells images by their suffix, and lists the files below a folder or those that match a glob."""
+"""Finds image files by name: suffixes, folders, globs and buckets."""
 
 import errno
 import glob
 import importlib.util
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
+from typing import NoReturn
+
+from etils import epath
+
+from fa_hific_jax.errors import UserError
 
 _PILLOW = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm "
     ".jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs .tga .pcx .sgi .dds .qoi .mpo .ico .icns".split()
 )
 # Suffix: module of the Pillow plug-in that reads such files, and its package.
-_PLUG_INS = {
-    ".jxl": ("pillow_jxl", "pillow-jxl-plugin"),
-    ".heic": ("pillow_heif", "pillow-heif"),
-    ".heif": ("pillow_heif", "pillow-heif"),
-    ".hif": ("pillow_heif", "pillow-heif"),
-}
+_PLUG_INS = {".jxl": ("pillow_jxl", "pillow-jxl-plugin")}
+_PLUG_INS |= dict.fromkeys((".heic", ".heif", ".hif"), ("pillow_heif", "pillow-heif"))
 # Image formats that are not supported; they are listed so that such files are reported.
 _OTHER = frozenset(
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .srw .orf .rw2 .raf .pef .x3f .3fr .iiq "
@@ -43,17 +43,55 @@ def is_any_image(name: str | PurePath) -> bool:
 
 def left_out(names: Iterable[str | PurePath]) -> str:
     """Returns a sentence about the images among the names that cannot be read, "" if all can."""
-    readable = suffixes()
     kinds = Counter(PurePath(name).suffix.lower() for name in names if is_any_image(name))
-    missing = {kind: number for kind, number in sorted(kinds.items()) if kind not in readable}
+    missing = sorted(kinds.keys() - suffixes())
     if not missing:
         return ""
-    number = sum(missing.values())
+    number = sum(kinds[kind] for kind in missing)
     reasons = (
         f"{kind} needs {_PLUG_INS[kind][1]}" if kind in _PLUG_INS else f"{kind} cannot be read"
         for kind in missing
     )
     return f"{number} file{'s' * (number > 1)} left out: {', '.join(reasons)}"
+
+
+def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
+    """Returns the sorted paths of the files that match and whose name, without folders, is wanted.
+
+    The pattern is a folder, which is searched with all folders below it, a glob, or a file. `~`
+    stands for the home folder. Addresses such as gs://bucket/folder are read by etils.epath. Hidden
+    files are skipped, and outside buckets also the content of hidden folders.
+
+    Raises:
+      UserError: the pattern is empty, or the place cannot be listed. Finding nothing is no error.
+    """
+    if not pattern:
+        raise UserError("the name of the images is empty: give a folder or . for the current one")
+    remote = is_remote(pattern)
+    if remote and "**" in pattern:
+        raise UserError(
+            f"{pattern}: ** does not work in buckets: give the folder, it is searched recursively"
+        )
+    try:
+        found = _remote(pattern) if remote else _local(Path(pattern).expanduser())
+        return sorted(path for path in found if wanted(PurePath(path).name))
+    except Exception as error:  # Clients of storage services raise errors of many types.
+        place = getattr(error, "filename", None) or pattern
+        raise UserError(
+            f"{place}: cannot be listed ({reason(error)}): check the name and your permission"
+            + ", and that gcsfs is installed" * remote
+        ) from error
+
+
+def is_remote(path: str) -> bool:
+    """Returns True for an address in a bucket, such as gs://bucket/name."""
+    return "://" in path
+
+
+def reason(error: BaseException) -> str:
+    """Returns the message of an exception in one line, without the file name of an OSError."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split()) or type(error).__name__
 
 
 def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
@@ -66,24 +104,23 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=failed, followlinks=True):
         real = os.path.realpath(parent)
-        entered = os.access(parent, os.X_OK)
+        entered = os.access(parent, os.X_OK)  # If not, names are listed, but no file can be opened.
+        if not entered:
+            failed(_denied(parent))
         if real in seen or not entered:
             folders.clear()
-        if not entered:  # The names can be listed, but no file can be opened.
-            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), parent))
-        if real in seen or not entered:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        yield from (file for file in files if _may_be_file(file))
+        for file in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+            if os.path.isfile(file) or not os.path.exists(file):
+                yield file
 
 
 def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
     """Returns the sorted matches of a glob, in which `**` stands for any number of folders.
 
-    `failed` is called with an error for each folder that cannot be searched: `glob` skips those
-    without a word.
+    `failed` is called with an error for each folder that cannot be searched.
     """
     base = fixed_part(pattern)
     pattern = Path(glob.escape(str(base)), *pattern.parts[len(base.parts) :])
@@ -92,7 +129,7 @@ def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
         folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
     for folder in sorted(folders):
         if not os.access(folder, os.R_OK | os.X_OK):
-            failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+            failed(_denied(folder))
     return sorted(glob.glob(str(pattern), recursive=True))
 
 
@@ -108,11 +145,34 @@ def fixed_part(pattern: Path) -> Path:
     return Path(*parts[:first])
 
 
-def _may_be_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return True
+def _local(path: Path) -> Iterable[str]:
+    if path.is_dir():
+        return map(str, walk(path, _raise))
+    names = [str(path)] if path.is_file() else matches(path, _raise)
+    if not names and path.parent.is_dir():
+        os.scandir(path.parent).close()  # Raises if there is no permission, which glob hides.
+    return filter(os.path.isfile, names)
+
+
+def _remote(pattern: str) -> Iterable[str]:
+    path = epath.Path(pattern)
+    if path.is_dir():
+        found = [f"{folder}/{name}" for folder, _, names in path.walk() for name in names]
+    elif not glob.has_magic(pattern):
+        found = [pattern] * path.exists()
+    else:
+        scheme, _, rest = pattern.partition("://")
+        bucket, _, inner = rest.partition("/")
+        found = map(str, epath.Path(f"{scheme}://{bucket}").glob(inner))
+    return [file for file in found if not PurePath(file).name.startswith(".")]
+
+
+def _denied(folder: str) -> PermissionError:
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _is_installed(module: str) -> bool:

@@ -1,36 +1,35 @@
 """Decodes any image file to upright 8-bit sRGB, with transparency and notes on what was changed."""
 
+import contextlib
 import io
+import os
+import re
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from etils import epath
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from fa_hific_jax.data import color, metadata, png, profiles, tiff
-from fa_hific_jax.data.levels import colors_and_alpha
+from fa_hific_jax.data import color, containers, jpeg, metadata, png, tiff
+from fa_hific_jax.data.image_names import is_remote, reason
 from fa_hific_jax.data.metadata import Metadata
-from fa_hific_jax.data.opening import check_size, loaded, open_image, parse, readable
-from fa_hific_jax.data.parsed import FURTHER_PAGES, FURTHER_SIZES, ParsedFile
+from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile
+from fa_hific_jax.errors import UserError
 
 MAX_PIXELS = 512 * 2**20  # also the limit for the size that a compressed file may state
 
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
-}
-_SIDEWAYS = {5, 6, 7, 8}
+_ORIENTATION = 0x0112  # EXIF tag; the values whose pictures are stored mirrored or turned:
+_BOTTOM_UP, _RIGHT_TO_LEFT, _SIDEWAYS = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 # Many programs write zeros as the fourth byte of a pixel in these formats. Viewers ignore it.
 _PADDED = ("BMP", "DIB", "TGA")
+_guard_lock = threading.Lock()
+_guard: list[int | None] = []  # Pillow's own limit, one entry per image that is being read
 
 
 class Picture(NamedTuple):
@@ -57,73 +56,65 @@ def read_image(
 ) -> Picture:
     """Decodes an image file of any format that Pillow reads; docs/images.md has the details.
 
-    - Gray is repeated for the three channels, and palettes are resolved.
-    - CMYK, embedded profiles and stated color spaces are converted to sRGB.
-    - The orientation of EXIF or XMP is applied.
-    - 16-bit gray becomes round(v / 257). Of 16-bit RGB, the upper byte is taken, unless a PNG
-      states its color space. `levels.eight_bits` converts other depths.
-    - Only the first frame of an animation is read.
-    - Damage outside the pixels is noted.
-
     Args:
-      source: a path, the bytes of a file or an open file.
+      source: a path, also in a bucket, the bytes of a file or an open file.
       max_pixels: largest number of pixels that is accepted.
       keep_metadata: True to return EXIF and XMP.
 
     Raises:
       UserError: the file is no image, is damaged, or has more than `max_pixels` pixels.
     """
-    with readable(source) as (file, name):
-        parsed = parse(file)
-        check_size(name, parsed.size, max_pixels)
-        image = open_image(parsed)
-        check_size(name, parsed.size or image.size, max_pixels)
+    with _readable(source) as (file, name):
+        parsed = _parse(file)
+        image = _open(parsed)
+        width, height = parsed.size or image.size
+        if width * height > max_pixels:
+            raise UserError(
+                f"{name}: {width} x {height} pixels are over the limit of {max_pixels} pixels: cut "
+                "it into parts"
+            )
         notes = list(parsed.notes)
-        image = loaded(image, parsed, notes)
+        try:
+            image.load()
+        except OSError:
+            if image.format != "JPEG":
+                raise
+            image = jpeg.completed(parsed.pixels.getvalue())
+            image.info.update(parsed.info)
+            notes.append(END_MISSING)
         if getattr(image, "is_animated", False):
             notes.append(FURTHER_PAGES)
         if len(image.info.get("sizes", ())) > 1:  # Only icons have these.
-            notes.append(FURTHER_SIZES)
-        orientation = parsed.orientation if parsed.layout else _orientation(image, notes)
-        turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
+            notes.append("only the largest of its sizes is kept")
+        orientation = parsed.orientation if parsed.decode else _orientation(image, notes)
         colors, alpha = _without_alpha(image, parsed, notes)
-        rgb = np.array(turn(_srgb(image, colors, parsed, notes)), order="C")
-        if alpha is not None:
-            alpha = None if alpha.min() == 255 else np.array(turn(alpha), order="C")
+        rgb = _upright(_srgb(image, colors, parsed, notes), orientation)
+        alpha = None if alpha is None or alpha.min() == 255 else _upright(alpha, orientation)
         kept = metadata.of(image, parsed) if keep_metadata else Metadata()
         return Picture(rgb, alpha, tuple(notes), kept)
 
 
 def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes the bytes of an image file by `read_image` and composites the picture on white.
-
-    Raises:
-      UserError: the bytes are no image or a damaged one; the message begins with `name`.
-    """
-    file = _Named(data)
+    """Decodes the bytes of an image file on white; `read_image`'s errors begin with `name`."""
+    file = io.BytesIO(data)
     file.name = name
     return on_white(read_image(file))
-
-
-class _Named(io.BytesIO):
-    name: str
 
 
 def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
     """Returns height and width of the picture that `read_image` returns, without decoding it.
 
-    Raises:
-      UserError: the file is no image.
+    Raises UserError if the file is no image.
     """
-    with readable(source) as (file, _):
-        parsed = parse(file, header_only=True)
+    with _readable(source) as (file, _):
+        parsed = _parse(file, header_only=True)
         if parsed.size:
             stored, (width, height) = Image.new("1", (1, 1)), parsed.size
             stored.info.update(parsed.info)  # Only these decide about the orientation.
         else:
-            stored = open_image(parsed)
+            stored = _open(parsed)
             width, height = stored.size
-        turned = {parsed.orientation, _orientation(stored, [])} & _SIDEWAYS
+        turned = parsed.orientation in _SIDEWAYS or _orientation(stored, []) in _SIDEWAYS
         return (width, height) if turned else (height, width)
 
 
@@ -145,6 +136,15 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
     return metadata.orientation(image.info.get("xmp", b"")) if found is None else found
 
 
+def _upright(
+    pixels: Shaped[np.ndarray, "h w *c"], orientation: int
+) -> Shaped[np.ndarray, "h2 w2 *c"]:
+    """Returns a copy of an image that is stored with this EXIF orientation."""
+    pixels = pixels[::-1] if orientation in _BOTTOM_UP else pixels
+    pixels = pixels[:, ::-1] if orientation in _RIGHT_TO_LEFT else pixels
+    return np.array(pixels.swapaxes(0, 1) if orientation in _SIDEWAYS else pixels, order="C")
+
+
 def _without_alpha(
     image: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> tuple[Image.Image, np.ndarray | None]:
@@ -152,10 +152,8 @@ def _without_alpha(
 
     Gray stays in one channel.
     """
-    if parsed.layout is not None:
-        planes = [np.asarray(image), *(np.asarray(Image.open(plane)) for plane in parsed.planes)]
-        samples = tiff.samples(planes, parsed.layout, parsed.size[0])
-        levels, alpha = colors_and_alpha(samples, parsed.layout, notes)
+    if parsed.decode is not None:
+        levels, alpha = parsed.decode(image, notes)
         colors = Image.fromarray(levels)
         colors.info.update(parsed.info)
         return colors, alpha
@@ -186,13 +184,107 @@ def _srgb(
     image: Image.Image, colors: Image.Image, parsed: ParsedFile, notes: list[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
     if parsed.space is None or "icc_profile" in colors.info:
-        return np.asarray(profiles.to_srgb(colors, notes))
+        return np.asarray(color.image_to_srgb(colors, notes))
     if colors.mode.startswith("I"):
         levels = np.asarray(colors).astype(np.uint16)
     elif parsed.depth == 16 and image.mode in ("RGB", "RGBA"):
         levels = png.deep_color(parsed, image)
     else:
         levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
-    rgb, more = color.to_srgb(levels, parsed.space)
-    notes.extend(more)
+    rgb = color.levels_to_srgb(levels, parsed.space, notes)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=-1)
+
+
+@contextlib.contextmanager
+def _readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
+    """Yields a seekable file for a path, bytes or an open file, and a name for error messages.
+
+    Any exception in the block but MemoryError becomes a UserError of one sentence with the name.
+    A file that was already open is not closed.
+    """
+    name = source if isinstance(source, str | Path) else getattr(source, "name", "the image")
+    try:
+        with _seekable(source) as file, _without_bomb_guard():
+            yield file, name
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises errors of many types on damaged files.
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        why = "not of a kind that Pillow knows" if unknown else reason(error)
+        raise UserError(
+            f"{name}: cannot be read as an image ({why}): give an intact file, such as PNG, JPEG, "
+            "WebP or TIFF"
+        ) from error
+
+
+def _parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
+    """Parses a file of any format; a format without a parser here is left to Pillow."""
+    file.seek(0)
+    start = file.read(64)
+    file.seek(0)
+    if not start:
+        raise ValueError("it is empty")
+    if start.startswith(png.SIGNATURE):
+        return png.parse(file, header_only)
+    for signature, parser in _PARSERS.items():
+        if re.match(signature, start, re.DOTALL):
+            return parser(file)
+    return ParsedFile(file)
+
+
+def _parse_jpeg_xl(file: BufferedIOBase) -> ParsedFile:
+    try:
+        import pillow_jxl  # noqa: F401  # The import registers the format.
+    except ImportError as error:
+        raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
+    return ParsedFile(file)
+
+
+_PARSERS = {
+    jpeg.SIGNATURE: jpeg.parse,
+    rb"II[*+]\0|MM\0[*+]": tiff.parse,
+    b"RIFF....WEBP": containers.parse_webp,
+    b"....ftyp": containers.parse_heif,
+    rb"\0\0\0\x0cjP  \r\n\x87\n": containers.parse_jp2,
+    rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n": _parse_jpeg_xl,
+}
+
+
+def _open(parsed: ParsedFile) -> Image.Image:
+    """Returns Pillow's image of `parsed.pixels`, not yet decoded, with `parsed.info` added."""
+    try:
+        image = Image.open(parsed.pixels)
+    except RuntimeError as error:  # The message of the JPEG XL plug-in says how to build libjxl.
+        raise ValueError("it is damaged or incomplete") from error
+    if image.format in ("EPS", "WMF"):  # Pillow would run external programs on them.
+        raise ValueError("vector graphics; render it as PNG first")
+    image.info.update(parsed.info)
+    return image
+
+
+def _seekable(source: Any) -> contextlib.AbstractContextManager[BufferedIOBase]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str) and is_remote(source):
+        return io.BytesIO(epath.Path(source).read_bytes())
+    opened = isinstance(source, str | os.PathLike)
+    file = open(source, "rb") if opened else source
+    if not (isinstance(file, BufferedIOBase) and file.seekable()):
+        return io.BytesIO(file.read())
+    return file if opened else contextlib.nullcontext(file)
+
+
+@contextlib.contextmanager
+def _without_bomb_guard() -> Iterator[None]:
+    # Pillow's limit is global to the process and warns at 89 megapixels. While any thread reads an
+    # image, `max_pixels` replaces it; the last reader restores it.
+    with _guard_lock:
+        _guard.append(_guard[0] if _guard else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _guard_lock:
+            limit = _guard.pop()
+            if not _guard:
+                Image.MAX_IMAGE_PIXELS = limit

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fa_hific_jax.data import tags
 from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -18,8 +17,9 @@ _SOS, _COMMENT = 0xDA, 0xFE
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _APPLICATIONS = range(0xE0, 0xF0)
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-_ICC, _PICTURES = b"ICC_PROFILE\0", b"MPF\0"
-_PICTURE_COUNT = 0xB001
+_ICC = b"ICC_PROFILE\0"
+# Smallest sizes of JFIF's and Adobe's segments, which tell what the components are.
+_COLOR = {(0xE0, b"JFIF\0"): 14, (0xEE, b"Adobe"): 12}
 _GAIN_MAP = b"http://ns.adobe.com/hdr-gain-map/"
 _END = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -39,40 +39,32 @@ def parse(file: BufferedIOBase) -> ParsedFile:
     data = file.read()
     segments = []
     for segment in _segments(data):
-        segments.append(segment)
         if segment.marker == _SOS:
             break
+        segments.append(segment)
     else:
         return ParsedFile(io.BytesIO(data))
-    kept = [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT, _SOS)]
-    known = [s for s in segments if _decides_color(s)]
-    head = b"".join(
-        bytes([0xFF, s.marker]) + struct.pack(">H", len(s.data) + 2) + s.data for s in known + kept
-    )
-    notes: list[str] = []
-    info = _information(segments, notes)
-    pixels = io.BytesIO(SIGNATURE[:2] + head + data[segments[-1].start :])
-    return ParsedFile(pixels, info=info, notes=tuple(notes))
+    kept = [s for s in segments if len(s.data) >= _COLOR.get((s.marker, s.data[:5]), 2**16)]
+    kept += [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT)]
+    head = b"".join(struct.pack(">BBH", 0xFF, s.marker, len(s.data) + 2) + s.data for s in kept)
+    info, notes = _information(segments)
+    pixels = io.BytesIO(SIGNATURE[:2] + head + data[segment.start :])
+    return ParsedFile(pixels, info=info, notes=notes)
 
 
-def ended(data: bytes) -> bytes:
-    """Adds the missing end marker to a file that has all its pixels.
+def completed(data: bytes) -> Image.Image:
+    """Decodes a file that lacks its end marker; raises ValueError if pixels are missing too.
 
-    To tell whether it has, the file is decoded with different bits appended: if pixels are missing,
-    they depend on these bits. The scans must also contain each coefficient to its last bit.
-
-    Raises:
-      ValueError: pixels are missing.
+    To tell, the file is also decoded with different bits appended: missing pixels depend on these
+    bits. The scans must also contain each coefficient to its last bit.
     """
     data = data[:-1] if data.endswith(b"\xff") else data
-    pictures = []
-    for fill in (b"", b"\x55", b"\xaa"):
-        with Image.open(io.BytesIO(data + 64 * fill + _END)) as image:
-            pictures.append(np.asarray(image))
-    same = all(np.array_equal(pictures[0], other) for other in pictures[1:])
+    files = (data + 64 * fill + _END for fill in (b"", b"\x55", b"\xaa"))
+    first, *others = (Image.open(io.BytesIO(file)) for file in files)
+    same = all(np.array_equal(np.asarray(first), np.asarray(other)) for other in others)
     if not (same and _all_scans(data)):
         raise ValueError(TRUNCATED)
-    return data + _END
+    return first
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
@@ -93,55 +85,30 @@ def _segments(data: bytes) -> Iterator[_Segment]:
             at = found.start() if found else len(data)
 
 
-def _decides_color(segment: _Segment) -> bool:
-    """Returns True for JFIF's and Adobe's segments, which tell what the components are."""
-    jfif = segment.marker == 0xE0 and segment.data.startswith(b"JFIF\0")
-    adobe = segment.marker == 0xEE and segment.data.startswith(b"Adobe")
-    return (jfif and len(segment.data) >= 14) or (adobe and len(segment.data) >= 12)
+def _information(segments: list[_Segment]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns EXIF, XMP and profile, and notes on what else was left out."""
 
+    def found(marker: int, prefix: bytes) -> list[bytes]:
+        every = (s.data for s in segments if s.marker == marker)
+        return [data.removeprefix(prefix) for data in every if data.startswith(prefix)]
 
-def _information(segments: list[_Segment], notes: list[str]) -> dict[str, Any]:
     info: dict[str, Any] = {}
-    exif = [s.data for s in segments if s.marker == 0xE1 and s.data.startswith(_EXIF)]
-    if exif:
-        info["exif"] = exif[0] + b"".join(part[len(_EXIF) :] for part in exif[1:])
-    xmp = [s.data[len(_XMP) :] for s in segments if s.marker == 0xE1 and s.data.startswith(_XMP)]
-    if xmp:
+    if exif := found(0xE1, _EXIF):
+        info["exif"] = _EXIF + b"".join(exif)
+    if xmp := found(0xE1, _XMP):
         info["xmp"] = xmp[0]
-    pieces = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_ICC)]
-    if pieces:
-        info["icc_profile"] = _profile(pieces)
-    pictures = [s.data for s in segments if s.marker == 0xE2 and s.data.startswith(_PICTURES)]
-    count = _count(pictures[0][len(_PICTURES) :]) if pictures else 1
-    if count is None:
-        notes.append("its index of further pictures is damaged, so only the first is kept")
-    elif count > 1:
-        notes.append(
-            f"only the first of its {count} pictures is kept (others may be previews, depth or "
-            "gain maps)"
-        )
-    elif xmp and _GAIN_MAP in xmp[0]:
-        notes.append("its HDR gain map is left out")
-    return info
+    if profile := found(0xE2, _ICC):
+        info["icc_profile"] = _profile(profile)
+    if found(0xE2, b"MPF\0"):
+        return info, ("its further pictures, such as previews or gain maps, are left out",)
+    return info, ("its HDR gain map is left out",) if xmp and _GAIN_MAP in xmp[0] else ()
 
 
 def _profile(pieces: list[bytes]) -> bytes:
-    """Joins the pieces of a color profile; returns invalid bytes if some are missing."""
-    start = len(_ICC)
-    by_number = {piece[start]: piece[start + 2 :] for piece in pieces if len(piece) > start + 2}
-    count = pieces[0][start + 1] if len(pieces[0]) > start + 2 else 0
-    whole = sorted(by_number) == list(range(1, count + 1))
-    return b"".join(by_number[number] for number in sorted(by_number)) if whole else b"damaged"
-
-
-def _count(index: bytes) -> int | None:
-    """Returns the number of pictures in the file, None if the index (CIPA DC-007) is damaged."""
-    file = io.BytesIO(index)
-    try:
-        head = tags.header(file)
-        return tags.directory(file, head, head.first)[0][_PICTURE_COUNT][0]
-    except (ValueError, LookupError, struct.error):
-        return None
+    """Joins pieces of a profile, which begin with number and count; invalid if some are missing."""
+    by_number = {piece[0]: piece for piece in pieces if len(piece) > 2}
+    whole = all(sorted(by_number) == [*range(1, piece[1] + 1)] for piece in by_number.values())
+    return b"".join(by_number[n][2:] for n in sorted(by_number)) if whole else b"damaged"
 
 
 def _all_scans(data: bytes) -> bool:

@@ -38,12 +38,7 @@ def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
     info = image.info | parsed.info
     xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
-    exif = info.get("exif", b"")
-    if image.format == "TIFF":
-        exif = _of_tiff(parsed)
-    elif not exif and "Raw profile type exif" in info:
-        with contextlib.suppress(ValueError):
-            exif = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+    exif = _of_tiff(parsed) if image.format == "TIFF" else info.get("exif", b"")
     return Metadata(_upright(bytes(exif)), _TURN.sub(rb"\g<1>1", xmp))
 
 
@@ -52,8 +47,11 @@ def _upright(exif: bytes) -> bytes:
     exif = exif.removeprefix(_PREFIX)
     try:
         head = tags.header(io.BytesIO(exif))
-        place = tags.place_of(exif, _ORIENTATION)
         tags.directory(io.BytesIO(exif), head, head.first)
+        (count,) = struct.unpack_from(f"{head.order}H", exif, head.first)
+        entries = range(head.first + 2, head.first + 2 + 12 * count, 12)
+        tag = struct.pack(f"{head.order}H", _ORIENTATION)
+        place = next((at + 8 for at in entries if exif[at : at + 2] == tag), None)
     except (ValueError, struct.error):
         return b""
     if place is None:
@@ -64,7 +62,7 @@ def _upright(exif: bytes) -> bytes:
 def _of_tiff(parsed: ParsedFile) -> bytes:
     """Returns new EXIF with the tags that describe the photograph; b"" if there are none."""
     found, kept = Image.Exif(), Image.Exif()
-    try:
+    with contextlib.suppress(Exception):  # Pillow raises errors of many types on damaged tags.
         found.endian = tags.header(parsed.pixels).order
         parsed.pixels.seek(0)
         found.load_from_fp(parsed.pixels, parsed.directory or None)
@@ -73,5 +71,4 @@ def _of_tiff(parsed: ParsedFile) -> bytes:
             if values := dict(found.get_ifd(directory)):
                 kept[directory] = values
         return kept.tobytes().removeprefix(_PREFIX) if len(kept) else b""
-    except Exception:  # Pillow raises errors of many types on damaged tags.
-        return b""
+    return b""

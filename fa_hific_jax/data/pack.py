@@ -12,20 +12,17 @@ import importlib.metadata
 import io
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+import grain
 from PIL import Image
 
 from fa_hific_jax import __version__
 from fa_hific_jax.data import images, jpeg, png
-from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_names
-from fa_hific_jax.data.listing import reason
+from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_name
+from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_path, write
 
@@ -40,11 +37,7 @@ _WRITER = "group_size:1,uncompressed"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The images to pack and how to pack them.
-
-    Raises:
-      UserError: a number is out of range, or `max_side` is below `min_side`.
-    """
+    """The images to pack and how to pack them; raises UserError if a number is out of range."""
 
     paths: tuple[str, ...]
     sizes: tuple[int, ...]  # of the files in `paths`, bytes
@@ -58,29 +51,17 @@ class Plan:
                 f"--shards is {self.shards}: it must be from 1 to the number of images, "
                 f"{len(self.paths)}"
             )
-        if self.min_side < 0 or self.max_side < 0:
+        if self.max_side < 0 or not 0 <= self.min_side <= (self.max_side or self.min_side):
             raise UserError(
                 f"--min-side is {self.min_side} and --max-side is {self.max_side}: they must not "
-                "be negative"
+                "be negative, and no image is left with --max-side below --min-side"
             )
-        if 0 < self.max_side < self.min_side:
-            raise UserError(
-                f"--max-side is {self.max_side}, below --min-side, {self.min_side}: "
-                "every image would be left out"
-            )
-
-    def name(self, shard: int) -> str:
-        """Returns the file name of a shard."""
-        return f"images-{shard:05d}-of-{self.shards:05d}{MARK}"
 
     def identity(self) -> dict[str, Any]:
         """Returns what must be equal for a run to resume a stopped one."""
-        lines = (
-            f"{os.path.abspath(path)}\t{size}\n"
-            for path, size in zip(self.paths, self.sizes, strict=True)
-        )
         digest = hashlib.sha256()
-        for line in lines:
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            line = f"{os.path.abspath(path)}\t{size}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return {
             "version": VERSION,
@@ -90,74 +71,68 @@ class Plan:
             "sources": {"count": len(self.paths), "sha256": digest.hexdigest()},
         }
 
-
-class Prepared(NamedTuple):
-    """The result of preparing one image."""
-
-    record: bytes | None  # the encoded image, or None if it is left out
-    damage: str = ""  # why it cannot be read; "" for an image that is left out as too small
+    def prepare(self, path: str) -> bytes | str:
+        """Returns an image file's record, a sentence if it cannot be read, "" if it is small."""
+        try:
+            data = Path(path).read_bytes()
+            rgb = images.decode(data, path)
+        except OSError as error:
+            return f"{path}: cannot be read ({reason(error)})"
+        except UserError as error:
+            return str(error)
+        image = Image.fromarray(rgb)
+        scale = min(1.0, self.max_side / max(image.size)) if self.max_side else 1.0
+        size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
+        if min(size) < self.min_side:
+            return ""
+        if scale == 1.0 and data.startswith(_KEPT):
+            return data
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        if data.startswith(jpeg.SIGNATURE):
+            image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        else:
+            image.save(file, "PNG")
+        return file.getvalue()
 
 
 def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) -> dict[str, Any]:
     """Writes the shards that `folder` does not have yet and returns the folder's manifest.
 
     Every shard is written under a temporary name, renamed, and then entered in manifest.json. A
-    stopped run resumes with the first shard that is missing there.
-
-    Args:
-      plan: the images and how to pack them.
-      folder: the output folder, which is created if it is missing.
-      jobs: number of threads that read, check and downsample images.
-      advance: called with the size in bytes of each finished file, also of those packed earlier.
+    stopped run resumes with the first shard that is missing there. `jobs` threads read, check and
+    downsample images. `advance` is called with the size in bytes of each finished file, also of
+    those packed earlier.
 
     Raises:
       UserError: ArrayRecord is not available, or the folder's name is not UTF-8, it contains
         shards of another plan, or it cannot be written to.
     """
     writer = array_record_module("pack").ArrayRecordWriter
-    check_names([os.fspath(folder)])
-    pool = ThreadPoolExecutor(jobs)
+    check_name(os.fspath(folder))
+    options = grain.ReadOptions(num_threads=jobs, prefetch_buffer_size=2 * jobs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         manifest = _manifest(plan, folder)
         finished = manifest["finished"]
         for shard in range(plan.shards):
-            name, sizes = plan.name(shard), plan.sizes[shard :: plan.shards]
+            name = f"images-{shard:05d}-of-{plan.shards:05d}{MARK}"
+            sizes = plan.sizes[shard :: plan.shards]
             if name in finished and (folder / name).is_file():
                 for size in sizes:
                     advance(size)
                 continue
-            files = plan.paths[shard :: plan.shards]
-            prepared = _in_order(pool, lambda path: prepare(path, plan), files, 2 * jobs)
-            finished[name] = _write_shard(writer, folder / name, prepared, sizes, advance)
+            files = grain.MapDataset.source(plan.paths[shard :: plan.shards]).map(plan.prepare)
+            records = zip(files.to_iter_dataset(options), sizes, strict=True)
+            finished[name] = _write_shard(writer, folder / name, records, advance)
             _write_manifest(manifest, folder)
     except (OSError, RuntimeError) as error:  # The writer raises RuntimeError.
         raise UserError(
             f"{getattr(error, 'filename', None) or folder}: cannot be written ({reason(error)}): "
             "make room or get permission, then run the same command again to resume"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return manifest
-
-
-def prepare(path: str, plan: Plan) -> Prepared:
-    """Makes the record of an image file by the rules in this module's docstring."""
-    try:
-        data = Path(path).read_bytes()
-        rgb = images.decode(data, path)
-    except OSError as error:
-        return Prepared(None, f"{path}: cannot be read ({reason(error)})")
-    except UserError as error:
-        return Prepared(None, str(error))
-    height, width, _ = rgb.shape
-    scale = min(1.0, plan.max_side / max(height, width)) if plan.max_side else 1.0
-    size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    if min(size) < plan.min_side:
-        return Prepared(None)
-    if scale == 1.0 and data.startswith(_KEPT):
-        return Prepared(data)
-    return Prepared(_encoded(rgb, size, as_jpeg=data.startswith(jpeg.SIGNATURE)))
 
 
 def total(manifest: dict[str, Any], key: str) -> int:
@@ -170,51 +145,23 @@ def damaged(manifest: dict[str, Any]) -> list[str]:
     return [sentence for shard in manifest["finished"].values() for sentence in shard["damaged"]]
 
 
-def _encoded(rgb: np.ndarray, size: tuple[int, int], as_jpeg: bool) -> bytes:
-    image = Image.fromarray(rgb)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    if as_jpeg:
-        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    else:
-        image.save(file, "PNG")
-    return file.getvalue()
-
-
-def _in_order(
-    pool: ThreadPoolExecutor,
-    function: Callable[[str], Prepared],
-    files: Iterable[str],
-    ahead: int,
-) -> Iterator[Prepared]:
-    """Yields function(file) for each file in order; threads compute at most `ahead` at once."""
-    rest = iter(files)
-    pending = deque(pool.submit(function, file) for file in islice(rest, ahead))
-    while pending:
-        done = pending.popleft().result()
-        pending.extend(pool.submit(function, file) for file in islice(rest, 1))
-        yield done
-
-
 def _write_shard(
     writer: Any,
     path: Path,
-    prepared: Iterator[Prepared],
-    sizes: tuple[int, ...],
+    records: Iterable[tuple[bytes | str, int]],
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Writes a shard and returns its entry for the manifest."""
+    """Writes a shard of results of `Plan.prepare`; returns its entry for the manifest."""
     entry = {"images": 0, "bytes": 0, "too_small": 0, "damaged": []}
     with whole_path(path) as temporary:
         file = writer(str(temporary), _WRITER)
-        for (record, damage), size in zip(prepared, sizes, strict=True):
-            if record is not None:
+        for record, size in records:
+            if isinstance(record, bytes):
                 file.write(record)
                 entry["images"] += 1
                 entry["bytes"] += len(record)
-            elif damage:
-                entry["damaged"].append(damage)
+            elif record:
+                entry["damaged"].append(record)
             else:
                 entry["too_small"] += 1
             advance(size)

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -9,20 +10,45 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data.image_counts import ImageCounts
 from fa_hific_jax.data.sources import Cached, Source, open_source
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.data import DataConfig
 
+# A run ends if more images than this, and more than this share of those seen, are damaged.
+TOLERATED = 10
+TOLERATED_SHARE = 0.01
 
-def open_sources(config: DataConfig) -> list[Source]:
-    """Opens the sources that `config.train` names.
 
-    Raises:
-      UserError: a source has no images.
-    """
-    return [open_source(spec) for spec in config.train]
+class ImageCounts:
+    """Counts each image of each source once, however often it is read; threads may share it."""
+
+    def __init__(self, lengths: Sequence[int], side: int):
+        self._side, self._lock = side, threading.Lock()
+        self._counted = [bytearray(length) for length in lengths]
+        self.seen = self.small = 0  # small: a side is below `side` pixels
+        self.damaged: list[str] = []  # sentences, in order of discovery
+
+    def add(self, source: int, index: int, shape: tuple[int, ...] = (), damage: str = "") -> None:
+        """Counts image `index` of source number `source`: its (height, width, ...) or its damage.
+
+        Raises UserError if too many are damaged.
+        """
+        with self._lock:
+            if self._counted[source][index]:
+                return
+            self._counted[source][index] = True
+            self.seen += 1
+            if not damage:
+                self.small += min(shape[:2]) < self._side
+                return
+            self.damaged.append(damage)
+            damaged, seen = len(self.damaged), self.seen
+        if damaged > max(TOLERATED, TOLERATED_SHARE * seen):
+            raise UserError(
+                f"{damaged} of the {seen} training images seen so far are damaged, more than "
+                f"{TOLERATED_SHARE:.0%}: repair or remove them; the last one is {damage}"
+            )
 
 
 class Batches(Iterator[np.ndarray]):
@@ -39,11 +65,16 @@ class Batches(Iterator[np.ndarray]):
 
     def counts(self) -> dict[str, float]:
         """Returns data/seen, data/smaller_than_crop and data/damaged; each image counts once."""
-        return self._counts.metrics()
+        counts = self._counts
+        return {
+            "data/seen": float(counts.seen),
+            "data/smaller_than_crop": float(counts.small),
+            "data/damaged": float(len(counts.damaged)),
+        }
 
     def news(self) -> list[str]:
         """Returns a sentence for each image found damaged since the last call."""
-        sentences = self._counts.damaged(self._reported)
+        sentences = self._counts.damaged[self._reported :]
         self._reported += len(sentences)
         return sentences
 
@@ -60,11 +91,10 @@ def train_batches(
 ) -> Batches:
     """Returns this process' rows of the endless training batches.
 
-    Batch k depends only on the sources, the settings, `batch_size`, `seed` and k. It does not
-    depend on threads, on processes or on the first batch, so a checkpoint need not hold any state
-    of the data. Sources take turns in fixed proportions. Each source yields all its images in a
-    new random order before any of them is repeated. The next readable image of that order replaces
-    a damaged one, and all others keep their places.
+    Batch k depends only on the sources, the settings, `batch_size`, `seed` and k, so a checkpoint
+    need not hold any state of the data. Sources take turns in fixed proportions. Each source yields
+    all its images in a new random order before any of them is repeated. The next readable image of
+    that order replaces a damaged one, and all others keep their places.
 
     Args:
       config: sources, their weights, crop, scale and threads.
@@ -78,7 +108,7 @@ def train_batches(
 
     Raises:
       UserError: the seed is negative, there are no images, or the processes cannot share a batch.
-        While iterating: a source has no readable image, or too many are damaged (`image_counts`).
+        While iterating: a source has no readable image, or too many are damaged (`ImageCounts`).
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}: it must not be negative")
@@ -89,7 +119,7 @@ def train_batches(
             f"train.batch_size is {batch_size}, which {processes} processes cannot share evenly: "
             f"choose a multiple of {processes}"
         )
-    sources = open_sources(config) if sources is None else sources
+    sources = [open_source(spec) for spec in config.train] if sources is None else sources
     counts = ImageCounts([len(source) for source in sources], config.crop)
     children = np.random.SeedSequence(seed).generate_state(len(sources) + 1)
     crop_seed, *shuffle_seeds = (int(child) for child in children)
@@ -109,10 +139,9 @@ def train_batches(
 
 
 def _endless(source: Source, seed: int, counts: ImageCounts, number: int) -> grain.MapDataset:
-    """Repeats all images in a new random order each time, and replaces damaged ones.
+    """Repeats all images in a new random order each time; replaces and counts damaged ones.
 
-    `counts` gets each image as one of source `number`. Grain's own shuffle takes more time per
-    image the smaller the source is, up to milliseconds for a few photographs.
+    Grain's own shuffle takes up to milliseconds per image for a source of a few photographs.
     """
     count = len(source)
 
@@ -129,9 +158,9 @@ def _endless(source: Source, seed: int, counts: ImageCounts, number: int) -> gra
                 found = source[index]
             except UserError as error:
                 sentence = str(error)
-                counts.add_damaged(number, index, sentence)
+                counts.add(number, index, damage=sentence)
                 continue
-            counts.add_whole(number, index, found.shape)
+            counts.add(number, index, found.shape)
             return found
         raise UserError(f"none of the {count} images of a source can be read: {sentence}")
 

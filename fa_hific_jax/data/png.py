@@ -17,22 +17,18 @@ from PIL import Image
 
 from fa_hific_jax.data import color
 from fa_hific_jax.data.color import Space
-from fa_hific_jax.data.parsed import (
-    END_MISSING,
-    FURTHER_PAGES,
-    TRUNCATED,
-    ParsedFile,
-    damaged_chunks,
-    listed,
-)
+from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, TRUNCATED, ParsedFile, damage_note
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = ("IHDR", "PLTE", "IDAT", "IEND")
+# struct's forms of chunks of a fixed size, and of a transparent level or color by color type.
+_FORMS = {"cICP": "4B", "sRGB": "B", "gAMA": ">I", "cHRM": ">8i", "pHYs": ">IIB", "acTL": ">II"}
+_KEYS = {0: ">H", 2: ">HHH"}
 _LARGE_TEXT = 2**20
-_LARGEST_PROFILE = 2**24
+_LARGEST = 2**24  # bytes of a profile or of metadata that are read
 _SRGB_TOLERANCE = 0.05  # Within 5 % of 2.2, an exponent means sRGB's curve, as in libpng.
 _XMP, _OLD_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
-_INFO = ("transparency", "icc_profile", "exif", "xmp", _OLD_EXIF.decode())
+_INFO = ("transparency", "icc_profile", "exif", "xmp")
 
 
 class _Chunk(NamedTuple):
@@ -45,23 +41,27 @@ class _Chunk(NamedTuple):
 def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
     """Parses a PNG file, without its pixels if `header_only`.
 
-    Raises:
-      ValueError: a chunk that the pixels need is damaged, missing or unknown.
+    Raises ValueError if a chunk that the pixels need is damaged, missing or unknown.
     """
     chunks = list(_chunks(file, not header_only))
-    header = _header(chunks)
-    pixels, notes = (io.BytesIO(), []) if header_only else _pixels(chunks, header[3])
-    kept = _information(chunks, header, notes)
-    info = {name: kept[name] for name in _INFO if name in kept}
+    first = chunks[0] if chunks else None
+    if first is None or first.name != "IHDR" or not first.sound or first.size != 13:
+        raise ValueError("its header is damaged")
+    width, height, depth, color_type = struct.unpack(">IIBB", first.data[:10])
+    pixels, notes = (io.BytesIO(), []) if header_only else _pixels(chunks, color_type)
+    kept = _information(chunks, color_type, notes)
     space = _space(kept, notes)
     if space is not None:
-        info.pop("icc_profile", None)
-    return ParsedFile(pixels, header[:2], info, space, kept.get("key", ()), header[2], tuple(notes))
+        kept.pop("icc_profile", None)
+    if "old_exif" in kept:
+        kept.setdefault("exif", kept["old_exif"])
+    info = {name: kept[name] for name in _INFO if name in kept}
+    key = tuple(level & (1 << depth) - 1 for level in kept.get("tRNS", ()))
+    return ParsedFile(pixels, (width, height), info, space, tuple(notes), key, depth)
 
 
 def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
     """Returns all 16 bits of RGB or RGBA; Pillow's image `upper` has only the upper 8."""
-    parsed.pixels.seek(0)
     with Image.open(parsed.pixels) as image:
         tile = image.tile[0]  # pyright: ignore[reportAttributeAccessIssue]
         image.tile = [(*tile[:3], tile[3].replace("16B", "16L"))]  # pyright: ignore
@@ -69,7 +69,7 @@ def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h 
         return np.asarray(upper)[..., :3].astype(np.uint16) * 256 + lower
 
 
-def _chunks(file: BufferedIOBase, pixels: bool = True) -> Iterator[_Chunk]:
+def _chunks(file: BufferedIOBase, pixels: bool) -> Iterator[_Chunk]:
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         size, name = int.from_bytes(head[:4], "big"), head[4:]
@@ -83,111 +83,84 @@ def _chunks(file: BufferedIOBase, pixels: bool = True) -> Iterator[_Chunk]:
             return
 
 
-def _header(chunks: list[_Chunk]) -> tuple[int, ...]:
-    """Returns width, height, bits per sample, color type and three fields not used here."""
-    first = chunks[0] if chunks else None
-    if first is None or first.name != "IHDR" or not first.sound or first.size != 13:
-        raise ValueError("its header is damaged")
-    return struct.unpack(">IIBBBBB", first.data)
-
-
 def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str]]:
     """Returns a PNG of only the chunks that decide the pixels' levels, with notes."""
-    needed = [c for c in chunks if c.name == "IDAT" or (c.name == "PLTE" and color_type == 3)]
-    if color_type == 3 and not any(c.name == "PLTE" for c in needed):
+    palettes = [c for c in chunks if c.name == "PLTE" and color_type == 3]
+    if color_type == 3 and not palettes:
         raise ValueError("its palette is missing")
-    unknown = [c.name for c in chunks if c.name.isalpha() and c.name[0].isupper()]
-    unknown = [name for name in unknown if name not in _CRITICAL]
-    if unknown:
-        raise ValueError(f"it needs a reader that knows its {listed(unknown)} chunk")
-    for chunk in needed:
-        if len(chunk.data) < chunk.size:
-            raise ValueError(TRUNCATED)
-        if not chunk.sound and chunk.name == "PLTE":
-            raise ValueError("its palette is damaged")
-    file = io.BytesIO()
-    file.write(SIGNATURE)
+    for name in (c.name for c in chunks if c.name.isalpha() and c.name[0].isupper()):
+        if name not in _CRITICAL:
+            raise ValueError(f"it needs a reader that knows its {name} chunk")
+    needed = [c for c in chunks if c.name == "IDAT" or c in palettes]
+    if any(len(chunk.data) < chunk.size for chunk in needed):
+        raise ValueError(TRUNCATED)
+    if not all(chunk.sound for chunk in palettes):
+        raise ValueError("its palette is damaged")
+    parts = [SIGNATURE]
     for chunk in [chunks[0], *needed, _Chunk("IEND", b"", 0, True)]:
         name = chunk.name.encode("latin1")
         crc = zlib.crc32(chunk.data, zlib.crc32(name))
-        file.write(struct.pack(">I", chunk.size) + name + chunk.data + struct.pack(">I", crc))
-    file.seek(0)
+        parts += [struct.pack(">I", chunk.size), name, chunk.data, struct.pack(">I", crc)]
     notes = []
     if not all(chunk.sound for chunk in needed):  # Pillow checks the zlib stream's own checksum.
         notes.append("the checksum of a pixel chunk is wrong, but that of the pixels is right")
     if chunks[-1].name != "IEND":
         notes.append(END_MISSING)
-    return file, notes
+    return io.BytesIO(b"".join(parts)), notes
 
 
-def _information(chunks: list[_Chunk], header: tuple[int, ...], notes: list[str]) -> dict[str, Any]:
+def _information(chunks: list[_Chunk], color_type: int, notes: list[str]) -> dict[str, Any]:
     """Returns the content of the other chunks, the first of each kind; damage becomes a note."""
     kept: dict[str, Any] = {}
     damaged = []
-    for chunk in chunks:
-        if chunk.name in _CRITICAL:
-            continue
+    for chunk in (chunk for chunk in chunks if chunk.name not in _CRITICAL):
         try:
             if not chunk.sound:
                 raise ValueError("the checksum is wrong")
-            kept = _read(chunk, header) | kept
+            kept = _read(chunk.name, chunk.data, color_type) | kept
         except (ValueError, ZeroDivisionError, struct.error, zlib.error):
             damaged.append(chunk.name if chunk.name.isalnum() else "last")
-    notes.extend(damaged_chunks(damaged))
+    notes.extend(damage_note(damaged))
     if "large" in kept:
         notes.append("its text of more than 1 MiB was left out")
-    if kept.get("frames", 1) > 1 or any(chunk.name == "fdAT" for chunk in chunks):
+    if kept.get("acTL", (1,))[0] > 1 or any(chunk.name == "fdAT" for chunk in chunks):
         notes.append(FURTHER_PAGES)
     return kept
 
 
-def _read(chunk: _Chunk, header: tuple[int, ...]) -> dict[str, Any]:
+def _read(name: str, data: bytes, color_type: int) -> dict[str, Any]:
     """Returns the content of an undamaged chunk by name; raises if its length is wrong."""
-    depth, color_type, data = header[2], header[3], chunk.data
-    match chunk.name:
-        case "tRNS" if color_type in (0, 2):
-            key = struct.unpack(">H" if color_type == 0 else ">HHH", data)
-            return {"key": tuple(level & (1 << depth) - 1 for level in key)}
-        case "tRNS" if color_type == 3:
-            if not 1 <= len(data) <= 256:
-                raise ValueError("impossible length")
-            return {"transparency": data}
-        case "cICP":
-            return {"cicp": struct.unpack("4B", data)}
-        case "iCCP":
-            compressed = data.partition(b"\0")[2]
-            return {"icc_profile": _inflated(compressed[1:], _LARGEST_PROFILE)}
-        case "sRGB":
-            return {"srgb": struct.unpack("B", data)}
-        case "gAMA":
-            return {"gamma": 100000 / struct.unpack(">I", data)[0]}
-        case "cHRM":
-            points = tuple(value / 100000 for value in struct.unpack(">8i", data))
-            color.to_srgb(np.zeros((1, 1, 3), np.uint8), Space(points))  # Raises if impossible.
-            return {"primaries": points}
-        case "pHYs":
-            struct.unpack(">IIB", data)
-        case "acTL":
-            return {"frames": struct.unpack(">II", data)[0]}
-        case "eXIf":
-            return {"exif": data}
-        case "tEXt" | "zTXt" | "iTXt":
-            return _text(chunk)
-    return {}
+    form = _KEYS.get(color_type) if name == "tRNS" else _FORMS.get(name)
+    if form:
+        values = struct.unpack(form, data)
+        if name == "gAMA":
+            values = 100000 / values[0]
+        elif name == "cHRM":
+            values = tuple(value / 100000 for value in values)
+            color.matrices(values)  # Raises if they are impossible.
+        return {name: values}
+    if name == "tRNS" and color_type == 3:
+        if not 1 <= len(data) <= 256:
+            raise ValueError("impossible length")
+        return {"transparency": data}
+    if name == "iCCP":
+        return {"icc_profile": _inflated(data.partition(b"\0")[2][1:], _LARGEST)}
+    if name == "eXIf":
+        return {"exif": data}
+    return _text(name, data) if name in ("tEXt", "zTXt", "iTXt") else {}
 
 
-def _text(chunk: _Chunk) -> dict[str, Any]:
-    keyword, _, text = chunk.data.partition(b"\0")
-    most = _LARGEST_PROFILE if keyword in (_XMP, _OLD_EXIF) else _LARGE_TEXT + 1
-    if chunk.name == "zTXt":
-        text = _inflated(text[1:], most)
-    elif chunk.name == "iTXt":
-        compressed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
-        text = _inflated(text, most) if compressed else text
+def _text(name: str, data: bytes) -> dict[str, Any]:
+    keyword, _, text = data.partition(b"\0")
+    compressed = name == "zTXt" or (name == "iTXt" and text[:1] == b"\1")
+    text = {"tEXt": text, "zTXt": text[1:], "iTXt": text[2:].split(b"\0", 2)[-1]}[name]
+    if compressed:
+        text = _inflated(text, _LARGEST if keyword in (_XMP, _OLD_EXIF) else _LARGE_TEXT + 1)
     if keyword == _XMP:
         return {"xmp": text}
     if keyword == _OLD_EXIF:
-        return {keyword.decode(): text.decode("latin1")}
+        lines = text.decode("latin1").split("\n")  # The first three tell kind and length.
+        return {"old_exif": bytes.fromhex("".join(lines[3:]))}
     return {"large": True} if len(text) > _LARGE_TEXT else {}
 
 
@@ -205,17 +178,14 @@ def _space(kept: dict[str, Any], notes: list[str]) -> Space | None:
 
     cICP takes precedence over iCCP, then sRGB, then gAMA with cHRM.
     """
-    if "cicp" in kept:
-        primaries, transfer, matrix, full = kept["cicp"]
+    if "cICP" in kept:
+        primaries, transfer, *rest = kept["cICP"]
         space = color.coded(primaries, transfer)
-        if space is not None and (matrix, full) == (0, 1):
+        if space is not None and rest == [0, 1]:
             return space
-        notes.append(
-            f"its color space with code points {primaries}/{transfer}/{matrix}/{full} is unknown "
-            "and was ignored"
-        )
-    if "icc_profile" in kept or "srgb" in kept or not {"gamma", "primaries"} & kept.keys():
+        notes.append(color.UNKNOWN.format("with code points {}/{}/{}/{}".format(*kept["cICP"])))
+    if "icc_profile" in kept or "sRGB" in kept or not {"gAMA", "cHRM"} & kept.keys():
         return None
-    exponent = kept.get("gamma", 2.2)
+    exponent = kept.get("gAMA", 2.2)
     near = abs(exponent / 2.2 - 1) < _SRGB_TOLERANCE
-    return Space(kept.get("primaries", color.SRGB), 13 if near else exponent)
+    return Space(kept.get("cHRM", color.SRGB), 13 if near else exponent)

@@ -11,13 +11,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import image_names, images, listing
+from fa_hific_jax.data import image_names, images
 from fa_hific_jax.data.array_records import ArrayRecords
 from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
 from fa_hific_jax.errors import UserError, say, shown
 
-DEAD_LEAVES_COUNT = 512  # number of images of the spec "dead_leaves"; cached, they take 100 MB
+_DEAD_LEAVES = "512"  # number of images of the spec "dead_leaves"; cached, they take 100 MB
 
 # Photographs that scikit-image installs. All but "camera", the one gray image for validation, are
 # in color; the two motorcycles are a stereo pair. scikit-image's other images are graphics,
@@ -60,24 +60,20 @@ class Files:
 class ImageFiles(Files):
     """The images in a folder and all folders below it, or those that a glob matches.
 
-    They are sorted by path. Only files with a suffix in `image_names.suffixes()` are taken, and no
-    hidden ones. A line on standard error counts images of other formats. `~` stands for the home
-    folder; gs://bucket/folder and gs://bucket/*.png are in Google Cloud Storage.
-
-    Raises:
-      UserError: there are no images, or a folder cannot be listed.
+    `image_names.find` says what is searched, `image_names.suffixes` which files are taken. A line
+    on standard error counts images of other formats. Raises UserError if there are no images.
     """
 
     def __init__(self, pattern: str):
         suffixes = image_names.suffixes()
-        found = listing.find(pattern, image_names.is_any_image)
+        found = image_names.find(pattern, image_names.is_any_image)
         omitted = image_names.left_out(found)
         files = [path for path in found if PurePath(path).suffix.lower() in suffixes]
         if not files:
-            expected = " ".join(sorted(suffixes))
             more = f" ({omitted})" if omitted else ""
             raise UserError(
-                f"{pattern}: no images here{more}; expected a folder or glob with {expected}"
+                f"{pattern}: no images here{more}; expected a folder or glob with "
+                f"{' '.join(sorted(suffixes))}"
             )
         if omitted:
             say(f"{shown(pattern)}: {omitted}")
@@ -87,8 +83,7 @@ class ImageFiles(Files):
 class Photographs(Files):
     """Photographs that scikit-image installs: 4 in the split "train", 3 others in "validation".
 
-    Raises:
-      UserError: the split is another one, or scikit-image is not installed.
+    Raises UserError if the split is another one, or scikit-image is not installed.
     """
 
     def __init__(self, split: str):
@@ -130,7 +125,7 @@ class Cached:
 
 
 def open_source(spec: str, tfds_dir: str = "") -> Source:
-    """Opens the source that `spec` names.
+    """Opens the source that `spec` names; raises UserError if there is nothing to open.
 
     Args:
       spec: one of
@@ -140,32 +135,28 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
         "tfds:NAME/CONFIG:SPLIT" for a prepared data set of TensorFlow Datasets;
         anything else is a folder or glob of images, local or in a bucket.
       tfds_dir: the folder in which TensorFlow Datasets keeps its data.
-
-    Raises:
-      UserError: there is nothing to open.
     """
     kind, _, rest = spec.partition(":")
-    if kind == "photographs":
-        return Photographs(rest)
-    if kind == "arrayrecord":
-        return ArrayRecords(rest)
-    if kind == "tfds":
-        return TensorFlowDataset(rest, tfds_dir)
-    if kind != "dead_leaves":
-        return ImageFiles(spec)
-    if rest and not (rest.isascii() and rest.isdigit() and int(rest) > 0):
-        raise UserError(f"{spec}: the part after the colon must be a positive number of images")
-    return DeadLeaves(int(rest or DEAD_LEAVES_COUNT))
+    match kind:
+        case "photographs":
+            return Photographs(rest)
+        case "arrayrecord":
+            return ArrayRecords(rest)
+        case "tfds":
+            return TensorFlowDataset(rest, tfds_dir)
+        case "dead_leaves":
+            count = rest or _DEAD_LEAVES
+            if not (count.isascii() and count.isdigit() and int(count)):
+                raise UserError(f"{spec}: give a positive number of images after the colon")
+            return DeadLeaves(int(count))
+    return ImageFiles(spec)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     """Reads an image file, local or in a bucket, as upright sRGB in [0, 255] on white.
 
-    Raises:
-      UserError: the file cannot be read or decoded; the message contains its name.
+    Raises UserError if the file cannot be read or decoded; the message contains its name.
     """
-    if listing.is_remote(str(path)):
-        return images.decode(listing.read(str(path)), str(path))
     return images.on_white(images.read_image(path))
 
 

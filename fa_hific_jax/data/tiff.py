@@ -1,28 +1,27 @@
 """Parses TIFF: refuses raw files, and decodes samples that Pillow reads wrongly or not at all.
 
 For such samples, Pillow gets the file with other tags, which declare each byte of a row to be an
-8-bit gray level. So Pillow still decompresses the rows, and `samples` converts their bytes.
+8-bit gray level. So Pillow still decompresses the rows, and their bytes are converted here.
 """
 
+import contextlib
+import functools
 import io
 import struct
 from collections.abc import Iterator
 from io import BufferedIOBase
 
-import numpy as np
-from jaxtyping import Shaped
-
 from fa_hific_jax.data import tags
-from fa_hific_jax.data.parsed import EXTRA_SAMPLES, FURTHER_PAGES, TRUNCATED, Layout, ParsedFile
+from fa_hific_jax.data.parsed import FURTHER_PAGES, TRUNCATED, ParsedFile
 from fa_hific_jax.data.tags import Header, Tags
+from fa_hific_jax.data.tiff_samples import EXTRA_SAMPLES, Layout, decode
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 266, 273, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 317, 322, 323, 324, 325
 _SUB_DIRECTORIES, _EXTRA, _FORMAT, _DNG_VERSION = 330, 338, 339, 50706
 _ORIENTATION, _INFO = 274, {34675: "icc_profile", 700: "xmp"}
-_WHITE_IS_ZERO, _RGB, _YCBCR, _RAW_KINDS = 0, 2, 6, (32803, 34892)
+_WHITE_IS_ZERO, _RGB, _YCBCR, _RAW_KINDS = 0, 2, 6, {32803, 34892}
 # Tags of integers that decide the pixels, among them options of fax (292, 293), a palette (320),
 # inks (332) and chroma subsampling (530).
 _OF_PIXELS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320)
@@ -30,18 +29,12 @@ _OF_PIXELS += (322, 323, 324, 325, 332, 338, 339, 530)
 _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, not of pixels
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # NumPy's letters of sample formats
 _ZERO_BY_DEFAULT = (_SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _EXTRA)  # other tags default to 1
-_RAW = "a camera's raw file, of which only a preview is an image: convert it to TIFF or JPEG first"
-_THUMBNAIL = (
-    "its first page is a smaller copy of a later one: save the full picture as TIFF or PNG first"
-)
-_STRIP = 2**18  # samples unpacked at once, which bounds the memory
 
 
 def parse(file: BufferedIOBase) -> ParsedFile:
     """Parses a TIFF file; one whose tags are damaged is left to Pillow.
 
-    Raises:
-      ValueError: the file cannot be read; the message is the reason.
+    Raises ValueError if the file cannot be read; the message is the reason.
     """
     try:
         head = tags.header(file)
@@ -49,51 +42,47 @@ def parse(file: BufferedIOBase) -> ParsedFile:
         size = first[_WIDTH][0], first[_HEIGHT][0]
         others = list(_other_directories(file, head, first, following))
     except (ValueError, LookupError, struct.error):
-        file.seek(0)
         return ParsedFile(file)
     file.seek(8)
     canon = file.read(4) == b"CR\2\0" and head.first == 16
-    if canon or _DNG_VERSION in first:
-        raise ValueError(_RAW)
-    if any(_number(each, _PHOTOMETRIC) in _RAW_KINDS for each in (first, *others)):
-        raise ValueError(_RAW)
+    kinds = {_number(each, _PHOTOMETRIC) for each in (first, *others)}
+    if canon or _DNG_VERSION in first or kinds & _RAW_KINDS:
+        raise ValueError(
+            "a camera's raw file, of which only a preview is an image: convert it to TIFF or JPEG"
+        )
     if any(_larger(other, first) for other in others):
-        raise ValueError(_THUMBNAIL)
+        raise ValueError(
+            "its first page is a smaller copy of a later one: save the full picture as TIFF or PNG"
+        )
     file.seek(0)
-    orientation = int((first.get(_ORIENTATION) or (1,))[0])
+    orientation = int(_number(first, _ORIENTATION))
     info = {name: _blob(first[tag]) for tag, name in _INFO.items() if tag in first}
-    if _pillow_reads(first):
+    pages = (FURTHER_PAGES,) if following else ()
+    layout = _layout(first, head)
+    if layout is None:
         extra = first.get(_EXTRA, ())
         notes = (EXTRA_SAMPLES,) if len(extra) > 1 or extra[:1] == (0,) else ()
         if head.big and head.order == ">":  # Pillow would read it as a classic TIFF.
-            notes += (FURTHER_PAGES,) if following else ()
-            file = _with_short_offsets(file.read(), first)
+            notes += pages
+            kept = {tag: first[tag] for tag in _OF_PIXELS if tag in first}
+            file = io.BytesIO(tags.with_directory(file.read(), head.order, kept))
         return ParsedFile(file, size, info, notes=notes, orientation=orientation)
-    layout = _layout(first, head)
     data = file.read()
     directories = [_as_bytes(first, layout, plane) for plane in range(_planes(first))]
     if any(_end(each) > len(data) for each in directories):
         raise ValueError(TRUNCATED)
-    if head.big and head.order == ">":
-        planes = [_with_short_offsets(data, each) for each in directories]
-    else:
-        planes = [io.BytesIO(tags.with_directory(data, head, each)) for each in directories]
+    if len(data) >= 2**32:
+        raise ValueError("such a TIFF is read up to 4 GiB; save it as gray or RGB of 8 or 16 bits")
+    planes = [io.BytesIO(tags.with_directory(data, head.order, each)) for each in directories]
     return ParsedFile(
         planes[0],
         size,
         info,
-        notes=(FURTHER_PAGES,) if following else (),
+        notes=pages,
         orientation=orientation,
         directory=head.first,
-        layout=layout,
-        planes=tuple(planes[1:]),
+        decode=functools.partial(decode, planes[1:], layout, size[0]),
     )
-
-
-def _with_short_offsets(data: bytes, directory: Tags) -> io.BytesIO:
-    """Converts a big-endian BigTIFF to a classic TIFF with the tags that decide the pixels."""
-    numbers = {tag: directory[tag] for tag in _OF_PIXELS if tag in directory}
-    return io.BytesIO(tags.with_directory(b"MM\0*" + data[4:], Header(">", False, 0), numbers))
 
 
 def _blob(values: tuple) -> bytes:
@@ -103,42 +92,14 @@ def _blob(values: tuple) -> bytes:
     return bytes(values) if all(0 <= value < 256 for value in values) else b"damaged"
 
 
-def samples(
-    planes: list[Shaped[np.ndarray, "h bytes"]], layout: Layout, width: int
-) -> Shaped[np.ndarray, "h w n"]:
-    """Converts the rows of bytes of each plane to samples in native byte order."""
-    return np.concatenate([_of_plane(rows, layout, width) for rows in planes], axis=2)
-
-
-def _of_plane(rows: np.ndarray, layout: Layout, width: int) -> np.ndarray:
-    step = _row_bytes(layout)
-    parts = [_unpacked(rows[:, at : at + step], layout) for at in range(0, rows.shape[1], step)]
-    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return values[:, :width]
-
-
-def describe(file: BufferedIOBase) -> str:
-    """Describes the samples of a TIFF for an error message."""
-    try:
-        head = tags.header(file)
-        return _description(tags.directory(file, head, head.first)[0])
-    except (ValueError, LookupError, struct.error):
-        return "a TIFF whose tags are damaged"
-
-
-def _description(first: Tags) -> str:
-    bits, kind = first.get(_BITS, (1,)), _KINDS.get(_number(first, _FORMAT), "complex")
-    kind = {"u": "unsigned", "i": "signed", "f": "floating-point"}.get(kind, kind)
-    return (
-        f"a TIFF of {_number(first, _SAMPLES)} {kind} samples of "
-        f"{' '.join(map(str, dict.fromkeys(bits)))} bits, photometric interpretation "
-        f"{_number(first, _PHOTOMETRIC)}, compression {_number(first, _COMPRESSION)}"
-    )
-
-
 def _number(directory: Tags, tag: int) -> int:
     """Returns the first value of a tag, or the tag's default if it is absent."""
     return directory.get(tag, (0 if tag in _ZERO_BY_DEFAULT else 1,))[0]
+
+
+def _planes(first: Tags) -> int:
+    """Returns the number of planes: 1 if a pixel's samples are adjacent."""
+    return _number(first, _SAMPLES) if _number(first, _PLANAR) == 2 else 1
 
 
 def _other_directories(
@@ -149,15 +110,12 @@ def _other_directories(
     seen = {head.first, 0}
     while offsets and len(seen) < 1000:
         offset = offsets.pop(0)
-        if offset in seen:
-            continue
-        seen.add(offset)
-        try:
-            found, after = tags.directory(file, head, offset)
-        except (ValueError, struct.error):
-            continue
-        offsets.append(after)
-        yield found
+        if offset not in seen:
+            seen.add(offset)
+            with contextlib.suppress(ValueError, struct.error):
+                found, after = tags.directory(file, head, offset)
+                offsets.append(after)
+                yield found
 
 
 def _larger(other: Tags, first: Tags) -> bool:
@@ -168,41 +126,38 @@ def _larger(other: Tags, first: Tags) -> bool:
     return area[1] > area[0] and (marked or below)
 
 
-def _pillow_reads(first: Tags) -> bool:
-    """Returns True if Pillow decodes such samples correctly or refuses them."""
-    bits, count = first.get(_BITS, (1,)), _number(first, _SAMPLES)
-    photometric = _number(first, _PHOTOMETRIC)
-    if photometric == _YCBCR and _number(first, _COMPRESSION) == 1:
-        return False
-    unsigned = set(first.get(_FORMAT, (1,))) <= {1, 4}
-    if photometric > _RGB and max(bits) <= 16:
-        return unsigned
-    usual = len(set(bits)) == 1 and bits[0] in (1, 2, 4, 8, 16)
-    apart = count > 1 and _number(first, _PLANAR) == 2
-    negative = photometric == _WHITE_IS_ZERO
-    return usual and unsigned and count != 2 and not (bits[0] == 16 and (negative or apart))
+def _layout(first: Tags, head: Header) -> Layout | None:
+    """Returns the layout of samples that Pillow reads wrongly or not at all, None for others.
 
-
-def _layout(first: Tags, head: Header) -> Layout:
-    """Returns the layout of the samples; raises ValueError if it is not supported here."""
-    bits, count = set(first.get(_BITS, (1,))), _number(first, _SAMPLES)
-    kinds = {_KINDS.get(form, "") for form in first.get(_FORMAT, (1,))}
-    predictor, photometric = _number(first, _PREDICTOR), _number(first, _PHOTOMETRIC)
+    Raises ValueError if such samples are not read here either.
+    """
+    bits, formats = first.get(_BITS, (1,)), first.get(_FORMAT, (1,))
+    count, photometric = _number(first, _SAMPLES), _number(first, _PHOTOMETRIC)
+    compression, predictor = _number(first, _COMPRESSION), _number(first, _PREDICTOR)
+    if set(formats) <= {1, 4} and (photometric, compression) != (_YCBCR, 1):
+        usual = len(set(bits)) == 1 and bits[0] in (1, 2, 4, 8, 16) and count != 2
+        deep = bits[0] == 16 and (photometric == _WHITE_IS_ZERO or _planes(first) > 1)
+        if usual and not deep or photometric > _RGB and max(bits) <= 16:
+            return None
+    kinds = {_KINDS.get(form, "") for form in formats}
     colors = 3 if photometric == _RGB else 1
     depth, kind = max(bits), max(kinds)
     whole_bytes = depth in ({16, 32, 64} if kind == "f" else {8, 16, 32})
     known = (
-        len(bits) == len(kinds) == 1
+        len(set(bits)) == len(kinds) == 1
         and photometric <= _RGB
         and kind != ""
         and colors <= count <= 4
-        and _number(first, _COMPRESSION) in _BYTEWISE
+        and compression in _BYTEWISE
         and (whole_bytes or (kind == "u" and depth < 16 and predictor == 1))
         and (whole_bytes or _TILE_WIDTH not in first)
         and predictor in (1, 2, 3)
     )
     if not known:
-        raise ValueError(f"{_description(first)}; save it as gray or RGB of 8 or 16 bits")
+        raise ValueError(
+            f"TIFF samples of {depth} bits, photometric interpretation {photometric}, compression "
+            f"{compression}; save it as gray or RGB of 8 or 16 bits"
+        )
     extra = _number(first, _EXTRA) if count > colors else 0
     columns = first.get(_TILE_WIDTH, first[_WIDTH])[0]
     negative = photometric == _WHITE_IS_ZERO
@@ -210,24 +165,19 @@ def _layout(first: Tags, head: Header) -> Layout:
     return Layout(together, depth, kind, head.order, predictor, columns, negative, extra % 3)
 
 
-def _planes(first: Tags) -> int:
-    """Returns the number of planes: 1 if a pixel's samples are adjacent."""
-    return _number(first, _SAMPLES) if _number(first, _PLANAR) == 2 else 1
-
-
 def _as_bytes(first: Tags, layout: Layout, plane: int) -> dict[int, tuple[int, ...]]:
     """Returns a directory that declares each byte of a plane to be an 8-bit gray level."""
-    copied = (_HEIGHT, _COMPRESSION, _FILL_ORDER, _STRIPS, _ROWS, _STRIP_SIZES, _TILE_HEIGHT)
-    made = {tag: first[tag] for tag in (*copied, _TILES, _TILE_SIZES) if tag in first}
-    for tag in {_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES} & made.keys():
+    listed = {_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES}
+    copied = {_HEIGHT, _COMPRESSION, _FILL_ORDER, _ROWS, _TILE_HEIGHT, *listed} & first.keys()
+    made = {tag: first[tag] for tag in copied}
+    for tag in listed & copied:
         count = len(made[tag]) // _planes(first)
         made[tag] = made[tag][plane * count : (plane + 1) * count]
     across = -(-first[_WIDTH][0] // layout.columns)
-    width = _row_bytes(layout)
     if _TILE_WIDTH in first:
-        made[_TILE_WIDTH] = (width,)
+        made[_TILE_WIDTH] = (layout.row_bytes,)
     one = {_BITS: (8,), _PHOTOMETRIC: (1,), _SAMPLES: (1,)}
-    return made | one | {_WIDTH: (across * width,)}
+    return made | one | {_WIDTH: (across * layout.row_bytes,)}
 
 
 def _end(directory: dict[int, tuple[int, ...]]) -> int:
@@ -241,38 +191,3 @@ def _end(directory: dict[int, tuple[int, ...]]) -> int:
         if _TILES in directory:
             sizes = [directory[_TILE_WIDTH][0] * directory[_TILE_HEIGHT][0]] * len(starts)
     return max(map(sum, zip(starts, sizes, strict=False)), default=0)
-
-
-def _row_bytes(layout: Layout) -> int:
-    return -(-layout.columns * layout.samples * layout.bits // 8)
-
-
-def _unpacked(rows: np.ndarray, layout: Layout) -> np.ndarray:
-    """Converts rows of bytes to samples (height, columns, samples) and undoes the predictor."""
-    height, count = len(rows), layout.samples
-    if layout.bits % 8:
-        return _of_bits(rows, layout).reshape(height, -1, count)
-    dtype = np.dtype(f"{layout.order}{layout.kind}{layout.bits // 8}")
-    rows = np.ascontiguousarray(rows)
-    if layout.predictor == 3:  # All highest bytes of a row come first (Adobe's technical note 3).
-        sums = np.cumsum(rows.reshape(height, -1, count), axis=1, dtype=np.uint8)
-        planes = sums.reshape(height, dtype.itemsize, -1).swapaxes(1, 2)
-        values = np.ascontiguousarray(planes).view(dtype.newbyteorder(">"))
-        return values.reshape(height, -1, count).astype(dtype.newbyteorder("="))
-    values = rows.view(dtype).reshape(height, -1, count).astype(dtype.newbyteorder("="))
-    if layout.predictor == 2:
-        whole = np.dtype(f"u{dtype.itemsize}")
-        values = np.cumsum(values.view(whole), axis=1, dtype=whole).view(values.dtype)
-    return values
-
-
-def _of_bits(rows: np.ndarray, layout: Layout) -> np.ndarray:
-    """Unpacks samples of `layout.bits` bits, highest bit first; each row begins at a byte."""
-    count = layout.columns * layout.samples
-    weights = 2 ** np.arange(layout.bits)[::-1].astype(np.uint16)
-    values = np.empty((len(rows), count), np.uint16)
-    step = max(1, _STRIP // count)
-    for start in range(0, len(rows), step):
-        bits = np.unpackbits(rows[start : start + step], axis=1, count=count * layout.bits)
-        values[start : start + step] = bits.reshape(len(bits), count, layout.bits) @ weights
-    return values

@@ -30,43 +30,33 @@ class RandomCrop(grain.transforms.RandomMap):
     def random_map(
         self, element: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "crop crop 3"]:
-        """Returns a random crop of `element` in [0, 255]."""
+        """Returns a random crop of `element` in [0, 255].
+
+        It equals a crop of the whole scaled image up to rounding, at a lower cost.
+        """
         height, width, _ = element.shape
         low = max(self.crop / min(height, width), self.scale_min)
         scale = rng.uniform(low, max(low, self.scale_max))
-        rows = self._interval(height, scale, rng)
-        columns = self._interval(width, scale, rng)
-        crop = resize_box(element, rows, columns, self.crop)
+        rows, top, bottom = self._part(height, scale, rng)
+        columns, left, right = self._part(width, scale, rng)
+        part = Image.fromarray(np.ascontiguousarray(element[rows, columns]))
+        box = (left, top, right, bottom)
+        crop = np.array(part.resize((self.crop, self.crop), _FILTER, box=box))
         return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
 
-    def _interval(self, side: int, scale: float, rng: np.random.Generator) -> tuple[float, float]:
-        """Draws a crop's start and end along one side, in pixels of the unscaled image."""
+    def _part(
+        self, side: int, scale: float, rng: np.random.Generator
+    ) -> tuple[slice, float, float]:
+        """Draws the pixels to read along one side, and where among them the crop begins and ends.
+
+        They include those around the crop that the filter reads.
+        """
         # For scale = crop / side, rounding may put the product just above the crop.
         scaled = max(self.crop, math.ceil(scale * side - 1e-6))
-        start = int(rng.integers(0, scaled - self.crop + 1))
+        place = int(rng.integers(0, scaled - self.crop + 1))
         step = side / scaled
-        return start * step, min((start + self.crop) * step, float(side))
-
-
-def resize_box(
-    image: UInt8[np.ndarray, "h w 3"],
-    rows: tuple[float, float],
-    columns: tuple[float, float],
-    size: int,
-) -> UInt8[np.ndarray, "size size 3"]:
-    """Scales the part of `image` between fractional `rows` and `columns` to size x size.
-
-    The result equals a crop of the whole scaled image up to rounding, at a lower cost: the filter
-    also reads the pixels around the part.
-    """
-    top, bottom = _with_margin(rows, size, image.shape[0])
-    left, right = _with_margin(columns, size, image.shape[1])
-    box = (columns[0] - left, rows[0] - top, columns[1] - left, rows[1] - top)
-    part = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
-    return np.array(part.resize((size, size), _FILTER, box=box))
-
-
-def _with_margin(interval: tuple[float, float], size: int, side: int) -> tuple[int, int]:
-    start, stop = interval
-    margin = max(1.0, (stop - start) / size) + 1.0  # the filter's radius and one more pixel
-    return max(0, math.floor(start - margin)), min(side, math.ceil(stop + margin))
+        start, stop = place * step, min((place + self.crop) * step, float(side))
+        margin = max(1.0, (stop - start) / self.crop) + 1.0  # the filter's radius and one more
+        first = max(0, math.floor(start - margin))
+        last = min(side, math.ceil(stop + margin))
+        return slice(first, last), start - first, stop - first

@@ -12,7 +12,8 @@ from etils import epath
 from jax.sharding import Mesh, Sharding
 
 from fa_hific_jax.checkpoints import Checkpoints
-from fa_hific_jax.data.pipeline import Batches, open_sources, train_batches
+from fa_hific_jax.data.pipeline import Batches, train_batches
+from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
 from fa_hific_jax.models.autoencoder import Key
@@ -47,7 +48,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     config = settings.train
     mesh = sharding.data_mesh(config.fsdp)
     sharding.check_batch_size(config.batch_size, mesh)
-    sources = open_sources(settings.data)
+    sources = [open_source(spec) for spec in settings.data.train]
     programs = _programs(settings, mesh)
     with naming_disk_errors(workdir):
         workdir.mkdir(parents=True, exist_ok=True)

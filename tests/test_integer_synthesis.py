@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fa_hific_jax.codec import float_model
 from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.entropy import tables
 from fa_hific_jax.entropy.tables import SCALE_TABLE
@@ -56,7 +57,7 @@ def latents(seed: int, *shape: int, largest: int = 9) -> np.ndarray:
 
 @functools.cache
 def small(draw=dyadic, cz=5, hidden=6, cy=4) -> integers.IntegerSynthesis:
-    return integers.quantize_synthesis(hyperprior(0, cz, hidden, cy, draw), latents(1, 2, 3, 4, cz))
+    return float_model.quantize_synthesis(hyperprior(0, cz, hidden, cy, draw), latents(1, 2, 3, 4, cz))
 
 
 def correlate_in_int64(x, layer):
@@ -130,7 +131,7 @@ def test_extreme_latents_and_weights_saturate_and_stay_exact():
         return np.where(dyadic(rng, shape, fan_in) > 0, 1000.0, -900.0)
 
     zeros = np.zeros((1, 1, 1, 5), np.int32)
-    synthesis = integers.quantize_synthesis(hyperprior(0, 5, 6, 4, huge), zeros)
+    synthesis = float_model.quantize_synthesis(hyperprior(0, 5, 6, 4, huge), zeros)
     mean, indexes = integers.parameters(synthesis, z)
     assert_same((mean, indexes), parameters_in_int64(synthesis, z))
     assert np.isfinite(mean).all()
@@ -176,7 +177,7 @@ def prior_tables() -> tables.Tables:
 
 
 def prior_draws(seed: int = 9) -> np.ndarray:
-    return integers.calibration_latents(prior_tables(), (1, 12, 12), seed)
+    return float_model.calibration_latents(prior_tables(), (1, 12, 12), seed)
 
 
 def code_length(y, mean, indexes) -> float:
@@ -198,8 +199,8 @@ def test_rate_and_parameters_are_those_of_the_float_network(correlated):
     float_indexes = tables.scale_indexes(scale, SCALE_TABLE)
     float_length = code_length(y, mean, float_indexes)
     no_latents = np.zeros((1, 1, 1, 16), np.int32)
-    for calibration in ((z, z[:5]), integers.calibration_latents(prior_tables()), no_latents):
-        synthesis = integers.quantize_synthesis(trained_like(), calibration)
+    for calibration in ((z, z[:5]), float_model.calibration_latents(prior_tables()), no_latents):
+        synthesis = float_model.quantize_synthesis(trained_like(), calibration)
         exact_mean, indexes = integers.parameters(synthesis, z)
         assert np.max(np.abs(exact_mean - mean) / scale) <= 2e-2
         assert np.max(np.abs(indexes.astype(int) - float_indexes)) <= 1
@@ -208,10 +209,10 @@ def test_rate_and_parameters_are_those_of_the_float_network(correlated):
 
 def test_calibration_follows_the_prior_and_its_seed():
     shape = (4, 20, 20)
-    drawn = integers.calibration_latents(prior_tables(), shape)
+    drawn = float_model.calibration_latents(prior_tables(), shape)
     assert (drawn.shape, drawn.dtype) == ((*shape, 16), np.int32)
-    np.testing.assert_array_equal(drawn, integers.calibration_latents(prior_tables(), shape))
-    assert np.any(drawn != integers.calibration_latents(prior_tables(), shape, seed=1))
+    np.testing.assert_array_equal(drawn, float_model.calibration_latents(prior_tables(), shape))
+    assert np.any(drawn != float_model.calibration_latents(prior_tables(), shape, seed=1))
     # 1600 draws of each channel: means within four standard errors of those of the tables.
     for channel, (cdf, length) in enumerate(zip(*prior_tables()[::2], strict=True)):
         pmf = np.diff(cdf[:length]) / 2**16
@@ -226,7 +227,7 @@ def test_quantizing_twice_gives_the_same_arrays_and_they_survive_a_round_trip():
     params, z = hyperprior(0, 5, 6, 4, gaussian), latents(1, 2, 3, 4, 5)
     arrays = integers.to_arrays(small(gaussian))
     again = integers.to_arrays(integers.from_arrays(arrays))
-    listed = integers.to_arrays(integers.quantize_synthesis(params, list(z)))
+    listed = integers.to_arrays(float_model.quantize_synthesis(params, list(z)))
     for other in (again, listed):
         assert other.keys() == arrays.keys()
         assert_same(other.values(), arrays.values())
@@ -256,17 +257,17 @@ def test_unusable_arrays_are_named(key, change, reason):
 
 def test_networks_of_different_widths_are_refused():
     mixed = small()._replace(mean=small(dyadic, 5, 6, 3).mean)
-    with pytest.raises(UserError, match="conv2.kernel has 3 channels for mean, 4 for scale"):
+    with pytest.raises(UserError, match=r"scale.conv2.kernel is int16 \(3, 3, 6, 4\), not int16 \(3, 3, 6, 3\)"):
         integers.from_arrays(integers.to_arrays(mixed))
 
 
 def test_weights_that_are_not_finite_and_absent_calibrations_are_refused():
     params = hyperprior(0, 5, 6, 4, gaussian)
     with pytest.raises(UserError, match="the calibration holds no hyper-latents"):
-        integers.quantize_synthesis(params, [])
+        float_model.quantize_synthesis(params, [])
     params["synthesis_scale"]["up1"]["kernel"][0, 0, 0, 0] = np.nan
     with pytest.raises(UserError, match="the weights of up1 in the hyper-synthesis are not finite"):
-        integers.quantize_synthesis(params, latents(1, 1, 2, 2, 5))
+        float_model.quantize_synthesis(params, latents(1, 1, 2, 2, 5))
 
 
 def test_the_widest_sums_of_the_paper_cannot_overflow():

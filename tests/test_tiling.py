@@ -159,11 +159,10 @@ def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
     )
     scales = dict(zip(places, (1 / 16, 1 / 4, 1, 16), strict=True))
 
-    def spy(network, function, x, sizes):
-        places[function] += x.shape[1] * x.shape[2]
-        height, width = (int(side * scales[function]) for side in x.shape[1:3])
-        kind = np.uint8 if function is programs.pixel_stage else np.float32
-        return np.zeros((1, height, width, 3), kind)
+    def spy(network, function, members, canvas, shared):
+        places[function] += canvas[0] * canvas[1]
+        height, width = (int(side * scales[function]) for side in canvas)
+        return [np.zeros((height, width, 3), np.float32)]
 
     monkeypatch.setattr(tiling, "run", spy)
     network = programs.Network(coding_config(), None)

@@ -5,6 +5,7 @@ the header claims, unpacking allocates no more memory than copies of the streams
 file that `pack` would not have written.
 """
 
+import io
 import zlib
 from typing import NamedTuple
 
@@ -19,14 +20,10 @@ MAX_PIXELS = 512 * 2**20
 QUALITIES = 256  # levels, stored in one byte
 CODERS = ("constriction", "tfc")  # The position is the id in files: only append, never move.
 
-_CRC = slice(5, 9)
-_MODEL_ID = slice(9, 17)
-_FLAGS = 17  # bits 0 to 3: the coder; the other bits as below
-_SYMBOLS_CRC = slice(18, 22)
-_ALPHA_FLAG = 1 << 4
-_QUALITY_FLAG = 1 << 5
-_MORE_FLAG = 1 << 6  # a second byte of flags follows, which is never 0
-_GRAY_FLAG, _METADATA_FLAG = 1, 2  # in the second byte
+_START = MAGIC + bytes([VERSION])
+_CRC = slice(len(_START), len(_START) + 4)  # the checksum of all other bytes
+# Bits 0 to 3 of the flags are the coder. Bits 8 to 15 are a second byte, which is never 0.
+_ALPHA, _QUALITY, _MORE, _GRAY, _METADATA = 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 9
 _VARINT_BYTES = 5
 _MAX_STREAM = 2**31 - 1  # bytes
 _CRC_BLOCK = 2**20  # symbols
@@ -75,27 +72,23 @@ def pack(container: Container) -> bytes:
     if len(container.model_id) != 8:
         raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
     _check_size(container.width, container.height, MAX_PIXELS)
-    alpha = [container.alpha_stream] if container.alpha_stream else []
-    metadata = [container.metadata] if container.metadata else []
-    streams = [container.z_stream, container.y_stream, *alpha, *metadata]
+    optional = [part for part in (container.alpha_stream, container.metadata) if part]
+    streams = [container.z_stream, container.y_stream, *optional]
     lengths = [_check_length(len(stream)) for stream in streams]
     quality = b"" if container.quality is None else bytes([container.quality])
-    more = (_GRAY_FLAG if container.gray else 0) | (_METADATA_FLAG if metadata else 0)
-    flags = CODERS.index(container.coder) | (_MORE_FLAG if more else 0)
-    flags |= (_ALPHA_FLAG if alpha else 0) | (_QUALITY_FLAG if quality else 0)
-    start = MAGIC + bytes([VERSION])
-    rest = b"".join(
-        (
-            container.model_id,
-            bytes([flags]),
-            container.symbols_crc.to_bytes(4, "little"),
-            quality,
-            bytes([more] if more else []),
-            *map(_varint, (container.width, container.height, *lengths)),
-            *streams,
-        )
+    present = (
+        (_ALPHA, container.alpha_stream),
+        (_QUALITY, quality),
+        (_GRAY, container.gray),
+        (_METADATA, container.metadata),
     )
-    return start + _checksum(start, rest) + rest
+    flags = CODERS.index(container.coder) | sum(flag for flag, part in present if part)
+    more = bytes([flags >> 8]) if flags >> 8 else b""
+    flags = bytes([flags & 255 | (_MORE if more else 0)])
+    crc = container.symbols_crc.to_bytes(4, "little")
+    numbers = map(_varint, (container.width, container.height, *lengths))
+    rest = b"".join((container.model_id, flags, crc, quality, more, *numbers, *streams))
+    return _START + _checksum(rest) + rest
 
 
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
@@ -106,43 +99,54 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
         size or length, too few or too many bytes, or a checksum that does not match.
     """
     _check_kind(data)
-    coder, flags = _read_flags(data)
-    position = _SYMBOLS_CRC.stop
-    quality = data[position] if flags & _QUALITY_FLAG else None
-    position += quality is not None
-    more = _read_more_flags(data, position) if flags & _MORE_FLAG else 0
-    position += more > 0
-    width, position = _read_varint(data, position)
-    height, position = _read_varint(data, position)
+    file = io.BytesIO(data)
+    file.seek(_CRC.stop)
+    model_id, flags = _take(file, 8), _take(file, 1)[0]
+    if flags & 15 >= len(CODERS):
+        raise BitstreamError(
+            f"the file was coded by coder {flags & 15}, this build knows 0 to {len(CODERS) - 1}: "
+            "install a newer fa-hific-jax"
+        )
+    _check_flags(flags & ~15, _ALPHA | _QUALITY | _MORE)
+    crc = int.from_bytes(_take(file, 4), "little")
+    quality = _take(file, 1)[0] if flags & _QUALITY else None
+    if flags & _MORE:
+        more = _take(file, 1)[0]
+        if more == 0:
+            raise BitstreamError("the file announces flags but has none: fetch it again")
+        _check_flags(more, (_GRAY | _METADATA) >> 8)
+        flags |= more << 8
+    width, height = _read_varint(file), _read_varint(file)
     _check_size(width, height, max_pixels)
-    optional = {"transparency": flags & _ALPHA_FLAG, "metadata": more & _METADATA_FLAG}
-    names = ["z", "y", *(name for name, there in optional.items() if there)]
-    lengths = []
-    for name in names:
-        length, position = _read_varint(data, position)
-        lengths.append(_check_length(length))
-        if name in optional and length == 0:
-            raise BitstreamError(
-                f"the file announces {name} of 0 bytes, which is impossible: fetch it again"
-            )
-    _check_end(len(data), position + sum(lengths))
-    if data[_CRC] != _checksum(data[: _CRC.start], data[_CRC.stop :]):
+    lengths = {"z": _check_length(_read_varint(file)), "y": _check_length(_read_varint(file))}
+    for name, flag in (("transparency", _ALPHA), ("metadata", _METADATA)):
+        if flags & flag:
+            lengths[name] = _check_length(_read_varint(file))
+            if lengths[name] == 0:
+                raise BitstreamError(
+                    f"the file announces {name} of 0 bytes, which is impossible: fetch it again"
+                )
+    end = file.tell() + sum(lengths.values())
+    if len(data) < end:
+        raise _truncated(f"it has {len(data)} of {end} bytes")
+    if len(data) > end:
+        raise BitstreamError(
+            f"{len(data) - end} bytes follow the end of the compressed image: fetch the file again"
+        )
+    if data[_CRC] != _checksum(data[_CRC.stop :]):
         raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
-    streams = {}
-    for name, length in zip(names, lengths, strict=True):
-        streams[name] = data[position : position + length]
-        position += length
+    streams = {name: file.read(length) for name, length in lengths.items()}
     return Container(
-        model_id=data[_MODEL_ID],
-        coder=coder,
+        model_id=model_id,
+        coder=CODERS[flags & 15],
         width=width,
         height=height,
         z_stream=streams["z"],
         y_stream=streams["y"],
         alpha_stream=streams.get("transparency", b""),
-        symbols_crc=int.from_bytes(data[_SYMBOLS_CRC], "little"),
+        symbols_crc=crc,
         quality=quality,
-        gray=bool(more & _GRAY_FLAG),
+        gray=bool(flags & _GRAY),
         metadata=streams.get("metadata", b""),
     )
 
@@ -180,8 +184,8 @@ def check_symbols(
         )
 
 
-def _checksum(start: bytes, rest: bytes) -> bytes:
-    return zlib.crc32(rest, zlib.crc32(start)).to_bytes(4, "little")
+def _checksum(rest: bytes) -> bytes:
+    return zlib.crc32(rest, zlib.crc32(_START)).to_bytes(4, "little")
 
 
 def _check_kind(data: bytes) -> None:
@@ -198,29 +202,6 @@ def _check_kind(data: bytes) -> None:
             f"the file has bitstream version {version}, this build reads version {VERSION}: "
             "install the release of fa-hific-jax that wrote it"
         )
-
-
-def _read_flags(data: bytes) -> tuple[str, int]:
-    """Returns the name of the coder, and the flags."""
-    if len(data) <= _SYMBOLS_CRC.stop:
-        raise _truncated("it ends within its header")
-    coder, flags = data[_FLAGS] & 15, data[_FLAGS] & ~15
-    if coder >= len(CODERS):
-        raise BitstreamError(
-            f"the file was coded by coder {coder}, this build knows 0 to {len(CODERS) - 1}: "
-            "install a newer fa-hific-jax"
-        )
-    _check_flags(flags, _ALPHA_FLAG | _QUALITY_FLAG | _MORE_FLAG)
-    return CODERS[coder], flags
-
-
-def _read_more_flags(data: bytes, position: int) -> int:
-    if position >= len(data):
-        raise _truncated("it ends within its header")
-    if data[position] == 0:
-        raise BitstreamError("the file announces flags but has none: fetch it again")
-    _check_flags(data[position], _GRAY_FLAG | _METADATA_FLAG)
-    return data[position]
 
 
 def _check_flags(flags: int, known: int) -> None:
@@ -252,17 +233,16 @@ def _check_length(length: int) -> int:
     return length
 
 
-def _check_end(size: int, end: int) -> None:
-    if size < end:
-        raise _truncated(f"it has {size} of {end} bytes")
-    if size > end:
-        raise BitstreamError(
-            f"{size - end} bytes follow the end of the compressed image: fetch the file again"
-        )
-
-
 def _truncated(detail: str) -> BitstreamError:
     return BitstreamError(f"the file is truncated, {detail}: fetch it again")
+
+
+def _take(file: io.BytesIO, count: int) -> bytes:
+    """Returns the next bytes of the header."""
+    found = file.read(count)
+    if len(found) < count:
+        raise _truncated("it ends within its header")
+    return found
 
 
 def _varint(value: int) -> bytes:
@@ -275,16 +255,13 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Returns the number that starts at `position`, and the position after it."""
+def _read_varint(file: io.BytesIO) -> int:
     value = 0
     for i in range(_VARINT_BYTES):
-        if position + i >= len(data):
-            raise _truncated("it ends within its header")
-        byte = data[position + i]
+        byte = _take(file, 1)[0]
         value |= (byte & 127) << 7 * i
         if byte < 128:
             if byte == 0 and i > 0:  # Only the shortest form is valid: one file, one spelling.
                 break
-            return value, position + i + 1
+            return value
     raise BitstreamError("a number in the header is too long, the file is damaged: fetch it again")

@@ -42,14 +42,6 @@ class Quantized(NamedTuple):
     rows: UInt8[np.ndarray, "hy wy cy"]
 
 
-class Extras(NamedTuple):
-    """Fields of a `Container` that do not depend on the symbols."""
-
-    alpha_stream: bytes = b""
-    quality: int | None = None
-    gray: bool = False
-
-
 def quantize(
     entropy: EntropyModel,
     y: Float[np.ndarray, "hy wy cy"],
@@ -91,23 +83,21 @@ def encode(
     height: int,
     width: int,
     coder: str = "constriction",
-    extras: Extras | None = None,
+    alpha_stream: bytes = b"",
+    quality: int | None = None,
+    gray: bool = False,
 ) -> bytes:
-    """Returns the file with the symbols of an image of `height` x `width` pixels."""
+    """Returns the file with the symbols of an image of `height` x `width` pixels.
+
+    The last three arguments are fields of the `Container` that do not depend on the symbols.
+    """
     z, y, rows = quantized
+    z_stream = coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, coder)
     y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, coder)
-    return bitstream.pack(
-        Container(
-            model_id=model_id,
-            coder=coder,
-            width=width,
-            height=height,
-            z_stream=coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, coder),
-            y_stream=y_stream.ljust(_least_bytes(height, width), b"\0"),
-            symbols_crc=bitstream.symbols_crc(z, y),
-            **(extras or Extras())._asdict(),
-        )
-    )
+    y_stream = y_stream.ljust(_least_bytes(height, width), b"\0")
+    crc = bitstream.symbols_crc(z, y)
+    sides, streams = (width, height), (z_stream, y_stream, alpha_stream)
+    return bitstream.pack(Container(model_id, coder, *sides, *streams, crc, quality, gray))
 
 
 def check_claims(container: Container, max_pixels: int = bitstream.MAX_PIXELS) -> None:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int32
 
 from fa_hific_jax import ops
 from fa_hific_jax.models import padded_shape
@@ -68,17 +67,17 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
 def run_whole(
     network: Network,
     function: Function,
-    arrays: Sequence[np.ndarray | None],
-    canvases: Sequence[Shape],
+    arrays: Sequence[np.ndarray],
+    canvases: Sequence[Shape] = (),
 ) -> list[Any]:
-    """Returns the result of the function for each array, still with the size of its canvas.
+    """Returns the result of the function for each array.
 
-    The result for an array of None is None.
+    An array takes the smallest of the canvases (in pixels) that holds it, or else the program of
+    its own shape.
     """
     unit = LATENT if function is generate else 1
-    present = {i: array for i, array in enumerate(arrays) if array is not None}
     groups: dict[tuple[Shape, bool], list[int]] = {}
-    for i, array in present.items():
+    for i, array in enumerate(arrays):
         groups.setdefault(_choose(array.shape[:2], unit, canvases), []).append(i)
     results: list[Any] = [None] * len(arrays)
     for (canvas, shared), group in groups.items():
@@ -86,49 +85,48 @@ def run_whole(
         count = min(most, len(group))
         for start in range(0, len(group), count):
             chunk = group[start : start + count]
-            members = [present[i] for i in chunk]
             # The last chunk is filled up, because another batch size would need another program.
-            members += [members[0]] * (count - len(members))
-            sizes = sizes_of(members) if shared else None
-            made = run(network, function, canvas_of(members, canvas), sizes)
-            for position, i in enumerate(chunk):
-                results[i] = jax.tree.map(lambda leaf, position=position: leaf[position], made)
+            members = [arrays[i] for i in chunk + chunk[:1] * (count - len(chunk))]
+            made = run(network, function, members, canvas, shared)
+            for i, result in zip(chunk, made, strict=False):
+                results[i] = result
     return results
 
 
-def canvas_of(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
-    """Returns a batch of arrays (height, width, channels), zero-padded to that height and width.
-
-    The padding is at the bottom and at the right.
-    """
-    canvas = np.zeros((len(arrays), *shape, arrays[0].shape[2]), arrays[0].dtype)
-    for place, array in zip(canvas, arrays, strict=True):
-        place[: array.shape[0], : array.shape[1]] = array
-    return canvas
-
-
-def sizes_of(arrays: Sequence[np.ndarray]) -> Int32[np.ndarray, "b 2"]:
-    """Returns height and width of each array."""
-    return np.array([array.shape[:2] for array in arrays], np.int32)
-
-
 def run(
-    network: Network, function: Function, x: Any, sizes: Int32[np.ndarray, "b 2"] | None
-) -> Any:
-    """Returns the result of a function below for a batch, as NumPy arrays on the host.
+    network: Network, function: Function, members: Sequence[Any], canvas: Shape, shared: bool
+) -> list[Any]:
+    """Returns the result of a function below for each member of a batch, on the host.
 
-    `sizes` are the true sizes of the batch's elements; None stands for the size of the array.
+    Members are arrays (height, width, channels), or trees of arrays with the same height and width.
+    They are zero-padded at the bottom and right to the size of the canvas, in their own units, and
+    the results are cropped by as much. With `shared`, the network gets the true sizes.
     """
     config, params, dtype = network
+    sizes = np.array([jax.tree.leaves(each)[0].shape[:2] for each in members], np.int32)
+
+    def padded(*leaves: np.ndarray) -> np.ndarray:
+        batch = np.zeros((len(leaves), *canvas, leaves[0].shape[2]), leaves[0].dtype)
+        for place, leaf in zip(batch, leaves, strict=True):
+            place[: leaf.shape[0], : leaf.shape[1]] = leaf
+        return batch
+
+    x = jax.tree.map(padded, *members)
     # Set in both cases, so that the caller's own setting has no effect.
     with ops.enable_x64(dtype == "float64"):
-        return jax.device_get(_program(config, params, x, sizes, function=function, dtype=dtype))
+        made = _program(
+            config, params, x, sizes if shared else None, function=function, dtype=dtype
+        )
+        made = jax.device_get(made)
 
+    def cropped(i: int) -> Any:
+        def crop(leaf: np.ndarray) -> np.ndarray:
+            height, width = sizes[i] * leaf.shape[1:3] // canvas
+            return leaf[i, :height, :width]
 
-def _candidates(extents: np.ndarray) -> list[int]:
-    """Returns about _CANDIDATES of the extents, evenly spread and with the largest one."""
-    distinct = np.unique(extents)
-    return distinct[:: -max(1, len(distinct) // _CANDIDATES)].tolist()
+        return jax.tree.map(crop, made)
+
+    return [cropped(i) for i in range(len(members))]
 
 
 def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, bool]:
@@ -139,6 +137,12 @@ def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, 
     scaled = [(height // unit, width // unit) for height, width in canvases]
     fitting = [c for c in scaled if shape[0] <= c[0] and shape[1] <= c[1]]
     return (min(fitting, key=math.prod), True) if fitting else (shape, False)
+
+
+def _candidates(extents: np.ndarray) -> list[int]:
+    """Returns about _CANDIDATES of the extents, evenly spread and with the largest one."""
+    distinct = np.unique(extents)
+    return distinct[:: -max(1, len(distinct) // _CANDIDATES)].tolist()
 
 
 def analyze(net: Autoencoder, x, size):

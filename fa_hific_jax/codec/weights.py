@@ -30,13 +30,9 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
     """
     if kind not in KINDS:
         raise UserError(f"there are no weights of {kind!r}: choose one of {', '.join(KINDS)}")
-    leaf = np.asarray(leaf, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        if _is_kernel(leaf, kind):
-            integers, step = _quantized(leaf)
-            result = integers * step
-        else:
-            result = leaf.astype(_float_type(kind)).astype(np.float32)
+        arrays = stored({"": np.asarray(leaf, np.float32)}, kind)
+        result = restored(arrays)[""].astype(np.float32)
     if not np.isfinite(result).all():
         raise UserError(
             f"a weight is not finite, or too large for {kind}: take float32, or a checkpoint "
@@ -49,10 +45,12 @@ def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
     """Returns the arrays that stand for rounded parameters in a file."""
     arrays = {}
     for name, leaf in weights.items():
-        if _is_kernel(leaf, kind):
+        if kind == "int8" and leaf.ndim == 4:
             arrays[name], arrays[name + _STEP] = _quantized(np.asarray(leaf, np.float32))
+        elif leaf.dtype == np.int32:
+            arrays[name] = leaf
         else:
-            arrays[name] = leaf if leaf.dtype == np.int32 else leaf.astype(_float_type(kind))
+            arrays[name] = leaf.astype("float32" if kind == "float32" else "float16")
     return arrays
 
 
@@ -74,14 +72,6 @@ def restored(arrays: Weights) -> dict[str, np.ndarray]:
         elif not name.endswith(_STEP):
             weights[name] = array
     return weights
-
-
-def _float_type(kind: str) -> str:
-    return "float32" if kind == "float32" else "float16"
-
-
-def _is_kernel(leaf: np.ndarray, kind: str) -> bool:
-    return kind == "int8" and leaf.ndim == 4
 
 
 def _quantized(

@@ -101,13 +101,6 @@ def test_the_quality_is_in_the_file_and_costs_a_byte(model):
         model.decompress(without)
 
 
-def test_a_batch_gives_the_files_of_its_images(model):
-    files = model.compress_batch([IMAGE, IMAGE[:64, :64]], quality=0.9)
-    assert files == [model.compress(image, quality=0.9) for image in (IMAGE, IMAGE[:64, :64])]
-    decoded = model.decompress_batch(files, detail=0.3)
-    np.testing.assert_array_equal(decoded[0], model.decompress(files[0], detail=0.3))
-
-
 def test_more_quality_is_more_bytes_and_the_search_finds_the_largest_file_below_a_rate(model):
     sizes = [len(model.compress(IMAGE, quality=level / 255)) for level in (0, 100, 255)]
     assert sizes[0] < sizes[1] < sizes[2]

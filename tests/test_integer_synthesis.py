@@ -57,7 +57,8 @@ def latents(seed: int, *shape: int, largest: int = 9) -> np.ndarray:
 
 @functools.cache
 def small(draw=dyadic, cz=5, hidden=6, cy=4) -> integers.IntegerSynthesis:
-    return float_model.quantize_synthesis(hyperprior(0, cz, hidden, cy, draw), latents(1, 2, 3, 4, cz))
+    params = hyperprior(0, cz, hidden, cy, draw)
+    return float_model.quantize_synthesis(params, latents(1, 2, 3, 4, cz))
 
 
 def correlate_in_int64(x, layer):
@@ -144,14 +145,6 @@ def test_bits_are_those_of_the_first_release():
     assert len(np.unique(mean)) > 90 and len(np.unique(indexes)) > 10
 
 
-def test_thresholds_lie_between_the_sums_just_below_and_above_each_entry_of_the_table():
-    synthesis = small(gaussian)
-    shifts = synthesis.scale.conv2.shift.tolist()
-    for shift, edges in zip(shifts, synthesis.thresholds.tolist(), strict=True):
-        for entry, edge in zip(SCALE_TABLE[:-1].tolist(), edges, strict=True):
-            assert Fraction(edge) / 2**shift <= Fraction(entry) < Fraction(edge + 1) / 2**shift
-
-
 # Trained-like models: scales from the smallest of the table to 30, latents drawn from them.
 
 
@@ -207,16 +200,13 @@ def test_rate_and_parameters_are_those_of_the_float_network(correlated):
         assert code_length(y, exact_mean, indexes) == pytest.approx(float_length, rel=5e-4)
 
 
-def test_calibration_follows_the_prior_and_its_seed():
+def test_calibration_follows_the_prior():
     shape = (4, 20, 20)
     drawn = float_model.calibration_latents(prior_tables(), shape)
     assert (drawn.shape, drawn.dtype) == ((*shape, 16), np.int32)
-    np.testing.assert_array_equal(drawn, float_model.calibration_latents(prior_tables(), shape))
-    assert np.any(drawn != float_model.calibration_latents(prior_tables(), shape, seed=1))
     # 1600 draws of each channel: means within four standard errors of those of the tables.
-    for channel, (cdf, length) in enumerate(zip(*prior_tables()[::2], strict=True)):
-        pmf = np.diff(cdf[:length]) / 2**16
-        symbols = prior_tables().offset[channel] + np.arange(length - 1)
+    for channel, (cdf, first, length) in enumerate(zip(*prior_tables(), strict=True)):
+        pmf, symbols = np.diff(cdf[:length]) / 2**16, first + np.arange(length - 1)
         center = np.sum(pmf * symbols)
         deviation = np.sqrt(np.sum(pmf * (symbols - center) ** 2))
         assert abs(drawn[..., channel].mean() - center) <= 4 * deviation / np.sqrt(1600)
@@ -239,9 +229,9 @@ def test_quantizing_twice_gives_the_same_arrays_and_they_survive_a_round_trip():
         ("mean.up0.bias", None, "mean.up0.bias is missing"),
         ("scale.up1.kernel", lambda a: a.astype(np.int32), r"up1.kernel is int32 .*any\)"),
         ("mean.conv2.kernel", lambda a: a[:, :, 1:], r"\(3, 3, 5, 4\), not int16 \(3, 3, 6, any\)"),
+        ("scale.conv2.kernel", lambda a: a[..., 1:], r"\(3, 3, 6, 3\), not int16 \(3, 3, 6, 4\)"),
         ("thresholds", lambda a: a[:, 1:], r"thresholds is int64 \(4, 62\), not int64 \(4, 63\)"),
         ("thresholds", lambda a: -a, "thresholds is not sorted"),
-        ("mean.up1.bias", lambda a: a + 2**53, r"sums of up1 reach 2\*\*53"),
         ("mean.up1.bias", lambda a: a * 0 + np.iinfo(np.int64).min, r"sums of up1 reach 2\*\*53"),
         ("scale.conv2.shift", lambda a: a + np.int32(90), "conv2.shift exceeds 64"),
     ],
@@ -253,12 +243,6 @@ def test_unusable_arrays_are_named(key, change, reason):
         arrays[key] = change(value)
     with pytest.raises(UserError, match=f"synthesis is unusable, .*{reason}: export it again"):
         integers.from_arrays(arrays)
-
-
-def test_networks_of_different_widths_are_refused():
-    mixed = small()._replace(mean=small(dyadic, 5, 6, 3).mean)
-    with pytest.raises(UserError, match=r"scale.conv2.kernel is int16 \(3, 3, 6, 4\), not int16 \(3, 3, 6, 3\)"):
-        integers.from_arrays(integers.to_arrays(mixed))
 
 
 def test_weights_that_are_not_finite_and_absent_calibrations_are_refused():

@@ -17,7 +17,7 @@ from fa_hific_jax.codec import programs, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.programs import LATENT
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder, padded_shape
+from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import DecoderState
 
 LARGE, SMALL, STRIP = (200, 260), (63, 65), (10, 900)
@@ -153,26 +153,6 @@ def test_tiles_are_square_or_strips_of_no_more_places(height, width, align):
         assert length // 2 < extent or length // 2 % align  # no side more than half empty
 
 
-def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
-    places = dict.fromkeys(
-        (programs.encode, programs.hyper_analyze, programs.latent_stage, programs.pixel_stage), 0
-    )
-    scales = dict(zip(places, (1 / 16, 1 / 4, 1, 16), strict=True))
-
-    def spy(network, function, members, canvas, shared):
-        places[function] += canvas[0] * canvas[1]
-        height, width = (int(side * scales[function]) for side in canvas)
-        return [np.zeros((height, width, 3), np.float32)]
-
-    monkeypatch.setattr(tiling, "run", spy)
-    network = programs.Network(coding_config(), None)
-    y, _ = tiling._analyze_tiles(network, np.zeros((64, 65536, 3), np.uint8))
-    tiling._generate_tiles(network, y, False)
-    pixels = 64 * 65536
-    assert places.pop(programs.encode) < 1.3 * pixels
-    assert 0 < min(places.values()) and max(places.values()) < 1.3 * pixels / LATENT**2
-
-
 def test_many_sizes_take_four_programs(monkeypatch):
     traces = []
 
@@ -192,18 +172,6 @@ def test_many_sizes_take_four_programs(monkeypatch):
         file = model.compress(np.zeros((height, width, 3), np.uint8), plan=plan)
         assert model.decompress(file, plan=plan).shape == (height, width, 3)
     assert len(traces) == 4
-
-
-def test_plan_has_room_for_all_at_less_than_the_cost_of_one_canvas():
-    rng = np.random.default_rng(1)
-    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 1000, (300, 2))]
-    plan = programs.plan(sizes)
-    shapes = [padded_shape(*size) for size in sizes]
-    areas = [programs._choose(shape, 1, plan)[0] for shape in shapes]
-    cost = sum(h * w for h, w in areas)
-    assert len(plan) == 2
-    assert all(h <= c[0] and w <= c[1] for (h, w), c in zip(shapes, areas, strict=True))
-    assert cost < 0.85 * 300 * 1024 * 1024
 
 
 def test_few_shapes_serve_themselves_and_odd_ones_keep_their_programs():

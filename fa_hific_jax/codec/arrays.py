@@ -85,11 +85,7 @@ def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
 
 
 def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
-    """Returns the entropy model in arrays of unknown origin: the inverse of `entropy_arrays`.
-
-    Raises:
-      UserError: an array is missing, or not one of an entropy model.
-    """
+    """Inverts `entropy_arrays`; raises a UserError for arrays that are not of an entropy model."""
     synthesis = integer_synthesis.from_arrays(
         {name.removeprefix(_EXACT): a for name, a in arrays.items() if name.startswith(_EXACT)}
     )

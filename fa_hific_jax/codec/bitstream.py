@@ -6,6 +6,7 @@ file that `pack` would not have written.
 """
 
 import io
+import math
 import zlib
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import padded_shape
 
 MAGIC = b"FAHJ"
 VERSION = 2  # raised whenever a file would decode differently
@@ -34,40 +36,25 @@ class BitstreamError(UserError):
 
 
 class Container(NamedTuple):
-    """The content of a file.
+    """The content of a file."""
 
-    Attributes:
-      model_id: id of the model that decodes the file, 8 bytes.
-      coder: name of the entropy coder, one of CODERS.
-      width: width of the image in pixels.
-      height: height of the image in pixels.
-      z_stream: coded hyper-latents.
-      y_stream: coded latents.
-      alpha_stream: coded transparency, empty for an opaque image.
-      symbols_crc: `symbols_crc(z, y)` of the coded symbols.
-      quality: quality level, 0 to QUALITIES - 1; None if the model has a single rate.
-      gray: True if the decoder must make red, green and blue equal.
-      metadata: EXIF and XMP as `codec.metadata` packs them, empty without.
-    """
-
-    model_id: bytes
-    coder: str
-    width: int
-    height: int
-    z_stream: bytes
-    y_stream: bytes
-    alpha_stream: bytes
-    symbols_crc: int
-    quality: int | None = None
-    gray: bool = False
-    metadata: bytes = b""
+    model_id: bytes  # 8 bytes: the model that decodes the file
+    coder: str  # one of CODERS
+    width: int  # pixels
+    height: int  # pixels
+    z_stream: bytes  # coded hyper-latents
+    y_stream: bytes  # coded latents
+    alpha_stream: bytes  # coded transparency, empty for an opaque image
+    symbols_crc: int  # `symbols_crc(z, y)` of the coded symbols
+    quality: int | None = None  # level below QUALITIES; None if the model has a single rate
+    gray: bool = False  # True if the decoder must make red, green and blue equal
+    metadata: bytes = b""  # EXIF and XMP as `codec.metadata` packs them
 
 
 def pack(container: Container) -> bytes:
     """Returns the bytes of the file: 26 to 54 more than the streams, 32 at 4096 x 4096 pixels.
 
-    Raises:
-      BitstreamError: the image is empty or larger than any decoder accepts.
+    Raises a BitstreamError if the image is empty or larger than any decoder accepts.
     """
     if len(container.model_id) != 8:
         raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
@@ -94,19 +81,22 @@ def pack(container: Container) -> bytes:
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
     """Returns the container in the bytes of a file, verified against its checksum.
 
-    Raises:
-      BitstreamError: the file has another magic, an unknown version, coder or flag, an impossible
-        size or length, too few or too many bytes, or a checksum that does not match.
+    `max_pixels` limits the image size after padding: one row of pixels is coded as 64 rows. Raises
+    a BitstreamError for anything that `pack` does not write.
     """
-    _check_kind(data)
+    if data[:4] != MAGIC:
+        raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
+    if data[4:5] not in (b"", _START[4:]):
+        old = ", made by a pre-release that no release reads" if data[4] == 1 else ""
+        raise BitstreamError(
+            f"the file has bitstream version {data[4]}{old}, this build reads version {VERSION}: "
+            "install the release of fa-hific-jax that wrote it, or compress the image again"
+        )
     file = io.BytesIO(data)
     file.seek(_CRC.stop)
     model_id, flags = _take(file, 8), _take(file, 1)[0]
     if flags & 15 >= len(CODERS):
-        raise BitstreamError(
-            f"the file was coded by coder {flags & 15}, this build knows 0 to {len(CODERS) - 1}: "
-            "install a newer fa-hific-jax"
-        )
+        raise BitstreamError(f"coder {flags & 15} is unknown: install a newer fa-hific-jax")
     _check_flags(flags & ~15, _ALPHA | _QUALITY | _MORE)
     crc = int.from_bytes(_take(file, 4), "little")
     quality = _take(file, 1)[0] if flags & _QUALITY else None
@@ -123,32 +113,20 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
         if flags & flag:
             lengths[name] = _check_length(_read_varint(file))
             if lengths[name] == 0:
-                raise BitstreamError(
-                    f"the file announces {name} of 0 bytes, which is impossible: fetch it again"
-                )
+                raise BitstreamError(f"{name} of 0 bytes is impossible: fetch the file again")
     end = file.tell() + sum(lengths.values())
     if len(data) < end:
         raise _truncated(f"it has {len(data)} of {end} bytes")
     if len(data) > end:
-        raise BitstreamError(
-            f"{len(data) - end} bytes follow the end of the compressed image: fetch the file again"
-        )
+        raise BitstreamError(f"{len(data) - end} bytes follow the end: fetch the file again")
     if data[_CRC] != _checksum(data[_CRC.stop :]):
         raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
-    streams = {name: file.read(length) for name, length in lengths.items()}
-    return Container(
-        model_id=model_id,
-        coder=CODERS[flags & 15],
-        width=width,
-        height=height,
-        z_stream=streams["z"],
-        y_stream=streams["y"],
-        alpha_stream=streams.get("transparency", b""),
-        symbols_crc=crc,
-        quality=quality,
-        gray=bool(flags & _GRAY),
-        metadata=streams.get("metadata", b""),
+    z, y, alpha, metadata = (
+        file.read(lengths.get(name, 0)) for name in ("z", "y", "transparency", "metadata")
     )
+    coder, gray = CODERS[flags & 15], bool(flags & _GRAY)
+    streams = (z, y, alpha)
+    return Container(model_id, coder, width, height, *streams, crc, quality, gray, metadata)
 
 
 def check_model(container: Container, model_id: bytes) -> None:
@@ -172,10 +150,9 @@ def symbols_crc(z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]) -> i
 def check_symbols(
     container: Container, z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]
 ) -> None:
-    """Raises BitstreamError unless these are the symbols that were coded.
+    """Raises BitstreamError if this device computes other table rows than the encoder's device.
 
-    They differ if this device computes other table rows from z than the encoder's device. Without
-    this check, the image would be noise.
+    The symbols then are not those that were coded, and the image would be noise.
     """
     if container.symbols_crc != symbols_crc(z, y):
         raise BitstreamError(
@@ -188,48 +165,24 @@ def _checksum(rest: bytes) -> bytes:
     return zlib.crc32(rest, zlib.crc32(_START)).to_bytes(4, "little")
 
 
-def _check_kind(data: bytes) -> None:
-    if data[:4] != MAGIC:
-        raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
-    version = data[4] if len(data) > 4 else VERSION
-    if version == 1:
-        raise BitstreamError(
-            "the file has bitstream version 1, made by a pre-release that no release reads: "
-            "compress the image again"
-        )
-    if version != VERSION:
-        raise BitstreamError(
-            f"the file has bitstream version {version}, this build reads version {VERSION}: "
-            "install the release of fa-hific-jax that wrote it"
-        )
-
-
 def _check_flags(flags: int, known: int) -> None:
     if flags & ~known:
-        raise BitstreamError(
-            f"the file has flags {flags:#04x}, which this build does not know: "
-            "install a newer fa-hific-jax"
-        )
+        raise BitstreamError(f"the flags {flags:#04x} are unknown: install a newer fa-hific-jax")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
+        raise BitstreamError(f"{width} x {height} pixels is impossible: both sides are at least 1")
+    if math.prod(padded_shape(height, width)) > max_pixels:
         raise BitstreamError(
-            f"an image of {width} x {height} pixels is impossible: both sides must be at least 1"
-        )
-    if width * height > max_pixels:
-        raise BitstreamError(
-            f"an image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
-            "cut it into parts"
+            f"an image of {width} x {height} pixels is over the limit of {max_pixels} pixels, "
+            "counted in blocks of 64 x 64: cut it into parts, or raise the limit"
         )
 
 
 def _check_length(length: int) -> int:
     if length > _MAX_STREAM:
-        raise BitstreamError(
-            f"a stream of {length} bytes is impossible, the limit of the format is {_MAX_STREAM}: "
-            "fetch the file again"
-        )
+        raise BitstreamError(f"a stream of {length} bytes is impossible: fetch the file again")
     return length
 
 

@@ -25,10 +25,8 @@ Choice = tuple[ModelConfig, Any]
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
     """Returns the quality as files store it, 0 to QUALITIES - 1; None for a model with one rate.
 
-    A `quality` of None stands for DEFAULT_QUALITY.
-
-    Raises:
-      UserError: the quality is not in [0, 1], or the model has a single rate.
+    A `quality` of None stands for DEFAULT_QUALITY. Raises a UserError for one that is not in
+    [0, 1], or if the model has a single rate.
     """
     if not config.qualities:
         if quality is None:
@@ -59,10 +57,9 @@ def without_gains(config: ModelConfig, params: Mapping[str, Any]) -> Choice:
 
 
 def gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
-    """Returns the factor of each channel of y at a quality level.
+    """Returns the factor of each channel of y at a quality level: `models.gains` on the host.
 
-    `table` is a parameter of `models.gains.Gains`, whose `interpolate` this computes on the host in
-    float64: "log_gain" for y before rounding, "log_inverse" for the decoded latents.
+    `table` is the parameter "log_gain", for y before rounding, or "log_inverse", for decoded y.
     """
     table = np.asarray(table, np.float64)
     place = np.arange(len(table)) / (len(table) - 1)
@@ -73,8 +70,7 @@ def gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
 def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | None) -> Choice:
     """Returns the model whose FCMs add this share of their output; None stands for all of it.
 
-    Raises:
-      UserError: the share is not in [0, 1], or the model has no FCM.
+    Raises a UserError if the share is not in [0, 1], or the model has no FCM.
     """
     if detail is None:
         return config, params

@@ -9,25 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, Int32
 
+from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.codec.coding import EntropyModel, Quantized
 from fa_hific_jax.codec.integer_synthesis import (
-    ACTIVATION_BITS,
-    BIAS_BITS,
     KERNELS,
     LATENT_MAX,
-    MAX_ACTIVATION_EXPONENT,
-    MAX_EXPONENT,
     MEDIAN_CHANNELS,
-    WEIGHT_BITS,
     IntegerSynthesis,
     Layer,
     Network,
     Values,
-    activations,
-    check_sums,
-    one_blas_thread,
-    upsample,
-    with_constants,
 )
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
@@ -36,6 +27,11 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import LOG_UNIT, MEDIAN, autoencoder
 from fa_hific_jax.models.autoencoder import ModelConfig
 
+WEIGHT_BITS = 15  # without the sign
+ACTIVATION_BITS = 16  # of the largest activation in the calibration
+BIAS_BITS = 48
+MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
+MAX_ACTIVATION_EXPONENT = 24
 _LARGEST_WEIGHT = 2**WEIGHT_BITS - 1
 
 
@@ -46,11 +42,8 @@ def entropy_model(
 ) -> EntropyModel:
     """Returns coding tables and integer synthesis for the parameters of a `Hyperprior`.
 
-    `calibration` holds hyper-latents of images, which determine the resolution of the integers; by
-    default they are drawn from the prior.
-
-    Raises:
-      UserError: a parameter is not finite.
+    `calibration` is that of `quantize_synthesis`, by default `calibration_latents`. Raises a
+    UserError if a parameter is not finite.
     """
     prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
     layers = factorized.layers_of(prior)
@@ -102,19 +95,17 @@ def quantize_synthesis(
 ) -> IntegerSynthesis:
     """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
 
-    Its medians, if it has any, become weights of MEDIAN_CHANNELS.
-    `calibration` holds hyper-latents of images or of `calibration_latents`: one array
-    (n, hz, wz, cz), or several (hz, wz, cz). They determine only the resolution of the activations.
-    Other hyper-latents may give activations up to 64 times as large; beyond that, they saturate.
-    The same arguments give the same integers on every machine where SCALE_TABLE is the same.
+    Its medians, if it has any, become weights of MEDIAN_CHANNELS. `calibration` holds hyper-latents
+    of images or of `calibration_latents`, (hz, wz, cz) each. They determine only the resolution of
+    the activations: other hyper-latents may give activations up to 64 times as large before they
+    saturate. The same arguments give the same integers wherever SCALE_TABLE is the same.
 
-    Raises:
-      UserError: there is no calibration, or a weight is not finite or too large.
+    Raises a UserError if there is no calibration, or a weight is not finite or too large.
     """
     medians = params_hyperprior.get(MEDIAN)
     constants = () if medians is None else MEDIAN_CHANNELS
     latents = [
-        np.clip(with_constants(z, constants), -LATENT_MAX, LATENT_MAX).astype(np.float64)
+        np.clip(integers.with_constants(z, constants), -LATENT_MAX, LATENT_MAX).astype(np.float64)
         for z in calibration
     ]
     if not latents:
@@ -128,18 +119,16 @@ def quantize_synthesis(
         unit = np.exp(np.asarray(params_mean[LOG_UNIT], np.float64))
         last = params_mean["conv2"]["Conv_0"].items()
         params_mean["conv2"] = {name: np.asarray(leaf) * unit for name, leaf in last}
-    with one_blas_thread():
+    with integers.one_blas_thread():
         mean = _quantize_network(params_mean, latents, medians)
         scale = _quantize_network(params_hyperprior["synthesis_scale"], latents, medians)
     thresholds = np.floor(np.ldexp(edges[None], scale.conv2.shift[:, None])).astype(np.int64)
     synthesis = IntegerSynthesis(mean, scale, thresholds, constants)
-    check_sums(synthesis)
+    integers.check_sums(synthesis)
     return synthesis
 
 
-def swapped_kernels(
-    params_hyperprior: Mapping[str, Any], synthesis: IntegerSynthesis
-) -> dict[str, Any]:
+def swapped_kernels(params_hyperprior: Any, synthesis: IntegerSynthesis) -> dict[str, Any]:
     """Replaces each kernel of a `Hyperprior` that `synthesis` has by an "exponent", or back.
 
     The exponent and the integers give the kernel as float32, to 2**-15 of the largest weight of a
@@ -175,13 +164,13 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians:
     for name in KERNELS:
         layer = _quantize_layer(name, params[name], exponent, medians if name == "up0" else None)
         if name != "conv2":
-            sums = [upsample(layer, np.pad(each, ((1, 1), (1, 1), (0, 0)))) for each in x]
+            sums = [integers.upsample(layer, np.pad(each, ((1, 1), (1, 1), (0, 0)))) for each in x]
             peak = max(float(np.max(np.ldexp(each, -layer.shift))) for each in sums)
             exponent = int(min(ACTIVATION_BITS - _digits(max(peak, 0.0)), MAX_ACTIVATION_EXPONENT))
             shift = layer.shift - exponent
             half = np.where(shift > 0, np.ldexp(1.0, shift - 1), 0.0).astype(np.int64)
             layer = Layer(layer.kernel, layer.bias + half, shift)
-            x = [activations(each + half, shift) for each in sums]
+            x = [integers.activations(each + half, shift) for each in sums]
         layers[name] = layer
     return Network(**layers)
 
@@ -194,10 +183,8 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medi
     params = params.get("Conv_0", params)
     kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-        raise UserError(
-            f"the weights of {name} in the hyper-synthesis are not finite: "
-            "take a checkpoint from before the training diverged"
-        )
+        why = f"the weights of {name} in the hyper-synthesis are not finite"
+        raise UserError(f"{why}: take a checkpoint from before the training diverged")
     peak = np.max(np.abs(kernel), axis=(0, 1, 2))
     added = np.zeros_like(kernel[:, :, 0])  # what each tap adds with the medians
     if medians is not None:

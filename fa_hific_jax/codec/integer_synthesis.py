@@ -1,11 +1,9 @@
 """Computes mean and table row of every latent from z in integers, with the same bits everywhere.
 
-The range decoder must use the encoder's table for every symbol. A float network may round
-differently on another device, with another number of threads or in other tiles, and the file would
-be unreadable. Therefore both hyper-synthesis networks are quantized once, when a model is exported,
-and run on the host in integers, as Balle et al. 2019 propose ("Integer networks for data
-compression with latent-variable models"). Here this is done after training, and the loss of rate is
-negligible.
+The range decoder must use the encoder's table for every symbol, but a float network may round
+differently on another device, with other threads or in other tiles. Hence `codec/float_model.py`
+quantizes both hyper-synthesis networks once, at export, and they run on the host in integers
+(Balle et al. 2019, "Integer networks for data compression with latent-variable models").
 
 The integers are stored as float64, because BLAS multiplies float64 matrices but not integers. Every
 sum stays below 2**53 in magnitude, however its terms are grouped: `check_sums` proves it from the
@@ -13,10 +11,9 @@ weights. So no operation rounds, and order of summation, threads, tiles and fuse
 no effect. A value v is stored as the integer v * 2**exponent. Weights have one exponent per output
 channel, activations one per layer, so that rescaling is a shift.
 
-A model may round z around medians. The symbols are then integers s with z = s + median, and the
-first layer's sums are those of s plus what the medians add. By linearity that is what one input
-channel would add that is 1 inside the picture and 0, as every input, beyond its edges. Two channels
-stand for it, `MEDIAN_CHANNELS`, so that its 16-bit weights are as fine as all others.
+A model may round z around medians: its symbols are integers s with z = s + median. What the medians
+add to the first layer's sums is what an input channel would add that is 1 inside the picture and 0
+beyond its edges. `MEDIAN_CHANNELS` are two such channels, so that 16-bit weights are fine enough.
 """
 
 import contextlib
@@ -36,27 +33,17 @@ from fa_hific_jax.errors import UserError
 HyperLatents = Int32[np.ndarray, "hz wz cz"]
 Values = Float64[np.ndarray, "_ _ _"]
 
-STRIDE = 4
-"""Latents per hyper-latent, in each direction."""
-
-WEIGHT_BITS = 15  # without the sign
-ACTIVATION_BITS = 16  # of the largest activation in the calibration
+STRIDE = 4  # latents per hyper-latent, in each direction
 ACTIVATION_MAX = 2**22  # saturation of activations: 64 times the largest in the calibration
 LATENT_MAX = 2**15 - 1  # saturation of |z|
-BIAS_BITS = 48
-MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
-MAX_ACTIVATION_EXPONENT = 24
 MAX_SHIFT = 64  # A mean with a larger shift might not be a finite float32.
 STRIP = 2**22  # activations of one layer in memory at a time, in each thread: 32 MiB
 _THREADS = 4  # which bounds the memory too
 _blas = functools.cache(ThreadpoolController)
 _blas_lock = threading.Lock()
 
-MEDIAN_CHANNELS = (2**14, 1)
-"""Constant values of the input channels that stand for the medians: a coarse and a fine one."""
-
-KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
-"""Side of the kernel of each layer, in the order of the layers."""
+MEDIAN_CHANNELS = (2**14, 1)  # constants: the inputs that stand for medians, coarse and fine
+KERNELS = {"up0": 5, "up1": 5, "conv2": 3}  # side of the kernel of each layer, in their order
 
 
 class Layer(NamedTuple):
@@ -98,8 +85,7 @@ def parameters(
 
     The row is the one that `tables.scale_indexes` finds for the scale in SCALE_TABLE, here by
     comparing integers. The mean is an integer over a power of two, rounded to float32 once. |z|
-    saturates at 2**15 - 1. `strip` is the number of rows of latents computed at a time; it only
-    affects memory.
+    saturates at LATENT_MAX. `strip`, the number of rows computed at a time, only affects memory.
     """
     z = with_constants(z, synthesis.constants)
     height, width, channels = z.shape
@@ -136,11 +122,10 @@ def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
-    """Returns the synthesis in arrays of unknown origin: the inverse of `to_arrays`.
+    """Inverts `to_arrays`, for arrays of unknown origin.
 
-    Raises:
-      UserError: an array is missing, its type or shape does not fit the others, or its values are
-        so large that sums would not be exact.
+    Raises a UserError if an array is missing, its type or shape does not fit the others, or its
+    values are so large that sums would not be exact.
     """
     constants: tuple[int, ...] = ()
     if "constants" in arrays:
@@ -227,24 +212,18 @@ def _correlate(x: Values, kernel: Int16[np.ndarray, "kh kw i o"]) -> Values:
 def activations(sums: Values, shift: Int32[np.ndarray, " o"]) -> Values:
     """Returns the ReLU of the sums / 2**shift, rounded down and saturated.
 
-    `_quantize_network` adds one half to the bias, which makes the rounding half up.
+    Hidden layers have one half added to their bias, which makes the rounding half up.
     """
     return np.clip(np.floor(sums * _power(-shift)), 0, ACTIVATION_MAX)
 
 
-def _table_rows(
-    sums: Values, thresholds: Int64[np.ndarray, "cy rows"]
-) -> UInt8[np.ndarray, "_ _ _"]:
+def _table_rows(sums: Values, thresholds: np.ndarray) -> UInt8[np.ndarray, "_ _ _"]:
     channels = np.moveaxis(sums, -1, 0).reshape(len(thresholds), -1).astype(np.int64)
-    rows = [
-        np.searchsorted(edges, values) for edges, values in zip(thresholds, channels, strict=True)
-    ]
+    rows = [np.searchsorted(*pair) for pair in zip(thresholds, channels, strict=True)]
     return np.stack(rows, axis=-1).astype(np.uint8).reshape(sums.shape)
 
 
-def with_constants(
-    z: HyperLatents, constants: tuple[int, ...]
-) -> Int32[np.ndarray, "hz wz channels"]:
+def with_constants(z: HyperLatents, constants: tuple[int, ...]) -> Int32[np.ndarray, "_ _ _"]:
     """Returns z with a channel of each constant value behind its own."""
     shape = (*z.shape[:-1], len(constants))
     return np.concatenate([z, np.broadcast_to(np.array(constants, z.dtype), shape)], axis=-1)

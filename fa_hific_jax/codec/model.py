@@ -25,6 +25,8 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
 Latents = Float32[np.ndarray, "_ _ cy"]
+HyperLatents = Int32[np.ndarray, "_ _ cz"]
+Opened = tuple[Container, Latents]
 
 _CALIBRATED = (1.0, 0.0, 0.5)  # qualities of the images of a calibration, in turn
 _ROUNDING = 16  # bytes by which files of almost equal latents may differ
@@ -34,24 +36,17 @@ _ROUNDING = 16  # bytes by which files of almost equal latents may differ
 class Model:
     """A trained model that compresses and decompresses.
 
-    Create it with `from_params`, or with `load_model` from a folder.
-
-    Attributes:
-      config: shape of the networks.
-      params: parameters of the `Autoencoder` as float32 on the device: encoder, hyper-analysis,
-        generator and gains. `entropy` replaces the others.
-      entropy: coding tables and the integer hyper-synthesis.
-      weights: data type to which the parameters were rounded, one of `weights.KINDS`.
-      origin: information for people on where the model comes from, as JSON.
-      model_id: 8 bytes stored in each file, a hash of everything that decoding depends on.
+    Create it with `from_params`, or with `load_model` from a folder. `params` are parameters of the
+    `Autoencoder` as float32 on the device: encoder, hyper-analysis, generator and gains; `entropy`
+    replaces the others. `model_id` is stored in each file.
     """
 
     config: ModelConfig
     params: Any
     entropy: EntropyModel
-    weights: str = "float32"
-    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    model_id: bytes = dataclasses.field(init=False)
+    weights: str = "float32"  # data type to which the parameters were rounded: `weights.KINDS`
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for people, as JSON
+    model_id: bytes = dataclasses.field(init=False)  # 8 bytes, a hash of all that decoding needs
 
     def __post_init__(self):
         found = arrays.model_id(self.config, self.entropy, self.params)
@@ -120,8 +115,8 @@ class Model:
           BitstreamError: the file is damaged or too large, or needs another model or a coder that
             is not installed.
         """
-        opened = self._open(data, max_pixels)
-        return self._images([opened], detail, mode, plan)[0]
+        options: dict[str, Any] = {"mode": mode, "plan": plan, "max_pixels": max_pixels}
+        return self.decompress_picture(data, detail=detail, **options)[0]
 
     def decompress_picture(
         self,
@@ -151,11 +146,9 @@ class Model:
         """Compresses many images, several at a time on the device, to the bytes of `compress`."""
         images = [_prepared(image, None)[0] for image in images]
         plan = self.plan([image.shape[:2] for image in images])
-        symbols = self.quantize(
-            images, quality=quality, reproducible=reproducible, mode=mode, plan=plan
-        )
+        options: dict[str, Any] = {"reproducible": reproducible, "mode": mode, "plan": plan}
+        pairs = zip(self.quantize(images, quality=quality, **options), images, strict=True)
         level = choices.quality_level(self.config, quality)
-        pairs = zip(symbols, images, strict=True)
         return [self._encode(quantized, image, level, coder) for quantized, image in pairs]
 
     def decompress_batch(
@@ -201,9 +194,8 @@ class Model:
 
         `quality` is the one at which the symbols were computed.
         """
-        level = choices.quality_level(self.config, quality)
-        stream = _alpha_stream(alpha, (height, width))
-        size = (height, width)
+        level, size = choices.quality_level(self.config, quality), (height, width)
+        stream = _alpha_stream(alpha, size)
         return coding.encode(self.entropy, quantized, self.model_id, *size, coder, stream, level)
 
     def quality_for(
@@ -220,8 +212,6 @@ class Model:
         """Returns the highest quality whose file has at most `bpp` bits per pixel, or 0.
 
         The whole file counts, with transparency and with `reserved` bytes that will be added to it.
-        If even the file of quality 0 is larger, the result is 0, since no file is smaller.
-
         The encoder runs once, and the symbols of about eight qualities are coded. The search relies
         on larger files at higher qualities.
 
@@ -231,10 +221,8 @@ class Model:
         image, stream = _prepared(image, alpha)
         tiling.check_size(self.config, *image.shape[:2])
         if not self.config.qualities:
-            raise UserError(
-                f"{bpp:g} bits per pixel were requested, but this model has a single rate: use "
-                "one that was trained with model.qualities"
-            )
+            why = f"{bpp:g} bits per pixel were requested, but this model has a single rate"
+            raise UserError(f"{why}: use one that was trained with model.qualities")
         last, log_gain = bitstream.QUALITIES - 1, self.params["gains"]["log_gain"]
         network, finest = self._encoder(last, reproducible), choices.gains(log_gain, last)
         ((y, _),) = tiling.analyze(network, [image], mode)
@@ -262,11 +250,10 @@ class Model:
     def _encode(
         self, quantized: Quantized, image: Image, level: int | None, coder: str, alpha: bytes = b""
     ) -> bytes:
-        size, gray = image.shape[:2], is_gray(image)
-        model_id = self.model_id
-        return coding.encode(self.entropy, quantized, model_id, *size, coder, alpha, level, gray)
+        rest = (*image.shape[:2], coder, alpha, level, is_gray(image))
+        return coding.encode(self.entropy, quantized, self.model_id, *rest)
 
-    def _open(self, data: bytes, max_pixels: int) -> tuple[Container, Latents]:
+    def _open(self, data: bytes, max_pixels: int) -> Opened:
         """Returns the content of a file, and the input of the decoder.
 
         Raises only BitstreamErrors about a file, because callers handle no others.
@@ -274,11 +261,8 @@ class Model:
         held = bitstream.unpack(data, max_pixels)
         bitstream.check_model(held, self.model_id)
         if (held.quality is None) == bool(self.config.qualities):
-            raise BitstreamError(
-                "the file and the model disagree on whether there is a quality, so the file is "
-                "damaged: fetch it again"
-            )
-        coding.check_claims(held, max_pixels)
+            raise BitstreamError("the file is damaged in whether there is a quality: fetch it")
+        coding.check_claims(held)
         try:
             tiling.check_size(self.config, held.height, held.width)
             y_hat = coding.decode(self.entropy, held)
@@ -295,7 +279,7 @@ class Model:
         opened: Sequence[tuple[Container, Latents]],
         detail: float | None,
         mode: str,
-        plan: Sequence[Shape],
+        plan: Any,
     ) -> list[Image]:
         single_rate = choices.without_gains(self.config, self.params)
         network = Network(*choices.at_detail(*single_rate, detail))
@@ -311,7 +295,7 @@ def from_params(
     config: ModelConfig,
     params: Any,
     *,
-    calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
+    calibration: Iterable[HyperLatents] | None = None,
     weights: str = "float32",
     origin: Mapping[str, Any] | None = None,
 ) -> Model:
@@ -322,28 +306,19 @@ def from_params(
       params: all parameters of the `Autoencoder`.
       calibration: hyper-latents of images, as from `hyper_latents`, which determine the resolution
         of the integer hyper-synthesis; by default they are drawn from the prior.
-      weights: data type to which encoder, hyper-analysis and generator are rounded, one of
-        `weights.KINDS`.
+      weights: data type of encoder, hyper-analysis and generator, one of `weights.KINDS`.
       origin: information for people on where the model comes from.
 
     Raises:
       UserError: a parameter is not finite, or too large for float16 or int8.
     """
     params = jax.device_get(params)
-    return Model(
-        config=config,
-        params=jax.tree.map(
-            lambda leaf: jax.device_put(rounded(leaf, weights)), _for_coding(params)
-        ),
-        entropy=float_model.entropy_model(config, params["hyperprior"], calibration),
-        weights=weights,
-        origin=origin or {},
-    )
+    entropy = float_model.entropy_model(config, params["hyperprior"], calibration)
+    kept = jax.tree.map(lambda leaf: jax.device_put(rounded(leaf, weights)), _for_coding(params))
+    return Model(config, kept, entropy, weights, origin or {})
 
 
-def hyper_latents(
-    config: ModelConfig, params: Any, images: Iterable[Image]
-) -> list[Int32[np.ndarray, "_ _ _"]]:
+def hyper_latents(config: ModelConfig, params: Any, images: Iterable[Image]) -> list[HyperLatents]:
     """Returns the rounded hyper-latents of images, a calibration for `from_params`.
 
     A model with gains codes the images at different qualities.

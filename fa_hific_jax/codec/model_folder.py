@@ -8,20 +8,18 @@ training.safetensors float hyper-synthesis and prior, only if the model can be t
                      float16 or int8 takes the kernels of the hyper-synthesis for training too
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from fa_hific_jax.codec import safetensors_file, shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
@@ -47,14 +45,9 @@ def save_model(
 ) -> Path:
     """Writes the model as a folder, whole or not at all, and returns its path.
 
-    An empty folder, such as a new mount point of a container, is filled.
-
-    Args:
-      model: the model.
-      folder: path of the folder.
-      replace: True to replace a model at that path.
-      to_train_on: all parameters of the model's `Autoencoder`. Those that the model does not hold
-        are then stored as well, for `load_parameters`.
+    An empty folder, such as a new mount point of a container, is filled. `to_train_on` has all
+    parameters of the model's `Autoencoder`; those that the model does not hold are then stored as
+    well, for `load_parameters`.
 
     Raises:
       UserError: the path exists, and `replace` is False or there is no model at it.
@@ -91,9 +84,8 @@ def check_target(folder: Path, *, replace: bool) -> None:
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not replace:
-        raise UserError(
-            f"{folder}: exists already: choose another name, or replace it with --force"
-        )
+        why = "exists already: choose another name, or replace it with --force"
+        raise UserError(f"{folder}: {why}")
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder}: is not a model, so it is not replaced: choose another name")
 
@@ -123,17 +115,14 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     except KeyError as error:
         raise _damaged(folder, f"{error} is missing") from error
     if model.model_id.hex() != description["id"]:
-        raise UserError(
-            f"{folder}: the content is that of model {model.model_id.hex()}, {DESCRIPTION} says "
-            f"{description['id']}: copy or export the model again"
-        )
+        content = f"the content is that of model {model.model_id.hex()}"
+        stated = f"{DESCRIPTION} says {description['id']!r:.40}"
+        raise UserError(f"{folder}: {content}, {stated}: copy or export the model again")
     return model
 
 
 def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Loads all parameters of a model that can be trained further.
-
-    Returns the origin of the model and the parameters of its `Autoencoder`, float32, by flat names.
+    """Returns origin and all parameters, float32 by flat names, of a model to train further.
 
     Raises:
       UserError: the folder cannot be read (see `load_model`), or the model was exported without
@@ -171,18 +160,11 @@ def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
     if folder.is_file():
         raise UserError(f"{path}: is a file: give the model's folder, as fa-hific export writes it")
     if not folder.is_dir():
-        named = (
-            ""
-            if os.sep in str(path)
-            else f", nor a model with a name ({', '.join(shipped.known())})"
-        )
-        raise UserError(
-            f"{path}: no such folder{named}: give the path of a folder that fa-hific export has "
-            "written"
-        )
+        named = f", nor a model with a name ({', '.join(shipped.known())})"
+        named = "" if os.sep in str(path) else named
+        raise UserError(f"{path}: no such folder{named}: give one that fa-hific export has written")
     file = folder / DESCRIPTION
-    with _readable(file):
-        data = file.read_bytes()
+    data = _content(file).tobytes()
     try:
         description = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -197,8 +179,6 @@ def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
     for key, kind in _FIELDS.items():
         if not isinstance(description.get(key), kind):
             raise _damaged(file, f"{key!r} is missing")
-    if not re.fullmatch("[0-9a-f]{16}", description["id"]):
-        raise _damaged(file, "its id does not have 16 hexadecimal digits")
     if description["weights"] not in KINDS:
         raise _damaged(file, f"it states weights of {description['weights']!r:.40}")
     return folder, description
@@ -229,8 +209,7 @@ def _read_config(path: Path, stored: Any, weights: Mapping[str, np.ndarray]) -> 
 def _read_arrays(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the arrays of a file as views of it, which change if it is overwritten in place."""
     path = folder / name
-    with _readable(path):
-        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    data = _content(path)
     if hashlib.sha256(data.data).hexdigest() != description["sha256"].get(name):
         raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
     try:
@@ -239,19 +218,14 @@ def _read_arrays(folder: Path, name: str, description: Mapping[str, Any]) -> dic
         raise _damaged(path, f"it is not a safetensors file ({error})") from error
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block, which reads the file, into a UserError."""
+def _content(path: Path) -> UInt8[np.ndarray, " n"]:
     try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file, so the model is incomplete: copy or export it again"
-        ) from error
+        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}): fix that, or copy the model again"
-        ) from error
+        why = f"cannot be read ({error.strerror}): fix that, or copy the model again"
+        if isinstance(error, FileNotFoundError):
+            why = "no such file, so the model is incomplete: copy or export it again"
+        raise UserError(f"{path}: {why}") from error
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -81,8 +81,8 @@ def run_whole(
         groups.setdefault(_choose(array.shape[:2], unit, canvases), []).append(i)
     results: list[Any] = [None] * len(arrays)
     for (canvas, shared), group in groups.items():
-        most = min(_BATCH, max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2)))
-        count = min(most, len(group))
+        count = max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2))
+        count = min(count, _BATCH, len(group))
         for start in range(0, len(group), count):
             chunk = group[start : start + count]
             # The last chunk is filled up, because another batch size would need another program.
@@ -114,19 +114,14 @@ def run(
     x = jax.tree.map(padded, *members)
     # Set in both cases, so that the caller's own setting has no effect.
     with ops.enable_x64(dtype == "float64"):
-        made = _program(
-            config, params, x, sizes if shared else None, function=function, dtype=dtype
-        )
-        made = jax.device_get(made)
+        given = sizes if shared else None
+        made = jax.device_get(_program(config, params, x, given, function=function, dtype=dtype))
 
-    def cropped(i: int) -> Any:
-        def crop(leaf: np.ndarray) -> np.ndarray:
-            height, width = sizes[i] * leaf.shape[1:3] // canvas
-            return leaf[i, :height, :width]
+    def cropped(i: int, leaf: np.ndarray) -> np.ndarray:
+        height, width = sizes[i] * leaf.shape[1:3] // canvas
+        return leaf[i, :height, :width]
 
-        return jax.tree.map(crop, made)
-
-    return [cropped(i) for i in range(len(members))]
+    return [jax.tree.map(functools.partial(cropped, i), made) for i in range(len(members))]
 
 
 def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, bool]:

@@ -1,4 +1,4 @@
-"""The networks over images of any size: whole, on canvases that many sizes share, or in tiles.
+"""Runs the networks over images of any size: whole, on canvases that many sizes share, or in tiles.
 
 A tile is a canvas (codec/programs.py) of one fixed shape that is laid over the image again and
 again, with a margin as wide as the networks see, which is thrown away.
@@ -37,12 +37,12 @@ Values = Float[np.ndarray, "_ _ _"]
 
 
 class ReceptiveField(NamedTuple):
-    """How far each part sees, to either side, in units of what it is given."""
+    """Reach of each part to either side: of the encoder in pixels, of the others in latents."""
 
-    encoder: int  # pixels
-    hyper_analysis: int  # latents
-    latent_stage: int  # latents
-    pixel_stage: int  # latents
+    encoder: int
+    hyper_analysis: int
+    latent_stage: int
+    pixel_stage: int
 
 
 class Tile(NamedTuple):
@@ -71,12 +71,7 @@ def receptive_field(config: ModelConfig) -> ReceptiveField:
     pixel_stage = 0
     for own in levels:
         pixel_stage = math.ceil((pixel_stage + own) / 2) + 1  # upsampling sees the next input too
-    return ReceptiveField(
-        encoder=encoder,
-        hyper_analysis=1 + 2 + 2 * 2,
-        latent_stage=1 + 2 * config.residual_blocks,
-        pixel_stage=pixel_stage,
-    )
+    return ReceptiveField(encoder, 1 + 2 + 2 * 2, 1 + 2 * config.residual_blocks, pixel_stage)
 
 
 def check_size(config: ModelConfig, height: int, width: int) -> None:
@@ -103,15 +98,14 @@ def analyze(
     """Returns y and z of each image, before rounding.
 
     Tiles are always exact here: with the dtype "float64" all modes and canvases give the same
-    numbers, but for some 1e-13. Each image takes the smallest of the canvases (pixels) that holds
-    it, or else the program of its own shape.
+    numbers, but for some 1e-13.
     """
-    padded = [_pad(image) for image in images]
-    tiled = [_in_tiles(image.shape, 1, mode) for image in padded]
-    whole = _whole(network, programs.analyze, padded, tiled, canvases)
+    padded = [_padded(image) for image in images]
+    whole = [image for image in padded if not _in_tiles(image.shape, 1, mode)]
+    results = iter(run_whole(network, programs.analyze, whole, canvases))
     return [
-        _analyze_tiles(network, image) if cut else next(whole)
-        for image, cut in zip(padded, tiled, strict=True)
+        _analyze_tiles(network, image) if _in_tiles(image.shape, 1, mode) else next(results)
+        for image in padded
     ]
 
 
@@ -122,19 +116,16 @@ def generate(
     canvases: Sequence[Shape] = (),
 ) -> list[Image]:
     """Returns the image of padded size for each y_hat, from exact tiles to one step of 8 bits."""
-    local = _is_local(network.config)
-    tiled = [local and _in_tiles(y_hat.shape, LATENT, mode) for y_hat in latents]
-    whole = _whole(network, programs.generate, latents, tiled, canvases if local else ())
+    if not _is_local(network.config):
+        return run_whole(network, programs.generate, latents)
+    whole = [y_hat for y_hat in latents if not _in_tiles(y_hat.shape, LATENT, mode)]
+    results = iter(run_whole(network, programs.generate, whole, canvases))
     return [
-        _generate_tiles(network, y_hat, mode == "blend") if cut else next(whole)
-        for y_hat, cut in zip(latents, tiled, strict=True)
+        _generate_tiles(network, y_hat, mode == "blend")
+        if _in_tiles(y_hat.shape, LATENT, mode)
+        else next(results)
+        for y_hat in latents
     ]
-
-
-def _whole(network: Network, function: Any, arrays: Any, tiled: list[bool], canvases: Any) -> Any:
-    """Returns an iterator over the results for the arrays that are not cut into tiles."""
-    chosen = [array for array, cut in zip(arrays, tiled, strict=True) if not cut]
-    return iter(run_whole(network, function, chosen, canvases))
 
 
 def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
@@ -199,11 +190,10 @@ def _tiled(
     scale: tuple[int, int] = (1, 1),
     blend: bool = False,
 ) -> Any:
-    """Returns what the function makes of `source`, tile by tile.
+    """Returns what the function makes of `source`, an array or tree as for `run`, tile by tile.
 
-    `source` and the result are arrays (height, width, channels) or trees of them. Both sides of the
-    result are those of the source times scale[0] / scale[1]. With `blend`, at a scale of 1, tiles
-    are cross-faded linearly within the margin.
+    Both sides of the result are those of the source times scale[0] / scale[1]. With `blend`, at a
+    scale of 1, tiles are cross-faded linearly within the margin.
     """
     up, down = scale
 
@@ -239,19 +229,19 @@ def _ramps(tile: Tile, fade: int) -> Float32[np.ndarray, " n"]:
 
     Tiles have at least six times the length of the fade, so that no three share a position.
     """
-    weights = np.ones(tile.stop - tile.start, np.float32)
-    rise = (np.arange(2 * fade, dtype=np.float32) + 0.5) / (2 * fade)
-    if tile.first > tile.start:
-        weights[: tile.first - fade - tile.start] = 0
-        weights[tile.first - fade - tile.start : tile.first + fade - tile.start] = rise
-    if tile.last < tile.stop:
-        weights[tile.last + fade - tile.start :] = 0
-        weights[tile.last - fade - tile.start : tile.last + fade - tile.start] = rise[::-1]
-    return weights
+    places = np.arange(tile.start, tile.stop, dtype=np.float32) + 0.5
+    rise = (places - tile.first + fade) / (2 * fade) if tile.first > tile.start else 1.0
+    fall = (tile.last + fade - places) / (2 * fade) if tile.last < tile.stop else 1.0
+    return np.clip(np.minimum(rise, fall), 0, 1).astype(np.float32) * np.ones_like(places)
 
 
 def _is_local(config: ModelConfig) -> bool:
     return not config.fcm_width or config.fcm in LOCAL_KINDS
+
+
+def _padded(image: Image) -> Image:
+    edges = [(0, -side % STRIDE) for side in image.shape[:2]]
+    return np.pad(image, [*edges, (0, 0)], "reflect") if any(map(any, edges)) else image
 
 
 def _in_tiles(shape: Sequence[int], unit: int, mode: str) -> bool:
@@ -259,9 +249,3 @@ def _in_tiles(shape: Sequence[int], unit: int, mode: str) -> bool:
         raise UserError(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
     large = shape[0] * shape[1] * unit**2 > WHOLE_PIXELS
     return large if mode == "auto" else mode != "whole"
-
-
-def _pad(image: Image) -> Image:
-    height, width, _ = image.shape
-    edges = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
-    return np.pad(image, edges, mode="reflect") if any(map(any, edges)) else image

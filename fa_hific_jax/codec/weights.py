@@ -9,7 +9,7 @@ few, are float16.
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int8
+from jaxtyping import Float32
 
 from fa_hific_jax.errors import UserError
 
@@ -25,8 +25,7 @@ Weights = Mapping[str, np.ndarray]
 def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
     """Returns a parameter rounded to what `kind`, one of KINDS, can store.
 
-    Raises:
-      UserError: there is no such kind, or the parameter is not finite or too large for it.
+    Raises a UserError if there is no such kind, or the parameter is not finite or too large for it.
     """
     if kind not in KINDS:
         raise UserError(f"there are no weights of {kind!r}: choose one of {', '.join(KINDS)}")
@@ -35,8 +34,7 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
         result = restored(arrays)[""].astype(np.float32)
     if not np.isfinite(result).all():
         raise UserError(
-            f"a weight is not finite, or too large for {kind}: take float32, or a checkpoint "
-            "from before the training diverged"
+            f"a weight is not finite, or too large for {kind}: take float32 or another checkpoint"
         )
     return result
 
@@ -55,12 +53,9 @@ def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
 
 
 def restored(arrays: Weights) -> dict[str, np.ndarray]:
-    """Returns the parameters in arrays of unknown origin: the inverse of `stored`.
+    """Inverts `stored`, for arrays of unknown origin; float arrays keep their data type.
 
-    Those of float kinds keep their data type.
-
-    Raises:
-      KeyError: an integer kernel has no step that fits.
+    Raises a KeyError if an integer kernel has no step that fits.
     """
     weights = {}
     for name, array in arrays.items():
@@ -74,9 +69,7 @@ def restored(arrays: Weights) -> dict[str, np.ndarray]:
     return weights
 
 
-def _quantized(
-    kernel: Float32[np.ndarray, "k k i o"],
-) -> tuple[Int8[np.ndarray, "k k i o"], Float32[np.ndarray, " o"]]:
+def _quantized(kernel: Float32[np.ndarray, "k k i o"]) -> tuple[np.ndarray, np.ndarray]:
     """Returns integers and steps, whose product is the rounded kernel, NaN for one not finite."""
     largest = np.abs(kernel).max(axis=(0, 1, 2))
     if not np.isfinite(largest).all():

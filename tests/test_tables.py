@@ -29,7 +29,7 @@ def test_quantized_pmf_sums_exactly_and_leaves_no_bin_empty(pmf):
 
 
 def test_counts_are_taken_one_by_one_from_the_smallest_bin_that_can_give():
-    pmf = np.array([3, 2, 0, 0, 0, 3, 2**16 - 8])
+    pmf = np.array([3.0, 2, 0, 0, 0, 3, 2**16 - 8])
     # Three empty bins: 2 gives one, then the first 3 gives two.
     assert np.diff(tables.quantize_pmf(pmf)).tolist() == [1, 1, 1, 1, 1, 3, 2**16 - 8]
     as_many_bins_as_counts = np.eye(1, 2**16)[0]

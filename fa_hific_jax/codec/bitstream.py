@@ -27,7 +27,7 @@ _CRC = slice(len(_START), len(_START) + 4)  # the checksum of all other bytes
 # Bits 0 to 3 of the flags are the coder. Bits 8 to 15 are a second byte, which is never 0.
 _ALPHA, _QUALITY, _MORE, _GRAY, _METADATA = 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 9
 _VARINT_BYTES = 5
-_MAX_STREAM = 2**31 - 1  # bytes
+_LARGEST = 2**31 - 1  # number in the header
 _CRC_BLOCK = 2**20  # symbols
 
 
@@ -61,15 +61,13 @@ def pack(container: Container) -> bytes:
     _check_size(container.width, container.height, MAX_PIXELS)
     optional = [part for part in (container.alpha_stream, container.metadata) if part]
     streams = [container.z_stream, container.y_stream, *optional]
-    lengths = [_check_length(len(stream)) for stream in streams]
+    lengths = [len(stream) for stream in streams]
+    if max(lengths) > _LARGEST:
+        raise BitstreamError("a stream is too long for the format: cut the image into parts")
     quality = b"" if container.quality is None else bytes([container.quality])
-    present = (
-        (_ALPHA, container.alpha_stream),
-        (_QUALITY, quality),
-        (_GRAY, container.gray),
-        (_METADATA, container.metadata),
-    )
-    flags = CODERS.index(container.coder) | sum(flag for flag, part in present if part)
+    flags = CODERS.index(container.coder) | (_QUALITY if quality else 0)
+    flags |= (_ALPHA if container.alpha_stream else 0) | (_GRAY if container.gray else 0)
+    flags |= _METADATA if container.metadata else 0
     more = bytes([flags >> 8]) if flags >> 8 else b""
     flags = bytes([flags & 255 | (_MORE if more else 0)])
     crc = container.symbols_crc.to_bytes(4, "little")
@@ -108,24 +106,20 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
         flags |= more << 8
     width, height = _read_varint(file), _read_varint(file)
     _check_size(width, height, max_pixels)
-    lengths = {"z": _check_length(_read_varint(file)), "y": _check_length(_read_varint(file))}
+    lengths = [_read_varint(file), _read_varint(file)]
     for name, flag in (("transparency", _ALPHA), ("metadata", _METADATA)):
-        if flags & flag:
-            lengths[name] = _check_length(_read_varint(file))
-            if lengths[name] == 0:
-                raise BitstreamError(f"{name} of 0 bytes is impossible: fetch the file again")
-    end = file.tell() + sum(lengths.values())
+        lengths.append(_read_varint(file) if flags & flag else 0)
+        if flags & flag and lengths[-1] == 0:
+            raise BitstreamError(f"{name} of 0 bytes is impossible: fetch the file again")
+    end = file.tell() + sum(lengths)
     if len(data) < end:
         raise _truncated(f"it has {len(data)} of {end} bytes")
     if len(data) > end:
         raise BitstreamError(f"{len(data) - end} bytes follow the end: fetch the file again")
     if data[_CRC] != _checksum(data[_CRC.stop :]):
         raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
-    z, y, alpha, metadata = (
-        file.read(lengths.get(name, 0)) for name in ("z", "y", "transparency", "metadata")
-    )
+    *streams, metadata = (file.read(length) for length in lengths)
     coder, gray = CODERS[flags & 15], bool(flags & _GRAY)
-    streams = (z, y, alpha)
     return Container(model_id, coder, width, height, *streams, crc, quality, gray, metadata)
 
 
@@ -180,12 +174,6 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _check_length(length: int) -> int:
-    if length > _MAX_STREAM:
-        raise BitstreamError(f"a stream of {length} bytes is impossible: fetch the file again")
-    return length
-
-
 def _truncated(detail: str) -> BitstreamError:
     return BitstreamError(f"the file is truncated, {detail}: fetch it again")
 
@@ -200,12 +188,9 @@ def _take(file: io.BytesIO, count: int) -> bytes:
 
 def _varint(value: int) -> bytes:
     """Returns unsigned LEB128: 7 bits per byte, lowest first, top bit set in all but the last."""
-    groups = bytearray()
-    while value > 127:
-        groups.append(value & 127 | 128)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
+    if value < 128:
+        return bytes([value])
+    return bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
 def _read_varint(file: io.BytesIO) -> int:
@@ -214,7 +199,7 @@ def _read_varint(file: io.BytesIO) -> int:
         byte = _take(file, 1)[0]
         value |= (byte & 127) << 7 * i
         if byte < 128:
-            if byte == 0 and i > 0:  # Only the shortest form is valid: one file, one spelling.
-                break
+            if (byte == 0 and i > 0) or value > _LARGEST:
+                break  # Only the shortest form is valid: one file, one spelling.
             return value
-    raise BitstreamError("a number in the header is too long, the file is damaged: fetch it again")
+    raise BitstreamError("a number in the header is impossible, the file is damaged: fetch it")

@@ -18,9 +18,8 @@ def fill_hidden(
     if alpha.max() == 0:
         return np.full_like(rgb, 128)
     visible = (alpha > 0)[..., None]
-    return np.where(
-        visible, rgb, np.rint(_filled(rgb.astype(np.float32), visible)).astype(np.uint8)
-    )
+    filled = _filled(rgb.astype(np.float32), visible)
+    return np.where(visible, rgb, np.rint(filled).astype(np.uint8))
 
 
 def _filled(colors: Float[np.ndarray, "h w 3"], known: np.ndarray) -> Float[np.ndarray, "h w 3"]:
@@ -33,16 +32,12 @@ def _filled(colors: Float[np.ndarray, "h w 3"], known: np.ndarray) -> Float[np.n
         for each in (np.pad(known.astype(np.float32), edges), np.pad(colors * known, edges))
     )
     coarse = _filled(total / np.maximum(weight, 1), weight > 0)
-    return np.where(known, colors, _doubled(_doubled(coarse, 0), 1)[:height, :width])
+    fine = _doubled(_doubled(coarse).swapaxes(0, 1)).swapaxes(0, 1)
+    return np.where(known, colors, fine[:height, :width])
 
 
-def _doubled(values: Float[np.ndarray, "h w c"], axis: int) -> Float[np.ndarray, "h2 w2 c"]:
-    """Returns twice as many values along an axis, interpolated linearly."""
-    first, last = np.take(values, [0], axis), np.take(values, [-1], axis)
-    near = np.concatenate([first, values, last], axis)
-    count = values.shape[axis]
-    before, after = (np.take(near, range(at, at + count), axis) for at in (0, 2))
-    pair = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
-    shape = list(values.shape)
-    shape[axis] *= 2
-    return pair.reshape(shape).astype(np.float32)
+def _doubled(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h2 w c"]:
+    """Returns twice as many rows, interpolated linearly."""
+    near = np.concatenate([values[:1], values, values[-1:]])
+    pairs = [0.75 * values + 0.25 * beside for beside in (near[:-2], near[2:])]
+    return np.stack(pairs, axis=1).reshape(-1, *values.shape[1:])

@@ -29,8 +29,7 @@ _CANVASES = 2  # largest number of canvases in a plan
 _CANDIDATES = 24  # heights, and widths, that are tried for the smaller canvas
 
 Shape = tuple[int, int]
-Function = Callable[[Autoencoder, Any, Any], Any]
-"""A function at the end of this file, with the arguments (network, batch, true size)."""
+Function = Callable[[Autoencoder, Any, Any], Any]  # one below: of network, batch and true size
 
 
 class Network(NamedTuple):
@@ -45,18 +44,20 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
     """Returns at most two canvases, in pixels, for images of these (height, width).
 
     With them, each program is compiled at most twice. The canvases have the smallest total area
-    that holds all images of at most WHOLE_PIXELS. If these images have at most two padded shapes,
-    the plan is empty, because each shape can have its own program. A canvas that is too large to be
-    processed whole is left out, for example for wide images beside high ones; such images keep
-    their own programs.
+    that holds all images of at most WHOLE_PIXELS. If these have at most two padded shapes, the plan
+    is empty: each shape can have its own program. So have images whose canvas would be too large to
+    be processed whole, for example wide images beside high ones.
     """
     shapes = [padded_shape(*size) for size in sizes]
     shapes = np.array([s for s in shapes if s[0] * s[1] <= WHOLE_PIXELS]).reshape(-1, 2)
     distinct, counts = np.unique(shapes, axis=0, return_counts=True)
     if len(distinct) <= _CANVASES:
         return ()
+    # About _CANDIDATES heights and widths are tried, evenly spread and with the largest ones.
+    tried = (np.unique(sides) for sides in distinct.T)
+    tried = (sides[:: -max(1, len(sides) // _CANDIDATES)].tolist() for sides in tried)
     pairs = []
-    for first in itertools.product(_candidates(distinct[:, 0]), _candidates(distinct[:, 1])):
+    for first in itertools.product(*tried):
         fits = np.all(distinct <= first, axis=1)
         second = first if fits.all() else tuple(np.max(distinct[~fits], axis=0).tolist())
         area = np.sum(counts * np.where(fits, math.prod(first), math.prod(second)))
@@ -75,10 +76,14 @@ def run_whole(
     An array takes the smallest of the canvases (in pixels) that holds it, or else the program of
     its own shape.
     """
-    unit = LATENT if function is generate else 1
-    groups: dict[tuple[Shape, bool], list[int]] = {}
+    unit = LATENT if function is generate else 1  # pixels per side of an element
+    scaled = sorted(((height // unit, width // unit) for height, width in canvases), key=math.prod)
+    groups: dict[tuple[Shape, bool], list[int]] = {}  # canvas, and True if many sizes share it
     for i, array in enumerate(arrays):
-        groups.setdefault(_choose(array.shape[:2], unit, canvases), []).append(i)
+        height, width = array.shape[:2]
+        fitting = [c for c in scaled if height <= c[0] and width <= c[1]]
+        key = (fitting[0], True) if fitting else ((height, width), False)
+        groups.setdefault(key, []).append(i)
     results: list[Any] = [None] * len(arrays)
     for (canvas, shared), group in groups.items():
         count = max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2))
@@ -122,22 +127,6 @@ def run(
         return leaf[i, :height, :width]
 
     return [jax.tree.map(functools.partial(cropped, i), made) for i in range(len(members))]
-
-
-def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, bool]:
-    """Returns the canvas for an array of this shape, and True if other shapes may share it.
-
-    The canvas is in the units of the array, of which each has `unit` pixels per side.
-    """
-    scaled = [(height // unit, width // unit) for height, width in canvases]
-    fitting = [c for c in scaled if shape[0] <= c[0] and shape[1] <= c[1]]
-    return (min(fitting, key=math.prod), True) if fitting else (shape, False)
-
-
-def _candidates(extents: np.ndarray) -> list[int]:
-    """Returns about _CANDIDATES of the extents, evenly spread and with the largest one."""
-    distinct = np.unique(extents)
-    return distinct[:: -max(1, len(distinct) // _CANDIDATES)].tolist()
 
 
 def analyze(net: Autoencoder, x, size):

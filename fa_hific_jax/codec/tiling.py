@@ -79,17 +79,14 @@ def check_size(config: ModelConfig, height: int, width: int) -> None:
     if _is_local(config):
         return
     shape = padded_shape(height, width)
+    why = ""
     if config.fcm == "legacy" and shape != (LEGACY_SIDE, LEGACY_SIDE):
-        raise UserError(
-            f"an image of {width} x {height} pixels does not suit a model with model.fcm='legacy', "
-            f"which takes {LEGACY_SIDE} x {LEGACY_SIDE}: cut the image, or take another model"
-        )
-    if shape[0] * shape[1] > WHOLE_PIXELS:
-        raise UserError(
-            f"an image of {width} x {height} pixels is too large for a model with "
-            f"model.fcm={config.fcm!r}, which cannot be decoded in tiles: cut the image into "
-            f"parts of at most {WHOLE_PIXELS} pixels, or take another model"
-        )
+        why = f"which takes {LEGACY_SIDE} x {LEGACY_SIDE}"
+    elif shape[0] * shape[1] > WHOLE_PIXELS:
+        why = f"which takes at most {WHOLE_PIXELS}, because it cannot be decoded in tiles"
+    if why:
+        size, model = f"{width} x {height} pixels", f"a model with model.fcm={config.fcm!r}"
+        raise UserError(f"{size} do not suit {model}, {why}: cut the image, or take another model")
 
 
 def analyze(

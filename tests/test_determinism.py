@@ -32,7 +32,8 @@ RUN = """
 import json, os, sys
 if os.environ.get("CPUS") == "1" and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from test_determinism import coded, load_model
+from fa_hific_jax.codec.model_folder import load_model
+from test_determinism import coded
 print(json.dumps(coded(load_model(sys.argv[1]))))
 """
 

@@ -241,7 +241,7 @@ def test_unusable_arrays_are_named(key, change, reason):
     value = arrays.pop(key)
     if change:
         arrays[key] = change(value)
-    with pytest.raises(UserError, match=f"synthesis is unusable, .*{reason}: export it again"):
+    with pytest.raises(UserError, match=f"tables are unusable, .*{reason}: export the"):
         integers.from_arrays(arrays)
 
 

@@ -45,7 +45,7 @@ def test_other_parameters_are_rounded_to_half_precision():
         rounded(np.full((1, 1, 1, 1), np.inf, np.float32), "int8")
 
 
-@pytest.fixture(scope="module", params=["float16", "int8"])
+@pytest.fixture(scope="module", params=["float32", "float16", "int8"])
 def saved(request, tmp_path_factory):
     """A model, and the folder that holds it and what training needs."""
     model = from_params(coding_config(), coding_params(), weights=request.param)
@@ -53,11 +53,12 @@ def saved(request, tmp_path_factory):
     return model, save_model(model, folder, to_train_on=coding_params())
 
 
-def test_a_model_codes_as_before_it_was_stored_and_takes_a_half_or_a_quarter(saved):
+def test_a_model_codes_as_before_it_was_stored_and_takes_the_bytes_of_its_kind(saved):
     model, folder = saved
     loaded = load_model(folder)
-    assert loaded.model_id == model.model_id != coding_model().model_id
+    assert (loaded.model_id, loaded.config) == (model.model_id, model.config)
     assert loaded.weights == model.weights
+    assert (model.model_id == coding_model().model_id) == (model.weights == "float32")
     image = image_of(20, 30)
     file = model.compress(image)
     assert loaded.compress(image) == file
@@ -65,7 +66,7 @@ def test_a_model_codes_as_before_it_was_stored_and_takes_a_half_or_a_quarter(sav
     kernels = sum(a.size for a in flat(model.params).values() if a.ndim == 4)
     arrays = safetensors_file.views(np.fromfile(folder / "weights.safetensors", np.uint8))
     stored_bytes = sum(a.nbytes for a in arrays.values() if a.ndim == 4)
-    assert stored_bytes == kernels * (2 if model.weights == "float16" else 1)
+    assert stored_bytes == kernels * {"float32": 4, "float16": 2, "int8": 1}[model.weights]
 
 
 def test_all_parameters_come_back_for_training(saved):
@@ -73,14 +74,16 @@ def test_all_parameters_come_back_for_training(saved):
     _, leaves = load_parameters(folder)
     expected = flat(coding_params())
     assert leaves.keys() == expected.keys()
+    swapped = [name for name in leaves if "/synthesis_" in name and model.weights != "float32"]
     for name, leaf in leaves.items():
-        error, exact = np.abs(leaf - expected[name]), np.asarray(expected[name], np.float16)
-        if leaf.ndim == 4 and (model.weights == "int8" or "/synthesis_" in name):
+        error = np.abs(leaf - expected[name])
+        if leaf.ndim == 4 and (model.weights == "int8" or name in swapped):
             # Kernels of the hyper-synthesis come from the integers of the coding tables.
-            steps = 2**15 if "/synthesis_" in name else 250
+            steps = 2**15 if name in swapped else 250
             assert np.all(error <= np.abs(expected[name]).max(axis=(0, 1, 2)) / steps), name
         else:
-            np.testing.assert_array_equal(leaf, exact)
+            kind = "float32" if model.weights == "float32" else "float16"
+            np.testing.assert_array_equal(leaf, np.asarray(expected[name], kind))
 
 
 def test_a_kernel_without_its_steps_is_damage(tmp_path):

@@ -10,8 +10,8 @@ import numpy as np
 
 from fa_hific_jax.codec import integer_synthesis
 from fa_hific_jax.codec.coding import EntropyModel
+from fa_hific_jax.codec.integer_synthesis import read, unusable
 from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.model import LATER, ModelConfig
 
 # Decoding does not depend on these keys. Other encoders, and other precisions of the decoder, read
@@ -24,7 +24,6 @@ _STORED_AS = {
     "linear_synthesis/": "generator/linear/",
 }
 _EXACT = "exact."  # precedes the names of `integer_synthesis.to_arrays`
-_TABLE_DTYPES = {"counts": np.uint16, "offset": np.int32, "length": np.int32}
 
 
 def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, Any]) -> bytes:
@@ -95,23 +94,15 @@ def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
 
 
 def _tables(name: str, arrays: Mapping[str, np.ndarray], rows: int) -> Tables:
-    for field, dtype in _TABLE_DTYPES.items():
-        array = arrays.get(f"{name}.{field}")
-        if array is None or array.dtype != dtype or array.ndim != 1:
-            raise _unusable(f"{name}.{field}", "is missing or of another type")
-    counts, offset, length = (arrays[f"{name}.{field}"] for field in _TABLE_DTYPES)
-    fits = len(length) == len(offset) == rows and np.all(length >= 3)
+    counts = read(arrays, f"{name}.counts", np.uint16, None)
+    offset, length = (read(arrays, f"{name}.{k}", np.int32, rows) for k in ("offset", "length"))
     # A row of more than 2**PRECISION bins cannot have that sum, and `cdf` would be huge.
-    fits = fits and np.all(length <= 2**PRECISION + 1) and np.sum(length - 1) == len(counts)
-    if not fits:
-        raise _unusable(f"{name}.length", "does not fit the other arrays")
+    fits = np.all((length >= 3) & (length <= 2**PRECISION + 1))
+    if not (fits and np.sum(length - 1) == len(counts)):
+        raise unusable(f"{name}.length does not fit the other arrays")
     cdf = np.zeros((rows, int(length.max())), np.int32)
     for row, part in zip(cdf, np.split(counts, np.cumsum(length - 1)[:-1]), strict=True):
         row[1 : len(part) + 1] = np.cumsum(part, dtype=np.int32)
         if row[len(part)] != 2**PRECISION or np.any(part == 0):
-            raise _unusable(f"{name}.counts", f"does not sum to {2**PRECISION}")
+            raise unusable(f"{name}.counts does not sum to {2**PRECISION}")
     return Tables(cdf, offset, length)
-
-
-def _unusable(name: str, why: str) -> UserError:
-    return UserError(f"the coding tables are unusable, {name} {why}: export the model again")

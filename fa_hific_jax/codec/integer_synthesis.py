@@ -129,17 +129,17 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
     """
     constants: tuple[int, ...] = ()
     if "constants" in arrays:
-        constants = tuple(_read(arrays, "constants", np.int32, None).tolist())
+        constants = tuple(read(arrays, "constants", np.int32, None).tolist())
         if constants != MEDIAN_CHANNELS:
-            raise _unusable(f"constants are not {MEDIAN_CHANNELS}")
+            raise unusable(f"constants are not {MEDIAN_CHANNELS}")
     mean = _read_network(arrays, "mean", None, None)
     inputs, outputs = mean.up0.kernel.shape[2], mean.conv2.bias.size
     if inputs <= len(constants):
-        raise _unusable("up0.kernel has no channels beside constants")
+        raise unusable("up0.kernel has no channels beside constants")
     scale = _read_network(arrays, "scale", inputs, outputs)
-    thresholds = _read(arrays, "thresholds", np.int64, outputs, len(SCALE_TABLE) - 1)
+    thresholds = read(arrays, "thresholds", np.int64, outputs, len(SCALE_TABLE) - 1)
     if np.any(thresholds[:, 1:] < thresholds[:, :-1]):
-        raise _unusable("thresholds is not sorted")
+        raise unusable("thresholds is not sorted")
     synthesis = IntegerSynthesis(mean, scale, thresholds, constants)
     check_sums(synthesis)
     return synthesis
@@ -242,9 +242,9 @@ def check_sums(synthesis: IntegerSynthesis) -> None:
             # These sums in float64 are exact whenever they are small enough to pass the check.
             weights = np.abs(layer.kernel.astype(np.float64)).sum(axis=(0, 1, 2))
             if np.any(weights * peak + np.abs(layer.bias.astype(np.float64)) >= 2.0**53):
-                raise _unusable(f"sums of {name} reach 2**53")
+                raise unusable(f"sums of {name} reach 2**53")
             if np.any(np.abs(layer.shift.astype(np.int64)) > MAX_SHIFT):
-                raise _unusable(f"{name}.shift exceeds {MAX_SHIFT}")
+                raise unusable(f"{name}.shift exceeds {MAX_SHIFT}")
 
 
 def _read_network(
@@ -253,28 +253,26 @@ def _read_network(
     layers = []
     for name, side in KERNELS.items():
         key, wanted = f"{network}.{name}", outputs if name == "conv2" else None
-        kernel = _read(arrays, f"{key}.kernel", np.int16, side, side, inputs, wanted)
+        kernel = read(arrays, f"{key}.kernel", np.int16, side, side, inputs, wanted)
         inputs = kernel.shape[-1]
-        bias = _read(arrays, f"{key}.bias", np.int64, inputs)
-        layers.append(Layer(kernel, bias, _read(arrays, f"{key}.shift", np.int32, inputs)))
+        bias = read(arrays, f"{key}.bias", np.int64, inputs)
+        layers.append(Layer(kernel, bias, read(arrays, f"{key}.shift", np.int32, inputs)))
     return Network(*layers)
 
 
-def _read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, *shape: int | None):
+def read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, *shape: int | None):
     """Returns one of the arrays; None in `shape` stands for any number of channels, at least 1."""
     if name not in arrays:
-        raise _unusable(f"{name} is missing")
+        raise unusable(f"{name} is missing")
     array = arrays[name]
     pairs = zip(array.shape, shape, strict=False)
     fits = len(shape) == array.ndim and all(a == b or (b is None and a > 0) for a, b in pairs)
     if array.dtype != dtype or not fits:
         wanted = str(shape).replace("None", "any")
-        raise _unusable(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {wanted}")
+        raise unusable(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {wanted}")
     return array
 
 
-def _unusable(reason: str) -> UserError:
-    return UserError(
-        f"the integer hyper-synthesis is unusable, {reason}: "
-        "export it again from an intact checkpoint"
-    )
+def unusable(reason: str) -> UserError:
+    """Returns the error about arrays that no export writes."""
+    return UserError(f"the coding tables are unusable, {reason}: export the model again")

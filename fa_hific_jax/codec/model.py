@@ -250,8 +250,9 @@ class Model:
     def _encode(
         self, quantized: Quantized, image: Image, level: int | None, coder: str, alpha: bytes = b""
     ) -> bytes:
-        rest = (*image.shape[:2], coder, alpha, level, is_gray(image))
-        return coding.encode(self.entropy, quantized, self.model_id, *rest)
+        (height, width, _), gray = image.shape, is_gray(image)
+        size, model_id = (height, width), self.model_id
+        return coding.encode(self.entropy, quantized, model_id, *size, coder, alpha, level, gray)
 
     def _open(self, data: bytes, max_pixels: int) -> Opened:
         """Returns the content of a file, and the input of the decoder.

@@ -16,9 +16,10 @@ class Models:
     """Models by name or path, loaded when they are needed; at most two stay in memory."""
 
     def __init__(self):
-        from fa_hific_jax.codec import model_folder, programs  # They import JAX.
+        from fa_hific_jax.codec import programs  # It imports JAX, as the next module does.
+        from fa_hific_jax.codec.model_folder import load_model
 
-        self.load = functools.lru_cache(maxsize=2)(model_folder.load_model)
+        self.load = functools.lru_cache(maxsize=2)(load_model)
         self.plan = programs.plan  # `Model.plan` is the same for all models.
 
     def decompress_picture(self, data: bytes, **options: Any) -> tuple[Any, Any]:

@@ -34,11 +34,11 @@ MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
 _LARGEST_WEIGHT = 2**WEIGHT_BITS - 1
 
+Calibration = Iterable[Int32[np.ndarray, "_ _ _"]]
+
 
 def entropy_model(
-    config: ModelConfig,
-    params_hyperprior: Any,
-    calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
+    config: ModelConfig, params_hyperprior: Any, calibration: Calibration | None = None
 ) -> EntropyModel:
     """Returns coding tables and integer synthesis for the parameters of a `Hyperprior`.
 
@@ -90,9 +90,7 @@ def calibration_latents(
     return np.moveaxis(drawn, 0, -1).astype(np.int32)
 
 
-def quantize_synthesis(
-    params_hyperprior: Mapping[str, Any], calibration: Iterable[Int32[np.ndarray, "_ _ _"]]
-) -> IntegerSynthesis:
+def quantize_synthesis(params_hyperprior: Any, calibration: Calibration) -> IntegerSynthesis:
     """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
 
     Its medians, if it has any, become weights of MEDIAN_CHANNELS. `calibration` holds hyper-latents

@@ -18,12 +18,8 @@ from fa_hific_jax import ops
 from fa_hific_jax.models import padded_shape
 from fa_hific_jax.models.autoencoder import Autoencoder, DecoderState, ModelConfig, bind
 
-LATENT = 16
-"""Pixels per latent, in each direction."""
-
-WHOLE_PIXELS = 2**21
-"""Number of padded pixels up to which the mode "auto" processes an image whole."""
-
+LATENT = 16  # pixels per latent, in each direction
+WHOLE_PIXELS = 2**21  # padded pixels up to which the mode "auto" processes an image whole
 _BATCH = 16  # largest number of images processed at once, if they are small
 _CANVASES = 2  # largest number of canvases in a plan
 _CANDIDATES = 24  # heights, and widths, that are tried for the smaller canvas
@@ -66,10 +62,7 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
 
 
 def run_whole(
-    network: Network,
-    function: Function,
-    arrays: Sequence[np.ndarray],
-    canvases: Sequence[Shape] = (),
+    network: Network, function: Function, arrays: Sequence[Any], canvases: Sequence[Shape] = ()
 ) -> list[Any]:
     """Returns the result of the function for each array.
 

@@ -10,19 +10,9 @@ from hypothesis import strategies as st
 
 from fa_hific_jax.codec import bitstream
 from fa_hific_jax.codec.bitstream import BitstreamError, Container
-from fa_hific_jax.errors import UserError
 
 MODEL = bytes(range(8))
-KODAK = Container(
-    model_id=MODEL,
-    coder="tfc",
-    width=768,
-    height=512,
-    z_stream=b"hyper",
-    y_stream=b"latents" * 1500,
-    alpha_stream=b"",
-    symbols_crc=0x12345678,
-)
+KODAK = Container(MODEL, "tfc", 768, 512, b"hyper", b"latents" * 1500, b"", 0x12345678)
 PACKED = bitstream.pack(KODAK)
 WITH_ALPHA = bitstream.pack(KODAK._replace(alpha_stream=b"alpha"))
 
@@ -48,11 +38,6 @@ def sealed(data: bytes) -> bytes:
     return data[:5] + crc.to_bytes(4, "little") + data[9:]
 
 
-@given(containers)
-def test_a_container_survives_packing(container):
-    assert bitstream.unpack(bitstream.pack(container)) == container
-
-
 SIZES = b"\x80\x06" + b"\x80\x04" + b"\x05" + b"\x84\x52"
 CRC, STREAMS = b"\x78\x56\x34\x12", KODAK.z_stream + KODAK.y_stream
 
@@ -62,7 +47,6 @@ CRC, STREAMS = b"\x78\x56\x34\x12", KODAK.z_stream + KODAK.y_stream
     [
         ({}, b"\x01" + CRC + SIZES + STREAMS),
         ({"alpha_stream": b"alpha"}, b"\x11" + CRC + SIZES + b"\x05" + STREAMS + b"alpha"),
-        ({"quality": 200}, b"\x21" + CRC + b"\xc8" + SIZES + STREAMS),
         ({"quality": 200, "gray": True}, b"\x61" + CRC + b"\xc8\x01" + SIZES + STREAMS),
         (
             {"gray": True, "alpha_stream": b"alpha", "metadata": b"ME"},
@@ -75,17 +59,6 @@ def test_the_bytes_are_those_of_the_specification(fields, rest):
     start, rest = b"FAHJ\x02", MODEL + rest
     packed = bitstream.pack(KODAK._replace(**fields))
     assert packed == start + zlib.crc32(start + rest).to_bytes(4, "little") + rest
-
-
-@pytest.mark.parametrize(
-    "side, z_length, y_length, header",
-    [(512, 100, 9_000, 29), (4096, 50_000, 2_000_000, 32), (16_383, 2**21 - 1, 2**21 - 1, 32)],
-)
-def test_the_header_costs_at_most_32_bytes(side, z_length, y_length, header):
-    container = KODAK._replace(
-        width=side, height=side, z_stream=bytes(z_length), y_stream=bytes(y_length)
-    )
-    assert len(bitstream.pack(container)) == z_length + y_length + header
 
 
 def test_reading_allocates_the_streams_and_nothing_that_a_header_claims():
@@ -104,20 +77,15 @@ def test_reading_allocates_the_streams_and_nothing_that_a_header_claims():
 
 
 @given(containers, st.integers(0), st.integers(1, 255))
-def test_any_changed_byte_and_any_truncation_is_refused(container, position, flip):
+def test_a_container_survives_packing_and_no_changed_byte_or_truncation(container, position, flip):
     packed = bitstream.pack(container)
+    assert bitstream.unpack(packed) == container
     position %= len(packed)
     changed = bytearray(packed)
     changed[position] ^= flip
     for damaged in (bytes(changed), packed[:position]):
         with pytest.raises(BitstreamError):
             bitstream.unpack(damaged)
-
-
-@given(st.binary(max_size=80), st.booleans())
-def test_arbitrary_bytes_are_refused_and_nothing_else_happens(data, with_magic):
-    with pytest.raises(BitstreamError):
-        bitstream.unpack((b"FAHJ\x02" if with_magic else b"") + data)
 
 
 @given(st.binary(max_size=80))
@@ -131,6 +99,7 @@ def test_a_valid_checksum_over_arbitrary_bytes_leads_to_one_spelling_of_a_contai
 
 
 FURTHER = PACKED[:17] + b"\x41" + PACKED[18:22]  # Announces a second byte of flags.
+LONG = b"\x80\x80\x80\x80\x08"
 
 
 @pytest.mark.parametrize(
@@ -139,45 +108,31 @@ FURTHER = PACKED[:17] + b"\x41" + PACKED[18:22]  # Announces a second byte of fl
         (b"\x89PNG" + PACKED[4:], "not a fa-hific-jax file: choose one that `compress`"),
         (PACKED[:4] + b"\x07" + PACKED[5:], "bitstream version 7, this build reads version 2"),
         (PACKED[:4] + b"\x01" + PACKED[5:], "version 1, made by a pre-release"),
-        (PACKED[:17] + b"\x02" + PACKED[18:], "coded by coder 2, this build knows 0 to 1"),
-        (PACKED[:17] + b"\x0f" + PACKED[18:], "coded by coder 15"),
-        (PACKED[:17] + b"\x80" + PACKED[18:], "flags 0x80, which this build does not know"),
-        (PACKED[:17] + b"\x91" + PACKED[18:], "flags 0x90, which this build does not know"),
-        (FURTHER + b"\x04" + PACKED[22:], "flags 0x04, which this build does not know"),
+        (PACKED[:17] + b"\x02" + PACKED[18:], "coder 2 is unknown: install a newer"),
+        (PACKED[:17] + b"\x91" + PACKED[18:], "flags 0x90 are unknown: install"),
+        (FURTHER + b"\x04" + PACKED[22:], "flags 0x04 are unknown"),
         (FURTHER + b"\x00" + PACKED[22:], "announces flags but has none"),
-        (PACKED[:22] + b"\xff" * 40, "a number in the header is too long"),
-        (PACKED[:22] + b"\x81\x00" + PACKED[24:], "a number in the header is too long"),
+        (PACKED[:22] + b"\xff" * 40, "a number in the header is impossible"),
+        (PACKED[:22] + b"\x81\x00" + PACKED[24:], "a number in the header is impossible"),
         (PACKED[:24] + b"\x00" + PACKED[26:], "768 x 0 pixels is impossible"),
-        (
-            PACKED[:26] + b"\x80\x80\x80\x80\x08" + PACKED[27:],
-            "stream of 2147483648 bytes is impossible",
-        ),
-        (
-            WITH_ALPHA[:29] + b"\x00" + WITH_ALPHA[30:-5],
-            "transparency of 0 bytes, which is impossible",
-        ),
-    ],
-)
-def test_what_no_version_writes_is_named_even_under_a_valid_checksum(data, sentence):
-    with pytest.raises(UserError, match=sentence):
-        bitstream.unpack(sealed(data))
-
-
-@pytest.mark.parametrize(
-    ("data", "sentence"),
-    [
+        (PACKED[:26] + LONG + PACKED[27:], "a number in the header is impossible"),
+        (WITH_ALPHA[:29] + b"\x00" + WITH_ALPHA[30:-5], "transparency of 0 bytes is impossible"),
         (FURTHER, "truncated, it ends within its header"),
-        (PACKED[:4], "truncated, .* within its header"),
         (PACKED[:21], "truncated, .* within its header"),
         (PACKED[:25], "truncated, .*header"),
         (PACKED[:200], "truncated, .*200 of 10534"),
-        (PACKED + b"abc", "3 bytes follow the end of the compressed image"),
-        (PACKED[:-1] + b"!", "checksum does not match, the file is damaged"),
+        (PACKED + b"abc", "3 bytes follow the end: fetch"),
     ],
 )
-def test_a_wrong_length_or_checksum_is_named(data, sentence):
+def test_what_no_version_writes_is_named_even_under_a_valid_checksum(data, sentence):
     with pytest.raises(BitstreamError, match=sentence):
-        bitstream.unpack(data)
+        bitstream.unpack(sealed(data))
+
+
+def test_other_damage_is_noticed_by_the_checksum():
+    for data in (PACKED[:4], PACKED[:-1] + b"!"):
+        with pytest.raises(BitstreamError, match="truncated|checksum does not match, the file is"):
+            bitstream.unpack(data)
 
 
 def test_an_empty_image_and_one_over_the_limit_are_refused_by_both_sides():
@@ -186,33 +141,14 @@ def test_an_empty_image_and_one_over_the_limit_are_refused_by_both_sides():
     with pytest.raises(BitstreamError, match="768 x 512 pixels is over the limit of 393215"):
         bitstream.unpack(PACKED, max_pixels=768 * 512 - 1)
     assert bitstream.unpack(PACKED, max_pixels=768 * 512) == KODAK
-    with pytest.raises(BitstreamError, match="1048577 x 512 pixels is over the limit"):
-        bitstream.pack(KODAK._replace(width=2**20 + 1))
+    # One row of pixels is coded as 64 rows.
+    with pytest.raises(BitstreamError, match="16777216 x 1 pixels is over the limit"):
+        bitstream.pack(KODAK._replace(width=2**24, height=1))
 
 
-def test_another_model_is_named():
-    bitstream.check_model(KODAK, MODEL)
-    with pytest.raises(BitstreamError, match="model 0001020304050607, .* ff00000000000000"):
-        bitstream.check_model(KODAK, b"\xff" + bytes(7))
-
-
-@given(st.lists(st.integers(-128, 127), min_size=2, max_size=50), st.integers(0, 50))
-def test_the_checksum_of_symbols_is_that_of_their_int32_bytes_whatever_the_type(values, split):
-    expected = zlib.crc32(b"".join(v.to_bytes(4, "little", signed=True) for v in values))
-    for dtype in (np.int8, np.int16, np.int32, np.dtype(">i4")):
-        z, y = np.array(values[:split], dtype), np.array(values[split:], dtype)
-        assert bitstream.symbols_crc(z, y) == expected
-
-
-def test_the_checksum_of_symbols_does_not_depend_on_how_they_are_cut():
-    y = np.random.default_rng(0).integers(-9, 9, (3, 1025, 1024), np.int32)
-    crc = bitstream.symbols_crc(np.zeros((0, 4), np.int32), y)
-    assert crc == zlib.crc32(y) == bitstream.symbols_crc(y[:1], y[1:])
-
-
-def test_symbols_that_differ_are_named_instead_of_shown_as_noise():
-    z, y = np.arange(8, dtype=np.int32), np.arange(99, dtype=np.int32)
-    container = KODAK._replace(symbols_crc=bitstream.symbols_crc(z, y))
-    bitstream.check_symbols(container, z, y)
-    with pytest.raises(BitstreamError, match="this device computes the model differently: decode"):
-        bitstream.check_symbols(container, z, y[::-1])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.dtype(">i4")])
+def test_the_checksum_of_symbols_is_that_of_their_int32_bytes(dtype):
+    y = np.random.default_rng(0).integers(-128, 128, (3, 1025, 1024), np.int32)
+    z = np.zeros((0, 4), dtype)
+    assert bitstream.symbols_crc(z, y.astype(dtype)) == zlib.crc32(y)
+    assert bitstream.symbols_crc(y[:1].astype(dtype), y[1:].astype(dtype)) == zlib.crc32(y)

@@ -96,16 +96,13 @@ def test_memory_is_that_of_a_block_however_long_the_stream():
     assert decoding < bound + 4 * n
 
 
-def test_an_unknown_coder_is_named():
+@pytest.mark.parametrize("code, message", [(coders.encode, zeros(1)), (coders.decode, b"")])
+def test_a_coder_that_is_unknown_or_not_installed_is_named(code, message, monkeypatch):
     with pytest.raises(UserError, match="no coder 'zip': choose one of constriction, tfc"):
-        coders.encode(zeros(1), zeros(1), GAUSSIAN, "zip")
-
-
-def test_a_coder_that_is_not_installed_is_named_with_its_requirements(monkeypatch):
+        code(message, zeros(1), GAUSSIAN, "zip")
     monkeypatch.setitem(sys.modules, "tensorflow_compression_ops", None)
-    for code, message in ((coders.encode, zeros(1)), (coders.decode, b"")):
-        with pytest.raises(UserError, match="tensorflow_compression_ops: .* requirements-tfc.txt"):
-            code(message, zeros(1), GAUSSIAN, "tfc")
+    with pytest.raises(UserError, match="tensorflow_compression_ops: .* requirements-tfc.txt"):
+        code(message, zeros(1), GAUSSIAN, "tfc")
 
 
 @each_coder
@@ -225,17 +222,6 @@ def test_coded_size_matches_the_entropy_of_gaussian_symbols(coder, scale):
     assert ideal <= actual <= 1.001 * ideal + 64
 
 
-@each_coder
-def test_coded_size_matches_the_entropy_when_scales_are_rounded_to_the_table(coder):
-    rng = np.random.default_rng(1)
-    scale = np.exp(rng.uniform(np.log(0.2), np.log(50), 200_000)).astype(np.float32)
-    y = np.floor(scale * rng.standard_normal(scale.size) + 0.5).astype(np.int32)
-    indexes = tables.scale_indexes(scale, SCALE_TABLE)
-    actual = 8 * len(coders.encode(y, indexes, GAUSSIAN, coder))
-    entropy = gaussian_bits(y, scale.astype(np.float64))
-    assert 0.999 * entropy <= actual <= 1.002 * entropy + 64
-
-
 @pytest.mark.parametrize("count", [1, 3, 200])
 def test_counts_are_coded_without_rounding(count):
     n = 100_000
@@ -246,40 +232,18 @@ def test_counts_are_coded_without_rounding(count):
 
 
 @each_coder
-def test_an_escape_costs_its_bin_and_two_bits_per_doubling(coder):
-    t = row_tables(0, 2**15, 2**14, 2**14)
-    symbols = np.full(1000, 2 + 2**20, np.int32)
-    ideal = tables.ideal_bits(symbols, zeros(1000), t)
-    assert ideal == 1000 * (2 + 2 * 21 + 1)
-    assert ideal <= 8 * len(coders.encode(symbols, zeros(1000), t, coder)) <= 1.0002 * ideal + 128
-
-
-def assert_decodes_or_is_refused(data, indexes, coder):
-    try:
-        symbols = coders.decode(data, indexes, GAUSSIAN, coder)
-    except BitstreamError:
-        return
-    assert symbols.dtype == np.int32 and symbols.shape == indexes.shape
-
-
-ROWS = hnp.arrays(np.int32, st.integers(0, 80), elements=st.integers(0, 63))
-
-
-@each_coder
-@given(st.binary(max_size=64), ROWS)
+@given(messages(), st.binary(max_size=64), st.integers(0), st.integers(0, 255), st.integers(0, 400))
 @settings(deadline=None)
-def test_arbitrary_bytes_give_symbols_or_one_kind_of_error(coder, data, indexes):
-    assert_decodes_or_is_refused(data, indexes, coder)
-
-
-@each_coder
-@given(messages(), st.integers(0), st.integers(0, 255), st.integers(0, 400))
-@settings(deadline=None)
-def test_a_damaged_stream_gives_symbols_or_one_kind_of_error(coder, message, position, flip, end):
+def test_any_bytes_give_symbols_or_one_kind_of_error(coder, message, noise, position, flip, end):
     symbols, indexes = message
     damaged = bytearray(coders.encode(symbols, indexes, GAUSSIAN, coder) + bytes(1))
     damaged[position % len(damaged)] ^= flip
-    assert_decodes_or_is_refused(bytes(damaged[:end]), indexes, coder)
+    for data in (noise, bytes(damaged[:end])):
+        try:
+            found = coders.decode(data, indexes, GAUSSIAN, coder)
+        except BitstreamError:
+            continue
+        assert found.dtype == np.int32 and found.shape == indexes.shape
 
 
 @each_coder
@@ -316,11 +280,3 @@ def test_a_symbol_beyond_int32_is_refused(coder, symbol, shift):
     data = assert_survives(np.array([symbol], np.int32), zeros(1), t, coder)
     with pytest.raises(BitstreamError, match="the coded data are damaged"):
         coders.decode(data, zeros(1), row_tables(shift, 1, 2**16 - 1), coder)
-
-
-@each_coder
-def test_wrong_indexes_are_noticed_when_the_stream_is_not_used_up(coder):
-    indexes = np.full(2000, 40, np.int32)
-    data = coders.encode(np.arange(2000, dtype=np.int32) % 7, indexes, GAUSSIAN, coder)
-    with pytest.raises(BitstreamError, match="belong to another model"):
-        coders.decode(data, zeros(2000), GAUSSIAN, coder)

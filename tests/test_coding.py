@@ -66,8 +66,7 @@ def test_symbols_are_rounded_half_up_around_the_mean():
     mean, _ = integer_synthesis.parameters(entropy.synthesis, np.ones((1, 1, 4), np.int32))
     for offset, symbol in [(0.5, 1), (0.49, 0), (-0.5, 0), (-0.51, -1)]:
         quantized = coding.quantize(entropy, mean.astype(np.float64) + offset, z)
-        assert np.all(quantized.z == 1)
-        assert np.all(quantized.y == symbol)
+        assert np.all(quantized.z == 1) and np.all(quantized.y == symbol)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -3e9])
@@ -80,28 +79,11 @@ def test_latents_of_a_diverged_model_are_refused(value):
         broken.flat[3] = 0
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_forged_streams_under_a_valid_checksum_are_refused(seed):
-    rng = np.random.default_rng(seed)
-    container = bitstream.unpack(coding_model().compress(image_of(64, 64)))
-    z_stream, y_stream = (rng.bytes(int(rng.integers(0, 60))) for _ in range(2))
-    forged = container._replace(
-        z_stream=z_stream if seed % 3 else container.z_stream,
-        y_stream=y_stream if seed % 2 or seed % 3 == 0 else container.y_stream,
-    )
-    with pytest.raises(BitstreamError):
-        coding_model().decompress(bitstream.pack(forged))
-
-
 def test_size_out_of_proportion_to_the_bytes_is_refused_at_once():
     container = bitstream.unpack(coding_model().compress(image_of(64, 64)))
-    # 1 x 2**26 pixels are coded as 64 x 2**26.
-    for claim, sentence in (
-        ({"width": 2**14, "height": 2**15}, "bytes cannot hold an image of 16384 x 32768 pixels"),
-        ({"width": 2**26, "height": 1}, "counted in blocks of 64 x 64: raise the limit"),
-    ):
-        with pytest.raises(BitstreamError, match=sentence):
-            coding_model().decompress(bitstream.pack(container._replace(**claim)))
+    claim = bitstream.pack(container._replace(width=2**14, height=2**15))
+    with pytest.raises(BitstreamError, match="bytes cannot hold an image of 16384 x 32768 pixels"):
+        coding_model().decompress(claim)
     with pytest.raises(BitstreamError, match="is over the limit of 4095 pixels"):
         coding_model().decompress(bitstream.pack(container), max_pixels=4095)
 

@@ -9,7 +9,7 @@ from coding_model import forward, init_parameters, moved
 from flax.traverse_util import flatten_dict
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.codec import integer_synthesis, tiling
+from fa_hific_jax.codec import float_model, integer_synthesis, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
 from fa_hific_jax.data.sources import open_source
@@ -173,7 +173,7 @@ def test_files_and_tiles_decode_to_what_the_network_gives(
 def test_the_integer_synthesis_finds_the_scales_of_the_float_one():
     config, params = model_of("alone")
     z = np.random.default_rng(0).integers(-4, 5, (6, 5, config.hyper_channels), dtype=np.int32)
-    integers = integer_synthesis.quantize_synthesis(params["hyperprior"], [z])
+    integers = float_model.quantize_synthesis(params["hyperprior"], [z])
     mean, rows = integer_synthesis.parameters(integers, z)
     z = jnp.asarray(z[None], jnp.float32)
     expected = autoencoder.bind(config, params).hyperprior.synthesis(z)

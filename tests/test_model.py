@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 from coding_model import coding_config, coding_model, coding_params, image_of
 
-import fa_hific_jax
-from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.model import from_params, hyper_latents
+from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder
 
 IMAGE = image_of(63, 65)
 
@@ -36,17 +33,6 @@ def folder(tmp_path_factory):
 def copied(folder, tmp_path):
     """A copy that a test may damage."""
     return shutil.copytree(folder, tmp_path / "copy")
-
-
-def test_decoded_image_is_the_networks_of_the_decoded_latents(file):
-    model = coding_model()
-    decoded = model.decompress(file)
-    assert (decoded.shape, decoded.dtype) == (IMAGE.shape, np.uint8)
-    y_hat = coding.decode(model.entropy, bitstream.unpack(file))
-    generate = jax.jit(autoencoder.bind(model.config, coding_params()).generate)
-    x_hat = np.asarray(generate(y_hat[None]))[0, :63, :65]
-    expected = np.floor(np.clip(x_hat, 0, 1) * 255 + 0.5)
-    assert np.max(np.abs(decoded - expected)) <= 1
 
 
 def test_less_reproducible_files_decode_to_nearly_the_same_and_are_as_small(file):
@@ -90,32 +76,6 @@ def test_id_follows_all_that_decoding_depends_on_and_nothing_else():
     assert len({model.model_id, *(other.model_id for other in others)}) == 5
 
 
-def test_loaded_model_codes_as_the_one_that_was_saved(folder, file):
-    model = fa_hific_jax.load_model(str(folder))
-    assert model.model_id == coding_model().model_id
-    assert model.compress(IMAGE) == file
-    np.testing.assert_array_equal(model.decompress(file), coding_model().decompress(file))
-    assert model.config == coding_config()
-
-
-def test_half_precision_is_half_as_large_and_codes_as_before_it_was_stored(folder, tmp_path):
-    model = from_params(coding_config(), coding_params(), weights="float16", origin={"step": 7})
-    saved = save_model(model, tmp_path / "half")
-    loaded = load_model(saved)
-    assert loaded.model_id == model.model_id != coding_model().model_id
-    assert (loaded.weights, loaded.origin) == ("float16", {"step": 7})
-    assert loaded.compress(IMAGE) == model.compress(IMAGE)
-    sizes = [(each / "weights.safetensors").stat().st_size for each in (saved, folder)]
-    assert sizes[0] < 0.7 * sizes[1]
-
-
-def test_weights_that_half_precision_cannot_hold_are_refused():
-    params = dict(coding_params())
-    params["encoder"] = jax.tree.map(lambda leaf: leaf + 1e5, params["encoder"])
-    with pytest.raises(UserError, match="a weight is not finite, or too large for float16"):
-        from_params(coding_config(), params, weights="float16")
-
-
 def test_existing_folder_is_replaced_on_request_and_only_if_it_is_a_model(folder, copied, tmp_path):
     with pytest.raises(UserError, match="copy: exists already"):
         save_model(coding_model(), copied)
@@ -132,28 +92,16 @@ def rewrite(folder, **changes):
     path.write_text(json.dumps({k: v for k, v in described.items() if v is not None}))
 
 
-def shorten(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         (shutil.rmtree, "copy: no such folder"),
-        (lambda f: (f / "model.json").unlink(), r"model\.json: no such file, so the model"),
-        (lambda f: (f / "tables.safetensors").unlink(), r"tables\.safetensors: no such file, so "),
-        (
-            lambda f: shorten(f / "weights.safetensors"),
-            r"weights\.safetensors: .*, its SHA-256 is not",
-        ),
-        (lambda f: (f / "model.json").write_text("{"), r"model\.json: is damaged, it is not JSON:"),
         (lambda f: (f / "model.json").write_text("[]"), "is damaged, it states no format"),
         (lambda f: rewrite(f, format=2), "copy: has model format 2, this build reads 1"),
         (lambda f: rewrite(f, origin=None), r"model\.json: is damaged, 'origin' is missing"),
-        (lambda f: rewrite(f, weights="int4"), "it states weights of 'int4'"),
         (
             lambda f: rewrite(f, id="00" * 8),
-            rf"is that of model {{id}}, model\.json says {'00' * 8}",
+            rf"is that of model {{id}}, model\.json says '{'00' * 8}'",
         ),
         (
             lambda f: rewrite(f, model={"latent_channels": 3}),
@@ -174,10 +122,3 @@ def test_names_and_files_are_told_from_folders(folder, tmp_path):
         load_model("heavy")
     with pytest.raises(UserError, match="is a file: give the model's folder"):
         load_model(folder / "model.json")
-
-
-def test_calibration_images_give_a_model_that_codes_them():
-    latents = hyper_latents(coding_config(), coding_params(), [IMAGE, image_of(10, 10)])
-    assert [z.shape for z in latents] == [(1, 2, 4), (1, 1, 4)]
-    model = from_params(coding_config(), coding_params(), calibration=latents)
-    assert model.decompress(model.compress(IMAGE)).shape == IMAGE.shape

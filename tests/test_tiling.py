@@ -17,7 +17,7 @@ from fa_hific_jax.codec import programs, tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.programs import LATENT
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import autoencoder, padded_shape
+from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.autoencoder import DecoderState
 
 LARGE, SMALL, STRIP = (200, 260), (63, 65), (10, 900)
@@ -97,9 +97,10 @@ def test_networks_see_as_far_as_computed_and_no_further(overrides, request):
     params = jax.tree.map(lambda leaf: np.abs(np.asarray(leaf, np.float64)) + 0.01, params)
     field = tiling.receptive_field(config)
     rng = np.random.default_rng(0)
-    y = rng.random((1, 48, 48, config.latent_channels))
+    y = rng.random((1, 32, 32, config.latent_channels))
     features = rng.random((1, 24, 24, config.generator_widths[0]))
-    net, x = autoencoder.bind(config, params, "float64"), 1 + rng.random((1, 320, 320, 3))
+    side = 64 * (2 * field.encoder // 64 + 2)
+    net, x = autoencoder.bind(config, params, "float64"), 1 + rng.random((1, side, side, 3))
     encoder = reach(net, lambda net, x: net.encode(x)[0], x, 1 / LATENT)
     hyper_analysis = reach(net, lambda net, y: net.hyperprior.analysis(y), y, 1 / 4)
     latent_stage = reach(net, lambda net, y: net.latent_stage(y).features, y, 1)
@@ -153,27 +154,6 @@ def test_tiles_are_square_or_strips_of_no_more_places(height, width, align):
         assert length // 2 < extent or length // 2 % align  # no side more than half empty
 
 
-def test_a_line_of_pixels_is_tiled_in_proportion_to_what_pads_it(monkeypatch):
-    places = dict.fromkeys(
-        (programs.encode, programs.hyper_analyze, programs.latent_stage, programs.pixel_stage), 0
-    )
-    scales = dict(zip(places, (1 / 16, 1 / 4, 1, 16), strict=True))
-
-    def spy(network, function, x, sizes):
-        places[function] += x.shape[1] * x.shape[2]
-        height, width = (int(side * scales[function]) for side in x.shape[1:3])
-        kind = np.uint8 if function is programs.pixel_stage else np.float32
-        return np.zeros((1, height, width, 3), kind)
-
-    monkeypatch.setattr(tiling, "run", spy)
-    network = programs.Network(coding_config(), None)
-    y, _ = tiling._analyze_tiles(network, np.zeros((64, 65536, 3), np.uint8))
-    tiling._generate_tiles(network, y, False)
-    pixels = 64 * 65536
-    assert places.pop(programs.encode) < 1.3 * pixels
-    assert 0 < min(places.values()) and max(places.values()) < 1.3 * pixels / LATENT**2
-
-
 def test_many_sizes_take_four_programs(monkeypatch):
     traces = []
 
@@ -195,18 +175,6 @@ def test_many_sizes_take_four_programs(monkeypatch):
     assert len(traces) == 4
 
 
-def test_plan_has_room_for_all_at_less_than_the_cost_of_one_canvas():
-    rng = np.random.default_rng(1)
-    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 1000, (300, 2))]
-    plan = programs.plan(sizes)
-    shapes = [padded_shape(*size) for size in sizes]
-    areas = [programs._choose(shape, 1, plan)[0] for shape in shapes]
-    cost = sum(h * w for h, w in areas)
-    assert len(plan) == 2
-    assert all(h <= c[0] and w <= c[1] for (h, w), c in zip(shapes, areas, strict=True))
-    assert cost < 0.85 * 300 * 1024 * 1024
-
-
 def test_few_shapes_serve_themselves_and_odd_ones_keep_their_programs():
     assert programs.plan([]) == programs.plan([(512, 768), (768, 512), (510, 768)]) == ()
     assert programs.plan([(64, 64), (64, 128), (128, 64)]) == ((64, 128), (128, 64))
@@ -225,14 +193,12 @@ def test_unknown_mode_is_named():
 def test_models_that_see_the_whole_image_name_the_sizes_they_take():
     legacy = dataclasses.replace(coding_config(), fcm="legacy")
     tiling.check_size(legacy, 256, 200)
-    with pytest.raises(
-        UserError, match="300 x 256 pixels does not suit .*'legacy', which takes 256"
-    ):
+    with pytest.raises(UserError, match="300 x 256 pixels do not suit .*'legacy', which takes 256"):
         tiling.check_size(legacy, 256, 300)
     conv = dataclasses.replace(coding_config(), fcm="conv")
     tiling.check_size(conv, 1000, 2000)
     with pytest.raises(
-        UserError, match="2000 x 2000 pixels is too large for a model with .*'conv'"
+        UserError, match="2000 x 2000 pixels do not suit .*'conv', which takes at most"
     ):
         tiling.check_size(conv, 2000, 2000)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from fa_hific_jax.codec import integer_synthesis
 from fa_hific_jax.codec.coding import EntropyModel
+from fa_hific_jax.codec.integer_synthesis import read, unusable
 from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.model import LATER, ModelConfig
 
 # Decoding does not depend on these keys. Other encoders, and other precisions of the decoder, read
@@ -23,17 +23,17 @@ _STORED_AS = {
     "linear_analysis/": "encoder/linear/",
     "linear_synthesis/": "generator/linear/",
 }
+_EXACT = "exact."  # precedes the names of `integer_synthesis.to_arrays`
 
 
 def model_id(config: ModelConfig, entropy: EntropyModel, params: Mapping[str, Any]) -> bytes:
     """Returns the first 8 bytes of a SHA-256 over everything that decoding depends on."""
     fields = {
-        key: value for key, value in dataclasses.asdict(config).items() if key not in _NOT_DECODING
+        key: value
+        for key, value in dataclasses.asdict(config).items()
+        # A model that does not use a newer key keeps the id that it had before that key existed.
+        if key not in _NOT_DECODING and not (key in LATER and value == LATER[key])
     }
-    # A model that does not use a newer key keeps the id that it had before that key existed.
-    for later, absent in LATER.items():
-        if fields[later] == absent:
-            del fields[later]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     parts = ("generator", "linear_synthesis")
     decoding = {name: params[name] for name in parts if name in params}
@@ -58,13 +58,8 @@ def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the nested parameters of flat ones: the inverse of `flat`."""
     from flax.traverse_util import unflatten_dict
 
-    return unflatten_dict(named(leaves), sep="/")
-
-
-def named(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays of a model folder by the flat names that the networks use."""
     ours = {stored: name for name, stored in _STORED_AS.items()}
-    return {_renamed(name, ours): leaf for name, leaf in leaves.items()}
+    return unflatten_dict({_renamed(name, ours): leaf for name, leaf in leaves.items()}, sep="/")
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
@@ -76,58 +71,38 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
     """Returns all integers that the bytes of a file depend on, by name."""
-    arrays = {
-        f"exact.{name}": value
-        for name, value in integer_synthesis.to_arrays(entropy.synthesis).items()
-    }
-    return arrays | _table_arrays("z", entropy.z_tables) | _table_arrays("y", entropy.y_tables)
+    arrays = integer_synthesis.to_arrays(entropy.synthesis)
+    arrays = {_EXACT + name: array for name, array in arrays.items()}
+    for name, tables in (("z", entropy.z_tables), ("y", entropy.y_tables)):
+        # The counts of all rows are joined, because the padding of `cdf` would be most of a small
+        # model. A row has at least two bins, so no count reaches 2**16.
+        rows = zip(tables.cdf, tables.length, strict=True)
+        counts = np.concatenate([np.diff(row[:length]) for row, length in rows])
+        arrays[f"{name}.counts"] = counts.astype(np.uint16)
+        arrays |= {f"{name}.offset": tables.offset, f"{name}.length": tables.length}
+    return arrays
 
 
 def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
-    """Returns the entropy model in arrays of unknown origin: the inverse of `entropy_arrays`.
-
-    Raises:
-      UserError: an array is missing, or not one of an entropy model.
-    """
-    prefix = "exact."
+    """Inverts `entropy_arrays`; raises a UserError for arrays that are not of an entropy model."""
     synthesis = integer_synthesis.from_arrays(
-        {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+        {name.removeprefix(_EXACT): a for name, a in arrays.items() if name.startswith(_EXACT)}
     )
     hyper_channels = synthesis.mean.up0.kernel.shape[2] - len(synthesis.constants)
     z_tables = _tables("z", arrays, hyper_channels)
     return EntropyModel(z_tables, _tables("y", arrays, len(SCALE_TABLE)), synthesis)
 
 
-def _table_arrays(name: str, tables: Tables) -> dict[str, np.ndarray]:
-    # The counts of all rows are joined, because the padding of `cdf` would be most of a small
-    # model. A row has at least two bins, so no count reaches 2**16.
-    rows = [np.diff(row[:length]) for row, length in zip(tables.cdf, tables.length, strict=True)]
-    return {
-        f"{name}.counts": np.concatenate(rows).astype(np.uint16),
-        f"{name}.offset": tables.offset,
-        f"{name}.length": tables.length,
-    }
-
-
 def _tables(name: str, arrays: Mapping[str, np.ndarray], rows: int) -> Tables:
-    kinds = {"counts": np.uint16, "offset": np.int32, "length": np.int32}
-    for field, kind in kinds.items():
-        array = arrays.get(f"{name}.{field}")
-        if array is None or array.dtype != kind or array.ndim != 1:
-            raise _unusable(f"{name}.{field}", "is missing or of another type")
-    counts, offset, length = (arrays[f"{name}.{field}"] for field in kinds)
-    fits = len(length) == len(offset) == rows and np.all(length >= 3)
+    counts = read(arrays, f"{name}.counts", np.uint16, None)
+    offset, length = (read(arrays, f"{name}.{k}", np.int32, rows) for k in ("offset", "length"))
     # A row of more than 2**PRECISION bins cannot have that sum, and `cdf` would be huge.
-    fits = fits and np.all(length <= 2**PRECISION + 1) and np.sum(length - 1) == len(counts)
-    if not fits:
-        raise _unusable(f"{name}.length", "does not fit the other arrays")
+    fits = np.all((length >= 3) & (length <= 2**PRECISION + 1))
+    if not (fits and np.sum(length - 1) == len(counts)):
+        raise unusable(f"{name}.length does not fit the other arrays")
     cdf = np.zeros((rows, int(length.max())), np.int32)
     for row, part in zip(cdf, np.split(counts, np.cumsum(length - 1)[:-1]), strict=True):
         row[1 : len(part) + 1] = np.cumsum(part, dtype=np.int32)
         if row[len(part)] != 2**PRECISION or np.any(part == 0):
-            raise _unusable(f"{name}.counts", f"does not sum to {2**PRECISION}")
+            raise unusable(f"{name}.counts does not sum to {2**PRECISION}")
     return Tables(cdf, offset, length)
-
-
-def _unusable(name: str, why: str) -> UserError:
-    return UserError(f"the coding tables are unusable, {name} {why}: export the model again")

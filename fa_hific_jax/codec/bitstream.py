@@ -5,6 +5,8 @@ the header claims, unpacking allocates no more memory than copies of the streams
 file that `pack` would not have written.
 """
 
+import io
+import math
 import zlib
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import padded_shape
 
 MAGIC = b"FAHJ"
 VERSION = 2  # raised whenever a file would decode differently
@@ -19,16 +22,12 @@ MAX_PIXELS = 512 * 2**20
 QUALITIES = 256  # levels, stored in one byte
 CODERS = ("constriction", "tfc")  # The position is the id in files: only append, never move.
 
-_CRC = slice(5, 9)
-_MODEL_ID = slice(9, 17)
-_FLAGS = 17  # bits 0 to 3: the coder; the other bits as below
-_SYMBOLS_CRC = slice(18, 22)
-_ALPHA_FLAG = 1 << 4
-_QUALITY_FLAG = 1 << 5
-_MORE_FLAG = 1 << 6  # a second byte of flags follows, which is never 0
-_GRAY_FLAG, _METADATA_FLAG = 1, 2  # in the second byte
+_START = MAGIC + bytes([VERSION])
+_CRC = slice(len(_START), len(_START) + 4)  # the checksum of all other bytes
+# Bits 0 to 3 of the flags are the coder. Bits 8 to 15 are a second byte, which is never 0.
+_ALPHA, _QUALITY, _MORE, _GRAY, _METADATA = 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 9
 _VARINT_BYTES = 5
-_MAX_STREAM = 2**31 - 1  # bytes
+_LARGEST = 2**31 - 1  # number in the header
 _CRC_BLOCK = 2**20  # symbols
 
 
@@ -37,114 +36,91 @@ class BitstreamError(UserError):
 
 
 class Container(NamedTuple):
-    """The content of a file.
+    """The content of a file."""
 
-    Attributes:
-      model_id: id of the model that decodes the file, 8 bytes.
-      coder: name of the entropy coder, one of CODERS.
-      width: width of the image in pixels.
-      height: height of the image in pixels.
-      z_stream: coded hyper-latents.
-      y_stream: coded latents.
-      alpha_stream: coded transparency, empty for an opaque image.
-      symbols_crc: `symbols_crc(z, y)` of the coded symbols.
-      quality: quality level, 0 to QUALITIES - 1; None if the model has a single rate.
-      gray: True if the decoder must make red, green and blue equal.
-      metadata: EXIF and XMP as `codec.metadata` packs them, empty without.
-    """
-
-    model_id: bytes
-    coder: str
-    width: int
-    height: int
-    z_stream: bytes
-    y_stream: bytes
-    alpha_stream: bytes
-    symbols_crc: int
-    quality: int | None = None
-    gray: bool = False
-    metadata: bytes = b""
+    model_id: bytes  # 8 bytes: the model that decodes the file
+    coder: str  # one of CODERS
+    width: int  # pixels
+    height: int  # pixels
+    z_stream: bytes  # coded hyper-latents
+    y_stream: bytes  # coded latents
+    alpha_stream: bytes  # coded transparency, empty for an opaque image
+    symbols_crc: int  # `symbols_crc(z, y)` of the coded symbols
+    quality: int | None = None  # level below QUALITIES; None if the model has a single rate
+    gray: bool = False  # True if the decoder must make red, green and blue equal
+    metadata: bytes = b""  # EXIF and XMP as `codec.metadata` packs them
 
 
 def pack(container: Container) -> bytes:
     """Returns the bytes of the file: 26 to 54 more than the streams, 32 at 4096 x 4096 pixels.
 
-    Raises:
-      BitstreamError: the image is empty or larger than any decoder accepts.
+    Raises a BitstreamError if the image is empty or larger than any decoder accepts.
     """
     if len(container.model_id) != 8:
         raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
     _check_size(container.width, container.height, MAX_PIXELS)
-    alpha = [container.alpha_stream] if container.alpha_stream else []
-    metadata = [container.metadata] if container.metadata else []
-    streams = [container.z_stream, container.y_stream, *alpha, *metadata]
-    lengths = [_check_length(len(stream)) for stream in streams]
+    optional = [part for part in (container.alpha_stream, container.metadata) if part]
+    streams = [container.z_stream, container.y_stream, *optional]
+    lengths = [len(stream) for stream in streams]
+    if max(lengths) > _LARGEST:
+        raise BitstreamError("a stream is too long for the format: cut the image into parts")
     quality = b"" if container.quality is None else bytes([container.quality])
-    more = (_GRAY_FLAG if container.gray else 0) | (_METADATA_FLAG if metadata else 0)
-    flags = CODERS.index(container.coder) | (_MORE_FLAG if more else 0)
-    flags |= (_ALPHA_FLAG if alpha else 0) | (_QUALITY_FLAG if quality else 0)
-    start = MAGIC + bytes([VERSION])
-    rest = b"".join(
-        (
-            container.model_id,
-            bytes([flags]),
-            container.symbols_crc.to_bytes(4, "little"),
-            quality,
-            bytes([more] if more else []),
-            *map(_varint, (container.width, container.height, *lengths)),
-            *streams,
-        )
-    )
-    return start + _checksum(start, rest) + rest
+    flags = CODERS.index(container.coder) | (_QUALITY if quality else 0)
+    flags |= (_ALPHA if container.alpha_stream else 0) | (_GRAY if container.gray else 0)
+    flags |= _METADATA if container.metadata else 0
+    more = bytes([flags >> 8]) if flags >> 8 else b""
+    flags = bytes([flags & 255 | (_MORE if more else 0)])
+    crc = container.symbols_crc.to_bytes(4, "little")
+    numbers = map(_varint, (container.width, container.height, *lengths))
+    rest = b"".join((container.model_id, flags, crc, quality, more, *numbers, *streams))
+    return _START + _checksum(rest) + rest
 
 
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
     """Returns the container in the bytes of a file, verified against its checksum.
 
-    Raises:
-      BitstreamError: the file has another magic, an unknown version, coder or flag, an impossible
-        size or length, too few or too many bytes, or a checksum that does not match.
+    `max_pixels` limits the image size after padding: one row of pixels is coded as 64 rows. Raises
+    a BitstreamError for anything that `pack` does not write.
     """
-    _check_kind(data)
-    coder, flags = _read_flags(data)
-    position = _SYMBOLS_CRC.stop
-    quality = data[position] if flags & _QUALITY_FLAG else None
-    position += quality is not None
-    more = _read_more_flags(data, position) if flags & _MORE_FLAG else 0
-    position += more > 0
-    width, position = _read_varint(data, position)
-    height, position = _read_varint(data, position)
+    if data[:4] != MAGIC:
+        raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
+    if data[4:5] not in (b"", _START[4:]):
+        old = ", made by a pre-release that no release reads" if data[4] == 1 else ""
+        raise BitstreamError(
+            f"the file has bitstream version {data[4]}{old}, this build reads version {VERSION}: "
+            "install the release of fa-hific-jax that wrote it, or compress the image again"
+        )
+    file = io.BytesIO(data)
+    file.seek(_CRC.stop)
+    model_id, flags = _take(file, 8), _take(file, 1)[0]
+    if flags & 15 >= len(CODERS):
+        raise BitstreamError(f"coder {flags & 15} is unknown: install a newer fa-hific-jax")
+    _check_flags(flags & ~15, _ALPHA | _QUALITY | _MORE)
+    crc = int.from_bytes(_take(file, 4), "little")
+    quality = _take(file, 1)[0] if flags & _QUALITY else None
+    if flags & _MORE:
+        more = _take(file, 1)[0]
+        if more == 0:
+            raise BitstreamError("the file announces flags but has none: fetch it again")
+        _check_flags(more, (_GRAY | _METADATA) >> 8)
+        flags |= more << 8
+    width, height = _read_varint(file), _read_varint(file)
     _check_size(width, height, max_pixels)
-    optional = {"transparency": flags & _ALPHA_FLAG, "metadata": more & _METADATA_FLAG}
-    names = ["z", "y", *(name for name, there in optional.items() if there)]
-    lengths = []
-    for name in names:
-        length, position = _read_varint(data, position)
-        lengths.append(_check_length(length))
-        if name in optional and length == 0:
-            raise BitstreamError(
-                f"the file announces {name} of 0 bytes, which is impossible: fetch it again"
-            )
-    _check_end(len(data), position + sum(lengths))
-    if data[_CRC] != _checksum(data[: _CRC.start], data[_CRC.stop :]):
+    lengths = [_read_varint(file), _read_varint(file)]
+    for name, flag in (("transparency", _ALPHA), ("metadata", _METADATA)):
+        lengths.append(_read_varint(file) if flags & flag else 0)
+        if flags & flag and lengths[-1] == 0:
+            raise BitstreamError(f"{name} of 0 bytes is impossible: fetch the file again")
+    end = file.tell() + sum(lengths)
+    if len(data) < end:
+        raise _truncated(f"it has {len(data)} of {end} bytes")
+    if len(data) > end:
+        raise BitstreamError(f"{len(data) - end} bytes follow the end: fetch the file again")
+    if data[_CRC] != _checksum(data[_CRC.stop :]):
         raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
-    streams = {}
-    for name, length in zip(names, lengths, strict=True):
-        streams[name] = data[position : position + length]
-        position += length
-    return Container(
-        model_id=data[_MODEL_ID],
-        coder=coder,
-        width=width,
-        height=height,
-        z_stream=streams["z"],
-        y_stream=streams["y"],
-        alpha_stream=streams.get("transparency", b""),
-        symbols_crc=int.from_bytes(data[_SYMBOLS_CRC], "little"),
-        quality=quality,
-        gray=bool(more & _GRAY_FLAG),
-        metadata=streams.get("metadata", b""),
-    )
+    z, y, alpha, metadata = (file.read(length) for length in lengths)
+    coder, gray = CODERS[flags & 15], bool(flags & _GRAY)
+    return Container(model_id, coder, width, height, z, y, alpha, crc, quality, gray, metadata)
 
 
 def check_model(container: Container, model_id: bytes) -> None:
@@ -165,99 +141,22 @@ def symbols_crc(z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]) -> i
     return crc
 
 
-def check_symbols(
-    container: Container, z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]
-) -> None:
-    """Raises BitstreamError unless these are the symbols that were coded.
-
-    They differ if this device computes other table rows from z than the encoder's device. Without
-    this check, the image would be noise.
-    """
-    if container.symbols_crc != symbols_crc(z, y):
-        raise BitstreamError(
-            "the symbols decoded here are not those that were coded, because this device computes "
-            "the model differently: decode on the kind of device that compressed the image"
-        )
-
-
-def _checksum(start: bytes, rest: bytes) -> bytes:
-    return zlib.crc32(rest, zlib.crc32(start)).to_bytes(4, "little")
-
-
-def _check_kind(data: bytes) -> None:
-    if data[:4] != MAGIC:
-        raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
-    version = data[4] if len(data) > 4 else VERSION
-    if version == 1:
-        raise BitstreamError(
-            "the file has bitstream version 1, made by a pre-release that no release reads: "
-            "compress the image again"
-        )
-    if version != VERSION:
-        raise BitstreamError(
-            f"the file has bitstream version {version}, this build reads version {VERSION}: "
-            "install the release of fa-hific-jax that wrote it"
-        )
-
-
-def _read_flags(data: bytes) -> tuple[str, int]:
-    """Returns the name of the coder, and the flags."""
-    if len(data) <= _SYMBOLS_CRC.stop:
-        raise _truncated("it ends within its header")
-    coder, flags = data[_FLAGS] & 15, data[_FLAGS] & ~15
-    if coder >= len(CODERS):
-        raise BitstreamError(
-            f"the file was coded by coder {coder}, this build knows 0 to {len(CODERS) - 1}: "
-            "install a newer fa-hific-jax"
-        )
-    _check_flags(flags, _ALPHA_FLAG | _QUALITY_FLAG | _MORE_FLAG)
-    return CODERS[coder], flags
-
-
-def _read_more_flags(data: bytes, position: int) -> int:
-    if position >= len(data):
-        raise _truncated("it ends within its header")
-    if data[position] == 0:
-        raise BitstreamError("the file announces flags but has none: fetch it again")
-    _check_flags(data[position], _GRAY_FLAG | _METADATA_FLAG)
-    return data[position]
+def _checksum(rest: bytes) -> bytes:
+    return zlib.crc32(rest, zlib.crc32(_START)).to_bytes(4, "little")
 
 
 def _check_flags(flags: int, known: int) -> None:
     if flags & ~known:
-        raise BitstreamError(
-            f"the file has flags {flags:#04x}, which this build does not know: "
-            "install a newer fa-hific-jax"
-        )
+        raise BitstreamError(f"the flags {flags:#04x} are unknown: install a newer fa-hific-jax")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
+        raise BitstreamError(f"{width} x {height} pixels is impossible: both sides are at least 1")
+    if math.prod(padded_shape(height, width)) > max_pixels:
         raise BitstreamError(
-            f"an image of {width} x {height} pixels is impossible: both sides must be at least 1"
-        )
-    if width * height > max_pixels:
-        raise BitstreamError(
-            f"an image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
-            "cut it into parts"
-        )
-
-
-def _check_length(length: int) -> int:
-    if length > _MAX_STREAM:
-        raise BitstreamError(
-            f"a stream of {length} bytes is impossible, the limit of the format is {_MAX_STREAM}: "
-            "fetch the file again"
-        )
-    return length
-
-
-def _check_end(size: int, end: int) -> None:
-    if size < end:
-        raise _truncated(f"it has {size} of {end} bytes")
-    if size > end:
-        raise BitstreamError(
-            f"{size - end} bytes follow the end of the compressed image: fetch the file again"
+            f"an image of {width} x {height} pixels is over the limit of {max_pixels} pixels, "
+            "counted in blocks of 64 x 64: cut it into parts, or raise the limit"
         )
 
 
@@ -265,26 +164,28 @@ def _truncated(detail: str) -> BitstreamError:
     return BitstreamError(f"the file is truncated, {detail}: fetch it again")
 
 
+def _take(file: io.BytesIO, count: int) -> bytes:
+    """Returns the next bytes of the header."""
+    found = file.read(count)
+    if len(found) < count:
+        raise _truncated("it ends within its header")
+    return found
+
+
 def _varint(value: int) -> bytes:
     """Returns unsigned LEB128: 7 bits per byte, lowest first, top bit set in all but the last."""
-    groups = bytearray()
-    while value > 127:
-        groups.append(value & 127 | 128)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
+    if value < 128:
+        return bytes([value])
+    return bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Returns the number that starts at `position`, and the position after it."""
+def _read_varint(file: io.BytesIO) -> int:
     value = 0
     for i in range(_VARINT_BYTES):
-        if position + i >= len(data):
-            raise _truncated("it ends within its header")
-        byte = data[position + i]
+        byte = _take(file, 1)[0]
         value |= (byte & 127) << 7 * i
         if byte < 128:
-            if byte == 0 and i > 0:  # Only the shortest form is valid: one file, one spelling.
-                break
-            return value, position + i + 1
-    raise BitstreamError("a number in the header is too long, the file is damaged: fetch it again")
+            if (byte == 0 and i > 0) or value > _LARGEST:
+                break  # Only the shortest form is valid: one file, one spelling.
+            return value
+    raise BitstreamError("a number in the header is impossible, the file is damaged: fetch it")

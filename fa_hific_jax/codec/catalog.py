@@ -1,17 +1,13 @@
 """The models that other projects publish and that `fa-hific get-model` fetches, as a table.
 
-Sources, each read in 2026:
+Sources, read in 2026, which state neither the SHA-256 nor the exact size of a file:
 
-- HiFiC in PyTorch, by Grace Han and Justin Tan:
-  github.com/Justin-Tan/high-fidelity-generative-compression (7d4e9e7), whose README.md and
-  assets/HiFIC_torch_colab_demo.ipynb state target rates, options, license and file names, but no
-  quality.
-- MS-ILLM (Muckley et al., ICML 2023) and its first stage, which has no GAN:
-  github.com/facebookresearch/NeuralCompression (3f12280), where neuralcompression/zoo has the file
-  names, WEIGHTS_LICENSE the license, and projects/illm/results.csv the quality, except that of the
-  models for 0.00218 and 0.00438 bpp.
-
-None of the projects states a SHA-256 or the exact size of a file.
+- HiFiC in PyTorch, by Grace Han and Justin Tan, states no quality: README.md and
+  assets/HiFIC_torch_colab_demo.ipynb of github.com/Justin-Tan/high-fidelity-generative-compression
+  (7d4e9e7).
+- MS-ILLM (Muckley et al., ICML 2023) and its first stage, which has no GAN: neuralcompression/zoo,
+  WEIGHTS_LICENSE and, for the quality of all but the two lowest rates, projects/illm/results.csv of
+  github.com/facebookresearch/NeuralCompression (3f12280).
 """
 
 from typing import NamedTuple
@@ -56,11 +52,14 @@ class Family(NamedTuple):
     terms: str  # what the license asks for, and where it stands
 
 
-_NONCOMMERCIAL = (
+_ILLM_FAMILY = Family(
+    "MS-ILLM",
+    "neuralcompression",
+    0.73,
+    "CC-BY-NC 4.0",
     "only for purposes that are not commercial, and name the authors: "
-    "https://github.com/facebookresearch/NeuralCompression/blob/main/WEIGHTS_LICENSE"
+    "https://github.com/facebookresearch/NeuralCompression/blob/main/WEIGHTS_LICENSE",
 )
-
 FAMILIES = {
     "hific": Family(
         "HiFiC in PyTorch",
@@ -70,28 +69,13 @@ FAMILIES = {
         "for any purpose, and keep the notice: "
         "https://github.com/Justin-Tan/high-fidelity-generative-compression/blob/master/LICENSE",
     ),
-    "msillm": Family(
-        "MS-ILLM",
-        "neuralcompression",
-        0.73,
-        "CC-BY-NC 4.0",
-        _NONCOMMERCIAL,
-    ),
-    "noganms": Family(
-        "MS-ILLM, no GAN",
-        "neuralcompression",
-        0.73,
-        "CC-BY-NC 4.0",
-        _NONCOMMERCIAL,
-    ),
+    "msillm": _ILLM_FAMILY,
+    "noganms": _ILLM_FAMILY._replace(project="MS-ILLM, no GAN"),
 }
 
 
-def _port(
-    name: str, rate: float, file: str, regime: str, likelihood: str, input_range: str
-) -> Published:
-    url = f"{_PORT}/{file}?download=1"
-    return Published(name, rate, url, None, input_range, likelihood, regime)
+def _port(name: str, rate: float, file: str, *settings: str) -> Published:
+    return Published(name, rate, f"{_PORT}/{file}?download=1", None, *settings)
 
 
 def _illm(family: str, rate: str, *quality: float) -> Published:
@@ -100,9 +84,9 @@ def _illm(family: str, rate: str, *quality: float) -> Published:
 
 
 PUBLISHED = (
-    _port("hific-lo", 0.14, "hific_low.pt", "low", "gaussian", "symmetric"),
-    _port("hific-mi", 0.30, "hific_med.pt", "med", "logistic", "unit"),
-    _port("hific-hi", 0.45, "hific_hi.pt", "high", "gaussian", "symmetric"),
+    _port("hific-lo", 0.14, "hific_low.pt", "symmetric", "gaussian", "low"),
+    _port("hific-mi", 0.30, "hific_med.pt", "unit", "logistic", "med"),
+    _port("hific-hi", 0.45, "hific_hi.pt", "symmetric", "gaussian", "high"),
     _illm("msillm", "0.00218"),
     _illm("msillm", "0.00438"),
     _illm("msillm", "0.035", 0.0443, 24.73, 0.8461, 0.1576),

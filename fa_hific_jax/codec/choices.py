@@ -17,6 +17,7 @@ from fa_hific_jax.models.autoencoder import ModelConfig, with_latents_scaled
 from fa_hific_jax.models.fcm import scaled
 
 DEFAULT_QUALITY = 0.5
+_LAST = QUALITIES - 1
 
 Choice = tuple[ModelConfig, Any]
 
@@ -24,22 +25,17 @@ Choice = tuple[ModelConfig, Any]
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
     """Returns the quality as files store it, 0 to QUALITIES - 1; None for a model with one rate.
 
-    A `quality` of None stands for DEFAULT_QUALITY.
-
-    Raises:
-      UserError: the quality is not in [0, 1], or the model has a single rate.
+    A `quality` of None stands for DEFAULT_QUALITY. Raises a UserError for one that is not in
+    [0, 1], or if the model has a single rate.
     """
     if not config.qualities:
-        if quality is not None:
-            raise UserError(
-                f"quality {quality:g} was requested, but this model has a single rate: omit the "
-                "quality, or use a model that was trained with model.qualities"
-            )
-        return None
-    quality = DEFAULT_QUALITY if quality is None else quality
-    if not 0 <= quality <= 1:
-        raise UserError(f"the quality is {quality:g}: it must lie between 0 and 1")
-    return round(quality * (QUALITIES - 1))
+        if quality is None:
+            return None
+        raise UserError(
+            f"quality {quality:g} was requested, but this model has a single rate: omit the "
+            "quality, or use a model that was trained with model.qualities"
+        )
+    return round(_share("quality", DEFAULT_QUALITY if quality is None else quality) * _LAST)
 
 
 def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None) -> Choice:
@@ -49,8 +45,9 @@ def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None
     """
     if level is None:
         return config, params
+    factors = gains(params["gains"]["log_gain"], level)
     single, rest = without_gains(config, params)
-    return single, with_latents_scaled(rest, gains(params, level))
+    return single, with_latents_scaled(rest, factors)
 
 
 def without_gains(config: ModelConfig, params: Mapping[str, Any]) -> Choice:
@@ -59,46 +56,40 @@ def without_gains(config: ModelConfig, params: Mapping[str, Any]) -> Choice:
     return dataclasses.replace(config, qualities=0), rest
 
 
-def gains(params: Mapping[str, Any], level: int) -> Float32[np.ndarray, " cy"]:
-    """Returns the factor of each channel of y before rounding."""
-    return _gains(params["gains"]["log_gain"], level)
+def gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
+    """Returns the factor of each channel of y at a quality level: `models.gains` on the host.
 
-
-def inverse_gains(params: Mapping[str, Any], level: int) -> Float32[np.ndarray, " cy"]:
-    """Returns the factor of each channel of the decoded latents."""
-    return _gains(params["gains"]["log_inverse"], level)
+    `table` is the parameter "log_gain", for y before rounding, or "log_inverse", for decoded y.
+    """
+    table = np.asarray(table, np.float64)
+    place = np.arange(len(table)) / (len(table) - 1)
+    logs = [np.interp(level / _LAST, place, column) for column in table.T]
+    return np.exp(np.asarray(logs)).astype(np.float32)
 
 
 def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | None) -> Choice:
     """Returns the model whose FCMs add this share of their output; None stands for all of it.
 
-    Raises:
-      UserError: the share is not in [0, 1], or the model has no FCM.
+    Raises a UserError if the share is not in [0, 1], or the model has no FCM.
     """
     if detail is None:
         return config, params
-    if not 0 <= detail <= 1:
-        raise UserError(f"the detail is {detail:g}: it must lie between 0 and 1")
+    _share("detail", detail)
     if not config.fcm_width:
         raise UserError(
             f"detail {detail:g} was requested, but this model has no frequency complement modules: "
             "omit the detail, or use a model that was trained with model.fcm_width"
         )
     generator = dict(params["generator"])
-    modules = [name for name in generator if name.startswith("fcm")]
-    if detail == 0:
-        config = dataclasses.replace(config, fcm_width=0)
-        return config, dict(params) | {
-            "generator": {name: part for name, part in generator.items() if name not in modules}
-        }
-    generator |= {name: scaled(generator[name], detail) for name in modules}
+    for name in [name for name in generator if name.startswith("fcm")]:
+        module = generator.pop(name)
+        if detail:
+            generator[name] = scaled(module, detail)
+    config = config if detail else dataclasses.replace(config, fcm_width=0)
     return config, dict(params) | {"generator": generator}
 
 
-def _gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
-    """Computes `gains.interpolate` on the host, in float64."""
-    table = np.asarray(table, np.float64)
-    place = np.arange(len(table)) / (len(table) - 1)
-    quality = level / (QUALITIES - 1)
-    logs = [np.interp(quality, place, column) for column in table.T]
-    return np.exp(np.asarray(logs)).astype(np.float32)
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise UserError(f"the {name} is {value:g}: it must lie between 0 and 1")
+    return value

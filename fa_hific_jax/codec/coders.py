@@ -24,14 +24,10 @@ BLOCK = 2**20
 _MAX_DIGITS = 33
 _DAMAGED = "the coded data are damaged or belong to another model: fetch the file again"
 _MODULES = {"constriction": constriction_coder, "tfc": tfc_coder}
+Ints = Integer[np.ndarray, " n"]
 
 
-def encode(
-    symbols: Integer[np.ndarray, " n"],
-    indexes: Integer[np.ndarray, " n"],
-    tables: Tables,
-    coder: str = "constriction",
-) -> bytes:
+def encode(symbols: Ints, indexes: Ints, tables: Tables, coder: str = "constriction") -> bytes:
     """Returns the coded symbols, where symbol i has row indexes[i] of the tables.
 
     Any int32 symbol can be coded: one outside its row costs the escape bin and an Exp-Golomb code
@@ -53,10 +49,7 @@ def encode(
 
 
 def decode(
-    data: bytes,
-    indexes: Integer[np.ndarray, " n"],
-    tables: Tables,
-    coder: str = "constriction",
+    data: bytes, indexes: Ints, tables: Tables, coder: str = "constriction"
 ) -> Int32[np.ndarray, " n"]:
     """Returns the symbols that `encode` was given, for the same indexes, tables and coder.
 
@@ -68,16 +61,21 @@ def decode(
       UserError: the coder is unknown or not installed.
     """
     module = _module(coder)
-    symbols = np.empty(indexes.size, np.int32)
+    symbols, int32 = np.empty(indexes.size, np.int32), np.iinfo(np.int32)
     try:
         decoder = module.Decoder(data, tables)
         for block, order in _blocks(indexes):
-            symbols[block][order] = _decode_block(decoder, indexes[block][order], tables)
-        used_up = decoder.used_up()
+            rows = indexes[block][order].astype(np.int32)
+            bins = decoder.get_bins(rows)
+            excess = _read_golomb(decoder, int(np.sum(bins == tables.length[rows] - 2)))
+            found = bins_to_symbols(bins, excess, rows, tables)
+            if np.any((found < int32.min) | (found > int32.max)):
+                raise BitstreamError(_DAMAGED)
+            symbols[block][order] = found
+        if not decoder.used_up():
+            raise BitstreamError(_DAMAGED)
     except module.ERRORS as error:
         raise BitstreamError(_DAMAGED) from error
-    if not used_up:
-        raise BitstreamError(_DAMAGED)
     return symbols
 
 
@@ -93,18 +91,6 @@ def _blocks(indexes: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         block = slice(start, start + BLOCK)
         # NumPy sorts integers of up to 16 bits by radix, several times faster than wider ones.
         yield block, np.argsort(indexes[block].astype(np.uint16), kind="stable")
-
-
-def _decode_block(decoder, indexes: np.ndarray, tables: Tables) -> np.ndarray:
-    rows = indexes.astype(np.int32)
-    bins = decoder.get_bins(rows)
-    escapes = np.count_nonzero(bins == tables.length[rows] - 2)
-    excess = _read_golomb(decoder, int(escapes))
-    symbols = bins_to_symbols(bins, excess, rows, tables)
-    int32 = np.iinfo(np.int32)
-    if np.any((symbols < int32.min) | (symbols > int32.max)):
-        raise BitstreamError(_DAMAGED)
-    return symbols
 
 
 def _golomb_bits(excess: Int64[np.ndarray, " escapes"]) -> Int32[np.ndarray, " bits"]:

@@ -1,7 +1,7 @@
 """Replaces invisible colors, where alpha is 0, by smooth ones that cost almost no bits."""
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 
 def fill_hidden(
@@ -17,37 +17,27 @@ def fill_hidden(
         return rgb
     if alpha.max() == 0:
         return np.full_like(rgb, 128)
-    visible = alpha > 0
+    visible = (alpha > 0)[..., None]
     filled = _filled(rgb.astype(np.float32), visible)
-    return np.where(visible[..., None], rgb, np.rint(filled).astype(np.uint8))
+    return np.where(visible, rgb, np.rint(filled).astype(np.uint8))
 
 
-def _filled(
-    colors: Float[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"]
-) -> Float[np.ndarray, "h w 3"]:
+def _filled(colors: Float[np.ndarray, "h w 3"], known: np.ndarray) -> Float[np.ndarray, "h w 3"]:
     if known.all():
         return colors
-    height, width = known.shape
-    edges = ((0, height % 2), (0, width % 2))
-    weight = _blocks(np.pad(known, edges)[..., None].astype(np.float32))
-    total = _blocks(np.pad(np.where(known[..., None], colors, 0), (*edges, (0, 0))))
-    coarse = _filled(total / np.maximum(weight, 1), weight[..., 0] > 0)
-    fine = _doubled(_doubled(coarse, 0), 1)[:height, :width]
-    return np.where(known[..., None], colors, fine)
+    height, width, _ = known.shape
+    edges = ((0, height % 2), (0, width % 2), (0, 0))
+    weight, total = (
+        each[::2, ::2] + each[1::2, ::2] + each[::2, 1::2] + each[1::2, 1::2]
+        for each in (np.pad(known.astype(np.float32), edges), np.pad(colors * known, edges))
+    )
+    coarse = _filled(total / np.maximum(weight, 1), weight > 0)
+    fine = _doubled(_doubled(coarse).swapaxes(0, 1)).swapaxes(0, 1)
+    return np.where(known, colors, fine[:height, :width])
 
 
-def _blocks(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h2 w2 c"]:
-    """Returns the sums of blocks of 2 x 2."""
-    return values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
-
-
-def _doubled(values: Float[np.ndarray, "h w c"], axis: int) -> Float[np.ndarray, "h2 w2 c"]:
-    """Returns twice as many values along an axis, interpolated linearly."""
-    first, last = np.take(values, [0], axis), np.take(values, [-1], axis)
-    near = np.concatenate([first, values, last], axis)
-    count = values.shape[axis]
-    before, after = (np.take(near, range(at, at + count), axis) for at in (0, 2))
-    pair = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
-    shape = list(values.shape)
-    shape[axis] *= 2
-    return pair.reshape(shape).astype(np.float32)
+def _doubled(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h2 w c"]:
+    """Returns twice as many rows, interpolated linearly."""
+    near = np.concatenate([values[:1], values, values[-1:]])
+    pairs = [0.75 * values + 0.25 * beside for beside in (near[:-2], near[2:])]
+    return np.stack(pairs, axis=1).reshape(-1, *values.shape[1:])

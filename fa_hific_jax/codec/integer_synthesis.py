@@ -1,63 +1,49 @@
 """Computes mean and table row of every latent from z in integers, with the same bits everywhere.
 
-The range decoder must use the encoder's table for every symbol. A float network may round
-differently on another device, with another number of threads or in other tiles, and the file would
-be unreadable. Therefore both hyper-synthesis networks are quantized once, when a model is exported,
-and run on the host in integers, as Balle et al. 2019 propose ("Integer networks for data
-compression with latent-variable models"). Here this is done after training, and the loss of rate is
-negligible.
+The range decoder must use the encoder's table for every symbol, but a float network may round
+differently on another device, with other threads or in other tiles. Hence `codec/float_model.py`
+quantizes both hyper-synthesis networks once, at export, and they run on the host in integers
+(Balle et al. 2019, "Integer networks for data compression with latent-variable models").
 
 The integers are stored as float64, because BLAS multiplies float64 matrices but not integers. Every
-sum stays below 2**53 in magnitude, however its terms are grouped: `_check_sums` proves it from the
+sum stays below 2**53 in magnitude, however its terms are grouped: `check_sums` proves it from the
 weights. So no operation rounds, and order of summation, threads, tiles and fused multiply-adds have
 no effect. A value v is stored as the integer v * 2**exponent. Weights have one exponent per output
 channel, activations one per layer, so that rescaling is a shift.
 
-A model may round z around medians. The symbols are then integers s with z = s + median, and the
-first layer's sums are those of s plus what the medians add. By linearity that is what one input
-channel would add that is 1 inside the picture and 0, as every input, beyond its edges. Two channels
-stand for it, `MEDIAN_CHANNELS`, so that its 16-bit weights are as fine as all others.
+A model may round z around medians: its symbols are integers s with z = s + median. What the medians
+add to the first layer's sums is what an input channel would add that is 1 inside the picture and 0
+beyond its edges. `MEDIAN_CHANNELS` are two such channels, so that 16-bit weights are fine enough.
 """
 
 import contextlib
 import functools
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64, UInt8
 from threadpoolctl import ThreadpoolController
 
-from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
+from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.models import LOG_UNIT, MEDIAN
 
 HyperLatents = Int32[np.ndarray, "hz wz cz"]
 Values = Float64[np.ndarray, "_ _ _"]
 
-STRIDE = 4
-"""Latents per hyper-latent, in each direction."""
-
-WEIGHT_BITS = 15  # without the sign
-ACTIVATION_BITS = 16  # of the largest activation in the calibration
+STRIDE = 4  # latents per hyper-latent, in each direction
 ACTIVATION_MAX = 2**22  # saturation of activations: 64 times the largest in the calibration
 LATENT_MAX = 2**15 - 1  # saturation of |z|
-BIAS_BITS = 48
-MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
-MAX_ACTIVATION_EXPONENT = 24
 MAX_SHIFT = 64  # A mean with a larger shift might not be a finite float32.
 STRIP = 2**22  # activations of one layer in memory at a time, in each thread: 32 MiB
 _THREADS = 4  # which bounds the memory too
 _blas = functools.cache(ThreadpoolController)
 _blas_lock = threading.Lock()
 
-MEDIAN_CHANNELS = (2**14, 1)
-"""Constant values of the input channels that stand for the medians: a coarse and a fine one."""
-
-KERNELS = {"up0": 5, "up1": 5, "conv2": 3}
-"""Side of the kernel of each layer, in the order of the layers."""
+MEDIAN_CHANNELS = (2**14, 1)  # constants: the inputs that stand for medians, coarse and fine
+KERNELS = {"up0": 5, "up1": 5, "conv2": 3}  # side of the kernel of each layer, in their order
 
 
 class Layer(NamedTuple):
@@ -99,10 +85,9 @@ def parameters(
 
     The row is the one that `tables.scale_indexes` finds for the scale in SCALE_TABLE, here by
     comparing integers. The mean is an integer over a power of two, rounded to float32 once. |z|
-    saturates at 2**15 - 1. `strip` is the number of rows of latents computed at a time; it only
-    affects memory.
+    saturates at LATENT_MAX. `strip`, the number of rows computed at a time, only affects memory.
     """
-    z = _with_constants(z, synthesis.constants)
+    z = with_constants(z, synthesis.constants)
     height, width, channels = z.shape
     strip = strip or max(STRIDE, STRIP // (STRIDE * width * channels))
     shape = (STRIDE * height, STRIDE * width, len(synthesis.thresholds))
@@ -117,77 +102,11 @@ def parameters(
         indexes[rows] = _table_rows(sums, synthesis.thresholds)
 
     strips = [slice(i, min(i + strip, shape[0])) for i in range(0, shape[0], strip)]
-    with _one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
         done = [pool.submit(fill, rows) for rows in strips for fill in (fill_mean, fill_indexes)]
     for future in done:
         future.result()
     return mean, indexes
-
-
-def quantize_synthesis(
-    params_hyperprior: Mapping[str, Any], calibration: Iterable[Int32[np.ndarray, "_ _ _"]]
-) -> IntegerSynthesis:
-    """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
-
-    Its medians, if it has any, become weights of MEDIAN_CHANNELS.
-    `calibration` holds hyper-latents of images or of `calibration_latents`: one array
-    (n, hz, wz, cz), or several (hz, wz, cz). They determine only the resolution of the activations.
-    Other hyper-latents may give activations up to 64 times as large; beyond that, they saturate.
-    The same arguments give the same integers on every machine where SCALE_TABLE is the same.
-
-    Raises:
-      UserError: there is no calibration, or a weight is not finite or too large.
-    """
-    medians = params_hyperprior.get(MEDIAN)
-    constants = () if medians is None else MEDIAN_CHANNELS
-    latents = [_clip_latents(_with_constants(z, constants)) for z in calibration]
-    if not latents:
-        raise UserError("the calibration holds no hyper-latents: give at least one image")
-    params_mean = params_hyperprior["synthesis_mean"]
-    # Scales above entry j belong to row j + 1 or later. The last row has no upper bound.
-    edges = SCALE_TABLE[:-1].astype(np.float64)
-    if LOG_UNIT in params_mean:
-        params_mean = _in_unit(params_mean)
-        edges = np.log(edges)
-    with _one_blas_thread():
-        mean = _quantize_network(params_mean, latents, medians)
-        scale = _quantize_network(params_hyperprior["synthesis_scale"], latents, medians)
-    edges = edges[None] * _power(scale.conv2.shift)[:, None]
-    synthesis = IntegerSynthesis(mean, scale, np.floor(edges).astype(np.int64), constants)
-    _check_sums(synthesis)
-    return synthesis
-
-
-def calibration_latents(
-    z_tables: Tables, shape: tuple[int, int, int] = (4, 8, 8), seed: int = 0
-) -> Int32[np.ndarray, "n hz wz cz"]:
-    """Returns hyper-latents drawn from the tables of their prior, to calibrate without images.
-
-    `shape` is (n, hz, wz). The escape bin, when drawn, gives the first symbol above the row.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, 2**PRECISION, (len(z_tables.length), *shape))
-    for channel, (cdf, length) in enumerate(zip(z_tables.cdf, z_tables.length, strict=True)):
-        bins = np.searchsorted(cdf[:length], drawn[channel], side="right") - 1
-        drawn[channel] = bins + z_tables.offset[channel]
-    return np.moveaxis(drawn, 0, -1).astype(np.int32)
-
-
-def without_kernels(
-    params_hyperprior: Mapping[str, Any], synthesis: IntegerSynthesis
-) -> dict[str, Any]:
-    """Returns parameters of a `Hyperprior` with an "exponent" in the place of the kernels here.
-
-    `with_kernels` restores them from the integers, to 2**-15 of the largest weight of a channel.
-    """
-    return _with_networks(params_hyperprior, synthesis, _exponent_for_kernel)
-
-
-def with_kernels(
-    params_hyperprior: Mapping[str, Any], synthesis: IntegerSynthesis
-) -> dict[str, Any]:
-    """Inverse of `without_kernels`; the kernels are float32."""
-    return _with_networks(params_hyperprior, synthesis, _kernel_for_exponent)
 
 
 def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
@@ -196,39 +115,38 @@ def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
     if synthesis.constants:
         arrays["constants"] = np.array(synthesis.constants, np.int32)
     for network in ("mean", "scale"):
-        for layer in KERNELS:
-            fields = getattr(getattr(synthesis, network), layer)._asdict()
-            arrays |= {f"{network}.{layer}.{key}": array for key, array in fields.items()}
+        for key, layer in getattr(synthesis, network)._asdict().items():
+            fields = layer._asdict().items()
+            arrays |= {f"{network}.{key}.{field}": array for field, array in fields}
     return arrays
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
-    """Returns the synthesis in arrays of unknown origin: the inverse of `to_arrays`.
+    """Inverts `to_arrays`, for arrays of unknown origin.
 
-    Raises:
-      UserError: an array is missing, its type or shape does not fit the others, or its values are
-        so large that sums would not be exact.
+    Raises a UserError if an array is missing, its type or shape does not fit the others, or its
+    values are so large that sums would not be exact.
     """
-    mean, scale = _read_network(arrays, "mean"), _read_network(arrays, "scale")
-    latent_channels = scale.conv2.kernel.shape[-1]
-    thresholds = _read(arrays, "thresholds", np.int64, (latent_channels, len(SCALE_TABLE) - 1))
-    for layer, axis in (("up0", 2), ("conv2", 3)):
-        sides = [getattr(network, layer).kernel.shape[axis] for network in (mean, scale)]
-        if sides[0] != sides[1]:
-            raise _unusable(
-                f"{layer}.kernel has {sides[0]} channels for mean, {sides[1]} for scale"
-            )
+    constants: tuple[int, ...] = ()
+    if "constants" in arrays:
+        constants = tuple(read(arrays, "constants", np.int32, None).tolist())
+        if constants != MEDIAN_CHANNELS:
+            raise unusable(f"constants are not {MEDIAN_CHANNELS}")
+    mean = _read_network(arrays, "mean", None, None)
+    inputs, outputs = mean.up0.kernel.shape[2], mean.conv2.bias.size
+    if inputs <= len(constants):
+        raise unusable("up0.kernel has no channels beside constants")
+    scale = _read_network(arrays, "scale", inputs, outputs)
+    thresholds = read(arrays, "thresholds", np.int64, outputs, len(SCALE_TABLE) - 1)
     if np.any(thresholds[:, 1:] < thresholds[:, :-1]):
-        raise _unusable("thresholds is not sorted")
-    synthesis = IntegerSynthesis(mean, scale, thresholds, _read_constants(arrays))
-    if mean.up0.kernel.shape[2] <= len(synthesis.constants):
-        raise _unusable("up0.kernel has no channels beside constants")
-    _check_sums(synthesis)
+        raise unusable("thresholds is not sorted")
+    synthesis = IntegerSynthesis(mean, scale, thresholds, constants)
+    check_sums(synthesis)
     return synthesis
 
 
 @contextlib.contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
     """Keeps matrix products within the thread that asks for them, in one block at a time.
 
     OpenBLAS divides a product among threads that wait for each other in busy loops. While other
@@ -247,10 +165,11 @@ def _sums(network: Network, z: HyperLatents, start: int, stop: int) -> Values:
     # Upsampling computes rows in pairs: pair i depends on rows i - 1 to i + 1 of its input.
     first1, last1 = max(start - 1, 0) // 2, min((stop + 2) // 2, 2 * height)
     first0, last0 = max(first1 - 1, 0) // 2, min((last1 + 2) // 2, height)
-    x = _clip_latents(_window(z, 0, first0 - 1, last0 + 1, height))
-    x = _activations(_upsample(network.up0, x), network.up0.shift)
+    x = _window(z, 0, first0 - 1, last0 + 1, height)
+    x = np.clip(x, -LATENT_MAX, LATENT_MAX).astype(np.float64)
+    x = activations(upsample(network.up0, x), network.up0.shift)
     x = _window(x, 2 * first0, first1 - 1, last1 + 1, 2 * height)
-    x = _activations(_upsample(network.up1, x), network.up1.shift)
+    x = activations(upsample(network.up1, x), network.up1.shift)
     x = _window(x, 2 * first1, start - 1, stop + 1, 4 * height)
     return _correlate(x, network.conv2.kernel) + network.conv2.bias
 
@@ -264,7 +183,7 @@ def _window(x: np.ndarray, first: int, start: int, stop: int, height: int) -> np
     return np.pad(inside, ((max(-start, 0), max(stop - height, 0)), (1, 1), (0, 0)))
 
 
-def _upsample(layer: Layer, x: Values) -> Values:
+def upsample(layer: Layer, x: Values) -> Values:
     """Returns the sums of `models.layers.Upsample`, for x with a border of one pixel.
 
     Output 2 i depends on inputs i - 1, i, i + 1 through taps 0, 2, 4; output 2 i + 1 depends on
@@ -290,34 +209,24 @@ def _correlate(x: Values, kernel: Int16[np.ndarray, "kh kw i o"]) -> Values:
     return sums.reshape(height, width, outputs)
 
 
-def _activations(sums: Values, shift: Int32[np.ndarray, " o"]) -> Values:
+def activations(sums: Values, shift: Int32[np.ndarray, " o"]) -> Values:
     """Returns the ReLU of the sums / 2**shift, rounded down and saturated.
 
-    `_quantize_network` adds one half to the bias, which makes the rounding half up.
+    Hidden layers have one half added to their bias, which makes the rounding half up.
     """
     return np.clip(np.floor(sums * _power(-shift)), 0, ACTIVATION_MAX)
 
 
-def _table_rows(
-    sums: Values, thresholds: Int64[np.ndarray, "cy rows"]
-) -> UInt8[np.ndarray, "_ _ _"]:
+def _table_rows(sums: Values, thresholds: np.ndarray) -> UInt8[np.ndarray, "_ _ _"]:
     channels = np.moveaxis(sums, -1, 0).reshape(len(thresholds), -1).astype(np.int64)
-    rows = [
-        np.searchsorted(edges, values) for edges, values in zip(thresholds, channels, strict=True)
-    ]
+    rows = [np.searchsorted(*pair) for pair in zip(thresholds, channels, strict=True)]
     return np.stack(rows, axis=-1).astype(np.uint8).reshape(sums.shape)
 
 
-def _with_constants(
-    z: HyperLatents, constants: tuple[int, ...]
-) -> Int32[np.ndarray, "hz wz channels"]:
+def with_constants(z: HyperLatents, constants: tuple[int, ...]) -> Int32[np.ndarray, "_ _ _"]:
     """Returns z with a channel of each constant value behind its own."""
     shape = (*z.shape[:-1], len(constants))
     return np.concatenate([z, np.broadcast_to(np.array(constants, z.dtype), shape)], axis=-1)
-
-
-def _clip_latents(z: HyperLatents) -> Values:
-    return np.clip(z, -LATENT_MAX, LATENT_MAX).astype(np.float64)
 
 
 def _power(exponent: Int32[np.ndarray, " o"]) -> Float64[np.ndarray, " o"]:
@@ -325,121 +234,7 @@ def _power(exponent: Int32[np.ndarray, " o"]) -> Float64[np.ndarray, " o"]:
     return np.ldexp(1.0, exponent)
 
 
-def _in_unit(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns parameters whose last layer gives means in quantization steps.
-
-    The argument's last layer gives them in a unit that differs between channels.
-    """
-    unit = np.exp(np.asarray(params[LOG_UNIT], np.float64))
-    last = {name: np.asarray(leaf) * unit for name, leaf in params["conv2"]["Conv_0"].items()}
-    return dict(params) | {"conv2": {"Conv_0": last}}
-
-
-def _with_networks(params_hyperprior: Mapping[str, Any], synthesis, of_layer) -> dict[str, Any]:
-    """Returns the parameters with `of_layer(params, kernel of the integers)` for each layer."""
-    changed = dict(params_hyperprior)
-    for name, network in (("synthesis_mean", synthesis.mean), ("synthesis_scale", synthesis.scale)):
-        params = dict(params_hyperprior[name])
-        for key, layer in zip(KERNELS, network, strict=True):
-            unit = np.exp(np.float64(params.get(LOG_UNIT, 0.0))) if key == "conv2" else 1.0
-            inner = params[key].get("Conv_0")
-            stands_for = _stands_for(layer) / unit
-            if key == "up0":
-                stands_for = stands_for[:, :, : stands_for.shape[2] - len(synthesis.constants)]
-            replaced = of_layer(inner or params[key], stands_for)
-            params[key] = {"Conv_0": replaced} if inner else replaced
-        changed[name] = params
-    return changed
-
-
-def _stands_for(layer: Layer) -> Float64[np.ndarray, "k k i o"]:
-    """Returns the float kernel of a layer but for a power of two.
-
-    Its exponent is that of the inputs less, in a hidden layer, that of the outputs.
-    """
-    return layer.kernel * _power(-layer.shift)
-
-
-def _exponent_for_kernel(params: Mapping[str, Any], stands_for: np.ndarray) -> dict[str, Any]:
-    place = np.unravel_index(np.argmax(np.abs(stands_for)), stands_for.shape)
-    ratio = np.abs(np.float64(params["kernel"][place])) / max(np.abs(stands_for[place]), 1e-300)
-    exponent = np.int32(np.rint(np.log2(ratio))) if ratio > 0 else np.int32(0)
-    return {"bias": params["bias"], "exponent": np.asarray(exponent)}
-
-
-def _kernel_for_exponent(params: Mapping[str, Any], stands_for: np.ndarray) -> dict[str, Any]:
-    kernel = stands_for * _power(params["exponent"])
-    return {"bias": params["bias"], "kernel": kernel.astype(np.float32)}
-
-
-def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians: Any) -> Network:
-    layers, exponent, x = {}, 0, latents
-    for name in KERNELS:
-        layer = _quantize_layer(name, params[name], exponent, medians if name == "up0" else None)
-        if name != "conv2":
-            sums = [_upsample(layer, _window(each, 0, -1, len(each) + 1, len(each))) for each in x]
-            peak = max(float(np.max(each * _power(-layer.shift))) for each in sums)
-            exponent = int(min(ACTIVATION_BITS - _digits(max(peak, 0.0)), MAX_ACTIVATION_EXPONENT))
-            shift = layer.shift - exponent
-            half = np.where(shift > 0, _power(shift - 1), 0.0).astype(np.int64)
-            layer = Layer(layer.kernel, layer.bias + half, shift)
-            x = [_activations(each + half, shift) for each in sums]
-        layers[name] = layer
-    return Network(**layers)
-
-
-def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medians: Any) -> Layer:
-    """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs.
-
-    With medians, the kernel has further inputs MEDIAN_CHANNELS.
-    """
-    params = params.get("Conv_0", params)
-    kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
-    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-        raise UserError(
-            f"the weights of {name} in the hyper-synthesis are not finite: "
-            "take a checkpoint from before the training diverged"
-        )
-    peak = np.max(np.abs(kernel), axis=(0, 1, 2))
-    if medians is not None:
-        added = _added_by_medians(kernel, np.asarray(medians, np.float64))
-        peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / MEDIAN_CHANNELS[0])
-    shift = np.minimum(WEIGHT_BITS - _digits(peak) + exponent_in, BIAS_BITS - _digits(bias))
-    shift = np.minimum(shift, MAX_EXPONENT).astype(np.int32)
-    weights = np.rint(kernel * _power(shift - exponent_in))
-    if medians is not None:
-        weights = np.concatenate([weights, _in_channels(np.rint(added * _power(shift)))], axis=2)
-    limit = 2**WEIGHT_BITS - 1
-    return Layer(
-        np.clip(weights, -limit, limit).astype(np.int16),
-        np.rint(bias * _power(shift)).astype(np.int64),
-        shift,
-    )
-
-
-def _added_by_medians(
-    kernel: Float64[np.ndarray, "k k i o"], medians: Float64[np.ndarray, " i"]
-) -> Float64[np.ndarray, "k k o"]:
-    """Returns what each tap adds; summed in this order, since another may round otherwise."""
-    added = np.zeros_like(kernel[:, :, 0])
-    for channel, median in enumerate(medians.tolist()):
-        added += kernel[:, :, channel] * median
-    return added
-
-
-def _in_channels(added: Float64[np.ndarray, "k k o"]) -> Float64[np.ndarray, "k k 2 o"]:
-    """Returns weights with which MEDIAN_CHANNELS add these integers."""
-    limit = 2**WEIGHT_BITS - 1
-    coarse = np.clip(np.rint(added / MEDIAN_CHANNELS[0]), -limit, limit)
-    return np.stack([coarse, added - coarse * MEDIAN_CHANNELS[0]], axis=2)
-
-
-def _digits(values):
-    """Returns the smallest exponent with |value| < 2**exponent, for each value."""
-    return np.frexp(np.abs(values))[1]
-
-
-def _check_sums(synthesis: IntegerSynthesis) -> None:
+def check_sums(synthesis: IntegerSynthesis) -> None:
     """Raises a UserError unless every sum, and every partial sum, is below 2**53 in magnitude."""
     for network in (synthesis.mean, synthesis.scale):
         inputs = (LATENT_MAX, ACTIVATION_MAX, ACTIVATION_MAX)
@@ -447,48 +242,37 @@ def _check_sums(synthesis: IntegerSynthesis) -> None:
             # These sums in float64 are exact whenever they are small enough to pass the check.
             weights = np.abs(layer.kernel.astype(np.float64)).sum(axis=(0, 1, 2))
             if np.any(weights * peak + np.abs(layer.bias.astype(np.float64)) >= 2.0**53):
-                raise _unusable(f"sums of {name} reach 2**53")
+                raise unusable(f"sums of {name} reach 2**53")
             if np.any(np.abs(layer.shift.astype(np.int64)) > MAX_SHIFT):
-                raise _unusable(f"{name}.shift exceeds {MAX_SHIFT}")
+                raise unusable(f"{name}.shift exceeds {MAX_SHIFT}")
 
 
-def _read_network(arrays: Mapping[str, np.ndarray], network: str) -> Network:
-    layers, channels = [], None
+def _read_network(
+    arrays: Mapping[str, np.ndarray], network: str, inputs: int | None, outputs: int | None
+) -> Network:
+    layers = []
     for name, side in KERNELS.items():
-        kernel = _read(arrays, f"{network}.{name}.kernel", np.int16, (side, side, channels, None))
-        channels = kernel.shape[-1]
-        bias = _read(arrays, f"{network}.{name}.bias", np.int64, (channels,))
-        shift = _read(arrays, f"{network}.{name}.shift", np.int32, (channels,))
-        layers.append(Layer(kernel, bias, shift))
+        key, wanted = f"{network}.{name}", outputs if name == "conv2" else None
+        kernel = read(arrays, f"{key}.kernel", np.int16, side, side, inputs, wanted)
+        inputs = kernel.shape[-1]
+        bias = read(arrays, f"{key}.bias", np.int64, inputs)
+        layers.append(Layer(kernel, bias, read(arrays, f"{key}.shift", np.int32, inputs)))
     return Network(*layers)
 
 
-def _read_constants(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    if "constants" not in arrays:
-        return ()
-    constants = tuple(_read(arrays, "constants", np.int32, (None,)).tolist())
-    if constants != MEDIAN_CHANNELS:
-        raise _unusable(f"constants are not {MEDIAN_CHANNELS}")
-    return constants
-
-
-def _read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, shape: tuple) -> np.ndarray:
+def read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, *shape: int | None):
     """Returns one of the arrays; None in `shape` stands for any number of channels, at least 1."""
     if name not in arrays:
-        raise _unusable(f"{name} is missing")
+        raise unusable(f"{name} is missing")
     array = arrays[name]
-    fits = len(shape) == array.ndim and all(
-        side == wanted or (wanted is None and side > 0)
-        for side, wanted in zip(array.shape, shape, strict=True)
-    )
+    pairs = zip(array.shape, shape, strict=False)
+    fits = len(shape) == array.ndim and all(a == b or (b is None and a > 0) for a, b in pairs)
     if array.dtype != dtype or not fits:
         wanted = str(shape).replace("None", "any")
-        raise _unusable(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {wanted}")
+        raise unusable(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {wanted}")
     return array
 
 
-def _unusable(reason: str) -> UserError:
-    return UserError(
-        f"the integer hyper-synthesis is unusable, {reason}: "
-        "export it again from an intact checkpoint"
-    )
+def unusable(reason: str) -> UserError:
+    """Returns the error about arrays that no export writes."""
+    return UserError(f"the coding tables are unusable, {reason}: export the model again")

@@ -16,54 +16,41 @@ from fa_hific_jax.errors import UserError
 MOST = 2**24  # limit in bytes before compression
 _ITEM = struct.Struct("<BI")
 _KINDS = {0: "exif", 1: "xmp"}
-_DAMAGED = "the metadata in the file is damaged: fetch it again"
 _XMP_NAME = "XML:com.adobe.xmp"
 _JPEG_EXIF, _JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_SEGMENT = 65533
 
 
 def pack(metadata: Metadata) -> bytes:
-    """Returns the bytes of the part, or b"" if there is no metadata.
-
-    Raises:
-      UserError: the metadata takes more than MOST bytes.
-    """
-    items = b""
-    for kind, name in _KINDS.items():
-        if data := getattr(metadata, name):
-            items += _ITEM.pack(kind, len(data)) + data
+    """Returns the bytes of the part, b"" for none; raises a UserError for more than MOST bytes."""
+    parts = {kind: getattr(metadata, name) for kind, name in _KINDS.items()}
+    items = b"".join(_ITEM.pack(k, len(data)) + data for k, data in parts.items() if data)
     if len(items) > MOST:
-        raise UserError(
-            f"its metadata takes {len(items)} bytes, but at most {MOST} can be kept: "
-            "omit --keep-metadata"
-        )
+        why = f"its metadata takes {len(items)} bytes, but at most {MOST} can be kept"
+        raise UserError(f"{why}: omit --keep-metadata")
     return zlib.compress(items, 9) if items else b""
 
 
 def unpack(part: bytes) -> Metadata:
     """Returns the metadata that `pack` was given, without kinds that only later versions know.
 
-    Allocates at most MOST bytes.
-
-    Raises:
-      BitstreamError: the part is damaged.
+    Allocates at most MOST bytes. Raises a BitstreamError if the part is damaged.
     """
     if not part:
         return Metadata()
     stream = zlib.decompressobj()
+    found, at = {}, 0
     try:
         items = stream.decompress(part, MOST)
-        found, at = {}, 0
         while at < len(items):
             kind, size = _ITEM.unpack_from(items, at)
             at += _ITEM.size + size
-            found[_KINDS.get(kind, "")] = items[at - size : at]
-    except (zlib.error, struct.error) as error:
-        raise BitstreamError(_DAMAGED) from error
-    if not stream.eof or stream.unused_data or at != len(items):
-        raise BitstreamError(_DAMAGED)
-    found.pop("", None)
-    return Metadata(**found)
+            found[kind] = items[at - size : at]
+        if not stream.eof or stream.unused_data or at != len(items):
+            raise ValueError("bytes are missing, or follow the end")
+    except (zlib.error, struct.error, ValueError) as error:
+        raise BitstreamError("the metadata in the file is damaged: fetch it again") from error
+    return Metadata(**{_KINDS[kind]: data for kind, data in found.items() if kind in _KINDS})
 
 
 def attach(data: bytes, part: bytes) -> bytes:
@@ -84,10 +71,8 @@ def of(data: bytes) -> Metadata:
 def with_metadata(options: dict[str, Any], metadata: Metadata, kind: str) -> dict[str, Any]:
     """Returns options of Pillow's `save` that also write the metadata.
 
-    `kind` is Pillow's name of the format: PNG, JPEG, WEBP or TIFF.
-
-    Raises:
-      UserError: the metadata is too large for a JPEG.
+    `kind` is Pillow's name of the format: PNG, JPEG, WEBP or TIFF. Raises a UserError if the
+    metadata is too large for a JPEG.
     """
     exif, xmp = metadata
     added: dict[str, Any] = {"exif": _JPEG_EXIF + exif} if exif else {}
@@ -103,15 +88,11 @@ def with_metadata(options: dict[str, Any], metadata: Metadata, kind: str) -> dic
     elif kind == "WEBP" and xmp:
         added["xmp"] = xmp
     elif kind == "TIFF" and (exif or xmp):
+        tags = Image.Exif()
+        if exif:
+            tags.load_from_fp(io.BytesIO(exif))
+        if xmp:
+            tags[700] = xmp
         # Pillow does not pass EXIF on to the library that compresses TIFF.
-        added = {"exif": _for_tiff(exif, xmp), "compression": "raw"}
+        added = {"exif": tags, "compression": "raw"}
     return options | added
-
-
-def _for_tiff(exif: bytes, xmp: bytes) -> Image.Exif:
-    found = Image.Exif()
-    if exif:
-        found.load_from_fp(io.BytesIO(exif))
-    if xmp:
-        found[700] = xmp
-    return found

@@ -1,10 +1,9 @@
 """Compresses images to bytes and back with a trained model."""
 
 import bisect
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from fa_hific_jax.codec import arrays, bitstream, choices, coding, float_model, programs, tiling
-from fa_hific_jax.codec.bitstream import BitstreamError
-from fa_hific_jax.codec.coding import EntropyModel, Extras, Quantized
+from fa_hific_jax.codec.bitstream import BitstreamError, Container
+from fa_hific_jax.codec.coding import EntropyModel, Quantized
 from fa_hific_jax.codec.gray import is_gray, luma
 from fa_hific_jax.codec.hidden import fill_hidden
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
@@ -25,7 +24,9 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
-
+Latents = Float32[np.ndarray, "_ _ cy"]
+HyperLatents = Int32[np.ndarray, "_ _ cz"]
+Opened = tuple[Container, Latents]
 
 _CALIBRATED = (1.0, 0.0, 0.5)  # qualities of the images of a calibration, in turn
 _ROUNDING = 16  # bytes by which files of almost equal latents may differ
@@ -35,24 +36,17 @@ _ROUNDING = 16  # bytes by which files of almost equal latents may differ
 class Model:
     """A trained model that compresses and decompresses.
 
-    Create it with `from_params`, or with `load_model` from a folder.
-
-    Attributes:
-      config: shape of the networks.
-      params: parameters of the `Autoencoder` as float32 on the device: encoder, hyper-analysis,
-        generator and gains. `entropy` replaces the others.
-      entropy: coding tables and the integer hyper-synthesis.
-      weights: data type to which the parameters were rounded, one of `weights.KINDS`.
-      origin: information for people on where the model comes from, as JSON.
-      model_id: 8 bytes stored in each file, a hash of everything that decoding depends on.
+    Create it with `from_params`, or with `load_model` from a folder. `params` are parameters of the
+    `Autoencoder` as float32 on the device: encoder, hyper-analysis, generator and gains; `entropy`
+    replaces the others. `model_id` is stored in each file.
     """
 
     config: ModelConfig
     params: Any
     entropy: EntropyModel
-    weights: str = "float32"
-    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    model_id: bytes = dataclasses.field(init=False)
+    weights: str = "float32"  # data type to which the parameters were rounded: `weights.KINDS`
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for people, as JSON
+    model_id: bytes = dataclasses.field(init=False)  # 8 bytes, a hash of all that decoding needs
 
     def __post_init__(self):
         found = arrays.model_id(self.config, self.entropy, self.params)
@@ -89,15 +83,11 @@ class Model:
         Raises:
           UserError: the image has another type or shape, or this model cannot code it.
         """
-        _check_image(image)
-        _check_alpha(alpha, *image.shape[:2])
-        image = fill_hidden(image, alpha)
-        (quantized,) = self.quantize(
-            [image], quality=quality, reproducible=reproducible, mode=mode, plan=plan
-        )
-        level, gray = choices.quality_level(self.config, quality), is_gray(image)
-        extras = Extras(b"" if alpha is None else pack_alpha(alpha), level, gray)
-        return self._encode(quantized, image.shape[:2], coder, extras)
+        image, alpha_stream = _prepared(image, alpha)
+        options: dict[str, Any] = {"reproducible": reproducible, "mode": mode, "plan": plan}
+        (quantized,) = self.quantize([image], quality=quality, **options)
+        level = choices.quality_level(self.config, quality)
+        return self._encode(quantized, image, level, coder, alpha_stream)
 
     def decompress(
         self,
@@ -125,9 +115,8 @@ class Model:
           BitstreamError: the file is damaged or too large, or needs another model or a coder that
             is not installed.
         """
-        return self.decompress_picture(
-            data, detail=detail, mode=mode, plan=plan, max_pixels=max_pixels
-        )[0]
+        options: dict[str, Any] = {"mode": mode, "plan": plan, "max_pixels": max_pixels}
+        return self.decompress_picture(data, detail=detail, **options)[0]
 
     def decompress_picture(
         self,
@@ -139,13 +128,11 @@ class Model:
         max_pixels: int = bitstream.MAX_PIXELS,
     ) -> tuple[Image, Alpha | None]:
         """Like `decompress`, but returns the image and its transparency, None if all is opaque."""
-        container = self._unpack(data, max_pixels)
-        alpha = None
-        if container.alpha_stream:
-            alpha = unpack_alpha(container.alpha_stream, container.height, container.width)
-        y_hat = self._latents(container)
-        (image,) = tiling.generate(self._decoder(detail), [y_hat], mode, plan)
-        return _finished(image, container), alpha
+        opened = self._open(data, max_pixels)
+        held, alpha = opened[0], None
+        if held.alpha_stream:
+            alpha = unpack_alpha(held.alpha_stream, held.height, held.width)
+        return self._images([opened], detail, mode, plan)[0], alpha
 
     def compress_batch(
         self,
@@ -157,30 +144,20 @@ class Model:
         mode: str = "auto",
     ) -> list[bytes]:
         """Compresses many images, several at a time on the device, to the bytes of `compress`."""
-        for image in images:
-            _check_image(image)
+        images = [_prepared(image, None)[0] for image in images]
         plan = self.plan([image.shape[:2] for image in images])
-        symbols = self.quantize(
-            images, quality=quality, reproducible=reproducible, mode=mode, plan=plan
-        )
+        options: dict[str, Any] = {"reproducible": reproducible, "mode": mode, "plan": plan}
+        pairs = zip(self.quantize(images, quality=quality, **options), images, strict=True)
         level = choices.quality_level(self.config, quality)
-        return [
-            self._encode(
-                quantized, image.shape[:2], coder, Extras(quality=level, gray=is_gray(image))
-            )
-            for quantized, image in zip(symbols, images, strict=True)
-        ]
+        return [self._encode(quantized, image, level, coder) for quantized, image in pairs]
 
     def decompress_batch(
         self, files: Sequence[bytes], *, detail: float | None = None, mode: str = "auto"
     ) -> list[Image]:
         """Decompresses many files to RGB images, several at a time on the device."""
-        containers = [self._unpack(data, bitstream.MAX_PIXELS) for data in files]
-        plan = self.plan([(container.height, container.width) for container in containers])
-        latents = [self._latents(container) for container in containers]
-        images = tiling.generate(self._decoder(detail), latents, mode, plan)
-        pairs = zip(images, containers, strict=True)
-        return [_finished(image, container) for image, container in pairs]
+        opened = [self._open(data, bitstream.MAX_PIXELS) for data in files]
+        plan = self.plan([(held.height, held.width) for held, _ in opened])
+        return self._images(opened, detail, mode, plan)
 
     def plan(self, sizes: Sequence[Shape]) -> tuple[Shape, ...]:
         """Returns at most two canvases for images of these (height, width): see `programs.plan`."""
@@ -197,9 +174,9 @@ class Model:
     ) -> list[Quantized]:
         """Returns the symbols that `compress` codes for each image."""
         for image in images:
-            _check_image(image)
+            _check_uint8(image, "the image", (None, None, 3))
             tiling.check_size(self.config, *image.shape[:2])
-        network = self._encoder(quality, reproducible)
+        network = self._encoder(choices.quality_level(self.config, quality), reproducible)
         latents = tiling.analyze(network, images, mode, plan)
         return [coding.quantize(self.entropy, y, z) for y, z in latents]
 
@@ -217,10 +194,9 @@ class Model:
 
         `quality` is the one at which the symbols were computed.
         """
-        _check_alpha(alpha, height, width)
-        stream = b"" if alpha is None else pack_alpha(alpha)
-        level = choices.quality_level(self.config, quality)
-        return self._encode(quantized, (height, width), coder, Extras(stream, level))
+        level, size = choices.quality_level(self.config, quality), (height, width)
+        stream = _alpha_stream(alpha, size)
+        return coding.encode(self.entropy, quantized, self.model_id, *size, coder, stream, level)
 
     def quality_for(
         self,
@@ -236,85 +212,91 @@ class Model:
         """Returns the highest quality whose file has at most `bpp` bits per pixel, or 0.
 
         The whole file counts, with transparency and with `reserved` bytes that will be added to it.
-        If even the file of quality 0 is larger, the result is 0, since no file is smaller.
-
         The encoder runs once, and the symbols of about eight qualities are coded. The search relies
         on larger files at higher qualities.
 
         Raises:
           UserError: the model has a single rate, or the image has another type or shape.
         """
-        _check_image(image)
+        image, stream = _prepared(image, alpha)
         tiling.check_size(self.config, *image.shape[:2])
         if not self.config.qualities:
-            raise UserError(
-                f"{bpp:g} bits per pixel were requested, but this model has a single rate: use "
-                "one that was trained with model.qualities"
-            )
-        _check_alpha(alpha, *image.shape[:2])
-        image = fill_hidden(image, alpha)
-        gray, stream = is_gray(image), b"" if alpha is None else pack_alpha(alpha)
-        config, params = choices.at_quality(self.config, self.params, bitstream.QUALITIES - 1)
-        network = Network(config, params, "float64" if reproducible else None)
+            why = f"{bpp:g} bits per pixel were requested, but this model has a single rate"
+            raise UserError(f"{why}: use one that was trained with model.qualities")
+        last, log_gain = bitstream.QUALITIES - 1, self.params["gains"]["log_gain"]
+        network, finest = self._encoder(last, reproducible), choices.gains(log_gain, last)
         ((y, _),) = tiling.analyze(network, [image], mode)
-        finest = choices.gains(self.params, bitstream.QUALITIES - 1)
 
         def size(level: int) -> int:
-            scaled = y * (choices.gains(self.params, level) / finest)[None, None].astype(y.dtype)
-            (z,) = programs.run_whole(network, programs.hyper_analyze, [scaled], ())
+            scaled = y * (choices.gains(log_gain, level) / finest).astype(y.dtype)
+            (z,) = programs.run_whole(network, programs.hyper_analyze, [scaled])
             quantized = coding.quantize(self.entropy, scaled, z)
-            extras = Extras(stream, level, gray)
-            return len(self._encode(quantized, image.shape[:2], coder, extras))
+            return len(self._encode(quantized, image, level, coder, stream))
 
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
-        level = max(bisect.bisect_right(range(bitstream.QUALITIES), most, key=size) - 1, 0)
+        level = max(bisect.bisect_right(range(last + 1), most, key=size) - 1, 0)
         # `compress` multiplies the gains into the weights, whose rounding may change a few symbols.
         while level > 0 and size(level) > most - _ROUNDING:
-            quality = level / (bitstream.QUALITIES - 1)
             options: dict[str, Any] = {"coder": coder, "reproducible": reproducible, "mode": mode}
-            if len(self.compress(image, quality=quality, alpha=alpha, **options)) <= most:
+            if len(self.compress(image, quality=level / last, alpha=alpha, **options)) <= most:
                 break
             level -= 1
-        return level / (bitstream.QUALITIES - 1)
+        return level / last
 
-    def _encode(self, quantized: Quantized, size: Shape, coder: str, extras: Extras) -> bytes:
-        return coding.encode(self.entropy, quantized, self.model_id, *size, coder, extras)
+    def _encoder(self, level: int | None, reproducible: bool) -> Network:
+        single_rate = choices.at_quality(self.config, self.params, level)
+        return Network(*single_rate, "float64" if reproducible else None)
 
-    def _encoder(self, quality: float | None, reproducible: bool) -> Network:
-        level = choices.quality_level(self.config, quality)
-        config, params = choices.at_quality(self.config, self.params, level)
-        return Network(config, params, "float64" if reproducible else None)
+    def _encode(
+        self, quantized: Quantized, image: Image, level: int | None, coder: str, alpha: bytes = b""
+    ) -> bytes:
+        (height, width, _), gray = image.shape, is_gray(image)
+        size, model_id = (height, width), self.model_id
+        return coding.encode(self.entropy, quantized, model_id, *size, coder, alpha, level, gray)
 
-    def _decoder(self, detail: float | None) -> Network:
+    def _open(self, data: bytes, max_pixels: int) -> Opened:
+        """Returns the content of a file, and the input of the decoder.
+
+        Raises only BitstreamErrors about a file, because callers handle no others.
+        """
+        held = bitstream.unpack(data, max_pixels)
+        bitstream.check_model(held, self.model_id)
+        if (held.quality is None) == bool(self.config.qualities):
+            raise BitstreamError("the file is damaged in whether there is a quality: fetch it")
+        coding.check_claims(held)
+        try:
+            tiling.check_size(self.config, held.height, held.width)
+            y_hat = coding.decode(self.entropy, held)
+        except BitstreamError:
+            raise
+        except UserError as error:
+            raise BitstreamError(str(error)) from error
+        if held.quality is not None:
+            y_hat *= choices.gains(self.params["gains"]["log_inverse"], held.quality)
+        return held, y_hat
+
+    def _images(
+        self,
+        opened: Sequence[tuple[Container, Latents]],
+        detail: float | None,
+        mode: str,
+        plan: Any,
+    ) -> list[Image]:
         single_rate = choices.without_gains(self.config, self.params)
-        return Network(*choices.at_detail(*single_rate, detail))
-
-    def _unpack(self, data: bytes, max_pixels: int) -> bitstream.Container:
-        container = bitstream.unpack(data, max_pixels)
-        bitstream.check_model(container, self.model_id)
-        if (container.quality is None) == bool(self.config.qualities):
-            raise BitstreamError(
-                "the file and the model disagree on whether there is a quality, so the file is "
-                "damaged: fetch it again"
-            )
-        coding.check_claims(container, max_pixels)
-        with _one_class_of_errors():
-            tiling.check_size(self.config, container.height, container.width)
-        return container
-
-    def _latents(self, container: bitstream.Container) -> Float32[np.ndarray, "hy wy cy"]:
-        with _one_class_of_errors():
-            y_hat = coding.decode(self.entropy, container)
-        if container.quality is None:
-            return y_hat
-        return y_hat * choices.inverse_gains(self.params, container.quality)[None, None]
+        network = Network(*choices.at_detail(*single_rate, detail))
+        images = tiling.generate(network, [y_hat for _, y_hat in opened], mode, plan)
+        results = []
+        for image, (held, _) in zip(images, opened, strict=True):
+            image = image[: held.height, : held.width]
+            results.append(luma(image) if held.gray else image)
+        return results
 
 
 def from_params(
     config: ModelConfig,
     params: Any,
     *,
-    calibration: Iterable[Int32[np.ndarray, "_ _ _"]] | None = None,
+    calibration: Iterable[HyperLatents] | None = None,
     weights: str = "float32",
     origin: Mapping[str, Any] | None = None,
 ) -> Model:
@@ -325,28 +307,19 @@ def from_params(
       params: all parameters of the `Autoencoder`.
       calibration: hyper-latents of images, as from `hyper_latents`, which determine the resolution
         of the integer hyper-synthesis; by default they are drawn from the prior.
-      weights: data type to which encoder, hyper-analysis and generator are rounded, one of
-        `weights.KINDS`.
+      weights: data type of encoder, hyper-analysis and generator, one of `weights.KINDS`.
       origin: information for people on where the model comes from.
 
     Raises:
       UserError: a parameter is not finite, or too large for float16 or int8.
     """
     params = jax.device_get(params)
-    return Model(
-        config=config,
-        params=jax.tree.map(
-            lambda leaf: jax.device_put(rounded(leaf, weights)), _for_coding(params)
-        ),
-        entropy=float_model.entropy_model(config, params["hyperprior"], calibration),
-        weights=weights,
-        origin=origin or {},
-    )
+    entropy = float_model.entropy_model(config, params["hyperprior"], calibration)
+    kept = jax.tree.map(lambda leaf: jax.device_put(rounded(leaf, weights)), _for_coding(params))
+    return Model(config, kept, entropy, weights, origin or {})
 
 
-def hyper_latents(
-    config: ModelConfig, params: Any, images: Iterable[Image]
-) -> list[Int32[np.ndarray, "_ _ _"]]:
+def hyper_latents(config: ModelConfig, params: Any, images: Iterable[Image]) -> list[HyperLatents]:
     """Returns the rounded hyper-latents of images, a calibration for `from_params`.
 
     A model with gains codes the images at different qualities.
@@ -366,43 +339,29 @@ def _for_coding(params: Mapping[str, Any]) -> dict[str, Any]:
     return dict(params) | {"hyperprior": analysis}
 
 
-def _finished(image: Image, container: bitstream.Container) -> Image:
-    image = image[: container.height, : container.width]
-    return luma(image) if container.gray else image
+def _prepared(image: Any, alpha: Any) -> tuple[Image, bytes]:
+    """Returns the image with smooth colors where it is invisible, and its coded transparency."""
+    _check_uint8(image, "the image", (None, None, 3))
+    stream = _alpha_stream(alpha, image.shape[:2])
+    return fill_hidden(image, alpha), stream
 
 
-@contextlib.contextmanager
-def _one_class_of_errors() -> Iterator[None]:
-    """Turns every UserError about a file into a BitstreamError, the only one callers handle."""
-    try:
-        yield
-    except BitstreamError:
-        raise
-    except UserError as error:
-        raise BitstreamError(str(error)) from error
-
-
-def _check_image(image: Any) -> None:
-    shape = getattr(image, "shape", ())
-    if getattr(image, "dtype", None) != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise UserError(
-            f"the image is {_described(image)}: give uint8 of shape (height, width, 3), RGB from 0 "
-            "to 255"
-        )
-
-
-def _check_alpha(alpha: Any, height: int, width: int) -> None:
+def _alpha_stream(alpha: Any, size: Shape) -> bytes:
     if alpha is None:
+        return b""
+    _check_uint8(alpha, "alpha", size)
+    return pack_alpha(alpha)
+
+
+def _check_uint8(array: Any, name: str, shape: tuple[int | None, ...]) -> None:
+    """Raises a UserError for an array of another type or shape; None stands for any side."""
+    dtype, found = getattr(array, "dtype", None), getattr(array, "shape", ())
+    sides = zip(found, shape, strict=False)
+    same = len(found) == len(shape) and all(b in (None, a) for a, b in sides) and 0 not in found
+    if dtype == np.uint8 and same:
         return
-    shape = getattr(alpha, "shape", None)
-    if getattr(alpha, "dtype", None) != np.uint8 or shape != (height, width):
-        raise UserError(
-            f"alpha is {_described(alpha)}: give uint8 of shape {(height, width)}, that of the "
-            "image"
-        )
-
-
-def _described(array: Any) -> str:
-    if not (hasattr(array, "dtype") and hasattr(array, "shape")):
-        return f"a {type(array).__name__}"
-    return f"{array.dtype} of shape {array.shape}"
+    described = f"a {type(array).__name__}" if dtype is None else f"{dtype} of shape {found}"
+    wanted = f"{shape}, that of the image"
+    if None in shape:
+        wanted = "(height, width, 3), RGB from 0 to 255"
+    raise UserError(f"{name} is {described}: give uint8 of shape {wanted}")

@@ -8,24 +8,22 @@ training.safetensors float hyper-synthesis and prior, only if the model can be t
                      float16 or int8 takes the kernels of the hyper-synthesis for training too
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from fa_hific_jax.codec import safetensors_file, shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
-from fa_hific_jax.codec.integer_synthesis import with_kernels, without_kernels
+from fa_hific_jax.codec.float_model import swapped_kernels
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.weights import KINDS, restored, stored
 from fa_hific_jax.errors import UserError
@@ -34,6 +32,7 @@ from fa_hific_jax.writing import write_folder
 
 FORMAT = 1
 DESCRIPTION = "model.json"
+_FIELDS = {"id": str, "sha256": dict, "weights": str, "model": dict, "origin": dict}
 _WEIGHTS, _TABLES, _TRAINING = (f"{n}.safetensors" for n in ("weights", "tables", "training"))
 
 
@@ -46,14 +45,9 @@ def save_model(
 ) -> Path:
     """Writes the model as a folder, whole or not at all, and returns its path.
 
-    An empty folder, such as a new mount point of a container, is filled.
-
-    Args:
-      model: the model.
-      folder: path of the folder.
-      replace: True to replace a model at that path.
-      to_train_on: all parameters of the model's `Autoencoder`. Those that the model does not hold
-        are then stored as well, for `load_parameters`.
+    An empty folder, such as a new mount point of a container, is filled. `to_train_on` has all
+    parameters of the model's `Autoencoder`; those that the model does not hold are then stored as
+    well, for `load_parameters`.
 
     Raises:
       UserError: the path exists, and `replace` is False or there is no model at it.
@@ -66,7 +60,11 @@ def save_model(
         _TABLES: safetensors_file.to_bytes(entropy_arrays(model.entropy)),
     }
     if to_train_on is not None:
-        files[_TRAINING] = safetensors_file.to_bytes(_training_arrays(model, to_train_on, weights))
+        params = dict(jax.device_get(to_train_on))
+        if model.weights != "float32":  # It has more digits than the tables, the others have fewer.
+            params["hyperprior"] = swapped_kernels(params["hyperprior"], model.entropy.synthesis)
+        missing = {name: leaf for name, leaf in flat(params).items() if name not in weights}
+        files[_TRAINING] = safetensors_file.to_bytes(stored(missing, model.weights))
     description = {
         "format": FORMAT,
         "id": model.model_id.hex(),
@@ -86,9 +84,8 @@ def check_target(folder: Path, *, replace: bool) -> None:
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not replace:
-        raise UserError(
-            f"{folder}: exists already: choose another name, or replace it with --force"
-        )
+        why = "exists already: choose another name, or replace it with --force"
+        raise UserError(f"{folder}: {why}")
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder}: is not a model, so it is not replaced: choose another name")
 
@@ -104,16 +101,13 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
         version, or the content does not match the model's id.
     """
     folder, description = _open(path)
-    config = _read_config(folder, description)
-    arrays, tables = (
-        _read_arrays(folder / name, description["sha256"]) for name in (_WEIGHTS, _TABLES)
-    )
-    _check_encoder(folder, config, arrays)
+    weights, tables = (_read_arrays(folder, name, description) for name in (_WEIGHTS, _TABLES))
+    config = _read_config(folder / DESCRIPTION, description["model"], weights)
     try:
-        weights = {name: _private(array) for name, array in restored(arrays).items()}
+        params = {name: _private(array) for name, array in restored(weights).items()}
         model = Model(
             config=config,
-            params=jax.device_put(nested(weights)),
+            params=jax.device_put(nested(params)),
             entropy=entropy_from_arrays({name: np.array(each) for name, each in tables.items()}),
             weights=description["weights"],
             origin=description["origin"],
@@ -121,17 +115,14 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     except KeyError as error:
         raise _damaged(folder, f"{error} is missing") from error
     if model.model_id.hex() != description["id"]:
-        raise UserError(
-            f"{folder}: the content is that of model {model.model_id.hex()}, {DESCRIPTION} says "
-            f"{description['id']}: copy or export the model again"
-        )
+        content = f"the content is that of model {model.model_id.hex()}"
+        stated = f"{DESCRIPTION} says {description['id']!r:.40}"
+        raise UserError(f"{folder}: {content}, {stated}: copy or export the model again")
     return model
 
 
 def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Loads all parameters of a model that can be trained further.
-
-    Returns the origin of the model and the parameters of its `Autoencoder`, float32, by flat names.
+    """Returns origin and all parameters, float32 by flat names, of a model to train further.
 
     Raises:
       UserError: the folder cannot be read (see `load_model`), or the model was exported without
@@ -144,98 +135,14 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
             "folder of the training run, or export the model again with --trainable"
         )
     weights, tables, training = (
-        _read_arrays(folder / name, description["sha256"])
-        for name in (_WEIGHTS, _TABLES, _TRAINING)
+        _read_arrays(folder, name, description) for name in (_WEIGHTS, _TABLES, _TRAINING)
     )
     params = nested(restored(weights | training))
     if any(name.endswith("/exponent") for name in training):
         synthesis = entropy_from_arrays(tables).synthesis
-        params["hyperprior"] = with_kernels(params["hyperprior"], synthesis)
+        params["hyperprior"] = swapped_kernels(params["hyperprior"], synthesis)
     leaves = flatten_dict(params, sep="/")
     return description["origin"], {n: np.array(v, np.float32) for n, v in leaves.items()}
-
-
-def _training_arrays(
-    model: Model, params: Mapping[str, Any], weights: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Returns what training needs beside the weights and tables, in the type of the weights.
-
-    float32 has more digits than the kernels in the tables, the other types have fewer.
-    """
-    params = dict(jax.device_get(params))
-    if model.weights != "float32":
-        params["hyperprior"] = without_kernels(params["hyperprior"], model.entropy.synthesis)
-    missing = {name: leaf for name, leaf in flat(params).items() if name not in weights}
-    return stored(missing, model.weights)
-
-
-def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
-    """Returns folder and description of the model with this path or name."""
-    folder = Path(shipped.place(path)).expanduser()
-    if not folder.is_dir():
-        raise UserError(_no_folder(str(path), folder))
-    return folder, _read_description(folder)
-
-
-def _no_folder(given: str, folder: Path) -> str:
-    if folder.is_file():
-        return f"{given}: is a file: give the model's folder, as fa-hific export writes it"
-    if os.sep not in given:
-        return (
-            f"{given}: no such folder, nor a model with a name ({', '.join(shipped.known())}): "
-            "give the path of a folder that fa-hific export has written"
-        )
-    return f"{given}: no such folder: give one that fa-hific export has written"
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
-    with _readable(path):
-        data = path.read_bytes()
-    try:
-        description = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, "it is not JSON") from error
-    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
-        raise _damaged(path, "it states no format")
-    if description["format"] != FORMAT:
-        raise UserError(
-            f"{folder}: has model format {description['format']}, this build reads {FORMAT}: "
-            "install the release of fa-hific-jax that wrote it, or export the model again"
-        )
-    kinds = {"id": str, "sha256": dict, "weights": str, "model": dict, "origin": dict}
-    for key, kind in kinds.items():
-        if not isinstance(description.get(key), kind):
-            raise _damaged(path, f"{key!r} is missing")
-    if not re.fullmatch("[0-9a-f]{16}", description["id"]):
-        raise _damaged(path, "its id does not have 16 hexadecimal digits")
-    if description["weights"] not in KINDS:
-        raise _damaged(path, f"it states weights of {description['weights']!r:.40}")
-    return description
-
-
-def _read_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
-    try:
-        return config_of(description["model"])
-    except (TypeError, UserError) as error:
-        # The message may quote the description, which can contain anything.
-        why = "".join(character for character in str(error)[:200] if character.isprintable())
-        raise UserError(
-            f"{folder / DESCRIPTION}: describes networks that this build does not know ({why}): "
-            "install the release of fa-hific-jax that wrote it"
-        ) from error
-
-
-def _read_arrays(path: Path, sums: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file as views of it, which change if it is overwritten in place."""
-    with _readable(path):
-        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
-    if hashlib.sha256(data.data).hexdigest() != sums.get(path.name):
-        raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
-    try:
-        return safetensors_file.views(data)
-    except ValueError as error:
-        raise _damaged(path, f"it is not a safetensors file ({error})") from error
 
 
 def _private(array: np.ndarray) -> Float32[np.ndarray, "..."]:
@@ -247,32 +154,78 @@ def _private(array: np.ndarray) -> Float32[np.ndarray, "..."]:
     return copy
 
 
-def _check_encoder(folder: Path, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
-    """Raises a UserError unless the encoder is the one described; the model's id omits it."""
+def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
+    """Returns folder and description of the model with this path or name."""
+    folder = Path(shipped.place(path)).expanduser()
+    if folder.is_file():
+        raise UserError(f"{path}: is a file: give the model's folder, as fa-hific export writes it")
+    if not folder.is_dir():
+        named = f", nor a model with a name ({', '.join(shipped.known())})"
+        named = "" if os.sep in str(path) else named
+        raise UserError(f"{path}: no such folder{named}: give one that fa-hific export has written")
+    file = folder / DESCRIPTION
+    data = _content(file).tobytes()
+    try:
+        description = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, "it is not JSON") from error
+    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+        raise _damaged(file, "it states no format")
+    if description["format"] != FORMAT:
+        raise UserError(
+            f"{folder}: has model format {description['format']}, this build reads {FORMAT}: "
+            "install the release of fa-hific-jax that wrote it, or export the model again"
+        )
+    for key, kind in _FIELDS.items():
+        if not isinstance(description.get(key), kind):
+            raise _damaged(file, f"{key!r} is missing")
+    if description["weights"] not in KINDS:
+        raise _damaged(file, f"it states weights of {description['weights']!r:.40}")
+    return folder, description
+
+
+def _read_config(path: Path, stored: Any, weights: Mapping[str, np.ndarray]) -> ModelConfig:
+    """Returns the config that the description at `path` has stored for these weights."""
+    try:
+        config = config_of(stored)
+    except (TypeError, UserError) as error:
+        # The message may quote the description, which can contain anything.
+        why = "".join(character for character in str(error)[:200] if character.isprintable())
+        raise UserError(
+            f"{path}: describes networks that this build does not know ({why}): install the "
+            "release of fa-hific-jax that wrote it"
+        ) from error
     if config.linear_path == "alone":
-        return
+        return config
+    # The model's id omits the encoder.
     names = [f"encoder/conv{level}/Conv_0/bias" for level in range(len(config.encoder_widths))]
     widths = tuple(weights[name].size if name in weights else 0 for name in names)
     if widths != config.encoder_widths:
-        raise _damaged(
-            folder / DESCRIPTION,
-            f"it states encoder widths {config.encoder_widths}, but the weights have {widths}",
-        )
+        stated = f"it states encoder widths {config.encoder_widths}"
+        raise _damaged(path, f"{stated}, but the weights have {widths}")
+    return config
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block, which reads the file, into a UserError."""
+def _read_arrays(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file as views of it, which change if it is overwritten in place."""
+    path = folder / name
+    data = _content(path)
+    if hashlib.sha256(data.data).hexdigest() != description["sha256"].get(name):
+        raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
     try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file, so the model is incomplete: copy or export it again"
-        ) from error
+        return safetensors_file.views(data)
+    except ValueError as error:
+        raise _damaged(path, f"it is not a safetensors file ({error})") from error
+
+
+def _content(path: Path) -> UInt8[np.ndarray, " n"]:
+    try:
+        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}): fix that, or copy the model again"
-        ) from error
+        why = f"cannot be read ({error.strerror}): fix that, or copy the model again"
+        if isinstance(error, FileNotFoundError):
+            why = "no such file, so the model is incomplete: copy or export it again"
+        raise UserError(f"{path}: {why}") from error
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -35,14 +35,10 @@ _LEFT, _UP = 1, 2  # bits of a stream's first byte: the directions in which diff
 _FILTERS = (0, _LEFT, _LEFT | _UP)
 _LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**20, "pb": 0}]
 _SAMPLE = 2**19  # pixels on which the filters are compared
-_DAMAGED = "the transparency in the file is damaged: fetch it again"
 
 
 def pack_alpha(alpha: Alpha) -> bytes:
-    """Codes transparency without loss as the alpha stream of docs/bitstream.md.
-
-    Returns b"" if every pixel is opaque (255).
-    """
+    """Returns the alpha stream of docs/bitstream.md, which is b"" if all is opaque (255)."""
     if alpha.min() == 255:
         return b""
     rows = max(1, _SAMPLE // alpha.shape[1])
@@ -55,10 +51,8 @@ def pack_alpha(alpha: Alpha) -> bytes:
 def unpack_alpha(data: bytes, height: int, width: int) -> Alpha:
     """Returns the transparency that `pack_alpha` was given, for an image of this size in pixels.
 
-    Memory is proportional to height times width, whatever the bytes are.
-
-    Raises:
-      BitstreamError: the bytes do not hold exactly that many pixels.
+    Memory is proportional to height times width, whatever the bytes are. Raises a BitstreamError
+    unless the bytes hold exactly that many pixels.
     """
     if not data:
         return np.full((height, width), 255, np.uint8)
@@ -66,12 +60,12 @@ def unpack_alpha(data: bytes, height: int, width: int) -> Alpha:
     try:
         pixels = decoder.decompress(data[1:], max_length=height * width)
         pixels += decoder.decompress(b"", max_length=1) if not decoder.eof else b""
-    except (lzma.LZMAError, EOFError) as error:
-        raise BitstreamError(_DAMAGED) from error
-    known = data[0] in _FILTERS
-    whole = decoder.eof and not decoder.unused_data and len(pixels) == height * width
-    if not (known and whole):
-        raise BitstreamError(_DAMAGED)
+        if not decoder.eof or decoder.unused_data or len(pixels) != height * width:
+            raise ValueError("bytes are missing, or follow the end")
+        if data[0] not in _FILTERS:
+            raise ValueError("no such filter")
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        raise BitstreamError("the transparency in the file is damaged: fetch it again") from error
     alpha = np.frombuffer(bytearray(pixels), np.uint8).reshape(height, width)
     for bit, axis in ((_UP, 0), (_LEFT, 1)):
         if data[0] & bit:
@@ -93,8 +87,8 @@ def write_image(
     and pipes without a suffix get PNG. `writing.whole_file` says how an existing file is treated.
 
     Raises:
-      UserError: the suffix is unknown, JPEG would have to hold transparency or more than 64 KB of
-        metadata, the format cannot hold this size, or the file exists and `replace` is False.
+      UserError: the suffix is unknown, the format cannot hold this size, transparency or metadata,
+        or the file exists and `replace` is False.
     """
     path = Path(path)
     check_image_name(path)
@@ -114,10 +108,8 @@ def write_image(
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # This error concerns the disk, not the format.
-            height, width, _ = rgb.shape
-            raise UserError(
-                f"{path}: {kind} cannot hold {width} x {height} pixels ({error}): write PNG"
-            ) from error
+            size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels"
+            raise UserError(f"{path}: {kind} cannot hold {size} ({error}): write PNG") from error
         if memory:
             file.write(memory.getbuffer())
 
@@ -125,10 +117,8 @@ def write_image(
 def check_image_name(path: Path) -> None:
     """Raises a UserError unless `write_image` knows the suffix, or the path is a stream."""
     if path.suffix.lower() not in _FORMATS and not is_stream(path):
-        raise UserError(
-            f"{path}: images are written as {' '.join(_FORMATS)}: choose a name with one of these "
-            "endings"
-        )
+        known = " ".join(_FORMATS)
+        raise UserError(f"{path}: images are written as {known}: choose a name with such an ending")
 
 
 def is_decoded(path: Path) -> bool:

@@ -13,25 +13,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int32
 
 from fa_hific_jax import ops
 from fa_hific_jax.models import padded_shape
 from fa_hific_jax.models.autoencoder import Autoencoder, DecoderState, ModelConfig, bind
 
-LATENT = 16
-"""Pixels per latent, in each direction."""
-
-WHOLE_PIXELS = 2**21
-"""Number of padded pixels up to which the mode "auto" processes an image whole."""
-
+LATENT = 16  # pixels per latent, in each direction
+WHOLE_PIXELS = 2**21  # padded pixels up to which the mode "auto" processes an image whole
 _BATCH = 16  # largest number of images processed at once, if they are small
 _CANVASES = 2  # largest number of canvases in a plan
 _CANDIDATES = 24  # heights, and widths, that are tried for the smaller canvas
 
 Shape = tuple[int, int]
-Function = Callable[[Autoencoder, Any, Any], Any]
-"""A function at the end of this file, with the arguments (network, batch, true size)."""
+Function = Callable[[Autoencoder, Any, Any], Any]  # one below: of network, batch and true size
 
 
 class Network(NamedTuple):
@@ -46,18 +40,20 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
     """Returns at most two canvases, in pixels, for images of these (height, width).
 
     With them, each program is compiled at most twice. The canvases have the smallest total area
-    that holds all images of at most WHOLE_PIXELS. If these images have at most two padded shapes,
-    the plan is empty, because each shape can have its own program. A canvas that is too large to be
-    processed whole is left out, for example for wide images beside high ones; such images keep
-    their own programs.
+    that holds all images of at most WHOLE_PIXELS. If these have at most two padded shapes, the plan
+    is empty: each shape can have its own program. So have images whose canvas would be too large to
+    be processed whole, for example wide images beside high ones.
     """
     shapes = [padded_shape(*size) for size in sizes]
     shapes = np.array([s for s in shapes if s[0] * s[1] <= WHOLE_PIXELS]).reshape(-1, 2)
     distinct, counts = np.unique(shapes, axis=0, return_counts=True)
     if len(distinct) <= _CANVASES:
         return ()
+    # About _CANDIDATES heights and widths are tried, evenly spread and with the largest ones.
+    tried = (np.unique(sides) for sides in distinct.T)
+    tried = (sides[:: -max(1, len(sides) // _CANDIDATES)].tolist() for sides in tried)
     pairs = []
-    for first in itertools.product(_candidates(distinct[:, 0]), _candidates(distinct[:, 1])):
+    for first in itertools.product(*tried):
         fits = np.all(distinct <= first, axis=1)
         second = first if fits.all() else tuple(np.max(distinct[~fits], axis=0).tolist())
         area = np.sum(counts * np.where(fits, math.prod(first), math.prod(second)))
@@ -66,79 +62,64 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
 
 
 def run_whole(
-    network: Network,
-    function: Function,
-    arrays: Sequence[np.ndarray | None],
-    canvases: Sequence[Shape],
+    network: Network, function: Function, arrays: Sequence[Any], canvases: Sequence[Shape] = ()
 ) -> list[Any]:
-    """Returns the result of the function for each array, still with the size of its canvas.
+    """Returns the result of the function for each array.
 
-    The result for an array of None is None.
+    An array takes the smallest of the canvases (in pixels) that holds it, or else the program of
+    its own shape.
     """
-    unit = LATENT if function is generate else 1
-    present = {i: array for i, array in enumerate(arrays) if array is not None}
-    groups: dict[tuple[Shape, bool], list[int]] = {}
-    for i, array in present.items():
-        groups.setdefault(_choose(array.shape[:2], unit, canvases), []).append(i)
+    unit = LATENT if function is generate else 1  # pixels per side of an element
+    scaled = sorted(((height // unit, width // unit) for height, width in canvases), key=math.prod)
+    groups: dict[tuple[Shape, bool], list[int]] = {}  # canvas, and True if many sizes share it
+    for i, array in enumerate(arrays):
+        height, width = array.shape[:2]
+        fitting = [c for c in scaled if height <= c[0] and width <= c[1]]
+        key = (fitting[0], True) if fitting else ((height, width), False)
+        groups.setdefault(key, []).append(i)
     results: list[Any] = [None] * len(arrays)
     for (canvas, shared), group in groups.items():
-        most = min(_BATCH, max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2)))
-        count = min(most, len(group))
+        count = max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2))
+        count = min(count, _BATCH, len(group))
         for start in range(0, len(group), count):
             chunk = group[start : start + count]
-            members = [present[i] for i in chunk]
             # The last chunk is filled up, because another batch size would need another program.
-            members += [members[0]] * (count - len(members))
-            sizes = sizes_of(members) if shared else None
-            made = run(network, function, canvas_of(members, canvas), sizes)
-            for position, i in enumerate(chunk):
-                results[i] = jax.tree.map(lambda leaf, position=position: leaf[position], made)
+            members = [arrays[i] for i in chunk + chunk[:1] * (count - len(chunk))]
+            made = run(network, function, members, canvas, shared)
+            for i, result in zip(chunk, made, strict=False):
+                results[i] = result
     return results
 
 
-def canvas_of(arrays: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
-    """Returns a batch of arrays (height, width, channels), zero-padded to that height and width.
-
-    The padding is at the bottom and at the right.
-    """
-    canvas = np.zeros((len(arrays), *shape, arrays[0].shape[2]), arrays[0].dtype)
-    for place, array in zip(canvas, arrays, strict=True):
-        place[: array.shape[0], : array.shape[1]] = array
-    return canvas
-
-
-def sizes_of(arrays: Sequence[np.ndarray]) -> Int32[np.ndarray, "b 2"]:
-    """Returns height and width of each array."""
-    return np.array([array.shape[:2] for array in arrays], np.int32)
-
-
 def run(
-    network: Network, function: Function, x: Any, sizes: Int32[np.ndarray, "b 2"] | None
-) -> Any:
-    """Returns the result of a function below for a batch, as NumPy arrays on the host.
+    network: Network, function: Function, members: Sequence[Any], canvas: Shape, shared: bool
+) -> list[Any]:
+    """Returns the result of a function below for each member of a batch, on the host.
 
-    `sizes` are the true sizes of the batch's elements; None stands for the size of the array.
+    Members are arrays (height, width, channels), or trees of arrays with the same height and width.
+    They are zero-padded at the bottom and right to the size of the canvas, in their own units, and
+    the results are cropped by as much. With `shared`, the network gets the true sizes.
     """
     config, params, dtype = network
+    sizes = np.array([jax.tree.leaves(each)[0].shape[:2] for each in members], np.int32)
+
+    def padded(*leaves: np.ndarray) -> np.ndarray:
+        batch = np.zeros((len(leaves), *canvas, leaves[0].shape[2]), leaves[0].dtype)
+        for place, leaf in zip(batch, leaves, strict=True):
+            place[: leaf.shape[0], : leaf.shape[1]] = leaf
+        return batch
+
+    x = jax.tree.map(padded, *members)
     # Set in both cases, so that the caller's own setting has no effect.
     with ops.enable_x64(dtype == "float64"):
-        return jax.device_get(_program(config, params, x, sizes, function=function, dtype=dtype))
+        given = sizes if shared else None
+        made = jax.device_get(_program(config, params, x, given, function=function, dtype=dtype))
 
+    def cropped(i: int, leaf: np.ndarray) -> np.ndarray:
+        height, width = sizes[i] * leaf.shape[1:3] // canvas
+        return leaf[i, :height, :width]
 
-def _candidates(extents: np.ndarray) -> list[int]:
-    """Returns about _CANDIDATES of the extents, evenly spread and with the largest one."""
-    distinct = np.unique(extents)
-    return distinct[:: -max(1, len(distinct) // _CANDIDATES)].tolist()
-
-
-def _choose(shape: Shape, unit: int, canvases: Sequence[Shape]) -> tuple[Shape, bool]:
-    """Returns the canvas for an array of this shape, and True if other shapes may share it.
-
-    The canvas is in the units of the array, of which each has `unit` pixels per side.
-    """
-    scaled = [(height // unit, width // unit) for height, width in canvases]
-    fitting = [c for c in scaled if shape[0] <= c[0] and shape[1] <= c[1]]
-    return (min(fitting, key=math.prod), True) if fitting else (shape, False)
+    return [jax.tree.map(functools.partial(cropped, i), made) for i in range(len(members))]
 
 
 def analyze(net: Autoencoder, x, size):

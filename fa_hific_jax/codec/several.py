@@ -16,22 +16,16 @@ class Models:
     """Models by name or path, loaded when they are needed; at most two stay in memory."""
 
     def __init__(self):
+        from fa_hific_jax.codec import programs  # It imports JAX, as the next module does.
         from fa_hific_jax.codec.model_folder import load_model
 
         self.load = functools.lru_cache(maxsize=2)(load_model)
-
-    def plan(self, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """Returns the canvases of `Model.plan`, which are the same for all models."""
-        from fa_hific_jax.codec import programs  # It imports JAX.
-
-        return programs.plan(sizes)
+        self.plan = programs.plan  # `Model.plan` is the same for all models.
 
     def decompress_picture(self, data: bytes, **options: Any) -> tuple[Any, Any]:
         """Returns what `Model.decompress_picture` of the model that made the file returns.
 
-        Raises:
-          BitstreamError: no model with a name on this machine made the file, or that model cannot
-            decode it.
+        Raises a BitstreamError if it has no name on this machine, or cannot decode the file.
         """
         model_id = bitstream.unpack(data).model_id
         name = shipped.with_id(model_id)

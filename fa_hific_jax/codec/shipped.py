@@ -9,12 +9,8 @@ from fa_hific_jax.cache import cache_folder
 from fa_hific_jax.codec import catalog
 from fa_hific_jax.errors import UserError
 
-DEFAULT = "lite"
-"""Name of the model that is used unless another one is given."""
-
-MODEL_VARIABLE = "FA_HIFIC_MODEL"
-"""Variable of the environment that names another model."""
-
+DEFAULT = "lite"  # name of the model that is used unless another one is given
+MODEL_VARIABLE = "FA_HIFIC_MODEL"  # variable of the environment that names another model
 _FOLDER = Path(__file__).parent.parent / "shipped"
 
 
@@ -41,8 +37,7 @@ def known() -> list[str]:
 def fetched_folder(name: str) -> Path:
     """Returns the folder in the user's cache for a published model; it need not exist.
 
-    Raises:
-      UserError: there is no home folder.
+    Raises a UserError if there is no home folder.
     """
     return cache_folder() / "models" / name
 
@@ -51,29 +46,24 @@ def here() -> dict[str, Path]:
     """Returns the folders of all named models that are on this machine, in the order of `known`."""
     found = {name: _FOLDER / name for name in in_package()}
     with contextlib.suppress(UserError):  # Without a home folder, nothing was fetched.
-        for model in catalog.PUBLISHED:
-            if (fetched_folder(model.name) / "model.json").is_file():
-                found[model.name] = fetched_folder(model.name)
+        folders = {model.name: fetched_folder(model.name) for model in catalog.PUBLISHED}
+        found |= {name: path for name, path in folders.items() if (path / "model.json").is_file()}
     return found
 
 
 def members_of(name: str) -> list[catalog.Published]:
     """Returns the models of a family that are on this machine, in the order of their rates.
 
-    There are none if `name` is not that of a family, or if a file or folder has this name.
-
-    Raises:
-      UserError: it is a family, but none of its models is on this machine.
+    There are none if `name` is not that of a family, or if a file or folder has this name. Raises a
+    UserError for a family of which there is no model.
     """
     if name not in catalog.FAMILIES or os.path.lexists(name):
         return []
     found = here()
     members = [model for model in catalog.members(name) if model.name in found]
     if not members:
-        raise UserError(
-            f"{name}: none of its models is on this machine: `fa-hific get-model NAME` fetches "
-            f"one of {_listed(catalog.members(name))}"
-        )
+        why = "none of its models is on this machine: `fa-hific get-model NAME` fetches one of"
+        raise UserError(f"{name}: {why} {_names(name)}")
     return members
 
 
@@ -89,11 +79,8 @@ def with_id(model_id: bytes) -> str | None:
 def place(model: Path | str) -> str:
     """Returns the folder of a model for its name; anything else is returned unchanged.
 
-    A file or folder of that name takes precedence over the model.
-
-    Raises:
-      UserError: the model of that name is not on this machine, or the name is that of a family, or
-        is one of a family that has no such model.
+    A file or folder of that name takes precedence over the model. Raises a UserError for a name
+    that begins like one of a published model, if no such model is on this machine.
     """
     given = str(model)
     family = given.partition("-")[0]
@@ -101,18 +88,14 @@ def place(model: Path | str) -> str:
         return given
     if found := here().get(given):
         return str(found)
+    why = f"no such folder or model: the models of {family} are {_names(family)}"
     if catalog.find(given):
-        raise UserError(f"{given}: is not on this machine: `fa-hific get-model {given}` fetches it")
-    if given == family:
-        raise UserError(
-            f"{given}: names several models: name one of them, {_listed(catalog.members(family))}, "
-            "or give --bpp where a command has it"
-        )
-    raise UserError(
-        f"{given}: no such folder or model: the models of {family} are "
-        f"{_listed(catalog.members(family))}"
-    )
+        why = f"is not on this machine: `fa-hific get-model {given}` fetches it"
+    elif given == family:
+        why = f"names several models: name one of them, {_names(family)}, or give --bpp where a "
+        why += "command has it"
+    raise UserError(f"{given}: {why}")
 
 
-def _listed(models: list[catalog.Published]) -> str:
-    return ", ".join(model.name for model in models)
+def _names(family: str) -> str:
+    return ", ".join(model.name for model in catalog.members(family))

@@ -5,6 +5,7 @@ operations for bounded symbols are used. The library's own code for outliers, El
 at the ends of int32 and does not terminate on some damaged streams.
 """
 
+import contextlib
 import os
 from typing import Any
 
@@ -49,9 +50,8 @@ class Decoder:
 
     def get_bins(self, rows: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
         """Returns the next bins, bin i coded with row rows[i] of the tables."""
-        self._handle, bins = self._ops.entropy_decode_index(
-            self._handle, rows, rows.shape, np.int32
-        )
+        found = self._ops.entropy_decode_index(self._handle, rows, rows.shape, np.int32)
+        self._handle, bins = found
         return bins.numpy()
 
     def get_bits(self, n: int) -> Int32[np.ndarray, " n"]:
@@ -65,8 +65,8 @@ class Decoder:
 
 def _lookup(tables: Tables) -> Int32[np.ndarray, " entries"]:
     """Returns all rows joined, each preceded by its precision; the last is the row of a bit."""
-    rows = [row[:length] for row, length in zip(tables.cdf, tables.length, strict=True)]
-    led = [np.append(np.int32(PRECISION), row) for row in rows]
+    rows = zip(tables.cdf, tables.length, strict=True)
+    led = [np.append(np.int32(PRECISION), row[:length]) for row, length in rows]
     return np.concatenate([*led, _BIT_ROW]).astype(np.int32)
 
 
@@ -82,8 +82,6 @@ def _operations() -> Any:
         ) from error
     import tensorflow as tf
 
-    try:
-        tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory JAX needs.
-    except RuntimeError:
-        pass  # TensorFlow is running already, so its devices are chosen.
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already: its devices are chosen.
+        tf.config.set_visible_devices([], "GPU")  # It would take the memory that JAX needs.
     return operations

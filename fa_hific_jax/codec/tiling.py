@@ -1,4 +1,4 @@
-"""The networks over images of any size: whole, on canvases that many sizes share, or in tiles.
+"""Runs the networks over images of any size: whole, on canvases that many sizes share, or in tiles.
 
 A tile is a canvas (codec/programs.py) of one fixed shape that is laid over the image again and
 again, with a margin as wide as the networks see, which is thrown away.
@@ -6,7 +6,8 @@ again, with a margin as wide as the networks see, which is thrown away.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,16 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from fa_hific_jax.codec import programs
-from fa_hific_jax.codec.programs import (
-    LATENT,
-    WHOLE_PIXELS,
-    Network,
-    Shape,
-    canvas_of,
-    run,
-    run_whole,
-    sizes_of,
-)
+from fa_hific_jax.codec.programs import LATENT, WHOLE_PIXELS, Network, Shape, run, run_whole
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.fidelity.variants import LEGACY_SIDE
 from fa_hific_jax.models import STRIDE, padded_shape
@@ -45,12 +37,12 @@ Values = Float[np.ndarray, "_ _ _"]
 
 
 class ReceptiveField(NamedTuple):
-    """How far each part sees, to either side, in units of what it is given."""
+    """Reach of each part to either side: of the encoder in pixels, of the others in latents."""
 
-    encoder: int  # pixels
-    hyper_analysis: int  # latents
-    latent_stage: int  # latents
-    pixel_stage: int  # latents
+    encoder: int
+    hyper_analysis: int
+    latent_stage: int
+    pixel_stage: int
 
 
 class Tile(NamedTuple):
@@ -63,38 +55,23 @@ class Tile(NamedTuple):
 
 
 def receptive_field(config: ModelConfig) -> ReceptiveField:
-    """Upper bounds, from the kernels and strides of the networks; of FCMs that are local."""
-    return ReceptiveField(
-        encoder=_encoder_field(config),
-        hyper_analysis=1 + 2 + 2 * 2,
-        latent_stage=1 + 2 * config.residual_blocks,
-        pixel_stage=_pixel_stage_field(config),
-    )
-
-
-def _encoder_field(config: ModelConfig) -> int:
-    """Returns pixels."""
-    if not folds(config.encoder_widths):
-        return 3 + (1 + 2 + 4 + 8) + 16
-    field = FOLD - 1  # of pixels in the block of another
-    for level, blocks in enumerate(ENCODER_BLOCKS):
-        # The convolution that leads to a level is one of the level before.
-        field += FOLD * 2 ** max(level - 1, 0) + FOLD * 2**level * 2 * blocks
-    return field + LATENT
-
-
-def _pixel_stage_field(config: ModelConfig) -> int:
-    """Returns latents."""
+    """Returns upper bounds, from the kernels and strides of the networks and of local FCMs."""
+    encoder = 3 + (1 + 2 + 4 + 8) + 16
+    if folds(config.encoder_widths):
+        encoder = FOLD - 1 + LATENT  # of pixels in the block of another
+        for level, blocks in enumerate(ENCODER_BLOCKS):
+            # The convolution that leads to a level is one of the level before.
+            encoder += FOLD * 2 ** max(level - 1, 0) + FOLD * 2**level * 2 * blocks
     fcm = 3 if config.fcm_width else 0  # three 3x3 convolutions
     if folds(config.generator_widths):
         # In units of each level; the picture comes in after the last upsampling and sees less.
         levels = (1 + fcm + 2 * GENERATOR_BLOCKS[1], fcm + 2 * GENERATOR_BLOCKS[2])
     else:
         levels = (3 + fcm, fcm, 0, 0)  # 7x7
-    field = 0
+    pixel_stage = 0
     for own in levels:
-        field = math.ceil((field + own) / 2) + 1  # an upsampling's output sees the next input too
-    return field
+        pixel_stage = math.ceil((pixel_stage + own) / 2) + 1  # upsampling sees the next input too
+    return ReceptiveField(encoder, 1 + 2 + 2 * 2, 1 + 2 * config.residual_blocks, pixel_stage)
 
 
 def check_size(config: ModelConfig, height: int, width: int) -> None:
@@ -102,66 +79,55 @@ def check_size(config: ModelConfig, height: int, width: int) -> None:
     if _is_local(config):
         return
     shape = padded_shape(height, width)
+    why = ""
     if config.fcm == "legacy" and shape != (LEGACY_SIDE, LEGACY_SIDE):
-        raise UserError(
-            f"an image of {width} x {height} pixels does not suit a model with model.fcm='legacy', "
-            f"which takes {LEGACY_SIDE} x {LEGACY_SIDE}: cut the image, or take another model"
-        )
-    if shape[0] * shape[1] > WHOLE_PIXELS:
-        raise UserError(
-            f"an image of {width} x {height} pixels is too large for a model with "
-            f"model.fcm={config.fcm!r}, which cannot be decoded in tiles: cut the image into "
-            f"parts of at most {WHOLE_PIXELS} pixels, or take another model"
-        )
+        why = f"which takes {LEGACY_SIDE} x {LEGACY_SIDE}"
+    elif shape[0] * shape[1] > WHOLE_PIXELS:
+        why = f"which takes at most {WHOLE_PIXELS}, because it cannot be decoded in tiles"
+    if why:
+        size, model = f"{width} x {height} pixels", f"a model with model.fcm={config.fcm!r}"
+        raise UserError(f"{size} do not suit {model}, {why}: cut the image, or take another model")
 
 
 def analyze(
     network: Network, images: Sequence[Image], mode: str = "auto", canvases: Sequence[Shape] = ()
 ) -> list[tuple[Values, Values]]:
-    """y and z of each image, before rounding.
+    """Returns y and z of each image, before rounding.
 
     Tiles are always exact here: with the dtype "float64" all modes and canvases give the same
-    numbers, but for some 1e-13. Each image takes the smallest of the canvases (pixels) that holds
-    it, or else the program of its own shape.
+    numbers, but for some 1e-13.
     """
-    padded = [_pad(image) for image in images]
-    tiled = [_in_tiles(image.shape, 1, mode) for image in padded]
-    whole = run_whole(network, programs.analyze, _unless(tiled, padded), canvases)
-    results = []
-    for image, cut, both in zip(padded, tiled, whole, strict=True):
-        if cut:
-            results.append(_analyze_tiles(network, image))
-        else:
-            y, z = both
-            results.append((_crop(y, image.shape, LATENT), _crop(z, image.shape, STRIDE)))
-    return results
+    padded = [_padded(image) for image in images]
+    whole = [image for image in padded if not _in_tiles(image.shape, 1, mode)]
+    results = iter(run_whole(network, programs.analyze, whole, canvases))
+    return [
+        _analyze_tiles(network, image) if _in_tiles(image.shape, 1, mode) else next(results)
+        for image in padded
+    ]
 
 
 def generate(
-    network: Network,
-    latents: Sequence[Float32[np.ndarray, "_ _ cy"]],
-    mode: str = "auto",
-    canvases: Sequence[Shape] = (),
+    network: Network, latents: Sequence[Values], mode: str = "auto", canvases: Sequence[Shape] = ()
 ) -> list[Image]:
-    """The image of padded size for each y_hat; exact tiles give it to one step of 8 bits."""
-    local = _is_local(network.config)
-    tiled = [local and _in_tiles(y_hat.shape, LATENT, mode) for y_hat in latents]
-    canvases = canvases if local else ()
-    whole = run_whole(network, programs.generate, _unless(tiled, latents), canvases)
+    """Returns the image of padded size for each y_hat, from exact tiles to one step of 8 bits."""
+    if not _is_local(network.config):
+        return run_whole(network, programs.generate, latents)
+    whole = [y_hat for y_hat in latents if not _in_tiles(y_hat.shape, LATENT, mode)]
+    results = iter(run_whole(network, programs.generate, whole, canvases))
     return [
         _generate_tiles(network, y_hat, mode == "blend")
-        if cut
-        else image[: LATENT * y_hat.shape[0], : LATENT * y_hat.shape[1]]
-        for y_hat, cut, image in zip(latents, tiled, whole, strict=True)
+        if _in_tiles(y_hat.shape, LATENT, mode)
+        else next(results)
+        for y_hat in latents
     ]
 
 
 def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
-    """Tiles that cover an axis of this extent, evenly spaced at multiples of `align`.
+    """Returns tiles that cover an axis of this extent, evenly spaced at multiples of `align`.
 
-    No tile leaves the image, so that true borders are the network's to treat; what is kept of a
-    tile lies at least `margin` (a multiple of `align`) from every other edge of it. An axis shorter
-    than a tile has one tile.
+    No tile leaves the image, so that true borders are the network's to treat. The part of a tile
+    that is kept lies at least `margin` (a multiple of `align`) from every other edge of it. An axis
+    shorter than a tile has one tile.
     """
     spare = extent - side
     if spare <= 0:
@@ -190,11 +156,10 @@ def tile_shape(extents: Shape, side: int, align: int) -> Shape:
 
 
 def _analyze_tiles(network: Network, image: Image) -> tuple[Values, Values]:
-    field = receptive_field(network.config)
-    margin = _multiple(field.encoder, LATENT)
+    field, down = receptive_field(network.config), STRIDE // LATENT
+    margin = -(-field.encoder // LATENT) * LATENT
     y = _tiled(network, programs.encode, image, _ENCODER_SIDE, margin, (1, LATENT))
-    down = STRIDE // LATENT
-    margin = _multiple(field.hyper_analysis, down)
+    margin = -(-field.hyper_analysis // down) * down
     return y, _tiled(network, programs.hyper_analyze, y, _HYPER_SIDE, margin, (1, down))
 
 
@@ -204,10 +169,8 @@ def _generate_tiles(network: Network, y_hat: np.ndarray, blend: bool) -> Image:
     Blending spares the first stage most of its margins: features are cross-faded, not pixels.
     """
     field = receptive_field(network.config)
-    if blend:
-        state = _blended(network, programs.latent_stage, y_hat, _LATENT_SIDE, _BLEND_MARGIN)
-    else:
-        state = _tiled(network, programs.latent_stage, y_hat, _LATENT_SIDE, field.latent_stage)
+    margin = _BLEND_MARGIN if blend else field.latent_stage
+    state = _tiled(network, programs.latent_stage, y_hat, _LATENT_SIDE, margin, blend=blend)
     scale = (LATENT, 1)
     return _tiled(network, programs.pixel_stage, state, _PIXEL_SIDE, field.pixel_stage, scale)
 
@@ -219,90 +182,63 @@ def _tiled(
     side: int,
     margin: int,
     scale: tuple[int, int] = (1, 1),
+    blend: bool = False,
 ) -> Any:
-    """Returns what the function makes of `source`, tile by tile.
+    """Returns what the function makes of `source`, an array or tree as for `run`, tile by tile.
 
-    `source` and the result are arrays (height, width, channels) or trees of them. Both sides of the
-    result are those of the source times scale[0] / scale[1].
+    Both sides of the result are those of the source times scale[0] / scale[1]. With `blend`, at a
+    scale of 1, tiles are cross-faded linearly within the margin.
     """
     up, down = scale
+
+    def scaled(first: int, last: int) -> slice:
+        return slice(first * up // down, last * up // down)
+
+    def empty(leaf: np.ndarray) -> np.ndarray:
+        height, width = (extent * up // down for extent in extents)
+        return np.zeros((height, width, leaf.shape[-1]), leaf.dtype)
+
+    extents = jax.tree.leaves(source)[0].shape[:2]
+    shape = tile_shape(extents, side, down)
+    axes = [tiles(*sides, margin, down) for sides in zip(extents, shape, strict=True)]
     out = None
-    for row, column, result in _tile_results(network, function, source, side, margin, down):
-        out = _empty_like(result, source, scale) if out is None else out
-        place = _part(row.first, row.last, up, down), _part(column.first, column.last, up, down)
-        top, left = row.start * up // down, column.start * up // down
-        kept = (
-            slice(place[0].start - top, place[0].stop - top),
-            slice(place[1].start - left, place[1].stop - left),
-        )
-        for whole, tile in zip(jax.tree.leaves(out), jax.tree.leaves(result), strict=True):
-            whole[place] = tile[kept]
+    for pair in itertools.product(*axes):
+        seen = tuple(slice(tile.start, tile.stop) for tile in pair)
+        part = jax.tree.map(operator.itemgetter(seen), source)
+        (result,) = run(network, function, [part], shape, True)
+        out = jax.tree.map(empty, result) if out is None else out
+        kept = tuple(scaled(tile.first, tile.last) for tile in pair)
+        own = tuple(scaled(tile.first - tile.start, tile.last - tile.start) for tile in pair)
+        for whole, made in zip(jax.tree.leaves(out), jax.tree.leaves(result), strict=True):
+            if blend:
+                rows, columns = (_ramps(tile, margin) for tile in pair)
+                whole[seen] += rows[:, None, None] * columns[:, None] * made
+            else:
+                whole[kept] = made[own]
     return out
-
-
-def _blended(
-    network: Network, function: programs.Function, source: Any, side: int, margin: int
-) -> Any:
-    """Like `_tiled` at the source's size, but tiles are cross-faded linearly within the margin."""
-    out = None
-    for row, column, result in _tile_results(network, function, source, side, margin, 1):
-        out = _empty_like(result, source, (1, 1)) if out is None else out
-        weights = _ramps(row, margin)[:, None, None] * _ramps(column, margin)[None, :, None]
-        for whole, tile in zip(jax.tree.leaves(out), jax.tree.leaves(result), strict=True):
-            part = tile[: row.stop - row.start, : column.stop - column.start]
-            whole[row.start : row.stop, column.start : column.stop] += weights * part
-    return out
-
-
-def _empty_like(result: Any, source: Any, scale: tuple[int, int]) -> Any:
-    """Returns zeros for the outputs of all tiles, given those of one."""
-    height, width = (extent * scale[0] // scale[1] for extent in _extents(source))
-    return jax.tree.map(lambda leaf: np.zeros((height, width, leaf.shape[-1]), leaf.dtype), result)
-
-
-def _tile_results(
-    network: Network,
-    function: programs.Function,
-    source: Any,
-    side: int,
-    margin: int,
-    align: int,
-) -> Iterator[tuple[Tile, Tile, Any]]:
-    extents = _extents(source)
-    shape = tile_shape(extents, side, align)
-    rows, columns = (tiles(*sides, margin, align) for sides in zip(extents, shape, strict=True))
-    for row, column in itertools.product(rows, columns):
-        place = slice(row.start, row.stop), slice(column.start, column.stop)
-        part = jax.tree.map(lambda leaf, place=place: leaf[place], source)
-        canvas = jax.tree.map(lambda leaf: canvas_of([leaf], shape), part)
-        size = sizes_of(jax.tree.leaves(part)[:1])
-        made = run(network, function, canvas, size)
-        yield row, column, jax.tree.map(lambda leaf: leaf[0], made)
-
-
-def _extents(source: Any) -> Shape:
-    height, width, _ = jax.tree.leaves(source)[0].shape
-    return height, width
 
 
 def _ramps(tile: Tile, fade: int) -> Float32[np.ndarray, " n"]:
-    """Weight of a tile at its positions; at each of them those of all tiles add up to 1.
+    """Returns the weight of a tile at its positions, where those of all tiles add up to 1.
 
-    For tiles of six times the fade or more: no position is then shared by three.
+    Tiles have at least six times the length of the fade, so that no three share a position.
     """
-    weights = np.ones(tile.stop - tile.start, np.float32)
-    rise = (np.arange(2 * fade, dtype=np.float32) + 0.5) / (2 * fade)
+    places = np.arange(tile.start, tile.stop, dtype=np.float32) + 0.5
+    weights = np.ones_like(places)
     if tile.first > tile.start:
-        weights[: tile.first - fade - tile.start] = 0
-        weights[tile.first - fade - tile.start : tile.first + fade - tile.start] = rise
+        weights = (places - tile.first + fade) / (2 * fade)
     if tile.last < tile.stop:
-        weights[tile.last + fade - tile.start :] = 0
-        weights[tile.last - fade - tile.start : tile.last + fade - tile.start] = rise[::-1]
-    return weights
+        weights = np.minimum(weights, (tile.last + fade - places) / (2 * fade))
+    return np.clip(weights, 0, 1)
 
 
 def _is_local(config: ModelConfig) -> bool:
     return not config.fcm_width or config.fcm in LOCAL_KINDS
+
+
+def _padded(image: Image) -> Image:
+    edges = [(0, -side % STRIDE) for side in image.shape[:2]]
+    return np.pad(image, [*edges, (0, 0)], "reflect") if any(map(any, edges)) else image
 
 
 def _in_tiles(shape: Sequence[int], unit: int, mode: str) -> bool:
@@ -310,25 +246,3 @@ def _in_tiles(shape: Sequence[int], unit: int, mode: str) -> bool:
         raise UserError(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
     large = shape[0] * shape[1] * unit**2 > WHOLE_PIXELS
     return large if mode == "auto" else mode != "whole"
-
-
-def _unless(tiled: Sequence[bool], arrays: Sequence[np.ndarray]) -> list[np.ndarray | None]:
-    return [None if cut else array for cut, array in zip(tiled, arrays, strict=True)]
-
-
-def _pad(image: Image) -> Image:
-    height, width, _ = image.shape
-    edges = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
-    return np.pad(image, edges, mode="reflect") if any(map(any, edges)) else image
-
-
-def _crop(values: Values, shape: Sequence[int], unit: int) -> Values:
-    return values[: shape[0] // unit, : shape[1] // unit]
-
-
-def _multiple(value: int, of: int) -> int:
-    return -(-value // of) * of
-
-
-def _part(first: int, last: int, up: int, down: int) -> slice:
-    return slice(first * up // down, last * up // down)

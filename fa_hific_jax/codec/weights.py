@@ -9,7 +9,7 @@ few, are float16.
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int8
+from jaxtyping import Float32
 
 from fa_hific_jax.errors import UserError
 
@@ -25,22 +25,16 @@ Weights = Mapping[str, np.ndarray]
 def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
     """Returns a parameter rounded to what `kind`, one of KINDS, can store.
 
-    Raises:
-      UserError: there is no such kind, or the parameter is not finite or too large for it.
+    Raises a UserError if there is no such kind, or the parameter is not finite or too large for it.
     """
     if kind not in KINDS:
         raise UserError(f"there are no weights of {kind!r}: choose one of {', '.join(KINDS)}")
-    leaf = np.asarray(leaf, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        if _is_kernel(leaf, kind):
-            integers, step = _quantized(leaf)
-            result = integers * step
-        else:
-            result = leaf.astype(_float_type(kind)).astype(np.float32)
+        arrays = stored({"": np.asarray(leaf, np.float32)}, kind)
+        result = restored(arrays)[""].astype(np.float32)
     if not np.isfinite(result).all():
         raise UserError(
-            f"a weight is not finite, or too large for {kind}: take float32, or a checkpoint "
-            "from before the training diverged"
+            f"a weight is not finite, or too large for {kind}: take float32 or another checkpoint"
         )
     return result
 
@@ -49,20 +43,19 @@ def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
     """Returns the arrays that stand for rounded parameters in a file."""
     arrays = {}
     for name, leaf in weights.items():
-        if _is_kernel(leaf, kind):
+        if kind == "int8" and leaf.ndim == 4:
             arrays[name], arrays[name + _STEP] = _quantized(np.asarray(leaf, np.float32))
+        elif leaf.dtype == np.int32:
+            arrays[name] = leaf
         else:
-            arrays[name] = leaf if leaf.dtype == np.int32 else leaf.astype(_float_type(kind))
+            arrays[name] = leaf.astype("float32" if kind == "float32" else "float16")
     return arrays
 
 
 def restored(arrays: Weights) -> dict[str, np.ndarray]:
-    """Returns the parameters in arrays of unknown origin: the inverse of `stored`.
+    """Inverts `stored`, for arrays of unknown origin; float arrays keep their data type.
 
-    Those of float kinds keep their data type.
-
-    Raises:
-      KeyError: an integer kernel has no step that fits.
+    Raises a KeyError if an integer kernel has no step that fits.
     """
     weights = {}
     for name, array in arrays.items():
@@ -76,17 +69,7 @@ def restored(arrays: Weights) -> dict[str, np.ndarray]:
     return weights
 
 
-def _float_type(kind: str) -> str:
-    return "float32" if kind == "float32" else "float16"
-
-
-def _is_kernel(leaf: np.ndarray, kind: str) -> bool:
-    return kind == "int8" and leaf.ndim == 4
-
-
-def _quantized(
-    kernel: Float32[np.ndarray, "k k i o"],
-) -> tuple[Int8[np.ndarray, "k k i o"], Float32[np.ndarray, " o"]]:
+def _quantized(kernel: Float32[np.ndarray, "k k i o"]) -> tuple[np.ndarray, np.ndarray]:
     """Returns integers and steps, whose product is the rounded kernel, NaN for one not finite."""
     largest = np.abs(kernel).max(axis=(0, 1, 2))
     if not np.isfinite(largest).all():

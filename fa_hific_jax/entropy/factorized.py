@@ -17,7 +17,6 @@ from fa_hific_jax.fidelity.variants import VARIANTS
 INIT_SCALE = 10.0
 """Default spread of the initial density, as in Balle et al. and in both HiFiC codes."""
 
-
 Layer = tuple[Any, Any, Any]
 """H (channels, out, in), b and a (channels, out, 1) of one layer; a is None if it has no g."""
 
@@ -45,17 +44,11 @@ def layers_of(params: Mapping[str, Any]) -> list[Layer]:
 
 
 class FactorizedPrior(nn.Module):
-    """A learned density of z for each channel, defined by its cumulative (see `cdf_logits`).
+    """A learned density of z for each channel, defined by its cumulative (see `cdf_logits`)."""
 
-    Attributes:
-      channels: number of channels of z.
-      variant: a key of VARIANTS.
-      init_scale: spread of the initial density.
-    """
-
-    channels: int
-    variant: str
-    init_scale: float = INIT_SCALE
+    channels: int  # of z
+    variant: str  # a key of VARIANTS
+    init_scale: float = INIT_SCALE  # spread of the initial density
 
     def setup(self):
         variant, params = VARIANTS[self.variant], {}

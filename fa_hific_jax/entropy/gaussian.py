@@ -11,22 +11,24 @@ from fa_hific_jax.fidelity.variants import VARIANTS
 
 LIKELIHOOD_MIN = 1e-9
 
+Values = Float[Array, "*s"]
 
-def gaussian_likelihood(
-    y: Float[Array, "*s"], mean: Float[Array, "*s"], scale: Float[Array, "*s"]
-) -> Float[Array, "*s"]:
+
+def gaussian_likelihood(y: Values, mean: Values, scale: Values) -> Values:
     """Returns P(y - 1/2 < Y < y + 1/2) for Y ~ N(mean, scale^2), in float32, at least 1e-9.
 
     Minnen et al. 2018, eq. 3: a Gaussian convolved with the unit box. `scale` is at least
     SCALE_MIN. Values below either bound still get the gradients that would raise them (see
     `ops.lower_bound`). The difference is taken in the lower tail, where it does not cancel.
     """
-    return _likelihood(y, mean, scale, _normal_cdf)
+
+    def cdf(x):
+        return 0.5 * jax.scipy.special.erfc(-x / jnp.asarray(np.sqrt(2.0), x.dtype))
+
+    return _likelihood(y, mean, scale, cdf)
 
 
-def logistic_likelihood(
-    y: Float[Array, "*s"], mean: Float[Array, "*s"], scale: Float[Array, "*s"]
-) -> Float[Array, "*s"]:
+def logistic_likelihood(y: Values, mean: Values, scale: Values) -> Values:
     """Returns P(y - 1/2 < Y < y + 1/2) for a logistic Y with F(v) = sigmoid((v - mean) / scale).
 
     Precision, bounds and gradients are those of `gaussian_likelihood`. The logistic likelihood is
@@ -38,12 +40,11 @@ def logistic_likelihood(
 LIKELIHOODS = {"gaussian": gaussian_likelihood, "logistic": logistic_likelihood}
 
 
-def bits(likelihood: Float[Array, "*s"], variant: str) -> Float[Array, "*s"]:
+def bits(likelihood: Values, variant: str) -> Values:
     """Returns the code length in bits, -log2(likelihood + offset).
 
-    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py), and 0 in TensorFlow Compression and
-    NeuralCompression.
-    The most expensive symbol costs 28.9 bits with the offset and 29.9 bits without.
+    The offset is 1e-9 in the PyTorch HiFiC (src/hyperprior.py), where the most expensive symbol
+    costs 28.9 bits, and 0 in TensorFlow Compression and NeuralCompression, where it costs 29.9.
     """
     return -jnp.log2(likelihood + VARIANTS[variant].bits_offset)
 
@@ -52,10 +53,5 @@ def _likelihood(y, mean, scale, cdf):
     y, mean, scale = (ops.at_least_float32(array) for array in (y, mean, scale))
     scale = ops.lower_bound(scale, SCALE_MIN)
     distance = jnp.abs(y - mean)
-    upper = cdf((0.5 - distance) / scale)
-    lower = cdf((-0.5 - distance) / scale)
+    upper, lower = cdf((0.5 - distance) / scale), cdf((-0.5 - distance) / scale)
     return ops.lower_bound(upper - lower, LIKELIHOOD_MIN)
-
-
-def _normal_cdf(x):
-    return 0.5 * jax.scipy.special.erfc(-x / jnp.asarray(np.sqrt(2.0), x.dtype))

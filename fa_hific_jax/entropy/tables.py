@@ -32,6 +32,7 @@ MAX_SYMBOLS = 4096  # per row, because an untrained prior can be arbitrarily wid
 SEARCH_LIMIT = 2**24  # largest |z| in the search for the ends of a row
 
 CdfLogits = Callable[[np.ndarray], np.ndarray]
+Vector = Int32[np.ndarray, " n"]
 
 
 class Tables(NamedTuple):
@@ -47,17 +48,15 @@ class Tables(NamedTuple):
     length: Int32[np.ndarray, " rows"]
 
 
-def quantize_pmf(
-    pmf: Float64[np.ndarray, " bins"], precision: int = PRECISION
-) -> Int32[np.ndarray, " entries"]:
-    """Returns a CDF with bins + 1 entries from 0 to 2**precision, with at least one count per bin.
+def quantize_pmf(pmf: Float64[np.ndarray, " bins"]) -> Int32[np.ndarray, " entries"]:
+    """Returns a CDF with bins + 1 entries from 0 to 2**16, with at least one count per bin.
 
     The normalized cumulative sums are rounded half to even. Each empty bin then takes a count from
     the smallest bin that has more than one, or the first of the smallest. This is the rule of
-    `pmf_to_quantized_cdf` in the PyTorch HiFiC. It needs bins <= 2**precision.
+    `pmf_to_quantized_cdf` in the PyTorch HiFiC. It needs at most 2**16 bins.
     """
     cumulative = np.cumsum(pmf)
-    rounded = np.rint(cumulative * (2**precision / cumulative[-1])).astype(np.int64)
+    rounded = np.rint(cumulative * (2**PRECISION / cumulative[-1])).astype(np.int64)
     counts = np.diff(rounded, prepend=0)
     # The smallest bin stays the smallest while it gives counts, so bins give in the order of their
     # size until they have one count. A running total replaces one search per empty bin.
@@ -91,16 +90,9 @@ def factorized_tables(cdf_logits: CdfLogits, channels: int, tail_mass: float = T
     """Returns one row per channel of the factorized prior, P(z) = F(z + 1/2) - F(z - 1/2).
 
     A row ends where the probability beyond is tail_mass / 2 on either side, as in the PyTorch
-    HiFiC. It has at most MAX_SYMBOLS symbols around the median.
-
-    Args:
-      cdf_logits: maps float64 values (channels, n) to the logits (channels, n) of the cumulative F
-        at these values; the logits increase with the values.
-      channels: number of channels.
-      tail_mass: probability of all symbols outside of a row.
-
-    Raises:
-      UserError: a logit is not finite.
+    HiFiC. It has at most MAX_SYMBOLS symbols around the median. `cdf_logits` maps float64 values
+    (channels, n) to the logits of the cumulative F there, which increase with the values. Raises a
+    UserError if a logit is not finite.
     """
     tail_logit = math.log(2 / tail_mass - 1)
     median = _last_below(cdf_logits, channels, 0.0)
@@ -109,12 +101,15 @@ def factorized_tables(cdf_logits: CdfLogits, channels: int, tail_mass: float = T
     edges = first[:, None] + np.arange(np.max(last - first) + 2) - 0.5
     logits = np.asarray(cdf_logits(edges), np.float64)
     if not np.isfinite(logits).all():
-        raise UserError(
-            "the prior of the hyper-latents gives logits that are not finite: "
-            "take a checkpoint from before the training diverged"
-        )
-    rows = [_logits_pmf(row[: n + 2]) for row, n in zip(logits, last - first, strict=True)]
-    return _stack(rows, first)
+        raise UserError("the prior gives logits that are not finite: take an earlier checkpoint")
+    pmfs, expit = [], scipy.special.expit
+    for row, n in zip(logits, last - first, strict=True):
+        lower, upper = row[: n + 1], row[1 : n + 2]
+        # Edges in the right tail are mirrored, so that no cumulative is rounded to 1.
+        sign = np.where(lower + upper > 0, -1.0, 1.0)
+        pmf = np.abs(expit(sign * upper) - expit(sign * lower))
+        pmfs.append(np.append(pmf, expit(lower[0]) + expit(-upper[-1])))
+    return _stack(pmfs, first)
 
 
 def middle_scales(table: Float[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
@@ -137,8 +132,8 @@ def scale_indexes(
 
 
 def symbols_to_bins(
-    symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
-) -> tuple[Int32[np.ndarray, " n"], Int64[np.ndarray, " escapes"]]:
+    symbols: Vector, indexes: Vector, tables: Tables
+) -> tuple[Vector, Int64[np.ndarray, " escapes"]]:
     """Returns the bin of each symbol in its row, and the excesses of escaped symbols in order.
 
     With d >= 0, the excess is 2 d for the symbol d places after the first one above the row, and
@@ -153,10 +148,7 @@ def symbols_to_bins(
 
 
 def bins_to_symbols(
-    bins: Int32[np.ndarray, " n"],
-    excess: Int64[np.ndarray, " escapes"],
-    indexes: Int32[np.ndarray, " n"],
-    tables: Tables,
+    bins: Vector, excess: Int64[np.ndarray, " escapes"], indexes: Vector, tables: Tables
 ) -> Int64[np.ndarray, " n"]:
     """Inverts `symbols_to_bins`, in int64 because invalid excesses lead to symbols beyond int32."""
     above = bins.astype(np.int64)
@@ -166,16 +158,12 @@ def bins_to_symbols(
     return above + tables.offset[indexes]
 
 
-def ideal_bits(
-    symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
-) -> float:
+def ideal_bits(symbols: Vector, indexes: Vector, tables: Tables) -> float:
     """Returns the code length in bits with these tables, including Exp-Golomb codes of escapes."""
     return float(np.sum(code_lengths(symbols, indexes, tables)))
 
 
-def code_lengths(
-    symbols: Int32[np.ndarray, " n"], indexes: Int32[np.ndarray, " n"], tables: Tables
-) -> Float64[np.ndarray, " n"]:
+def code_lengths(symbols: Vector, indexes: Vector, tables: Tables) -> Float64[np.ndarray, " n"]:
     """Like `ideal_bits`, but for each symbol."""
     bins, excess = symbols_to_bins(symbols, indexes, tables)
     lengths = PRECISION - np.log2(tables.cdf[indexes, bins + 1] - tables.cdf[indexes, bins])
@@ -183,7 +171,7 @@ def code_lengths(
     return lengths
 
 
-def bit_length(values: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+def bit_length(values: Int64[np.ndarray, " n"]) -> Vector:
     """Returns the number of binary digits of each value, for 0 < value < 2**53."""
     return np.frexp(values.astype(np.float64))[1]
 
@@ -191,30 +179,18 @@ def bit_length(values: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
 def _symmetric_tables(scales: np.ndarray, cdf: Callable, quantile: float) -> Tables:
     scales = scales.astype(np.float64)
     half_widths = np.ceil(scales * quantile).astype(np.int64)
-    pairs = zip(scales.tolist(), half_widths.tolist(), strict=True)
-    return _stack([_symmetric_pmf(scale, c, cdf) for scale, c in pairs], -half_widths)
-
-
-def _symmetric_pmf(scale: float, half_width: int, cdf: Callable) -> np.ndarray:
-    # Both edges are on the left of the mean, where neither cumulative is rounded to 1.
-    distance = np.abs(np.arange(-half_width, half_width + 1))
-    pmf = cdf((0.5 - distance) / scale) - cdf((-0.5 - distance) / scale)
-    return np.append(pmf, 2 * cdf((-0.5 - half_width) / scale))
-
-
-def _logits_pmf(logits: np.ndarray) -> np.ndarray:
-    lower, upper = logits[:-1], logits[1:]
-    # Edges in the right tail are mirrored, so that no cumulative is rounded to 1.
-    sign = np.where(lower + upper > 0, -1.0, 1.0)
-    expit = scipy.special.expit
-    pmf = np.abs(expit(sign * upper) - expit(sign * lower))
-    return np.append(pmf, expit(logits[0]) + expit(-logits[-1]))
+    pmfs = []
+    for scale, c in zip(scales.tolist(), half_widths.tolist(), strict=True):
+        # Both edges are on the left of the mean, where neither cumulative is rounded to 1.
+        distance = np.abs(np.arange(-c, c + 1))
+        pmf = cdf((0.5 - distance) / scale) - cdf((-0.5 - distance) / scale)
+        pmfs.append(np.append(pmf, 2 * cdf((-0.5 - c) / scale)))
+    return _stack(pmfs, -half_widths)
 
 
 def _last_below(cdf_logits: CdfLogits, channels: int, target: float) -> np.ndarray:
     """Returns the largest integer of each channel whose logit is <= target, by bisection."""
-    low = np.full(channels, -SEARCH_LIMIT)
-    high = np.full(channels, SEARCH_LIMIT)
+    low, high = np.full(channels, -SEARCH_LIMIT), np.full(channels, SEARCH_LIMIT)
     while np.any(high - low > 1):
         middle = (low + high) // 2
         below = cdf_logits(middle[:, None].astype(np.float64))[:, 0] <= target

@@ -4,16 +4,15 @@ import dataclasses
 
 from fa_hific_jax.settings.declare import (
     NOT_NEGATIVE,
+    Group,
     Rule,
     at_least,
-    check,
-    refusal,
     setting,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Group, name="data"):
     """Settings of the images to train and evaluate on: group `data`."""
 
     train: tuple[str, ...] = setting(
@@ -59,10 +58,7 @@ class DataConfig:
     )
 
     def __post_init__(self):
-        check("data", self)
-        if len(self.weights) not in (0, len(self.train)):
-            raise refusal(
-                "data.weights",
-                self.weights,
-                f"give one share for each of the {len(self.train)} sources of data.train, or ()",
-            )
+        super().__post_init__()
+        count = len(self.train)
+        wanted = f"give one share for each of the {count} sources of data.train, or ()"
+        self.require(len(self.weights) in (0, count), "weights", wanted)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fa_hific_jax.settings.declare import Rule, check, setting
+from fa_hific_jax.settings.declare import Group, Rule, setting
 
 _POINTS = Rule(
     lambda points: points >= -1,
@@ -11,7 +11,7 @@ _POINTS = Rule(
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Group, name="evaluation"):
     """Settings of what eval.py measures: group `evaluation`. Flags of eval.py take precedence."""
 
     lpips_files: tuple[str, ...] = setting(
@@ -42,6 +42,3 @@ class EvaluationConfig:
     untrained_control: bool = setting(
         False, "True to evaluate a randomly initialized model too, as a control."
     )
-
-    def __post_init__(self):
-        check("evaluation", self)

@@ -6,10 +6,9 @@ from fa_hific_jax.settings.declare import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    Group,
     Rule,
-    check,
     one_of,
-    refusal,
     setting,
     some_of,
 )
@@ -29,7 +28,7 @@ _CONTROL = Rule(
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Group, name="loss"):
     """Weights, targets and options of the losses: group `loss`."""
 
     target_bpp: float = setting(
@@ -155,18 +154,11 @@ class LossConfig:
     )
 
     def __post_init__(self):
-        check("loss", self)
-        if self.balance != "fixed" and not self.ffl:
-            raise refusal(
-                "loss.balance",
-                self.balance,
-                "loss.ffl is 0, so there is nothing to balance: set loss.ffl or "
-                "loss.balance='fixed'",
-            )
-        if "legacy_kernel" not in self.dsl_options and self.dsl_blur[0] % 2 == 0:
-            raise refusal("loss.dsl_blur", self.dsl_blur, "the side must be odd")
-        if self.rate_control != "switch":
-            for name in ("lambda_above", "lambda_below"):
-                if getattr(self, name) == 0:
-                    wanted = f"loss.rate_control={self.rate_control!r} needs it to be positive"
-                    raise refusal(f"loss.{name}", 0.0, wanted)
+        super().__post_init__()
+        wanted = "loss.ffl is 0, so there is nothing to balance: set it or loss.balance='fixed'"
+        self.require(self.balance == "fixed" or self.ffl, "balance", wanted)
+        odd = "legacy_kernel" in self.dsl_options or self.dsl_blur[0] % 2
+        self.require(odd, "dsl_blur", "the side must be odd")
+        for name in ("lambda_above", "lambda_below"):
+            wanted = f"loss.rate_control={self.rate_control!r} needs it to be positive"
+            self.require(self.rate_control == "switch" or getattr(self, name), name, wanted)

@@ -8,20 +8,15 @@ from fa_hific_jax.fidelity.variants import VARIANTS
 from fa_hific_jax.settings.declare import (
     NOT_NEGATIVE,
     SHARE,
+    Group,
     Rule,
     at_least,
-    build,
-    check,
     one_of,
-    refusal,
     setting,
 )
 
 FCM_KINDS = ("hific", "conv", "residual", "attention", "legacy")
 """Values of `model.fcm`: kinds of frequency complement modules."""
-
-LINEAR_PATHS = ("none", "beside", "alone")
-"""Values of `model.linear_path`."""
 
 BLOCK_VALUES = 768
 """Number of values of a block of 16 x 16 RGB pixels: the most latents that the linear path has."""
@@ -46,7 +41,7 @@ def folds(widths: tuple[int, ...]) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Group, name="model"):
     """Settings that shape the autoencoder: group `model`."""
 
     variant: str = setting(
@@ -133,7 +128,7 @@ class ModelConfig:
         (HiFiC). `"beside"` adds it to encoder and generator, which then learn only what a transform
         codec lacks. `"alone"` replaces them, which trains the hyperprior in minutes
         (docs/concepts.md).""",
-        one_of(*LINEAR_PATHS),
+        one_of("none", "beside", "alone"),
     )
     dtype: str = setting(
         "float32",
@@ -143,34 +138,19 @@ class ModelConfig:
     )
 
     def __post_init__(self):
-        check("model", self)
-        if self.fcm_width and self.fcm == "legacy" and folds(self.generator_widths):
-            raise refusal(
-                "model.fcm",
-                self.fcm,
-                "it takes features of 256x256 and 128x128, so give five model.generator_widths",
-            )
-        if self.linear_path == "none":
-            return
-        if self.input_range != "unit":
-            raise refusal(
-                "model.input_range",
-                self.input_range,
-                f"model.linear_path={self.linear_path!r} makes images in [0, 1], so set "
-                'model.input_range="unit"',
-            )
-        if self.latent_channels > BLOCK_VALUES:
-            raise refusal(
-                "model.latent_channels",
-                self.latent_channels,
-                f"with a linear path it must be at most {BLOCK_VALUES}, the values of a block",
-            )
-        if self.linear_path == "alone" and self.fcm_width:
-            raise refusal(
-                "model.fcm_width",
-                self.fcm_width,
-                "model.linear_path='alone' has no generator, so set model.fcm_width=0",
-            )
+        super().__post_init__()
+        self.require(
+            not (self.fcm_width and self.fcm == "legacy" and folds(self.generator_widths)),
+            "fcm",
+            "it takes features of 256x256 and 128x128, so give five model.generator_widths",
+        )
+        plain, alone = self.linear_path == "none", self.linear_path == "alone"
+        wanted = 'the linear path makes images in [0, 1], so set model.input_range="unit"'
+        self.require(plain or self.input_range == "unit", "input_range", wanted)
+        wanted = f"with a linear path it must be at most {BLOCK_VALUES}, the values of a block"
+        self.require(plain or self.latent_channels <= BLOCK_VALUES, "latent_channels", wanted)
+        wanted = "model.linear_path='alone' has no generator, so set model.fcm_width=0"
+        self.require(not (alone and self.fcm_width), "fcm_width", wanted)
 
 
 def config_of(stored: Mapping[str, Any]) -> ModelConfig:
@@ -178,11 +158,11 @@ def config_of(stored: Mapping[str, Any]) -> ModelConfig:
     names = {field.name for field in dataclasses.fields(ModelConfig)}
     if odd := names ^ set(LATER | dict(stored)):
         raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
-    return build(ModelConfig, "model", stored)
+    return ModelConfig.read(stored)
 
 
 @dataclasses.dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Group, name="discriminator"):
     """Settings that shape the discriminator: group `discriminator`."""
 
     widths: tuple[int, ...] = setting(
@@ -195,6 +175,3 @@ class DiscriminatorConfig:
         "Channels to which the latents that condition it are reduced (HiFiC).",
         at_least(1),
     )
-
-    def __post_init__(self):
-        check("discriminator", self)

@@ -2,25 +2,22 @@
 
 import dataclasses
 
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings.declare import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    Group,
     Rule,
     at_least,
-    check,
     one_of,
-    refusal,
     setting,
 )
 
-BEST_BY = ("", "loss", "eval/loss", "eval/psnr", "eval/bpp")
-"""Values of `train.keep_best`."""
+_BEST_BY = ("loss", "eval/loss", "eval/psnr", "eval/bpp")
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Group, name="optimizer"):
     """Settings of Adam or Muon and of their learning rates: group `optimizer`."""
 
     kind: str = setting(
@@ -65,12 +62,9 @@ class OptimizerConfig:
         SHARE,
     )
 
-    def __post_init__(self):
-        check("optimizer", self)
-
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Group, name="train"):
     """Settings of the length of a run and of what it writes: group `train`."""
 
     steps: int = setting(1_000_000, "Number of training steps (HiFiC).", at_least(1))
@@ -118,8 +112,8 @@ class TrainConfig:
         (mean training loss since the last log line), `"eval/loss"`, `"eval/psnr"` or `"eval/bpp"`;
         `""` to keep none for its metric.""",
         Rule(
-            lambda metric: metric in BEST_BY,
-            f"choose one of {', '.join(BEST_BY[1:])}, or '' to keep none for its quality",
+            lambda metric: metric in ("", *_BEST_BY),
+            f"choose one of {', '.join(_BEST_BY)}, or '' to keep none for its quality",
         ),
     )
     evaluate_every: int = setting(
@@ -130,17 +124,14 @@ class TrainConfig:
     )
 
     def __post_init__(self):
-        check("train", self)
+        super().__post_init__()
         every = self.evaluate_every
-        if self.keep_best.startswith("eval/") and (not every or self.checkpoint_every % every):
-            raise UserError(
-                f"train.keep_best is {self.keep_best!r} but train.evaluate_every is {every}: "
-                f"choose a divisor of train.checkpoint_every={self.checkpoint_every}, so that "
-                "every checkpoint is measured"
-            )
-        if self.batch_size % self.accumulate:
-            raise refusal(
-                "train.batch_size",
-                self.batch_size,
-                f"train.accumulate={self.accumulate} does not divide it; choose a divisor",
-            )
+        self.require(
+            not self.keep_best.startswith("eval/")
+            or (every and self.checkpoint_every % every == 0),
+            "keep_best",
+            f"train.evaluate_every is {every}: choose a divisor of train.checkpoint_every="
+            f"{self.checkpoint_every}, so that every checkpoint is measured",
+        )
+        wanted = f"train.accumulate={self.accumulate} does not divide it; choose a divisor"
+        self.require(self.batch_size % self.accumulate == 0, "batch_size", wanted)

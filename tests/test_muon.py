@@ -8,7 +8,7 @@ import pytest
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.training.muon import ADAMS_RMS, matrices, muon
+from fa_hific_jax.training.optimizers import ADAMS_RMS, matrices, muon
 from fa_hific_jax.training.state import create, optimizers
 from fa_hific_jax.training.trainable import by_name
 

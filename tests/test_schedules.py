@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.training.schedules import learning_rate, rate_target
+from fa_hific_jax.training.controller import rate_target
+from fa_hific_jax.training.optimizers import learning_rate
 
 OPTIMIZER = tiny_settings().optimizer
 

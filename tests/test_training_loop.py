@@ -181,7 +181,8 @@ def test_reading_counts_as_waiting_only_where_the_device_had_nothing_to_do(
     times = iter(clock)
     monkeypatch.setattr("fa_hific_jax.training.progress.time.monotonic", lambda: next(times))
     progress = Progress(0, 100, batch_size=4)
-    assert progress.fetch(lambda: "batch", idle=lambda: idle) == "batch"
+    batch = np.zeros(1)
+    assert progress.fetch(iter([batch]), mock.Mock(is_ready=lambda: idle)) is batch
     speed = {"speed/images_per_second": 2.0, "speed/waiting_for_data": share}
     assert progress.measure(5) == pytest.approx(speed)
 

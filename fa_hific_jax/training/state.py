@@ -12,10 +12,9 @@ from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models import STRIDE
 from fa_hific_jax.models.autoencoder import Images, Key, Latents, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
-from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
+from fa_hific_jax.settings import LossConfig, Settings
 from fa_hific_jax.training import balance, controller, trainable
-from fa_hific_jax.training.muon import muon
-from fa_hific_jax.training.schedules import learning_rate
+from fa_hific_jax.training.optimizers import optimizers
 
 
 class DiscriminatorState(flax.struct.PyTreeNode):
@@ -52,17 +51,6 @@ class TrainState(flax.struct.PyTreeNode):
     controller: Any
     balance: Any
     skipped: Any
-
-
-def optimizers(
-    config: OptimizerConfig,
-) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Returns the optimizers of the autoencoder (with the DSL's sigmas) and the discriminator."""
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    rate = learning_rate(config.learning_rate, config)
-    generator = muon(rate) if config.kind == "muon" else optax.adam(rate)
-    discriminator = optax.adam(learning_rate(config.discriminator_learning_rate, config))
-    return optax.chain(clip, generator), optax.chain(clip, discriminator)
 
 
 def create(settings: Settings, key: Key) -> TrainState:

@@ -276,7 +276,7 @@ def test_a_run_asked_to_stop_saves_that_very_step_and_goes_on_as_if_it_had_not(
     assert 2 <= step <= 3 and signal.getsignal(number) is before
     said = capsys.readouterr().out
     assert f"stopped after step {step} as asked: the same command goes on" in said
-    assert Checkpoints(workdir, kept=None).latest_step() == step
+    assert Checkpoints(workdir, kept=None).steps()[-1] == step
     assert_same(train(SETTINGS, workdir), unbroken[0])
 
 

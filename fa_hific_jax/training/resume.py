@@ -31,7 +31,7 @@ def initial_state(
       2. the newest checkpoint of the run in `settings.init_from`, at step 0 with a fresh optimizer;
       3. random initialization from `key`.
     """
-    fresh = checkpoints.latest_step() is None
+    fresh = not checkpoints.steps()
     source = warm_start.find(settings) if fresh and settings.init_from else None
     say("initializing and compiling; the first steps take longer")
     state = jax.jit(functools.partial(create, settings), out_shardings=placement)(key)

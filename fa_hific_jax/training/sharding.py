@@ -19,9 +19,7 @@ SMALLEST = 4096
 
 
 def data_mesh(fsdp: int = 1) -> Mesh:
-    """Returns a mesh of all devices of all processes, with `fsdp` devices along "fsdp".
-
-    Devices of one process are neighbors.
+    """Returns a mesh of all devices, those of a process side by side, `fsdp` along "fsdp".
 
     Raises:
       UserError: `fsdp` does not divide the number of devices.

@@ -31,23 +31,21 @@ class Settings(Group):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    init_from: str = setting(
-        "",
-        """Source of the initial parameters: the folder of an earlier stage, of imported weights, or
-        of a model exported with --trainable; `"lite"` for the model that comes with the package,
-        or the name of another model that `fa-hific get-model` has fetched; `""` for random
-        parameters. A run that has checkpoints of its own continues from those instead.""",
-    )
+    init_from: str = setting("")
+    """Source of the initial parameters: the folder of an earlier stage, of imported weights, or of
+    a model exported with --trainable; `"lite"` for the model that comes with the package, or the
+    name of another model that `fa-hific get-model` has fetched; `""` for random parameters. A run
+    that has checkpoints of its own continues from those instead."""
     trainable: tuple[str, ...] = setting(
         (),
-        """Parts of the names of the parameters to train, as parameters.txt lists them:
-        `("fcm", "sigma")`, `("discriminator",)`, `("autoencoder/encoder/",)`. All other parameters
-        keep their values. () to train all.""",
         Rule(
             all,
             "give parts of parameter names, as in ('fcm', 'sigma'), or () to train everything",
         ),
     )
+    """Parts of the names of the parameters to train, as parameters.txt lists them: `("fcm",
+    "sigma")`, `("discriminator",)`, `("autoencoder/encoder/",)`. All other parameters keep their
+    values. () to train all."""
 
     def __post_init__(self):
         super().__post_init__()

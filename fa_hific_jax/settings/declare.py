@@ -1,7 +1,8 @@
 """Declaration of one setting, and the checks that hold its value.
 
-A setting is a field of a frozen dataclass: its name and type, its default, the rule for its values
-and its explanation. The config, the checks on load and docs/configuration.md follow from it.
+A setting is a field of a frozen dataclass: its name and type, its default and the rule for its
+values. The string below it explains it in Markdown, with its unit and the source of the default.
+The config, the checks on load and docs/configuration.md follow from these.
 """
 
 import dataclasses
@@ -43,15 +44,9 @@ def some_of(*choices: str) -> Rule:
     return Rule(lambda value: set(value) <= set(choices), wanted)
 
 
-def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
-    """Returns the dataclass field of a setting.
-
-    Args:
-      default: value in configs that do not change it. Its type is that of the field's annotation.
-      text: explanation in Markdown, with the unit and the source of the default.
-      rule: restriction of the values beyond their type.
-    """
-    return dataclasses.field(default=default, metadata={"text": text, "rule": rule})
+def setting(default: Any, rule: Rule = ANY) -> Any:
+    """Returns the dataclass field of a setting: its default, and what its type does not say."""
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 @dataclasses.dataclass(frozen=True)

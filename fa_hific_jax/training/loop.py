@@ -14,9 +14,9 @@ from jax.sharding import Mesh, Sharding
 from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.data.pipeline import Batches, open_sources, train_batches
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
+from fa_hific_jax.losses.lpips import load_lpips
 from fa_hific_jax.models.autoencoder import Key
-from fa_hific_jax.settings import LossConfig, Settings
+from fa_hific_jax.settings import Settings
 from fa_hific_jax.training import lock, record, sharding
 from fa_hific_jax.training.logs import Logs
 from fa_hific_jax.training.processes import leads, say, tell
@@ -86,8 +86,10 @@ class _Programs:
 
 def _programs(settings: Settings, mesh: Mesh) -> _Programs:
     everywhere = sharding.replicated(mesh)
+    loss = settings.loss
     lpips_params = jax.tree.map(
-        lambda leaf: jax.device_put(np.asarray(leaf), everywhere), _load_lpips(settings.loss)
+        lambda leaf: jax.device_put(np.asarray(leaf), everywhere),
+        load_lpips(loss.lpips_file) if loss.lpips else None,
     )
     keys = jax.jit(
         lambda: tuple(jax.random.split(jax.random.key(settings.train.seed))),
@@ -194,14 +196,3 @@ def _report(run: _Run, step: int, means: dict[str, float], progress: Progress) -
         tell(f"skipped {sentence}")
     say(progress.line(step, means))
     run.checkpoints.check()
-
-
-def _load_lpips(config: LossConfig) -> LpipsParams | None:
-    if not config.lpips:
-        return None
-    if not config.lpips_file:
-        raise UserError(
-            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: set it "
-            "to 'alex', or turn the term off with --config.loss.lpips=0"
-        )
-    return load_lpips(config.lpips_file)

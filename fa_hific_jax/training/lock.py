@@ -1,14 +1,14 @@
 """The lock that admits one training run to a folder at a time.
 
 Two runs in one folder would delete each other's unfinished checkpoints. `workdir/trainer.lock`
-names the process that trains there, and a thread of that process renews the file's modification
-time. The process also keeps a flock on the file, which ends with it and shows on the whole machine,
-whatever the container. So a lock whose holder has ended is taken over at once on its machine, and
-elsewhere, or without flocks, after some minutes without a renewal. Clocks of different machines are
-never compared.
+names the process that trains there, which keeps a flock on the file. The flock ends with the
+process and shows on the whole machine, whatever the container, so there the lock of a process that
+has ended is taken over at once. A thread of the process also renews the file's modification time.
+On another machine, or without flocks, a lock is taken over after some minutes without a renewal.
+Clocks of different machines are never compared.
 
 In a bucket (gs://) no file can be created exclusively. There the process that writes last wins, and
-each reads the file again a few seconds after it wrote.
+each reads the file again a few seconds after it wrote, as they do wherever flocks prove nothing.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ RENEWAL = 10.0  # seconds between two renewals by the holder
 SILENCE = 180.0  # seconds without a renewal after which a holder out of sight is given up
 WATCH = 3 * RENEWAL  # shortest watch before that, so that a clock that jumps does no harm
 GRACE = 3.0  # seconds that a process that was just killed may take to end
-SETTLE = 3.0  # seconds after which a write to a bucket is read again
+SETTLE = 3.0  # seconds after which a write is read again that no flock protects
 
 
 @contextlib.contextmanager
@@ -142,22 +142,25 @@ class Lock:
         """
         if self._create():
             return True
+        free = self._open() if self._local else True
         seen = self._look()
-        if seen is None:  # The holder has just released it.
+        if seen is None or free is None:  # The holder has just released it.
             return False
-        holder, alive = seen.holder, self._flock_is_held(seen.holder)
-        if alive is None:
-            alive = self._is_renewed(seen)
+        holder, flocked = seen.holder, self._me.flocked
+        proven = bool(flocked and holder and holder.flocked and holder.boot == self._me.boot)
+        ended = proven or (flocked and not seen.text)  # Nobody has come to write it.
+        alive = not free or (False if ended else self._is_renewed(seen))
+        if alive is False and self._write(sure=proven):
+            warn(f"{holder or 'a run'} ended without releasing {self._path}: taking it over")
+            return True
+        self._close()
         if alive and time.monotonic() - self._begun > GRACE:
             since = f"{holder} has trained there since {holder.since}" if holder else "another run"
             raise UserError(
                 f"{self._workdir} is in use: {since}. Stop that run or wait for its end, or name "
                 "another --workdir"
             )
-        if alive is not False or not self._replace(seen.text):
-            return False
-        warn(f"{holder or 'a run'} ended without releasing {self._path}: taking it over")
-        return True
+        return False
 
     def check(self) -> None:
         """Raises a UserError where another run has taken the folder over.
@@ -186,29 +189,65 @@ class Lock:
                 if self._local:
                     os.utime(self._path)  # sets the time by the file system's clock
                 else:
-                    self._path.write_text(self._text())
+                    self._write(sure=True)
 
     def release(self) -> None:
         """Removes the lock, unless another run has taken it over."""
         with contextlib.suppress(OSError):
             if self._is_mine():
                 self._path.unlink()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._close()
 
-    def _flock_is_held(self, holder: Holder | None) -> bool | None:
-        """Returns whether the holder keeps its flock, None where that does not show here."""
-        if holder is None or not holder.flocked or holder.boot != self._me.boot:
-            return None
+    def _create(self) -> bool:
+        """Creates the lock file; returns False where there is one already."""
+        if not self._local:
+            return not self._path.exists() and self._write(sure=False)
+        try:
+            file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            return self._keep(file) and self._write(sure=True)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+
+    def _open(self) -> bool | None:
+        """Takes the flock of the lock file: False where it is taken, None if the file changed."""
         try:
             file = os.open(self._path, os.O_RDWR)
-        except OSError:
-            return True
+            if not self._keep(file):
+                return False
+            return os.path.samestat(os.fstat(file), os.stat(self._path)) or None
+        except FileNotFoundError:
+            return None
+
+    def _keep(self, file: int) -> bool:
+        """Keeps a file open, with a flock where there are any; False if another process has it."""
+        self._close()
         try:
-            return not _flock(file)
-        finally:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             os.close(file)
+            return False
+        except OSError:  # The file system has no flocks.
+            self._file = file
+        else:
+            self._file, self._me = file, dataclasses.replace(self._me, flocked=True)
+        return True
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._me = None, dataclasses.replace(self._me, flocked=False)
+
+    def _write(self, sure: bool) -> bool:
+        """Writes the lock file; unless `sure`, returns whether no other process does so as well."""
+        self._path.write_text(json.dumps(dataclasses.asdict(self._me)))
+        if sure:
+            return True
+        time.sleep(SETTLE)
+        return self._is_mine()
 
     def _is_renewed(self, seen: _Seen) -> bool | None:
         """Returns whether the lock is renewed, None while that is being watched."""
@@ -222,58 +261,6 @@ class Lock:
         if seen != first:
             return True
         return False if now - start >= WATCH and age + now - start >= SILENCE else None
-
-    def _create(self) -> bool:
-        """Creates the lock file; returns False where there is one already."""
-        if self._local:
-            return self._write_new(os.fspath(self._path))
-        if self._path.exists():
-            return False
-        self._path.write_text(self._text())
-        time.sleep(SETTLE)
-        return self._is_mine()
-
-    def _replace(self, stale: str) -> bool:
-        """Replaces a lock file with the text `stale`; returns False where another process does.
-
-        The new file first has a fixed name, so that only one process at a time can do this. A lock
-        file exists at all times, so that no third process can create one.
-        """
-        if not self._local:
-            self._path.unlink(missing_ok=True)
-            return self._create()
-        claim = f"{os.fspath(self._path)}.new"
-        if not self._write_new(claim):
-            with contextlib.suppress(OSError):
-                if self._file_system_time() - os.stat(claim).st_mtime > SILENCE:
-                    os.unlink(claim)  # Its writer was killed within these few lines.
-            return False
-        seen = self._look()
-        if seen is None or seen.text != stale:
-            os.unlink(claim)
-            return False
-        os.replace(claim, self._path)
-        return True
-
-    def _write_new(self, path: str) -> bool:
-        """Writes a lock file that does not exist, and returns False where it does."""
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-        except FileExistsError:
-            return False
-        if self._file is not None:
-            os.close(self._file)
-        self._file = file
-        try:
-            # The flock comes first: whoever reads that there is one may rely on it.
-            os.write(file, self._text(flocked=_flock(file)).encode())
-        except OSError:
-            os.unlink(path)
-            raise
-        return True
-
-    def _text(self, flocked: bool = False) -> str:
-        return json.dumps(dataclasses.asdict(self._me) | {"flocked": flocked})
 
     def _look(self) -> _Seen | None:
         """Returns the lock file as it is now, None where there is none."""
@@ -302,12 +289,3 @@ class Lock:
             return float(probe.stat().mtime)
         finally:
             probe.unlink()
-
-
-def _flock(file: int) -> bool:
-    """Takes an exclusive flock; returns False where it is taken or the file system has none."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

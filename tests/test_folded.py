@@ -3,14 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from coding_model import forward, image_of, init_parameters, moved
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.codec import tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.folded.layers import FOLD, fold, unfold
 
@@ -23,10 +21,9 @@ def config_of(linear_path="beside", **overrides):
     return tiny_settings(model__linear_path=linear_path, **overrides).model
 
 
-def model_of(linear_path="beside"):
+def model_of():
     """(config, parameters of which each is away from where it begins)."""
-    config = config_of(linear_path)
-    return config, moved(config, 0.05)
+    return config_of(), moved(config_of(), 0.05)
 
 
 def test_a_position_holds_its_block_row_by_row():
@@ -62,19 +59,6 @@ def test_detail_is_the_share_of_the_complements_whose_features_are_those_of_the_
     assert jnp.max(jnp.abs(images[1] - images[0])) > 1e-3
 
 
-@pytest.mark.parametrize("linear_path", ["beside", "none"])
-def test_a_part_of_a_canvas_is_coded_as_if_alone(linear_path):
-    net = autoencoder.bind(*model_of(linear_path))
-    x = jax.random.uniform(KEY, (1, 128, 192, 3))
-    encode, generate = jax.jit(net.encode), jax.jit(net.generate)
-    y = encode(x[:, :64, :128])[0]
-    part = encode(x, (jnp.asarray(64), jnp.asarray(128)))[0][:, :4, :8]
-    np.testing.assert_allclose(part, y, atol=2e-4)
-    canvas = jnp.full((1, 8, 12, 12), 7.0).at[:, :4, :8].set(y)
-    decoded = generate(canvas, (jnp.asarray(4), jnp.asarray(8)))[:, :64, :128]
-    np.testing.assert_allclose(decoded, generate(y), atol=2e-4)
-
-
 def test_the_generator_refines_the_picture_of_the_linear_path():
     net = autoencoder.bind(*model_of())
     y = jnp.round(jax.jit(net.encode)(jax.random.uniform(KEY, (1, 64, 64, 3)))[0])
@@ -102,8 +86,3 @@ def test_files_and_tiles_decode_to_what_the_network_gives(tmp_path, monkeypatch)
         monkeypatch.setattr(tiling, name, side)
     assert model.compress(image, mode="exact") == data
     assert np.max(np.abs(model.decompress(data, mode="exact").astype(int) - whole)) <= 1
-
-
-def test_legacy_complements_are_refused():
-    with pytest.raises(UserError, match="five model.generator_widths"):
-        config_of("none", model__fcm="legacy", data__crop=256)

@@ -77,6 +77,10 @@ def test_missing_keys_and_groups_are_named():
             {"loss__balance": "power", "loss__ffl": 0.0},
             r"^loss\.balance is 'power': .* to balance",
         ),
+        (
+            {"model__fcm": "legacy", "model__generator_widths": (4, 4, 4)},
+            r"^model\.fcm is 'legacy': .* so give five model\.generator_widths$",
+        ),
         ({"train__steps": 0}, r"^train\.steps is 0: it must be at least 1$"),
         ({"train__steps": 1000.5}, r"^train\.steps is 1000\.5: it must be a whole number$"),
         ({"model__generator_widths": (4, 4)}, r"^model\.generator_widths is \(4, 4\): give five"),

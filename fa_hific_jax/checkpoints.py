@@ -256,14 +256,14 @@ class Checkpoints:
             ) from error
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of all arrays, which does not depend on the types of the nodes."""
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree in order, by paths that do not depend on types of nodes."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-        if hasattr(leaf, "shape")
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(leaf.shape) for k, leaf in by_path(tree).items() if hasattr(leaf, "shape")}
 
 
 def _first_line(error: Exception) -> str:

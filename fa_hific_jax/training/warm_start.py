@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import unflatten_dict
 
-from fa_hific_jax.checkpoints import differences, is_there, newest, workdir_path
+from fa_hific_jax.checkpoints import by_path, differences, is_there, newest, workdir_path
 from fa_hific_jax.codec import model_folder, shipped
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
@@ -95,11 +95,7 @@ def take(state: TrainState, source: StoredParameters) -> tuple[TrainState, str]:
     Raises:
       UserError: a parameter has different shapes in `state` and `source`.
     """
-    paths, tree = jax.tree_util.tree_flatten_with_path(state)
-    ours = {
-        jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/"): leaf
-        for path, leaf in paths
-    }
+    ours = {name.removeprefix("params/"): leaf for name, leaf in by_path(state).items()}
     taken = {}
     for name, leaf in ours.items():
         if name not in source.arrays:
@@ -112,7 +108,7 @@ def take(state: TrainState, source: StoredParameters) -> tuple[TrainState, str]:
             )
         array = np.asarray(source.arrays[name], leaf.dtype)
         taken[name] = jax.device_put(array, leaf.sharding)
-    state = jax.tree.unflatten(tree, (ours | taken).values())
+    state = jax.tree.unflatten(jax.tree.structure(state), (ours | taken).values())
     return restart_ema(state), _summary(source, taken, ours)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from coding_model import forward, image_of, init_parameters, moved
+from coding_model import forward, image_of, moved
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.codec import tiling
@@ -16,14 +16,11 @@ KEY = jax.random.key(0)
 WIDTHS = {"model__encoder_widths": (8, 4, 6), "model__generator_widths": (6, 4, 8)}
 
 
-def config_of(linear_path="beside", **overrides):
-    overrides = WIDTHS | {"model__latent_channels": 12, "model__hyper_channels": 8} | overrides
-    return tiny_settings(model__linear_path=linear_path, **overrides).model
-
-
 def model_of():
     """(config, parameters of which each is away from where it begins)."""
-    return config_of(), moved(config_of(), 0.05)
+    sizes = {"model__latent_channels": 12, "model__hyper_channels": 8}
+    config = tiny_settings(model__linear_path="beside", **sizes, **WIDTHS).model
+    return config, moved(config, 0.05)
 
 
 def test_a_position_holds_its_block_row_by_row():
@@ -32,15 +29,6 @@ def test_a_position_holds_its_block_row_by_row():
     assert folded.shape == (1, 2, 3, FOLD**2 * 2)
     np.testing.assert_array_equal(folded[0, 1, 2], image[0, 4:8, 8:12].ravel())
     np.testing.assert_array_equal(unfold(folded), image)
-
-
-def test_untrained_beside_the_linear_path_they_add_nothing():
-    x = jax.random.uniform(KEY, (1, 64, 64, 3))
-    params = init_parameters(config_of(), KEY)
-    out = forward(config_of(), params, x)
-    linear = forward(config_of("alone", model__fcm_width=0, loss__dsl=0.0), params, x)
-    np.testing.assert_allclose(out.x_hat, linear.x_hat, atol=1e-6)
-    np.testing.assert_array_equal(out.y, linear.y)
 
 
 def test_detail_is_the_share_of_the_complements_whose_features_are_those_of_the_finest_levels():

@@ -99,9 +99,13 @@ def test_an_even_image_stays_even_to_its_edges():
     np.testing.assert_allclose(y[..., 0], y[0, 0, 0, 0], rtol=1e-6)
 
 
-def test_untrained_the_networks_add_nothing():
+FOLDED = {"model__encoder_widths": (8, 4, 6), "model__generator_widths": (6, 4, 8)}
+
+
+@pytest.mark.parametrize("widths", [{}, FOLDED], ids=["hific", "folded"])
+def test_untrained_the_networks_add_nothing(widths):
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
-    beside, alone = (config_of(kind) for kind in ("beside", "alone"))
+    beside, alone = (config_of(kind, **widths) for kind in ("beside", "alone"))
     params = init_parameters(beside, KEY)
     assert set(init_parameters(alone, KEY)) == {"linear_analysis", "linear_synthesis", "hyperprior"}
     nets = [autoencoder.bind(config, params) for config in (beside, alone)]

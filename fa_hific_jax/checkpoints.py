@@ -2,7 +2,6 @@
 
 import contextlib
 import fnmatch
-import functools
 import json
 import logging
 import os
@@ -19,7 +18,6 @@ from jax.experimental import multihost_utils
 
 from fa_hific_jax import settings as settings_lib
 from fa_hific_jax.errors import UserError, shown
-from fa_hific_jax.models.autoencoder import init_parameters
 from fa_hific_jax.settings.model import ModelConfig, config_of
 
 FOLDER = "checkpoints"
@@ -30,10 +28,7 @@ _RISING = ("eval/psnr",)
 
 
 class LiteralPath(gpath.PosixGPath):
-    """A path whose own characters are never wildcards, so that `runs/a [1]` can be searched.
-
-    Orbax calls `path.glob(pattern)`, and etils would read the whole path as part of the pattern.
-    """
+    """A path whose own characters are never wildcards to Orbax, so `runs/a [1]` can be searched."""
 
     def glob(self, pattern: str) -> Iterator["LiteralPath"]:
         """Yields the paths below this one that match a pattern, which must not contain `**`."""
@@ -43,14 +38,9 @@ class LiteralPath(gpath.PosixGPath):
                 yield from child.glob(rest) if rest else [child]
 
 
-class _WithoutTracebacks(logging.Filter):
+def _has_no_traceback(record: logging.LogRecord) -> bool:
     """Drops log records with a traceback: Orbax and asyncio raise the same errors as well."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.exc_info
-
-
-_WITHOUT_TRACEBACKS = _WithoutTracebacks()
+    return not record.exc_info
 
 
 class DamagedCheckpoint(UserError):
@@ -64,22 +54,19 @@ class Checkpoints:
 
     - "autoencoder": the parameters of the model, which are all that inference needs. With
       `optimizer.ema_decay` these are the EMA parameters; "training" then holds the latest ones.
-    - "training": a pytree that only training needs, left out if there is none. Its own run reads
-      all of it. A later stage reads "discriminator" ("params" and "spectral") and "dsl_sigma", if
-      present.
+    - "training": a pytree that only training needs, left out if there is none. A later stage reads
+      "discriminator" ("params" and "spectral") and "dsl_sigma" from it, if present.
     - "settings": the config as JSON.
     - "scores": validation scores as JSON, left out if there are none.
 
-    Orbax writes to a temporary name and renames it, so a folder under its final name is complete
-    unless it was damaged later.
+    Orbax writes to a temporary name and renames it, so a folder under its final name is complete.
 
     Args:
       workdir: folder of the run.
       kept: number of the newest checkpoints to keep, None for all. There is one more while the next
         one is being written.
       best: name of a score; the checkpoint with the best value of it is kept too. "" for none.
-      writer: True for the training run that owns the folder. It then deletes checkpoints that an
-        earlier process left incomplete.
+      writer: True to delete checkpoints that an earlier process left incomplete.
 
     Raises:
       UserError: `workdir/checkpoints` is a file, or checkpoints cannot be written below the name
@@ -90,7 +77,7 @@ class Checkpoints:
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
         for logger in ("absl", "asyncio"):
-            logging.getLogger(logger).addFilter(_WITHOUT_TRACEBACKS)
+            logging.getLogger(logger).addFilter(_has_no_traceback)
         workdir = LiteralPath(workdir)
         _check_name(workdir)
         if (workdir / FOLDER).is_file():
@@ -103,15 +90,10 @@ class Checkpoints:
         """Returns the steps of all complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def latest_step(self) -> int | None:
-        """Returns the step of the newest complete checkpoint, or None if there is none."""
-        return max(self.steps(), default=None)
-
     def best_step(self) -> int | None:
         """Returns the step with the best score, the newest in a tie, or None without scores."""
-        scores = {step: self._score(step) for step in self.steps()}
-        scores = {step: score for step, score in scores.items() if score is not None}
-        return max(scores, key=lambda step: (scores[step], step), default=None)
+        scores = ((self._score(step), step) for step in self.steps())
+        return max(((s, step) for s, step in scores if s is not None), default=(0, None))[1]
 
     def save(
         self,
@@ -148,16 +130,13 @@ class Checkpoints:
             self._manager.check_for_errors()
 
     def set_aside(self, step: int) -> epath.Path:
-        """Moves a checkpoint to `workdir/damaged_checkpoints` and returns its new path.
-
-        All processes of the run must call this together.
-        """
+        """Moves a checkpoint to damaged_checkpoints, in all processes; returns its new path."""
         target = self._workdir / DAMAGED / str(step)
         if jax.process_index() == 0:
             target.parent.mkdir(exist_ok=True)
             if target.exists():
                 target.rmtree()
-            (self._workdir / FOLDER / str(step)).rename(target)
+            self._folder(step).rename(target)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
@@ -172,36 +151,22 @@ class Checkpoints:
           DamagedCheckpoint: the checkpoint cannot be read, or holds no training state.
           UserError: the arrays of the checkpoint have other names or shapes than the arguments.
         """
-        args = ocp.args.Composite(
-            autoencoder=ocp.args.StandardRestore(autoencoder),
-            training=ocp.args.StandardRestore(training),
-        )
         if not self.contents(step, "training"):
             raise DamagedCheckpoint(
-                f"the checkpoint {self._workdir / FOLDER / str(step)} holds no training state to "
+                f"the checkpoint {self._folder(step)} holds no training state to "
                 "resume from: start a new run with this one as its --config.init_from"
             )
-        for item, wanted in (("autoencoder", autoencoder), ("training", training)):
+        items = {"autoencoder": autoencoder, "training": training}
+        for item, wanted in items.items():
             if _shapes(self.contents(step, item)) != _shapes(wanted):
                 raise UserError(
                     f"the checkpoint of step {step} holds another training state than the config "
                     "needs: set loss.gan, loss.dsl, loss.dsl_options, loss.rate_control and "
                     "optimizer.ema_decay as in the run that wrote it, or use another --workdir"
                 )
-        with self._naming_damage(step):
-            restored = self._manager.restore(step, args=args)
+        args = {item: ocp.args.StandardRestore(wanted) for item, wanted in items.items()}
+        restored = self._restore(step, **args)
         return restored["autoencoder"], restored["training"]
-
-    def restore_autoencoder(self, step: int, config: ModelConfig) -> Any:
-        """Returns only the item "autoencoder" of a checkpoint, on one device."""
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0)),
-        )
-        args = ocp.args.Composite(autoencoder=ocp.args.StandardRestore(abstract))
-        with self._naming_damage(step):
-            return self._manager.restore(step, args=args)["autoencoder"]
 
     def contents(self, step: int, item: str) -> dict[str, Any]:
         """Returns the shapes and dtypes of all arrays in an item, or {} if the item is missing."""
@@ -210,10 +175,7 @@ class Checkpoints:
             return ocp.PyTreeCheckpointHandler().metadata(folder).tree if folder.exists() else {}
 
     def read(self, step: int, item: str, wanted: dict[str, Any]) -> dict[str, Any]:
-        """Returns the arrays of an item that `wanted`, a part of its `contents`, names.
-
-        They are NumPy arrays, whatever devices they were written from.
-        """
+        """Returns as NumPy arrays the part `wanted` of the `contents` of an item."""
         if not jax.tree.leaves(wanted):
             return wanted
         args = ocp.args.PyTreeRestore(
@@ -225,21 +187,15 @@ class Checkpoints:
             return ocp.PyTreeCheckpointHandler().restore(self._folder(step, item), args=args)
 
     def settings(self, step: int) -> dict[str, Any]:
-        """Returns the settings of the run that wrote a checkpoint, as a nested dict.
-
-        Its keys are those of the version that wrote it.
-        """
-        args = ocp.args.Composite(settings=ocp.args.JsonRestore())
-        with self._naming_damage(step):
-            return self._manager.restore(step, args=args)["settings"]
+        """Returns the settings of the run that wrote a checkpoint, with its version's keys."""
+        return self._restore(step, settings=ocp.args.JsonRestore())["settings"]
 
     def check_settings(
         self, step: int, given: settings_lib.Settings, groups: Sequence[str]
     ) -> None:
         """Raises a UserError unless a checkpoint was made with the same settings in `groups`.
 
-        Other groups are ignored, even if their keys differ, so that a later version still reads the
-        model.
+        Other groups are ignored, so that a later version still reads the model.
         """
         for key, was, is_now in differences(self.settings(step), given, groups):
             raise UserError(
@@ -254,8 +210,12 @@ class Checkpoints:
             self._delete_old()
             self._manager.close()
 
-    def _folder(self, step: int, item: str) -> epath.Path:
+    def _folder(self, step: int, item: str = "") -> epath.Path:
         return self._workdir / FOLDER / str(step) / item
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        with self._naming_damage(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _delete_old(self) -> None:
         if self._kept is None:
@@ -291,19 +251,19 @@ class Checkpoints:
             yield
         except Exception as error:  # JSON, Orbax and TensorStore each raise their own types.
             raise DamagedCheckpoint(
-                f"the checkpoint {self._workdir / FOLDER / str(step)} is damaged "
+                f"the checkpoint {self._folder(step)} is damaged "
                 f"({_first_line(error)}): restore it from a copy, or remove its folder"
             ) from error
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of all arrays, which does not depend on the types of the nodes."""
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree in order, by paths that do not depend on types of nodes."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-        if hasattr(leaf, "shape")
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(leaf.shape) for k, leaf in by_path(tree).items() if hasattr(leaf, "shape")}
 
 
 def _first_line(error: Exception) -> str:
@@ -320,24 +280,22 @@ def differences(
     or a single key outside all groups.
     """
     found = []
-    wanted_settings, defaults = (
+    ours, defaults = (
         json.loads(json.dumps(settings_lib.to_mapping(each)))
         for each in (given, settings_lib.Settings())
     )
-    for group, wanted in wanted_settings.items():
-        if group in groups and isinstance(wanted, dict):
+    for group in groups:
+        if isinstance(ours[group], dict):
             # A key that an older version lacked has its default, which changes nothing.
             was = defaults[group] | stored[group] if group in stored else {}
-            found += [(f"{group}.{key}", was.get(key), value) for key, value in wanted.items()]
-        elif group in groups:
-            found.append((group, stored.get(group), wanted))
+            found += [(f"{group}.{key}", was.get(key), now) for key, now in ours[group].items()]
+        else:
+            found.append((group, stored.get(group), ours[group]))
     return [(key, was, is_now) for key, was, is_now in found if was != is_now]
 
 
 def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
-    """Returns the checkpoints of a run and the newest step.
-
-    `called` is the name of the option that gave `workdir`, for error messages.
+    """Returns the checkpoints of a run and the newest step. Errors name the option `called`.
 
     Raises:
       UserError: the run has no complete checkpoint.
@@ -345,12 +303,11 @@ def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
     if not is_there(workdir / FOLDER):
         raise UserError(f"{called} {workdir} holds no {FOLDER} folder: train there with train.py")
     checkpoints = Checkpoints(workdir, kept=None)
-    step = checkpoints.latest_step()
-    if step is None:
+    if not checkpoints.steps():
         raise UserError(
             f"{workdir / FOLDER} holds no complete checkpoint: train there with train.py"
         )
-    return checkpoints, step
+    return checkpoints, checkpoints.steps()[-1]
 
 
 def load_autoencoder(
@@ -358,9 +315,8 @@ def load_autoencoder(
 ) -> tuple[Any, int, dict[str, Any], ModelConfig]:
     """Returns the autoencoder in the newest checkpoint: parameters, step, settings and its config.
 
-    The parameters are on one device; the settings are those of the run, as a nested dict. If
-    `given` is not None, its settings are returned instead. `called` is the name of the option that
-    gave `workdir`, for error messages.
+    The parameters are on one device; the settings are `given` or else those of the run, as a nested
+    dict. Errors name the option `called`, which gave `workdir`.
 
     Raises:
       UserError: the folder or its checkpoints are missing, this version does not have the networks
@@ -379,7 +335,10 @@ def load_autoencoder(
                 f"the checkpoint in {workdir} is of a version with other networks ({error}): "
                 "evaluate it with the version that wrote it"
             ) from error
-    params = checkpoints.restore_autoencoder(step, config)
+    contents = checkpoints.contents(step, "autoencoder")
+    if not contents:
+        raise UserError(f"the checkpoint of step {step} in {workdir} holds no model: remove it")
+    params = jax.device_put(checkpoints.read(step, "autoencoder", contents))
     checkpoints.close()
     return params, step, known, config
 
@@ -396,9 +355,7 @@ def is_there(path: epath.Path) -> bool:
 
 
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
-    """Returns the absolute path of a local or cloud folder; Orbax requires absolute paths.
-
-    `called` is the name of the option that gave `workdir`, for error messages.
+    """Returns the absolute path of a local or cloud folder. Errors name the option `called`.
 
     Raises:
       UserError: the name is empty or that of a file, checkpoints cannot be written below it, or

@@ -211,15 +211,29 @@ def test_rates_decoded_latents_and_gradients_of_training_equal_the_reference(ref
         assert reference_weights.relative_error(found, data[name]) < 1e-4, name
 
 
-def test_an_image_within_a_larger_array_gives_what_it_gives_alone(request):
-    params = jax.jit(init_parameters, static_argnums=0)(TINY, jax.random.key(0))
+WITHOUT = {"fcm_width": 0, "latent_channels": 5}
+FOLDED = {"encoder_widths": (8, 4, 6), "generator_widths": (6, 4, 8), "latent_channels": 5}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        coding_config(**FOLDED),
+        coding_config(**FOLDED, linear_path="beside"),
+        coding_config(**WITHOUT, linear_path="alone"),
+    ],
+    ids=["hific", "folded", "folded beside linear", "linear"],
+)
+def test_an_image_within_a_larger_array_gives_what_it_gives_alone(config, request):
+    params = jax.jit(init_parameters, static_argnums=0)(config, jax.random.key(0))
     request.getfixturevalue("x64")
     # FCM begin at zero and would hide what they do.
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + 0.01, params)
     rng = np.random.default_rng(0)
     canvas = jnp.asarray(rng.random((1, 128, 192, 3)))
-    latents = jnp.asarray(rng.normal(size=(1, 8, 12, TINY.latent_channels)))
-    net = autoencoder.bind(TINY, params, "float64")
+    latents = jnp.asarray(rng.normal(size=(1, 8, 12, 5)))
+    net = autoencoder.bind(config, params, "float64")
     analyze, generate = jax.jit(net.analyze), jax.jit(net.generate)
 
     y, z, _ = analyze(canvas, (jnp.int32(64), jnp.int32(128)))

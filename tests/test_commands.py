@@ -80,7 +80,7 @@ TRAINING = [
     ([CONFIG, "--config.optimizer.learning_rate=nan"], "is nan: it must be a finite number"),
     (
         [CONFIG, "--config.loss.lpips=1", "--config.loss.lpips_file="],
-        "loss.lpips is 1.0 but loss.lpips_file names no weights: set it to 'alex', or turn the",
+        "loss.lpips_file is '': LPIPS needs weights: set it to 'alex', or turn LPIPS off with",
     ),
     ([CONFIG, "--config.loss.gan_kind=wgan"], "choose one of non_saturating, least_squares"),
     ([CONFIG, "surplus"], "unexpected argument 'surplus': see --help"),

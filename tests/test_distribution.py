@@ -127,14 +127,11 @@ def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path):
     assert (tmp_path / "checkpoints" / step).is_dir()
 
 
-NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-
-
 def test_processes_are_described_by_flags_or_else_by_the_environment():
     def described(address, count, index):
         return dict(coordinator_address=address, num_processes=count, process_id=index)
 
-    environment = dict(zip(NAMES, ("node0:1234", "4", "3"), strict=True))
+    environment = dict(zip(processes.VARIABLES, ("node0:1234", "4", "3"), strict=True))
     assert explicit("", None, None, {}) is None
     assert explicit("", None, None, environment) == described("node0:1234", 4, 3)
     assert explicit("other:1", 2, 0, environment) == described("other:1", 2, 0)
@@ -144,7 +141,6 @@ def test_processes_are_described_by_flags_or_else_by_the_environment():
     ("flags", "expected"),
     [
         (("node0:1234", 2, None), "--process is missing: several processes need --coordinator, "),
-        (("", 2, 0), "--coordinator is missing"),
         (("node0", 2, 0), "--coordinator node0, --processes 2, --process 0: give host:port"),
         (("node0:1234", 2, 2), "numbered from 0 to one less than their number"),
         (("node0:0", 2, 1), "ports from 1 to 65535"),

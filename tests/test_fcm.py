@@ -288,7 +288,7 @@ def test_generator_has_the_modules_that_are_configured(kind):
     [
         ({"model__fcm": "fcm"}, "^model.fcm is 'fcm': choose one of hific, conv, residual, atten"),
         ({"model__fcm_dropout": 1.0}, "^model.fcm_dropout is 1.0: it must be at least 0 and below"),
-        ({"model__fcm": "legacy"}, "^data.crop is 64 .* takes images of 256 x 256 alone"),
+        ({"model__fcm": "legacy"}, "^data.crop is 64: .* takes images of 256 x 256 alone"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(overrides, sentence):

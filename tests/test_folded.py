@@ -3,14 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from coding_model import forward, image_of, init_parameters, moved
+from coding_model import forward, image_of, moved
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.codec import tiling
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, save_model
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
 from fa_hific_jax.models.folded.layers import FOLD, fold, unfold
 
@@ -18,14 +16,10 @@ KEY = jax.random.key(0)
 WIDTHS = {"model__encoder_widths": (8, 4, 6), "model__generator_widths": (6, 4, 8)}
 
 
-def config_of(linear_path="beside", **overrides):
-    overrides = WIDTHS | {"model__latent_channels": 12, "model__hyper_channels": 8} | overrides
-    return tiny_settings(model__linear_path=linear_path, **overrides).model
-
-
-def model_of(linear_path="beside"):
+def model_of():
     """(config, parameters of which each is away from where it begins)."""
-    config = config_of(linear_path)
+    sizes = {"model__latent_channels": 12, "model__hyper_channels": 8}
+    config = tiny_settings(model__linear_path="beside", **sizes, **WIDTHS).model
     return config, moved(config, 0.05)
 
 
@@ -35,15 +29,6 @@ def test_a_position_holds_its_block_row_by_row():
     assert folded.shape == (1, 2, 3, FOLD**2 * 2)
     np.testing.assert_array_equal(folded[0, 1, 2], image[0, 4:8, 8:12].ravel())
     np.testing.assert_array_equal(unfold(folded), image)
-
-
-def test_untrained_beside_the_linear_path_they_add_nothing():
-    x = jax.random.uniform(KEY, (1, 64, 64, 3))
-    params = init_parameters(config_of(), KEY)
-    out = forward(config_of(), params, x)
-    linear = forward(config_of("alone", model__fcm_width=0, loss__dsl=0.0), params, x)
-    np.testing.assert_allclose(out.x_hat, linear.x_hat, atol=1e-6)
-    np.testing.assert_array_equal(out.y, linear.y)
 
 
 def test_detail_is_the_share_of_the_complements_whose_features_are_those_of_the_finest_levels():
@@ -60,19 +45,6 @@ def test_detail_is_the_share_of_the_complements_whose_features_are_those_of_the_
     np.testing.assert_allclose(images[:1], plain, atol=1e-5)
     np.testing.assert_allclose(images[2:], out.x_hat, atol=1e-5)
     assert jnp.max(jnp.abs(images[1] - images[0])) > 1e-3
-
-
-@pytest.mark.parametrize("linear_path", ["beside", "none"])
-def test_a_part_of_a_canvas_is_coded_as_if_alone(linear_path):
-    net = autoencoder.bind(*model_of(linear_path))
-    x = jax.random.uniform(KEY, (1, 128, 192, 3))
-    encode, generate = jax.jit(net.encode), jax.jit(net.generate)
-    y = encode(x[:, :64, :128])[0]
-    part = encode(x, (jnp.asarray(64), jnp.asarray(128)))[0][:, :4, :8]
-    np.testing.assert_allclose(part, y, atol=2e-4)
-    canvas = jnp.full((1, 8, 12, 12), 7.0).at[:, :4, :8].set(y)
-    decoded = generate(canvas, (jnp.asarray(4), jnp.asarray(8)))[:, :64, :128]
-    np.testing.assert_allclose(decoded, generate(y), atol=2e-4)
 
 
 def test_the_generator_refines_the_picture_of_the_linear_path():
@@ -102,8 +74,3 @@ def test_files_and_tiles_decode_to_what_the_network_gives(tmp_path, monkeypatch)
         monkeypatch.setattr(tiling, name, side)
     assert model.compress(image, mode="exact") == data
     assert np.max(np.abs(model.decompress(data, mode="exact").astype(int) - whole)) <= 1
-
-
-def test_legacy_complements_are_refused():
-    with pytest.raises(UserError, match="five model.generator_widths"):
-        config_of("none", model__fcm="legacy", data__crop=256)

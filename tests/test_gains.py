@@ -200,7 +200,7 @@ def test_a_step_weights_each_image_by_its_own_conditioning(params):
         ({"model__qualities": 4}, "a model with gains needs 'quality'"),
         ({"loss__rate_control": "quality"}, "a model with gains needs 'quality'"),
         ({"loss__detail_zero": 1.0}, "loss.detail_zero is 1.0"),
-        ({"loss__detail_zero": 0.5, "model__fcm_width": 0, "loss__dsl": 0.0}, "no detail to leave"),
+        ({"loss__detail_zero": 0.5, "model__fcm_width": 0, "loss__dsl": 0.0}, "it needs FCMs"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(overrides, message):

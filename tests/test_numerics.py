@@ -13,17 +13,10 @@ from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.training.state import create, discriminator_network
 from fa_hific_jax.training.step import train_step
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("standard_promotion")]
 
 KEY = jax.random.key(3)
 LOSSES = {"loss__gan": 0.01, "loss__ffl": 0.5, "loss__dsl": 0.01}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def images(step: int, count: int = 2) -> np.ndarray:
@@ -115,12 +108,7 @@ def losses(dtype: str, steps: int) -> np.ndarray:
     return np.asarray(jax.device_get(found))
 
 
-# Measured: 1.0 % and 1.2 %, while the loss falls from 107 to 13 and 12, and single steps differ by
-# up to 6 %.
-@pytest.mark.parametrize("steps", [40, pytest.param(200, marks=pytest.mark.slow)])
-def test_training_in_bfloat16_goes_as_in_float32(steps):
-    narrow, wide = (
-        np.convolve(losses(dtype, steps), np.full(40, 1 / 40), "valid")
-        for dtype in ("bfloat16", "float32")
-    )
-    assert 0 < np.max(np.abs(narrow / wide - 1)) < 0.02
+def test_training_in_bfloat16_goes_as_in_float32():
+    """Measured over 40 steps: 1.0 %, while single steps differ by up to 6 %."""
+    narrow, wide = (np.mean(losses(dtype, 40)) for dtype in ("bfloat16", "float32"))
+    assert 0 < abs(narrow / wide - 1) < 0.02

@@ -105,7 +105,7 @@ def test_installed_wheel_knows_its_configs_by_name(installed, tmp_path):
     without = "--config.loss.lpips_file="
     for name in ("hific:lo", "configs/hific.py:lo"):
         said = run(installed, tmp_path, *command, "--config", name, without).stderr
-        assert said.startswith("error: loss.lpips is 1.0 but loss.lpips_file names no weights")
+        assert said.startswith("error: loss.lpips_file is '': LPIPS needs weights")
     said = run(installed, tmp_path, *command, "--config=hific:low").stderr
     assert f"{installed}/{PACKAGE}/configs/hific.py, line " in said
     said = run(installed, tmp_path, *command, "--config", "no").stderr

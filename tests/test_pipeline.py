@@ -15,7 +15,6 @@ from fa_hific_jax.data.pipeline import ImageCounts, train_batches
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
-from fa_hific_jax.settings.declare import build
 
 HIFIC = (0.75, 0.95)
 
@@ -23,7 +22,7 @@ HIFIC = (0.75, 0.95)
 def config(*train, **changes):
     fields = {"train": train, "crop": 16, "scale": HIFIC, "cache": True, "threads": 2}
     fields |= {"weights": (), "evaluation": "photographs:validation"}
-    return build(DataConfig, "data", fields | changes)
+    return DataConfig.read(fields | changes)
 
 
 def take(n, data, *, batch_size=4, seed=0, **options):

@@ -41,14 +41,11 @@ def test_settings_survive_json_and_are_hashable(config):
     assert again == settings and hash(again) == hash(settings)
 
 
-OPTIMIZER = ", ".join(key.split(".")[1] for key in KEYS if key.startswith("optimizer."))
-
-
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         ({"loss__taget_bpp": 1.0}, r"key loss\.taget_bpp: did you mean loss\.target_bpp\?$"),
-        ({"optimizer__xyz": 1}, rf"key optimizer\.xyz: known: {OPTIMIZER}$"),
+        ({"optimizer__xyz": 1}, r"key optimizer\.xyz: known: kind, learning_rate, .*ema_decay$"),
         ({"modell": {}}, r"key modell: did you mean model\?$"),
         ({"loss": 3}, "'loss' is 3: it must be a group of keys"),
     ],
@@ -71,14 +68,21 @@ def test_missing_keys_and_groups_are_named():
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ({"model__fcm_width": 0}, r"^loss\.dsl is 0\.01 but model\.fcm_width is 0: .*loss\.dsl=0$"),
+        ({"model__fcm_width": 0}, r"^loss\.dsl is 0\.01: .* model\.fcm_width is 0: .*loss\.dsl=0$"),
         (
             {"model__encoder_widths": (4, 4, 4, 4, 4)},
             r"^loss\.dsl compares .* begins with \(4, 4\) .* ends with \(16, 8\): mirror them$",
         ),
+        (
+            {"loss__balance": "power", "loss__ffl": 0.0},
+            r"^loss\.balance is 'power': .* to balance",
+        ),
+        (
+            {"model__fcm": "legacy", "model__generator_widths": (4, 4, 4)},
+            r"^model\.fcm is 'legacy': .* so give five model\.generator_widths$",
+        ),
         ({"train__steps": 0}, r"^train\.steps is 0: it must be at least 1$"),
         ({"train__steps": 1000.5}, r"^train\.steps is 1000\.5: it must be a whole number$"),
-        ({"train__checkpoints_kept": -1}, r"^train\.checkpoints_kept is -1: it must be at least"),
         ({"model__generator_widths": (4, 4)}, r"^model\.generator_widths is \(4, 4\): give five"),
         ({"model__dtype": "half"}, r"^model\.dtype is 'half': choose one of float32, bfloat16$"),
         ({"trainable": ("fcm", "")}, r"^trainable is \('fcm', ''\): give parts"),
@@ -122,10 +126,7 @@ def test_whole_numbers_and_lists_get_the_declared_type():
         ("train.steps", "inf", "inf: it must be a whole number$"),
         ("train.steps", "-5", "-5: it must be at least 1$"),
         ("optimizer.learning_rate", "nan", "it must be a finite"),
-        ("optimizer.learning_rate", "x", "it must be a fin"),
         ("optimizer.learning_rate", "-1", "it must be positive"),
-        ("optimizer.discriminator_learning_rate", "inf", "it must be a finite"),
-        ("optimizer.discriminator_learning_rate", "0", "it must be positive"),
     ],
 )
 def test_numbers_of_the_command_line_are_checked_before_they_are_parsed(key, text, sentence):
@@ -150,11 +151,6 @@ def test_a_checkpoint_that_lacks_later_keys_has_their_defaults():
     assert differences(stored, given, ["model"]) == [("model.dtype", "bfloat16", "float32")]
     del stored["model"]
     assert ("model.fcm", None, "hific") in differences(stored, given, ["model"])
-
-
-def test_terms_that_are_off_need_nothing():
-    widths = (4, 4, 4, 4, 4)
-    from_mapping(mapping(loss__dsl=0.0, model__fcm_width=0, model__encoder_widths=widths))
 
 
 @pytest.mark.parametrize(

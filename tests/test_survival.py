@@ -181,10 +181,9 @@ def test_full_disk_ends_in_one_sentence_and_the_last_checkpoint_stays(run, resum
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        (errno.ENOSPC, "no space left there: make room"),
-        (errno.EACCES, "no permission to write there: change its permissions "),
-        (errno.EROFS, "its file system is read-only: name another --workdir"),
-        (errno.EISDIR, "a folder is in the place of this file: remove it"),
+        (errno.ENOSPC, "No space left on device: make room there"),
+        (errno.EACCES, "Permission denied: name another --workdir"),
+        (errno.EISDIR, "Is a directory: remove what is in its place"),
         (errno.EIO, "Input/output error: name another --workdir"),
     ],
 )
@@ -203,12 +202,12 @@ def test_disk_that_takes_nothing_is_named(number, expected):
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("x", "file", "/x/run: a part of this path is a file: name"),
-        ("x/run", "link", "/x/run: a file or a link"),
-        ("x/run/metrics.jsonl", "folder", "metrics.jsonl: a folder is in the place of"),
-        ("x/run/run.json", "folder", "/x/run/run.json: a folder is in the place of this"),
-        ("x/run/trainer.lock", "folder", "trainer.lock: a folder is in the place of this"),
-        ("x/run/checkpoints", "link", "/checkpoints: a file or"),
+        ("x", "file", "/x/run: Not a directory: name another"),
+        ("x/run", "link", "/x/run: File exists: remove"),
+        ("x/run/metrics.jsonl", "folder", "metrics.jsonl: Is a directory: remove"),
+        ("x/run/run.json", "folder", "/x/run/run.json: Is a directory: remove"),
+        ("x/run/trainer.lock", "folder", "trainer.lock: Is a directory: remove"),
+        ("x/run/checkpoints", "link", "/checkpoints: File exists: remove"),
         ("x/run/checkpoints", "file", "/checkpoints is a file: remove it or name another"),
     ],
 )
@@ -228,7 +227,7 @@ def test_folder_without_permission_is_named(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
 
     monkeypatch.setattr(type(epath.Path(tmp_path)), "mkdir", forbidden)
-    with pytest.raises(UserError, match=r"/run: no permission to write there: .*--workdir"):
+    with pytest.raises(UserError, match=r"/run: Permission denied: .*--workdir"):
         train(SETTINGS, epath.Path(tmp_path) / "run")
 
 
@@ -277,7 +276,7 @@ def test_a_run_asked_to_stop_saves_that_very_step_and_goes_on_as_if_it_had_not(
     assert 2 <= step <= 3 and signal.getsignal(number) is before
     said = capsys.readouterr().out
     assert f"stopped after step {step} as asked: the same command goes on" in said
-    assert Checkpoints(workdir, kept=None).latest_step() == step
+    assert Checkpoints(workdir, kept=None).steps()[-1] == step
     assert_same(train(SETTINGS, workdir), unbroken[0])
 
 

@@ -24,7 +24,8 @@ from fa_hific_jax.training.state import create
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 # Without what takes long to compile and does not matter to a loop.
-run_settings = functools.partial(tiny_settings, loss__dsl=0.0, model__fcm_width=0)
+PLAIN = {"loss__dsl": 0.0, "model__fcm_width": 0, "loss__gan": 0.0}
+run_settings = functools.partial(tiny_settings, **PLAIN)
 
 
 def equal(ours, theirs):
@@ -101,9 +102,8 @@ def test_resuming_another_model_or_with_others_frozen_is_refused(unbroken, chang
 
 def test_a_checkpoint_gives_the_running_mean_to_inference_and_all_to_the_run(tmp_path):
     """Also with parameters that do not train, which have neither a mean nor moments."""
-    settings = run_settings(
-        trainable=("generator/",), optimizer__ema_decay=0.9, loss__rate_control="controller"
-    )
+    kinds = {"loss__gan": 0.01, "optimizer__ema_decay": 0.9, "loss__rate_control": "controller"}
+    settings = run_settings(trainable=("generator/",), **kinds)
     init = jax.jit(functools.partial(create, settings))
     state, other = init(jax.random.key(0)), init(jax.random.key(1))
     state = state.replace(ema_params=jax.tree.map(lambda leaf: leaf + 1.0, state.ema_params))
@@ -181,7 +181,8 @@ def test_reading_counts_as_waiting_only_where_the_device_had_nothing_to_do(
     times = iter(clock)
     monkeypatch.setattr("fa_hific_jax.training.progress.time.monotonic", lambda: next(times))
     progress = Progress(0, 100, batch_size=4)
-    assert progress.fetch(lambda: "batch", idle=lambda: idle) == "batch"
+    batch = np.zeros(1)
+    assert progress.fetch(iter([batch]), mock.Mock(is_ready=lambda: idle)) is batch
     speed = {"speed/images_per_second": 2.0, "speed/waiting_for_data": share}
     assert progress.measure(5) == pytest.approx(speed)
 

@@ -305,8 +305,8 @@ def test_a_batch_in_parts_or_computed_twice_takes_the_same_step(option):
 
 
 @pytest.mark.long
-def test_parts_and_computing_twice_save_memory():
-    """Bytes of temporary buffers of the compiled step: measured 95 % and 13 %."""
+def test_parts_save_memory():
+    """Bytes of temporary buffers of the compiled step: measured 13 %."""
 
     def temporary(**overrides) -> int:
         wide = {"discriminator__widths": (64,) * 4}
@@ -317,10 +317,7 @@ def test_parts_and_computing_twice_save_memory():
         step = jax.jit(functools.partial(train_step, settings=settings))
         return step.lower(state, eight, KEY, None).compile().memory_analysis().temp_size_in_bytes
 
-    kept = temporary()
-    if jax.__version_info__ >= (0, 6):  # the compiler for CPUs of 0.5.3 makes nothing of it
-        assert temporary(train__recompute=True) < 0.97 * kept
-    assert temporary(train__accumulate=8) < 0.3 * kept
+    assert temporary(train__accumulate=8) < 0.3 * temporary()
 
 
 def test_devices_keep_their_images_when_a_batch_is_taken_in_parts():

@@ -5,11 +5,14 @@
 tests/test_docs.py compares the page with what this writes.
 """
 
+import ast
 import inspect
+import itertools
 import re
 from pathlib import Path
+from typing import Any
 
-from fa_hific_jax.settings import declarations
+from fa_hific_jax.settings import Settings, declarations
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -37,15 +40,26 @@ high-fidelity-generative-compression, "FA-HiFiC" the authors' poster and reposit
 
 def page() -> str:
     """Returns the whole page."""
-    parts, group = [HEAD], ""
+    parts, group, texts = [HEAD], "", explanations(Settings)
     for name, field in declarations():
         if name.rpartition(".")[0] != group:
             group = name.rpartition(".")[0]
+            texts = explanations(type(getattr(Settings(), group)))
             parts.append(f"## {group}\n")
-        text = inspect.cleandoc(field.metadata["text"])
-        text = re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
+        text = re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", texts[field.name])
         parts.append(f"**`{name}`** = `{field.default!r}`\n\n{text}\n")
     return "\n".join(parts)
+
+
+def explanations(group: type) -> dict[str, str]:
+    """Returns the string below each field of a dataclass, by the name of the field."""
+    definition: Any = ast.parse(inspect.getsource(group)).body[0]
+    statements = definition.body
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(statements)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, evaluated_models, points
 from fa_hific_jax.metrics import Weights
 from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
-from fa_hific_jax.settings.declare import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ def prepare(request: Request) -> Evaluation:
     # Keys of a run that this version does not know are ignored.
     names = {field.name for field in dataclasses.fields(EvaluationConfig)}
     stored = {name: v for name, v in known.get("evaluation", {}).items() if name in names}
-    config = build(EvaluationConfig, "evaluation", {**stored, **request.evaluation})
+    config = EvaluationConfig.read({**stored, **request.evaluation})
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
     ids = unique((model.id for model in models), taken=[*baselines.available(), "original"])

@@ -1,15 +1,16 @@
 """Declaration of one setting, and the checks that hold its value.
 
-A setting is a field of a frozen dataclass: its name and type, its default, the rule for its values
-and its explanation. The config, the checks on load and docs/configuration.md follow from it.
+A setting is a field of a frozen dataclass: its name and type, its default and the rule for its
+values. The string below it explains it in Markdown, with its unit and the source of the default.
+The config, the checks on load and docs/configuration.md follow from these.
 """
 
 import dataclasses
 import math
 import numbers
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from fa_hific_jax.errors import UserError
 
@@ -43,37 +44,43 @@ def some_of(*choices: str) -> Rule:
     return Rule(lambda value: set(value) <= set(choices), wanted)
 
 
-def setting(default: Any, text: str, rule: Rule = ANY) -> Any:
-    """Returns the dataclass field of a setting.
+def setting(default: Any, rule: Rule = ANY) -> Any:
+    """Returns the dataclass field of a setting: its default, and what its type does not say."""
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
-    Args:
-      default: value in configs that do not change it. Its type is that of the field's annotation.
-      text: explanation in Markdown, with the unit and the source of the default.
-      rule: restriction of the values beyond their type.
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Base of a group of settings, which brings every field to its declared type.
+
+    Lists become tuples. An int field takes whole numbers such as 1e3, a float field takes ints. A
+    subclass gives the name of its group: `class DataConfig(Group, name="data")`.
+
+    Raises:
+      UserError: a value that its type or rule refuses.
     """
-    return dataclasses.field(default=default, metadata={"text": text, "rule": rule})
 
+    _prefix: ClassVar[str]
 
-def check(group: str, settings: Any) -> None:
-    """Brings every field of `settings` to its declared type, and raises a UserError if it cannot.
+    def __init_subclass__(cls, name: str = "") -> None:
+        cls._prefix = f"{name}." if name else ""
 
-    Lists become tuples. An int field takes whole numbers such as 1e3, a float field takes ints.
-    Call this from `__post_init__` of the frozen dataclass whose settings are `group.key`.
-    """
-    for field in dataclasses.fields(settings):
-        if "rule" in field.metadata:
-            name = f"{group}.{field.name}" if group else field.name
-            value = checked(name, field, getattr(settings, field.name))
-            object.__setattr__(settings, field.name, value)
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if "rule" in field.metadata:
+                value = checked(self._prefix + field.name, field, getattr(self, field.name))
+                object.__setattr__(self, field.name, value)
 
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Any:
+        """Returns the group with these values, as JSON or a config holds them."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        return cls(**{key: checked(cls._prefix + key, fields[key], values[key]) for key in values})
 
-def build(kind: Any, group: str, values: Mapping[str, Any]) -> Any:
-    """Returns the dataclass `kind` of a group's values as JSON or a config holds them.
-
-    Raises a UserError for a value that makes no sense. The keys must be fields of `kind`.
-    """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    return kind(**{key: checked(f"{group}.{key}", fields[key], values[key]) for key in values})
+    def require(self, allowed: Any, key: str, wanted: str) -> None:
+        """Raises a UserError that asks for another value of `key` unless `allowed` is true."""
+        if not allowed:
+            raise refusal(self._prefix + key, getattr(self, key), wanted)
 
 
 def checked(name: str, field: dataclasses.Field, value: Any) -> Any:
@@ -96,7 +103,11 @@ def refusal(name: str, value: Any, wanted: str) -> UserError:
 def _converted(kind: Any, value: Any) -> Any:
     """Returns `value` as `kind`; raises a ValueError if that would change it."""
     if typing.get_origin(kind) is tuple:
-        return _tuple(typing.get_args(kind), value)
+        if not isinstance(value, list | tuple):
+            raise ValueError
+        kinds = typing.get_args(kind)
+        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+        return tuple(_converted(each, item) for each, item in zip(kinds, value, strict=True))
     if kind in (bool, str):
         fits = isinstance(value, kind)
     else:
@@ -107,24 +118,17 @@ def _converted(kind: Any, value: Any) -> Any:
     return kind(value)
 
 
-def _tuple(kinds: tuple[Any, ...], value: Any) -> tuple:
-    if not isinstance(value, list | tuple):
-        raise ValueError
-    if kinds[-1] is ...:
-        kinds = (kinds[0],) * len(value)
-    return tuple(_converted(kind, item) for kind, item in zip(kinds, value, strict=True))
-
-
-_NAMES = {int: "whole number", float: "finite number", str: "string", bool: "True or False"}
-_EXAMPLES = {int: "3", float: "0.5", str: "'a'"}
+_WORDS = {int: ("whole number", "3"), float: ("finite number", "0.5"), str: ("string", "'a'")}
 
 
 def _described(kind: Any) -> str:
-    """Returns the words for a type, as in "a tuple of 2 finite numbers, as in (0.5, 0.5)"."""
+    """Returns the words for a type, as in "a tuple of finite numbers, as in (0.5,)"."""
+    if kind is bool:
+        return "True or False"
     if typing.get_origin(kind) is not tuple:
-        return _NAMES[kind] if kind is bool else f"a {_NAMES[kind]}"
-    kinds: Sequence[Any] = typing.get_args(kind)
-    if kinds[-1] is ...:
-        return f"a tuple of {_NAMES[kinds[0]]}s, as in ({_EXAMPLES[kinds[0]]},)"
-    words = " and ".join(f"a {_NAMES[each]}" for each in kinds)
-    return f"a tuple of {words}, as in ({', '.join(_EXAMPLES[each] for each in kinds)})"
+        return f"a {_WORDS[kind][0]}"
+    kinds = [each for each in typing.get_args(kind) if each is not ...]
+    words, examples = zip(*(_WORDS[each] for each in kinds), strict=True)
+    if ... in typing.get_args(kind):
+        return f"a tuple of {words[0]}s, as in ({examples[0]},)"
+    return f"a tuple of a {' and a '.join(words)}, as in ({', '.join(examples)})"

@@ -36,23 +36,18 @@ _TINY = 1e-12
 
 
 class BalanceState(flax.struct.PyTreeNode):
-    """Running means over steps, float32.
-
-    `log_ratio` is the mean of ln(norm of the distortion's gradient / norm of the term's), and
-    `log_power_error` the mean of `losses.band_power.log_power_error`. `seen` counts steps up to
-    STEPS, so that the first steps form a plain mean.
-    """
+    """Running means over steps of what `Observed` says, float32."""
 
     log_ratio: Any
     log_power_error: Any
-    seen: Any
+    seen: Any  # number of steps up to STEPS, so that the first steps form a plain mean
 
 
 class Observed(flax.struct.PyTreeNode):
-    """Measurements of one step, of which `BalanceState` has the running means."""
+    """Measurements of one step."""
 
-    log_ratio: Any
-    log_power_error: Any
+    log_ratio: Any  # ln(norm of the distortion's gradient / norm of the frequency term's)
+    log_power_error: Any  # of each band, see `losses.band_power.log_power_error`
 
 
 def start() -> BalanceState:
@@ -100,12 +95,6 @@ def observe(state: BalanceState | None, observed: Observed | None) -> BalanceSta
     if state is None or observed is None:
         return None
     seen = jnp.minimum(state.seen + 1.0, STEPS)
-
-    def mean(old, new):
-        return old + (new - old) / seen
-
-    return BalanceState(
-        mean(state.log_ratio, observed.log_ratio),
-        mean(state.log_power_error, observed.log_power_error),
-        seen,
-    )
+    ratio, error = state.log_ratio, state.log_power_error
+    ratio = ratio + (observed.log_ratio - ratio) / seen
+    return BalanceState(ratio, error + (observed.log_power_error - error) / seen, seen)

@@ -25,22 +25,16 @@ def draw(keys, settings: Settings) -> Conditioning:
     The quality is uniform in [0, 1]. The detail is 0 for a share `loss.detail_zero` of the images
     and uniform in [0, 1] for the others.
     """
-    quality = detail = None
-    if settings.model.qualities:
-        quality = _uniform(keys, _QUALITY)
     share = settings.loss.detail_zero
-    if share:
-        detail = jnp.maximum(_uniform(keys, _DETAIL) - share, 0.0) / (1.0 - share)
+    quality = _uniform(keys, _QUALITY) if settings.model.qualities else None
+    detail = jnp.maximum(_uniform(keys, _DETAIL) - share, 0.0) / (1.0 - share) if share else None
     return Conditioning(quality, detail)
 
 
 def image_lambda(
     lmbda: Float[Array, ""], quality: PerImage | None, config: LossConfig
 ) -> Float[Array, "*images"]:
-    """Returns the weight of the rate, one for each image in a run with quality.
-
-    That is lmbda lambda_above^(1 - quality) lambda_below^quality, or lmbda alone without quality.
-    """
+    """Returns lmbda lambda_above^(1 - quality) lambda_below^quality; lmbda without quality."""
     if quality is None:
         return lmbda
     return lmbda * (config.lambda_above ** (1.0 - quality) * config.lambda_below**quality)

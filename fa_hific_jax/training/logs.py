@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -68,11 +68,7 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
     path = workdir / FILE
     if not is_there(path):
         raise UserError(f"{workdir} holds no {FILE}: name the --workdir of a training run")
-    reports = {}
-    for line in path.read_bytes().splitlines():
-        values = _parsed(line)
-        if values is not None:
-            reports[values.pop("step")] = values
+    reports = {values.pop("step"): values for values, _ in _reports(path.read_bytes().splitlines())}
     if not reports:
         raise UserError(f"{path} holds no line yet: wait for train.log_every steps")
     return dict(sorted(reports.items()))
@@ -80,21 +76,22 @@ def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
 
 def _keep_until(path: epath.Path, step: int) -> None:
     """Removes the lines of steps after `step` from a file, and those that a crash cut off."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if (values := _parsed(line)) and values["step"] <= step]
-    if kept != lines or not all(line.endswith(b"\n") for line in kept):
-        write(path, b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
+    if path.exists():
+        before = path.read_bytes()
+        kept = [line for values, line in _reports(before.splitlines()) if values["step"] <= step]
+        after = b"".join(line + b"\n" for line in kept)
+        if after != before:
+            write(path, after)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Returns the report that a line holds, None where it holds none."""
-    try:
-        values = json.loads(line.decode(errors="replace"))
-        return values | {"step": int(values["step"])}
-    except (ValueError, KeyError, TypeError):
-        return None
+def _reports(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yields (report, line) for each line that holds a report."""
+    for line in lines:
+        try:
+            values = json.loads(line.decode(errors="replace"))
+            yield values | {"step": int(values["step"])}, line
+        except (ValueError, KeyError, TypeError):
+            continue
 
 
 def _event_writer(workdir: epath.Path, first_step: int) -> Any:

@@ -15,9 +15,9 @@ from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.data.pipeline import Batches, train_batches
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import LpipsParams, load_lpips
+from fa_hific_jax.losses.lpips import load_lpips
 from fa_hific_jax.models.autoencoder import Key
-from fa_hific_jax.settings import LossConfig, Settings
+from fa_hific_jax.settings import Settings
 from fa_hific_jax.training import lock, record, sharding
 from fa_hific_jax.training.logs import Logs
 from fa_hific_jax.training.processes import leads, say, tell
@@ -53,12 +53,14 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     with naming_disk_errors(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         with lock.hold(workdir) as check_lock:
-            checkpoints = Checkpoints(
-                workdir, config.checkpoints_kept, best=config.keep_best, writer=True
-            )
+            kept, best = config.checkpoints_kept, config.keep_best
+            checkpoints = Checkpoints(workdir, kept, best=best, writer=True)
             state = initial_state(settings, checkpoints, programs.placement, programs.init_key)
             first = int(state.step)
-            _note_start(workdir, settings, state)
+            if leads():
+                record.note_start(workdir, settings, first)
+                (workdir / "parameters.txt").write_text(describe(state))
+            say(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}")
             batches = train_batches(
                 settings.data,
                 batch_size=config.batch_size,
@@ -73,12 +75,9 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class _Programs:
-    """Functions compiled for a run, and the layout of its state on the devices.
+    """Functions compiled for a run, and the layout of its state on the devices."""
 
-    `step` donates the state that it is given. `validate` is None where the run does not validate.
-    """
-
-    step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
+    step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]  # donates the state
     gather: Callable[[TrainState], TrainState]
     validate: Callable[[TrainState], dict[str, float]] | None
     placement: Any
@@ -88,8 +87,10 @@ class _Programs:
 
 def _programs(settings: Settings, mesh: Mesh) -> _Programs:
     everywhere = sharding.replicated(mesh)
+    loss = settings.loss
     lpips_params = jax.tree.map(
-        lambda leaf: jax.device_put(np.asarray(leaf), everywhere), _load_lpips(settings.loss)
+        lambda leaf: jax.device_put(np.asarray(leaf), everywhere),
+        load_lpips(loss.lpips_file) if loss.lpips else None,
     )
     keys = jax.jit(
         lambda: tuple(jax.random.split(jax.random.key(settings.train.seed))),
@@ -112,13 +113,6 @@ def _programs(settings: Settings, mesh: Mesh) -> _Programs:
         rows=rows,
         init_key=init_key,
     )
-
-
-def _note_start(workdir: epath.Path, settings: Settings, state: TrainState) -> None:
-    if leads():
-        record.note_start(workdir, settings, int(state.step))
-        (workdir / "parameters.txt").write_text(describe(state))
-    say(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}")
 
 
 @contextlib.contextmanager
@@ -156,9 +150,15 @@ def _steps(run: _Run, state: TrainState, first: int) -> TrainState:
     progress = Progress(first, config.steps, config.batch_size)
     timer = CheckpointTimer(config)
     pending: list[Metrics] = []
+
+    def fetch() -> tuple[np.ndarray, jax.Array]:
+        """Returns this process's part of the next batch, and the whole batch on all devices."""
+        batch = progress.fetch(run.batches, pending[-1:])
+        return batch, jax.make_array_from_process_local_data(run.programs.rows, batch)
+
     if first >= config.steps:
         return state
-    batch, images = _fetch(run, progress, pending)
+    batch, images = fetch()
     for step in range(first + 1, config.steps + 1):
         state, metrics = run.programs.step(state, images)
         pending.append(metrics)
@@ -166,7 +166,7 @@ def _steps(run: _Run, state: TrainState, first: int) -> TrainState:
         last = stopping or step == config.steps
         shown = batch
         if not last:
-            batch, images = _fetch(run, progress, pending)
+            batch, images = fetch()
             jax.block_until_ready(pending[-2:-1])  # Else batches would queue up on the device.
         saving = timer.due(step) or last
         validating = validate and (last or step % config.evaluate_every == 0)
@@ -180,21 +180,13 @@ def _steps(run: _Run, state: TrainState, first: int) -> TrainState:
                 scores = {name: means[name] for name in (config.keep_best,) if name in means}
                 save(state, run.settings, run.checkpoints, scores)
         if last or step % config.summary_every == 0:
-            _summarize(run, state, step, shown)
+            gathered = run.programs.gather(state)
+            if leads():
+                run.logs.images(step, example_images(gathered, shown, run.settings))
         if stopping:
             say(f"stopped after step {step} as asked: the same command goes on from there")
             break
     return state
-
-
-def _fetch(run: _Run, progress: Progress, pending: list[Metrics]) -> tuple[np.ndarray, jax.Array]:
-    """Returns this process's part of the next batch, and the whole batch on all devices."""
-
-    def idle() -> bool:
-        return all(leaf.is_ready() for leaf in jax.tree.leaves(pending[-1:]))
-
-    batch = progress.fetch(lambda: next(run.batches), idle)
-    return batch, jax.make_array_from_process_local_data(run.programs.rows, batch)
 
 
 def _report(run: _Run, step: int, means: dict[str, float], progress: Progress) -> None:
@@ -205,20 +197,3 @@ def _report(run: _Run, step: int, means: dict[str, float], progress: Progress) -
         tell(f"skipped {sentence}")
     say(progress.line(step, means))
     run.checkpoints.check()
-
-
-def _summarize(run: _Run, state: TrainState, step: int, batch: np.ndarray) -> None:
-    gathered = run.programs.gather(state)
-    if leads():
-        run.logs.images(step, example_images(gathered, batch, run.settings))
-
-
-def _load_lpips(config: LossConfig) -> LpipsParams | None:
-    if not config.lpips:
-        return None
-    if not config.lpips_file:
-        raise UserError(
-            f"loss.lpips is {config.lpips} but loss.lpips_file names no weights: set it "
-            "to 'alex', or turn the term off with --config.loss.lpips=0"
-        )
-    return load_lpips(config.lpips_file)

@@ -12,6 +12,7 @@ import jax
 
 from fa_hific_jax.errors import UserError
 
+FLAGS = ("--coordinator", "--processes", "--process")
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -49,30 +50,24 @@ def explicit(
     Raises:
       UserError: some are missing or make no sense.
     """
-    given = (coordinator, processes, process)
-    if all(value in ("", None) for value in given):
-        given = tuple(environment.get(name, "") for name in VARIABLES)
-        names = VARIABLES
-    else:
-        names = ("--coordinator", "--processes", "--process")
-    if all(value == "" for value in given):
+    given = dict(zip(FLAGS, (coordinator, processes, process), strict=True))
+    if all(value in ("", None) for value in given.values()):
+        given = {name: environment.get(name) for name in VARIABLES}
+    missing = [name for name, value in given.items() if value in ("", None)]
+    if len(missing) == len(given):
         return None
-    for name, value in zip(names, given, strict=True):
-        if value in ("", None):
-            raise UserError(f"{name} is missing: several processes need {', '.join(names)}")
-    address = str(given[0])
+    if missing:
+        raise UserError(f"{missing[0]} is missing: several processes need {', '.join(given)}")
+    told = ", ".join(f"{name} {value}" for name, value in given.items())
+    address, *numbers = map(str, given.values())
     try:
-        count, index = int(given[1] or 0), int(given[2] or 0)
-        port = int(address.rpartition(":")[2])
+        count, index, port = map(int, (*numbers, address.rpartition(":")[2]))
     except ValueError as error:
-        raise UserError(
-            f"{', '.join(f'{n} {v}' for n, v in zip(names, given, strict=True))}: "
-            "give host:port and two whole numbers"
-        ) from error
+        raise UserError(f"{told}: give host:port and two whole numbers") from error
     if not 0 <= index < count or not 0 < port < 65536:
         raise UserError(
-            f"{names[0]} {address}, {names[1]} {count}, {names[2]} {index}: processes are numbered "
-            "from 0 to one less than their number, ports from 1 to 65535"
+            f"{told}: processes are numbered from 0 to one less than their number, ports from 1 to "
+            "65535"
         )
     return {"coordinator_address": address, "num_processes": count, "process_id": index}
 

@@ -1,8 +1,8 @@
 """A report of a run: means of its metrics, its speed, and the time that is left."""
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,6 @@ SHOWN = (
     *("loss", "bpp_rounded", "bpp_target", "psnr", "lpips", "ffl", "dsl", "gan_generator"),
     *("gan_discriminator", "eval/bpp", "eval/psnr"),
 )
-Item = TypeVar("Item")
 
 
 class Progress:
@@ -24,19 +23,16 @@ class Progress:
         self._previous = (first_step, time.monotonic())
         self._waited = 0.0
 
-    def fetch(self, get: Callable[[], Item], idle: Callable[[], bool]) -> Item:
-        """Returns what `get` returns. Its time counts as waiting if `idle` is true afterwards."""
+    def fetch(self, batches: Iterator[np.ndarray], computing: Any) -> np.ndarray:
+        """Returns the next batch; its time counts as waiting if `computing` is ready by then."""
         start = time.monotonic()
-        item = get()
-        if idle():
+        batch = next(batches)
+        if all(leaf.is_ready() for leaf in jax.tree.leaves(computing)):
             self._waited += time.monotonic() - start
-        return item
+        return batch
 
     def measure(self, step: int) -> dict[str, float]:
-        """Returns the speed since the previous call, and the share of that time spent waiting.
-
-        Their names are speed/images_per_second and speed/waiting_for_data.
-        """
+        """Returns the speed since the previous call, and the share of that time spent waiting."""
         now = time.monotonic()
         seconds = max(now - self._previous[1], 1e-9)
         images = (step - self._previous[0]) * self._batch_size
@@ -47,7 +43,7 @@ class Progress:
         }
 
     def line(self, step: int, values: dict[str, float]) -> str:
-        """Returns a report as one line; `values` are metrics, including those of `measure`."""
+        """Returns a report as one line, from metrics that include those of `measure`."""
         rate, waiting = values["speed/images_per_second"], values["speed/waiting_for_data"]
         seconds = (self._last_step - step) * self._batch_size / max(rate, 1e-9)
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)

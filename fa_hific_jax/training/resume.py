@@ -31,8 +31,8 @@ def initial_state(
       2. the newest checkpoint of the run in `settings.init_from`, at step 0 with a fresh optimizer;
       3. random initialization from `key`.
     """
-    resuming = checkpoints.latest_step() is not None
-    source = None if resuming or not settings.init_from else warm_start.find(settings)
+    fresh = not checkpoints.steps()
+    source = warm_start.find(settings) if fresh and settings.init_from else None
     say("initializing and compiling; the first steps take longer")
     state = jax.jit(functools.partial(create, settings), out_shardings=placement)(key)
     if source is not None:
@@ -52,16 +52,17 @@ def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> T
     damaged: dict[int, DamagedCheckpoint] = {}
     for step in reversed(checkpoints.steps()):
         try:
-            restored = _restored(state, step, settings, checkpoints)
+            checkpoints.check_settings(step, settings, MUST_MATCH)
+            autoencoder, rest = checkpoints.restore(step, *_items(state))
         except DamagedCheckpoint as error:
             damaged[step] = error
             continue
         for newer, reason in damaged.items():
-            target = checkpoints.set_aside(newer)
-            warn(f"{reason}; now in {target}")
+            warn(f"{reason}; now in {checkpoints.set_aside(newer)}")
         if step >= settings.train.steps:
             say(f"step {step} of {settings.train.steps} is reached already")
-        return restored
+        params = {name: rest.pop(name) for name in state.params if name in rest}
+        return swapped(TrainState(params=params | {"autoencoder": autoencoder}, **rest))
     for error in damaged.values():
         raise error
     return state
@@ -96,15 +97,6 @@ class CheckpointTimer:
         if due:
             self._written = time.monotonic()
         return due
-
-
-def _restored(
-    state: TrainState, step: int, settings: Settings, checkpoints: Checkpoints
-) -> TrainState:
-    checkpoints.check_settings(step, settings, MUST_MATCH)
-    autoencoder, rest = checkpoints.restore(step, *_items(state))
-    params = {name: rest.pop(name) for name in state.params if name in rest}
-    return swapped(TrainState(params=params | {"autoencoder": autoencoder}, **rest))
 
 
 def _items(state: TrainState) -> tuple[Any, dict[str, Any]]:

@@ -19,9 +19,7 @@ SMALLEST = 4096
 
 
 def data_mesh(fsdp: int = 1) -> Mesh:
-    """Returns a mesh of all devices of all processes, with `fsdp` devices along "fsdp".
-
-    Devices of one process are neighbors.
+    """Returns a mesh of all devices, those of a process side by side, `fsdp` along "fsdp".
 
     Raises:
       UserError: `fsdp` does not divide the number of devices.
@@ -53,8 +51,7 @@ def of_state(shapes: Any, mesh: Mesh) -> Any:
         lengths = [length if length % parts == 0 else 0 for length in leaf.shape]
         if parts == 1 or leaf.size < SMALLEST or not any(lengths):
             return replicated(mesh)
-        axis = int(np.argmax(lengths))
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        return NamedSharding(mesh, PartitionSpec(*[None] * int(np.argmax(lengths)), "fsdp"))
 
     return jax.tree.map(sharding, shapes)
 

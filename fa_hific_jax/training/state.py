@@ -6,16 +6,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
 from fa_hific_jax.models import STRIDE
-from fa_hific_jax.models.autoencoder import Images, Key, Latents, init_parameters
+from fa_hific_jax.models.autoencoder import Key, init_parameters
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator
-from fa_hific_jax.settings import LossConfig, OptimizerConfig, Settings
+from fa_hific_jax.settings import Settings
 from fa_hific_jax.training import balance, controller, trainable
-from fa_hific_jax.training.muon import muon
-from fa_hific_jax.training.schedules import learning_rate
+from fa_hific_jax.training.optimizers import optimizers
 
 
 class DiscriminatorState(flax.struct.PyTreeNode):
@@ -27,9 +25,7 @@ class DiscriminatorState(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """State between two steps. As abstract shapes it is the layout of a checkpoint.
-
-    Some fields are `Any`, because JAX also builds this tree with shardings instead of arrays.
+    """State between two steps. Fields are `Any`, because JAX also builds this tree of shardings.
 
     Attributes:
       step: number of steps taken, int32 scalar.
@@ -54,17 +50,6 @@ class TrainState(flax.struct.PyTreeNode):
     skipped: Any
 
 
-def optimizers(
-    config: OptimizerConfig,
-) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Returns the optimizers of the autoencoder (with the DSL's sigmas) and the discriminator."""
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    rate = learning_rate(config.learning_rate, config)
-    generator = muon(rate) if config.kind == "muon" else optax.adam(rate)
-    discriminator = optax.adam(learning_rate(config.discriminator_learning_rate, config))
-    return optax.chain(clip, generator), optax.chain(clip, discriminator)
-
-
 def create(settings: Settings, key: Key) -> TrainState:
     """Returns the state before the first step; all parameters follow from `key`.
 
@@ -72,19 +57,20 @@ def create(settings: Settings, key: Key) -> TrainState:
       UserError: `settings.trainable` contains a pattern that no parameter's name contains.
     """
     key_g, key_d = jax.random.split(key)
+    loss = settings.loss
     params: dict[str, Any] = {"autoencoder": init_parameters(settings.model, key_g)}
-    if settings.loss.dsl:
-        params["dsl_sigma"] = _raw_sigmas(settings.loss)
+    if loss.dsl:
+        shape = (1 if "shared_sigma" in loss.dsl_options else 2, 2)
+        params["dsl_sigma"] = raw_from_sigma(jnp.full(shape, loss.dsl_blur[1], jnp.float32))
     trained, _ = trainable.partition(params, settings.trainable)
-    switched = settings.loss.rate_control != "controller"
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         optimizer=optimizers(settings.optimizer)[0].init(trained),
-        discriminator=_discriminator(settings, key_d) if settings.loss.gan else None,
+        discriminator=_discriminator(settings, key_d) if loss.gan else None,
         ema_params=trained["autoencoder"] if settings.optimizer.ema_decay else None,
-        controller=None if switched else controller.start(settings.loss),
-        balance=None if settings.loss.balance == "fixed" else balance.start(),
+        controller=controller.start(loss) if loss.rate_control == "controller" else None,
+        balance=balance.start() if loss.balance != "fixed" else None,
         skipped=jnp.zeros(2, jnp.int32),
     )
     trainable.check(parameters(state), settings.trainable)
@@ -96,17 +82,6 @@ def discriminator_network(settings: Settings) -> Discriminator:
     model = settings.model
     dtype = jnp.dtype(model.dtype)
     return Discriminator(settings.discriminator, model.variant, model.input_range, dtype)
-
-
-def discriminator_logits(
-    discriminator: DiscriminatorState, x_hat: Images, y_hat: Latents, settings: Settings
-) -> Float[Array, "b hd wd 1"]:
-    """Returns the logits of x_hat; y_hat gets no gradient, and the power iteration does not run."""
-    variables = {"params": discriminator.params, SPECTRAL: discriminator.spectral}
-    logits: Any = discriminator_network(settings).apply(
-        variables, x_hat, jax.lax.stop_gradient(y_hat)
-    )
-    return logits
 
 
 def parameters(state: TrainState) -> dict[str, Any]:
@@ -123,8 +98,3 @@ def _discriminator(settings: Settings, key: Key) -> DiscriminatorState:
     trained, _ = trainable.partition(variables["params"], settings.trainable, "discriminator/")
     optimizer = optimizers(settings.optimizer)[1].init(trained)
     return DiscriminatorState(variables["params"], variables[SPECTRAL], optimizer)
-
-
-def _raw_sigmas(config: LossConfig) -> Array:
-    rows = 1 if "shared_sigma" in config.dsl_options else 2
-    return raw_from_sigma(jnp.full((rows, 2), config.dsl_blur[1], jnp.float32))

@@ -13,21 +13,8 @@ from jax.experimental import multihost_utils
 
 from fa_hific_jax.errors import UserError
 
-_PERMISSION = "no permission to write there: change its permissions or name another --workdir"
-_REASONS = {
-    errno.ENOSPC: "no space left there: make room",
-    errno.EDQUOT: "the disk quota is used up: make room",
-    errno.EFBIG: "a file may not grow further there: raise the limit of file sizes",
-    errno.EACCES: _PERMISSION,
-    errno.EPERM: _PERMISSION,
-    errno.EROFS: "its file system is read-only: name another --workdir",
-    errno.ENOTDIR: "a part of this path is a file: name another --workdir",
-    errno.EEXIST: "a file or a link to nothing is in its place: remove it",
-    errno.EISDIR: "a folder is in the place of this file: remove it",
-    errno.ENOENT: "the folder is gone: do not move or remove it during training",
-    errno.ENAMETOOLONG: "the name is too long: name a shorter --workdir",
-}
-_OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_IN_THE_WAY = (errno.EEXIST, errno.EISDIR)
 
 
 class Stop:
@@ -72,8 +59,12 @@ def naming_disk_errors(folder: epath.Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = os.fsdecode(error.filename2 or error.filename or "")  # of a rename, the new name
-        ours = place.startswith(os.fspath(folder)) if place else error.errno in _OF_ANY_FILE
-        if not ours:
+        of_any_file = error.errno in (*_FULL, errno.EROFS)
+        if not (place.startswith(os.fspath(folder)) if place else of_any_file):
             raise
-        reason = _REASONS.get(error.errno or 0, f"{error.strerror}: name another --workdir")
-        raise UserError(f"{place or folder}: {reason}") from error
+        fix = "name another --workdir"
+        if error.errno in _FULL:
+            fix = "make room there"
+        elif error.errno in _IN_THE_WAY:
+            fix = "remove what is in its place"
+        raise UserError(f"{place or folder}: {error.strerror}: {fix}") from error

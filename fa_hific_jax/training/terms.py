@@ -6,7 +6,7 @@ The rate r is not in the table, since its weight follows the rate control instea
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,10 @@ from fa_hific_jax.losses.gan import generator_loss
 from fa_hific_jax.losses.lpips import LpipsParams, lpips
 from fa_hific_jax.losses.rate_distortion import mse_255
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Images, PerImage
+from fa_hific_jax.models.discriminator import SPECTRAL
 from fa_hific_jax.settings import LossConfig, Settings
 from fa_hific_jax.training.balance import BalanceState, emphasis
-from fa_hific_jax.training.state import DiscriminatorState, discriminator_logits
+from fa_hific_jax.training.state import DiscriminatorState, discriminator_network
 
 Scalar = Float[Array, ""]
 
@@ -63,10 +64,13 @@ def _lpips(given: LossInputs) -> Scalar:
 
 
 def _gan(given: LossInputs) -> Scalar:
-    assert given.discriminator is not None
-    outputs, settings = given.outputs, given.settings
-    logits = discriminator_logits(given.discriminator, outputs.x_hat, outputs.y_hat, settings)
-    return generator_loss(logits, settings.loss.gan_kind)
+    judge, outputs = given.discriminator, given.outputs
+    assert judge is not None
+    # y_hat gets no gradient, and the power iteration of the spectral norms does not run.
+    variables = {"params": judge.params, SPECTRAL: judge.spectral}
+    y_hat = jax.lax.stop_gradient(outputs.y_hat)
+    logits: Any = discriminator_network(given.settings).apply(variables, outputs.x_hat, y_hat)
+    return generator_loss(logits, given.settings.loss.gan_kind)
 
 
 def _ffl(given: LossInputs) -> Scalar:

@@ -1,4 +1,6 @@
-"""Muon: closed forms of a step, and which parameters it takes."""
+"""Learning rates, and Muon: closed forms of a step, and which parameters it takes."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,14 @@ import optax
 import pytest
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.errors import UserError
-from fa_hific_jax.training.muon import ADAMS_RMS, matrices, muon
-from fa_hific_jax.training.state import create, optimizers
+from fa_hific_jax.training.optimizers import (
+    ADAMS_RMS,
+    learning_rate,
+    matrices,
+    muon,
+    optimizers,
+)
+from fa_hific_jax.training.state import create
 from fa_hific_jax.training.trainable import by_name
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -20,6 +27,15 @@ RATE = 0.01
 def step_of(params, gradients):
     optimizer = muon(lambda step: RATE)
     return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (21, 0.5), (99, 0.25)]
+)
+def test_learning_rate_rises_linearly_and_drops_at_its_steps(step, expected):
+    config = tiny_settings().optimizer
+    config = dataclasses.replace(config, warmup_steps=10, drop_steps=(20, 40), drop_factor=0.5)
+    np.testing.assert_allclose(learning_rate(1.0, config)(step), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 8, 16), (1, 1, 16, 8), (3, 3, 2, 40)])
@@ -71,8 +87,3 @@ def test_a_frozen_parameter_stays_without_state():
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     assert updates["frozen"] is None
     assert float(jnp.max(jnp.abs(updates["kernel"]))) > 0
-
-
-def test_an_unknown_optimizer_is_refused_by_name():
-    with pytest.raises(UserError, match="optimizer.kind is 'sgd': choose one of adam, muon"):
-        tiny_settings(optimizer__kind="sgd")

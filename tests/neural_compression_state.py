@@ -9,11 +9,10 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from fa_hific_jax.convert import neural_compression
-from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources
+from fa_hific_jax.convert.neural_compression import NAMING
+from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources, map_sources
 from fa_hific_jax.models.autoencoder import ModelConfig
 
 TRANSPOSED = r"decoder\.blocks\.[0-3]\.0\.weight|hyper_synthesis_\w+\.[02]\.weight"
@@ -34,17 +33,16 @@ def small_state() -> dict[str, np.ndarray]:
 
     Kernels have gains as of trained networks, so that scales lie on both sides of the bound.
     """
-    sources = jax.tree.leaves(
-        autoencoder_sources(CONFIG, neural_compression.NAMING),
-        is_leaf=lambda node: isinstance(node, Source),
-    )
     rng, state = np.random.default_rng(0), {}
-    for source in sources:
+
+    def fill(source: Source) -> None:
         fan_in = np.prod(source.shape[1:]) if len(source.shape) == 4 else 10
         value = rng.normal(0, np.sqrt(2 / fan_in), source.shape)
         if source.key.endswith("gamma"):
             value += 1
         state[source.key] = value.astype(np.float32)
+
+    map_sources(fill, autoencoder_sources(CONFIG, NAMING))
     state["hyper_bottleneck.quantiles"] += np.float32([-10, 0, 10])
     state["hyper_analysis.4.weight"] *= 6
     state["encoder.blocks.5.weight"] *= 4

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fa_hific_jax.convert.pytorch_hific import NAMING, discriminator_sources
 from fa_hific_jax.convert.pytorch_layout import (
     CONVOLUTION,
     RIGHT_VECTOR,
-    Source,
     autoencoder_sources,
-    discriminator_sources,
+    map_sources,
 )
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
@@ -114,15 +114,11 @@ def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def _sources(residual_blocks: int) -> Tree:
-    return autoencoder_sources(paper(residual_blocks=residual_blocks))
+    return autoencoder_sources(paper(residual_blocks=residual_blocks), NAMING)
 
 
 def _filled(sources: Tree) -> Tree:
-    return jax.tree.map(
-        lambda source: source.layout.ours(value(source.key, source.shape)),
-        sources,
-        is_leaf=lambda node: isinstance(node, Source),
-    )
+    return map_sources(lambda source: source.layout.ours(value(source.key, source.shape)), sources)
 
 
 def encoder() -> Tree:

@@ -14,8 +14,8 @@ from tiny_settings import tiny_settings
 
 from fa_hific_jax.checkpoints import Checkpoints, load_autoencoder, workdir_path
 from fa_hific_jax.cli import main as cli
-from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
-from fa_hific_jax.convert.pytorch_layout import LEGACY_SIGMAS
+from fa_hific_jax.convert.pytorch_hific import LEGACY_SIGMAS
+from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw
 from fa_hific_jax.models.autoencoder import ModelConfig, bind

@@ -19,7 +19,7 @@ from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import coding, float_model
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
-from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
+from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError

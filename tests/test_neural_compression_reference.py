@@ -19,7 +19,7 @@ from fa_hific_jax import ops
 from fa_hific_jax.codec import coding
 from fa_hific_jax.codec.coding import Quantized
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
+from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized
 from fa_hific_jax.entropy.gaussian import bits, gaussian_likelihood
 from fa_hific_jax.models import MEDIAN

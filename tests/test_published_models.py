@@ -30,7 +30,7 @@ from fa_hific_jax.codec import bitstream, catalog, shipped
 from fa_hific_jax.codec.model_folder import load_parameters
 from fa_hific_jax.codec.several import ByRate
 from fa_hific_jax.convert.download import file_name
-from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
+from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import evaluated_models
 from fa_hific_jax.settings import from_mapping

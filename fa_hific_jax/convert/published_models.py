@@ -12,8 +12,8 @@ from fa_hific_jax.codec.catalog import FAMILIES, Published
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.convert.download import Unreachable, check_sha256, download, file_name
-from fa_hific_jax.convert.pytorch_hific import Imported, import_checkpoint, known_settings
-from fa_hific_jax.convert.pytorch_options import Options
+from fa_hific_jax.convert.pytorch_hific import Options
+from fa_hific_jax.convert.torch_checkpoint import Imported, import_checkpoint, known_settings
 from fa_hific_jax.errors import UserError, shown
 from fa_hific_jax.writing import write
 

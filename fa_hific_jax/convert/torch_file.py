@@ -6,15 +6,17 @@ older sequence of pickles followed by raw storages. In both, a pickle describes 
 """
 
 import io
+import math
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fa_hific_jax.convert.torch_tensors import Dtypes, Storages, item_size, load_tensors
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.convert.inert_pickle import Record, load
+from fa_hific_jax.errors import UserError, shown
 
 INDEX_LIMIT = 1 << 24
 """Largest accepted pickle in bytes. It holds no weights; bad files must not fill the memory."""
@@ -34,6 +36,23 @@ _DAMAGE = (
     zipfile.BadZipFile, NotImplementedError,
 )  # fmt: skip
 
+# Types of storages, with the types that NumPy reads their bytes as.
+_STORAGES = {
+    "Double": "f8",
+    "Float": "f4",
+    "Half": "f2",
+    "BFloat16": "u2",
+    "Long": "i8",
+    "Int": "i4",
+    "Short": "i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "u1",
+}
+_DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+_NUMBERS = "f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1 b1".split()
+_RECORDS = ("argparse.Namespace", "types.SimpleNamespace", "src.helpers.utils.Struct")
+
 
 def read_torch_file(path: str | Path) -> Any:
     """Returns the object given to `torch.save`, with tensors and parameters as NumPy arrays.
@@ -42,24 +61,27 @@ def read_torch_file(path: str | Path) -> Any:
     float32. They are read-only. Most are views of the file, whose bytes are read when they are
     used. A `torch.Size` becomes a tuple; devices and dtypes become text. Instances of
     `argparse.Namespace`, of `types.SimpleNamespace` and of two kinds of classes in the PyTorch
-    HiFiC (those in `default_config`, and `src.helpers.utils.Struct`) become
-    `inert_pickle.Record`s with their state.
+    HiFiC (those in `default_config`, and `src.helpers.utils.Struct`) become `Record`s.
 
     Raises:
       UserError: the file is missing, damaged or of another kind, a tensor exceeds its storage, or
         `torch.load` could run code from the file. Nothing of the file has been run.
     """
     raw = _bytes_of(path)
+    start = raw[:64].tobytes()
     try:
-        if raw[:4].tobytes() == b"PK\x03\x04":
+        if start.startswith(b"PK\x03\x04"):
             return _read_zip(raw, path)
-        if raw[: len(_LEGACY_START)].tobytes() == _LEGACY_START:
+        if start.startswith(_LEGACY_START):
             return _read_legacy(raw)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short: fetch it again") from error
-    kind = _kind(raw[:64].tobytes()) or ": name a checkpoint, usually .pt or .pth"
+    kind = ": name a checkpoint, usually .pt or .pth"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < INDEX_LIMIT:
+        kind = " but a safetensors file"
+    kind = next((f" but {k}" for prefix, k in _OTHER_FILES if start.startswith(prefix)), kind)
     raise UserError(f"{path} is not a file of torch.save{kind}")
 
 
@@ -73,15 +95,6 @@ def _bytes_of(path: str | Path) -> np.ndarray:
         return np.memmap(file, np.uint8, mode="r")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _kind(start: bytes) -> str:
-    for prefix, kind in _OTHER_FILES:
-        if start.startswith(prefix):
-            return f" but {kind}"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < INDEX_LIMIT:
-        return " but a safetensors file"
-    return ""
 
 
 def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
@@ -102,8 +115,7 @@ def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
         raise UserError(f"its pickle has {index.size} bytes, more than any list of tensors needs")
     big = "byteorder" in content and content["byteorder"].tobytes() == b"big"
     places = {key.removeprefix("data/"): place for key, place in content.items()}
-    storages = Storages(places, ">" if big else "<", raw.size)
-    return load_tensors(io.BytesIO(index.tobytes()), storages)
+    return _Tensors(places, raw.size, ">" if big else "<").load(io.BytesIO(index.tobytes()))
 
 
 def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
@@ -112,8 +124,7 @@ def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
         raise UserError("its zip archive is compressed or encrypted, unlike those of torch.save")
     header = raw[info.header_offset : info.header_offset + 30].tobytes()
     name_length, extra_length = struct.unpack("<26xHH", header)
-    start = info.header_offset + 30 + name_length + extra_length
-    return _slice(raw, start, info.file_size)
+    return _slice(raw, info.header_offset + 30 + name_length + extra_length, info.file_size)
 
 
 def _slice(raw: np.ndarray, start: int, size: int) -> np.ndarray:
@@ -124,17 +135,167 @@ def _slice(raw: np.ndarray, start: int, size: int) -> np.ndarray:
 
 def _read_legacy(raw: np.ndarray) -> Any:
     head = raw[:INDEX_LIMIT].tobytes()
-    stream, dtypes = io.BytesIO(head), Dtypes()
+    stream, first = io.BytesIO(head), _Tensors(None, raw.size)
     for _ in range(3):  # The magic number, the protocol version, the writer's machine.
-        load_tensors(stream, dtypes)
+        first.load(stream)
     start = stream.tell()
-    # The storages follow the pickle that refers to them. The first reading finds their dtypes, from
+    # The storages follow the pickle that refers to them. The first reading finds their types, from
     # which the bytes of each storage follow.
-    load_tensors(stream, dtypes)
-    keys = load_tensors(stream, dtypes)
+    first.load(stream)
+    keys = first.load(stream)
     places, position = {}, stream.tell()
-    for key in keys:
+    for key in map(_text, keys):
         (count,) = struct.unpack("<q", raw[position : position + 8].tobytes())
-        places[key] = _slice(raw, position + 8, count * item_size(dtypes.found[key]))
+        item = np.dtype(_STORAGES[first.kinds[key]]).itemsize
+        places[key] = _slice(raw, position + 8, count * item)
         position += 8 + places[key].size
-    return load_tensors(io.BytesIO(head[start:]), Storages(places, "<", raw.size))
+    return _Tensors(places, raw.size).load(io.BytesIO(head[start:]))
+
+
+class _Tensors:
+    """The storages of a file, and the tensors that are views of them.
+
+    Args:
+      places: the bytes of each storage by key; None only finds the type of each (`kinds`) and
+        gives None in place of a tensor.
+      file_size: size of the file in bytes, which limits the size of a tensor.
+      order: byte order of the storages, "<" or ">".
+    """
+
+    def __init__(
+        self,
+        places: Mapping[str, np.ndarray] | None,
+        file_size: int,
+        order: Literal["<", ">"] = "<",
+    ):
+        self.places, self.file_size = places, file_size
+        self.order: Literal["<", ">"] = order
+        self.kinds: dict[str, str] = {}
+        self.values: dict[tuple[str, str], np.ndarray] = {}
+        rebuild = "torch._utils._rebuild"
+        self.names = _NAMES | {
+            f"{rebuild}_tensor": self.tensor,
+            f"{rebuild}_tensor_v2": self.tensor,
+        }
+
+    def load(self, stream: io.BytesIO) -> Any:
+        """Returns the next object of a stream."""
+        return load(stream, self.find, self.storage)
+
+    def find(self, name: str) -> Any:
+        """Returns what stands for a name in the pickle."""
+        if name.startswith("default_config."):
+            return _record
+        if name not in self.names:
+            raise UserError(
+                f"the file refers to {shown(name[:100])}, which could run code: save it again with "
+                "tensors and plain values only"
+            )
+        return self.names[name]
+
+    def storage(self, identifier: Any) -> np.ndarray | None:
+        """Returns the values of the storage with this persistent id."""
+        what, kind, key, _, count, *view = identifier
+        if what != "storage" or any(view):
+            raise ValueError("an unknown persistent id")
+        if not (isinstance(kind, str) and isinstance(key, str) and type(count) is int):
+            raise TypeError("a storage without a type, a key or a size")
+        self.kinds[key] = kind
+        if self.places is None:
+            return None
+        if (key, kind) not in self.values:  # Each is converted once.
+            self.values[key, kind] = self._converted(self.places[key], kind, count)
+        return self.values[key, kind]
+
+    def _converted(self, data: np.ndarray, kind: str, count: int) -> np.ndarray:
+        stored = np.dtype(_STORAGES[kind]).newbyteorder(self.order)
+        size = count * stored.itemsize
+        if count < 0 or size > data.size:
+            raise UserError(f"a storage of {count} values has {data.size} bytes, not {size}")
+        values = data[:size].view(stored)
+        if kind == "Bool":
+            return values != 0
+        if kind == "BFloat16":  # The upper half of a float32.
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(stored.newbyteorder("="), copy=False)
+
+    def tensor(self, values, offset, shape, strides, *_) -> np.ndarray | None:
+        """Returns a view of a storage; strides count values and are not negative, as in PyTorch."""
+        if values is None and self.places is None:
+            return None
+        if not (isinstance(values, np.ndarray) and type(shape) is type(strides) is tuple):
+            raise TypeError("a tensor without storage, shape or strides")
+        numbers = (offset, *shape, *strides)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise TypeError("a shape that is not a tuple of sizes")
+        if len(shape) != len(strides) or len(shape) > 32:
+            raise ValueError("a shape that does not fit the strides")
+        count = math.prod(shape)
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        if count and last >= values.size:
+            raise UserError(
+                f"a tensor of shape {shape} needs {last + 1} values, its storage has {values.size}"
+            )
+        # A stride of 0 repeats values at no cost here, but whoever copies the array pays for it.
+        if count * values.itemsize > 2 * self.file_size:
+            raise UserError(f"a tensor of shape {shape} is larger than the whole file")
+        if not count:
+            return np.zeros(shape, values.dtype)
+        steps = [stride * values.itemsize for stride in strides]
+        return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
+
+
+def _record(*_) -> Record:
+    return Record()
+
+
+def _ordered(pairs: Any = ()) -> dict:
+    return {_text(key): value for key, value in pairs}
+
+
+def _text(key: Any) -> str:
+    if not isinstance(key, str):  # Hashing a deeply nested tuple would overflow the C stack.
+        raise TypeError("a key that is not text")
+    return key
+
+
+def _size(size) -> tuple:
+    if not isinstance(size, tuple | list):
+        raise TypeError("not a size")
+    return tuple(size)
+
+
+def _device(*parts) -> str:
+    if not all(type(part) in (str, int) for part in parts):
+        raise TypeError("not a device")
+    return ":".join(map(str, parts))
+
+
+def _latin1(text, encoding) -> bytes:
+    """Returns bytes, which pickle protocol 2 writes as Latin-1 text."""
+    if encoding != "latin1":
+        raise ValueError("an encoding other than latin1")
+    return text.encode("latin1")
+
+
+def _scalar(dtype, data):
+    if not isinstance(dtype, Record) or dtype["code"] not in _NUMBERS:
+        raise ValueError("a scalar that is not a number")
+    return np.frombuffer(data, dtype["code"], count=1).item()
+
+
+# What stands for the names that a pickle may contain, with the function that runs in place of each.
+_NAMES = {
+    **{f"{m}.{kind}Storage": kind for kind in _STORAGES for m in ("torch", "torch.cuda")},
+    **{f"torch.{name}": name for name in _DTYPES},
+    **dict.fromkeys(_RECORDS, _record),
+    "collections.OrderedDict": _ordered,
+    "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, grad, hooks, state: data,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "_codecs.encode": _latin1,
+    "numpy.dtype": lambda code, *_: Record(code=code),
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+}

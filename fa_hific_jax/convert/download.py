@@ -11,16 +11,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 
 _CHUNK = 1 << 16
 
 
-class Unreachable(UserError):
-    """The server cannot be reached, or it answers with an error."""
-
-
-def download(url: str, path: Path, sha256: str | None, *, timeout: float = 30.0) -> str:
+def download(url: str, path: Path, sha256: str | None, offline: str, timeout: float = 30.0) -> str:
     """Downloads `url` to `path`, unless the file is there already, and returns its SHA-256.
 
     The download is written to `path` + ".part", which a later call continues. It is renamed to
@@ -30,31 +26,42 @@ def download(url: str, path: Path, sha256: str | None, *, timeout: float = 30.0)
       url: an http or https address.
       path: the file to write; missing folders are made.
       sha256: hash of the whole file, in hexadecimal; None accepts any complete file.
+      offline: advice for a user who has no network, for the error message.
       timeout: seconds without data after which the connection counts as broken.
 
     Raises:
-      Unreachable: the server does not answer, or it answers with an error.
-      UserError: the connection broke (the part is kept), the hash is wrong (the part is removed),
-        another process is downloading the file, or the folder cannot be written.
+      UserError: the server does not answer or answers with an error, the connection broke (the part
+        is kept), the hash is wrong (the part is removed), another process is downloading the file,
+        or the folder cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
-    try:
-        if path.is_file() and (found := sha256_of(path)) == (sha256 or found):
+    with writable(part):
+        if path.is_file() and (found := _sha256_of(path)) == (sha256 or found):
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(part):
-            _fetch(url, part, timeout)
-            found = sha256_of(part)
-            if found == (sha256 or found):
-                os.replace(part, path)
-                return found
-            part.unlink()
+            _fetch(url, part, offline, timeout)
+            found = _sha256_of(part)
+            if found != (sha256 or found):
+                part.unlink()
+                raise UserError(
+                    f"{url}: the download has the SHA-256 {found} instead of {sha256}, so it is "
+                    f"damaged or a different file: {part} was removed, run the command again"
+                )
+            os.replace(part, path)
+            return found
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system into a UserError that names the file."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{part}: cannot be written: {error.strerror or error}") from error
-    raise UserError(
-        f"{url}: the download has the SHA-256 {found} instead of {sha256}, so it is damaged or a "
-        f"different file: {part} was removed, run the command again"
-    )
+        raise UserError(
+            f"{shown(error.filename or path)}: cannot be written ({error.strerror or error}): free "
+            "space, or name another folder (XDG_CACHE_HOME is that of downloads)"
+        ) from error
 
 
 def file_name(url: str) -> str:
@@ -68,7 +75,7 @@ def check_sha256(path: Path, sha256: str | None) -> str:
     None as `sha256` accepts any file.
     """
     try:
-        found = sha256_of(path)
+        found = _sha256_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != (sha256 or found):
@@ -100,60 +107,47 @@ def _locked(part: Path) -> Iterator[None]:
                 part.unlink()
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
+def _sha256_of(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch(url: str, part: Path, timeout: float) -> None:
+def _fetch(url: str, part: Path, offline: str, timeout: float) -> None:
     """Downloads the rest of `part`, or all of it if the server does not support ranges."""
-    have = part.stat().st_size if part.is_file() else 0
-    response = _open(url, have, timeout)
-    if response is None:
-        return
-    with response:
-        resumed = response.status == http.client.PARTIAL_CONTENT
-        done = have if resumed else 0
-        length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdigit() else None
-        progress = _Progress(file_name(url), done, total)
-        with open(part, "ab" if resumed else "wb") as file:
-            while chunk := _read(response, url, part):
-                file.write(chunk)
-                done += len(chunk)
-                progress.report(done)
-        progress.report(done, last=True)
-    if total is not None and done < total:
-        raise _broken(url, part, f"after {_size(done)} of {_size(total)}")
-
-
-def _open(url: str, have: int, timeout: float) -> http.client.HTTPResponse | None:
-    """Requests everything after `have` bytes; returns None if nothing is left to send."""
+    have = part.stat().st_size
     headers = {"User-Agent": "fa-hific", **({"Range": f"bytes={have}-"} if have else {})}
+    request = urllib.request.Request(url, headers=headers)
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+        response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return None  # The part is complete or of another file: the hash will tell.
-        raise Unreachable(f"{url}: the server answers {error.code} {error.reason}") from error
+            return  # The part is complete or of another file: the hash will tell.
+        answer = f"the server answers {error.code} {error.reason}"
+        raise UserError(f"{url}: {answer}: {offline}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise Unreachable(f"{url}: cannot be reached ({reason})") from error
-
-
-def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
-    try:
-        return response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _broken(url, part, f"({error})") from error
-
-
-def _broken(url: str, part: Path, reason: str) -> UserError:
-    return UserError(
-        f"{url}: the connection broke {reason}: {part} is kept, run the command again to resume"
-    )
+        raise UserError(f"{url}: cannot be reached ({reason}): {offline}") from error
+    resumed = response.status == http.client.PARTIAL_CONTENT
+    done = have if resumed else 0
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isdigit() else None
+    progress = _Progress(file_name(url), done, total)
+    broken = f"{part} is kept, run the command again to resume"
+    with response, open(part, "ab" if resumed else "wb") as file:
+        while True:
+            try:
+                chunk = response.read(_CHUNK)
+            except (OSError, http.client.HTTPException) as error:
+                raise UserError(f"{url}: the connection broke ({error}): {broken}") from error
+            file.write(chunk)
+            done += len(chunk)
+            progress.report(done, last=not chunk)
+            if not chunk:
+                break
+    if total is not None and done < total:
+        after = f"after {_size(done)} of {_size(total)}"
+        raise UserError(f"{url}: the connection broke {after}: {broken}")
 
 
 class _Progress:
@@ -164,7 +158,7 @@ class _Progress:
         self._terminal = sys.stderr.isatty()
         self._begun = self._shown = time.monotonic()
 
-    def report(self, done: int, *, last: bool = False) -> None:
+    def report(self, done: int, last: bool) -> None:
         now = time.monotonic()
         if not last and now - self._shown < (0.2 if self._terminal else 10.0):
             return

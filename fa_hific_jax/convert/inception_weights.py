@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from fa_hific_jax.convert.published import PublishedFile, Recipe, get_weights
+from fa_hific_jax.convert.torch_file import read_torch_file
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.weight_files import mistakes
-from fa_hific_jax.metrics.inception import COMMAND, expected_shapes, load_inception
+from fa_hific_jax.metrics.inception import COMMAND, expected_shapes
 
 # TensorFlow's inception-2015-12-05.tgz as converted by pytorch-fid; torch-fidelity offers the same
 # file. Many projects record this hash. They agree with each other and with the eight digits in the
@@ -23,17 +24,9 @@ _NORM = ("weight", "bias", "running_mean", "running_var")  # arrays of a batch n
 
 
 def get_inception(output: Path | None = None, folder: Path | None = None) -> Path:
-    """Returns the path of an .npz of weights for `load_inception`, which is made if it is missing.
-
-    Args:
-      output: path of the .npz; None for the cache folder.
-      folder: folder that holds the published file; None to download it.
-
-    Raises:
-      UserError: the published file cannot be downloaded or read or has another hash, or the .npz
-        cannot be written.
-    """
-    recipe = Recipe("inception.npz", (SOURCE,), convert_inception, load_inception, COMMAND)
+    """Returns the path of an .npz of weights for `load_inception`; see `get_weights`."""
+    shapes = expected_shapes()
+    recipe = Recipe("inception.npz", (SOURCE,), convert_inception, shapes, COMMAND)
     return get_weights(recipe, output, folder)
 
 
@@ -48,27 +41,18 @@ def convert_inception(file: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file was not written by `torch.save`, or it lacks arrays of the right shape.
     """
-    from fa_hific_jax.convert.torch_file import read_torch_file
-
-    found = read_torch_file(file)
-    if wrong := mistakes(found, _published_shapes()):
+    found, kernels = read_torch_file(file), {}
+    for name, shape in expected_shapes().items():
+        if name.endswith(".weight"):
+            kernels[name.removesuffix(".weight")] = shape
+    shapes = {f"{layer}.conv.weight": shape for layer, shape in kernels.items()}
+    shapes |= {f"{layer}.bn.{each}": kernels[layer][:1] for layer in kernels for each in _NORM}
+    if wrong := mistakes(found, shapes):
         raise UserError(f"{file}: not the weights of FID's Inception ({wrong}): download it again")
     folded: dict[str, np.ndarray] = {}
-    for name in expected_shapes():
-        layer, _, kind = name.rpartition(".")
-        if kind == "weight":
-            folded[name], folded[f"{layer}.bias"] = _folded(found, layer)
+    for layer in kernels:
+        folded[f"{layer}.weight"], folded[f"{layer}.bias"] = _folded(found, layer)
     return folded
-
-
-def _published_shapes() -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in expected_shapes().items():
-        layer, _, kind = name.rpartition(".")
-        if kind == "weight":
-            shapes[f"{layer}.conv.weight"] = shape
-            shapes |= {f"{layer}.bn.{each}": shape[:1] for each in _NORM}
-    return shapes
 
 
 def _folded(found: dict[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:

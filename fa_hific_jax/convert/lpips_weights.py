@@ -3,13 +3,14 @@
 Each .npz is made of two files: torchvision's network and PerceptualSimilarity's linear weights.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from fa_hific_jax.convert.published import PublishedFile, Recipe, get_weights
-from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import LpipsParams, expected_shapes, load_lpips, lpips_params
+from fa_hific_jax.convert.torch_file import read_torch_file
+from fa_hific_jax.losses.lpips import expected_shapes, lpips_params
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 # The URL names a commit, so that the files behind it cannot change.
@@ -52,29 +53,13 @@ SOURCES = {
 def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) -> Path:
     """Returns the path of an .npz of weights for `load_lpips`, which is made if it is missing.
 
-    Args:
-      net: a key of SOURCES.
-      output: path of the .npz; None for the cache folder.
-      folder: folder that holds the two published files; None to download them.
-
-    Raises:
-      UserError: a published file cannot be downloaded or read or has another hash, or the .npz
-        cannot be written.
+    `net` is a key of SOURCES; see `get_weights` for the rest.
     """
-
-    def load(path: Path) -> LpipsParams:
-        params = load_lpips(path)
-        if params.net != net:
-            raise UserError(
-                f"{path}: holds the weights of {params.net} instead of {net}: delete it"
-            )
-        return params
-
     recipe = Recipe(
         name=f"lpips_{net}.npz",
         sources=SOURCES[net],
-        convert=lambda network, linear: convert_lpips(net, network, linear),
-        load=load,
+        convert=functools.partial(convert_lpips, net),
+        shapes=expected_shapes(net),
         command=f"fa-hific get-lpips --net {net}",
     )
     return get_weights(recipe, output, folder)
@@ -91,8 +76,6 @@ def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray
     Raises:
       UserError: a file was not written by `torch.save`, or it lacks arrays of the right shape.
     """
-    from fa_hific_jax.convert.torch_file import read_torch_file
-
     found = read_torch_file(network) | {
         # In a NetLinLayer the convolution comes second in `model`, after a dropout.
         name.replace(".model.1.", "."): array

@@ -8,17 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fa_hific_jax.convert.pytorch_layout import (
-    PARAMETERS,
-    SAME,
-    TRANSPOSED,
-    Layout,
-    Naming,
-    count,
-    width,
-)
+from fa_hific_jax.convert.pytorch_layout import PARAMETERS, SAME, TRANSPOSED, Layout, Naming
 from fa_hific_jax.errors import UserError, shown
-from fa_hific_jax.models.autoencoder import ModelConfig
 
 # CompressAI 1.2.5 and later names the parameters of the prior as the keys.
 _SPELLINGS = {"matrices.": "_matrix", "biases.": "_bias", "factors.": "_factor"}
@@ -107,18 +98,3 @@ def _parameters(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             raise UserError(f"{name} is there twice, in two spellings: name an original file")
         found[name] = value
     return found, buffers
-
-
-def model_config(state: Mapping[str, Any]) -> ModelConfig:
-    """Returns the model's settings from the widths of its parameters."""
-    return ModelConfig(
-        variant="neuralcompression",
-        encoder_widths=tuple(width(state, f"encoder.blocks.{i}.0") for i in range(5)),
-        generator_widths=(
-            width(state, "decoder.block_0.1"),
-            *(width(state, f"decoder.blocks.{i}.0") for i in range(4)),
-        ),
-        latent_channels=width(state, "encoder.blocks.5"),
-        hyper_channels=width(state, "hyper_analysis.0"),
-        residual_blocks=count(state, r"decoder\.resid_blocks\.(\d+)\."),
-    )

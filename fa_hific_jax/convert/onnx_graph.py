@@ -19,23 +19,8 @@ OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime 1.12 and later
 
 _SIZES = ((2, 2), (3, 2), (2, 3), (5, 4))  # heights and widths, in units; the last one is a check
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # keys of an operation that calls a function
-_SAME = {
-    "abs": "Abs",
-    "add": "Add",
-    "asinh": "Asinh",
-    "concatenate": "Concat",
-    "convert_element_type": "Cast",
-    "div": "Div",
-    "exp": "Exp",
-    "floor": "Floor",
-    "max": "Max",
-    "min": "Min",
-    "mul": "Mul",
-    "neg": "Neg",
-    "sub": "Sub",
-    "tanh": "Tanh",
-    "transpose": "Transpose",
-}
+# Operations that take the same inputs in ONNX and no attributes.
+_SAME = "abs add asinh div exp floor max min mul neg sub tanh".split()
 
 Value = np.ndarray | str
 """A constant, or the name of what an ONNX operation returns."""
@@ -74,14 +59,8 @@ def onnx_model(
     graph = _Graph(next(iter(specs)), next(iter(specs.values())).shape[1])
     for name, value in zip(names, _run(graph, traces, list(specs)), strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
-    outputs = zip(names, traces[0].out_avals, strict=True)
-    given, returned = (
-        [
-            helper.make_tensor_value_info(name, _type(spec.dtype), _open(spec.shape))
-            for name, spec in pairs
-        ]
-        for pairs in (specs.items(), outputs)
-    )
+    outputs = dict(zip(names, traces[0].out_avals, strict=True))
+    given, returned = ([_described(*each) for each in its.items()] for its in (specs, outputs))
     nodes, constants = graph.used(names)
     content = helper.make_graph(nodes, "fa_hific", given, returned, constants)
     opsets = [helper.make_opsetid("", OPSET)]
@@ -182,10 +161,16 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
     """Adds the operation of an equation and returns the name of its output."""
     name, params = equations[0].primitive.name, equations[0].params
     x, *others = inputs
-    if name in _SAME:
-        return graph.add(_SAME[name], *inputs, **_attributes(name, params))
     shape = [e.outvars[0].aval.shape for e in equations]
     match name:
+        case _ if name in _SAME:
+            return graph.add(name.capitalize(), *inputs)
+        case "concatenate":
+            return graph.add("Concat", *inputs, axis=params["dimension"])
+        case "convert_element_type":
+            return graph.add("Cast", x, to=_type(params["new_dtype"]))
+        case "transpose":
+            return graph.add("Transpose", x, perm=params["permutation"])
         case "square":
             return graph.add("Mul", x, x)
         case "rsqrt":
@@ -195,7 +180,11 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
         case "reshape" | "squeeze" | "expand_dims":
             return graph.add("Reshape", x, graph.numbers(shape))
         case "broadcast_in_dim":
-            return _broadcast(graph, equations, x)
+            with_ones = [np.ones_like(each) for each in shape]
+            for ones, e in zip(with_ones, equations, strict=True):
+                ones[list(e.params["broadcast_dimensions"])] = e.invars[0].aval.shape
+            x = graph.add("Reshape", x, graph.numbers(with_ones))
+            return graph.add("Expand", x, graph.numbers(shape))
         case "slice":
             ranges = [
                 graph.numbers([e.params[key] for e in equations])
@@ -222,24 +211,6 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
     )
 
 
-def _attributes(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    if name == "convert_element_type":
-        return {"to": _type(params["new_dtype"])}
-    if name == "concatenate":
-        return {"axis": params["dimension"]}
-    return {"perm": params["permutation"]} if name == "transpose" else {}
-
-
-def _broadcast(graph: _Graph, equations: Sequence[Equation], x: Value) -> str:
-    shapes = [e.outvars[0].aval.shape for e in equations]
-    with_ones = [np.ones_like(shape) for shape in shapes]
-    for ones, equation in zip(with_ones, equations, strict=True):
-        ones[list(equation.params["broadcast_dimensions"])] = equation.invars[0].aval.shape
-    return graph.add(
-        "Expand", graph.add("Reshape", x, graph.numbers(with_ones)), graph.numbers(shapes)
-    )
-
-
 def _einsum(equation: Equation) -> str:
     """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
     letters = iter("abcdefghijkl")
@@ -254,23 +225,14 @@ def _einsum(equation: Equation) -> str:
     return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
 
 
-def _convolution(graph: _Graph, params: Mapping[str, Any], x: Value, kernel: Value) -> str:
+def _convolution(graph: _Graph, params: Mapping[str, Any], x: Value, kernel: Any) -> str:
     numbers = params["dimension_numbers"]
-    x, kernel = (
-        np.transpose(value, order)
-        if isinstance(value, np.ndarray)
-        else graph.add("Transpose", value, perm=order)
-        for value, order in ((x, numbers.lhs_spec), (kernel, numbers.rhs_spec))
-    )
+    x = graph.add("Transpose", x, perm=numbers.lhs_spec)
     low, high = zip(*params["padding"], strict=True)
-    y = graph.add(
-        "Conv",
-        x,
-        kernel,
-        strides=params["window_strides"],
-        dilations=params["rhs_dilation"],
-        pads=low + high,
-    )
+    steps = {"strides": params["window_strides"], "dilations": params["rhs_dilation"]}
+    # A kernel is a constant, as it depends on parameters alone.
+    kernel = np.transpose(kernel, numbers.rhs_spec)
+    y = graph.add("Conv", x, kernel, pads=low + high, **steps)
     return graph.add("Transpose", y, perm=np.argsort(numbers.out_spec).tolist())
 
 
@@ -280,6 +242,11 @@ def _type(dtype: Any) -> int:
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def _open(shape: Sequence[int]) -> list[int | None]:
-    """Returns the shape with its second and third size, height and width, left open."""
-    return [None if len(shape) == 4 and axis in (1, 2) else n for axis, n in enumerate(shape)]
+def _described(name: str, spec: Any) -> Any:
+    """Returns the description of an input or output; height and width of images are left open."""
+    from onnx import helper
+
+    shape = list(spec.shape)
+    if len(shape) == 4:
+        shape[1:3] = None, None
+    return helper.make_tensor_value_info(name, _type(spec.dtype), shape)

@@ -33,16 +33,6 @@ def save_onnx(model: Model, folder: Path) -> None:
       UserError: the package onnx is not installed, the folder exists and is not empty, or the
         model has FCMs that see the whole image.
     """
-    _check(model, folder)
-    files = {
-        "encoder.onnx": _encoder(model),
-        "decoder.onnx": _decoder(model),
-        "tables.safetensors": safetensors_file.to_bytes(entropy_arrays(model.entropy)),
-    }
-    write_folder(folder, files)
-
-
-def _check(model: Model, folder: Path) -> None:
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: exists already: choose another name, or remove it first")
     try:
@@ -56,6 +46,12 @@ def _check(model: Model, folder: Path) -> None:
             f"a model with model.fcm={model.config.fcm!r} cannot be exported to ONNX, because its "
             "FCMs depend on the image size: use one with model.fcm='hific', or without FCMs"
         )
+    files = {
+        "encoder.onnx": _encoder(model),
+        "decoder.onnx": _decoder(model),
+        "tables.safetensors": safetensors_file.to_bytes(entropy_arrays(model.entropy)),
+    }
+    write_folder(folder, files)
 
 
 def _decoder(model: Model) -> bytes:

@@ -1,15 +1,17 @@
 """Weights that other projects publish: downloaded or local, checked, converted to one .npz."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fa_hific_jax.cache import cache_folder
-from fa_hific_jax.convert.download import Unreachable, check_sha256, download, file_name
+from fa_hific_jax.convert.download import check_sha256, download, file_name, writable
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.writing import whole_file
+from fa_hific_jax.losses.weight_files import Shapes, mistakes, read_npz
+from fa_hific_jax.writing import write
 
 
 class PublishedFile(NamedTuple):
@@ -29,7 +31,7 @@ class Recipe(NamedTuple):
     name: str  # file name of the .npz in the cache folder
     sources: tuple[PublishedFile, ...]
     convert: Callable[..., dict[str, np.ndarray]]  # paths of the sources -> arrays of the .npz
-    load: Callable[[Path], object]  # reads the .npz; raises a UserError if it is not usable
+    shapes: Shapes  # of these arrays
     command: str  # the user's command, for messages
 
 
@@ -52,30 +54,28 @@ def get_weights(recipe: Recipe, output: Path | None = None, folder: Path | None 
         raise UserError(f"{output} is a folder: name a file")
     cached = cache_folder() / recipe.name
     if folder is not None:
-        path = output or cached
-        _save(path, recipe.convert(*_local(recipe, folder)))
-        return path
+        _save(output or cached, recipe.convert(*_local(recipe, folder)))
+        return output or cached
     if not _is_usable(recipe, cached):
         files = _downloaded(recipe)
         _save(cached, recipe.convert(*files))
         for file in files:
             file.unlink(missing_ok=True)
     if output is not None:
-        _write(output, lambda file: file.write(cached.read_bytes()))
+        with writable(output):
+            write(output, cached.read_bytes(), replace=True)
     return output or cached
 
 
 def _downloaded(recipe: Recipe) -> list[Path]:
+    urls = " and ".join(source.url for source in recipe.sources)
+    offline = (
+        f"download {urls} into one folder on a machine that has a network, then run "
+        f"`{recipe.command} --from FOLDER` here"
+    )
     files = [cache_folder() / source.name for source in recipe.sources]
-    try:
-        for source, file in zip(recipe.sources, files, strict=True):
-            download(source.url, file, source.sha256)
-    except Unreachable as error:
-        urls = " and ".join(source.url for source in recipe.sources)
-        raise UserError(
-            f"{error}: download {urls} into one folder on a machine that has a network, then run "
-            f"`{recipe.command} --from FOLDER` here"
-        ) from error
+    for source, file in zip(recipe.sources, files, strict=True):
+        download(source.url, file, source.sha256, offline)
     return files
 
 
@@ -89,20 +89,13 @@ def _local(recipe: Recipe, folder: Path) -> list[Path]:
 
 def _is_usable(recipe: Recipe, path: Path) -> bool:
     try:
-        recipe.load(path)
+        return not mistakes(read_npz(path, recipe.command, ""), recipe.shapes)
     except UserError:
         return False
-    return True
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    _write(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
-
-
-def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Writes a whole file through `fill`; raises a UserError if the file cannot be written."""
-    try:
-        with whole_file(path) as file:
-            fill(file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # pyright: ignore[reportArgumentType]
+    with writable(path):
+        write(path, content.getvalue(), replace=True)

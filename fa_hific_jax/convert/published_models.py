@@ -1,8 +1,6 @@
 """Fetches models that other projects publish: downloaded or local, checked, converted, exported."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +9,10 @@ from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.catalog import FAMILIES, Published
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
-from fa_hific_jax.convert.download import Unreachable, check_sha256, download, file_name
+from fa_hific_jax.convert.download import check_sha256, download, file_name, writable
 from fa_hific_jax.convert.pytorch_hific import Options
 from fa_hific_jax.convert.torch_checkpoint import Imported, import_checkpoint, known_settings
-from fa_hific_jax.errors import UserError, shown
+from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
 
@@ -50,11 +48,16 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
     """
     folder = shipped.fetched_folder(published.name)
     record = folder.with_name(f"{published.name}.sha256")
-    with _naming(folder):
+    with writable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         known = record.read_text().split()[0] if record.exists() else None
     path = file or folder.with_name(file_name(published.url))
-    sha256 = check_sha256(path, known) if file else _downloaded(published, path, known)
+    if file:
+        sha256 = check_sha256(path, known)
+    else:
+        command = f"fa-hific get-model {published.name} --from FILE"
+        offline = f"download it on a machine that has a network, then run `{command}` here"
+        sha256 = download(published.url, path, known, offline)
     try:
         imported = _imported(published, path)
     except UserError as error:
@@ -62,23 +65,18 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
             raise
         path.unlink()
         raise UserError(f"{published.url}: was removed again, because {error}") from error
-    doubt = _doubt(published, imported)
-    with _naming(folder):
+    doubt = ""
+    if imported.regime not in (None, published.regime):
+        doubt = (
+            f"the file says that it was trained for the regime {imported.regime}, but "
+            f"{published.name} was for {published.regime}: see that it is the right one"
+        )
+    with writable(folder):
         model_id = _export(published, imported, sha256, folder, replace)
         write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
         if file is None:
             path.unlink()
     return Fetched(folder, model_id, sha256, known is None, doubt)
-
-
-def _downloaded(published: Published, path: Path, known: str | None) -> str:
-    try:
-        return download(published.url, path, known)
-    except Unreachable as error:
-        raise UserError(
-            f"{error}: download it on a machine that has a network, then run "
-            f"`fa-hific get-model {published.name} --from FILE` here"
-        ) from error
 
 
 def _imported(published: Published, path: Path) -> Imported:
@@ -92,15 +90,6 @@ def _imported(published: Published, path: Path) -> Imported:
     told = {"input_range": published.input_range, "likelihood": published.likelihood}
     lacking = {name: value for name, value in told.items() if name in imported.assumed and value}
     return imported._replace(model=dataclasses.replace(imported.model, **lacking))
-
-
-def _doubt(published: Published, imported: Imported) -> str:
-    if imported.regime in (None, published.regime):
-        return ""
-    return (
-        f"the file says that it was trained for the regime {imported.regime}, but "
-        f"{published.name} was for {published.regime}: see that it is the right one"
-    )
 
 
 def _export(
@@ -126,15 +115,3 @@ def _export(
     imported.training.clear()
     save_model(model, folder, replace=replace, to_train_on=rest)
     return model.model_id.hex()
-
-
-@contextlib.contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Turns an error of the operating system into a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{shown(error.filename or folder)}: cannot be written "
-            f"({error.strerror or error}): free space, or set XDG_CACHE_HOME to another folder"
-        ) from error

@@ -18,9 +18,6 @@ from fa_hific_jax.convert.pytorch_layout import (
     TRANSPOSED,
     Layout,
     Naming,
-    count,
-    sources,
-    width,
 )
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import STRIDE
@@ -93,7 +90,7 @@ def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> di
     network = Discriminator(config, model.variant, model.input_range)
     variables = jax.eval_shape(network.init, jax.random.key(0), x, y_hat)
     names = {"params": variables["params"], "spectral": variables[SPECTRAL]}
-    return {name: sources(tree, NAMING, "discriminator") for name, tree in names.items()}
+    return {name: NAMING.sources(tree, "discriminator") for name, tree in names.items()}
 
 
 def model_config(
@@ -114,37 +111,27 @@ def model_config(
     likelihood = likelihood[:200] if isinstance(likelihood, str) else type(likelihood).__name__
     told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
     assumed = [n for n, arg in told.items() if getattr(options, n) is None and arg not in args]
-    fcm_width = width(state, "Generator.FCM1.3") if "Generator.FCM1.3.bias" in state else 0
+    sizes = NAMING.sizes(state)
+    blocks = sizes["residual_blocks"]
+    told_blocks = options.residual_blocks or args.get("n_residual_blocks", blocks)
+    if type(told_blocks) is not int or told_blocks != blocks:
+        raise UserError(
+            f"it has the parameters of {blocks} residual blocks, but its arguments or the command "
+            f"line say otherwise: give --residual-blocks {blocks} if that is right"
+        )
+    has_fcms = "Generator.FCM1.3.bias" in state
     model = ModelConfig(
         variant="pytorch",
         input_range=options.input_range or input_range,
         likelihood=options.likelihood or likelihood,
-        encoder_widths=tuple(width(state, f"Encoder.conv_block{i}.1") for i in range(1, 6)),
-        generator_widths=(
-            width(state, "Generator.conv_block_init.2"),
-            *(width(state, f"Generator.upconv_block{i}.0") for i in range(1, 5)),
-        ),
-        latent_channels=width(state, "Encoder.conv_block_out.1"),
-        hyper_channels=width(state, "Hyperprior.analysis_net.conv1"),
-        residual_blocks=_residual_blocks(state, args, options),
-        fcm_width=fcm_width,
-        fcm="legacy" if fcm_width else "hific",
-        fcm_dropout=0.5 if fcm_width else 0.0,
+        **sizes,
+        fcm_width=NAMING.width(state, "generator/fcm1/conv0") if has_fcms else 0,
+        fcm="legacy" if has_fcms else "hific",
+        fcm_dropout=0.5 if has_fcms else 0.0,
         hyper_rounding="noise",
         dtype="float32",
     )
     return model, assumed
-
-
-def _residual_blocks(state: Mapping[str, Any], args: Mapping[str, Any], options: Options) -> int:
-    found = count(state, r"Generator\.(resblock_\d+)\.")
-    told = options.residual_blocks or args.get("n_residual_blocks", found)
-    if type(told) is not int or told != found:
-        raise UserError(
-            f"it has the parameters of {found} residual blocks, but its arguments or the command "
-            f"line say otherwise: give --residual-blocks {found} if that is right"
-        )
-    return found
 
 
 def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
@@ -152,6 +139,6 @@ def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
     if "Discriminator.context_conv.bias" not in state:
         return DiscriminatorConfig(widths=(64, 128, 256, 512), context_channels=12)
     return DiscriminatorConfig(
-        widths=tuple(width(state, f"Discriminator.conv{i}") for i in range(1, 5)),
-        context_channels=width(state, "Discriminator.context_conv"),
+        widths=tuple(NAMING.width(state, f"discriminator/conv{i}") for i in range(4)),
+        context_channels=NAMING.width(state, "discriminator/context"),
     )

@@ -1,6 +1,7 @@
 """State dicts of PyTorch: where each of our parameters is in them, and in which layout."""
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -19,19 +20,6 @@ class Layout(NamedTuple):
 
     theirs: Callable[[Shape], Shape]
     ours: Callable[[np.ndarray], np.ndarray]
-
-
-class Naming(NamedTuple):
-    """The names in the state dicts of a project.
-
-    Attributes:
-      modules: patterns of our module paths, joined by "/", and functions from the numbers in a path
-        to the name of the same module in theirs, which is numbered differently.
-      parameter: maps one of our module paths and a parameter in it to (their name, layout).
-    """
-
-    modules: tuple[tuple[str, Callable[..., str]], ...]
-    parameter: Callable[[str, str], tuple[str, Layout]]
 
 
 class Source(NamedTuple):
@@ -72,32 +60,69 @@ PARAMETERS = {
 """Our name of a parameter -> (their name, layout), except where a project differs."""
 
 
+class Naming(NamedTuple):
+    """The names in the state dicts of a project.
+
+    Attributes:
+      modules: patterns of our module paths, joined by "/", and functions from the numbers in a path
+        to the name of the same module in theirs, which is numbered differently.
+      parameter: maps one of our module paths and a parameter in it to (their name, layout).
+    """
+
+    modules: tuple[tuple[str, Callable[..., str]], ...]
+    parameter: Callable[[str, str], tuple[str, Layout]]
+
+    def module(self, path: str) -> str:
+        """Returns their name of one of our modules."""
+        for pattern, theirs in self.modules:
+            if found := re.fullmatch(pattern, path):
+                return theirs(*map(int, found.groups()))
+        raise ValueError(f"{path} does not exist in the other project")
+
+    def sources(self, shapes: Any, *prefix: str) -> Any:
+        """Returns a tree of parameters of the module `prefix` with `Source`s as leaves."""
+
+        def source(path: tuple[Any, ...], leaf: Any) -> Source:
+            *modules, name = (key.key for key in path)
+            module = "/".join(part for part in (*prefix, *modules) if part != "Conv_0")
+            theirs, layout = self.parameter(module, name)
+            return Source(f"{self.module(module)}.{theirs}", layout.theirs(leaf.shape), layout)
+
+        return jax.tree_util.tree_map_with_path(source, shapes)
+
+    def width(self, state: Mapping[str, Any], path: str) -> int:
+        """Returns the number of output channels of one of our convolutions in their state dict."""
+        name = f"{self.module(path)}.bias"
+        if name not in state:
+            raise UserError(f"{name} is missing: the file does not hold a whole HiFiC")
+        bias = state[name]
+        if not isinstance(bias, np.ndarray) or bias.ndim != 1 or not bias.size:
+            raise UserError(f"{name} has {_described(bias)} instead of one value per channel")
+        return bias.size
+
+    def sizes(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the widths and the number of residual blocks of the model in their state dict."""
+        blocks = (f"{self.module(f'generator/block{i}/conv1')}.bias" for i in itertools.count())
+        width = functools.partial(self.width, state)
+        return {
+            "encoder_widths": tuple(width(f"encoder/conv{i}") for i in range(5)),
+            "generator_widths": (
+                width("generator/conv_head"),
+                *(width(f"generator/up{i}") for i in (4, 3, 2, 1)),
+            ),
+            "latent_channels": width("encoder/conv_out"),
+            "hyper_channels": width("hyperprior/analysis/conv0"),
+            "residual_blocks": len(list(itertools.takewhile(state.__contains__, blocks))),
+        }
+
+
 def autoencoder_sources(config: ModelConfig, naming: Naming) -> dict[str, Any]:
     """Returns the tree of the model's parameters with a `Source` as each leaf.
 
     `naming` is that of the project whose variant the config has.
     """
     shapes = jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0))
-    return sources(shapes, naming)
-
-
-def sources(shapes: Any, naming: Naming, *prefix: str) -> Any:
-    """Returns a tree of parameters of the module `prefix` with `Source`s as leaves."""
-
-    def source(path: tuple[Any, ...], leaf: Any) -> Source:
-        *modules, name = (key.key for key in path)
-        module = "/".join(part for part in (*prefix, *modules) if part != "Conv_0")
-        theirs, layout = naming.parameter(module, name)
-        return Source(f"{_module(module, naming)}.{theirs}", layout.theirs(leaf.shape), layout)
-
-    return jax.tree_util.tree_map_with_path(source, shapes)
-
-
-def _module(path: str, naming: Naming) -> str:
-    for pattern, theirs in naming.modules:
-        if found := re.fullmatch(pattern, path):
-            return theirs(*map(int, found.groups()))
-    raise ValueError(f"{path} does not exist in the other project")
+    return naming.sources(shapes)
 
 
 def map_sources(function: Callable[[Source], Any], tree: Any) -> Any:
@@ -136,21 +161,6 @@ def floats(state: Mapping[str, Any], key: str, shape: Shape) -> np.ndarray:
     if not np.all(np.isfinite(value)):
         raise UserError(f"{key} holds values that are not finite")
     return value
-
-
-def width(state: Mapping[str, Any], module: str) -> int:
-    """Returns the number of output channels of a convolution in the file."""
-    bias = state.get(f"{module}.bias")
-    if bias is None:
-        raise UserError(f"{module}.bias is missing: the file does not hold a whole HiFiC")
-    if not isinstance(bias, np.ndarray) or bias.ndim != 1 or not bias.size:
-        raise UserError(f"{module}.bias has {_described(bias)} instead of one value per channel")
-    return bias.size
-
-
-def count(state: Mapping[str, Any], pattern: str) -> int:
-    """Returns how many different first groups the pattern has at the beginning of the names."""
-    return len({found[1] for key in state if (found := re.match(pattern, key))})
 
 
 def _described(value: Any) -> str:

@@ -98,7 +98,8 @@ def _import_neural_compression(
             "its parameters are those of NeuralCompression, which alone say what kind of model it "
             "is: omit --input-range, --likelihood and --residual-blocks"
         )
-    model = neural_compression.model_config(state)
+    sizes = neural_compression.NAMING.sizes(state)
+    model = ModelConfig(variant="neuralcompression", **sizes)
     autoencoder = converted(state, autoencoder_sources(model, neural_compression.NAMING))
     return Imported(model, autoencoder, ignored, DiscriminatorConfig(), {})
 

@@ -41,13 +41,11 @@ def download(url: str, path: Path, sha256: str | None, offline: str, timeout: fl
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(part):
             _fetch(url, part, offline, timeout)
-            found = _sha256_of(part)
-            if found != (sha256 or found):
-                part.unlink()
-                raise UserError(
-                    f"{url}: the download has the SHA-256 {found} instead of {sha256}, so it is "
-                    f"damaged or a different file: {part} was removed, run the command again"
-                )
+            try:
+                found = check_sha256(part, sha256)
+            except UserError as error:
+                part.unlink(missing_ok=True)
+                raise UserError(f"{url}: was removed again, because {error}") from error
             os.replace(part, path)
             return found
 

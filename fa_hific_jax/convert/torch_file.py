@@ -11,7 +11,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -34,18 +34,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 # Types of storages, with the types that NumPy reads their bytes as.
-_STORAGES = {
-    "Double": "f8",
-    "Float": "f4",
-    "Half": "f2",
-    "BFloat16": "u2",
-    "Long": "i8",
-    "Int": "i4",
-    "Short": "i2",
-    "Char": "i1",
-    "Byte": "u1",
-    "Bool": "u1",
-}
+_STORAGES = dict(Double="f8", Float="f4", Half="f2", BFloat16="u2", Bool="u1")
+_STORAGES |= dict(Long="i8", Int="i4", Short="i2", Char="i1", Byte="u1")
 _DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
 _NUMBERS = "f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1 b1".split()
 _RECORDS = ("argparse.Namespace", "types.SimpleNamespace", "src.helpers.utils.Struct")
@@ -80,13 +70,11 @@ def read_torch_file(path: str | Path) -> Any:
         raise UserError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short: fetch it again") from error
-    kind = ": name a checkpoint, usually .pt or .pth"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < INDEX_LIMIT:
-        kind = " but a safetensors file"
-    kind = next(
-        (f" but {k}" for prefix, k in _OTHER_FILES.items() if start.startswith(prefix)), kind
-    )
-    raise UserError(f"{path} is not a file of torch.save{kind}")
+    kinds = [kind for prefix, kind in _OTHER_FILES.items() if start.startswith(prefix)]
+    if start[8:9] == b"{":
+        kinds.append("a safetensors file")
+    what = f" but {kinds[0]}" if kinds else ": name a checkpoint, usually .pt or .pth"
+    raise UserError(f"{path} is not a file of torch.save{what}")
 
 
 def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
@@ -99,15 +87,13 @@ def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
         raise UserError(
             "it is a TorchScript program: save its state_dict() with torch.save instead"
         )
-    if sum(info.file_size for info in members.values()) > raw.size:
-        raise UserError("its zip archive declares more bytes than it has")
     content = {name.removeprefix(f"{root}/"): _stored(raw, members[name]) for name in members}
     index = content["data.pkl"]
     if index.size > INDEX_LIMIT:
         raise UserError(f"its pickle has {index.size} bytes, more than any list of tensors needs")
-    big = "byteorder" in content and content["byteorder"].tobytes() == b"big"
+    order = ">" if content.get("byteorder", raw[:0]).tobytes() == b"big" else "<"
     places = {key.removeprefix("data/"): place for key, place in content.items()}
-    return _Tensors(places, raw.size, ">" if big else "<").load(io.BytesIO(index.tobytes()))
+    return _Tensors(places, raw.size, order).load(io.BytesIO(index.tobytes()))
 
 
 def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
@@ -154,21 +140,10 @@ class _Tensors:
       order: byte order of the storages, "<" or ">".
     """
 
-    def __init__(
-        self,
-        places: Mapping[str, np.ndarray] | None,
-        file_size: int,
-        order: Literal["<", ">"] = "<",
-    ):
-        self.places, self.file_size = places, file_size
-        self.order: Literal["<", ">"] = order
+    def __init__(self, places: Mapping[str, np.ndarray] | None, file_size: int, order: str = "<"):
+        self.places, self.file_size, self.order = places, file_size, order
         self.kinds: dict[str, str] = {}
         self.values: dict[tuple[str, str], np.ndarray] = {}
-        rebuild = "torch._utils._rebuild"
-        self.names = _NAMES | {
-            f"{rebuild}_tensor": self.tensor,
-            f"{rebuild}_tensor_v2": self.tensor,
-        }
 
     def load(self, stream: io.BytesIO) -> Any:
         """Returns the next object of a stream."""
@@ -176,14 +151,16 @@ class _Tensors:
 
     def find(self, name: str) -> Any:
         """Returns what stands for a name in the pickle."""
-        if name.startswith("default_config."):
-            return _record
-        if name not in self.names:
+        if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
+            return self.tensor
+        if name in _RECORDS or name.startswith("default_config."):
+            return lambda *_: Record()
+        if name not in _NAMES:
             raise UserError(
                 f"the file refers to {shown(name[:100])}, which could run code: save it again with "
                 "tensors and plain values only"
             )
-        return self.names[name]
+        return _NAMES[name]
 
     def storage(self, identifier: Any) -> np.ndarray | None:
         """Returns the values of the storage with this persistent id."""
@@ -198,7 +175,7 @@ class _Tensors:
         return self.values[key, kind]
 
     def _converted(self, data: np.ndarray, kind: str, count: int) -> np.ndarray:
-        stored = np.dtype(_STORAGES[kind]).newbyteorder(self.order)
+        stored = np.dtype(self.order + _STORAGES[kind])
         values = data[: count * stored.itemsize].view(stored)
         if kind == "Bool":
             return values != 0
@@ -206,7 +183,7 @@ class _Tensors:
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(stored.newbyteorder("="), copy=False)
 
-    def tensor(self, values, offset, shape, strides, *_) -> np.ndarray | None:
+    def tensor(self, values: Any, offset, shape, strides, *_) -> np.ndarray | None:
         """Returns a view of a storage; offset and strides count values."""
         if values is None and self.places is None:
             return None
@@ -218,10 +195,6 @@ class _Tensors:
         array = np.ndarray(shape, values.dtype, values, offset * size, steps)
         array.flags.writeable = False
         return array
-
-
-def _record(*_) -> Record:
-    return Record()
 
 
 def _is(value: Any, *kinds: type) -> Any:
@@ -244,7 +217,6 @@ def _scalar(dtype, data):
 _NAMES = {
     **{f"{m}.{kind}Storage": kind for kind in _STORAGES for m in ("torch", "torch.cuda")},
     **{f"torch.{name}": name for name in _DTYPES},
-    **dict.fromkeys(_RECORDS, _record),
     "collections.OrderedDict": lambda pairs=(): {_is(key, str): value for key, value in pairs},
     "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, grad, hooks, state: data,

@@ -71,31 +71,6 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
             f"the file says that it was trained for the regime {imported.regime}, but "
             f"{published.name} was for {published.regime}: see that it is the right one"
         )
-    with writable(folder):
-        model_id = _export(published, imported, sha256, folder, replace)
-        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
-        if file is None:
-            path.unlink()
-    return Fetched(folder, model_id, sha256, known is None, doubt)
-
-
-def _imported(published: Published, path: Path) -> Imported:
-    imported = import_checkpoint(path, Options())
-    variant = FAMILIES[published.family].variant
-    if imported.model.variant != variant:
-        raise UserError(
-            f"{path}: holds networks of the variant {imported.model.variant}, but those of "
-            f"{published.name} are of {variant}: give the file from {published.url}"
-        )
-    told = {"input_range": published.input_range, "likelihood": published.likelihood}
-    lacking = {name: value for name, value in told.items() if name in imported.assumed and value}
-    return imported._replace(model=dataclasses.replace(imported.model, **lacking))
-
-
-def _export(
-    published: Published, imported: Imported, sha256: str, folder: Path, replace: bool
-) -> str:
-    """Writes the model folder and returns the model's id as hexadecimal digits."""
     origin = {
         "step": imported.step,
         "settings": known_settings(imported),
@@ -113,5 +88,22 @@ def _export(
     rest = {"hyperprior": imported.autoencoder["hyperprior"]}
     imported.autoencoder.clear()
     imported.training.clear()
-    save_model(model, folder, replace=replace, to_train_on=rest)
-    return model.model_id.hex()
+    with writable(folder):
+        save_model(model, folder, replace=replace, to_train_on=rest)
+        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
+        if file is None:
+            path.unlink()
+    return Fetched(folder, model.model_id.hex(), sha256, known is None, doubt)
+
+
+def _imported(published: Published, path: Path) -> Imported:
+    imported = import_checkpoint(path, Options())
+    variant = FAMILIES[published.family].variant
+    if imported.model.variant != variant:
+        raise UserError(
+            f"{path}: holds networks of the variant {imported.model.variant}, but those of "
+            f"{published.name} are of {variant}: give the file from {published.url}"
+        )
+    told = {"input_range": published.input_range, "likelihood": published.likelihood}
+    lacking = {name: value for name, value in told.items() if name in imported.assumed and value}
+    return imported._replace(model=dataclasses.replace(imported.model, **lacking))

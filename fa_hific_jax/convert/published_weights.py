@@ -96,40 +96,23 @@ def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) 
       UserError: a published file cannot be downloaded or read or has another hash, or the .npz
         cannot be written.
     """
-    return _get_weights(
-        f"lpips_{net}.npz",
-        SOURCES[net],
-        lpips.expected_shapes(net),
-        functools.partial(convert_lpips, net),
-        f"fa-hific get-lpips --net {net}",
-        output,
-        folder,
-    )
+    convert, command = functools.partial(convert_lpips, net), f"fa-hific get-lpips --net {net}"
+    shapes, cached = lpips.expected_shapes(net), cache_folder() / f"lpips_{net}.npz"
+    return _get_weights(SOURCES[net], shapes, convert, command, cached, output, folder)
 
 
 def get_inception(output: Path | None = None, folder: Path | None = None) -> Path:
     """Like `get_lpips`, but for the weights of FID's Inception and `load_inception`."""
-    return _get_weights(
-        "inception.npz",
-        SOURCES["inception"],
-        inception.expected_shapes(),
-        convert_inception,
-        inception.COMMAND,
-        output,
-        folder,
-    )
+    sources, cached = SOURCES["inception"], cache_folder() / "inception.npz"
+    shapes, command = inception.expected_shapes(), inception.COMMAND
+    return _get_weights(sources, shapes, convert_inception, command, cached, output, folder)
 
 
 def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray]:
     """Returns the float32 arrays of the .npz that docs/lpips.md describes, with OIHW kernels.
 
-    Args:
-      net: "alex", "squeeze" or "vgg".
-      network: file of torchvision's state dict of the whole classifier.
-      linear: file of PerceptualSimilarity's state dict of the linear layers, version 0.1.
-
-    Raises:
-      UserError: a file was not written by `torch.save`, or it lacks arrays of the right shape.
+    `network` is torchvision's file of the whole classifier, `linear` that of PerceptualSimilarity's
+    linear layers, version 0.1. Raises a UserError if a file lacks arrays of the right shape.
     """
     found = read_torch_file(network) | {
         # In a NetLinLayer the convolution comes second in `model`, after a dropout.
@@ -146,18 +129,11 @@ def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray
 def convert_inception(file: Path) -> dict[str, np.ndarray]:
     """Returns the float32 arrays of the .npz: (out, in, height, width) kernels and biases by layer.
 
-    Each batch norm is folded into the convolution before it, computed in float64.
-
-    Args:
-      file: pytorch-fid's state dict, a file of `torch.save`.
-
-    Raises:
-      UserError: the file was not written by `torch.save`, or it lacks arrays of the right shape.
+    Each batch norm of pytorch-fid's state dict is folded into the convolution before it, computed
+    in float64. Raises a UserError if the file lacks arrays of the right shape.
     """
-    found, kernels = read_torch_file(file), {}
-    for name, shape in inception.expected_shapes().items():
-        if name.endswith(".weight"):
-            kernels[name.removesuffix(".weight")] = shape
+    found, expected = read_torch_file(file), inception.expected_shapes()
+    kernels = {n.removesuffix(".weight"): expected[n] for n in expected if n.endswith(".weight")}
     shapes = {f"{layer}.conv.weight": shape for layer, shape in kernels.items()}
     shapes |= {f"{layer}.bn.{each}": kernels[layer][:1] for layer in kernels for each in _NORM}
     if wrong := mistakes(found, shapes):
@@ -173,19 +149,17 @@ def convert_inception(file: Path) -> dict[str, np.ndarray]:
 
 
 def _get_weights(
-    name: str,
     sources: tuple[PublishedFile, ...],
     shapes: Shapes,
     convert: Callable[..., dict[str, np.ndarray]],
     command: str,
+    cached: Path,
     output: Path | None,
     folder: Path | None,
 ) -> Path:
-    """Returns the path of an .npz, by default `name` in the cache, that `convert` makes."""
     if output is not None and output.is_dir():
         raise UserError(f"{output} is a folder: name a file")
-    cached = cache_folder() / name
-    files = [(folder or cache_folder()) / source.name for source in sources]
+    files = [(folder or cached.parent) / source.name for source in sources]
     if folder is not None:
         for source, file in zip(sources, files, strict=True):
             if not file.is_file():

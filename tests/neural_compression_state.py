@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import reference_weights
 
 from fa_hific_jax.convert.neural_compression import NAMING
 from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources, map_sources
@@ -50,16 +51,6 @@ def small_state() -> dict[str, np.ndarray]:
     return state
 
 
-def generator(name: str) -> np.random.Generator:
-    seed = int.from_bytes(hashlib.sha256(f"msillm:{name}".encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(seed))
-
-
-def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers in [0, 1) of an input that is not stored."""
-    return generator(name).random(shape, dtype=np.float32)
-
-
 def full_width(folder: Path) -> dict[str, np.ndarray]:
     """Every entry that is saved, buffers too; the stored hashes check the rule."""
     entries = json.loads((folder / "msillm_param_names.json").read_text())["state_dict"]
@@ -77,7 +68,7 @@ def full_width(folder: Path) -> dict[str, np.ndarray]:
 
 def value(name: str, shape: tuple[int, ...], rule: str) -> np.ndarray:
     """The parameter of this name, shape and rule."""
-    n = generator(name).standard_normal(shape, dtype=np.float32)
+    n = reference_weights.draw(name, shape, "msillm")
     if rule == "bias":
         return n * np.float32(0.01)
     if rule == "gamma":

@@ -4,7 +4,6 @@ import collections
 import os
 import pickle
 import struct
-import subprocess
 import tracemalloc
 import zipfile
 
@@ -121,22 +120,18 @@ class Reduced:
 def payloads(target: str) -> dict[str, tuple[bytes, str]]:
     """Pickles that would create the file `target`, and the global that each is refused for."""
     command, program = f"touch {target}", f"open({target!r}, 'w')"
-    arguments = ["touch", target]
     nested = Call("builtins", "getattr", Global("os", "x"), "system")
     given = Call("argparse", "Namespace", state={"__setstate__": Global("os", "system")})
     named = b"\x80\x04\x8c\x02os\x8c\x06system\x93" + pickle.MARK + pickle.TUPLE + b"R."
     return {
         "os.system": (pickle.dumps(Reduced(os.system, command), 2), "posix.system"),
-        "eval": (pickle.dumps(Reduced(eval, program), 2), "__builtin__.eval"),
         "exec": (pickle.dumps(Reduced(exec, program), 4), "builtins.exec"),
-        "Popen": (pickle.dumps(Reduced(subprocess.Popen, arguments), 4), "subprocess.Popen"),
         "getattr": (torch_files.pickled(nested)[0], "builtins.getattr"),
         "OBJ": (b"(cos\nsystem\no.", "os.system"),
         "NEWOBJ": (b"cos\nsystem\n)\x81.", "os.system"),
         "STACK_GLOBAL": (named, "os.system"),
         "__setstate__": (torch_files.pickled(given)[0], "os.system"),
         "dotted": (b"ctorch\n_utils.os.system\n.", "torch._utils.os.system"),
-        "numpy": (b"cnumpy.f2py.crackfortran\nmyeval\n.", "numpy.f2py.crackfortran.myeval"),
         "storage": (b"ctorch.storage\n_load_from_bytes\n.", "torch.storage._load_from_bytes"),
         "odd name": (b"cos\n\x1b[2Jsystem\n.", r"os\.\\x1b\[2Jsystem"),
     }

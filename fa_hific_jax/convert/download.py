@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fa_hific_jax.errors import UserError, shown
@@ -26,7 +26,7 @@ def download(url: str, path: Path, sha256: str | None, offline: str, timeout: fl
       url: an http or https address.
       path: the file to write; missing folders are made.
       sha256: hash of the whole file, in hexadecimal; None accepts any complete file.
-      offline: advice for a user who has no network, for the error message.
+      offline: advice for a user who has no network.
       timeout: seconds without data after which the connection counts as broken.
 
     Raises:
@@ -35,9 +35,9 @@ def download(url: str, path: Path, sha256: str | None, offline: str, timeout: fl
         or the folder cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
+    with contextlib.suppress(UserError):  # It is missing or another file.
+        return check_sha256(path, sha256)
     with writable(part):
-        if path.is_file() and (found := _sha256_of(path)) == (sha256 or found):
-            return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(part):
             _fetch(url, part, offline, timeout)
@@ -47,7 +47,7 @@ def download(url: str, path: Path, sha256: str | None, offline: str, timeout: fl
                 part.unlink(missing_ok=True)
                 raise UserError(f"{url}: was removed again, because {error}") from error
             os.replace(part, path)
-            return found
+    return found
 
 
 @contextlib.contextmanager
@@ -73,7 +73,8 @@ def check_sha256(path: Path, sha256: str | None) -> str:
     None as `sha256` accepts any file.
     """
     try:
-        found = _sha256_of(path)
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != (sha256 or found):
@@ -105,11 +106,6 @@ def _locked(part: Path) -> Iterator[None]:
                 part.unlink()
 
 
-def _sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _fetch(url: str, part: Path, offline: str, timeout: float) -> None:
     """Downloads the rest of `part`, or all of it if the server does not support ranges."""
     have = part.stat().st_size
@@ -130,7 +126,7 @@ def _fetch(url: str, part: Path, offline: str, timeout: float) -> None:
     done = have if resumed else 0
     length = response.headers.get("Content-Length", "")
     total = done + int(length) if length.isdigit() else None
-    progress = _Progress(file_name(url), done, total)
+    report = _progress(file_name(url), done, total)
     broken = f"{part} is kept, run the command again to resume"
     with response, open(part, "ab" if resumed else "wb") as file:
         while True:
@@ -140,7 +136,7 @@ def _fetch(url: str, part: Path, offline: str, timeout: float) -> None:
                 raise UserError(f"{url}: the connection broke ({error}): {broken}") from error
             file.write(chunk)
             done += len(chunk)
-            progress.report(done, last=not chunk)
+            report(done, not chunk)
             if not chunk:
                 break
     if total is not None and done < total:
@@ -148,23 +144,24 @@ def _fetch(url: str, part: Path, offline: str, timeout: float) -> None:
         raise UserError(f"{url}: the connection broke {after}: {broken}")
 
 
-class _Progress:
-    """Prints progress: one updated line on a terminal, otherwise a line every 10 seconds."""
+def _progress(name: str, start: int, total: int | None) -> Callable[[int, bool], None]:
+    """Returns a function that prints progress, given the bytes so far and True at the end.
 
-    def __init__(self, name: str, start: int, total: int | None):
-        self._name, self._start, self._total = name, start, total
-        self._terminal = sys.stderr.isatty()
-        self._begun = self._shown = time.monotonic()
+    It updates one line on a terminal, otherwise it prints a line every 10 seconds.
+    """
+    terminal, begun = sys.stderr.isatty(), time.monotonic()
+    shown_at = begun
 
-    def report(self, done: int, last: bool) -> None:
+    def report(done: int, last: bool) -> None:
+        nonlocal shown_at
         now = time.monotonic()
-        if not last and now - self._shown < (0.2 if self._terminal else 10.0):
-            return
-        self._shown = now
-        rate = (done - self._start) / (now - self._begun + 1e-9)
-        line = progress_line(self._name, done, self._total, rate)
-        end = "\n" if last or not self._terminal else ""
-        print(f"\r{line}\x1b[K" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+        if last or now - shown_at >= (0.2 if terminal else 10.0):
+            shown_at = now
+            line = progress_line(name, done, total, (done - start) / (now - begun + 1e-9))
+            end = "\n" if last or not terminal else ""
+            print(f"\r{line}\x1b[K" if terminal else line, end=end, file=sys.stderr, flush=True)
+
+    return report
 
 
 def progress_line(name: str, done: int, total: int | None, rate: float) -> str:

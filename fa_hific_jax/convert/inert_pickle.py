@@ -27,13 +27,10 @@ class Record(dict):
 
 
 def load(stream: io.BytesIO, find: Callable[[str], Any], persistent: Callable[[Any], Any]) -> Any:
-    """Returns the next pickled object of a stream: plain containers, numbers and text.
+    """Returns the next pickled object of a stream, which is read up to its end.
 
-    Args:
-      stream: read up to the end of the object.
-      find: maps a dotted name in the pickle to a value or to the function that is called in place
-        of the one of that name; raises an error for a name that is not allowed.
-      persistent: turns a persistent id into an object.
+    `find` maps a dotted name in the pickle to a value or to the function that is called in place of
+    the one of that name, or raises an error. `persistent` turns a persistent id into an object.
 
     Raises:
       ValueError, TypeError, LookupError, OverflowError, AttributeError: the pickle is damaged.
@@ -74,26 +71,21 @@ class _Machine:
             case "TUPLE":
                 push(tuple(self.items()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                push(tuple([self.pop() for _ in range(int(opcode[-1]))][::-1]))
-            case "EMPTY_LIST":
-                push([])
+                push(tuple(self.popped(int(opcode[-1]))))
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                push([] if opcode == "EMPTY_LIST" else {})
             case "APPEND" | "APPENDS":
-                values = [self.pop()] if opcode == "APPEND" else self.items()
+                values = self.popped(1) if opcode == "APPEND" else self.items()
                 self.top(list).extend(values)
-            case "EMPTY_DICT":
-                push({})
             case "SETITEM" | "SETITEMS":
-                pairs = [self.pop(), self.pop()][::-1] if opcode == "SETITEM" else self.items()
+                pairs = self.popped(2) if opcode == "SETITEM" else self.items()
                 self.set_items(self.top(dict), pairs)
             case "GLOBAL":
                 push(self.find(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
-                name, module = self.pop(), self.pop()
-                if not (isinstance(module, str) and isinstance(name, str)):
-                    raise TypeError("a name that is not text")
-                push(self.find(f"{module}.{name}"))
+                push(self.find(".".join(self.popped(2))))
             case "REDUCE" | "NEWOBJ":
-                arguments, function = self.pop(), self.pop()
+                function, arguments = self.popped(2)
                 push(function(*arguments))
             case "BUILD":
                 state, target = self.pop(), self.top(dict)
@@ -110,6 +102,9 @@ class _Machine:
         if value is _MARK:
             raise ValueError("a mark in place of a value")
         return value
+
+    def popped(self, count: int) -> list[Any]:
+        return [self.pop() for _ in range(count)][::-1]
 
     def top(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):

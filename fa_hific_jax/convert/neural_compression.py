@@ -5,7 +5,6 @@ state dicts hold the MS-ILLM and NoGAN models, and `EntropyBottleneck` of Compre
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from fa_hific_jax.convert.pytorch_layout import PARAMETERS, SAME, TRANSPOSED, Layout, Naming
@@ -76,25 +75,21 @@ def find_state(content: Any) -> tuple[dict[str, Any], list[tuple[str, str]]] | N
         state, others = content["state_dict"], [key for key in content if key != "state_dict"]
     for prefix in ("", "module.", "model."):
         inside = [key for key in state if isinstance(key, str) and key.startswith(prefix)]
-        named = {key.removeprefix(prefix): state[key] for key in inside}
-        if all(any(name.startswith(part) for name in named) for part in _PARTS):
-            others += [key for key in state if key not in inside]
-            found, buffers = _parameters(named)
-            ignored = [(shown(str(key)[:200]), "not part of the model") for key in others]
-            return found, ignored + [(key, _REASON) for key in buffers]
-    return None
-
-
-def _parameters(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the parameters, spelled as in NAMING, and the names of the buffers."""
-    found, buffers = {}, []
-    for key, value in state.items():
-        if re.fullmatch(_BUFFERS, key):
-            buffers.append(key)
-            continue
-        newer = re.fullmatch(r"hyper_bottleneck\.(matrices\.|biases\.|factors\.)(\d+)", key)
-        name = f"hyper_bottleneck.{_SPELLINGS[newer[1]]}{newer[2]}" if newer else key
-        if name in found:
-            raise UserError(f"{name} is there twice, in two spellings: name an original file")
-        found[name] = value
-    return found, buffers
+        names = [key.removeprefix(prefix) for key in inside]
+        if all(any(name.startswith(part) for name in names) for part in _PARTS):
+            break
+    else:
+        return None
+    others += [key for key in state if key not in inside]
+    ignored = [(shown(str(key)[:200]), "not part of the model") for key in others]
+    found = {}
+    for key, name in zip(inside, names, strict=True):
+        newer = re.fullmatch(r"hyper_bottleneck\.(matrices\.|biases\.|factors\.)(\d+)", name)
+        older = f"hyper_bottleneck.{_SPELLINGS[newer[1]]}{newer[2]}" if newer else name
+        if re.fullmatch(_BUFFERS, name):
+            ignored.append((name, _REASON))
+        elif older in found:
+            raise UserError(f"{older} is there twice, in two spellings: name an original file")
+        else:
+            found[older] = state[key]
+    return found, ignored

@@ -25,9 +25,7 @@ _SAME = "abs add asinh div exp floor max min mul neg sub tanh".split()
 Value = np.ndarray | str
 """A constant, or the name of what an ONNX operation returns."""
 
-Equation = Any
-"""An operation in a trace (`jax.extend.core.JaxprEqn`); the types of JAX omit shape and dtype."""
-
+Equation = Any  # an operation in a trace; the types of JAX omit shape and dtype
 Specs = dict[str, jax.ShapeDtypeStruct]
 
 
@@ -205,22 +203,17 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
             if not any(inner):
                 return graph.add("Pad", x, np.asarray(low + high), *others)
         case "conv_general_dilated":
-            return _convolution(graph, params, x, *others)
+            numbers, (low, high) = params["dimension_numbers"], zip(*params["padding"], strict=True)
+            x = graph.add("Transpose", x, perm=numbers.lhs_spec)
+            # A kernel is a constant, as it depends on parameters alone.
+            kernel = np.transpose(np.asarray(others[0]), numbers.rhs_spec)
+            steps = {"strides": params["window_strides"], "dilations": params["rhs_dilation"]}
+            y = graph.add("Conv", x, kernel, pads=low + high, **steps)
+            return graph.add("Transpose", y, perm=np.argsort(numbers.out_spec).tolist())
     raise UserError(
         f"the networks use JAX's operation {name!r} in a way that ONNX export does not know: "
         "use the release of JAX that requirements.txt pins"
     )
-
-
-def _convolution(graph: _Graph, params: Mapping[str, Any], x: Value, kernel: Any) -> str:
-    numbers = params["dimension_numbers"]
-    x = graph.add("Transpose", x, perm=numbers.lhs_spec)
-    low, high = zip(*params["padding"], strict=True)
-    steps = {"strides": params["window_strides"], "dilations": params["rhs_dilation"]}
-    # A kernel is a constant, as it depends on parameters alone.
-    kernel = np.transpose(kernel, numbers.rhs_spec)
-    y = graph.add("Conv", x, kernel, pads=low + high, **steps)
-    return graph.add("Transpose", y, perm=np.argsort(numbers.out_spec).tolist())
 
 
 def _type(dtype: Any) -> int:

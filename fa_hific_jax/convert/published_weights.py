@@ -10,7 +10,6 @@ import functools
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,18 +21,6 @@ from fa_hific_jax.losses import lpips
 from fa_hific_jax.losses.weight_files import Shapes, mistakes, read_npz
 from fa_hific_jax.metrics import inception
 from fa_hific_jax.writing import write
-
-
-class PublishedFile(NamedTuple):
-    """A file of another project: its address and the SHA-256 of its content in hexadecimal."""
-
-    url: str
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return file_name(self.url)
-
 
 _TORCHVISION = "https://download.pytorch.org/models"
 # The address names a commit, so that the files behind it cannot change.
@@ -65,19 +52,12 @@ _INCEPTION = (
     "pt_inception-2015-12-05-6726825d.pth"
 )
 SOURCES = {
-    net: (
-        PublishedFile(f"{_TORCHVISION}/{file}", network_hash),
-        PublishedFile(f"{_LINEAR}/{net}.pth", linear_hash),
-    )
+    net: {f"{_TORCHVISION}/{file}": network_hash, f"{_LINEAR}/{net}.pth": linear_hash}
     for net, (file, network_hash, linear_hash) in _NETWORKS.items()
-} | {
-    "inception": (
-        PublishedFile(
-            _INCEPTION, "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-        ),
-    )
-}
-"""The published files of each network. LPIPS has torchvision's network, then the linear weights."""
+} | {"inception": {_INCEPTION: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"}}
+"""Addresses and SHA-256 of the published files of each network.
+
+LPIPS has torchvision's network, then the linear weights."""
 
 _EPSILON = 1e-3  # added to the variance by the batch norms of Inception
 _NORM = ("weight", "bias", "running_mean", "running_var")  # arrays of a batch norm
@@ -149,7 +129,7 @@ def convert_inception(file: Path) -> dict[str, np.ndarray]:
 
 
 def _get_weights(
-    sources: tuple[PublishedFile, ...],
+    sources: Mapping[str, str],
     shapes: Shapes,
     convert: Callable[..., dict[str, np.ndarray]],
     command: str,
@@ -159,22 +139,21 @@ def _get_weights(
 ) -> Path:
     if output is not None and output.is_dir():
         raise UserError(f"{output} is a folder: name a file")
-    files = [(folder or cached.parent) / source.name for source in sources]
+    files = [(folder or cached.parent) / file_name(url) for url in sources]
     if folder is not None:
-        for source, file in zip(sources, files, strict=True):
+        for (url, sha256), file in zip(sources.items(), files, strict=True):
             if not file.is_file():
-                raise UserError(f"{file}: no such file: download it from {source.url}")
-            check_sha256(file, source.sha256)
+                raise UserError(f"{file}: no such file: download it from {url}")
+            check_sha256(file, sha256)
         _save(output or cached, convert(*files))
         return output or cached
     if not _has(cached, shapes):
-        urls = " and ".join(source.url for source in sources)
         offline = (
-            f"download {urls} into one folder on a machine that has a network, then run "
-            f"`{command} --from FOLDER` here"
+            f"download {' and '.join(sources)} into one folder on a machine that has a network, "
+            f"then run `{command} --from FOLDER` here"
         )
-        for source, file in zip(sources, files, strict=True):
-            download(source.url, file, source.sha256, offline)
+        for (url, sha256), file in zip(sources.items(), files, strict=True):
+            download(url, file, sha256, offline)
         _save(cached, convert(*files))
         for file in files:
             file.unlink(missing_ok=True)

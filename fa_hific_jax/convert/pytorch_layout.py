@@ -61,15 +61,12 @@ PARAMETERS = {
 
 
 class Naming(NamedTuple):
-    """The names in the state dicts of a project.
+    """The names in the state dicts of a project."""
 
-    Attributes:
-      modules: patterns of our module paths, joined by "/", and functions from the numbers in a path
-        to the name of the same module in theirs, which is numbered differently.
-      parameter: maps one of our module paths and a parameter in it to (their name, layout).
-    """
-
+    # Patterns of our module paths, joined by "/", and functions from the numbers in a path to the
+    # name of the same module in theirs, which is numbered differently.
     modules: tuple[tuple[str, Callable[..., str]], ...]
+    # Maps one of our module paths and a parameter in it to (their name, layout).
     parameter: Callable[[str, str], tuple[str, Layout]]
 
     def module(self, path: str) -> str:

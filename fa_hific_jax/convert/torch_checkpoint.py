@@ -39,28 +39,18 @@ _IGNORED = {
 
 
 class Imported(NamedTuple):
-    """A converted checkpoint.
-
-    Attributes:
-      model: settings of the autoencoder.
-      autoencoder: parameters as `Checkpoints.save` takes them.
-      ignored: (name, reason) of each entry that was not converted.
-      discriminator: settings of the discriminator; HiFiC's if the file has none.
-      training: further arrays as `Checkpoints.save` takes them, where the file has them:
-        "discriminator" ("params" and "spectral") and "dsl_sigma" (raw, see `sigma_from_raw`).
-      step: number of training steps, 0 if the file does not say.
-      regime: "low", "med", "high", or None if the file does not say.
-      assumed: names of the options that neither the file nor the user gave.
-    """
+    """A converted checkpoint."""
 
     model: ModelConfig
-    autoencoder: dict[str, Any]
-    ignored: list[tuple[str, str]]
-    discriminator: DiscriminatorConfig
+    autoencoder: dict[str, Any]  # parameters as `Checkpoints.save` takes them
+    ignored: list[tuple[str, str]]  # (name, reason) of each entry that was not converted
+    discriminator: DiscriminatorConfig  # HiFiC's if the file has none
+    # Further arrays as `Checkpoints.save` takes them, where the file has them: "discriminator"
+    # ("params" and "spectral") and "dsl_sigma" (raw, see `sigma_from_raw`).
     training: dict[str, Any]
-    step: int = 0
-    regime: str | None = None
-    assumed: list[str] = []
+    step: int = 0  # of the training; 0 if the file does not say
+    regime: str | None = None  # "low", "med", "high"; None if the file does not say
+    assumed: list[str] = []  # names of the options that neither the file nor the user gave
 
 
 def import_checkpoint(path: str | Path, options: Options) -> Imported:

@@ -133,11 +133,8 @@ def _read_legacy(raw: np.ndarray) -> Any:
 class _Tensors:
     """The storages of a file, and the tensors that are views of them.
 
-    Args:
-      places: the bytes of each storage by key; None only finds the type of each (`kinds`) and
-        gives None in place of a tensor.
-      file_size: size of the file in bytes, which limits the size of a tensor.
-      order: byte order of the storages, "<" or ">".
+    `places` has the bytes of each storage by key, in the byte order `order`. If it is None, only
+    the type of each storage is found (`kinds`), and there are no tensors.
     """
 
     def __init__(self, places: Mapping[str, np.ndarray] | None, file_size: int, order: str = "<"):
@@ -185,7 +182,7 @@ class _Tensors:
 
     def tensor(self, values: Any, offset, shape, strides, *_) -> np.ndarray | None:
         """Returns a view of a storage; offset and strides count values."""
-        if values is None and self.places is None:
+        if self.places is None:
             return None
         # A stride of 0 repeats values at no cost here, but whoever copies the array pays for it.
         if math.prod(shape) * values.itemsize > 2 * self.file_size:

@@ -72,12 +72,7 @@ def onnx_model(
 
 
 class _Graph:
-    """Operations and constants of an ONNX graph, in order.
-
-    Args:
-      first: name of the first input.
-      unit: rows and columns of the first input for a height and a width of one unit.
-    """
+    """Operations and constants of an ONNX graph, whose first input has sides of many `unit`s."""
 
     def __init__(self, first: str, unit: int):
         self.nodes, self.constants = [], []

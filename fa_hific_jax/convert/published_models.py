@@ -29,12 +29,10 @@ class Fetched(NamedTuple):
 def get_model(published: Published, file: Path | None = None, *, replace: bool = False) -> Fetched:
     """Converts the published file to a model in the user's cache.
 
-    The integers of the hyper-synthesis are calibrated on hyper-latents drawn from the prior. They
-    depend on the file alone, so everyone who fetches a model gets the same id and can read the
-    files of the others.
-
-    None of the projects publishes a SHA-256. That of the first file that could be converted is
-    written beside the model as NAME.sha256, and later files must have the same.
+    The integers of the hyper-synthesis are calibrated on hyper-latents drawn from the prior, so
+    everyone who converts the same file gets the same model id. None of the projects publishes a
+    SHA-256. That of the first file that could be converted is written beside the model as
+    NAME.sha256, and later files must have the same.
 
     Args:
       published: the model.

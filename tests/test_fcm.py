@@ -18,7 +18,6 @@ from fa_hific_jax.models.encoder import Encoder
 from fa_hific_jax.models.fcm import LOCAL_KINDS, attention, frequency_complement
 from fa_hific_jax.models.fcm.dropout import drop
 from fa_hific_jax.models.generator import Generator
-from fa_hific_jax.settings.model import FCM_KINDS
 
 # The attention kind is the residual one at level 1.
 MODULES = [("hific", 1), ("conv", 1), ("residual", 1), ("attention", 1), ("attention", 2)]
@@ -217,15 +216,6 @@ def test_dropout_is_on_in_training_other_for_each_key_and_off_in_evaluation(case
     assert np.abs(one - other).max() > 0.1 and np.abs(one - evaluated).max() > 0.1
 
 
-def test_bfloat16_stays_close(case):
-    kind, level, _, apply, parameters, b = case
-    expected = apply(parameters, b)[1]
-    narrow = frequency_complement(kind, level, 4, dtype=jnp.dtype("bfloat16"))
-    found = jax.jit(narrow.apply)(parameters, b.astype(jnp.bfloat16))[1]
-    assert found.dtype == jnp.bfloat16
-    assert relative_error(found, np.asarray(expected)) < 0.05
-
-
 def test_attention_taken_a_few_queries_at_a_time_is_the_same(monkeypatch):
     b = features(2, 5, 7, 6)
     module = frequency_complement("attention", 2, 4)
@@ -268,28 +258,6 @@ def test_dropout_leaves_the_noise_of_latents_alone():
     assert np.abs(other.fcm_features[0] - dropped.fcm_features[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", FCM_KINDS)
-def test_generator_has_the_modules_that_are_configured(kind):
-    generator = Generator((8, 8, 8, 8, 6), 0, "pytorch", fcm=(kind, 4, 0.0))
-    y_hat = features(1, 2, 3, 5)
-    shapes = jax.eval_shape(generator.init, jax.random.key(0), y_hat)["params"]
-    levels = [(1, 32, 48, 6), (1, 16, 24, 8)]
-    for level, shape in enumerate(levels, 1):
-        alone = frequency_complement(kind, level, 4)
-        expected = jax.eval_shape(alone.init, jax.random.key(0), jnp.zeros(shape))["params"]
-        assert shapes[f"fcm{level}"] == expected
-    image, cs = jax.eval_shape(generator.apply, {"params": shapes}, y_hat)
-    assert image.shape == (1, 32, 48, 3) and [c.shape for c in cs] == levels
-
-
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        ({"model__fcm": "fcm"}, "^model.fcm is 'fcm': choose one of hific, conv, residual, atten"),
-        ({"model__fcm_dropout": 1.0}, "^model.fcm_dropout is 1.0: it must be at least 0 and below"),
-        ({"model__fcm": "legacy"}, "^data.crop is 64 .* takes images of 256 x 256 alone"),
-    ],
-)
-def test_settings_that_make_no_sense_are_named(overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
-        tiny_settings(**overrides)
+def test_a_crop_that_the_legacy_kind_does_not_take_is_named():
+    with pytest.raises(UserError, match="^data.crop is 64 .* takes images of 256 x 256 alone"):
+        tiny_settings(model__fcm="legacy")

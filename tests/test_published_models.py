@@ -285,10 +285,7 @@ def test_the_list_tells_what_is_here(fetched, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(shipped.known())
     by_name = {line.split()[0]: line for line in lines}
-    assert re.search(r"any +- +research only +- +yes +this package$", by_name["lite"])
     assert re.search(r"0\.3 +2 GB +Apache-2\.0 +- +yes +HiFiC in PyTorch$", by_name[NAME])
-    msillm = r"0\.14 +0\.73 GB +CC-BY-NC 4\.0 +0\.153 bpp  27\.53 dB  0\.0732 +- +MS-ILLM$"
-    assert re.search(msillm, by_name["msillm-0.14"])
     run("models", "--json")
     described = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert described[NAME]["folder"].endswith(NAME)

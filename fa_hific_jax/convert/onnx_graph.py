@@ -197,6 +197,8 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
             low, high, inner = zip(*params["padding_config"], strict=True)
             if not any(inner):
                 return graph.add("Pad", x, np.asarray(low + high), *others)
+        case "dot_general":
+            return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
         case "conv_general_dilated":
             numbers, (low, high) = params["dimension_numbers"], zip(*params["padding"], strict=True)
             x = graph.add("Transpose", x, perm=numbers.lhs_spec)
@@ -209,6 +211,20 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
         f"the networks use JAX's operation {name!r} in a way that ONNX export does not know: "
         "use the release of JAX that requirements.txt pins"
     )
+
+
+def _einsum(equation: Equation) -> str:
+    """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
+    letters = iter("abcdefghijkl")
+    left, right = ([next(letters) for _ in atom.aval.shape] for atom in equation.invars)
+    contracted, batch = equation.params["dimension_numbers"]
+    for pairs in (contracted, batch):
+        for i, j in zip(*pairs, strict=True):
+            right[j] = left[i]
+    summed = {left[i] for i in contracted[0]}
+    product = dict.fromkeys([left[i] for i in batch[0]] + left + right)
+    output = [letter for letter in product if letter not in summed]
+    return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
 
 
 def _type(dtype: Any) -> int:

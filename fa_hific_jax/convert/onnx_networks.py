@@ -79,7 +79,7 @@ def _gain(
     table: Float[Array, "qualities c"], quality: Float[Array, " 1"]
 ) -> Float[Array, "1 1 1 c"]:
     """Returns the factors of `models.gains.Gains`, without indexing by the quality."""
-    place = jnp.clip(quality, 0.0, 1.0) * (len(table) - 1)
-    rows = jnp.arange(len(table), dtype=jnp.float32)
-    shares = jnp.maximum(1.0 - jnp.abs(place - rows), 0.0)[:, None]
-    return jnp.exp(jnp.sum(shares * table, axis=0))[None, None, None]
+    place = jnp.clip(quality, 0.0, 1.0)[:, None] * (len(table) - 1)
+    rows = jnp.arange(len(table), dtype=jnp.float32)[None]
+    shares = jnp.maximum(1.0 - jnp.abs(place - rows), 0.0)
+    return jnp.exp(shares @ table)[:, None, None]

@@ -9,11 +9,11 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
+import reference_weights
 
-from fa_hific_jax.convert import neural_compression
-from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources
+from fa_hific_jax.convert.neural_compression import NAMING
+from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources, map_sources
 from fa_hific_jax.models.autoencoder import ModelConfig
 
 TRANSPOSED = r"decoder\.blocks\.[0-3]\.0\.weight|hyper_synthesis_\w+\.[02]\.weight"
@@ -34,32 +34,21 @@ def small_state() -> dict[str, np.ndarray]:
 
     Kernels have gains as of trained networks, so that scales lie on both sides of the bound.
     """
-    sources = jax.tree.leaves(
-        autoencoder_sources(CONFIG, neural_compression.NAMING),
-        is_leaf=lambda node: isinstance(node, Source),
-    )
     rng, state = np.random.default_rng(0), {}
-    for source in sources:
+
+    def fill(source: Source) -> None:
         fan_in = np.prod(source.shape[1:]) if len(source.shape) == 4 else 10
         value = rng.normal(0, np.sqrt(2 / fan_in), source.shape)
         if source.key.endswith("gamma"):
             value += 1
         state[source.key] = value.astype(np.float32)
+
+    map_sources(fill, autoencoder_sources(CONFIG, NAMING))
     state["hyper_bottleneck.quantiles"] += np.float32([-10, 0, 10])
     state["hyper_analysis.4.weight"] *= 6
     state["encoder.blocks.5.weight"] *= 4
     state["hyper_synthesis_scale.4.bias"] += 2
     return state
-
-
-def generator(name: str) -> np.random.Generator:
-    seed = int.from_bytes(hashlib.sha256(f"msillm:{name}".encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(seed))
-
-
-def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers in [0, 1) of an input that is not stored."""
-    return generator(name).random(shape, dtype=np.float32)
 
 
 def full_width(folder: Path) -> dict[str, np.ndarray]:
@@ -79,7 +68,7 @@ def full_width(folder: Path) -> dict[str, np.ndarray]:
 
 def value(name: str, shape: tuple[int, ...], rule: str) -> np.ndarray:
     """The parameter of this name, shape and rule."""
-    n = generator(name).standard_normal(shape, dtype=np.float32)
+    n = reference_weights.draw(name, shape, "msillm")
     if rule == "bias":
         return n * np.float32(0.01)
     if rule == "gamma":

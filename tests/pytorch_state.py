@@ -2,19 +2,14 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import reference_weights
 import torch_files
 from reference_weights import DISCRIMINATOR_WIDTHS
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.convert.pytorch_layout import (
-    LEGACY_SIGMAS,
-    Source,
-    autoencoder_sources,
-    discriminator_sources,
-)
+from fa_hific_jax.convert.pytorch_hific import LEGACY_SIGMAS, NAMING, discriminator_sources
+from fa_hific_jax.convert.pytorch_layout import autoencoder_sources, map_sources
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 TINY = dict(
@@ -41,11 +36,11 @@ State = dict[str, np.ndarray]
 
 def shapes(model, discriminator=None) -> dict[str, tuple[int, ...]]:
     """Names and shapes by which we look for the parameters of a model."""
-    trees = [autoencoder_sources(model)]
+    trees, found = [autoencoder_sources(model, NAMING)], {}
     if discriminator:
         trees.append(discriminator_sources(discriminator, model))
-    leaves = jax.tree.leaves(trees, is_leaf=lambda node: isinstance(node, Source))
-    return {source.key: source.shape for source in leaves}
+    map_sources(lambda source: found.update({source.key: source.shape}), trees)
+    return found
 
 
 def hific_shapes() -> dict[str, tuple[int, ...]]:

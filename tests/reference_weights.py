@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fa_hific_jax.convert.pytorch_hific import NAMING, discriminator_sources
 from fa_hific_jax.convert.pytorch_layout import (
     CONVOLUTION,
     RIGHT_VECTOR,
-    Source,
     autoencoder_sources,
-    discriminator_sources,
+    map_sources,
 )
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
@@ -68,19 +68,19 @@ def relative_error(found, expected) -> float:
     return np.max(np.abs(np.asarray(found, np.float64) - expected)) / np.max(np.abs(expected))
 
 
-def _generator(name: str) -> np.random.Generator:
-    seed = int.from_bytes(hashlib.sha256(f"fahific:{name}".encode()).digest()[:8], "little")
+def _generator(name: str, project: str) -> np.random.Generator:
+    seed = int.from_bytes(hashlib.sha256(f"{project}:{name}".encode()).digest()[:8], "little")
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def draw(name: str, shape: tuple[int, ...], project: str = "fahific") -> np.ndarray:
     """The standard normal numbers that belong to a name."""
-    return _generator(name).standard_normal(shape, dtype=np.float32)
+    return _generator(name, project).standard_normal(shape, dtype=np.float32)
 
 
-def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def uniform(name: str, shape: tuple[int, ...], project: str = "fahific") -> np.ndarray:
     """The numbers in [0, 1) of an input that is not stored."""
-    return _generator(name).random(shape, dtype=np.float32)
+    return _generator(name, project).random(shape, dtype=np.float32)
 
 
 def gain(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -114,15 +114,11 @@ def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def _sources(residual_blocks: int) -> Tree:
-    return autoencoder_sources(paper(residual_blocks=residual_blocks))
+    return autoencoder_sources(paper(residual_blocks=residual_blocks), NAMING)
 
 
 def _filled(sources: Tree) -> Tree:
-    return jax.tree.map(
-        lambda source: source.layout.ours(value(source.key, source.shape)),
-        sources,
-        is_leaf=lambda node: isinstance(node, Source),
-    )
+    return map_sources(lambda source: source.layout.ours(value(source.key, source.shape)), sources)
 
 
 def encoder() -> Tree:

@@ -11,7 +11,7 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.blur import gaussian_blur
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
-from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma, sigma_from_raw, spectrum_loss
+from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
 from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss
 from fa_hific_jax.losses.rate_distortion import mse_255, switch_lambda
 from fa_hific_jax.models.autoencoder import AutoencoderOutput, Rates
@@ -84,18 +84,6 @@ def test_legacy_blur_agrees_with_the_fa_hific_authors(golden, x64, size):
         np.testing.assert_allclose(single[..., 0], arrays[f"{tag}_out"], rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize("blur", BLURS, ids=["ours", "legacy"])
-def test_sizes_without_reference_have_the_gradient_of_their_sigma(x64, blur):
-    x, sigma = jnp.asarray(random(1, 9, 10, 2), jnp.float64), jnp.asarray(1.5)
-
-    def energies(sigma):
-        return jnp.stack([jnp.sum(jnp.square(blur(x, sigma, k))) for k in (7, 11, 13)])
-
-    found = jax.jit(jax.jacfwd(energies))(sigma)
-    above, below = jax.jit(lambda s: (energies(s + 1e-5), energies(s - 1e-5)))(sigma)
-    np.testing.assert_allclose(found, (above - below) / 2e-5, rtol=1e-6)
-
-
 def test_our_blur_keeps_channels_apart_where_the_legacy_blur_sums_them():
     """A fault of the FA-HiFiC authors' kernel that the default does not have."""
     x, sigma = random(1, 12, 12, 3), jnp.asarray(2.0)
@@ -107,12 +95,6 @@ def test_our_blur_keeps_channels_apart_where_the_legacy_blur_sums_them():
     c = x + jnp.asarray([1.0, -1.0, 0.0])[None, None, None] * random(1, 12, 12, 1, seed=1)
     losses = [jitted_loss([x], [c], sigmas=jnp.ones((2, 1)), blur=blur) for blur in BLURS]
     assert losses[0] > 1e-3 and losses[1] < 1e-9
-
-
-def test_legacy_blur_darkens_borders_where_ours_does_not():
-    ours, theirs = (blur(jnp.ones((1, 9, 9, 1)), jnp.asarray(3.0), 9)[0, 0, 0, 0] for blur in BLURS)
-    np.testing.assert_allclose(ours, 1.0, rtol=1e-6)
-    np.testing.assert_allclose(theirs, np.sum(gaussian_kernel(9, 3.0)[4:, 4:]), rtol=1e-6)
 
 
 @pytest.fixture
@@ -294,9 +276,3 @@ def test_kernel_sizes_other_than_3_to_15_odd_for_our_blur_are_refused(size):
     if size != 4:
         with pytest.raises(UserError, match=f"kernel size {size}: choose a number from 3 to 15"):
             legacy_gaussian_blur(x, sigma, size)
-
-
-def test_sigma_and_raw_are_inverse():
-    sigma = jnp.asarray([1e-3, 0.1, 1.0, 3.0, 30.0, 100.0])
-    np.testing.assert_allclose(sigma_from_raw(raw_from_sigma(sigma)), sigma, rtol=1e-5)
-    assert jnp.all(sigma_from_raw(jnp.linspace(-20.0, 20.0, 41)) > 0)

@@ -19,13 +19,12 @@ from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import coding, float_model
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
-from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
+from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import MEDIAN
 from fa_hific_jax.models.autoencoder import bind, forward, init_parameters
-from fa_hific_jax.models.discriminator import Discriminator, DiscriminatorConfig
 
 
 @pytest.fixture(scope="module")
@@ -170,24 +169,6 @@ def test_means_and_rows_are_those_of_the_float_networks_up_to_the_borders(
     assert np.max(moved[0]) > 0.05 and np.max(moved[5]) > 0.05
 
 
-def test_the_two_constant_channels_cost_no_precision(small):
-    # The same network with medians of 0 has the same weights, and the medians' channels add what
-    # the float kernels add to half a unit of the last place.
-    medians = np.float64(small.autoencoder["hyperprior"][MEDIAN])
-    synthesis, zero = (with_medians(small, factor)[0].synthesis for factor in (1, 0))
-    channels = CONFIG.hyper_channels
-    for which in ("mean", "scale"):
-        layer, plain = (getattr(each, which).up0 for each in (synthesis, zero))
-        np.testing.assert_array_equal(layer.kernel[:, :, :channels], plain.kernel[:, :, :channels])
-        assert not plain.kernel[:, :, channels:].any()
-        kernel = small.autoencoder["hyperprior"][f"synthesis_{which}"]["up0"]["kernel"]
-        added = np.tensordot(np.float64(kernel), medians, axes=(2, 0))
-        stored = np.tensordot(layer.kernel[:, :, channels:].astype(float), [2**14, 1], (2, 0))
-        # A unit is 2**-shift of the sums, before the shift to activations.
-        unit = np.ldexp(1.0, np.frexp(np.max(np.abs(kernel), (0, 1, 2)))[1] - 15)
-        assert np.all(np.abs(stored * unit - added) <= 0.5 * unit * (1 + 1e-9))
-
-
 def test_strips_and_a_stored_copy_give_the_same_bits(small_model, tmp_path):
     z = np.random.default_rng(2).integers(-9, 10, (5, 3, CONFIG.hyper_channels)).astype(np.int32)
     save_model(small_model, tmp_path / "model")
@@ -282,15 +263,3 @@ def test_halves_are_rounded_to_even(golden):
     found = ops.straight_through_round(jnp.asarray(values), halves="even")
     np.testing.assert_array_equal(found, expected)
     assert jnp.any(ops.straight_through_round(jnp.asarray(values)) != expected)
-
-
-def test_the_discriminator_is_that_of_pytorch():
-    x, y_hat = jnp.ones((1, 64, 64, 3)), jnp.ones((1, 4, 4, 5))
-    settings = DiscriminatorConfig(widths=(4, 4))
-    ours, port = (
-        jax.jit(Discriminator(settings, variant, "unit").init_with_output)(
-            jax.random.key(0), x, y_hat
-        )[0]
-        for variant in ("neuralcompression", "pytorch")
-    )
-    np.testing.assert_array_equal(ours, port)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import scipy.special
 import torch_files
-from reference_weights import nhwc
+from reference_weights import nchw, nhwc, uniform
 
 from fa_hific_jax import ops
 from fa_hific_jax.codec import coding
 from fa_hific_jax.codec.coding import Quantized
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint
+from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized
 from fa_hific_jax.entropy.gaussian import bits, gaussian_likelihood
 from fa_hific_jax.models import MEDIAN
@@ -93,17 +93,13 @@ def trained(model: Autoencoder, x, noise_z, noise_y):
 
 
 def picture(data, image: str, dtype: str):
-    x = neural_compression_state.uniform(f"input:{image}", tuple(data[f"{image}_x_shape"]))
+    x = uniform(f"input:{image}", tuple(data[f"{image}_x_shape"]), "msillm")
     np.testing.assert_array_equal(x[:, :, :4, :4], data[f"{image}_x_corner"])
     return nhwc(x.astype(dtype))
 
 
 def parameters(imported, dtype: str):
     return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), imported.autoencoder)}
-
-
-def nchw(array) -> np.ndarray:
-    return np.asarray(array).transpose(0, 3, 1, 2)
 
 
 def outputs(imported, data, dtype: str, image: str) -> dict[str, np.ndarray]:
@@ -158,7 +154,7 @@ def test_in_float64_it_equals_the_reference_to_ten_digits(imported, golden, x64,
 def test_training_mode_equals_the_reference(imported, golden, x64):
     data = golden("msillm")
     noise = [
-        nhwc(neural_compression_state.uniform(f"input:noise_{name}", data[f"a_{name}"].shape) - 0.5)
+        nhwc(uniform(f"input:noise_{name}", data[f"a_{name}"].shape, "msillm") - 0.5)
         for name in "zy"
     ]
     apply = functools.partial(Autoencoder(imported.model, "float64").apply, method=trained)

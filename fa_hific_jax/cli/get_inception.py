@@ -25,6 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz file; raises a UserError if the weights cannot be had."""
-    from fa_hific_jax.convert.inception_weights import get_inception
+    from fa_hific_jax.convert.published_weights import get_inception
 
     print(get_inception(args.output, args.folder))

@@ -36,6 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the path of the .npz file; raises a UserError if the weights cannot be had."""
-    from fa_hific_jax.convert.lpips_weights import get_lpips
+    from fa_hific_jax.convert.published_weights import get_lpips
 
     print(get_lpips(args.net, args.output, args.folder))

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Converts and saves; raises a UserError for a bad file or a folder that holds a run."""
     from fa_hific_jax.checkpoints import FOLDER, Checkpoints, workdir_path
-    from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint, known_settings
+    from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint, known_settings
     from fa_hific_jax.errors import UserError
 
     folder = workdir_path(args.output, "--output")
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 def _describe(imported) -> None:
     import dataclasses
 
-    from fa_hific_jax.convert.pytorch_hific import parameter_counts
+    from fa_hific_jax.convert.torch_checkpoint import parameter_counts
 
     counts = parameter_counts(imported)
     for name, count in [*counts.items(), ("total", sum(counts.values()))]:

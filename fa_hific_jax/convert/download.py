@@ -8,19 +8,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 
 _CHUNK = 1 << 16
 
 
-class Unreachable(UserError):
-    """The server cannot be reached, or it answers with an error."""
-
-
-def download(url: str, path: Path, sha256: str | None, *, timeout: float = 30.0) -> str:
+def download(url: str, path: Path, sha256: str | None, offline: str, timeout: float = 30.0) -> str:
     """Downloads `url` to `path`, unless the file is there already, and returns its SHA-256.
 
     The download is written to `path` + ".part", which a later call continues. It is renamed to
@@ -30,31 +26,40 @@ def download(url: str, path: Path, sha256: str | None, *, timeout: float = 30.0)
       url: an http or https address.
       path: the file to write; missing folders are made.
       sha256: hash of the whole file, in hexadecimal; None accepts any complete file.
+      offline: advice for a user who has no network.
       timeout: seconds without data after which the connection counts as broken.
 
     Raises:
-      Unreachable: the server does not answer, or it answers with an error.
-      UserError: the connection broke (the part is kept), the hash is wrong (the part is removed),
-        another process is downloading the file, or the folder cannot be written.
+      UserError: the server does not answer or answers with an error, the connection broke (the part
+        is kept), the hash is wrong (the part is removed), another process is downloading the file,
+        or the folder cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
-    try:
-        if path.is_file() and (found := sha256_of(path)) == (sha256 or found):
-            return found
+    with contextlib.suppress(UserError):  # It is missing or another file.
+        return check_sha256(path, sha256)
+    with writable(part):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(part):
-            _fetch(url, part, timeout)
-            found = sha256_of(part)
-            if found == (sha256 or found):
-                os.replace(part, path)
-                return found
-            part.unlink()
+            _fetch(url, part, offline, timeout)
+            try:
+                found = check_sha256(part, sha256)
+            except UserError as error:
+                part.unlink(missing_ok=True)
+                raise UserError(f"{url}: was removed again, because {error}") from error
+            os.replace(part, path)
+    return found
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system into a UserError that names the file."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{part}: cannot be written: {error.strerror or error}") from error
-    raise UserError(
-        f"{url}: the download has the SHA-256 {found} instead of {sha256}, so it is damaged or a "
-        f"different file: {part} was removed, run the command again"
-    )
+        raise UserError(
+            f"{shown(error.filename or path)}: cannot be written ({error.strerror or error}): free "
+            "space, or name another folder (XDG_CACHE_HOME is that of downloads)"
+        ) from error
 
 
 def file_name(url: str) -> str:
@@ -68,7 +73,8 @@ def check_sha256(path: Path, sha256: str | None) -> str:
     None as `sha256` accepts any file.
     """
     try:
-        found = sha256_of(path)
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     if found != (sha256 or found):
@@ -100,79 +106,62 @@ def _locked(part: Path) -> Iterator[None]:
                 part.unlink()
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fetch(url: str, part: Path, timeout: float) -> None:
+def _fetch(url: str, part: Path, offline: str, timeout: float) -> None:
     """Downloads the rest of `part`, or all of it if the server does not support ranges."""
-    have = part.stat().st_size if part.is_file() else 0
-    response = _open(url, have, timeout)
-    if response is None:
-        return
-    with response:
-        resumed = response.status == http.client.PARTIAL_CONTENT
-        done = have if resumed else 0
-        length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdigit() else None
-        progress = _Progress(file_name(url), done, total)
-        with open(part, "ab" if resumed else "wb") as file:
-            while chunk := _read(response, url, part):
-                file.write(chunk)
-                done += len(chunk)
-                progress.report(done)
-        progress.report(done, last=True)
-    if total is not None and done < total:
-        raise _broken(url, part, f"after {_size(done)} of {_size(total)}")
-
-
-def _open(url: str, have: int, timeout: float) -> http.client.HTTPResponse | None:
-    """Requests everything after `have` bytes; returns None if nothing is left to send."""
+    have = part.stat().st_size
     headers = {"User-Agent": "fa-hific", **({"Range": f"bytes={have}-"} if have else {})}
+    request = urllib.request.Request(url, headers=headers)
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+        response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return None  # The part is complete or of another file: the hash will tell.
-        raise Unreachable(f"{url}: the server answers {error.code} {error.reason}") from error
+            return  # The part is complete or of another file: the hash will tell.
+        answer = f"the server answers {error.code} {error.reason}"
+        raise UserError(f"{url}: {answer}: {offline}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise Unreachable(f"{url}: cannot be reached ({reason})") from error
+        raise UserError(f"{url}: cannot be reached ({reason}): {offline}") from error
+    resumed = response.status == http.client.PARTIAL_CONTENT
+    done = have if resumed else 0
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isdigit() else None
+    report = _progress(file_name(url), done, total)
+    broken = f"{part} is kept, run the command again to resume"
+    with response, open(part, "ab" if resumed else "wb") as file:
+        while True:
+            try:
+                chunk = response.read(_CHUNK)
+            except (OSError, http.client.HTTPException) as error:
+                raise UserError(f"{url}: the connection broke ({error}): {broken}") from error
+            file.write(chunk)
+            done += len(chunk)
+            report(done, not chunk)
+            if not chunk:
+                break
+    if total is not None and done < total:
+        after = f"after {_size(done)} of {_size(total)}"
+        raise UserError(f"{url}: the connection broke {after}: {broken}")
 
 
-def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
-    try:
-        return response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _broken(url, part, f"({error})") from error
+def _progress(name: str, start: int, total: int | None) -> Callable[[int, bool], None]:
+    """Returns a function that prints progress, given the bytes so far and True at the end.
 
+    It updates one line on a terminal, otherwise it prints a line every 10 seconds.
+    """
+    terminal, begun = sys.stderr.isatty(), time.monotonic()
+    shown_at = begun
 
-def _broken(url: str, part: Path, reason: str) -> UserError:
-    return UserError(
-        f"{url}: the connection broke {reason}: {part} is kept, run the command again to resume"
-    )
-
-
-class _Progress:
-    """Prints progress: one updated line on a terminal, otherwise a line every 10 seconds."""
-
-    def __init__(self, name: str, start: int, total: int | None):
-        self._name, self._start, self._total = name, start, total
-        self._terminal = sys.stderr.isatty()
-        self._begun = self._shown = time.monotonic()
-
-    def report(self, done: int, *, last: bool = False) -> None:
+    def report(done: int, last: bool) -> None:
+        nonlocal shown_at
         now = time.monotonic()
-        if not last and now - self._shown < (0.2 if self._terminal else 10.0):
-            return
-        self._shown = now
-        rate = (done - self._start) / (now - self._begun + 1e-9)
-        line = progress_line(self._name, done, self._total, rate)
-        end = "\n" if last or not self._terminal else ""
-        print(f"\r{line}\x1b[K" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+        if last or now - shown_at >= (0.2 if terminal else 10.0):
+            shown_at = now
+            line = progress_line(name, done, total, (done - start) / (now - begun + 1e-9))
+            end = "\n" if last or not terminal else ""
+            print(f"\r{line}\x1b[K" if terminal else line, end=end, file=sys.stderr, flush=True)
+
+    return report
 
 
 def progress_line(name: str, done: int, total: int | None, rate: float) -> str:

@@ -19,44 +19,25 @@ OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime 1.12 and later
 
 _SIZES = ((2, 2), (3, 2), (2, 3), (5, 4))  # heights and widths, in units; the last one is a check
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # keys of an operation that calls a function
-_SAME = {
-    "abs": "Abs",
-    "add": "Add",
-    "asinh": "Asinh",
-    "concatenate": "Concat",
-    "convert_element_type": "Cast",
-    "div": "Div",
-    "exp": "Exp",
-    "floor": "Floor",
-    "max": "Max",
-    "min": "Min",
-    "mul": "Mul",
-    "neg": "Neg",
-    "sub": "Sub",
-    "tanh": "Tanh",
-    "transpose": "Transpose",
-}
+# Operations that take the same inputs in ONNX and no attributes.
+_SAME = "abs add asinh div exp floor max min mul neg sub tanh".split()
 
 Value = np.ndarray | str
 """A constant, or the name of what an ONNX operation returns."""
 
-Equation = Any
-"""An operation in a trace (`jax.extend.core.JaxprEqn`); the types of JAX omit shape and dtype."""
-
+Equation = Any  # an operation in a trace; the types of JAX omit shape and dtype
 Specs = dict[str, jax.ShapeDtypeStruct]
 
 
 def onnx_model(
-    function: Callable[..., Mapping[str, jax.Array]],
-    inputs: Callable[[int, int], Specs],
-    metadata: Mapping[str, str],
+    function: Callable[..., Mapping[str, jax.Array]], specs: Specs, metadata: Mapping[str, str]
 ) -> bytes:
     """Returns the ONNX model of a function, as the content of a file.
 
     Args:
       function: takes the inputs, and returns the outputs, by name.
-      inputs: shapes and types, by name, for a height and a width in units. Height and width of the
-        first input, NHWC, are multiples of those.
+      specs: shapes and types of the inputs by name. The first one is NHWC with the height and width
+        of one unit; the model takes any multiples of these.
       metadata: entries that the model carries.
 
     Raises:
@@ -64,24 +45,23 @@ def onnx_model(
     """
     from onnx import checker, helper
 
-    specs = inputs(1, 1)
+    first, *others = specs.values()
 
     def positional(*arrays):
         return function(**dict(zip(specs, arrays, strict=True)))
 
-    traces = [jax.make_jaxpr(positional)(*inputs(*size).values()) for size in _SIZES]
-    names = sorted(jax.eval_shape(positional, *inputs(*_SIZES[0]).values()))  # the order of JAX
-    graph = _Graph(next(iter(specs)), next(iter(specs.values())).shape[1])
+    def trace(height: int, width: int) -> ClosedJaxpr:
+        n, unit_height, unit_width, channels = first.shape
+        shape = (n, height * unit_height, width * unit_width, channels)
+        return jax.make_jaxpr(positional)(jax.ShapeDtypeStruct(shape, first.dtype), *others)
+
+    traces = [trace(*size) for size in _SIZES]
+    names = sorted(jax.eval_shape(positional, *specs.values()))  # the order of JAX
+    graph = _Graph(next(iter(specs)), first.shape[1])
     for name, value in zip(names, _run(graph, traces, list(specs)), strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
-    outputs = zip(names, traces[0].out_avals, strict=True)
-    given, returned = (
-        [
-            helper.make_tensor_value_info(name, _type(spec.dtype), _open(spec.shape))
-            for name, spec in pairs
-        ]
-        for pairs in (specs.items(), outputs)
-    )
+    outputs = dict(zip(names, traces[0].out_avals, strict=True))
+    given, returned = ([_described(*each) for each in its.items()] for its in (specs, outputs))
     nodes, constants = graph.used(names)
     content = helper.make_graph(nodes, "fa_hific", given, returned, constants)
     opsets = [helper.make_opsetid("", OPSET)]
@@ -92,12 +72,7 @@ def onnx_model(
 
 
 class _Graph:
-    """Operations and constants of an ONNX graph, in order.
-
-    Args:
-      first: name of the first input.
-      unit: rows and columns of the first input for a height and a width of one unit.
-    """
+    """Operations and constants of an ONNX graph, whose first input has sides of many `unit`s."""
 
     def __init__(self, first: str, unit: int):
         self.nodes, self.constants = [], []
@@ -182,10 +157,16 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
     """Adds the operation of an equation and returns the name of its output."""
     name, params = equations[0].primitive.name, equations[0].params
     x, *others = inputs
-    if name in _SAME:
-        return graph.add(_SAME[name], *inputs, **_attributes(name, params))
     shape = [e.outvars[0].aval.shape for e in equations]
     match name:
+        case _ if name in _SAME:
+            return graph.add(name.capitalize(), *inputs)
+        case "concatenate":
+            return graph.add("Concat", *inputs, axis=params["dimension"])
+        case "convert_element_type":
+            return graph.add("Cast", x, to=_type(params["new_dtype"]))
+        case "transpose":
+            return graph.add("Transpose", x, perm=params["permutation"])
         case "square":
             return graph.add("Mul", x, x)
         case "rsqrt":
@@ -195,7 +176,11 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
         case "reshape" | "squeeze" | "expand_dims":
             return graph.add("Reshape", x, graph.numbers(shape))
         case "broadcast_in_dim":
-            return _broadcast(graph, equations, x)
+            with_ones = [np.ones_like(each) for each in shape]
+            for ones, e in zip(with_ones, equations, strict=True):
+                ones[list(e.params["broadcast_dimensions"])] = e.invars[0].aval.shape
+            x = graph.add("Reshape", x, graph.numbers(with_ones))
+            return graph.add("Expand", x, graph.numbers(shape))
         case "slice":
             ranges = [
                 graph.numbers([e.params[key] for e in equations])
@@ -215,28 +200,16 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
         case "dot_general":
             return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
         case "conv_general_dilated":
-            return _convolution(graph, params, x, *others)
+            numbers, (low, high) = params["dimension_numbers"], zip(*params["padding"], strict=True)
+            x = graph.add("Transpose", x, perm=numbers.lhs_spec)
+            # A kernel is a constant, as it depends on parameters alone.
+            kernel = np.transpose(np.asarray(others[0]), numbers.rhs_spec)
+            steps = {"strides": params["window_strides"], "dilations": params["rhs_dilation"]}
+            y = graph.add("Conv", x, kernel, pads=low + high, **steps)
+            return graph.add("Transpose", y, perm=np.argsort(numbers.out_spec).tolist())
     raise UserError(
         f"the networks use JAX's operation {name!r} in a way that ONNX export does not know: "
         "use the release of JAX that requirements.txt pins"
-    )
-
-
-def _attributes(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    if name == "convert_element_type":
-        return {"to": _type(params["new_dtype"])}
-    if name == "concatenate":
-        return {"axis": params["dimension"]}
-    return {"perm": params["permutation"]} if name == "transpose" else {}
-
-
-def _broadcast(graph: _Graph, equations: Sequence[Equation], x: Value) -> str:
-    shapes = [e.outvars[0].aval.shape for e in equations]
-    with_ones = [np.ones_like(shape) for shape in shapes]
-    for ones, equation in zip(with_ones, equations, strict=True):
-        ones[list(equation.params["broadcast_dimensions"])] = equation.invars[0].aval.shape
-    return graph.add(
-        "Expand", graph.add("Reshape", x, graph.numbers(with_ones)), graph.numbers(shapes)
     )
 
 
@@ -254,32 +227,17 @@ def _einsum(equation: Equation) -> str:
     return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
 
 
-def _convolution(graph: _Graph, params: Mapping[str, Any], x: Value, kernel: Value) -> str:
-    numbers = params["dimension_numbers"]
-    x, kernel = (
-        np.transpose(value, order)
-        if isinstance(value, np.ndarray)
-        else graph.add("Transpose", value, perm=order)
-        for value, order in ((x, numbers.lhs_spec), (kernel, numbers.rhs_spec))
-    )
-    low, high = zip(*params["padding"], strict=True)
-    y = graph.add(
-        "Conv",
-        x,
-        kernel,
-        strides=params["window_strides"],
-        dilations=params["rhs_dilation"],
-        pads=low + high,
-    )
-    return graph.add("Transpose", y, perm=np.argsort(numbers.out_spec).tolist())
-
-
 def _type(dtype: Any) -> int:
     from onnx import helper
 
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def _open(shape: Sequence[int]) -> list[int | None]:
-    """Returns the shape with its second and third size, height and width, left open."""
-    return [None if len(shape) == 4 and axis in (1, 2) else n for axis, n in enumerate(shape)]
+def _described(name: str, spec: Any) -> Any:
+    """Returns the description of an input or output; height and width of images are left open."""
+    from onnx import helper
+
+    shape = list(spec.shape)
+    if len(shape) == 4:
+        shape[1:3] = None, None
+    return helper.make_tensor_value_info(name, _type(spec.dtype), shape)

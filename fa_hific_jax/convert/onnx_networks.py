@@ -18,7 +18,7 @@ from fa_hific_jax import ops
 from fa_hific_jax.codec import programs, safetensors_file
 from fa_hific_jax.codec.arrays import entropy_arrays
 from fa_hific_jax.codec.model import Model
-from fa_hific_jax.convert.onnx_graph import Specs, onnx_model
+from fa_hific_jax.convert.onnx_graph import onnx_model
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import STRIDE
 from fa_hific_jax.models.autoencoder import bind
@@ -33,16 +33,6 @@ def save_onnx(model: Model, folder: Path) -> None:
       UserError: the package onnx is not installed, the folder exists and is not empty, or the
         model has FCMs that see the whole image.
     """
-    _check(model, folder)
-    files = {
-        "encoder.onnx": _encoder(model),
-        "decoder.onnx": _decoder(model),
-        "tables.safetensors": safetensors_file.to_bytes(entropy_arrays(model.entropy)),
-    }
-    write_folder(folder, files)
-
-
-def _check(model: Model, folder: Path) -> None:
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: exists already: choose another name, or remove it first")
     try:
@@ -56,46 +46,33 @@ def _check(model: Model, folder: Path) -> None:
             f"a model with model.fcm={model.config.fcm!r} cannot be exported to ONNX, because its "
             "FCMs depend on the image size: use one with model.fcm='hific', or without FCMs"
         )
-
-
-def _decoder(model: Model) -> bytes:
-    config, net = model.config, bind(model.config, model.params, "float32")
-
-    def decode(y_hat, quality=None, detail=None):
-        if quality is not None:
-            y_hat = y_hat * _gain(model.params["gains"]["log_inverse"], quality)
-        image, _ = net.pixel_stage(net.latent_stage(y_hat), detail=detail)
-        return {"image": ops.to_8_bits(image)}
-
-    def inputs(height: int, width: int) -> Specs:
-        side = STRIDE // programs.LATENT
-        shape = (1, side * height, side * width, config.latent_channels)
-        specs = {"y_hat": jax.ShapeDtypeStruct(shape, jnp.float32)}
-        return specs | _choices(quality=config.qualities, detail=config.fcm_width)
-
-    return onnx_model(decode, inputs, {"model_id": model.model_id.hex()})
-
-
-def _encoder(model: Model) -> bytes:
-    net = bind(model.config, model.params, "float32")
+    config, params, metadata = model.config, model.params, {"model_id": model.model_id.hex()}
+    net = bind(config, params, "float32")
 
     def encode(image, quality=None):
         y = programs.encode(net, image, None)
         if quality is not None:
-            y = y * _gain(model.params["gains"]["log_gain"], quality)
+            y = y * _gain(params["gains"]["log_gain"], quality)
         return {"y": y, "z": net.hyperprior.analysis(y)}
 
-    def inputs(height: int, width: int) -> Specs:
-        shape = (1, STRIDE * height, STRIDE * width, 3)
-        specs = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
-        return specs | _choices(quality=model.config.qualities)
+    def decode(y_hat, quality=None, detail=None):
+        if quality is not None:
+            y_hat = y_hat * _gain(params["gains"]["log_inverse"], quality)
+        image, _ = net.pixel_stage(net.latent_stage(y_hat), detail=detail)
+        return {"image": ops.to_8_bits(image)}
 
-    return onnx_model(encode, inputs, {"model_id": model.model_id.hex()})
-
-
-def _choices(**there: int) -> Specs:
-    """Returns the inputs of one number for each image that the model has."""
-    return {name: jax.ShapeDtypeStruct((1,), jnp.float32) for name, has in there.items() if has}
+    number = jax.ShapeDtypeStruct((1,), jnp.float32)  # for each image
+    quality = {"quality": number} if config.qualities else {}
+    detail = {"detail": number} if config.fcm_width else {}
+    side = STRIDE // programs.LATENT
+    image = {"image": jax.ShapeDtypeStruct((1, STRIDE, STRIDE, 3), jnp.uint8)}
+    y_hat = {"y_hat": jax.ShapeDtypeStruct((1, side, side, config.latent_channels), jnp.float32)}
+    files = {
+        "encoder.onnx": onnx_model(encode, image | quality, metadata),
+        "decoder.onnx": onnx_model(decode, y_hat | quality | detail, metadata),
+        "tables.safetensors": safetensors_file.to_bytes(entropy_arrays(model.entropy)),
+    }
+    write_folder(folder, files)
 
 
 def _gain(

@@ -1,8 +1,6 @@
 """Fetches models that other projects publish: downloaded or local, checked, converted, exported."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +9,10 @@ from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.catalog import FAMILIES, Published
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
-from fa_hific_jax.convert.download import Unreachable, check_sha256, download, file_name
-from fa_hific_jax.convert.pytorch_hific import Imported, import_checkpoint, known_settings
-from fa_hific_jax.convert.pytorch_options import Options
-from fa_hific_jax.errors import UserError, shown
+from fa_hific_jax.convert.download import check_sha256, download, file_name, writable
+from fa_hific_jax.convert.pytorch_hific import Options
+from fa_hific_jax.convert.torch_checkpoint import Imported, import_checkpoint, known_settings
+from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
 
@@ -31,12 +29,10 @@ class Fetched(NamedTuple):
 def get_model(published: Published, file: Path | None = None, *, replace: bool = False) -> Fetched:
     """Converts the published file to a model in the user's cache.
 
-    The integers of the hyper-synthesis are calibrated on hyper-latents drawn from the prior. They
-    depend on the file alone, so everyone who fetches a model gets the same id and can read the
-    files of the others.
-
-    None of the projects publishes a SHA-256. That of the first file that could be converted is
-    written beside the model as NAME.sha256, and later files must have the same.
+    The integers of the hyper-synthesis are calibrated on hyper-latents drawn from the prior, so
+    everyone who converts the same file gets the same model id. None of the projects publishes a
+    SHA-256. That of the first file that could be converted is written beside the model as
+    NAME.sha256, and later files must have the same.
 
     Args:
       published: the model.
@@ -50,11 +46,16 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
     """
     folder = shipped.fetched_folder(published.name)
     record = folder.with_name(f"{published.name}.sha256")
-    with _naming(folder):
+    with writable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         known = record.read_text().split()[0] if record.exists() else None
     path = file or folder.with_name(file_name(published.url))
-    sha256 = check_sha256(path, known) if file else _downloaded(published, path, known)
+    if file:
+        sha256 = check_sha256(path, known)
+    else:
+        command = f"fa-hific get-model {published.name} --from FILE"
+        offline = f"download it on a machine that has a network, then run `{command}` here"
+        sha256 = download(published.url, path, known, offline)
     try:
         imported = _imported(published, path)
     except UserError as error:
@@ -62,51 +63,12 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
             raise
         path.unlink()
         raise UserError(f"{published.url}: was removed again, because {error}") from error
-    doubt = _doubt(published, imported)
-    with _naming(folder):
-        model_id = _export(published, imported, sha256, folder, replace)
-        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
-        if file is None:
-            path.unlink()
-    return Fetched(folder, model_id, sha256, known is None, doubt)
-
-
-def _downloaded(published: Published, path: Path, known: str | None) -> str:
-    try:
-        return download(published.url, path, known)
-    except Unreachable as error:
-        raise UserError(
-            f"{error}: download it on a machine that has a network, then run "
-            f"`fa-hific get-model {published.name} --from FILE` here"
-        ) from error
-
-
-def _imported(published: Published, path: Path) -> Imported:
-    imported = import_checkpoint(path, Options())
-    variant = FAMILIES[published.family].variant
-    if imported.model.variant != variant:
-        raise UserError(
-            f"{path}: holds networks of the variant {imported.model.variant}, but those of "
-            f"{published.name} are of {variant}: give the file from {published.url}"
+    doubt = ""
+    if imported.regime not in (None, published.regime):
+        doubt = (
+            f"the file says that it was trained for the regime {imported.regime}, but "
+            f"{published.name} was for {published.regime}: see that it is the right one"
         )
-    told = {"input_range": published.input_range, "likelihood": published.likelihood}
-    lacking = {name: value for name, value in told.items() if name in imported.assumed and value}
-    return imported._replace(model=dataclasses.replace(imported.model, **lacking))
-
-
-def _doubt(published: Published, imported: Imported) -> str:
-    if imported.regime in (None, published.regime):
-        return ""
-    return (
-        f"the file says that it was trained for the regime {imported.regime}, but "
-        f"{published.name} was for {published.regime}: see that it is the right one"
-    )
-
-
-def _export(
-    published: Published, imported: Imported, sha256: str, folder: Path, replace: bool
-) -> str:
-    """Writes the model folder and returns the model's id as hexadecimal digits."""
     origin = {
         "step": imported.step,
         "settings": known_settings(imported),
@@ -124,17 +86,22 @@ def _export(
     rest = {"hyperprior": imported.autoencoder["hyperprior"]}
     imported.autoencoder.clear()
     imported.training.clear()
-    save_model(model, folder, replace=replace, to_train_on=rest)
-    return model.model_id.hex()
+    with writable(folder):
+        save_model(model, folder, replace=replace, to_train_on=rest)
+        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
+        if file is None:
+            path.unlink()
+    return Fetched(folder, model.model_id.hex(), sha256, known is None, doubt)
 
 
-@contextlib.contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Turns an error of the operating system into a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
+def _imported(published: Published, path: Path) -> Imported:
+    imported = import_checkpoint(path, Options())
+    variant = FAMILIES[published.family].variant
+    if imported.model.variant != variant:
         raise UserError(
-            f"{shown(error.filename or folder)}: cannot be written "
-            f"({error.strerror or error}): free space, or set XDG_CACHE_HOME to another folder"
-        ) from error
+            f"{path}: holds networks of the variant {imported.model.variant}, but those of "
+            f"{published.name} are of {variant}: give the file from {published.url}"
+        )
+    told = {"input_range": published.input_range, "likelihood": published.likelihood}
+    lacking = {name: value for name, value in told.items() if name in imported.assumed and value}
+    return imported._replace(model=dataclasses.replace(imported.model, **lacking))

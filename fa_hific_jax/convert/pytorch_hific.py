@@ -1,273 +1,142 @@
-"""Conversion of checkpoints of the PyTorch HiFiC, the FA-HiFiC authors' fork of it, and
-NeuralCompression.
+"""Names, layouts and settings of the PyTorch HiFiC and of the FA-HiFiC authors' fork of it.
+
+References: J. Tan's port of HiFiC (Justin-Tan/high-fidelity-generative-compression, src/network and
+src/compression) and the fork (src/network/generator.py for FCM1 and FCM2).
 """
 
-import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fa_hific_jax.convert import neural_compression
-from fa_hific_jax.convert.inert_pickle import Record
 from fa_hific_jax.convert.pytorch_layout import (
-    LEGACY_SIGMAS,
-    Source,
-    autoencoder_sources,
-    discriminator_sources,
+    CONVOLUTION,
+    PARAMETERS,
+    SAME,
+    TRANSPOSED,
+    Layout,
+    Naming,
 )
-from fa_hific_jax.convert.pytorch_options import (
-    Options,
-    check_kind,
-    described,
-    discriminator_config,
-    model_config,
-)
-from fa_hific_jax.convert.torch_file import read_torch_file
-from fa_hific_jax.errors import UserError, shown
-from fa_hific_jax.losses.dynamic_spectrum import raw_from_sigma
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.models import STRIDE
 from fa_hific_jax.models.autoencoder import ModelConfig
-from fa_hific_jax.models.discriminator import DiscriminatorConfig
+from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator, DiscriminatorConfig
 
-STATE = "model_state_dict"
-# Patterns of the entries of a file that are not converted, with the reason.
-_OTHER_ENTRIES = (
-    (r"\w+_optimizer_state_dict", "an optimizer's state, training begins with a fresh one"),
-    ("discriminator_state_dict", f"a second copy of the discriminator, which {STATE} holds"),
-    ("epoch", "the number of steps is more exact"),
+LEGACY_SIGMAS = (
+    ("Encoder.gaussian_kernel_for_block1.sigma", "Encoder.gaussian_kernel_for_block2.sigma"),
+    ("Generator.gaussian_kernel_for_fcm1.sigma", "Generator.gaussian_kernel_for_fcm2.sigma"),
 )
-# Patterns of the keys that only a model saved in evaluation mode has, with the reason why they are
-# not converted.
-_OTHER_KEYS = (
-    (
-        r"Hyperprior\.hyperprior_entropy_model\.distribution\.[Hab]_\d",
-        "a second copy of Hyperprior.hyperlatent_likelihood",
-    ),
-    (
-        r"Hyperprior\.(hyperprior|prior)_entropy_model\.CDF(_offset|_length)?",
-        "coding tables, which an export computes again",
-    ),
-    (
-        r"Hyperprior\.prior_entropy_model\.(scale_table|min_scale)_tensor",
-        "constants of the coding tables",
-    ),
+"""Names of the fork's blur widths, each of shape (1,), in the order of the sigmas of
+`spectrum_loss`."""
+
+_MODULES = (
+    (r"encoder/conv(\d)", lambda level: f"Encoder.conv_block{level + 1}.1"),
+    (r"encoder/norm(\d)", lambda level: f"Encoder.conv_block{level + 1}.2"),
+    (r"encoder/conv_out", lambda: "Encoder.conv_block_out.1"),
+    (r"generator/norm_in", lambda: "Generator.conv_block_init.0"),
+    (r"generator/conv_head", lambda: "Generator.conv_block_init.2"),
+    (r"generator/norm_head", lambda: "Generator.conv_block_init.3"),
+    (r"generator/block(\d+)/conv(\d)", lambda b, i: f"Generator.resblock_{b}.conv{i}"),
+    (r"generator/block(\d+)/norm(\d)", lambda b, i: f"Generator.resblock_{b}.norm{i}"),
+    (r"generator/up(\d)", lambda level: f"Generator.upconv_block{5 - level}.0"),
+    (r"generator/norm(\d)", lambda level: f"Generator.upconv_block{5 - level}.1"),
+    (r"generator/fcm(\d)/norm(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i}"),
+    (r"generator/fcm(\d)/conv(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i + 3}"),
+    (r"generator/conv_out", lambda: "Generator.conv_block_out.1"),
+    (r"hyperprior/analysis/conv(\d)", lambda i: f"Hyperprior.analysis_net.conv{i + 1}"),
+    (r"hyperprior/synthesis_mean/\w+(\d)", lambda i: f"Hyperprior.synthesis_mu.conv{i + 1}"),
+    (r"hyperprior/synthesis_scale/\w+(\d)", lambda i: f"Hyperprior.synthesis_std.conv{i + 1}"),
+    (r"hyperprior/prior", lambda: "Hyperprior.hyperlatent_likelihood"),
+    (r"discriminator/context", lambda: "Discriminator.context_conv"),
+    (r"discriminator/conv(\d)", lambda layer: f"Discriminator.conv{layer + 1}"),
+    (r"discriminator/conv_out", lambda: "Discriminator.conv_out"),
 )
 
 
-class Imported(NamedTuple):
-    """A converted checkpoint.
-
-    Attributes:
-      model: settings of the autoencoder.
-      discriminator: settings of the discriminator; HiFiC's if the file has none.
-      autoencoder: parameters as `Checkpoints.save` takes them.
-      training: further arrays as `Checkpoints.save` takes them, where the file has them:
-        "discriminator" ("params" and "spectral") and "dsl_sigma" (raw, see `sigma_from_raw`).
-      step: number of training steps, 0 if the file does not say.
-      regime: "low", "med", "high", or None if the file does not say.
-      ignored: (name, reason) of each entry that was not converted.
-      assumed: names of the options that neither the file nor the user gave.
-    """
-
-    model: ModelConfig
-    discriminator: DiscriminatorConfig
-    autoencoder: dict[str, Any]
-    training: dict[str, Any]
-    step: int
-    regime: str | None
-    ignored: list[tuple[str, str]]
-    assumed: list[str]
+def _parameter(module: str, name: str) -> tuple[str, Layout]:
+    if name == "kernel" and re.search(r"/up\d$|/synthesis_", module):
+        return "weight", TRANSPOSED
+    if name == "kernel" and re.search(r"^discriminator/conv\d", module):
+        return "weight_orig", CONVOLUTION
+    if module == "hyperprior/prior":
+        return f"{name[0].upper() if name[0] == 'h' else name[0]}_{name[1]}", SAME
+    return PARAMETERS[name]
 
 
-def import_checkpoint(path: str | Path, options: Options) -> Imported:
-    """Returns the model from a checkpoint of the PyTorch HiFiC or NeuralCompression, in float32.
+NAMING = Naming(_MODULES, _parameter)
 
-    Args:
-      path: a checkpoint, or a file that contains only the state dict.
-      options: take precedence over what a file of the PyTorch HiFiC says.
+# Arguments of models of kinds that this package lacks.
+_UNSUPPORTED = {
+    "use_latent_mixture_model": "its latents have a mixture model (DLMM)",
+    "sample_noise": "its generator takes noise (sample_noise)",
+}
+
+
+class Options(NamedTuple):
+    """Settings that the user gives; None takes the setting from the file."""
+
+    input_range: str | None = None
+    likelihood: str | None = None
+    residual_blocks: int | None = None
+
+
+def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> dict[str, Any]:
+    """Returns the trees "params" and "spectral" of the discriminator with `Source`s as leaves."""
+    x = jax.ShapeDtypeStruct((1, STRIDE, STRIDE, 3), jnp.float32)
+    side = STRIDE // 16
+    y_hat = jax.ShapeDtypeStruct((1, side, side, model.latent_channels), jnp.float32)
+    network = Discriminator(config, model.variant, model.input_range)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, y_hat)
+    names = {"params": variables["params"], "spectral": variables[SPECTRAL]}
+    return {name: NAMING.sources(tree, "discriminator") for name, tree in names.items()}
+
+
+def model_config(
+    state: Mapping[str, Any], args: Mapping[str, Any], options: Options
+) -> tuple[ModelConfig, list[str]]:
+    """Returns the model's settings, and the names of those that had to be assumed.
+
+    They come from the options, the arguments of the training and the widths of the parameters.
 
     Raises:
-      UserError: the file cannot be read (see `read_torch_file`) or is not such a checkpoint, a
-        parameter is missing, unknown, of a wrong shape or not finite, or the model is of a kind
-        that this package does not have.
+      UserError: these contradict each other, or the model is of a kind that this package lacks.
     """
-    content = read_torch_file(path)
-    try:
-        if found := neural_compression.find_state(content):
-            return _import_neural_compression(*found, options)
-        return _import(content, options)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _import(content: Any, options: Options) -> Imported:
-    state, args, step, others = _parts(content)
-    check_kind(args)
-    model, assumed = model_config(state, args, options)
-    keys, ignored = _to_convert(state)
-    sources: dict[str, Any] = {"autoencoder": autoencoder_sources(model)}
-    config = discriminator_config(state)
-    if any(key.startswith("Discriminator.") for key in keys):
-        sources["discriminator"] = discriminator_sources(config, model)
-    sigmas = LEGACY_SIGMAS if any(key.endswith(".sigma") for key in keys) else ()
-    training = _converted(keys, sources, besides=sigmas)
-    autoencoder = training.pop("autoencoder")
-    if sigmas:
-        training["dsl_sigma"] = _raw_sigmas(keys)
-    regime = args.get("regime")
-    known_regime = isinstance(regime, str) and regime in ("low", "med", "high")
-    return Imported(
-        model=model,
-        discriminator=config,
-        autoencoder=autoencoder,
-        training=training,
-        step=step,
-        regime=regime if known_regime else None,
-        ignored=others + ignored,
-        assumed=assumed,
+    for name, kind in _UNSUPPORTED.items():
+        if args.get(name) is True:
+            raise UserError(f"{kind}, which is not supported: take another one")
+    input_range = "symmetric" if args.get("normalize_input_image") is True else "unit"
+    likelihood = args.get("likelihood_type", "gaussian")
+    likelihood = likelihood[:200] if isinstance(likelihood, str) else type(likelihood).__name__
+    told = {"input_range": "normalize_input_image", "likelihood": "likelihood_type"}
+    assumed = [n for n, arg in told.items() if not getattr(options, n) and arg not in args]
+    sizes = NAMING.sizes(state)
+    blocks = sizes["residual_blocks"]
+    told_blocks = options.residual_blocks or args.get("n_residual_blocks", blocks)
+    if type(told_blocks) is not int or told_blocks != blocks:
+        raise UserError(
+            f"it has the parameters of {blocks} residual blocks, but its arguments or the command "
+            f"line say otherwise: give --residual-blocks {blocks} if that is right"
+        )
+    has_fcms = "Generator.FCM1.3.bias" in state
+    model = ModelConfig(
+        variant="pytorch",
+        input_range=options.input_range or input_range,
+        likelihood=options.likelihood or likelihood,
+        **sizes,
+        fcm_width=NAMING.width(state, "generator/fcm1/conv0") if has_fcms else 0,
+        fcm="legacy" if has_fcms else "hific",
+        fcm_dropout=0.5 if has_fcms else 0.0,
+        hyper_rounding="noise",
+        dtype="float32",
     )
+    return model, assumed
 
 
-def _import_neural_compression(
-    state: dict[str, Any], others: list[tuple[str, str]], options: Options
-) -> Imported:
-    if options != Options():
-        raise UserError(
-            "its parameters are those of NeuralCompression, which alone say what kind of model it "
-            "is: omit --input-range, --likelihood and --residual-blocks"
-        )
-    keys, ignored = neural_compression.to_convert(state)
-    model = neural_compression.model_config(keys)
-    return Imported(
-        model=model,
-        discriminator=DiscriminatorConfig(),
-        autoencoder=_converted(keys, autoencoder_sources(model, neural_compression.NAMING)),
-        training={},
-        step=0,
-        regime=None,
-        ignored=others + ignored,
-        assumed=[],
-    )
-
-
-def _parts(content: Any) -> tuple[dict[str, Any], dict[str, Any], int, list[tuple[str, str]]]:
-    """Returns (state dict, training arguments, steps, ignored entries) of a checkpoint."""
-    if not isinstance(content, dict) or not (STATE in content or _is_state(content)):
-        raise UserError(
-            f"not a checkpoint of the PyTorch HiFiC or NeuralCompression{_first_entry(content)}: "
-            f"they have {STATE} or parameters of an Encoder, or of encoder.blocks, decoder and "
-            "hyper_bottleneck; name another file"
-        )
-    if STATE not in content:
-        return content, {}, 0, []
-    state, args, step = content[STATE], content.get("args", {}), content.get("steps", 0)
-    args = args.state if isinstance(args, Record) else args
-    if not (isinstance(args, dict) and isinstance(state, dict) and all(map(_is_name, state))):
-        raise UserError(
-            f"{STATE} or args is not a mapping by name: the PyTorch HiFiC did not save this file"
-        )
-    rest = [key for key in content if _is_name(key) and key not in (STATE, "args", "steps")]
-    others = [
-        (shown(key[:200]), _reason(key, _OTHER_ENTRIES) or "not part of the model") for key in rest
-    ]
-    return state, args, step if type(step) is int and 0 <= step < 10**12 else 0, others
-
-
-def _first_entry(content: Any) -> str:
-    if not (isinstance(content, dict) and content):
-        return ""
-    return f" (it begins with {shown(str(next(iter(content)))[:100])})"
-
-
-def _is_state(content: Mapping[Any, Any]) -> bool:
-    return all(map(_is_name, content)) and any(key.startswith("Encoder.") for key in content)
-
-
-def _is_name(key: Any) -> bool:
-    return isinstance(key, str)
-
-
-def _to_convert(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Returns the entries to convert, and (name, reason) of those that are ignored."""
-    keys, ignored = {}, []
-    for key, value in state.items():
-        if reason := _reason(key, _OTHER_KEYS):
-            ignored.append((key, reason))
-        else:
-            keys[key] = value
-    return keys, ignored
-
-
-def _reason(name: str, table: Iterable[tuple[str, str]]) -> str | None:
-    return next((reason for pattern, reason in table if re.fullmatch(pattern, name)), None)
-
-
-def _converted(
-    state: Mapping[str, Any], sources: Any, besides: Iterable[tuple[str, ...]] = ()
-) -> dict[str, Any]:
-    """Returns the arrays of a tree of sources; the state must hold them and the names `besides`."""
-    leaves = jax.tree.leaves(sources, is_leaf=_is_source)
-    wanted = {source.key for source in leaves}.union(*besides)
-    for names, problem in ((wanted - set(state), "missing"), (set(state) - wanted, "unknown")):
-        if names:
-            raise UserError(f"parameters are {problem}: {_listed(names)}")
-    return jax.tree.map(lambda source: _array(state, source), sources, is_leaf=_is_source)
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = [shown(name[:200]) for name in sorted(names)]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
-
-
-def _is_source(node: Any) -> bool:
-    return isinstance(node, Source)
-
-
-def _array(state: Mapping[str, Any], source: Source) -> np.ndarray:
-    value = _floats(state, source.key, source.shape)
-    return np.ascontiguousarray(source.layout.ours(value), np.float32)
-
-
-def _floats(state: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    value = state[key]
-    if not isinstance(value, np.ndarray) or value.shape != shape:
-        raise UserError(f"{key} has {described(value)} instead of the shape {shape}")
-    if value.dtype.kind != "f":
-        raise UserError(f"{key} does not hold floating-point numbers")
-    if not np.all(np.isfinite(value)):
-        raise UserError(f"{key} holds values that are not finite")
-    return value
-
-
-def _raw_sigmas(state: Mapping[str, Any]) -> np.ndarray:
-    """Returns the fork's blur widths as trained parameters.
-
-    The fork uses only their squares, so their signs have no meaning.
-    """
-    sigmas = np.asarray([[_floats(state, key, (1,))[0] for key in row] for row in LEGACY_SIGMAS])
-    if not np.all(sigmas):
-        raise UserError("a sigma of its Gaussian kernels is 0, which does not blur")
-    return np.asarray(raw_from_sigma(jnp.asarray(np.abs(sigmas), jnp.float32)))
-
-
-def known_settings(imported: Imported) -> dict[str, Any]:
-    """Returns the known settings of the model's training, as `Checkpoints.save` takes them."""
-    # 0.15 is HiFiC's weight and the default of the PyTorch HiFiC.
-    gan = 0.15 if "discriminator" in imported.training else 0.0
-    return {
-        "model": dataclasses.asdict(imported.model),
-        "discriminator": dataclasses.asdict(imported.discriminator),
-        "loss": {"gan": gan},
-    }
-
-
-def parameter_counts(imported: Imported) -> dict[str, int]:
-    """Returns the number of parameters of each part of the model, with the discriminator last."""
-    parts = dict(imported.autoencoder)
-    if "discriminator" in imported.training:
-        parts["discriminator"] = imported.training["discriminator"]["params"]
-    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in parts.items()}
+def discriminator_config(state: Mapping[str, Any]) -> DiscriminatorConfig:
+    """Returns the settings of the discriminator; HiFiC's if the file has no discriminator."""
+    if "Discriminator.context_conv.bias" not in state:
+        return DiscriminatorConfig()
+    widths = tuple(NAMING.width(state, f"discriminator/conv{i}") for i in range(4))
+    return DiscriminatorConfig(widths, NAMING.width(state, "discriminator/context"))

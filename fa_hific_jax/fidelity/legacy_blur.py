@@ -10,12 +10,11 @@ from fa_hific_jax.ops import Image, at_least_float32
 def legacy_gaussian_blur(
     x: Image, sigma: Float[Array, ""], size: int
 ) -> Float[Array, "b blurred_h blurred_w 1"]:
-    """The FA-HiFiC authors' blur: the sum of all channels, blurred with zeros around.
+    """Returns the sum of all channels, blurred with zeros around the image.
 
-    Their code (src/network/gaussian_kernel.py) repeats the kernel over output and input channels,
-    so that each output channel is the blur of the sum over input channels; all are the same and
-    one is given here, of which focal frequency loss has the same mean. Borders darken. With an
-    even size the result has a row and a column more than x. Precision as in `gaussian_blur`.
+    The authors' code (src/network/gaussian_kernel.py) repeats the kernel over output and input
+    channels, so that all output channels are the same; one is returned. Borders darken. With an
+    even size the result has a row and a column more than x.
 
     Raises:
       UserError: size is not in 3 to 15.

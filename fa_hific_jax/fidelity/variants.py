@@ -27,14 +27,13 @@ class Variant(NamedTuple):
         the adjoint of a centered convolution (1) or of one that pads below and right (2, Keras).
       halves: direction in which halves are rounded, upwards or to the even neighbor.
       prior_filters: widths of the hidden layers of the prior's cumulative.
-      prior_ends_linear: True where the last layer of the prior's cumulative has no nonlinearity.
-      medians: True where z is rounded around a median of each channel instead of around 0.
+      prior_ends_linear: True if the last layer of the prior's cumulative has no nonlinearity.
+      medians: True if z is rounded around a median of each channel instead of around 0.
       bits_offset: number added to a likelihood within the logarithm.
       discriminator_head: side of the discriminator's last kernel. With 1 its 4x4 convolutions all
-        have stride 2, neither head nor context has a spectral norm, and edges are reflected. With 4
-        the last 4x4 convolution before the head has stride 1, every convolution has a spectral
-        norm, and edges are padded with zeros. "neuralcompression" has the one of "pytorch": that of
-        MS-ILLM is not part of this package.
+        have stride 2, head and context have no spectral norm, and edges are reflected. With 4 the
+        last 4x4 convolution has stride 1, every convolution has a spectral norm, and edges are
+        padded with zeros. The discriminator of MS-ILLM is not part of this package.
     """
 
     edges: Literal["reflect", "constant"]

@@ -1,9 +1,10 @@
-"""The published weights of LPIPS, as our .npz: fetched or local, held to their hash, converted."""
+"""Published weights of LPIPS and Inception: fetched or local, held to their hash, converted."""
 
 import functools
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,21 @@ import torch_files
 from file_server import serving
 
 from fa_hific_jax.cli.main import main
-from fa_hific_jax.convert import lpips_weights
-from fa_hific_jax.convert.lpips_weights import SOURCES, PublishedFile, convert_lpips, get_lpips
+from fa_hific_jax.convert import published_weights
+from fa_hific_jax.convert.download import file_name
+from fa_hific_jax.convert.published_weights import (
+    SOURCES,
+    convert_inception,
+    convert_lpips,
+    get_inception,
+    get_lpips,
+)
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.lpips import expected_shapes, load_lpips
+from fa_hific_jax.metrics import inception
+from fa_hific_jax.metrics.inception import load_inception
 
-NAMES = [source.name for source in SOURCES["squeeze"]]
+NAMES = [file_name(url) for url in SOURCES["squeeze"]]
 
 
 @functools.cache
@@ -52,11 +62,11 @@ def cache(tmp_path, monkeypatch) -> Path:
 def server(tmp_path, monkeypatch):
     """A local server of the published files, in the place of those that are meant."""
     with serving(tmp_path / "published", monkeypatch) as found:
-        sources = [
-            PublishedFile(f"{found.url}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest())
+        sources = {
+            f"{found.url}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
             for path in save_published(found.folder)
-        ]
-        monkeypatch.setattr(lpips_weights, "SOURCES", {"squeeze": tuple(sources)})
+        }
+        monkeypatch.setattr(published_weights, "SOURCES", {"squeeze": sources})
         yield found
 
 
@@ -65,11 +75,13 @@ def names(folder: Path) -> list[str]:
 
 
 def test_sources_are_told_by_their_whole_hash():
-    assert set(SOURCES) == {"alex", "squeeze", "vgg"}
-    for network, linear in SOURCES.values():
-        assert network.sha256.startswith(network.name.removesuffix(".pth").rpartition("-")[2])
-        assert re.search(r"/[0-9a-f]{40}/lpips/weights/v0\.1/\w+\.pth$", linear.url)
-        assert len(network.sha256) == len(linear.sha256) == 64
+    assert set(SOURCES) == {"alex", "squeeze", "vgg", "inception"}
+    for sources in SOURCES.values():
+        network, *linear = sources
+        assert sources[network].startswith(network.removesuffix(".pth").rpartition("-")[2])
+        for url in linear:
+            assert re.search(r"/[0-9a-f]{40}/lpips/weights/v0\.1/\w+\.pth$", url)
+        assert all(len(sha256) == 64 for sha256 in sources.values())
 
 
 def test_every_array_is_taken_from_the_published_files(tmp_path):
@@ -135,21 +147,51 @@ def test_without_network_the_files_to_bring_are_listed(server, cache):
     )
 
 
-def test_a_wrong_download_is_no_reason_to_bring_files(server, cache):
-    (server.folder / NAMES[1]).write_bytes(b"a web page")
-    with pytest.raises(UserError, match="squeeze.pth.part was removed, run the command again$"):
-        get_lpips("squeeze")
-
-
 def test_an_output_that_cannot_be_written_is_named(server, cache, tmp_path):
     with pytest.raises(UserError, match="is a folder: name a file$"):
         get_lpips("squeeze", tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="file/w.npz: cannot be written: "):
+    with pytest.raises(UserError, match="file.*: cannot be written "):
         get_lpips("squeeze", tmp_path / "file" / "w.npz", server.folder)
 
 
-def test_the_command_prints_the_path_alone_or_one_sentence(server, cache, capsys):
+# The whole network has 22 million weights; which layers it has, test_inception.py knows.
+KERNELS = {"Conv2d_1a_3x3": (4, 3, 3, 3), "Mixed_5b.branch1x1": (5, 4, 1, 1)}
+SHAPES = {f"{layer}.weight": shape for layer, shape in KERNELS.items()} | {
+    f"{layer}.bias": shape[:1] for layer, shape in KERNELS.items()
+}
+
+
+@pytest.fixture
+def state(monkeypatch) -> dict[str, Any]:
+    """Two layers as pytorch-fid keeps them, every batch norm one that matters."""
+    monkeypatch.setattr(inception, "expected_shapes", lambda: SHAPES)
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"fc.bias": np.zeros(7, np.float32)}
+    for layer, shape in KERNELS.items():
+        arrays[f"{layer}.conv.weight"] = rng.standard_normal(shape, np.float32)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            arrays[f"{layer}.bn.{name}"] = rng.uniform(0.5, 2, shape[0]).astype(np.float32)
+        arrays[f"{layer}.bn.num_batches_tracked"] = torch_files.Tensor(np.zeros(1, np.int64), ())
+    return arrays
+
+
+def test_a_batch_norm_is_folded_into_its_convolution(tmp_path, state):
+    found = convert_inception(torch_files.save(tmp_path / "a.pth", state))
+    assert {name: array.shape for name, array in found.items()} == SHAPES
+    assert all(array.dtype == np.float32 for array in found.values())
+    patch = np.random.default_rng(1).standard_normal((3, 3, 3))
+    layer = {name.removeprefix("Conv2d_1a_3x3."): array for name, array in state.items()}
+    plain = np.einsum("oihw,ihw->o", layer["conv.weight"].astype(float), patch)
+    spread = np.sqrt(layer["bn.running_var"].astype(float) + 0.001)
+    expected = (plain - layer["bn.running_mean"]) / spread * layer["bn.weight"] + layer["bn.bias"]
+    kernel, bias = (found[f"Conv2d_1a_3x3.{kind}"].astype(float) for kind in ("weight", "bias"))
+    np.testing.assert_allclose(np.einsum("oihw,ihw->o", kernel, patch) + bias, expected, rtol=1e-6)
+
+
+def test_the_commands_print_the_path_alone_or_one_sentence(
+    state, server, cache, tmp_path, monkeypatch, capsys
+):
     main(["get-lpips", "--net", "squeeze", "--from", str(server.folder)])
     assert capsys.readouterr().out == f"{cache / 'lpips_squeeze.npz'}\n"
     with pytest.raises(SystemExit, match="2"):
@@ -157,6 +199,19 @@ def test_the_command_prints_the_path_alone_or_one_sentence(server, cache, capsys
     said = capsys.readouterr().err
     assert said.startswith(f"error: no/such/{NAMES[0]}: no such file: download it")
     assert said.count("\n") == 1
-    with pytest.raises(SystemExit, match="2"):
-        main(["get-lpips", "--net", "resnet"])
-    assert "invalid choice: 'resnet'" in capsys.readouterr().err
+
+    (url,) = SOURCES["inception"]
+    file = torch_files.save(tmp_path / file_name(url), state)
+    source = {url: hashlib.sha256(file.read_bytes()).hexdigest()}
+    monkeypatch.setattr(published_weights, "SOURCES", {"inception": source})
+    main(["get-inception", "--from", str(tmp_path)])
+    path = cache / "inception.npz"
+    assert capsys.readouterr().out == f"{path}\n"
+    assert set(load_inception(path).weights) == set(SHAPES)
+    assert get_inception() == path  # from the cache, without a network
+
+
+def test_a_state_that_lacks_arrays_is_named(tmp_path, state):
+    del state["Mixed_5b.branch1x1.bn.running_var"]
+    with pytest.raises(UserError, match=r"\(Mixed_5b.branch1x1.bn.running_var is missing\): down"):
+        convert_inception(torch_files.save(tmp_path / "weights.pth", state))

@@ -42,8 +42,7 @@ def radial_power_spectrum(
       bins: number of radial bands.
     """
     power = _power(image)
-    height, width = power.shape
-    band, count = radial_bands(height, width, bins)
+    band, count = radial_bands(power.shape[0], power.shape[1], bins)
     total = np.bincount(band.ravel(), power.ravel(), bins + 1)[:bins]
     held = count > 0
     return ((np.arange(bins) + 0.5) / (2 * bins))[held], total[held] / count[held]
@@ -70,7 +69,8 @@ def decibels(power: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
 
 def window(height: int, width: int) -> Float64[np.ndarray, "{height} {width}"]:
     """Returns a Hann window sampled between its zeros, so that sides of 1 or 2 pixels are kept."""
-    return _hann(height)[:, None] * _hann(width)[None]
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in (height, width))
+    return rows[:, None] * columns[None]
 
 
 def _power(image: Image) -> Float[np.ndarray, "h w"]:
@@ -79,7 +79,3 @@ def _power(image: Image) -> Float[np.ndarray, "h w"]:
     luma = image.astype(np.float64) @ weights
     w = window(height, width)
     return np.abs(np.fft.fft2(luma * w)) ** 2 / np.sum(w**2)
-
-
-def _hann(n: int) -> Float[np.ndarray, " n"]:
-    return np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2

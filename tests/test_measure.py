@@ -22,8 +22,10 @@ from fa_hific_jax.metrics import (
     ssim,
 )
 from fa_hific_jax.metrics.frequency import RADIAL_BANDS, spectral_errors
-from fa_hific_jax.metrics.squared_error import check_pair
+from fa_hific_jax.metrics.pairs import check_pair
 from fa_hific_jax.spectra import decibels, radial_power_spectrum
+
+BANDS = ("band_low", "band_middle", "band_high")
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +111,19 @@ def test_band_errors_are_means_over_rings_of_the_radial_spectrum(shape):
     frequency, power = radial_power_spectrum(x, RADIAL_BANDS)
     difference = decibels(radial_power_spectrum(x_hat, RADIAL_BANDS)[1]) - decibels(power)
     found = spectral_errors(x[None], x_hat[None])
-    for third in range(3):
+    for third, name in enumerate(BANDS):
         within = (frequency > third / 6) & (frequency < (third + 1) / 6)
-        np.testing.assert_allclose(found.bands[0, third], difference[within].mean(), atol=1e-9)
-    np.testing.assert_allclose(found.lsd[0], np.sqrt(np.mean(difference**2)), rtol=1e-9)
+        np.testing.assert_allclose(found[name], difference[within].mean(), atol=1e-9)
+    np.testing.assert_allclose(found["lsd"], np.sqrt(np.mean(difference**2)), rtol=1e-9)
 
 
 def test_band_errors_of_half_the_contrast_are_6_dB_in_all_bands():
     x = 2 * image(128, 128) // 4 * 2  # even values, so that half of them is exact
-    bands, lsd = spectral_errors(x[None], x[None] // 2)
-    np.testing.assert_allclose(bands, -20 * np.log10(2), atol=1e-4)  # the floor of 0.001 shows
-    np.testing.assert_allclose(lsd, 20 * np.log10(2), atol=1e-4)
+    found = spectral_errors(x[None], x[None] // 2)
+    expected = 20 * np.log10(2)  # the floor of 0.001 shows
+    assert found["lsd"] == [pytest.approx(expected, abs=1e-4)]
+    for name in BANDS:
+        assert found[name] == [pytest.approx(-expected, abs=1e-4)]
 
 
 def test_measure_gives_the_metrics_that_the_functions_give(weights):

@@ -56,24 +56,18 @@ def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]
 
     Every image has the same weight, whatever its size.
     """
-    return [
-        {"codec": codec, "point": point, "images": images} | _mean(of_point, images)
-        for (codec, point), of_point in grouped(rows, point_of).items()
-    ]
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], images: int) -> dict[str, Any]:
-    names = dict.fromkeys(name for row in rows for name in row["values"])
-    there: dict[str, list[float]] = {}
-    for name in (*COSTS, *names):
-        column = (value_of(row, name) for row in rows)
-        there[name] = [float(v) for v in column if v is not None and math.isfinite(v)]
-    found = {n: sum(v) / len(v) if v and len(v) == images else None for n, v in there.items()}
-    return {
-        **{name: found[name] for name in COSTS},
-        "values": {name: found[name] for name in names},
-        "measured": {name: len(column) for name, column in there.items()},
-    }
+    found = []
+    for (codec, point), of_point in grouped(rows, point_of).items():
+        names = dict.fromkeys(name for row in of_point for name in row["values"])
+        mean, measured = {}, {}
+        for name in (*COSTS, *names):
+            column = (value_of(row, name) for row in of_point)
+            there = [float(v) for v in column if v is not None and math.isfinite(v)]
+            mean[name] = sum(there) / images if there and len(there) == images else None
+            measured[name] = len(there)
+        parts = {"values": {name: mean.pop(name) for name in names}, "measured": measured}
+        found.append({"codec": codec, "point": point, "images": images} | mean | parts)
+    return found
 
 
 def read_results(path: str | os.PathLike) -> Results:
@@ -121,10 +115,14 @@ def plain(value: Any) -> Any:
 
 
 def flat_means(results: Results) -> list[dict[str, Any]]:
-    """Returns the means, with every metric, also those of sets, as an entry of the mean itself."""
-    by_point = grouped(results["sets"], point_of).items()
-    sets = {point: {entry["metric"]: entry["value"] for entry in of} for point, of in by_point}
-    return [{**m, **m["values"], **sets.get(point_of(m), {})} for m in results["means"]]
+    """Returns the means with the metrics of sets, all as entries and as "values" of the mean."""
+    found = []
+    sets = grouped(results["sets"], point_of)
+    for mean in results["means"]:
+        of_sets = {entry["metric"]: entry["value"] for entry in sets.get(point_of(mean), ())}
+        values = mean["values"] | of_sets
+        found.append({**mean, **values, "values": values})
+    return found
 
 
 def summary_csv(results: Results) -> str:
@@ -132,23 +130,24 @@ def summary_csv(results: Results) -> str:
 
     Empty cells were not measured; NAME_measured counts the images for which NAME was.
     """
-    of_sets = list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
-    columns = [*COSTS, *dict.fromkeys(name for mean in results["means"] for name in mean["values"])]
-    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
+    measured = dict.fromkeys(name for mean in results["means"] for name in mean["measured"])
+    pairs = [column for name in measured for column in (name, f"{name}_measured")]
+    of_sets = dict.fromkeys(entry["metric"] for entry in results["sets"])
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["codec", "point", "images", *pairs, *of_sets])
+    names = ["codec", "point", "images", *pairs, *of_sets]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for mean in flat_means(results):
-        pairs = [cell for n in columns for cell in (mean.get(n), mean["measured"].get(n, 0))]
-        writer.writerow([*point_of(mean), mean["images"], *pairs, *map(mean.get, of_sets)])
+        counts = {f"{name}_measured": mean["measured"].get(name, 0) for name in measured}
+        writer.writerow(mean | counts)
     return text.getvalue()
 
 
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
-    (described, names), means = columns(results), flat_means(results)
+    described, names = columns(results)
     lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
-    for mean in means:
+    for mean in flat_means(results):
         cells = [_cell(described, mean, name) for name in names]
         lines.append([*point_of(mean), str(mean["images"]), *cells])
     return f"mean over images\n{aligned(lines)}"
@@ -157,11 +156,9 @@ def format_table(results: Results) -> str:
 def columns(results: Results) -> tuple[dict[str, Any], list[str]]:
     """Returns (descriptions by name, names of the numbers in the table, in its order)."""
     described, means = _RATES | results["metrics"], flat_means(results)
-
-    def is_there(name: str) -> bool:
-        return name in described and any(_cell(described, mean, name) != "-" for mean in means)
-
-    return described, [*_RATES, *filter(is_there, _TERMINAL)]
+    known = (name for name in _TERMINAL if name in described)
+    there = (name for name in known if any(_cell(described, m, name) != "-" for m in means))
+    return described, [*_RATES, *there]
 
 
 def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> str:
@@ -174,12 +171,11 @@ def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> s
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Returns a table as text: the first two columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
-        ).rstrip()
-        for cells in lines
-    )
+    found = []
+    for cells in lines:
+        padded = [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
+        found.append("  ".join(padded).rstrip())
+    return "\n".join(found)
 
 
 def heading(described: Mapping[str, Any], name: str) -> str:

@@ -37,10 +37,7 @@ def kid(a: Features, b: Features) -> float:
     can be negative.
     """
     a, b = (np.asarray(features, np.float64) for features in (a, b))
-    n, m = len(a), len(b)
-    within_a = (_kernel_sum(a, a) - _kernel_of_itself(a)) / (n * (n - 1))
-    within_b = (_kernel_sum(b, b) - _kernel_of_itself(b)) / (m * (m - 1))
-    return within_a + within_b - 2 * _kernel_sum(a, b) / (n * m)
+    return _within(a) + _within(b) - 2 * _kernel_sum(a, b) / (len(a) * len(b))
 
 
 def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
@@ -51,15 +48,13 @@ def _factor(features: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "_ d"]:
     return centered / np.sqrt(len(features) - 1)
 
 
+def _within(a: Float64[np.ndarray, "n d"]) -> float:
+    """Returns the kernel's mean over pairs of different members of a set."""
+    itself = np.sum((np.sum(np.square(a), axis=1) / a.shape[1] + 1) ** 3)
+    return (_kernel_sum(a, a) - float(itself)) / (len(a) * (len(a) - 1))
+
+
 def _kernel_sum(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> float:
     """Returns the kernel's sum over all pairs, with memory that does not grow with the sets."""
-    total = 0.0
-    for i in range(0, len(a), _BLOCK):
-        for j in range(0, len(b), _BLOCK):
-            products = a[i : i + _BLOCK] @ b[j : j + _BLOCK].T
-            total += np.sum((products / a.shape[1] + 1) ** 3)
-    return float(total)
-
-
-def _kernel_of_itself(a: Float64[np.ndarray, "n d"]) -> float:
-    return float(np.sum((np.sum(np.square(a), axis=1) / a.shape[1] + 1) ** 3))
+    blocks = [[s[i : i + _BLOCK] for i in range(0, len(s), _BLOCK)] for s in (a, b)]
+    return float(sum(np.sum((p @ q.T / a.shape[1] + 1) ** 3) for p in blocks[0] for q in blocks[1]))

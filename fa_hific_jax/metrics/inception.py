@@ -1,16 +1,17 @@
 """The Inception v3 of FID: the network of 2015-12-05 up to its last average pooling.
 
 The architecture is that of Szegedy et al., "Rethinking the Inception Architecture for Computer
-Vision", CVPR 2016, in the version with which FID was introduced (Heusel et al., NeurIPS 2017) and
-which `pytorch-fid` and `torch-fidelity` keep. Layers have torchvision's names. The network differs
-from torchvision's in three ways: its weights are others, its average poolings do not count the
-padding, and its last block has a maximum pooling in place of an average pooling.
+Vision", CVPR 2016, in the version with which FID was introduced (Heusel et al., NeurIPS 2017).
+Layers have torchvision's names. Apart from its weights, it differs from torchvision's network in
+two ways: its average poolings do not count the padding, and its last block has a maximum pooling in
+place of an average pooling.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,8 @@ AVERAGE, MAXIMUM, HALVING = "3x3 average", "3x3 maximum", "3x3 maximum at stride
 Branch = tuple[Layer | str | tuple[Layer, ...], ...]
 
 
-def _chain(name: str, *layers: tuple[int, int, int]) -> Branch:
-    """Returns layers name_1, name_2, … of the given (outputs, height, width)."""
+def _chain(name: str, *layers: tuple) -> tuple[Layer, ...]:
+    """Returns layers name_1, name_2, … with the given other fields."""
     return tuple(Layer(f"{name}_{i}", *layer) for i, layer in enumerate(layers, start=1))
 
 
@@ -57,30 +58,12 @@ def _block_a(pooled: int) -> tuple[Branch, ...]:
     )
 
 
-def _block_b() -> tuple[Branch, ...]:
-    double = _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3))
-    return (
-        (Layer("branch3x3", 384, 3, 3, 2, True),),
-        (*double, Layer("branch3x3dbl_3", 96, 3, 3, 2, True)),
-        (HALVING,),
-    )
-
-
 def _block_c(n: int) -> tuple[Branch, ...]:
     return (
         (Layer("branch1x1", 192, 1, 1),),
         _chain("branch7x7", (n, 1, 1), (n, 1, 7), (192, 7, 1)),
         _chain("branch7x7dbl", (n, 1, 1), (n, 7, 1), (n, 1, 7), (n, 7, 1), (192, 1, 7)),
         (AVERAGE, Layer("branch_pool", 192, 1, 1)),
-    )
-
-
-def _block_d() -> tuple[Branch, ...]:
-    large = _chain("branch7x7x3", (192, 1, 1), (192, 1, 7), (192, 7, 1))
-    return (
-        (Layer("branch3x3_1", 192, 1, 1), Layer("branch3x3_2", 320, 3, 3, 2, True)),
-        (*large, Layer("branch7x7x3_4", 192, 3, 3, 2, True)),
-        (HALVING,),
     )
 
 
@@ -96,30 +79,39 @@ def _block_e(pool: str) -> tuple[Branch, ...]:
     )
 
 
-_STEM: Branch = (
-    Layer("Conv2d_1a_3x3", 32, 3, 3, 2, True),
-    Layer("Conv2d_2a_3x3", 32, 3, 3, 1, True),
-    Layer("Conv2d_2b_3x3", 64, 3, 3),
-    HALVING,
-    Layer("Conv2d_3b_1x1", 80, 1, 1),
-    Layer("Conv2d_4a_3x3", 192, 3, 3, 1, True),
-    HALVING,
-)
 # For each block the prefix of its layers' names and its branches, whose outputs are concatenated.
-NETWORK: tuple[tuple[str, tuple[Branch, ...]], ...] = (
-    ("", (_STEM,)),
-    ("Mixed_5b.", _block_a(32)),
-    ("Mixed_5c.", _block_a(64)),
-    ("Mixed_5d.", _block_a(64)),
-    ("Mixed_6a.", _block_b()),
-    ("Mixed_6b.", _block_c(128)),
-    ("Mixed_6c.", _block_c(160)),
-    ("Mixed_6d.", _block_c(160)),
-    ("Mixed_6e.", _block_c(192)),
-    ("Mixed_7a.", _block_d()),
-    ("Mixed_7b.", _block_e(AVERAGE)),
-    ("Mixed_7c.", _block_e(MAXIMUM)),
-)
+NETWORK: dict[str, tuple[Branch, ...]] = {
+    "": (
+        (
+            Layer("Conv2d_1a_3x3", 32, 3, 3, 2, True),
+            Layer("Conv2d_2a_3x3", 32, 3, 3, 1, True),
+            Layer("Conv2d_2b_3x3", 64, 3, 3),
+            HALVING,
+            Layer("Conv2d_3b_1x1", 80, 1, 1),
+            Layer("Conv2d_4a_3x3", 192, 3, 3, 1, True),
+            HALVING,
+        ),
+    ),
+    "Mixed_5b.": _block_a(32),
+    "Mixed_5c.": _block_a(64),
+    "Mixed_5d.": _block_a(64),
+    "Mixed_6a.": (
+        (Layer("branch3x3", 384, 3, 3, 2, True),),
+        _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3, 2, True)),
+        (HALVING,),
+    ),
+    "Mixed_6b.": _block_c(128),
+    "Mixed_6c.": _block_c(160),
+    "Mixed_6d.": _block_c(160),
+    "Mixed_6e.": _block_c(192),
+    "Mixed_7a.": (
+        _chain("branch3x3", (192, 1, 1), (320, 3, 3, 2, True)),
+        _chain("branch7x7x3", (192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3, 2, True)),
+        (HALVING,),
+    ),
+    "Mixed_7b.": _block_e(AVERAGE),
+    "Mixed_7c.": _block_e(MAXIMUM),
+}
 
 
 @jax.tree_util.register_dataclass
@@ -131,10 +123,7 @@ class InceptionParams:
 
 
 def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
-    """Returns the float32 parameters from an .npz of `fa-hific get-inception`.
-
-    Args:
-      path: local or cloud path.
+    """Returns the float32 parameters from an .npz of `fa-hific get-inception`, local or cloud.
 
     Raises:
       UserError: the file is missing, is not an .npz, or lacks arrays of the right shape.
@@ -155,9 +144,13 @@ def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
 def expected_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array in an .npz by name; kernels are (outputs, inputs, h, w)."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, inputs, layer in _layers():
+
+    def convolve(name: str, layer: Layer, inputs: int) -> int:
         shapes[f"{name}.weight"] = (layer.outputs, inputs, layer.height, layer.width)
         shapes[f"{name}.bias"] = (layer.outputs,)
+        return layer.outputs
+
+    _walk(3, convolve, lambda _, channels: channels, sum)
     return shapes
 
 
@@ -177,62 +170,53 @@ def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Arra
 
 def last_maps(params: InceptionParams, h: Maps) -> Maps:
     """Returns the feature maps of the last block for images in [-1, 1] of at least 75 x 75."""
-    for block, branches in NETWORK:
-        h = jnp.concatenate([_run(params, block, branch, h) for branch in branches], axis=-1)
-    return h
+
+    def convolve(name: str, layer: Layer, h: Maps) -> Maps:
+        padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
+        h = lax.conv_general_dilated(
+            h,
+            params.weights[f"{name}.weight"],
+            (layer.stride, layer.stride),
+            [(side, side) for side in padding],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
+        )
+        return jax.nn.relu(h + params.weights[f"{name}.bias"][None, None, None])
+
+    return _walk(h, convolve, _pool, functools.partial(jnp.concatenate, axis=-1))
 
 
-def _layers() -> Iterator[tuple[str, int, Layer]]:
-    """Yields (name, input channels, layer) for every layer of the network."""
-    inputs = 3
-    for block, branches in NETWORK:
-        outputs = 0
+def _walk(
+    h: Any, convolve: Callable[..., Any], pool: Callable[..., Any], join: Callable[..., Any]
+) -> Any:
+    """Returns what the network makes of h: maps, or their number of channels.
+
+    Its operations are `convolve(name, layer, h)`, `pool(kind, h)` and `join(outputs)`.
+    """
+    for block, branches in NETWORK.items():
+        outputs = []
         for branch in branches:
-            channels = inputs
+            outputs.append(h)
             for step in branch:
                 if isinstance(step, str):
-                    continue
-                layers = (step,) if isinstance(step, Layer) else step
-                yield from ((block + layer.name, channels, layer) for layer in layers)
-                channels = sum(layer.outputs for layer in layers)
-            outputs += channels
-        inputs = outputs
-
-
-def _run(params: InceptionParams, block: str, branch: Branch, h: Maps) -> Maps:
-    for step in branch:
-        if isinstance(step, str):
-            h = _pool(step, h)
-        elif isinstance(step, Layer):
-            h = _convolve(params, block, step, h)
-        else:
-            h = jnp.concatenate([_convolve(params, block, each, h) for each in step], axis=-1)
+                    outputs[-1] = pool(step, outputs[-1])
+                else:
+                    layers = (step,) if isinstance(step, Layer) else step
+                    found = [convolve(block + each.name, each, outputs[-1]) for each in layers]
+                    outputs[-1] = join(found)
+        h = join(outputs)
     return h
-
-
-def _convolve(params: InceptionParams, block: str, layer: Layer, h: Maps) -> Maps:
-    padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
-    h = lax.conv_general_dilated(
-        h,
-        params.weights[f"{block}{layer.name}.weight"],
-        (layer.stride, layer.stride),
-        [(side, side) for side in padding],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
-    )
-    return jax.nn.relu(h + params.weights[f"{block}{layer.name}.bias"][None, None, None])
 
 
 def _pool(kind: str, h: Maps) -> Maps:
+    window, each = (1, 3, 3, 1), (1, 1, 1, 1)
     if kind == HALVING:
-        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+        return lax.reduce_window(h, -jnp.inf, lax.max, window, (1, 2, 2, 1), "VALID")
     if kind == MAXIMUM:
-        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-
-    def total(maps: Maps) -> Maps:
-        return lax.reduce_window(maps, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-
-    return total(h) / total(jnp.ones((1, *h.shape[1:3], 1)))
+        return lax.reduce_window(h, -jnp.inf, lax.max, window, each, "SAME")
+    ones = jnp.ones((1, *h.shape[1:3], 1))
+    total, count = (lax.reduce_window(m, 0.0, lax.add, window, each, "SAME") for m in (h, ones))
+    return total / count
 
 
 def resizing(side: int) -> Float[np.ndarray, "299 {side}"]:

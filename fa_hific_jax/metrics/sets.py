@@ -18,30 +18,38 @@ Patches = UInt8[np.ndarray, "_ 256 256 3"]
 ByNetwork = Mapping[str, Float32[np.ndarray, "_ _"]]
 
 PATCH = 256
-# Patches per call: few enough for a laptop's memory, enough to keep an accelerator busy.
-BATCH = {"inception": 16, "alex": 64}
-NO_WEIGHTS = {
-    "inception": "no Inception weights: get them with `fa-hific get-inception`",
-    "alex": "not requested: add alex to --lpips",
-}
 
 
-class SetMetric(NamedTuple):
-    """A distance between the features of a network, "inception" or "alex"."""
+@jax.jit
+def _alex(params: LpipsParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 256"]:
+    taps = BACKBONES["alex"].features(params.weights, standardized(x.astype(jnp.float32) / 255.0))
+    return jnp.mean(taps[-1], axis=(1, 2))
 
-    network: str
-    distance: Callable[[Any, Any], float]
+
+class _Network(NamedTuple):
+    run: Callable[..., Float[Array, "b size"]]
+    size: int  # number of features
+    batch: int  # patches per call: few enough for a laptop's memory, enough for an accelerator
+    title: str
+    missing: str  # reason why there are no weights
 
 
-SET_METRICS = {
-    "fid": SetMetric("inception", frechet_distance),
-    "kid": SetMetric("inception", kid),
-    "fd_alex": SetMetric("alex", frechet_distance),
-    "kid_alex": SetMetric("alex", kid),
-}
-_TITLES = {
-    "inception": "FID's Inception v3 of 2015-12-05, last pooling, 2048",
-    "alex": "torchvision's AlexNet, spatial mean of the last convolution after ReLU, 256",
+_NETWORKS = {
+    "inception": _Network(
+        jax.jit(inception), 2048, 16, "FID's Inception v3 of 2015-12-05, last pooling, 2048",
+        "no Inception weights: get them with `fa-hific get-inception`",
+    ),
+    "alex": _Network(
+        _alex, 256, 64,
+        "torchvision's AlexNet, spatial mean of the last convolution after ReLU, 256",
+        "not requested: add alex to --lpips",
+    ),
+}  # fmt: skip
+_METRICS = {
+    "fid": ("inception", frechet_distance),
+    "kid": ("inception", kid),
+    "fd_alex": ("alex", frechet_distance),
+    "kid_alex": ("alex", kid),
 }
 
 
@@ -53,14 +61,13 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
     There are no patches if a side is below 256 pixels.
     """
     h, w, _ = image.shape
-    corners = [
-        (y, x)
+    found = [
+        image[y : y + PATCH, x : x + PATCH]
         for start in (0, PATCH // 2)
         for y in range(start, h - PATCH + 1, PATCH)
         for x in range(start, w - PATCH + 1, PATCH)
     ]
-    found = [image[y : y + PATCH, x : x + PATCH] for y, x in corners]
-    return np.stack(found) if found else np.zeros((0, PATCH, PATCH, 3), np.uint8)
+    return np.array(found, np.uint8).reshape(-1, PATCH, PATCH, 3)
 
 
 def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32[np.ndarray, "_ _"]:
@@ -69,18 +76,14 @@ def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32
     Inception's features are those of `inception`, for FID and KID. AlexNet's features, for FD-Alex
     and KID-Alex, are the spatial means of its last convolution after ReLU.
     """
-    network, size = ("inception", 2048) if isinstance(params, InceptionParams) else ("alex", 256)
-    found = [np.zeros((0, size), np.float32)]
-    for start in range(0, len(patches), BATCH[network]):
-        batch = patches[start : start + BATCH[network]]
-        padded = np.pad(batch, ((0, _filling(len(batch))), (0, 0), (0, 0), (0, 0)))
-        found.append(np.asarray(_NETWORKS[network](params, padded))[: len(batch)])
+    network = _NETWORKS["inception" if isinstance(params, InceptionParams) else "alex"]
+    found = [np.zeros((0, network.size), np.float32)]
+    for start in range(0, len(patches), network.batch):
+        batch = patches[start : start + network.batch]
+        padded = max(8, 1 << (len(batch) - 1).bit_length())  # Few batch sizes are compiled.
+        filled = np.pad(batch, ((0, padded - len(batch)), (0, 0), (0, 0), (0, 0)))
+        found.append(np.asarray(network.run(params, filled))[: len(batch)])
     return np.concatenate(found)
-
-
-def _filling(count: int) -> int:
-    """Returns the number of patches to add, so that few batch sizes have to be compiled."""
-    return max(8, 1 << (count - 1).bit_length()) - count
 
 
 def image_features(weights: Weights, image: UInt8[np.ndarray, "h w 3"]) -> ByNetwork:
@@ -106,46 +109,35 @@ def set_metrics(
       originals: the result of `image_features` for each original.
       decoded: the result of `image_features` for each decoded image.
     """
-    available = _available(weights)
+    available, entries = _available(weights), []
     identities = {name: digest(params.weights) for name, params in available.items()}
-    entries = []
-    for name, (network, distance) in SET_METRICS.items():
-        entry = {"metric": name, "value": None, "not_measured": NO_WEIGHTS[network], "protocol": {}}
+    for name, (network, distance) in _METRICS.items():
+        value, protocol, reason = None, {}, _NETWORKS[network].missing
         if network in available:
-            sets = [
-                np.concatenate([one[network] for one in images]) for images in (originals, decoded)
-            ]
-            entry["protocol"] = _protocol(SET_METRICS[name], identities[network], *sets)
-            entry["value"], entry["not_measured"] = _measured(distance, *sets)
-        entries.append(entry)
+            a, b = (np.concatenate([each[network] for each in of]) for of in (originals, decoded))
+            protocol = _protocol(network, distance, identities[network], b)
+            if min(len(a), len(b)) < 2:
+                reason = f"fewer than two patches of {PATCH}x{PATCH} pixels"
+            elif not (np.isfinite(a).all() and np.isfinite(b).all()):
+                reason = "the network's features are not finite"
+            else:
+                value, reason = distance(a, b), None
+        entries.append(
+            {"metric": name, "value": value, "not_measured": reason, "protocol": protocol}
+        )
     return entries
 
 
-def _measured(
-    distance: Callable[[Any, Any], float],
-    a: Float32[np.ndarray, "_ _"],
-    b: Float32[np.ndarray, "_ _"],
-) -> tuple[float | None, str | None]:
-    if min(len(a), len(b)) < 2:
-        return None, f"fewer than two patches of {PATCH}x{PATCH} pixels"
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return None, "the network's features are not finite"
-    return distance(a, b), None
-
-
-def _protocol(metric: SetMetric, identity: str, a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    network, distance = metric
-    protocol = {
-        "patch": PATCH,
-        "grids": 2,
-        "patches": len(b),
-        "features": _TITLES[network],
-        "weights": identity,
-    }
-    if distance is frechet_distance and len(b) <= b.shape[1]:
+def _protocol(
+    network: str, distance: Callable[..., float], identity: str, decoded: np.ndarray
+) -> dict[str, Any]:
+    count, size = decoded.shape
+    protocol = {"patch": PATCH, "grids": 2, "patches": count}
+    protocol |= {"features": _NETWORKS[network].title, "weights": identity}
+    if distance is frechet_distance and count <= size:
         protocol["note"] = (
-            f"{len(b)} patches for {b.shape[1]} features: strongly biased upwards, compare it only "
-            "with results on the same images"
+            f"{count} patches for {size} features: strongly biased upwards, compare it only with "
+            "results on the same images"
         )
     return protocol
 
@@ -153,12 +145,3 @@ def _protocol(metric: SetMetric, identity: str, a: np.ndarray, b: np.ndarray) ->
 def _available(weights: Weights) -> dict[str, InceptionParams | LpipsParams]:
     found: dict[str, Any] = {"inception": weights.inception, "alex": weights.lpips.get("alex")}
     return {name: params for name, params in found.items() if params is not None}
-
-
-@jax.jit
-def _alex(params: LpipsParams, x: UInt8[Array, "b h w 3"]) -> Float[Array, "b 256"]:
-    taps = BACKBONES["alex"].features(params.weights, standardized(x.astype(jnp.float32) / 255.0))
-    return jnp.mean(taps[-1], axis=(1, 2))
-
-
-_NETWORKS = {"inception": jax.jit(inception), "alex": _alex}

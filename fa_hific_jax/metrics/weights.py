@@ -37,23 +37,21 @@ def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> W
     found: dict[str, LpipsParams] = {}
     for path in lpips:
         params = load_lpips(path)
-        if params.net in found:
+        if found.setdefault(params.net, params) is not params:
             raise UserError(
                 f"{path}: a second file of LPIPS weights for {params.title}: give only one"
             )
-        found[params.net] = params
     return Weights(found, None if inception is None else load_inception(inception))
 
 
 def digest(arrays: Mapping[str, Float[Array, "..."]]) -> str:
     """Returns 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
 
-    Results that depend on the weights carry this digest. It identifies the content, not the file:
-    the same arrays in another .npz have the same digest.
+    Results that depend on the weights carry this digest. The same arrays in another file have the
+    same digest.
     """
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name], "<f4")
-        found.update(f"{name} {array.shape}\n".encode())
-        found.update(array.tobytes())
+        found.update(f"{name} {array.shape}\n".encode() + array.tobytes())
     return found.hexdigest()[:12]

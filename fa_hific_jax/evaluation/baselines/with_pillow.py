@@ -20,22 +20,13 @@ from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
 JPEG = {"subsampling": "4:2:0", "optimize": True}
 WEBP = {"method": 6}
 AVIF = {
-    "codec": "aom",
-    "speed": 4,
-    "subsampling": "4:4:4",
-    "range": "full",
-    "advanced": {"tune": "ssim"},
-    "autotiling": False,
-    "max_threads": 1,
-}
+    "codec": "aom", "speed": 4, "subsampling": "4:4:4", "range": "full",
+    "advanced": {"tune": "ssim"}, "autotiling": False, "max_threads": 1,
+}  # fmt: skip
 # OpenJPEG always writes a comment: a blank is 32 bytes shorter than its own.
 JPEG2000 = {
-    "quality_mode": "rates",
-    "irreversible": True,
-    "mct": 1,
-    "no_jp2": True,
-    "comment": " ",
-}
+    "quality_mode": "rates", "irreversible": True, "mct": 1, "no_jp2": True, "comment": " ",
+}  # fmt: skip
 JPEGXL = {"effort": 7, "num_threads": 1}
 
 
@@ -91,15 +82,12 @@ def _codec(label: str, feature: str, library: str, **fields: Any) -> Codec:
         )
 
     def version() -> str:
-        return f"Pillow {PIL.__version__}, {library} {features.version(feature) or 'unknown'}"
+        named = library, features.version(feature) or "unknown"
+        if feature == "jpg" and (turbo := features.version("libjpeg_turbo")):
+            named = "libjpeg-turbo", turbo
+        return f"Pillow {PIL.__version__}, {' '.join(named)}"
 
     return Codec(label=label, missing=missing, version=version, decode=decoded, **fields)
-
-
-def _jpeg_version() -> str:
-    turbo = features.version("libjpeg_turbo")
-    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    return f"Pillow {PIL.__version__}, {library}"
 
 
 def _missing_plugin() -> str | None:
@@ -126,7 +114,7 @@ CODECS = {
         longest_side=65500,
         settings=JPEG | {"progressive": "the smaller of both"},
         encode=_jpeg,
-    )._replace(version=_jpeg_version),
+    ),
     "webp": _codec(
         "WebP", "webp", "libwebp",
         qualities=range(101),

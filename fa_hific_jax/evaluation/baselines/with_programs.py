@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fa_hific_jax.errors import UserError
@@ -61,11 +61,11 @@ def _made(output: str, source: str, content: bytes, *command: str) -> bytes:
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, source).write_bytes(content)
-        done = _ended(command, folder)
-        if done.returncode:
+        code, lines = _ended(command, folder)
+        if code:
             raise UserError(
-                f"{command[0]} failed with code {done.returncode} ({_lines(done)[-1]}): "
-                "leave this baseline out or fix its installation"
+                f"{command[0]} failed with code {code} ({lines[-1]}): leave this baseline out or "
+                "fix its installation"
             )
         made = Path(folder, output)
         data = made.read_bytes() if made.exists() else b""
@@ -74,9 +74,10 @@ def _made(output: str, source: str, content: bytes, *command: str) -> bytes:
     return data
 
 
-def _ended(command: Sequence[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
+def _ended(command: Sequence[str], folder: str | None = None) -> tuple[int, list[str]]:
+    """Returns the exit code of a program and the lines it printed, at least one."""
     try:
-        return subprocess.run(
+        done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=SECONDS, cwd=folder,
         )  # fmt: skip
@@ -86,27 +87,19 @@ def _ended(command: Sequence[str], folder: str | None = None) -> subprocess.Comp
         raise UserError(
             f"{command[0]} took more than {SECONDS} s: leave this baseline out"
         ) from None
-
-
-def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return [line.strip() for line in lines] or ["no message"]
+    return done.returncode, [line.strip() for line in lines] or ["no message"]
 
 
-def _missing(*programs: str) -> Callable[[], str | None]:
-    def reason() -> str | None:
-        absent = [program for program in programs if shutil.which(program) is None]
-        if not absent:
-            return None
-        verb, them = ("are", "them") if absent[1:] else ("is", "it")
-        return f"{' and '.join(absent)} {verb} not on the PATH: install {them}"
-
-    return reason
+def _missing(*programs: str) -> str | None:
+    absent = [program for program in programs if shutil.which(program) is None]
+    verb, them = ("are", "them") if absent[1:] else ("is", "it")
+    return f"{' and '.join(absent)} {verb} not on the PATH: install {them}" if absent else None
 
 
-def _version(*commands: Sequence[str]) -> Callable[[], str]:
-    """Returns a function that joins the first line each command prints, whatever its exit code."""
-    return lambda: "; ".join(_lines(_ended(command))[0] for command in commands)
+def _version(*commands: Sequence[str]) -> str:
+    """Returns the first line that each command prints, whatever its exit code."""
+    return "; ".join(_ended(command)[1][0] for command in commands)
 
 
 CODECS = {
@@ -116,8 +109,8 @@ CODECS = {
         sweep=(48, 45, 42, 39, 36, 33, 30, 27),
         longest_side=65535,
         settings={"encoder": "bpgenc " + " ".join(BPG)},
-        missing=_missing("bpgenc", "bpgdec"),
-        version=_version(["bpgenc", "-h"]),
+        missing=lambda: _missing("bpgenc", "bpgdec"),
+        version=lambda: _version(["bpgenc", "-h"]),
         encode=_bpg,
         decode=_bpg_back,
     ),
@@ -127,8 +120,8 @@ CODECS = {
         sweep=(48, 45, 42, 39, 36, 33, 30, 27),
         longest_side=16384,
         settings={"encoder": "vvencapp " + " ".join(VVC), "color": "BT.709, full range, 4:2:0"},
-        missing=_missing("vvencapp", "vvdecapp"),
-        version=_version(["vvencapp", "--version"], ["vvdecapp", "--version"]),
+        missing=lambda: _missing("vvencapp", "vvdecapp"),
+        version=lambda: _version(["vvencapp", "--version"], ["vvdecapp", "--version"]),
         encode=_vvc,
         decode=_vvc_back,
     ),

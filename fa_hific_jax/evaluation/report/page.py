@@ -9,7 +9,7 @@ from typing import Any
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.report import pictures, tables
-from fa_hific_jax.evaluation.results import Results, notes, point_of, replace_file
+from fa_hific_jax.evaluation.results import Results, grouped, notes, point_of, replace_file
 
 SIZE_LIMIT = 20_000_000
 """Limit of the whole file in bytes: mail and chat programs take it, and a phone opens it."""
@@ -100,7 +100,7 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
 
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     """Returns what the template shows, except pictures and the files that it inlines."""
-    names = list(dict.fromkeys(row["image"] for row in results["rows"]))
+    images = grouped(enumerate(results["rows"]), lambda each: each[1]["image"])
     curves, codecs = tables.curves(results), _looks(results["codecs"])
     index = {
         "codecs": codecs,
@@ -108,13 +108,22 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
         "published": results["published"],
         "anchor": tables.anchor(results),
         "curves": curves,
-        "images": [_image(results, folder, name) for name in names],
+        "images": [
+            {
+                "name": name,
+                "width": rows[0][1]["width"],
+                "height": rows[0][1]["height"],
+                "thumbnail": pictures.thumbnail(folder, name),
+                "rows": {i: _row(results, row) for i, row in rows},
+            }
+            for name, rows in images.items()
+        ],
     }
     models = [look["label"] for look in codecs.values() if look["kind"] == "model"]
     meta = {k: v for k, v in results["meta"].items() if v not in (None, "", [], {})}
     return index | {
         "title": " · ".join(models) or "Codecs compared",
-        "names": names,
+        "names": list(images),
         "about": results["codecs"],
         "near": tables.table(results, tables.near_keys(results)),
         "every": tables.table(results, set(map(point_of, results["means"]))),
@@ -125,28 +134,11 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
     }
 
 
-def _image(results: Results, folder: Path, name: str) -> dict[str, Any]:
-    """Returns an image and its rows for the script; a row's key is its index in the results."""
-    rows = {i: row for i, row in enumerate(results["rows"]) if row["image"] == name}
-    first = next(iter(rows.values()))
-    return {
-        "name": name,
-        "width": first["width"],
-        "height": first["height"],
-        "thumbnail": pictures.thumbnail(folder, name),
-        "rows": {i: _row(results, row) for i, row in rows.items()},
-    }
-
-
 def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
     values = {metric: row["values"].get(metric) for metric in results["metrics"]}
-    return {
-        "codec": row["codec"],
-        "point": row["point"],
+    return {name: row[name] for name in ("codec", "point", "bpp", "not_measured")} | {
         "label": row["point"] or row["setting"],
-        "bpp": row["bpp"],
         "values": {metric: v and float(f"{v:.7g}") for metric, v in values.items()},
-        "not_measured": row["not_measured"],
     }
 
 

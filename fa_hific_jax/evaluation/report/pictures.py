@@ -48,17 +48,16 @@ def fit(results: Results, folder: Path, limit: int) -> Shown:
 
     If even the last one is too large, as many images as fit are shown.
     """
-    files = Files(folder)
+    files = _Files(folder)
     areas = {row["image"]: row["width"] * row["height"] for row in results["rows"]}
     images: dict[str, str] = {}
     for detail in DETAILS:
         images, size, area = {}, 0, 0
         for name, text in files.texts(results, detail):
             size, area = size + len(text), area + areas[name]
-            # The second condition predicts an excess so clear that coding the rest is in vain.
-            if size > limit or (
-                detail != DETAILS[-1] and size * sum(areas.values()) > 2 * limit * area
-            ):
+            # An excess so clear that coding the rest is in vain.
+            hopeless = size * sum(areas.values()) > 2 * limit * area and detail != DETAILS[-1]
+            if size > limit or hopeless:
                 break
             images[name] = text
         else:
@@ -73,7 +72,14 @@ def shown_rows(results: Results, image: str, points: int) -> list[int]:
     is shown where its file of this image is nearest in size to one of those.
     """
     rows = [{**row, "index": i} for i, row in enumerate(results["rows"]) if row["image"] == image]
-    rates = _rates(results, rows, points)
+    codec = anchor(results)
+    means = rated(results, codec)
+    low, high = (0, len(means) - 1) if points > 1 else ((len(means) - 1) // 2,) * 2
+    wanted = [means[round(p)] for p in np.linspace(low, high, min(points, len(means)))]
+    own = {row["point"]: row["bpp"] for row in rows if row["codec"] == codec}
+    # Rates of the anchor's files of this image, or its mean rates if there are none.
+    rates = [own.get(mean["point"], mean["bpp"]) for mean in wanted]
+    rates = rates or sorted(own.values() or {row["bpp"] for row in rows})[:points]
     chosen = []
     for codec in results["codecs"]:
         of_codec = [row for row in rows if row["codec"] == codec]
@@ -118,7 +124,7 @@ def script_json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-class Files:
+class _Files:
     """The pictures and maps of a folder as the page shows them; `problems` names the unreadable."""
 
     def __init__(self, folder: Path):
@@ -162,17 +168,6 @@ def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: floa
 def _frequencies(path: Path) -> dict[str, Any]:
     pixels = np.asarray(_open(path))
     return {"spectrum": frequencies.spectrum(pixels), "radial": frequencies.radial(pixels)}
-
-
-def _rates(results: Results, rows: list[dict[str, Any]], points: int) -> list[float]:
-    """Returns rates of the anchor's files of one image, or its mean rates if there are none."""
-    codec = anchor(results)
-    means = rated(results, codec)
-    low, high = (0, len(means) - 1) if points > 1 else ((len(means) - 1) // 2,) * 2
-    wanted = [means[round(p)] for p in np.linspace(low, high, min(points, len(means)))]
-    own = {row["point"]: row["bpp"] for row in rows if row["codec"] == codec}
-    rates = [own.get(mean["point"], mean["bpp"]) for mean in wanted]
-    return rates or sorted(own.values() or {row["bpp"] for row in rows})[:points]
 
 
 def _open(path: Path) -> Image.Image:

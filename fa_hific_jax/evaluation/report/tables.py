@@ -42,26 +42,23 @@ def table(results: Results, keys: Container[Key]) -> Table:
     Distances measured by different protocols are in different columns. A cell without a number
     says so and refers to the reason.
     """
-    columns = _columns(results)
+    columns, lines = _columns(results), []
     notes: dict[str, int] = {}
-    lines = []
-    for mean in filter(lambda mean: point_of(mean) in keys, ordered(results)):
-        found = [cell(mean) for cell in columns.values()]
+    for mean in (mean for mean in ordered(results) if point_of(mean) in keys):
+        found = (cell(mean) for cell in columns.values())
         cells = [
             Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
             for text, why in found
         ]
-        codec, point = point_of(mean)
-        lines.append(Line(codec, point, cells))
+        lines.append(Line(mean["codec"], mean["point"], cells))
     return Table(list(columns), lines, list(notes))
 
 
 def anchor(results: Results) -> str:
     """Returns the codec to whose rates the others are compared: the first model or first codec."""
     measured = {row["codec"] for row in results["rows"]}
-    codecs = [codec for codec in results["codecs"] if codec in measured]
-    models = (codec for codec in codecs if results["codecs"][codec]["kind"] == "model")
-    return next(models, codecs[0])
+    codecs = {codec: about["kind"] for codec, about in results["codecs"].items()}
+    return min(measured, key=lambda codec: (codecs[codec] != "model", list(codecs).index(codec)))
 
 
 def nearest(entries: Iterable[Mapping[str, Any]], bpp: float) -> Mapping[str, Any]:
@@ -96,17 +93,14 @@ def rated(results: Results, codec: str) -> list[Mean]:
 
 def curves(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Returns by metric the plotted points {"codec", "point", "bpp", "value"} in order of rate."""
-    means = [mean for mean in ordered(results) if mean["bpp"] is not None]
-    means.sort(key=itemgetter("bpp"))
-    metrics = dict.fromkeys([*results["metrics"], *(e["metric"] for e in results["sets"])])
-    found = {
-        metric: [
-            {name: mean[name] for name in ("codec", "point", "bpp")} | {"value": mean[metric]}
-            for mean in means
-            if mean.get(metric) is not None
-        ]
-        for metric in metrics
-    }
+    metrics = [*results["metrics"], *(entry["metric"] for entry in results["sets"])]
+    found: dict[str, list[dict[str, Any]]] = {metric: [] for metric in metrics}
+    rated = (mean for mean in ordered(results) if mean["bpp"] is not None)
+    for mean in sorted(rated, key=itemgetter("bpp")):
+        point = {name: mean[name] for name in ("codec", "point", "bpp")}
+        for metric in found:
+            if (value := mean["values"].get(metric)) is not None:
+                found[metric].append(point | {"value": value})
     return {metric: points for metric, points in found.items() if points}
 
 
@@ -158,7 +152,6 @@ def _columns(results: Results) -> dict[Column, Callable[[Mean], tuple[str, str |
 
 
 def _mean_cell(results: Results, name: str, decimals: int, mean: Mean) -> tuple[str, str | None]:
-    """Returns the text of a mean, and the reason if there is none."""
     measured, images = mean["measured"].get(name, 0), mean["images"]
     if mean.get(name) is not None:
         return number(mean[name], decimals), None

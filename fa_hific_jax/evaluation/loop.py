@@ -82,22 +82,41 @@ class Loop:
 
     def _rows_of(self, index: int) -> list[Row]:
         """Returns rows of earlier runs, or rows to be coded; none if the image is unreadable."""
-        source = self.evaluation.source
+        source, found = self.evaluation.source, []
+        image = source.names[index]
         try:
             original = source[index]
         except UserError as error:
-            self.share.skipped.append({"image": source.names[index], "reason": str(error)})
+            self.share.skipped.append({"image": image, "reason": str(error)})
             return []
-        named = source.names[index], files.sha256_of(original), original.shape
-        return [self._known(_uncoded(*named, point)) for point in self.evaluation.points]
+        sha256, (height, width, _) = files.sha256_of(original), original.shape
+        for point in self.evaluation.points:
+            # With the name: of two images with the same pixels, each has its own row.
+            parts = [image, sha256, point.codec, point.name, point.fingerprint]
+            text = json.dumps([*parts, [__version__, jax.__version__]])
+            key = hashlib.sha256(text.encode()).hexdigest()
+            row = self.log.get(key, self.measuring.identity)
+            if row is None or not self._is_kept(row):
+                file, bits = files.decoded_files(image, point.codec, point.name)
+                row = Row(
+                    file=file,
+                    bits=bits if point.model else None,
+                    image=image,
+                    sha256=sha256,
+                    codec=point.codec,
+                    point=point.name,
+                    width=width,
+                    height=height,
+                    key=key,
+                )
+            found.append(row)
+        return found
 
-    def _known(self, row: Row) -> Row:
-        """Returns the row of an earlier run, if its picture and its bits are still there."""
-        found = self.log.get(row.key, self.measuring.identity)
-        if found is None or files.key_of(self.out / found.file) != row.key:
-            return row
-        kept = not found.bits or files.read_npz(self.out / found.bits).get("key") == row.key
-        return found if kept else row
+    def _is_kept(self, row: Row) -> bool:
+        """Returns True if the picture and the bits of a row are still there."""
+        if files.key_of(self.out / row.file) != row.key:
+            return False
+        return not row.bits or bool(files.read_npz(self.out / row.bits).get("key") == row.key)
 
     def _begin(self, index: int, rows: Sequence[Row], begin: workers.Begin) -> Begun:
         """Reads an image, and starts what classical codecs have to do with it."""
@@ -146,26 +165,6 @@ class Loop:
             return None
         self.share.rows.append((*place, found.entry()))
         return found
-
-
-def _uncoded(image: str, sha256: str, shape: Sequence[int], point: Point) -> Row:
-    """Returns the row of an image at a point, before it is coded."""
-    # With the name: of two images with the same pixels, each has its own row.
-    parts = [image, sha256, point.codec, point.name, point.fingerprint]
-    parts = json.dumps([*parts, [__version__, jax.__version__]])
-    file, bits = files.decoded_files(image, point.codec, point.name)
-    height, width, _ = shape
-    return Row(
-        file=file,
-        bits=bits if point.model else None,
-        image=image,
-        sha256=sha256,
-        codec=point.codec,
-        point=point.name,
-        width=width,
-        height=height,
-        key=hashlib.sha256(parts.encode()).hexdigest(),
-    )
 
 
 def _said(row: Row | None) -> str:

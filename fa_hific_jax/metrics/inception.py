@@ -31,84 +31,73 @@ COMMAND = "fa-hific get-inception"
 class Layer(NamedTuple):
     """A convolution with bias and ReLU; unless `valid`, padding keeps the size at stride 1."""
 
-    name: str
     outputs: int
-    height: int
-    width: int
+    height: int = 1
+    width: int = 1
     stride: int = 1
     valid: bool = False
 
 
 AVERAGE, MAXIMUM, HALVING = "3x3 average", "3x3 maximum", "3x3 maximum at stride 2"
-# Steps in order: a layer, a pooling, or a tuple of layers whose outputs are concatenated.
-Branch = tuple[Layer | str | tuple[Layer, ...], ...]
+Step = Layer | str | tuple[Layer, Layer]
+"""A layer, a pooling, or two layers whose outputs are concatenated."""
+Block = dict[str, list[Step]]
+"""Steps of each branch by its name. The outputs of the branches are concatenated."""
+
+_FORK = (Layer(384, 1, 3), Layer(384, 3, 1))
 
 
-def _chain(name: str, *layers: tuple) -> tuple[Layer, ...]:
-    """Returns layers name_1, name_2, … with the given other fields."""
-    return tuple(Layer(f"{name}_{i}", *layer) for i, layer in enumerate(layers, start=1))
+def _block_a(pooled: int) -> Block:
+    return {
+        "branch1x1": [Layer(64)],
+        "branch5x5": [Layer(48), Layer(64, 5, 5)],
+        "branch3x3dbl": [Layer(64), Layer(96, 3, 3), Layer(96, 3, 3)],
+        "branch_pool": [AVERAGE, Layer(pooled)],
+    }
 
 
-def _block_a(pooled: int) -> tuple[Branch, ...]:
-    return (
-        (Layer("branch1x1", 64, 1, 1),),
-        _chain("branch5x5", (48, 1, 1), (64, 5, 5)),
-        _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3)),
-        (AVERAGE, Layer("branch_pool", pooled, 1, 1)),
-    )
+def _block_c(n: int) -> Block:
+    across, down = Layer(n, 1, 7), Layer(n, 7, 1)
+    return {
+        "branch1x1": [Layer(192)],
+        "branch7x7": [Layer(n), across, Layer(192, 7, 1)],
+        "branch7x7dbl": [Layer(n), down, across, down, Layer(192, 1, 7)],
+        "branch_pool": [AVERAGE, Layer(192)],
+    }
 
 
-def _block_c(n: int) -> tuple[Branch, ...]:
-    return (
-        (Layer("branch1x1", 192, 1, 1),),
-        _chain("branch7x7", (n, 1, 1), (n, 1, 7), (192, 7, 1)),
-        _chain("branch7x7dbl", (n, 1, 1), (n, 7, 1), (n, 1, 7), (n, 7, 1), (192, 1, 7)),
-        (AVERAGE, Layer("branch_pool", 192, 1, 1)),
-    )
+def _block_e(pool: str) -> Block:
+    return {
+        "branch1x1": [Layer(320)],
+        "branch3x3": [Layer(384), _FORK],
+        "branch3x3dbl": [Layer(448), Layer(384, 3, 3), _FORK],
+        "branch_pool": [pool, Layer(192)],
+    }
 
 
-def _block_e(pool: str) -> tuple[Branch, ...]:
-    def fork(name: str) -> tuple[Layer, ...]:
-        return Layer(f"{name}a", 384, 1, 3), Layer(f"{name}b", 384, 3, 1)
-
-    return (
-        (Layer("branch1x1", 320, 1, 1),),
-        (Layer("branch3x3_1", 384, 1, 1), fork("branch3x3_2")),
-        (*_chain("branch3x3dbl", (448, 1, 1), (384, 3, 3)), fork("branch3x3dbl_3")),
-        (pool, Layer("branch_pool", 192, 1, 1)),
-    )
-
-
-# For each block the prefix of its layers' names and its branches, whose outputs are concatenated.
-NETWORK: dict[str, tuple[Branch, ...]] = {
-    "": (
-        (
-            Layer("Conv2d_1a_3x3", 32, 3, 3, 2, True),
-            Layer("Conv2d_2a_3x3", 32, 3, 3, 1, True),
-            Layer("Conv2d_2b_3x3", 64, 3, 3),
-            HALVING,
-            Layer("Conv2d_3b_1x1", 80, 1, 1),
-            Layer("Conv2d_4a_3x3", 192, 3, 3, 1, True),
-            HALVING,
-        ),
-    ),
+NETWORK: dict[str, Block] = {
+    "Conv2d_1a_3x3": {"": [Layer(32, 3, 3, 2, True)]},
+    "Conv2d_2a_3x3": {"": [Layer(32, 3, 3, 1, True)]},
+    "Conv2d_2b_3x3": {"": [Layer(64, 3, 3), HALVING]},
+    "Conv2d_3b_1x1": {"": [Layer(80)]},
+    "Conv2d_4a_3x3": {"": [Layer(192, 3, 3, 1, True), HALVING]},
     "Mixed_5b.": _block_a(32),
     "Mixed_5c.": _block_a(64),
     "Mixed_5d.": _block_a(64),
-    "Mixed_6a.": (
-        (Layer("branch3x3", 384, 3, 3, 2, True),),
-        _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3, 2, True)),
-        (HALVING,),
-    ),
+    "Mixed_6a.": {
+        "branch3x3": [Layer(384, 3, 3, 2, True)],
+        "branch3x3dbl": [Layer(64), Layer(96, 3, 3), Layer(96, 3, 3, 2, True)],
+        "branch_pool": [HALVING],
+    },
     "Mixed_6b.": _block_c(128),
     "Mixed_6c.": _block_c(160),
     "Mixed_6d.": _block_c(160),
     "Mixed_6e.": _block_c(192),
-    "Mixed_7a.": (
-        _chain("branch3x3", (192, 1, 1), (320, 3, 3, 2, True)),
-        _chain("branch7x7x3", (192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3, 2, True)),
-        (HALVING,),
-    ),
+    "Mixed_7a.": {
+        "branch3x3": [Layer(192), Layer(320, 3, 3, 2, True)],
+        "branch7x7x3": [Layer(192), Layer(192, 1, 7), Layer(192, 7, 1), Layer(192, 3, 3, 2, True)],
+        "branch_pool": [HALVING],
+    },
     "Mixed_7b.": _block_e(AVERAGE),
     "Mixed_7c.": _block_e(MAXIMUM),
 }
@@ -191,19 +180,24 @@ def _walk(
 ) -> Any:
     """Returns what the network makes of h: maps, or their number of channels.
 
-    Its operations are `convolve(name, layer, h)`, `pool(kind, h)` and `join(outputs)`.
+    Its operations are `convolve(name, layer, h)`, `pool(kind, h)` and `join(outputs)`. If a branch
+    has several layers, they are numbered, and the two of a fork have letters.
     """
     for block, branches in NETWORK.items():
         outputs = []
-        for branch in branches:
-            outputs.append(h)
-            for step in branch:
+        for branch, steps in branches.items():
+            out, number = h, 0
+            several = sum(not isinstance(step, str) for step in steps) > 1
+            for step in steps:
                 if isinstance(step, str):
-                    outputs[-1] = pool(step, outputs[-1])
-                else:
-                    layers = (step,) if isinstance(step, Layer) else step
-                    found = [convolve(block + each.name, each, outputs[-1]) for each in layers]
-                    outputs[-1] = join(found)
+                    out = pool(step, out)
+                    continue
+                number += 1
+                name = f"{block}{branch}_{number}" if several else block + branch
+                alone = isinstance(step, Layer)
+                layers = {name: step} if alone else {f"{name}a": step[0], f"{name}b": step[1]}
+                out = join([convolve(each, layer, out) for each, layer in layers.items()])
+            outputs.append(out)
         h = join(outputs)
     return h
 

@@ -122,7 +122,3 @@ def test_text_under_the_table_explains_columns_and_names_who_leads_at_the_same_r
     value = 31 + 2 * math.log(0.25 / 0.2) / math.log(0.3 / 0.2)
     (sentence,) = explained.leaders(content)
     assert f"classical codecs lead in PSNR dB (jpeg {value:.2f}; here 30.00)." in sentence
-
-
-def test_every_column_of_the_table_has_an_explanation():
-    assert set(explained.MEANINGS) == {*res._RATES, *res._TERMINAL}

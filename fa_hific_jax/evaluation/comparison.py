@@ -6,8 +6,8 @@ from operator import itemgetter
 from typing import Any
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation.paired import LEVEL, RESAMPLES, Interval, bootstrap, matched_rate
-from fa_hific_jax.evaluation.rate_distortion import bd_rate, curve, families
+from fa_hific_jax.evaluation.paired import LEVEL, RESAMPLES, bootstrap, matched_rate
+from fa_hific_jax.evaluation.rate_distortion import bd_rate, families
 from fa_hific_jax.evaluation.results import Results, aligned, grouped, heading, plain, point_of
 
 Rows = list[Mapping[str, Any]]
@@ -39,7 +39,6 @@ def compare(
     whole = not notes
     models_a, models_b = (_curves(*each, images) for each in ((a, names[0]), (b, names[1])))
     metrics = _common_metrics(a, b, notes)
-    drawn = {"seed": 0, "resamples": resamples}
     pairs = []
     for (label_a, of_a), (label_b, of_b) in itertools.product(models_a, models_b):
         for family in _same_families(of_a, of_b, (label_a, label_b), notes):
@@ -47,11 +46,9 @@ def compare(
             pair = {side: ", ".join(filter(None, parts)) for side, *parts in called}
             rows, measured = (of_a[family[0]], of_b[family[1]]), {}
             for name, about in metrics.items():
-                compared = (*rows, name, about["better"])
-                rate = bootstrap(*compared, bd_rate, **drawn)
-                measured[name] = about | {"matched": matched_rate(*compared, **drawn)}
-                measured[name]["bd_rate"] = rate
-            pairs.append({**pair, "metrics": measured, "sets": _sets(a, b, rows, whole)})
+                measured[name] = _compared(rows, name, about, resamples)
+            of_sets = _sets(a, b, rows, whole, resamples)
+            pairs.append({**pair, "metrics": measured, "sets": of_sets})
     found = {"names": names, "resamples": resamples, "images": sorted(images)}
     return plain(found | {"notes": notes, "pairs": pairs})
 
@@ -115,36 +112,41 @@ def _same_families(
     return [(name, name) for name in a if name in b]
 
 
-def _sets(a: Results, b: Results, rows: tuple[Rows, Rows], whole: bool) -> dict[str, Any]:
+def _compared(
+    rows: tuple[Rows, Rows], name: str, about: Mapping[str, Any], resamples: int
+) -> dict[str, Any]:
+    compared, drawn = (*rows, name, about["better"]), {"seed": 0, "resamples": resamples}
+    matched, rate = matched_rate(*compared, **drawn), bootstrap(*compared, bd_rate, **drawn)
+    return {**about, "matched": matched, "bd_rate": rate}
+
+
+def _sets(
+    a: Results, b: Results, rows: tuple[Rows, Rows], whole: bool, resamples: int
+) -> dict[str, Any]:
     """Compares metrics of sets where both were measured over the same patches of all images.
 
-    There is no interval: that would take new distances for each draw of images.
+    The whole set counts as one image, so there is no interval: that would take new distances for
+    each draw of images.
     """
+    points: list[dict[str, Rows]] = []
+    for results, of_family in zip((a, b), rows, strict=True):
+        wanted = set(map(point_of, of_family))
+        rates = {point_of(m): m["bpp"] for m in results["means"] if point_of(m) in wanted}
+        entries = [
+            {**e, "image": "all", "bpp": rates[point_of(e)], "values": {e["metric"]: e["value"]}}
+            for e in results["sets"]
+            if point_of(e) in rates
+        ]
+        points.append(grouped(entries, itemgetter("metric")))
     found = {}
-    points_a, points_b = (_points_of_sets(*each) for each in zip((a, b), rows, strict=True))
-    for name, of_a in points_a.items():
-        about, of_b = _described(a["metrics"][name]), points_b.get(name, [])
-        if not whole or any(p["protocol"] != of_a[0]["protocol"] for p in of_a + of_b):
+    for name, of_a in points[0].items():
+        about, of_b = _described(a["metrics"][name]), points[1].get(name, [])
+        if whole and all(p["protocol"] == of_a[0]["protocol"] for p in of_a + of_b):
+            found[name] = _compared((of_a, of_b), name, about, resamples)
+        else:
             other = "protocols" if whole else "images"
             found[name] = about | {"not_measured": f"the two have different {other}"}
-            continue
-        matched = matched_rate(of_a, of_b, name, about["better"], seed=0)
-        delta = bd_rate(*(curve(of, name, about["better"]) for of in (of_a, of_b)))
-        rate = Interval(delta.value, None, None, 1, delta.reason)
-        found[name] = about | {"matched": matched, "bd_rate": rate}
     return found
-
-
-def _points_of_sets(results: Results, rows: Rows) -> dict[str, Rows]:
-    """Returns metrics of sets at the points of these rows, as rows of one image, the whole set."""
-    rates = {point_of(mean): mean["bpp"] for mean in results["means"]}
-    wanted = {point_of(row) for row in rows}
-    points = [
-        {**e, "image": "all", "bpp": rates[point_of(e)], "values": {e["metric"]: e["value"]}}
-        for e in results["sets"]
-        if point_of(e) in wanted
-    ]
-    return grouped(points, itemgetter("metric"))
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:

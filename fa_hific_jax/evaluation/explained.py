@@ -13,27 +13,12 @@ Mean = Mapping[str, Any]
 SAME_RATE = 0.05
 """Largest relative difference of two rates that are compared without a curve between points."""
 
-MEANINGS = {
-    "bpp": "bits per pixel: 8 * bytes of the file / pixels",
-    "bpp_estimated": "the same rate, as the model's own probabilities predict it",
-    "lpips_alex": "distance to the original as people see it, by AlexNet; lower is better",
-    "lpips_squeeze": "the same by SqueezeNet",
-    "lpips_vgg": "the same by VGG16",
-    "fd_alex": "distance between the set of originals and the decoded set; lower is better",
-    "fid": "the same by Inception's features",
-    "psnr": "accuracy of the pixels, in decibels; higher is better",
-    "ms_ssim": "similarity of structure at five scales, at most 1; higher is better",
-    "lsd": "log-spectral distance: error of the power at all frequencies; lower is better",
-    "band_high": "power error of the finest detail; negative where it is lost, best at 0",
-}
-"""One line for each column of the table in a terminal."""
-
 
 def legend(results: Results) -> list[str]:
     """Returns one line for each column of `results.format_table`."""
     described, names = columns(results)
     width = max(len(heading(described, name)) for name in names)
-    return [f"{heading(described, name):<{width}}  {MEANINGS[name]}" for name in names]
+    return [f"{heading(described, name):<{width}}  {res.COLUMNS[name]}" for name in names]
 
 
 def leaders(results: Results) -> list[str]:

@@ -30,11 +30,21 @@ _RATES = {
     "bpp": {"label": "bpp", "decimals": 4},
     "bpp_estimated": {"label": "est. bpp", "decimals": 4},
 }
-# More would not fit a terminal; all are in summary.csv and on the page.
-_TERMINAL = (
-    "lpips_alex", "fd_alex", "lpips_squeeze", "lpips_vgg", "fid", "psnr", "ms_ssim", "lsd",
-    "band_high",
-)  # fmt: skip
+COLUMNS = {
+    "bpp": "bits per pixel: 8 * bytes of the file / pixels",
+    "bpp_estimated": "the same rate, as the model's own probabilities predict it",
+    "lpips_alex": "distance to the original as people see it, by AlexNet; lower is better",
+    "lpips_squeeze": "the same by SqueezeNet",
+    "lpips_vgg": "the same by VGG16",
+    "fd_alex": "distance between the set of originals and the decoded set; lower is better",
+    "fid": "the same by Inception's features",
+    "psnr": "accuracy of the pixels, in decibels; higher is better",
+    "ms_ssim": "similarity of structure at five scales, at most 1; higher is better",
+    "lsd": "log-spectral distance: error of the power at all frequencies; lower is better",
+    "band_high": "power error of the finest detail; negative where it is lost, best at 0",
+}
+"""Columns of the table in a terminal, in its order, with their meanings. More would not fit; all
+metrics are in summary.csv and on the page."""
 
 Entry = TypeVar("Entry")
 Key = TypeVar("Key", bound=Hashable)
@@ -156,9 +166,11 @@ def format_table(results: Results) -> str:
 def columns(results: Results) -> tuple[dict[str, Any], list[str]]:
     """Returns (descriptions by name, names of the numbers in the table, in its order)."""
     described, means = _RATES | results["metrics"], flat_means(results)
-    known = (name for name in _TERMINAL if name in described)
-    there = (name for name in known if any(_cell(described, m, name) != "-" for m in means))
-    return described, [*_RATES, *there]
+
+    def is_there(name: str) -> bool:
+        return name in described and any(_cell(described, mean, name) != "-" for mean in means)
+
+    return described, [name for name in COLUMNS if name in _RATES or is_there(name)]
 
 
 def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> str:

@@ -20,10 +20,8 @@ _FLOOR = 1e-3
 def log_spectrum(image: Image) -> Float[np.ndarray, "h w"]:
     """Returns the power spectrum of luma in dB, with frequency 0 at [h // 2, w // 2].
 
-    0 dB is one squared gray level; no value is below -30 dB.
-
-    Args:
-      image: values 0 to 255, any type. Three channels are RGB; otherwise luma is their mean.
+    0 dB is one squared gray level; no value is below -30 dB. Values of the image are 0 to 255, of
+    any type. Three channels are RGB; otherwise luma is their mean.
     """
     return decibels(np.fft.fftshift(_power(image)))
 
@@ -35,11 +33,7 @@ def radial_power_spectrum(
 
     The n <= bins radial bands have equal width and cover 0 to 0.5 cycles per pixel; bands that
     hold no frequency of an image of this size are left out. The corners of the spectrum, beyond
-    0.5, belong to no band.
-
-    Args:
-      image: as for `log_spectrum`.
-      bins: number of radial bands.
+    0.5, belong to no band. The image is as for `log_spectrum`.
     """
     power = _power(image)
     band, count = radial_bands(power.shape[0], power.shape[1], bins)

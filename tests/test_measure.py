@@ -90,14 +90,6 @@ def test_ssim_agrees_with_scikit_image(shape):
     assert 0.5 < expected < 0.99
 
 
-def test_ssim_of_constant_images_is_its_luminance_term():
-    x, x_hat = (np.full((20, 30, 3), value, np.uint8) for value in (100, 140))
-    c = (0.01 * 255) ** 2
-    expected = (2 * 100 * 140 + c) / (100**2 + 140**2 + c)
-    # The window's sum in float32 misses 1 by 3e-8, which a constant shows as a variance.
-    np.testing.assert_allclose(ssim(x, x_hat), expected, rtol=3e-6)
-
-
 def test_ssim_needs_sides_of_11_and_ms_ssim_sides_of_161():
     assert ssim(image(10, 50), image(10, 50)) is None
     assert ssim(image(11, 11), image(11, 11)) == pytest.approx(1, abs=1e-12)

@@ -38,11 +38,6 @@ def test_an_image_that_one_codec_lacks_leaves_it_no_mean_at_all():
     assert jpeg["measured"]["bpp"] == 1
 
 
-def test_points_of_a_codec_have_means_of_their_own():
-    rows = [row(i, point=p, bpp=b) for i in "ab" for p, b in (("q=0", 0.1), ("q=1", 0.9))]
-    assert [(m["point"], m["bpp"]) for m in res.means(rows, 2)] == [("q=0", 0.1), ("q=1", 0.9)]
-
-
 def test_results_come_back_from_their_file_without_infinity(tmp_path):
     content, path = results([row("a"), row("b")]), tmp_path / "results.json"
     res.write_json(path, content)

@@ -21,16 +21,14 @@ def compare(
 ) -> dict[str, Any]:
     """Compares every model of `a` with every model of `b`, on the images that both have.
 
-    Args:
-      a, b: contents of two results.json.
-      names: what to call them, such as their folders.
-      resamples: as in `bootstrap`.
+    `a` and `b` are contents of two results.json, which are called `names`; `resamples` is as in
+    `bootstrap`.
 
     Returns:
       {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
       out, "pairs": [{"a", "b": labels, "metrics": {id: {"label", "unit", "better", "decimals",
-      "matched": {"images", "mean", "wins", "not_measured"}, "bd_rate": an `Interval`}},
-      "sets": the same of metrics of whole sets}]}; differences are b minus a.
+      "matched": a `Matched`, "bd_rate": an `Interval`}}, "sets": the same of metrics of whole
+      sets}]}; differences are b minus a.
 
     Raises:
       UserError: they share no image, or one of them has no model.

@@ -1,9 +1,8 @@
 """Comparison of two codecs over the same images: at equal rate, and with intervals.
 
-An interval comes from resampling the images: how far a number would move with other images.
-B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
-Images are drawn with replacement, the same ones for both codecs, and curves are those of the means
-over the drawn images.
+An interval comes from resampling the images (B. Efron and R. Tibshirani, "An Introduction to the
+Bootstrap", 1993, chapter 13): they are drawn with replacement, the same ones for both codecs, and
+curves are those of the means over the drawn images.
 """
 
 from collections.abc import Callable, Iterable
@@ -58,11 +57,8 @@ def bootstrap(
     Images that only one of them has, or that lack the metric at all points of one, do not take
     part. Then points that lack it on some image are left out: a mean is over all of them.
 
-    Args:
-      rows_a, rows_b: rows of one curve each: one codec, one family, any number of images.
-      metric, better: as in `curve`.
-      statistic: `bd_rate` or `bd_metric`.
-      seed, resamples: seed and number of the draws.
+    `rows_a` and `rows_b` are of one curve each: one codec, one family, any number of images.
+    `metric` and `better` are as in `curve`.
     """
     tables = [_table(list(rows), metric, better) for rows in (rows_a, rows_b)]
     images = sorted(set.intersection(*({i for of in t.values() for i in of} for t in tables)))

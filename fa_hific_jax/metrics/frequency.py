@@ -25,17 +25,13 @@ def spectral_errors(x: Pictures, x_hat: Pictures) -> dict[str, Column]:
     The error of a radial band is d = 10 log10((power of x_hat + 0.001) / (power of x + 0.001)):
     negative where power was lost, positive where power was invented.
 
-    lsd: root mean square of d over all radial bands. This is the log-spectral distance of speech
-      coding (Gray and Markel, "Distance measures for speech processing", 1976), applied to the
-      radial spectra that Durall et al., "Watch your up-convolution", CVPR 2020, compare for
-      generated images.
-    band_low, band_middle, band_high: means of d over thirds of 0 to 0.5 cycles per pixel.
+    "lsd" is the root mean square of d over all radial bands: the log-spectral distance of speech
+    coding (Gray and Markel, "Distance measures for speech processing", 1976), applied to the radial
+    spectra that Durall et al., "Watch your up-convolution", CVPR 2020, compare. "band_low",
+    "band_middle" and "band_high" are means of d over thirds of 0 to 0.5 cycles per pixel. All
+    ignore phase and the position of power in the image.
 
-    All ignore phase and the position of power in the image. An image shifted around its borders
-    has an error of 0 up to the effect of the window, although its PSNR is poor.
-
-    Raises:
-      UserError: the batches have different shapes.
+    Raises a UserError if the batches have different shapes.
     """
     check_pair(x, x_hat)
     radial_band, count = spectra.radial_bands(x.shape[1], x.shape[2], RADIAL_BANDS)

@@ -122,11 +122,6 @@ def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
         raise UserError(
             f"{path}: not the weights of FID's Inception ({wrong}): make the file with `{COMMAND}`"
         )
-    return inception_params(arrays)
-
-
-def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
-    """Returns the parameters from arrays with the names and shapes of `expected_shapes`."""
     return InceptionParams(parameters({name: arrays[name] for name in expected_shapes()}))
 
 

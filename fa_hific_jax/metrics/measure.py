@@ -28,12 +28,9 @@ class Measured(NamedTuple):
 
 
 def measure(x: Picture, x_hat: Picture, weights: Weights) -> Measured:
-    """Returns every metric of one original and its decoded image.
+    """Returns every metric of one original x and its decoded image x_hat, both RGB (h, w, 3).
 
-    Args:
-      x: original RGB image, (h, w, 3).
-      x_hat: decoded image of the same shape.
-      weights: weights of networks; a metric whose weights are missing is not measured.
+    A metric whose weights are missing is not measured.
 
     Raises:
       UserError: the images have different shapes, or they are not 8-bit RGB.

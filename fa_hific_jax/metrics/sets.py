@@ -32,9 +32,8 @@ def frechet_distance(a: Features, b: Features) -> float:
     update rule", NeurIPS 2017.
 
     With A = F^T F and B = G^T G the last trace is the sum of the singular values of F G^T. F and G
-    come from QR decompositions of the centered features. No covariance is formed, and no root of a
-    singular matrix is taken. The error therefore stays near 1e-15 of the traces, even for n < d,
-    where implementations that use `sqrtm` add a constant to the diagonals.
+    come from QR decompositions of the centered features. No root of a singular matrix is taken: the
+    error stays near 1e-15 of the traces, even for n < d.
     """
     a, b = (np.asarray(features, np.float64) for features in (a, b))
     shift = np.sum(np.square(a.mean(axis=0) - b.mean(axis=0)))
@@ -48,9 +47,8 @@ def kid(a: Features, b: Features) -> float:
     """Returns the unbiased squared maximum mean discrepancy of two sets (n, d), n >= 2.
 
     The kernel is (x . y / d + 1)^3. With features of Inception this is the KID of Bińkowski et al.,
-    "Demystifying MMD GANs", ICLR 2018. Every pair is used once, instead of random subsets: the
-    expectation is the same, and the result does not change from run to run. An unbiased estimate
-    can be negative.
+    "Demystifying MMD GANs", ICLR 2018. Every pair is used once, instead of random subsets, so the
+    result does not change from run to run. An unbiased estimate can be negative.
     """
     a, b = (np.asarray(features, np.float64) for features in (a, b))
     return _within(a) + _within(b) - 2 * _kernel_sum(a, b) / (len(a) * len(b))
@@ -127,10 +125,10 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
 
 
 def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32[np.ndarray, "_ _"]:
-    """Returns the features of each patch, (n, 2048) with Inception or (n, 256) with AlexNet.
+    """Returns the features of each patch: (n, 2048) of `inception`, for FID and KID, or (n, 256).
 
-    Inception's features are those of `inception`, for FID and KID. AlexNet's features, for FD-Alex
-    and KID-Alex, are the spatial means of its last convolution after ReLU.
+    The latter, for FD-Alex and KID-Alex, are spatial means of AlexNet's last convolution after
+    ReLU.
     """
     network = _NETWORKS["inception" if isinstance(params, InceptionParams) else "alex"]
     found = [np.zeros((0, network.size), np.float32)]
@@ -158,12 +156,8 @@ def set_metrics(
     """Returns every set metric with its protocol, or the reason why it is not measured.
 
     Each entry has "metric", "value", "not_measured" and "protocol". The protocol says how patches
-    were cut, how many there are, which features were compared and with which weights.
-
-    Args:
-      weights: the weights that the features were computed with.
-      originals: the result of `image_features` for each original.
-      decoded: the result of `image_features` for each decoded image.
+    were cut, how many there are, which features were compared and with which weights. `originals`
+    and `decoded` hold the result of `image_features` for each image, with the same weights.
     """
     available, entries = _available(weights), []
     identities = {name: digest(params.weights) for name, params in available.items()}

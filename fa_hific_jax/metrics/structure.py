@@ -22,7 +22,7 @@ def ssim(x: Picture, x_hat: Picture) -> float | None:
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004,
     with that paper's constants. The 11 x 11 Gaussian window of sigma 1.5 is used only where it
-    fits, on each RGB channel at full resolution. Errors are those of `similarities`.
+    fits, on each RGB channel at full resolution.
     """
     found = similarities(x[None], x_hat[None])["ssim"]
     return None if isinstance(found, str) else found[0]
@@ -33,19 +33,14 @@ def ms_ssim(x: Picture, x_hat: Picture) -> float | None:
 
     Wang et al., "Multiscale structural similarity for image quality assessment", 2003, with five
     scales and the window of `ssim`. The result equals that of `pytorch_msssim`, which CompressAI
-    reports. Like there, an odd side gets a line of zeros at its start before it is halved. Errors
-    are those of `similarities`.
+    reports. Like there, an odd side gets a line of zeros at its start before it is halved.
     """
     found = similarities(x[None], x_hat[None])["ms_ssim"]
     return None if isinstance(found, str) else found[0]
 
 
 def similarities(x: Pictures, x_hat: Pictures) -> dict[str, Column]:
-    """Returns "ms_ssim" and "ssim" of a batch of pairs, computed at once.
-
-    Raises:
-      UserError: the batches have different shapes, or they are not 8-bit.
-    """
+    """Returns "ms_ssim" and "ssim" of a batch of pairs; raises what `check_pair` raises."""
     check_pair(x, x_hat)
     side = min(x.shape[1:3])
     found: dict[str, Column] = {

@@ -26,10 +26,8 @@ class Weights:
 def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> Weights:
     """Returns weights from .npz files at local or cloud paths.
 
-    Args:
-      lpips: names or files for `load_lpips`, at most one per network. AlexNet's weights are also
-        used for FD-Alex and KID-Alex.
-      inception: a file of `fa-hific get-inception`, for FID and KID.
+    `lpips` are names or files for `load_lpips`, at most one per network; AlexNet's weights serve
+    FD-Alex and KID-Alex too. `inception` is a file of `fa-hific get-inception`, for FID and KID.
 
     Raises:
       UserError: a file is missing or not such a file, or two files are of the same network.

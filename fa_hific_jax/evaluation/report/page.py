@@ -33,16 +33,12 @@ _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 
 
 def write_report(results: dict[str, Any], folder: Path) -> Path:
-    """Writes `folder/report.html` and returns its path.
+    """Writes `folder/report.html` from the content of a results.json, and returns its path.
 
-    The page holds its pictures, its script and the plotting library, and loads nothing. It stays
-    under SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making
-    them smaller, and says which. A picture that cannot be read is named on the page and left out.
-
-    Args:
-      results: content of a results.json (docs/evaluation.md).
-      folder: holds `originals/<image>.png` and, under `row["file"]` and `row["bits"]`, the
-        reconstructions and the maps of bits.
+    The folder holds `originals/<image>.png` and what `row["file"]` and `row["bits"]` name. The page
+    holds its pictures, its script and the plotting library, and loads nothing. It stays under
+    SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making them
+    smaller, and says which. A picture that cannot be read is named on the page and left out.
 
     Raises:
       UserError: plotly or Jinja2 is not installed, or there are no rows.

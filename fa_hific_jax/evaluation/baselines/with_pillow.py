@@ -77,9 +77,8 @@ def _codec(label: str, feature: str, library: str, **fields: Any) -> Codec:
             if features.check(feature):
                 return None
         since = "Pillow 11.3 or newer" if feature == "avif" else "Pillow"
-        return (
-            f"this Pillow ({PIL.__version__}) was built without {label}: install {since} from PyPI"
-        )
+        lacks = f"this Pillow ({PIL.__version__}) was built without {label}"
+        return f"{lacks}: install {since} from PyPI"
 
     def version() -> str:
         named = library, features.version(feature) or "unknown"
@@ -94,16 +93,13 @@ def _missing_plugin() -> str | None:
     try:
         import pillow_jxl  # noqa: F401  # Tells Pillow of the format.
     except ImportError:
-        return (
-            "Pillow's plug-in for JPEG XL is missing: install the extra `jpegxl` "
-            "(pillow-jxl-plugin)"
-        )
+        return "Pillow's plug-in for JPEG XL is missing: install the extra `jpegxl`"
     return None
 
 
 def _plugin_version() -> str:
-    plugin = importlib.metadata.version("pillow-jxl-plugin")
-    return f"Pillow {PIL.__version__}, pillow-jxl-plugin {plugin}"
+    name = "pillow-jxl-plugin"
+    return f"Pillow {PIL.__version__}, {name} {importlib.metadata.version(name)}"
 
 
 CODECS = {

@@ -45,10 +45,10 @@ def _vvc_back(data: bytes) -> Pixels:
     width, height = (int.from_bytes(data[i : i + 2], "little") for i in (0, 2))
     options = ("--threads", "1", "--bitstream", "in.266", "--output", "out.yuv")
     planes = _made("out.yuv", "in.266", data[4:], "vvdecapp", *options)
-    if len(planes) != yuv.size(height, width):
+    if len(planes) != (size := yuv.size(height, width)):
         raise UserError(
             f"vvdecapp wrote {len(planes)} bytes for a {width}x{height} picture in place of "
-            f"{yuv.size(height, width)}: leave this baseline out or install another version of it"
+            f"{size}: leave this baseline out or install another version of it"
         )
     return yuv.to_rgb(planes, height, width)
 
@@ -63,10 +63,8 @@ def _made(output: str, source: str, content: bytes, *command: str) -> bytes:
         Path(folder, source).write_bytes(content)
         code, lines = _ended(command, folder)
         if code:
-            raise UserError(
-                f"{command[0]} failed with code {code} ({lines[-1]}): leave this baseline out or "
-                "fix its installation"
-            )
+            failed = f"{command[0]} failed with code {code} ({lines[-1]})"
+            raise UserError(f"{failed}: leave this baseline out or fix its installation")
         made = Path(folder, output)
         data = made.read_bytes() if made.exists() else b""
     if not data:
@@ -84,9 +82,8 @@ def _ended(command: Sequence[str], folder: str | None = None) -> tuple[int, list
     except OSError as error:
         raise UserError(f"{command[0]} cannot be run ({error.strerror}): install it") from None
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{command[0]} took more than {SECONDS} s: leave this baseline out"
-        ) from None
+        slow = f"{command[0]} took more than {SECONDS} s"
+        raise UserError(f"{slow}: leave this baseline out") from None
     lines = (done.stdout + done.stderr).strip().splitlines()
     return done.returncode, [line.strip() for line in lines] or ["no message"]
 

@@ -89,8 +89,8 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
     found = {}
     for codec, about in codecs.items():
         color, (marker, sign) = next(kinds[about["kind"]])
-        look = {"label": about["label"], "kind": about["kind"], "color": color}
-        found[codec] = look | {"marker": marker, "sign": sign}
+        look = {"color": color, "marker": marker, "sign": sign}
+        found[codec] = {"label": about["label"], "kind": about["kind"]} | look
     return found
 
 

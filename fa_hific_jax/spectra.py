@@ -20,10 +20,8 @@ _FLOOR = 1e-3
 def log_spectrum(image: Image) -> Float[np.ndarray, "h w"]:
     """Returns the power spectrum of luma in dB, with frequency 0 at [h // 2, w // 2].
 
-    0 dB is one squared gray level; no value is below -30 dB.
-
-    Args:
-      image: values 0 to 255, any type. Three channels are RGB; otherwise luma is their mean.
+    0 dB is one squared gray level; no value is below -30 dB. Values of the image are 0 to 255, of
+    any type. Three channels are RGB; otherwise luma is their mean.
     """
     return decibels(np.fft.fftshift(_power(image)))
 
@@ -35,15 +33,10 @@ def radial_power_spectrum(
 
     The n <= bins radial bands have equal width and cover 0 to 0.5 cycles per pixel; bands that
     hold no frequency of an image of this size are left out. The corners of the spectrum, beyond
-    0.5, belong to no band.
-
-    Args:
-      image: as for `log_spectrum`.
-      bins: number of radial bands.
+    0.5, belong to no band. The image is as for `log_spectrum`.
     """
     power = _power(image)
-    height, width = power.shape
-    band, count = radial_bands(height, width, bins)
+    band, count = radial_bands(power.shape[0], power.shape[1], bins)
     total = np.bincount(band.ravel(), power.ravel(), bins + 1)[:bins]
     held = count > 0
     return ((np.arange(bins) + 0.5) / (2 * bins))[held], total[held] / count[held]
@@ -70,7 +63,8 @@ def decibels(power: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
 
 def window(height: int, width: int) -> Float64[np.ndarray, "{height} {width}"]:
     """Returns a Hann window sampled between its zeros, so that sides of 1 or 2 pixels are kept."""
-    return _hann(height)[:, None] * _hann(width)[None]
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in (height, width))
+    return rows[:, None] * columns[None]
 
 
 def _power(image: Image) -> Float[np.ndarray, "h w"]:
@@ -79,7 +73,3 @@ def _power(image: Image) -> Float[np.ndarray, "h w"]:
     luma = image.astype(np.float64) @ weights
     w = window(height, width)
     return np.abs(np.fft.fft2(luma * w)) ** 2 / np.sum(w**2)
-
-
-def _hann(n: int) -> Float[np.ndarray, " n"]:
-    return np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2

@@ -8,7 +8,7 @@ import report_results
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import comparison
-from fa_hific_jax.evaluation.comparison_table import format_comparison
+from fa_hific_jax.evaluation.comparison import format_comparison
 
 BPP = (0.1, 0.2, 0.4)
 

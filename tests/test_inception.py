@@ -7,11 +7,11 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.losses.weight_files import parameters
 from fa_hific_jax.metrics.inception import (
     InceptionParams,
     expected_shapes,
     inception,
-    inception_params,
     last_maps,
     load_inception,
     resizing,
@@ -35,7 +35,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def params(arrays) -> InceptionParams:
-    return inception_params(arrays)
+    return InceptionParams(parameters(arrays))
 
 
 # The branches of each kind of block, layer by layer: convolutions of stride 1 keep the size, those

@@ -169,12 +169,6 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     assert first == again and first[1:3] != other[1:3] and first.value == other.value
 
 
-def test_an_interval_over_identical_differences_has_no_width():
-    a, b = ({f"image{i}": line(4, level + i) for i in range(5)} for level in (30, 30.5))
-    found = interval(a, b, bd_metric)
-    np.testing.assert_allclose([found.value, found.low, found.high], 0.5, atol=1e-9)
-
-
 def test_missing_values_leave_out_images_or_points_but_never_count_as_numbers():
     whole = {f"image{i}": line(4, 30 + i) for i in range(4)}
     gaps = dict(whole)

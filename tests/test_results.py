@@ -38,11 +38,6 @@ def test_an_image_that_one_codec_lacks_leaves_it_no_mean_at_all():
     assert jpeg["measured"]["bpp"] == 1
 
 
-def test_points_of_a_codec_have_means_of_their_own():
-    rows = [row(i, point=p, bpp=b) for i in "ab" for p, b in (("q=0", 0.1), ("q=1", 0.9))]
-    assert [(m["point"], m["bpp"]) for m in res.means(rows, 2)] == [("q=0", 0.1), ("q=1", 0.9)]
-
-
 def test_results_come_back_from_their_file_without_infinity(tmp_path):
     content, path = results([row("a"), row("b")]), tmp_path / "results.json"
     res.write_json(path, content)
@@ -122,7 +117,3 @@ def test_text_under_the_table_explains_columns_and_names_who_leads_at_the_same_r
     value = 31 + 2 * math.log(0.25 / 0.2) / math.log(0.3 / 0.2)
     (sentence,) = explained.leaders(content)
     assert f"classical codecs lead in PSNR dB (jpeg {value:.2f}; here 30.00)." in sentence
-
-
-def test_every_column_of_the_table_has_an_explanation():
-    assert set(explained.MEANINGS) == {*res._RATES, *res._TERMINAL}

@@ -165,13 +165,13 @@ def compare(names: Sequence[str], given: settings.Settings | None) -> None:
     names = [name for name in names if name]  # An unset variable of a shell leaves "".
     if len(names) != 2:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
-    from fa_hific_jax.evaluation import comparison, comparison_table, results
+    from fa_hific_jax.evaluation import comparison, results
 
     evaluated = [results_of(name, given) for name in names]
     if not processes.leads():
         return
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))
-    print(f"\n{comparison_table.format_comparison(compared)}")
+    print(f"\n{comparison.format_comparison(compared)}")
     if OUT.value:
         path = Path(os.path.expanduser(OUT.value)) / "comparison.json"
         results.write_json(path, compared)

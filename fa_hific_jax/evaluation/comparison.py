@@ -1,4 +1,4 @@
-"""Comparison of the models of two evaluations at equal rate, image by image."""
+"""Comparison of the models of two evaluations at equal rate, image by image, and its text."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,14 @@ from operator import itemgetter
 from typing import Any
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation.paired import RESAMPLES, Interval, bootstrap, matched_rate
-from fa_hific_jax.evaluation.rate_distortion import bd_rate, curve, families
-from fa_hific_jax.evaluation.results import Results, grouped, plain, point_of
+from fa_hific_jax.evaluation.paired import LEVEL, RESAMPLES, bootstrap, matched_rate
+from fa_hific_jax.evaluation.rate_distortion import bd_rate, families
+from fa_hific_jax.evaluation.results import Results, aligned, grouped, heading, plain, point_of
 
 Rows = list[Mapping[str, Any]]
+
+_READ = {"higher": "higher", "lower": "lower", "zero": "near 0"}
+_WINNER = {"a": "A", "b": "B", "tie": "="}
 
 
 def compare(
@@ -18,33 +21,32 @@ def compare(
 ) -> dict[str, Any]:
     """Compares every model of `a` with every model of `b`, on the images that both have.
 
-    Args:
-      a, b: contents of two results.json.
-      names: what to call them, such as their folders.
-      resamples: as in `bootstrap`.
+    `a` and `b` are contents of two results.json, which are called `names`; `resamples` is as in
+    `bootstrap`.
 
     Returns:
       {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
       out, "pairs": [{"a", "b": labels, "metrics": {id: {"label", "unit", "better", "decimals",
-      "matched": {"images", "mean", "wins", "not_measured"}, "bd_rate": an `Interval`}},
-      "sets": the same of metrics of whole sets}]}; differences are b minus a.
+      "matched": a `Matched`, "bd_rate": an `Interval`}}, "sets": the same of metrics of whole
+      sets}]}; differences are b minus a.
 
     Raises:
       UserError: they share no image, or one of them has no model.
     """
     images, notes = _common_images(a, b, names)
     whole = not notes
-    curves_a, curves_b = (_curves(*each, images) for each in ((a, names[0]), (b, names[1])))
+    models_a, models_b = (_curves(*each, images) for each in ((a, names[0]), (b, names[1])))
     metrics = _common_metrics(a, b, notes)
     pairs = []
-    for (label_a, of_a), (label_b, of_b) in itertools.product(curves_a, curves_b):
+    for (label_a, of_a), (label_b, of_b) in itertools.product(models_a, models_b):
         for family in _same_families(of_a, of_b, (label_a, label_b), notes):
-            rows = of_a[family[0]], of_b[family[1]]
             called = zip(("a", "b"), (label_a, label_b), family, strict=True)
             pair = {side: ", ".join(filter(None, parts)) for side, *parts in called}
-            measured = {name: _measured(*rows, name, metrics[name], resamples) for name in metrics}
-            sets = _sets(a, _points_of_sets(a, rows[0]), _points_of_sets(b, rows[1]), whole)
-            pairs.append({**pair, "metrics": measured, "sets": sets})
+            rows, measured = (of_a[family[0]], of_b[family[1]]), {}
+            for name, about in metrics.items():
+                measured[name] = _compared(rows, name, about, resamples)
+            of_sets = _sets(a, b, rows, whole, resamples)
+            pairs.append({**pair, "metrics": measured, "sets": of_sets})
     found = {"names": names, "resamples": resamples, "images": sorted(images)}
     return plain(found | {"notes": notes, "pairs": pairs})
 
@@ -108,40 +110,110 @@ def _same_families(
     return [(name, name) for name in a if name in b]
 
 
-def _measured(
-    rows_a: Rows, rows_b: Rows, metric: str, about: Mapping[str, Any], resamples: int
+def _compared(
+    rows: tuple[Rows, Rows], name: str, about: Mapping[str, Any], resamples: int
 ) -> dict[str, Any]:
-    compared, drawn = (rows_a, rows_b, metric, about["better"]), {"seed": 0, "resamples": resamples}
+    compared, drawn = (*rows, name, about["better"]), {"seed": 0, "resamples": resamples}
     matched, rate = matched_rate(*compared, **drawn), bootstrap(*compared, bd_rate, **drawn)
     return {**about, "matched": matched, "bd_rate": rate}
 
 
-def _points_of_sets(results: Results, rows: Rows) -> Rows:
-    """Returns metrics of sets at the points of these rows, as rows of one image, the whole set."""
-    wanted = {point_of(row) for row in rows}
-    rates = {point_of(mean): mean["bpp"] for mean in results["means"]}
-    return [
-        {**entry, "image": "all", "bpp": rates[key], "values": {entry["metric"]: entry["value"]}}
-        for entry in results["sets"]
-        if (key := point_of(entry)) in wanted
-    ]
-
-
-def _sets(a: Results, points_a: Rows, points_b: Rows, whole: bool) -> dict[str, dict[str, Any]]:
+def _sets(
+    a: Results, b: Results, rows: tuple[Rows, Rows], whole: bool, resamples: int
+) -> dict[str, Any]:
     """Compares metrics of sets where both were measured over the same patches of all images.
 
-    There is no interval: that would take new distances for each draw of images.
+    The whole set counts as one image, so there is no interval: that would take new distances for
+    each draw of images.
     """
+    points: list[dict[str, Rows]] = []
+    for results, of_family in zip((a, b), rows, strict=True):
+        wanted = set(map(point_of, of_family))
+        rates = {point_of(m): m["bpp"] for m in results["means"] if point_of(m) in wanted}
+        entries = [
+            {**e, "image": "all", "bpp": rates[point_of(e)], "values": {e["metric"]: e["value"]}}
+            for e in results["sets"]
+            if point_of(e) in rates
+        ]
+        points.append(grouped(entries, itemgetter("metric")))
     found = {}
-    others = grouped(points_b, itemgetter("metric"))
-    for name, of_a in grouped(points_a, itemgetter("metric")).items():
-        about, of_b = _described(a["metrics"][name]), others.get(name, [])
-        if not whole or any(p["protocol"] != of_a[0]["protocol"] for p in of_a + of_b):
+    for name, of_a in points[0].items():
+        about, of_b = _described(a["metrics"][name]), points[1].get(name, [])
+        if whole and all(p["protocol"] == of_a[0]["protocol"] for p in of_a + of_b):
+            found[name] = _compared((of_a, of_b), name, about, resamples)
+        else:
             other = "protocols" if whole else "images"
             found[name] = about | {"not_measured": f"the two have different {other}"}
-            continue
-        matched = matched_rate(of_a, of_b, name, about["better"], seed=0)
-        delta = bd_rate(*(curve(of, name, about["better"]) for of in (of_a, of_b)))
-        rate = Interval(delta.value, None, None, 1, delta.reason)
-        found[name] = about | {"matched": matched, "bd_rate": rate}
     return found
+
+
+def format_comparison(comparison: Mapping[str, Any]) -> str:
+    """Returns a result of `comparison.compare` as aligned text, with notes on what it lacks."""
+    a, b = comparison["names"]
+    parts = [f"A = {a}, B = {b}: {len(comparison['images'])} images in both"]
+    for pair in comparison["pairs"]:
+        parts.append(f"A: {pair['a']}   B: {pair['b']}")
+        parts += [aligned(_totals(pair)), aligned(_by_image(pair["metrics"])), _reasons(pair)]
+    parts += [
+        "B - A: mean difference at equal bpp; BD-rate: mean difference of the rate at equal "
+        f"quality, negative where B needs less; in brackets {LEVEL:.0%} intervals from "
+        f"{comparison['resamples']} resamples of the images",
+        *comparison["notes"],
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _totals(pair: Mapping[str, Any]) -> list[list[str]]:
+    lines = [["at equal bpp", "better", "A wins", "B wins", "ties", "B - A", "", "BD-rate", ""]]
+    entries = {**pair["metrics"], **pair["sets"]}
+    for name, entry in entries.items():
+        cells = ["-", "-", "-", "-", "", "-", ""]
+        if "not_measured" not in entry:
+            wins = [str(entry["matched"]["wins"][side]) for side in _WINNER]
+            mean = _interval(entry["matched"]["mean"], entry["decimals"])
+            cells = [*wins, *mean, *_interval(entry["bd_rate"], 1, " %")]
+        lines.append([heading(entries, name), _READ[entry["better"]], *cells])
+    return lines
+
+
+def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[str]:
+    """Returns a number and its interval as two cells, "-" where there is none."""
+    if found["value"] is None:
+        return ["-", ""]
+    value = f"{found['value']:+.{decimals}f}{unit}"
+    if found["low"] is None:
+        return [value, ""]
+    return [value, f"[{found['low']:+.{decimals}f}, {found['high']:+.{decimals}f}]"]
+
+
+def _by_image(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Returns a line for each image: the rates, then winner and difference by metric."""
+    by_name = {name: entry["matched"]["images"] for name, entry in metrics.items()}
+    matches = [(match["image"], name, match) for name, of in by_name.items() for match in of]
+    names = [name for name, of in by_name.items() if of]
+    lines = [["image", "bpp", *(heading(metrics, name) for name in names)]] if names else []
+    for image, found in sorted(grouped(matches, itemgetter(0)).items()):
+        low, high = found[0][2]["bpp"]
+        cells = dict.fromkeys(names, "-")
+        for _, name, match in found:
+            difference = f"{match['difference']:+.{metrics[name]['decimals']}f}"
+            cells[name] = f"{_WINNER[match['winner']]} {difference}"
+        rate = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
+        lines.append([image, rate, *cells.values()])
+    return lines
+
+
+def _reasons(pair: Mapping[str, Any]) -> str:
+    """Returns a line for each reason why something was not compared, with the metrics."""
+    found: list[tuple[str, str]] = []
+    for entry in (*pair["metrics"].values(), *pair["sets"].values()):
+        label = entry["label"]
+        if "not_measured" in entry:
+            found.append((f"not compared: {entry['not_measured']}", label))
+            continue
+        for image, reason in entry["matched"]["not_measured"].items():
+            found.append((f"{image}: not compared: {reason}", label))
+        if entry["bd_rate"]["value"] is None:
+            found.append((f"no BD-rate: {entry['bd_rate']['reason']}", label))
+    lines = grouped(found, itemgetter(0)).items()
+    return "\n".join(f"{reason} ({', '.join(label for _, label in of)})" for reason, of in lines)

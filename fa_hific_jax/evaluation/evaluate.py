@@ -1,22 +1,27 @@
 """Codes and measures the same images with models and classical codecs, and writes the results."""
 
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import files, literature, loop, results
-from fa_hific_jax.evaluation.features import Features
-from fa_hific_jax.evaluation.merging import Share, shared
+from fa_hific_jax.evaluation import literature, results
+from fa_hific_jax.evaluation.files import original_file
+from fa_hific_jax.evaluation.loop import Loop, Share
+from fa_hific_jax.evaluation.measuring import Measuring
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
-from fa_hific_jax.evaluation.results import Results, point_of
+from fa_hific_jax.evaluation.results import Results, grouped, point_of, write_json
 from fa_hific_jax.evaluation.rows import RowLog
-
-Entries = Sequence[Mapping[str, Any]]
 
 
 def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
@@ -35,60 +40,80 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
       UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
     """
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
-    process, features = jax.process_index(), Features(evaluation.weights, out)
+    process, measuring = jax.process_index(), Measuring(evaluation.weights, out)
     with shared(out) as share:
-        running = loop.Loop(evaluation, out, RowLog(out, process), features, share)
-        running.run(range(process, count, jax.process_count()))
+        loop = Loop(evaluation, out, RowLog(out, process), measuring, share)
+        loop.run(range(process, count, jax.process_count()))
     if process > 0:
         return None
-    _check_something_is_left(share, evaluation.images)
+    if not share.rows and share.failed:
+        first = share.failed[0]
+        raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
+    if not share.rows:
+        reason = share.skipped[0]["reason"] if share.skipped else f"{evaluation.images} is empty"
+        raise UserError(f"no image could be read: {reason}")
     rows, images = [row for *_, row in share.rows], count - len(share.skipped)
-    means = results.means(rows, images)
     about = {"images": evaluation.images, "count": images}
-    about |= {"skipped": share.skipped, "failed": share.failed}
+    sets = []
+    for (codec, point), of_point in grouped(rows, point_of).items():
+        originals = [original_file(row["image"]) for row in of_point]
+        for entry in measuring.sets(originals, [row["file"] for row in of_point]):
+            if len(of_point) < images:
+                reason = f"of {images} images only {len(of_point)} could be coded"
+                entry |= {"value": None, "not_measured": reason}
+            sets.append({"codec": codec, "point": point} | entry)
+    described = {}
+    for name, described_as in metrics.DESCRIPTIONS.items():
+        first, *others = {row["not_measured"].get(name) for row in rows}
+        # A metric that no image has gets their common reason.
+        described[name] = described_as | {"not_measured": None if others else first}
     sizes = {row["image"]: (row["width"], row["height"]) for row in rows}
     content = results.plain(
         {
-            "meta": {**meta, **about},
+            "meta": {**meta, **about, "skipped": share.skipped, "failed": share.failed},
             "codecs": evaluation.codecs,
-            "metrics": _described(rows),
+            "metrics": described,
             "rows": rows,  # in the order of images, codecs and points
-            "means": means,
-            "sets": [entry for mean in means for entry in _sets(mean, rows, features)],
+            "means": results.means(rows, images),
+            "sets": sets,
             "published": literature.for_images(literature.recognize(sizes)),
         }
     )
-    results.write_json(out / "results.json", content)
+    write_json(out / "results.json", content)
     results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
     write_report(content, out)
     return content
 
 
-def _sets(mean: Mapping[str, Any], rows: Entries, features: Features) -> list[dict[str, Any]]:
-    """Returns the metrics of sets of the images at the point of a mean."""
-    of_point = [row for row in rows if point_of(row) == point_of(mean)]
-    originals = [files.original_file(row["image"]) for row in of_point]
-    entries = features.set_metrics(originals, [row["file"] for row in of_point])
-    if len(of_point) < mean["images"]:
-        reason = f"of {mean['images']} images only {len(of_point)} could be coded"
-        entries = [entry | {"value": None, "not_measured": reason} for entry in entries]
-    return [{"codec": mean["codec"], "point": mean["point"]} | entry for entry in entries]
+@contextmanager
+def shared(out: Path) -> Iterator[Share]:
+    """Yields an empty share; after the block, that of process 0 holds those of all, rows in order.
 
-
-def _described(rows: Entries) -> dict[str, dict[str, Any]]:
-    """Returns "metrics" of the results; a metric that no image has gets their common reason."""
-    described = {}
-    for name, about in metrics.DESCRIPTIONS.items():
-        first, *others = {row["not_measured"].get(name) for row in rows}
-        described[name] = about | {"not_measured": None if others else first}
-    return described
-
-
-def _check_something_is_left(share: Share, named: str) -> None:
-    if share.rows:
+    They are exchanged through files in `out`: one process may wait for hours on another, too long
+    for a collective operation. A UserError of another process is raised in process 0 too.
+    """
+    share, process, count = Share(), jax.process_index(), jax.process_count()
+    path = out / "shares" / f"{process}.json"
+    if count > 1:
+        path.unlink(missing_ok=True)
+        multihost_utils.sync_global_devices("evaluation: shares of earlier runs are gone")
+    try:
+        yield share
+    except UserError as error:
+        if process:
+            write_json(path, {"error": str(error)})
+        raise
+    if process:
+        write_json(path, vars(share))
         return
-    if share.failed:
-        first = share.failed[0]
-        raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
-    reason = share.skipped[0]["reason"] if share.skipped else f"{named} is empty"
-    raise UserError(f"no image could be read: {reason}")
+    for other in range(1, count):
+        path = path.with_name(f"{other}.json")
+        while not path.exists():
+            time.sleep(0.2)
+        found = json.loads(path.read_bytes())
+        if "error" in found:
+            raise UserError(f"process {other} of the evaluation ended: {found['error']}")
+        for name, mine in vars(share).items():
+            mine += found[name]
+    shutil.rmtree(path.parent, ignore_errors=True)
+    share.rows.sort(key=itemgetter(0, 1))

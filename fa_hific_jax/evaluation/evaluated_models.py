@@ -58,11 +58,8 @@ def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedM
     """Loads the newest checkpoint of a training run, or an exported model.
 
     `folder` may also be the name of a model; `named_by` is the flag that names it, for messages.
-    The run must agree with the settings `held`; by default its own are taken.
-
-    Raises:
-      UserError: the folder is neither of the two or damaged, or the run has another model than
-        `held`.
+    The run must agree with the settings `held`; by default its own are taken. Raises a UserError
+    if the folder is neither of the two or damaged, or the run has another model than `held`.
     """
     path = checkpoints.workdir_path(shipped.place(folder), named_by)
     name = path.name or "model"

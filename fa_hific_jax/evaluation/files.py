@@ -32,7 +32,7 @@ def decoded_files(image: str, codec: str, point: str) -> tuple[str, str]:
 def sha256_of(image: Image) -> str:
     """Returns the SHA-256 of an image's size and pixels."""
     shape = "x".join(map(str, image.shape))
-    return hashlib.sha256(shape.encode() + np.ascontiguousarray(image).data).hexdigest()
+    return hashlib.sha256(shape.encode() + image.tobytes()).hexdigest()
 
 
 def read_png(path: Path) -> Image:

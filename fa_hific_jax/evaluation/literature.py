@@ -17,9 +17,9 @@ _DIV2K = {f"{number:04d}" for number in range(801, 901)}
 def for_images(name: str | None) -> list[dict[str, Any]]:
     """Returns the figures for a set of images: {"label", "source", "set", "protocol", "points"}.
 
-    The set is "kodak", "clic2020" (test), "div2k" (validation) or "kodak-256" (the cropped and
-    downsampled one of the FA-HiFiC poster); others have no figures. A point has "bpp" and metrics
-    by the ids of `metrics.DESCRIPTIONS`; "lpips" alone is LPIPS of an unknown backbone.
+    Sets are "kodak", "clic2020" (test), "div2k" (validation) and "kodak-256" (of the FA-HiFiC
+    poster). A point has "bpp" and metrics by the ids of `metrics.DESCRIPTIONS`; "lpips" alone is
+    LPIPS of an unknown backbone.
     """
     return [entry for entry in json.loads(_FILE.read_text("utf-8")) if entry["set"] == name]
 
@@ -27,9 +27,9 @@ def for_images(name: str | None) -> list[dict[str, Any]]:
 def recognize(sizes: Mapping[str, tuple[int, int]]) -> str | None:
     """Returns the set that the images of these (width, height) are, or None.
 
-    All images of the set must be there under their own names, those of Kodak in their own sizes: a
-    folder's name proves nothing, and the figures do not apply to a part of the images. CLIC 2020
-    cannot be recognized, as its images have no names of their own.
+    All images of the set must be there under their own names, those of Kodak in their own sizes,
+    as the figures do not apply to a part of them. The images of CLIC 2020 have no names of their
+    own.
     """
     names, found = set(sizes), set(sizes.values())
     if names == _KODAK and found == {(768, 512), (512, 768)}:

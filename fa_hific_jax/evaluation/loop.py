@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from fa_hific_jax import __version__, interrupts, metrics
+from fa_hific_jax import __version__, interrupts
 from fa_hific_jax.errors import UserError, out_of_memory
 from fa_hific_jax.evaluation import files, points, workers
-from fa_hific_jax.evaluation.features import Features
 from fa_hific_jax.evaluation.files import Image
-from fa_hific_jax.evaluation.merging import Share
+from fa_hific_jax.evaluation.measuring import Measuring
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Row, RowLog
@@ -26,6 +26,18 @@ from fa_hific_jax.models import padded_shape
 
 Begun = tuple[int, Image, Sequence[workers.Coded]]
 """Number of an image in the source, its pixels, and for each point what waits for its row."""
+
+
+@dataclasses.dataclass
+class Share:
+    """Work of one process."""
+
+    # (number of the image, number of the point, entry of "rows" in the results)
+    rows: list[tuple[int, int, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    # {"image", "reason"} of images that cannot be read
+    skipped: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    # {"image", "codec", "point", "reason"} of what one codec could not do
+    failed: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -39,7 +51,7 @@ class Loop:
     evaluation: Evaluation
     out: Path
     log: RowLog
-    features: Features
+    measuring: Measuring
     share: Share
     _canvases: points.Canvases = ()
     _compiled: set[tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=set)
@@ -49,9 +61,11 @@ class Loop:
         images = {index: rows for index in indexes if (rows := self._rows_of(index))}
         model = next(point.model.model for point in self.evaluation.points if point.model)
         self._canvases = model.plan([(rows[0].height, rows[0].width) for rows in images.values()])
-        finished = {i for i in images if all(map(self._is_measured, images[i]))}
-        progress = _Progress(len(images), len(finished))
-        jobs = self.evaluation.jobs
+        identity, jobs = self.measuring.identity, self.evaluation.jobs
+        finished = {i for i in images if all(row.measured_with == identity for row in images[i])}
+        start, done = time.monotonic(), len(finished)
+        if finished:
+            _say(f"{done} of {len(images)} images are finished already")
         # Number of images whose classical codecs have begun while this process measures another.
         ahead = 1 + 2 * jobs // len(self.evaluation.points) if jobs > 1 else 0
         with workers.pool(jobs) as begin:
@@ -60,29 +74,49 @@ class Loop:
                 pairs = enumerate(zip(images[index], coded, strict=True))
                 found = [self._finish(original, row, wait, (index, n)) for n, (row, wait) in pairs]
                 if index not in finished:
-                    progress.report(images[index][0].image, found[0])
+                    done += 1
+                    rate = (done - len(finished)) / (time.monotonic() - start)
+                    told = f"{60 * rate:.1f} images/min  {(len(images) - done) / rate:.0f} s left"
+                    name = f"image {done}/{len(images)}  {images[index][0].image}"
+                    _say(f"{name}  {_said(found[0])}  {told}")
 
     def _rows_of(self, index: int) -> list[Row]:
         """Returns rows of earlier runs, or rows to be coded; none if the image is unreadable."""
-        source = self.evaluation.source
+        source, found = self.evaluation.source, []
+        image = source.names[index]
         try:
             original = source[index]
         except UserError as error:
-            self.share.skipped.append({"image": source.names[index], "reason": str(error)})
+            self.share.skipped.append({"image": image, "reason": str(error)})
             return []
-        named = source.names[index], files.sha256_of(original), original.shape
-        return [self._known(_uncoded(*named, point)) for point in self.evaluation.points]
+        sha256, (height, width, _) = files.sha256_of(original), original.shape
+        for point in self.evaluation.points:
+            # With the name: of two images with the same pixels, each has its own row.
+            parts = [image, sha256, point.codec, point.name, point.fingerprint]
+            text = json.dumps([*parts, [__version__, jax.__version__]])
+            key = hashlib.sha256(text.encode()).hexdigest()
+            row = self.log.get(key, self.measuring.identity)
+            if row is None or not self._is_kept(row):
+                file, bits = files.decoded_files(image, point.codec, point.name)
+                row = Row(
+                    file=file,
+                    bits=bits if point.model else None,
+                    image=image,
+                    sha256=sha256,
+                    codec=point.codec,
+                    point=point.name,
+                    width=width,
+                    height=height,
+                    key=key,
+                )
+            found.append(row)
+        return found
 
-    def _known(self, row: Row) -> Row:
-        """Returns the row of an earlier run, if its picture and its bits are still there."""
-        found = self.log.get(row.key, self.features.measured_with)
-        if found is None or files.key_of(self.out / found.file) != row.key:
-            return row
-        kept = not found.bits or files.read_npz(self.out / found.bits).get("key") == row.key
-        return found if kept else row
-
-    def _is_measured(self, row: Row) -> bool:
-        return row.measured_with == self.features.measured_with
+    def _is_kept(self, row: Row) -> bool:
+        """Returns True if the picture and the bits of a row are still there."""
+        if files.key_of(self.out / row.file) != row.key:
+            return False
+        return not row.bits or bool(files.read_npz(self.out / row.bits).get("key") == row.key)
 
     def _begin(self, index: int, rows: Sequence[Row], begin: workers.Begin) -> Begun:
         """Reads an image, and starts what classical codecs have to do with it."""
@@ -90,7 +124,7 @@ class Loop:
         file, sha256 = files.original_file(rows[0].image), rows[0].sha256
         if files.key_of(self.out / file) != sha256:
             files.write_png(self.out / file, original, sha256)
-        self.features.of(file)
+        self.measuring.features(file)
         coded: list[workers.Coded] = []
         for point, row in zip(self.evaluation.points, rows, strict=True):
             if row.measured_with:
@@ -122,9 +156,7 @@ class Loop:
         """Waits until an image is coded at a point, measures it, and logs the row."""
         interrupts.end_if_asked()
         try:
-            found = coded()
-            if not self._is_measured(found):
-                found = self.log.add(self._measured(original, found))
+            found = self.log.add(self.measuring.measured(coded(), original))
         except Exception as error:
             if not isinstance(error, UserError) and not out_of_memory(error):
                 raise
@@ -134,49 +166,12 @@ class Loop:
         self.share.rows.append((*place, found.entry()))
         return found
 
-    def _measured(self, original: Image, row: Row) -> Row:
-        decoded = files.read_png(self.out / row.file)
-        values, missing = metrics.measure(original, decoded, self.evaluation.weights)
-        self.features.of(row.file)
-        found = {"values": values, "not_measured": missing}
-        return dataclasses.replace(row, **found, measured_with=self.features.measured_with)
 
-
-def _uncoded(image: str, sha256: str, shape: Sequence[int], point: Point) -> Row:
-    """Returns the row of an image at a point, before it is coded."""
-    versions = [__version__, jax.__version__]
-    # With the name: of two images with the same pixels, each has its own row.
-    parts = [image, sha256, point.codec, point.name, point.fingerprint, versions]
-    file, bits_file = files.decoded_files(image, point.codec, point.name)
-    return Row(
-        file=file,
-        bits=bits_file if point.model else None,
-        image=image,
-        sha256=sha256,
-        codec=point.codec,
-        point=point.name,
-        width=shape[1],
-        height=shape[0],
-        key=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
-    )
-
-
-class _Progress:
-    """Prints each image with its first row, the speed and the time left."""
-
-    def __init__(self, count: int, finished: int):
-        self._start, self._count, self._before, self._done = time.monotonic(), count, finished, 0
-        if finished:
-            _say(f"{finished} of {count} images are finished already")
-
-    def report(self, image: str, row: Row | None) -> None:
-        self._done += 1
-        rate, done = self._done / (time.monotonic() - self._start), self._before + self._done
-        text = f"{row.codec} {row.bpp:.3f} bpp" if row else "nothing"
-        if row and (psnr := row.values.get("psnr")) is not None:
-            text += f"  {psnr:.2f} dB"
-        text += f"  {60 * rate:.1f} images/min  {(self._count - done) / rate:.0f} s left"
-        _say(f"image {done}/{self._count}  {image}  {text}")
+def _said(row: Row | None) -> str:
+    if row is None:
+        return "nothing"
+    psnr = row.values.get("psnr")
+    return f"{row.codec} {row.bpp:.3f} bpp" + ("" if psnr is None else f"  {psnr:.2f} dB")
 
 
 def _say(text: str) -> None:

@@ -1,9 +1,8 @@
 """Comparison of two codecs over the same images: at equal rate, and with intervals.
 
-An interval comes from resampling the images: how far a number would move with other images.
-B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
-Images are drawn with replacement, the same ones for both codecs, and curves are those of the means
-over the drawn images.
+An interval comes from resampling the images (B. Efron and R. Tibshirani, "An Introduction to the
+Bootstrap", 1993, chapter 13): they are drawn with replacement, the same ones for both codecs, and
+curves are those of the means over the drawn images.
 """
 
 from collections.abc import Callable, Iterable
@@ -58,13 +57,10 @@ def bootstrap(
     Images that only one of them has, or that lack the metric at all points of one, do not take
     part. Then points that lack it on some image are left out: a mean is over all of them.
 
-    Args:
-      rows_a, rows_b: rows of one curve each: one codec, one family, any number of images.
-      metric, better: as in `curve`.
-      statistic: `bd_rate` or `bd_metric`.
-      seed, resamples: seed and number of the draws.
+    `rows_a` and `rows_b` are of one curve each: one codec, one family, any number of images.
+    `metric` and `better` are as in `curve`.
     """
-    tables = [_table(rows, metric, better) for rows in (rows_a, rows_b)]
+    tables = [_table(list(rows), metric, better) for rows in (rows_a, rows_b)]
     images = sorted(set.intersection(*({i for of in t.values() for i in of} for t in tables)))
     grids = []
     for table in tables:
@@ -79,11 +75,8 @@ def bootstrap(
     return _interval(of, len(images), seed, resamples)
 
 
-def _table(
-    rows: Iterable[Row], metric: str, better: str
-) -> dict[str, dict[str, tuple[float, float]]]:
+def _table(rows: list[Row], metric: str, better: str) -> dict[str, dict[str, tuple[float, float]]]:
     """Returns bpp and value by point and image; a signed error counts by its absolute value."""
-    rows = list(rows)
     if len({row["codec"] for row in rows}) > 1:
         raise ValueError("rows of several codecs do not make one curve")
     found: dict[str, dict[str, tuple[float, float]]] = {}
@@ -153,29 +146,22 @@ def matched_rate(
     found: list[Match] = []
     reasons: dict[str, str] = {}
     for image in sorted(of_a.keys() | of_b.keys()):
-        match = _match(image, of_a.get(image), of_b.get(image))
-        if isinstance(match, Match):
-            found.append(match)
+        a, b = of_a.get(image), of_b.get(image)
+        if a is None or b is None:
+            reasons[image] = "coded by one of the two only"
+        elif not (len(a.bpp) and len(b.bpp)):
+            reasons[image] = "the metric was not measured for both"
+        elif max(a.bpp[0], b.bpp[0]) > min(a.bpp[-1], b.bpp[-1]) * (1 + TOLERANCE):
+            spans = " and ".join(f"{c.bpp[0]:.3f} to {c.bpp[-1]:.3f}" for c in (a, b))
+            reasons[image] = f"no rate in common: {spans} bpp"
         else:
-            reasons[image] = match
+            ends = float(max(a.bpp[0], b.bpp[0])), float(min(a.bpp[-1], b.bpp[-1]))
+            mean_a, mean_b = (c.mean(*ends) for c in (a, b))
+            winner = "tie" if mean_a == mean_b else "a" if mean_a > mean_b else "b"
+            value_a, value_b = a.in_units(mean_a), b.in_units(mean_b)
+            bpp = (min(ends), max(ends))
+            found.append(Match(image, bpp, value_a, value_b, value_b - value_a, winner))
     wins = {name: sum(match.winner == name for match in found) for name in ("a", "b", "tie")}
     differences = np.array([match.difference for match in found])
     mean = mean_interval(differences, seed=seed, resamples=resamples)
     return Matched(tuple(found), mean, wins, reasons)
-
-
-def _match(image: str, a: Curve | None, b: Curve | None) -> Match | str:
-    """Returns the comparison of one image, or the reason why there is none."""
-    if a is None or b is None:
-        return "coded by one of the two only"
-    if not len(a.bpp) or not len(b.bpp):
-        return "the metric was not measured for both"
-    low, high = max(a.bpp[0], b.bpp[0]), min(a.bpp[-1], b.bpp[-1])
-    if low > high * (1 + TOLERANCE):
-        spans = " and ".join(f"{c.bpp[0]:.3f} to {c.bpp[-1]:.3f}" for c in (a, b))
-        return f"no rate in common: {spans} bpp"
-    mean_a, mean_b = (c.mean(low, high) for c in (a, b))
-    winner = "tie" if mean_a == mean_b else "a" if mean_a > mean_b else "b"
-    of_a, of_b = a.in_units(mean_a), b.in_units(mean_b)
-    ends = (float(min(low, high)), float(max(low, high)))
-    return Match(image, ends, of_a, of_b, of_b - of_a, winner)

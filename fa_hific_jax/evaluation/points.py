@@ -1,7 +1,6 @@
 """Points of an evaluation: every codec with each of its settings; how a model codes an image."""
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from fa_hific_jax.codec import bitstream, coding, float_model
 from fa_hific_jax.evaluation import baselines, bits, files
 from fa_hific_jax.evaluation.evaluated_models import EvaluatedModel
-from fa_hific_jax.evaluation.files import Image
 from fa_hific_jax.evaluation.rows import Row
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -36,7 +34,7 @@ class Point:
     detail: float | None = None
 
 
-def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) -> Row:
+def code(point: Point, row: Row, image: files.Image, canvases: Canvases, out: Path) -> Row:
     """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
     The estimated rate is that of the model's own densities, as in training. An exported model
@@ -57,8 +55,7 @@ def code(point: Point, row: Row, image: Image, canvases: Canvases, out: Path) ->
         estimated = float_model.estimated_bits(model.config, params, symbols)
     files.write_npz(out / row.bits, **by_position._asdict(), key=np.array(row.key))
     files.write_png(out / row.file, decoded, row.key)
-    pixels = row.width * row.height
-    return row.coded(len(data), seconds, bpp_estimated=estimated / pixels)
+    return row.coded(len(data), seconds, bpp_estimated=estimated / (row.width * row.height))
 
 
 def of_model(
@@ -69,12 +66,11 @@ def of_model(
     () asks for `RATES` and for full detail.
     """
     found = []
-    rates = (qualities or RATES) if model.model.config.qualities else (None,)
-    shares = details if details and model.model.config.fcm_width else (None,)
-    for q, detail in itertools.product(rates, shares):
-        parts = (("q", q), ("detail", detail))
-        name = ",".join(f"{name}={value:g}" for name, value in parts if value is not None)
-        found.append(Point(model.id, name, model.fingerprint, model, q, detail))
+    for q in (qualities or RATES) if model.model.config.qualities else (None,):
+        for detail in details if details and model.model.config.fcm_width else (None,):
+            parts = {"q": q, "detail": detail}.items()
+            name = ",".join(f"{name}={value:g}" for name, value in parts if value is not None)
+            found.append(Point(model.id, name, model.fingerprint, model, q, detail))
     return found
 
 
@@ -85,10 +81,7 @@ def of_baseline(
 
     `count` is the number of qualities, spread over its `sweep`; 0 for all, -1 for none. `same_size`
     adds the point whose files have the size of those of `first`, the first point of the first
-    model.
-
-    Raises:
-      UserError: there is no such codec.
+    model. Raises a UserError if there is no such codec.
     """
     codec = baselines.codec(baseline)
     missing = codec.missing()
@@ -99,15 +92,13 @@ def of_baseline(
         "settings": dict(codec.settings),
         "not_measured": missing,
     }
-    identity, sweep = f"{about['version']} {about['settings']}", list(codec.sweep)
-    if count < 0:
-        sweep = []
-    elif 0 < count < len(sweep):
-        sweep = [sweep[i] for i in np.linspace(0, len(sweep) - 1, count).round().astype(int)]
-    entries = {baseline: about}
-    found = [Point(baseline, f"quality {q}", identity, quality=q) for q in sweep]
+    entries, found, identity = {baseline: about}, [], f"{about['version']} {about['settings']}"
     if same_size:
         same = baseline + SAME_SIZE
         entries[same] = about | {"label": f"{codec.label} at the size of {first.codec}"}
-        found.insert(0, Point(same, "", identity + first.fingerprint + first.name))
+        found.append(Point(same, "", identity + first.fingerprint + first.name))
+    number = min(count or len(codec.sweep), len(codec.sweep))
+    for place in np.linspace(0, len(codec.sweep) - 1, max(number, 0)).round().astype(int):
+        quality = codec.sweep[place]
+        found.append(Point(baseline, f"quality {quality}", identity, quality=quality))
     return entries, [] if missing else found

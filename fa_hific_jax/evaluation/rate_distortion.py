@@ -89,8 +89,8 @@ def of_arrays(bpp: Numbers, values: Numbers, better: str) -> Curve:
 
 def by_image(rows: Iterable[Row], metric: str, better: str) -> dict[str, Curve]:
     """Returns the curve of each image."""
-    images = grouped(rows, itemgetter("image"))
-    return {image: curve(of_image, metric, better) for image, of_image in images.items()}
+    images = grouped(rows, itemgetter("image")).items()
+    return {image: curve(of_image, metric, better) for image, of_image in images}
 
 
 def families(points: Iterable[Row]) -> dict[str, list[Row]]:

@@ -30,11 +30,21 @@ _RATES = {
     "bpp": {"label": "bpp", "decimals": 4},
     "bpp_estimated": {"label": "est. bpp", "decimals": 4},
 }
-# More would not fit a terminal; all are in summary.csv and on the page.
-_TERMINAL = (
-    "lpips_alex", "fd_alex", "lpips_squeeze", "lpips_vgg", "fid", "psnr", "ms_ssim", "lsd",
-    "band_high",
-)  # fmt: skip
+COLUMNS = {
+    "bpp": "bits per pixel: 8 * bytes of the file / pixels",
+    "bpp_estimated": "the same rate, as the model's own probabilities predict it",
+    "lpips_alex": "distance to the original as people see it, by AlexNet; lower is better",
+    "fd_alex": "distance between the set of originals and the decoded set; lower is better",
+    "lpips_squeeze": "the same by SqueezeNet",
+    "lpips_vgg": "the same by VGG16",
+    "fid": "the same by Inception's features",
+    "psnr": "accuracy of the pixels, in decibels; higher is better",
+    "ms_ssim": "similarity of structure at five scales, at most 1; higher is better",
+    "lsd": "log-spectral distance: error of the power at all frequencies; lower is better",
+    "band_high": "power error of the finest detail; negative where it is lost, best at 0",
+}
+"""Columns of the table in a terminal, in its order, with their meanings. More would not fit; all
+metrics are in summary.csv and on the page."""
 
 Entry = TypeVar("Entry")
 Key = TypeVar("Key", bound=Hashable)
@@ -56,24 +66,18 @@ def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]
 
     Every image has the same weight, whatever its size.
     """
-    return [
-        {"codec": codec, "point": point, "images": images} | _mean(of_point, images)
-        for (codec, point), of_point in grouped(rows, point_of).items()
-    ]
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], images: int) -> dict[str, Any]:
-    names = dict.fromkeys(name for row in rows for name in row["values"])
-    there: dict[str, list[float]] = {}
-    for name in (*COSTS, *names):
-        column = (value_of(row, name) for row in rows)
-        there[name] = [float(v) for v in column if v is not None and math.isfinite(v)]
-    found = {n: sum(v) / len(v) if v and len(v) == images else None for n, v in there.items()}
-    return {
-        **{name: found[name] for name in COSTS},
-        "values": {name: found[name] for name in names},
-        "measured": {name: len(column) for name, column in there.items()},
-    }
+    found = []
+    for (codec, point), of_point in grouped(rows, point_of).items():
+        names = dict.fromkeys(name for row in of_point for name in row["values"])
+        mean, measured = {}, {}
+        for name in (*COSTS, *names):
+            column = (value_of(row, name) for row in of_point)
+            there = [float(v) for v in column if v is not None and math.isfinite(v)]
+            mean[name] = sum(there) / images if there and len(there) == images else None
+            measured[name] = len(there)
+        parts = {"values": {name: mean.pop(name) for name in names}, "measured": measured}
+        found.append({"codec": codec, "point": point, "images": images} | mean | parts)
+    return found
 
 
 def read_results(path: str | os.PathLike) -> Results:
@@ -121,10 +125,14 @@ def plain(value: Any) -> Any:
 
 
 def flat_means(results: Results) -> list[dict[str, Any]]:
-    """Returns the means, with every metric, also those of sets, as an entry of the mean itself."""
-    by_point = grouped(results["sets"], point_of).items()
-    sets = {point: {entry["metric"]: entry["value"] for entry in of} for point, of in by_point}
-    return [{**m, **m["values"], **sets.get(point_of(m), {})} for m in results["means"]]
+    """Returns the means with the metrics of sets, all as entries and as "values" of the mean."""
+    found = []
+    sets = grouped(results["sets"], point_of)
+    for mean in results["means"]:
+        of_sets = {entry["metric"]: entry["value"] for entry in sets.get(point_of(mean), ())}
+        values = mean["values"] | of_sets
+        found.append({**mean, **values, "values": values})
+    return found
 
 
 def summary_csv(results: Results) -> str:
@@ -132,23 +140,24 @@ def summary_csv(results: Results) -> str:
 
     Empty cells were not measured; NAME_measured counts the images for which NAME was.
     """
-    of_sets = list(dict.fromkeys(entry["metric"] for entry in results["sets"]))
-    columns = [*COSTS, *dict.fromkeys(name for mean in results["means"] for name in mean["values"])]
-    pairs = [heading for name in columns for heading in (name, f"{name}_measured")]
+    measured = dict.fromkeys(name for mean in results["means"] for name in mean["measured"])
+    pairs = [column for name in measured for column in (name, f"{name}_measured")]
+    of_sets = dict.fromkeys(entry["metric"] for entry in results["sets"])
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["codec", "point", "images", *pairs, *of_sets])
+    names = ["codec", "point", "images", *pairs, *of_sets]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for mean in flat_means(results):
-        pairs = [cell for n in columns for cell in (mean.get(n), mean["measured"].get(n, 0))]
-        writer.writerow([*point_of(mean), mean["images"], *pairs, *map(mean.get, of_sets)])
+        counts = {f"{name}_measured": mean["measured"].get(name, 0) for name in measured}
+        writer.writerow(mean | counts)
     return text.getvalue()
 
 
 def format_table(results: Results) -> str:
     """Returns the means as aligned plain text; `notes` say what is missing and why."""
-    (described, names), means = columns(results), flat_means(results)
+    described, names = columns(results)
     lines = [["codec", "point", "images", *(heading(described, name) for name in names)]]
-    for mean in means:
+    for mean in flat_means(results):
         cells = [_cell(described, mean, name) for name in names]
         lines.append([*point_of(mean), str(mean["images"]), *cells])
     return f"mean over images\n{aligned(lines)}"
@@ -161,7 +170,7 @@ def columns(results: Results) -> tuple[dict[str, Any], list[str]]:
     def is_there(name: str) -> bool:
         return name in described and any(_cell(described, mean, name) != "-" for mean in means)
 
-    return described, [*_RATES, *filter(is_there, _TERMINAL)]
+    return described, [name for name in COLUMNS if name in _RATES or is_there(name)]
 
 
 def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> str:
@@ -174,12 +183,11 @@ def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> s
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Returns a table as text: the first two columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
-        ).rstrip()
-        for cells in lines
-    )
+    found = []
+    for cells in lines:
+        padded = [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
+        found.append("  ".join(padded).rstrip())
+    return "\n".join(found)
 
 
 def heading(described: Mapping[str, Any], name: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class RowLog:
 
     def __init__(self, folder: Path, process: int = 0):
         self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
-        self._rows: defaultdict[str, dict[str, Row]] = defaultdict(dict)  # by key, then by metrics
+        self._rows: dict[tuple[str, str | None], Row] = {}  # by key and metrics, None for any
         self._read: Counter[Path] = Counter()  # number of bytes already read from each file
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -78,10 +78,19 @@ class RowLog:
             ) from error
 
     def get(self, key: str, measured_with: str) -> Row | None:
-        """Returns the row of a key: one with these metrics, otherwise one with other metrics."""
-        self._read_new_lines()
-        found = self._rows[key]
-        return found.get(measured_with) or next(reversed(found.values()), None)
+        """Returns the row of a key: one with these metrics, otherwise the last with others."""
+        for path in sorted(self._path.parent.glob("rows*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._read[path])
+                whole, end, _ = file.read().rpartition(b"\n")
+            self._read[path] += len(whole + end)
+            for line in whole.splitlines():
+                with contextlib.suppress(ValueError, TypeError):
+                    fields = json.loads(line)
+                    if len(fields) == len(dataclasses.fields(Row)):
+                        row = Row(**fields)
+                        self._rows[row.key, row.measured_with] = self._rows[row.key, None] = row
+        return self._rows.get((key, measured_with)) or self._rows.get((key, None))
 
     def add(self, row: Row) -> Row:
         """Appends a row that survives the end of the process, and returns it.
@@ -102,17 +111,3 @@ class RowLog:
                 "the same command again to resume"
             ) from error
         return row
-
-    def _read_new_lines(self) -> None:
-        for path in sorted(self._path.parent.glob("rows*.jsonl")):
-            with path.open("rb") as file:
-                file.seek(self._read[path])
-                data = file.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            self._read[path] += len(whole)
-            for line in whole.splitlines():
-                with contextlib.suppress(ValueError, TypeError):
-                    fields = json.loads(line)
-                    if len(fields) == len(dataclasses.fields(Row)):
-                        row = Row(**fields)
-                        self._rows[row.key][row.measured_with] = row

@@ -28,10 +28,8 @@ def code_baseline(
 ) -> Row:
     """Codes an image with a classical codec, and writes the decoded picture of the row.
 
-    Without a quality, the file nearest in size to `target_bytes` is taken.
-
-    Raises:
-      UserError: the codec cannot code this image.
+    Without a quality, the file nearest in size to `target_bytes` is taken. Raises a UserError if
+    the codec cannot code this image.
     """
     if quality is not None:
         coded = baselines.encode(image, codec, quality)
@@ -48,10 +46,8 @@ def code_baseline(
 def pool(jobs: int) -> Iterator[Begin]:
     """Yields what begins a call in one of `jobs` processes.
 
-    With one job, it is a call in this process when its result is asked for.
-
-    Raises:
-      UserError: one of the processes died.
+    With one job, it is a call in this process when its result is asked for. Raises a UserError if
+    one of the processes died.
     """
     if jobs == 1:
         yield partial
@@ -72,12 +68,11 @@ def pool(jobs: int) -> Iterator[Begin]:
 def _start() -> None:
     """Leaves Ctrl-C to the parent, and ends this process when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    threading.Thread(target=_follow, daemon=True).start()
 
-    def follow() -> None:
+
+def _follow() -> None:
+    if parent := multiprocessing.parent_process():
         parent.join()
-        writing.remove_unfinished()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    writing.remove_unfinished()
+    os._exit(1)

@@ -2,58 +2,32 @@
 
 from typing import Any
 
-
-def _entry(
-    label: str, reference: str, *, better: str = "lower", unit: str = "", decimals: int
-) -> dict[str, Any]:
-    return {
-        "label": label,
-        "unit": unit,
-        "better": better,
-        "decimals": decimals,
-        "reference": reference,
-        "not_measured": None,
-    }
-
-
-def _lpips(network: str) -> dict[str, Any]:
-    return _entry(
-        f"LPIPS ({network})",
-        f"Zhang et al., CVPR 2018, version 0.1, {network}",
-        decimals=4,
-    )
-
-
-def _band(label: str, third: str) -> dict[str, Any]:
-    # The best value is 0: negative values mean lost detail, positive values mean invented detail.
-    reference = (
-        f"mean error of log radial power over the {third} third of 0 to 0.5 cycles per pixel"
-    )
-    return _entry(label, reference, better="zero", unit="dB", decimals=2)
-
+_FIELDS = ("label", "unit", "better", "decimals", "reference")
+_LPIPS = "Zhang et al., CVPR 2018, version 0.1, {}"
+_PATCHES = "patches as HiFiC, appendix A.7"
+# The best value is 0: negative values mean lost detail, positive values mean invented detail.
+_BAND = "mean error of log radial power over the {} third of 0 to 0.5 cycles per pixel"
+_TABLE = {
+    "psnr": ("PSNR", "dB", "higher", 2, "10 log10(255² / mse) over RGB"),
+    "ms_ssim": ("MS-SSIM", "", "higher", 4, "Wang et al., 2003; as pytorch_msssim, RGB"),
+    "ssim": ("SSIM", "", "higher", 4, "Wang et al., 2004; RGB, Gaussian window, full size"),
+    "lpips_alex": ("LPIPS (AlexNet)", "", "lower", 4, _LPIPS.format("AlexNet")),
+    "lpips_squeeze": ("LPIPS (SqueezeNet)", "", "lower", 4, _LPIPS.format("SqueezeNet")),
+    "lpips_vgg": ("LPIPS (VGG16)", "", "lower", 4, _LPIPS.format("VGG16")),
+    "lfd": ("LFD", "", "lower", 2, "Jiang et al., ICCV 2021: ln(1 + height · width · mse)"),
+    "lsd": ("LSD", "dB", "lower", 2, "root mean square error of log radial power, 60 rings"),
+    "band_low": ("Low band", "dB", "zero", 2, _BAND.format("lowest")),
+    "band_middle": ("Middle band", "dB", "zero", 2, _BAND.format("middle")),
+    "band_high": ("High band", "dB", "zero", 2, _BAND.format("highest")),
+    "fid": ("FID", "", "lower", 2, f"Heusel et al., NeurIPS 2017; {_PATCHES}"),
+    "kid": ("KID", "", "lower", 6, f"Bińkowski et al., ICLR 2018; {_PATCHES}"),
+    "fd_alex": ("FD-Alex", "", "lower", 3, "FID's distance on AlexNet's last convolution"),
+    "kid_alex": ("KID-Alex", "", "lower", 6, "KID's distance on AlexNet's last convolution"),
+}
 
 DESCRIPTIONS: dict[str, dict[str, Any]] = {
-    "psnr": _entry("PSNR", "10 log10(255² / mse) over RGB", better="higher", unit="dB", decimals=2),
-    "ms_ssim": _entry(
-        "MS-SSIM", "Wang et al., 2003; as pytorch_msssim, RGB", better="higher", decimals=4
-    ),
-    "ssim": _entry(
-        "SSIM", "Wang et al., 2004; RGB, Gaussian window, full size", better="higher", decimals=4
-    ),
-    "lpips_alex": _lpips("AlexNet"),
-    "lpips_squeeze": _lpips("SqueezeNet"),
-    "lpips_vgg": _lpips("VGG16"),
-    "lfd": _entry("LFD", "Jiang et al., ICCV 2021: ln(1 + height · width · mse)", decimals=2),
-    "lsd": _entry(
-        "LSD", "root mean square error of log radial power, 60 rings", unit="dB", decimals=2
-    ),
-    "band_low": _band("Low band", "lowest"),
-    "band_middle": _band("Middle band", "middle"),
-    "band_high": _band("High band", "highest"),
-    "fid": _entry("FID", "Heusel et al., NeurIPS 2017; patches as HiFiC, appendix A.7", decimals=2),
-    "kid": _entry("KID", "Bińkowski et al., ICLR 2018; patches as HiFiC, appendix A.7", decimals=6),
-    "fd_alex": _entry("FD-Alex", "FID's distance on AlexNet's last convolution", decimals=3),
-    "kid_alex": _entry("KID-Alex", "KID's distance on AlexNet's last convolution", decimals=6),
+    name: {**dict(zip(_FIELDS, fields, strict=True)), "not_measured": None}
+    for name, fields in _TABLE.items()
 }
 """Metrics by id: label, unit, better ("higher", "lower" or "zero"), decimals, reference and
 not_measured. The last four compare sets of images, the others pairs."""

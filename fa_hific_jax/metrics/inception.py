@@ -1,16 +1,17 @@
 """The Inception v3 of FID: the network of 2015-12-05 up to its last average pooling.
 
 The architecture is that of Szegedy et al., "Rethinking the Inception Architecture for Computer
-Vision", CVPR 2016, in the version with which FID was introduced (Heusel et al., NeurIPS 2017) and
-which `pytorch-fid` and `torch-fidelity` keep. Layers have torchvision's names. The network differs
-from torchvision's in three ways: its weights are others, its average poolings do not count the
-padding, and its last block has a maximum pooling in place of an average pooling.
+Vision", CVPR 2016, in the version with which FID was introduced (Heusel et al., NeurIPS 2017).
+Layers have torchvision's names. Apart from its weights, it differs from torchvision's network in
+two ways: its average poolings do not count the padding, and its last block has a maximum pooling in
+place of an average pooling.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,96 +31,76 @@ COMMAND = "fa-hific get-inception"
 class Layer(NamedTuple):
     """A convolution with bias and ReLU; unless `valid`, padding keeps the size at stride 1."""
 
-    name: str
     outputs: int
-    height: int
-    width: int
+    height: int = 1
+    width: int = 1
     stride: int = 1
     valid: bool = False
 
 
 AVERAGE, MAXIMUM, HALVING = "3x3 average", "3x3 maximum", "3x3 maximum at stride 2"
-# Steps in order: a layer, a pooling, or a tuple of layers whose outputs are concatenated.
-Branch = tuple[Layer | str | tuple[Layer, ...], ...]
+Step = Layer | str | tuple[Layer, Layer]
+"""A layer, a pooling, or two layers whose outputs are concatenated."""
+Block = dict[str, list[Step]]
+"""Steps of each branch by its name. The outputs of the branches are concatenated."""
+
+_FORK = (Layer(384, 1, 3), Layer(384, 3, 1))
 
 
-def _chain(name: str, *layers: tuple[int, int, int]) -> Branch:
-    """Returns layers name_1, name_2, … of the given (outputs, height, width)."""
-    return tuple(Layer(f"{name}_{i}", *layer) for i, layer in enumerate(layers, start=1))
+def _block_a(pooled: int) -> Block:
+    return {
+        "branch1x1": [Layer(64)],
+        "branch5x5": [Layer(48), Layer(64, 5, 5)],
+        "branch3x3dbl": [Layer(64), Layer(96, 3, 3), Layer(96, 3, 3)],
+        "branch_pool": [AVERAGE, Layer(pooled)],
+    }
 
 
-def _block_a(pooled: int) -> tuple[Branch, ...]:
-    return (
-        (Layer("branch1x1", 64, 1, 1),),
-        _chain("branch5x5", (48, 1, 1), (64, 5, 5)),
-        _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3), (96, 3, 3)),
-        (AVERAGE, Layer("branch_pool", pooled, 1, 1)),
-    )
+def _block_c(n: int) -> Block:
+    across, down = Layer(n, 1, 7), Layer(n, 7, 1)
+    return {
+        "branch1x1": [Layer(192)],
+        "branch7x7": [Layer(n), across, Layer(192, 7, 1)],
+        "branch7x7dbl": [Layer(n), down, across, down, Layer(192, 1, 7)],
+        "branch_pool": [AVERAGE, Layer(192)],
+    }
 
 
-def _block_b() -> tuple[Branch, ...]:
-    double = _chain("branch3x3dbl", (64, 1, 1), (96, 3, 3))
-    return (
-        (Layer("branch3x3", 384, 3, 3, 2, True),),
-        (*double, Layer("branch3x3dbl_3", 96, 3, 3, 2, True)),
-        (HALVING,),
-    )
+def _block_e(pool: str) -> Block:
+    return {
+        "branch1x1": [Layer(320)],
+        "branch3x3": [Layer(384), _FORK],
+        "branch3x3dbl": [Layer(448), Layer(384, 3, 3), _FORK],
+        "branch_pool": [pool, Layer(192)],
+    }
 
 
-def _block_c(n: int) -> tuple[Branch, ...]:
-    return (
-        (Layer("branch1x1", 192, 1, 1),),
-        _chain("branch7x7", (n, 1, 1), (n, 1, 7), (192, 7, 1)),
-        _chain("branch7x7dbl", (n, 1, 1), (n, 7, 1), (n, 1, 7), (n, 7, 1), (192, 1, 7)),
-        (AVERAGE, Layer("branch_pool", 192, 1, 1)),
-    )
-
-
-def _block_d() -> tuple[Branch, ...]:
-    large = _chain("branch7x7x3", (192, 1, 1), (192, 1, 7), (192, 7, 1))
-    return (
-        (Layer("branch3x3_1", 192, 1, 1), Layer("branch3x3_2", 320, 3, 3, 2, True)),
-        (*large, Layer("branch7x7x3_4", 192, 3, 3, 2, True)),
-        (HALVING,),
-    )
-
-
-def _block_e(pool: str) -> tuple[Branch, ...]:
-    def fork(name: str) -> tuple[Layer, ...]:
-        return Layer(f"{name}a", 384, 1, 3), Layer(f"{name}b", 384, 3, 1)
-
-    return (
-        (Layer("branch1x1", 320, 1, 1),),
-        (Layer("branch3x3_1", 384, 1, 1), fork("branch3x3_2")),
-        (*_chain("branch3x3dbl", (448, 1, 1), (384, 3, 3)), fork("branch3x3dbl_3")),
-        (pool, Layer("branch_pool", 192, 1, 1)),
-    )
-
-
-_STEM: Branch = (
-    Layer("Conv2d_1a_3x3", 32, 3, 3, 2, True),
-    Layer("Conv2d_2a_3x3", 32, 3, 3, 1, True),
-    Layer("Conv2d_2b_3x3", 64, 3, 3),
-    HALVING,
-    Layer("Conv2d_3b_1x1", 80, 1, 1),
-    Layer("Conv2d_4a_3x3", 192, 3, 3, 1, True),
-    HALVING,
-)
-# For each block the prefix of its layers' names and its branches, whose outputs are concatenated.
-NETWORK: tuple[tuple[str, tuple[Branch, ...]], ...] = (
-    ("", (_STEM,)),
-    ("Mixed_5b.", _block_a(32)),
-    ("Mixed_5c.", _block_a(64)),
-    ("Mixed_5d.", _block_a(64)),
-    ("Mixed_6a.", _block_b()),
-    ("Mixed_6b.", _block_c(128)),
-    ("Mixed_6c.", _block_c(160)),
-    ("Mixed_6d.", _block_c(160)),
-    ("Mixed_6e.", _block_c(192)),
-    ("Mixed_7a.", _block_d()),
-    ("Mixed_7b.", _block_e(AVERAGE)),
-    ("Mixed_7c.", _block_e(MAXIMUM)),
-)
+NETWORK: dict[str, Block] = {
+    "Conv2d_1a_3x3": {"": [Layer(32, 3, 3, 2, True)]},
+    "Conv2d_2a_3x3": {"": [Layer(32, 3, 3, 1, True)]},
+    "Conv2d_2b_3x3": {"": [Layer(64, 3, 3), HALVING]},
+    "Conv2d_3b_1x1": {"": [Layer(80)]},
+    "Conv2d_4a_3x3": {"": [Layer(192, 3, 3, 1, True), HALVING]},
+    "Mixed_5b.": _block_a(32),
+    "Mixed_5c.": _block_a(64),
+    "Mixed_5d.": _block_a(64),
+    "Mixed_6a.": {
+        "branch3x3": [Layer(384, 3, 3, 2, True)],
+        "branch3x3dbl": [Layer(64), Layer(96, 3, 3), Layer(96, 3, 3, 2, True)],
+        "branch_pool": [HALVING],
+    },
+    "Mixed_6b.": _block_c(128),
+    "Mixed_6c.": _block_c(160),
+    "Mixed_6d.": _block_c(160),
+    "Mixed_6e.": _block_c(192),
+    "Mixed_7a.": {
+        "branch3x3": [Layer(192), Layer(320, 3, 3, 2, True)],
+        "branch7x7x3": [Layer(192), Layer(192, 1, 7), Layer(192, 7, 1), Layer(192, 3, 3, 2, True)],
+        "branch_pool": [HALVING],
+    },
+    "Mixed_7b.": _block_e(AVERAGE),
+    "Mixed_7c.": _block_e(MAXIMUM),
+}
 
 
 @jax.tree_util.register_dataclass
@@ -131,10 +112,7 @@ class InceptionParams:
 
 
 def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
-    """Returns the float32 parameters from an .npz of `fa-hific get-inception`.
-
-    Args:
-      path: local or cloud path.
+    """Returns the float32 parameters from an .npz of `fa-hific get-inception`, local or cloud.
 
     Raises:
       UserError: the file is missing, is not an .npz, or lacks arrays of the right shape.
@@ -144,20 +122,19 @@ def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
         raise UserError(
             f"{path}: not the weights of FID's Inception ({wrong}): make the file with `{COMMAND}`"
         )
-    return inception_params(arrays)
-
-
-def inception_params(arrays: Mapping[str, np.ndarray]) -> InceptionParams:
-    """Returns the parameters from arrays with the names and shapes of `expected_shapes`."""
     return InceptionParams(parameters({name: arrays[name] for name in expected_shapes()}))
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array in an .npz by name; kernels are (outputs, inputs, h, w)."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, inputs, layer in _layers():
+
+    def convolve(name: str, layer: Layer, inputs: int) -> int:
         shapes[f"{name}.weight"] = (layer.outputs, inputs, layer.height, layer.width)
         shapes[f"{name}.bias"] = (layer.outputs,)
+        return layer.outputs
+
+    _walk(3, convolve, lambda _, channels: channels, sum)
     return shapes
 
 
@@ -177,62 +154,58 @@ def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Arra
 
 def last_maps(params: InceptionParams, h: Maps) -> Maps:
     """Returns the feature maps of the last block for images in [-1, 1] of at least 75 x 75."""
-    for block, branches in NETWORK:
-        h = jnp.concatenate([_run(params, block, branch, h) for branch in branches], axis=-1)
-    return h
+
+    def convolve(name: str, layer: Layer, h: Maps) -> Maps:
+        padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
+        h = lax.conv_general_dilated(
+            h,
+            params.weights[f"{name}.weight"],
+            (layer.stride, layer.stride),
+            [(side, side) for side in padding],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
+        )
+        return jax.nn.relu(h + params.weights[f"{name}.bias"][None, None, None])
+
+    return _walk(h, convolve, _pool, functools.partial(jnp.concatenate, axis=-1))
 
 
-def _layers() -> Iterator[tuple[str, int, Layer]]:
-    """Yields (name, input channels, layer) for every layer of the network."""
-    inputs = 3
-    for block, branches in NETWORK:
-        outputs = 0
-        for branch in branches:
-            channels = inputs
-            for step in branch:
+def _walk(
+    h: Any, convolve: Callable[..., Any], pool: Callable[..., Any], join: Callable[..., Any]
+) -> Any:
+    """Returns what the network makes of h: maps, or their number of channels.
+
+    Its operations are `convolve(name, layer, h)`, `pool(kind, h)` and `join(outputs)`. If a branch
+    has several layers, they are numbered, and the two of a fork have letters.
+    """
+    for block, branches in NETWORK.items():
+        outputs = []
+        for branch, steps in branches.items():
+            out, number = h, 0
+            several = sum(not isinstance(step, str) for step in steps) > 1
+            for step in steps:
                 if isinstance(step, str):
+                    out = pool(step, out)
                     continue
-                layers = (step,) if isinstance(step, Layer) else step
-                yield from ((block + layer.name, channels, layer) for layer in layers)
-                channels = sum(layer.outputs for layer in layers)
-            outputs += channels
-        inputs = outputs
-
-
-def _run(params: InceptionParams, block: str, branch: Branch, h: Maps) -> Maps:
-    for step in branch:
-        if isinstance(step, str):
-            h = _pool(step, h)
-        elif isinstance(step, Layer):
-            h = _convolve(params, block, step, h)
-        else:
-            h = jnp.concatenate([_convolve(params, block, each, h) for each in step], axis=-1)
+                number += 1
+                name = f"{block}{branch}_{number}" if several else block + branch
+                alone = isinstance(step, Layer)
+                layers = {name: step} if alone else {f"{name}a": step[0], f"{name}b": step[1]}
+                out = join([convolve(each, layer, out) for each, layer in layers.items()])
+            outputs.append(out)
+        h = join(outputs)
     return h
-
-
-def _convolve(params: InceptionParams, block: str, layer: Layer, h: Maps) -> Maps:
-    padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
-    h = lax.conv_general_dilated(
-        h,
-        params.weights[f"{block}{layer.name}.weight"],
-        (layer.stride, layer.stride),
-        [(side, side) for side in padding],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
-    )
-    return jax.nn.relu(h + params.weights[f"{block}{layer.name}.bias"][None, None, None])
 
 
 def _pool(kind: str, h: Maps) -> Maps:
+    window, each = (1, 3, 3, 1), (1, 1, 1, 1)
     if kind == HALVING:
-        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+        return lax.reduce_window(h, -jnp.inf, lax.max, window, (1, 2, 2, 1), "VALID")
     if kind == MAXIMUM:
-        return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-
-    def total(maps: Maps) -> Maps:
-        return lax.reduce_window(maps, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-
-    return total(h) / total(jnp.ones((1, *h.shape[1:3], 1)))
+        return lax.reduce_window(h, -jnp.inf, lax.max, window, each, "SAME")
+    ones = jnp.ones((1, *h.shape[1:3], 1))
+    total, count = (lax.reduce_window(m, 0.0, lax.add, window, each, "SAME") for m in (h, ones))
+    return total / count
 
 
 def resizing(side: int) -> Float[np.ndarray, "299 {side}"]:

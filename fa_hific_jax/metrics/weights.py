@@ -26,10 +26,8 @@ class Weights:
 def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> Weights:
     """Returns weights from .npz files at local or cloud paths.
 
-    Args:
-      lpips: names or files for `load_lpips`, at most one per network. AlexNet's weights are also
-        used for FD-Alex and KID-Alex.
-      inception: a file of `fa-hific get-inception`, for FID and KID.
+    `lpips` are names or files for `load_lpips`, at most one per network; AlexNet's weights serve
+    FD-Alex and KID-Alex too. `inception` is a file of `fa-hific get-inception`, for FID and KID.
 
     Raises:
       UserError: a file is missing or not such a file, or two files are of the same network.
@@ -37,23 +35,21 @@ def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> W
     found: dict[str, LpipsParams] = {}
     for path in lpips:
         params = load_lpips(path)
-        if params.net in found:
+        if found.setdefault(params.net, params) is not params:
             raise UserError(
                 f"{path}: a second file of LPIPS weights for {params.title}: give only one"
             )
-        found[params.net] = params
     return Weights(found, None if inception is None else load_inception(inception))
 
 
 def digest(arrays: Mapping[str, Float[Array, "..."]]) -> str:
     """Returns 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
 
-    Results that depend on the weights carry this digest. It identifies the content, not the file:
-    the same arrays in another .npz have the same digest.
+    Results that depend on the weights carry this digest. The same arrays in another file have the
+    same digest.
     """
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name], "<f4")
-        found.update(f"{name} {array.shape}\n".encode())
-        found.update(array.tobytes())
+        found.update(f"{name} {array.shape}\n".encode() + array.tobytes())
     return found.hexdigest()[:12]

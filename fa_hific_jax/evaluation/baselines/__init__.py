@@ -38,49 +38,18 @@ def encode(image: Pixels, name: str, quality: int) -> Coded:
       UserError: the codec is unknown, missing, or fails; it has no such quality; or it does not
         take an image of this size.
     """
-    found = _fitting(name, image)
-    if quality not in found.qualities:
-        ends = sorted((found.qualities[0], found.qualities[-1]))
-        raise UserError(f"{name} has no quality {quality}: choose one of {ends[0]} to {ends[1]}")
-    return _timed(found, name, image, quality)
-
-
-def encode_nearest(image: Pixels, name: str, target_bytes: int) -> Coded:
-    """Returns the file whose size is nearest to `target_bytes`, over all qualities of a codec.
-
-    If even the lowest quality is larger than the target, its file is the nearest: compare
-    `len(data)` with the target. Of two files equally near, the smaller is taken. A bisection over
-    the qualities codes some seven files. Then the neighbors on both sides are tried, as size is
-    not quite monotone in quality. Raises what `encode` raises.
-    """
-    found = _fitting(name, image)
-    encoded = cache(lambda index: _timed(found, name, image, found.qualities[index]))
-    highest = len(found.qualities) - 1
-    first = bisect.bisect_left(range(highest), target_bytes, key=lambda i: len(encoded(i).data))
-
-    def miss(index: int) -> tuple[int, int]:
-        size = len(encoded(index).data)
-        return abs(size - target_bytes), size
-
-    return encoded(min(range(max(0, first - 2), min(highest, first + 1) + 1), key=miss))
-
-
-def _fitting(name: str, image: Pixels) -> Codec:
-    """Returns the codec of an id; raises a UserError if it cannot code the image here."""
-    found = codec(name)
+    found, height, width = codec(name), *image.shape[:2]
     if reason := found.missing():
         raise UserError(f"{name} cannot be measured: {reason}")
-    height, width, _ = image.shape
     if max(height, width) > found.longest_side:
         raise UserError(
             f"a {width}x{height} image does not fit into {name}, whose sides end at "
             f"{found.longest_side}: crop it or leave this baseline out"
         )
-    return found
-
-
-def _timed(found: Codec, name: str, image: Pixels, quality: int) -> Coded:
-    refused = f"{name} could not code a {image.shape[1]}x{image.shape[0]} image"
+    if quality not in found.qualities:
+        ends = sorted((found.qualities[0], found.qualities[-1]))
+        raise UserError(f"{name} has no quality {quality}: choose one of {ends[0]} to {ends[1]}")
+    refused = f"{name} could not code a {width}x{height} image"
     try:
         start = time.perf_counter()
         data, setting = found.encode(image, quality)
@@ -95,3 +64,23 @@ def _timed(found: Codec, name: str, image: Pixels, quality: int) -> Coded:
         size = f"{decoded.shape[1]}x{decoded.shape[0]}"
         raise UserError(f"{refused}, it came back as {size}: leave this baseline out")
     return Coded(data, decoded, setting, encoded - start, end - encoded)
+
+
+def encode_nearest(image: Pixels, name: str, target_bytes: int) -> Coded:
+    """Returns the file whose size is nearest to `target_bytes`, over all qualities of a codec.
+
+    If even the lowest quality is larger than the target, its file is the nearest: compare
+    `len(data)` with the target. Of two files equally near, the smaller is taken. A bisection over
+    the qualities codes some seven files. Then the neighbors on both sides are tried, as size is
+    not quite monotone in quality. Raises what `encode` raises.
+    """
+    qualities = codec(name).qualities
+    encoded = cache(lambda index: encode(image, name, qualities[index]))
+    highest = len(qualities) - 1
+    first = bisect.bisect_left(range(highest), target_bytes, key=lambda i: len(encoded(i).data))
+
+    def miss(index: int) -> tuple[int, int]:
+        size = len(encoded(index).data)
+        return abs(size - target_bytes), size
+
+    return encoded(min(range(max(0, first - 2), min(highest, first + 1) + 1), key=miss))

@@ -20,22 +20,13 @@ from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
 JPEG = {"subsampling": "4:2:0", "optimize": True}
 WEBP = {"method": 6}
 AVIF = {
-    "codec": "aom",
-    "speed": 4,
-    "subsampling": "4:4:4",
-    "range": "full",
-    "advanced": {"tune": "ssim"},
-    "autotiling": False,
-    "max_threads": 1,
-}
+    "codec": "aom", "speed": 4, "subsampling": "4:4:4", "range": "full",
+    "advanced": {"tune": "ssim"}, "autotiling": False, "max_threads": 1,
+}  # fmt: skip
 # OpenJPEG always writes a comment: a blank is 32 bytes shorter than its own.
 JPEG2000 = {
-    "quality_mode": "rates",
-    "irreversible": True,
-    "mct": 1,
-    "no_jp2": True,
-    "comment": " ",
-}
+    "quality_mode": "rates", "irreversible": True, "mct": 1, "no_jp2": True, "comment": " ",
+}  # fmt: skip
 JPEGXL = {"effort": 7, "num_threads": 1}
 
 
@@ -86,80 +77,57 @@ def _codec(label: str, feature: str, library: str, **fields: Any) -> Codec:
             if features.check(feature):
                 return None
         since = "Pillow 11.3 or newer" if feature == "avif" else "Pillow"
-        return (
-            f"this Pillow ({PIL.__version__}) was built without {label}: install {since} from PyPI"
-        )
+        lacks = f"this Pillow ({PIL.__version__}) was built without {label}"
+        return f"{lacks}: install {since} from PyPI"
 
     def version() -> str:
-        return f"Pillow {PIL.__version__}, {library} {features.version(feature) or 'unknown'}"
+        named = library, features.version(feature) or "unknown"
+        if feature == "jpg" and (turbo := features.version("libjpeg_turbo")):
+            named = "libjpeg-turbo", turbo
+        return f"Pillow {PIL.__version__}, {' '.join(named)}"
 
     return Codec(label=label, missing=missing, version=version, decode=decoded, **fields)
-
-
-def _jpeg_version() -> str:
-    turbo = features.version("libjpeg_turbo")
-    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    return f"Pillow {PIL.__version__}, {library}"
 
 
 def _missing_plugin() -> str | None:
     try:
         import pillow_jxl  # noqa: F401  # Tells Pillow of the format.
     except ImportError:
-        return (
-            "Pillow's plug-in for JPEG XL is missing: install the extra `jpegxl` "
-            "(pillow-jxl-plugin)"
-        )
+        return "Pillow's plug-in for JPEG XL is missing: install the extra `jpegxl`"
     return None
 
 
 def _plugin_version() -> str:
-    plugin = importlib.metadata.version("pillow-jxl-plugin")
-    return f"Pillow {PIL.__version__}, pillow-jxl-plugin {plugin}"
+    name = "pillow-jxl-plugin"
+    return f"Pillow {PIL.__version__}, {name} {importlib.metadata.version(name)}"
 
 
 CODECS = {
     "jpeg": _codec(
-        "JPEG", "jpg", "libjpeg",
-        qualities=range(1, 101),
-        sweep=(2, 5, 8, 12, 20, 30, 45, 60, 77),
-        longest_side=65500,
+        "JPEG", "jpg", "libjpeg", longest_side=65500, encode=_jpeg,
+        qualities=range(1, 101), sweep=(2, 5, 8, 12, 20, 30, 45, 60, 77),
         settings=JPEG | {"progressive": "the smaller of both"},
-        encode=_jpeg,
-    )._replace(version=_jpeg_version),
+    ),
     "webp": _codec(
-        "WebP", "webp", "libwebp",
-        qualities=range(101),
-        sweep=(0, 1, 3, 8, 15, 25, 40, 60, 75, 82),
-        longest_side=16383,
-        settings=WEBP,
+        "WebP", "webp", "libwebp", longest_side=16383, settings=WEBP,
+        qualities=range(101), sweep=(0, 1, 3, 8, 15, 25, 40, 60, 75, 82),
         encode=_with_quality("WEBP", "method 6", WEBP),
     ),
     "avif": _codec(
-        "AVIF", "avif", "libavif",
-        qualities=range(101),
-        sweep=(2, 8, 15, 24, 34, 45, 56, 67),
-        longest_side=16384,
-        settings={**AVIF, "advanced": "tune=ssim"},
+        "AVIF", "avif", "libavif", longest_side=16384, settings={**AVIF, "advanced": "tune=ssim"},
+        qualities=range(101), sweep=(2, 8, 15, 24, 34, 45, 56, 67),
         encode=_with_quality("AVIF", "speed 4, 4:4:4, tune ssim", AVIF),
     ),
     "jpeg2000": _codec(
-        "JPEG 2000", "jpg_2000", "OpenJPEG",
-        qualities=range(1, 24001),
-        sweep=(50, 75, 100, 150, 200, 300, 450, 700, 1000, 1500),
-        longest_side=65535,
-        settings=JPEG2000,
+        "JPEG 2000", "jpg_2000", "OpenJPEG", longest_side=65535, settings=JPEG2000,
+        qualities=range(1, 24001), sweep=(50, 75, 100, 150, 200, 300, 450, 700, 1000, 1500),
         encode=_jpeg2000,
     ),
     "jpegxl": Codec(
-        label="JPEG XL",
-        qualities=range(1, 100),  # The plug-in has 100 only as a lossless mode of its own.
-        sweep=(1, 5, 10, 20, 30, 45, 60, 70, 78, 84),
-        longest_side=65535,
-        settings=JPEGXL,
-        missing=_missing_plugin,
-        version=_plugin_version,
-        encode=_with_quality("JXL", "effort 7", JPEGXL),
-        decode=decoded,
+        label="JPEG XL", longest_side=65535, settings=JPEGXL,
+        # The plug-in has 100 only as a lossless mode of its own.
+        qualities=range(1, 100), sweep=(1, 5, 10, 20, 30, 45, 60, 70, 78, 84),
+        encode=_with_quality("JXL", "effort 7", JPEGXL), decode=decoded,
+        missing=_missing_plugin, version=_plugin_version,
     ),
 }  # fmt: skip

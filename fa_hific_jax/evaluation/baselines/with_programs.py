@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fa_hific_jax.errors import UserError
@@ -45,10 +45,10 @@ def _vvc_back(data: bytes) -> Pixels:
     width, height = (int.from_bytes(data[i : i + 2], "little") for i in (0, 2))
     options = ("--threads", "1", "--bitstream", "in.266", "--output", "out.yuv")
     planes = _made("out.yuv", "in.266", data[4:], "vvdecapp", *options)
-    if len(planes) != yuv.size(height, width):
+    if len(planes) != (size := yuv.size(height, width)):
         raise UserError(
             f"vvdecapp wrote {len(planes)} bytes for a {width}x{height} picture in place of "
-            f"{yuv.size(height, width)}: leave this baseline out or install another version of it"
+            f"{size}: leave this baseline out or install another version of it"
         )
     return yuv.to_rgb(planes, height, width)
 
@@ -61,12 +61,10 @@ def _made(output: str, source: str, content: bytes, *command: str) -> bytes:
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, source).write_bytes(content)
-        done = _ended(command, folder)
-        if done.returncode:
-            raise UserError(
-                f"{command[0]} failed with code {done.returncode} ({_lines(done)[-1]}): "
-                "leave this baseline out or fix its installation"
-            )
+        code, lines = _ended(command, folder)
+        if code:
+            failed = f"{command[0]} failed with code {code} ({lines[-1]})"
+            raise UserError(f"{failed}: leave this baseline out or fix its installation")
         made = Path(folder, output)
         data = made.read_bytes() if made.exists() else b""
     if not data:
@@ -74,39 +72,31 @@ def _made(output: str, source: str, content: bytes, *command: str) -> bytes:
     return data
 
 
-def _ended(command: Sequence[str], folder: str | None = None) -> subprocess.CompletedProcess[str]:
+def _ended(command: Sequence[str], folder: str | None = None) -> tuple[int, list[str]]:
+    """Returns the exit code of a program and the lines it printed, at least one."""
     try:
-        return subprocess.run(
+        done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=SECONDS, cwd=folder,
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"{command[0]} cannot be run ({error.strerror}): install it") from None
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{command[0]} took more than {SECONDS} s: leave this baseline out"
-        ) from None
-
-
-def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+        slow = f"{command[0]} took more than {SECONDS} s"
+        raise UserError(f"{slow}: leave this baseline out") from None
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return [line.strip() for line in lines] or ["no message"]
+    return done.returncode, [line.strip() for line in lines] or ["no message"]
 
 
-def _missing(*programs: str) -> Callable[[], str | None]:
-    def reason() -> str | None:
-        absent = [program for program in programs if shutil.which(program) is None]
-        if not absent:
-            return None
-        verb, them = ("are", "them") if absent[1:] else ("is", "it")
-        return f"{' and '.join(absent)} {verb} not on the PATH: install {them}"
-
-    return reason
+def _missing(*programs: str) -> str | None:
+    absent = [program for program in programs if shutil.which(program) is None]
+    verb, them = ("are", "them") if absent[1:] else ("is", "it")
+    return f"{' and '.join(absent)} {verb} not on the PATH: install {them}" if absent else None
 
 
-def _version(*commands: Sequence[str]) -> Callable[[], str]:
-    """Returns a function that joins the first line each command prints, whatever its exit code."""
-    return lambda: "; ".join(_lines(_ended(command))[0] for command in commands)
+def _version(*commands: Sequence[str]) -> str:
+    """Returns the first line that each command prints, whatever its exit code."""
+    return "; ".join(_ended(command)[1][0] for command in commands)
 
 
 CODECS = {
@@ -116,8 +106,8 @@ CODECS = {
         sweep=(48, 45, 42, 39, 36, 33, 30, 27),
         longest_side=65535,
         settings={"encoder": "bpgenc " + " ".join(BPG)},
-        missing=_missing("bpgenc", "bpgdec"),
-        version=_version(["bpgenc", "-h"]),
+        missing=lambda: _missing("bpgenc", "bpgdec"),
+        version=lambda: _version(["bpgenc", "-h"]),
         encode=_bpg,
         decode=_bpg_back,
     ),
@@ -127,8 +117,8 @@ CODECS = {
         sweep=(48, 45, 42, 39, 36, 33, 30, 27),
         longest_side=16384,
         settings={"encoder": "vvencapp " + " ".join(VVC), "color": "BT.709, full range, 4:2:0"},
-        missing=_missing("vvencapp", "vvdecapp"),
-        version=_version(["vvencapp", "--version"], ["vvdecapp", "--version"]),
+        missing=lambda: _missing("vvencapp", "vvdecapp"),
+        version=lambda: _version(["vvencapp", "--version"], ["vvdecapp", "--version"]),
         encode=_vvc,
         decode=_vvc_back,
     ),

@@ -44,13 +44,9 @@ def radial(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, list[float]]:
 def heat_maps(path: Path, width: int, height: int) -> dict[str, Any]:
     """Returns maps of the bits of an image: {"y": …, "z": …}, in bits per pixel.
 
-    Each holds a packed map, "size" (width and height of a cell in pixels of the image) and "bpp",
-    the rate of the whole latent. Cells of the padding beside the image count, as their bits do.
-
-    Args:
-      path: .npz with "y" (hy, wy) and "z" (hz, wz): bits at each position of the latents. Each
-        position of z covers STRIDE x STRIDE pixels of the padded image.
-      width, height: size of the image in pixels.
+    The .npz has "y" (hy, wy) and "z" (hz, wz), bits at each position of the latents; each position
+    of z covers STRIDE x STRIDE pixels of the padded image. Each map is packed, with "size" (width
+    and height of a cell in pixels) and "bpp", the rate of the whole latent, padding included.
 
     Raises:
       OSError, ValueError, KeyError: the file is missing or is not such a file.

@@ -9,7 +9,7 @@ from typing import Any
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.report import pictures, tables
-from fa_hific_jax.evaluation.results import Results, notes, point_of, replace_file
+from fa_hific_jax.evaluation.results import Results, grouped, notes, point_of, replace_file
 
 SIZE_LIMIT = 20_000_000
 """Limit of the whole file in bytes: mail and chat programs take it, and a phone opens it."""
@@ -33,16 +33,12 @@ _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 
 
 def write_report(results: dict[str, Any], folder: Path) -> Path:
-    """Writes `folder/report.html` and returns its path.
+    """Writes `folder/report.html` from the content of a results.json, and returns its path.
 
-    The page holds its pictures, its script and the plotting library, and loads nothing. It stays
-    under SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making
-    them smaller, and says which. A picture that cannot be read is named on the page and left out.
-
-    Args:
-      results: content of a results.json (docs/evaluation.md).
-      folder: holds `originals/<image>.png` and, under `row["file"]` and `row["bits"]`, the
-        reconstructions and the maps of bits.
+    The folder holds `originals/<image>.png` and what `row["file"]` and `row["bits"]` name. The page
+    holds its pictures, its script and the plotting library, and loads nothing. It stays under
+    SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making them
+    smaller, and says which. A picture that cannot be read is named on the page and left out.
 
     Raises:
       UserError: plotly or Jinja2 is not installed, or there are no rows.
@@ -93,14 +89,14 @@ def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
     found = {}
     for codec, about in codecs.items():
         color, (marker, sign) = next(kinds[about["kind"]])
-        look = {"label": about["label"], "kind": about["kind"], "color": color}
-        found[codec] = look | {"marker": marker, "sign": sign}
+        look = {"color": color, "marker": marker, "sign": sign}
+        found[codec] = {"label": about["label"], "kind": about["kind"]} | look
     return found
 
 
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     """Returns what the template shows, except pictures and the files that it inlines."""
-    names = list(dict.fromkeys(row["image"] for row in results["rows"]))
+    images = grouped(enumerate(results["rows"]), lambda each: each[1]["image"])
     curves, codecs = tables.curves(results), _looks(results["codecs"])
     index = {
         "codecs": codecs,
@@ -108,13 +104,22 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
         "published": results["published"],
         "anchor": tables.anchor(results),
         "curves": curves,
-        "images": [_image(results, folder, name) for name in names],
+        "images": [
+            {
+                "name": name,
+                "width": rows[0][1]["width"],
+                "height": rows[0][1]["height"],
+                "thumbnail": pictures.thumbnail(folder, name),
+                "rows": {i: _row(results, row) for i, row in rows},
+            }
+            for name, rows in images.items()
+        ],
     }
     models = [look["label"] for look in codecs.values() if look["kind"] == "model"]
     meta = {k: v for k, v in results["meta"].items() if v not in (None, "", [], {})}
     return index | {
         "title": " · ".join(models) or "Codecs compared",
-        "names": names,
+        "names": list(images),
         "about": results["codecs"],
         "near": tables.table(results, tables.near_keys(results)),
         "every": tables.table(results, set(map(point_of, results["means"]))),
@@ -125,28 +130,11 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
     }
 
 
-def _image(results: Results, folder: Path, name: str) -> dict[str, Any]:
-    """Returns an image and its rows for the script; a row's key is its index in the results."""
-    rows = {i: row for i, row in enumerate(results["rows"]) if row["image"] == name}
-    first = next(iter(rows.values()))
-    return {
-        "name": name,
-        "width": first["width"],
-        "height": first["height"],
-        "thumbnail": pictures.thumbnail(folder, name),
-        "rows": {i: _row(results, row) for i, row in rows.items()},
-    }
-
-
 def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
     values = {metric: row["values"].get(metric) for metric in results["metrics"]}
-    return {
-        "codec": row["codec"],
-        "point": row["point"],
+    return {name: row[name] for name in ("codec", "point", "bpp", "not_measured")} | {
         "label": row["point"] or row["setting"],
-        "bpp": row["bpp"],
         "values": {metric: v and float(f"{v:.7g}") for metric, v in values.items()},
-        "not_measured": row["not_measured"],
     }
 
 

@@ -4,7 +4,8 @@ import base64
 import functools
 import io
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,24 +47,48 @@ class Shown(NamedTuple):
 def fit(results: Results, folder: Path, limit: int) -> Shown:
     """Returns the best of DETAILS whose texts have at most `limit` bytes together.
 
-    If even the last one is too large, as many images as fit are shown.
+    If even the last one is too large, as many images as fit are shown. The text of an image is
+    {"original": picture or null, "rows": {index: picture}}.
     """
-    files = Files(folder)
-    areas = {row["image"]: row["width"] * row["height"] for row in results["rows"]}
+    problems: dict[str, None] = {}
+    encoded, seen = functools.cache(_encoded), functools.cache(_frequencies)
+
+    def read(function: Callable[..., dict[str, Any]], file: str, *arguments: Any) -> Any:
+        try:
+            return function(folder / file, *arguments)
+        except _UNREADABLE as error:
+            missing = isinstance(error, FileNotFoundError)
+            problems[f"{file}: {'the file is missing' if missing else error}"] = None
+
+    def picture(path: Path, size: tuple[int, int], detail: Detail) -> dict[str, Any]:
+        return {"src": encoded(path, size, detail.quality, detail.scale), **seen(path)}
+
+    def text(image: str, size: tuple[int, int], detail: Detail) -> str:
+        rows = {}
+        for index in shown_rows(results, image, detail.points):
+            row = results["rows"][index]
+            if found := read(picture, row["file"], size, detail):
+                bits = row["bits"] and read(frequencies.heat_maps, row["bits"], *size)
+                rows[index] = found | {"bits": bits}
+        original = read(picture, original_file(image), size, detail)
+        return script_json({"original": original, "rows": rows})
+
+    sizes = {row["image"]: (row["width"], row["height"]) for row in results["rows"]}
+    pixels = sum(map(math.prod, sizes.values()))
     images: dict[str, str] = {}
     for detail in DETAILS:
-        images, size, area = {}, 0, 0
-        for name, text in files.texts(results, detail):
-            size, area = size + len(text), area + areas[name]
-            # The second condition predicts an excess so clear that coding the rest is in vain.
-            if size > limit or (
-                detail != DETAILS[-1] and size * sum(areas.values()) > 2 * limit * area
-            ):
+        images, length, area = {}, 0, 0
+        for name, size in sizes.items():
+            found = text(name, size, detail)
+            length, area = length + len(found), area + math.prod(size)
+            # An excess so clear that coding the rest is in vain.
+            hopeless = length * pixels > 2 * limit * area and detail != DETAILS[-1]
+            if length > limit or hopeless:
                 break
-            images[name] = text
+            images[name] = found
         else:
-            return Shown(detail, images, list(files.problems))
-    return Shown(DETAILS[-1], images, list(files.problems))
+            return Shown(detail, images, list(problems))
+    return Shown(DETAILS[-1], images, list(problems))
 
 
 def shown_rows(results: Results, image: str, points: int) -> list[int]:
@@ -73,7 +98,14 @@ def shown_rows(results: Results, image: str, points: int) -> list[int]:
     is shown where its file of this image is nearest in size to one of those.
     """
     rows = [{**row, "index": i} for i, row in enumerate(results["rows"]) if row["image"] == image]
-    rates = _rates(results, rows, points)
+    codec = anchor(results)
+    means = rated(results, codec)
+    low, high = (0, len(means) - 1) if points > 1 else ((len(means) - 1) // 2,) * 2
+    wanted = [means[round(p)] for p in np.linspace(low, high, min(points, len(means)))]
+    own = {row["point"]: row["bpp"] for row in rows if row["codec"] == codec}
+    # Rates of the anchor's files of this image, or its mean rates if there are none.
+    rates = [own.get(mean["point"], mean["bpp"]) for mean in wanted]
+    rates = rates or sorted(own.values() or {row["bpp"] for row in rows})[:points]
     chosen = []
     for codec in results["codecs"]:
         of_codec = [row for row in rows if row["codec"] == codec]
@@ -118,40 +150,6 @@ def script_json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-class Files:
-    """The pictures and maps of a folder as the page shows them; `problems` names the unreadable."""
-
-    def __init__(self, folder: Path):
-        self.problems: dict[str, None] = {}
-        self._folder = folder
-        self._encoded, self._seen = functools.cache(_encoded), functools.cache(_frequencies)
-
-    def texts(self, results: Results, detail: Detail) -> Iterator[tuple[str, str]]:
-        """Yields (image, JSON): {"original": picture or null, "rows": {index: picture}}."""
-        sizes = {row["image"]: (row["width"], row["height"]) for row in results["rows"]}
-        for image, size in sizes.items():
-            rows = {}
-            for index in shown_rows(results, image, detail.points):
-                row = results["rows"][index]
-                if picture := self._read(self._picture, row["file"], size, detail):
-                    bits = row["bits"] and self._read(frequencies.heat_maps, row["bits"], *size)
-                    rows[index] = picture | {"bits": bits}
-            original = self._read(self._picture, original_file(image), size, detail)
-            yield image, script_json({"original": original, "rows": rows})
-
-    def _picture(self, path: Path, size: tuple[int, int], detail: Detail) -> dict[str, Any]:
-        return {"src": self._encoded(path, size, detail.quality, detail.scale), **self._seen(path)}
-
-    def _read(
-        self, read: Callable[..., dict[str, Any]], file: str, *arguments: Any
-    ) -> dict[str, Any] | None:
-        try:
-            return read(self._folder / file, *arguments)
-        except _UNREADABLE as error:
-            missing = isinstance(error, FileNotFoundError)
-            self.problems[f"{file}: {'the file is missing' if missing else error}"] = None
-
-
 def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: float) -> str:
     image = _open(path)
     if image.size != size:
@@ -162,17 +160,6 @@ def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: floa
 def _frequencies(path: Path) -> dict[str, Any]:
     pixels = np.asarray(_open(path))
     return {"spectrum": frequencies.spectrum(pixels), "radial": frequencies.radial(pixels)}
-
-
-def _rates(results: Results, rows: list[dict[str, Any]], points: int) -> list[float]:
-    """Returns rates of the anchor's files of one image, or its mean rates if there are none."""
-    codec = anchor(results)
-    means = rated(results, codec)
-    low, high = (0, len(means) - 1) if points > 1 else ((len(means) - 1) // 2,) * 2
-    wanted = [means[round(p)] for p in np.linspace(low, high, min(points, len(means)))]
-    own = {row["point"]: row["bpp"] for row in rows if row["codec"] == codec}
-    rates = [own.get(mean["point"], mean["bpp"]) for mean in wanted]
-    return rates or sorted(own.values() or {row["bpp"] for row in rows})[:points]
 
 
 def _open(path: Path) -> Image.Image:

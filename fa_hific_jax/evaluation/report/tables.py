@@ -1,8 +1,7 @@
 """Numbers of the page: tables of means with footnotes, and the points of the plots."""
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping
-from functools import partial
+from collections.abc import Container, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -42,26 +41,45 @@ def table(results: Results, keys: Container[Key]) -> Table:
     Distances measured by different protocols are in different columns. A cell without a number
     says so and refers to the reason.
     """
-    columns = _columns(results)
-    notes: dict[str, int] = {}
-    lines = []
-    for mean in filter(lambda mean: point_of(mean) in keys, ordered(results)):
-        found = [cell(mean) for cell in columns.values()]
-        cells = [
-            Cell(text, notes.setdefault(why, len(notes) + 1) if why else None)
-            for text, why in found
-        ]
-        codec, point = point_of(mean)
-        lines.append(Line(codec, point, cells))
+    means = [mean for mean in ordered(results) if point_of(mean) in keys]
+    # Texts of the means by column, each with the reason if there is no number.
+    columns: dict[Column, Sequence[tuple[str, str | None]]] = {}
+    columns[Column("bpp", "real files")] = [_mean_cell(results, "bpp", 4, m) for m in means]
+    if any(mean["bpp_estimated"] is not None for mean in results["means"]):
+        estimated = [(number(mean["bpp_estimated"], 4, "–"), None) for mean in means]
+        columns[Column("bpp", "estimated")] = estimated
+    for metric, about in results["metrics"].items():
+        if any(row["values"].get(metric) is not None for row in results["rows"]):
+            cells = [_mean_cell(results, metric, about["decimals"], mean) for mean in means]
+            columns[Column(about["label"], direction(about))] = cells
+    there = (entry for entry in results["sets"] if entry["value"] is not None)
+    by_column = res.grouped(there, lambda e: (e["metric"], protocol_text(e["protocol"])))
+    for (metric, protocol), entries in by_column.items():
+        about = described(results, metric)
+        # An entry without a number may lack the protocol: it stands in every column of its metric.
+        lacking = [e for e in results["sets"] if e["metric"] == metric and e["value"] is None]
+        by_point = {point_of(entry): entry for entry in lacking + entries}
+        cells: list[tuple[str, str | None]] = []
+        for entry in (by_point.get(point_of(mean), {}) for mean in means):
+            value, reason = entry.get("value"), entry.get("not_measured")
+            text = number(value, about["decimals"], "not measured")
+            why = (reason or "not measured by this protocol") if value is None else None
+            cells.append((text, why))
+        columns[Column(about["label"], protocol)] = cells
+    lines, notes = [], {}
+    for mean, *cells in zip(means, *columns.values(), strict=True):
+        found = []
+        for text, why in cells:
+            found.append(Cell(text, notes.setdefault(why, len(notes) + 1) if why else None))
+        lines.append(Line(mean["codec"], mean["point"], found))
     return Table(list(columns), lines, list(notes))
 
 
 def anchor(results: Results) -> str:
     """Returns the codec to whose rates the others are compared: the first model or first codec."""
     measured = {row["codec"] for row in results["rows"]}
-    codecs = [codec for codec in results["codecs"] if codec in measured]
-    models = (codec for codec in codecs if results["codecs"][codec]["kind"] == "model")
-    return next(models, codecs[0])
+    codecs = {codec: about["kind"] for codec, about in results["codecs"].items()}
+    return min(measured, key=lambda codec: (codecs[codec] != "model", list(codecs).index(codec)))
 
 
 def nearest(entries: Iterable[Mapping[str, Any]], bpp: float) -> Mapping[str, Any]:
@@ -96,17 +114,14 @@ def rated(results: Results, codec: str) -> list[Mean]:
 
 def curves(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Returns by metric the plotted points {"codec", "point", "bpp", "value"} in order of rate."""
-    means = [mean for mean in ordered(results) if mean["bpp"] is not None]
-    means.sort(key=itemgetter("bpp"))
-    metrics = dict.fromkeys([*results["metrics"], *(e["metric"] for e in results["sets"])])
-    found = {
-        metric: [
-            {name: mean[name] for name in ("codec", "point", "bpp")} | {"value": mean[metric]}
-            for mean in means
-            if mean.get(metric) is not None
-        ]
-        for metric in metrics
-    }
+    metrics = [*results["metrics"], *(entry["metric"] for entry in results["sets"])]
+    found: dict[str, list[dict[str, Any]]] = {metric: [] for metric in metrics}
+    rated = (mean for mean in ordered(results) if mean["bpp"] is not None)
+    for mean in sorted(rated, key=itemgetter("bpp")):
+        point = {name: mean[name] for name in ("codec", "point", "bpp")}
+        for metric in found:
+            if (value := mean["values"].get(metric)) is not None:
+                found[metric].append(point | {"value": value})
     return {metric: points for metric, points in found.items() if points}
 
 
@@ -136,29 +151,7 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
     return " · ".join(words.get(key, f"{key} {{}}").format(value) for key, value in held.items())
 
 
-def _columns(results: Results) -> dict[Column, Callable[[Mean], tuple[str, str | None]]]:
-    """Returns by column what makes the text of a mean, and the reason if there is no number."""
-    columns: dict[Column, Callable[[Mean], tuple[str, str | None]]]
-    columns = {Column("bpp", "real files"): partial(_mean_cell, results, "bpp", 4)}
-    if any(mean["bpp_estimated"] is not None for mean in results["means"]):
-        columns[Column("bpp", "estimated")] = lambda m: (number(m["bpp_estimated"], 4, "–"), None)
-    for metric, about in results["metrics"].items():
-        if any(row["values"].get(metric) is not None for row in results["rows"]):
-            cell = partial(_mean_cell, results, metric, about["decimals"])
-            columns[Column(about["label"], direction(about))] = cell
-    there = (entry for entry in results["sets"] if entry["value"] is not None)
-    by_column = res.grouped(there, lambda e: (e["metric"], protocol_text(e["protocol"])))
-    for (metric, protocol), entries in by_column.items():
-        about = described(results, metric)
-        # An entry without a number may lack the protocol: it stands in every column of its metric.
-        lacking = [e for e in results["sets"] if e["metric"] == metric and e["value"] is None]
-        by_point = {point_of(entry): entry for entry in lacking + entries}
-        columns[Column(about["label"], protocol)] = partial(_set_cell, by_point, about["decimals"])
-    return columns
-
-
 def _mean_cell(results: Results, name: str, decimals: int, mean: Mean) -> tuple[str, str | None]:
-    """Returns the text of a mean, and the reason if there is none."""
     measured, images = mean["measured"].get(name, 0), mean["images"]
     if mean.get(name) is not None:
         return number(mean[name], decimals), None
@@ -172,12 +165,3 @@ def _mean_cell(results: Results, name: str, decimals: int, mean: Mean) -> tuple[
         reasons += [f"{entry['image']}: {entry['reason']}" for entry in failed]
     text = f"{measured} of {images} images" if measured else "not measured"
     return text, "; ".join(dict.fromkeys(reasons)) or NO_REASON
-
-
-def _set_cell(
-    entries: Mapping[Key, Mapping[str, Any]], decimals: int, mean: Mean
-) -> tuple[str, str | None]:
-    entry = entries.get(point_of(mean), {"value": None, "not_measured": None})
-    if entry["value"] is not None:
-        return number(entry["value"], decimals), None
-    return "not measured", entry["not_measured"] or "not measured by this protocol"

@@ -117,14 +117,6 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished() -> None:
-    """Removes the temporary files of all threads, just before the process ends without them."""
-    for path in list(_unfinished):
-        shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
 def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
     """Writes a folder that holds exactly `files` (name -> content), whole or not at all.
 
@@ -153,8 +145,21 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
             raise
         _fill(target, folder, files, replace)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         _unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """Removes the temporary files of all threads, just before the process ends without them."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or folder, if it is there and can be removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _followed(path: StrPath) -> Path:
@@ -171,10 +176,7 @@ def _make(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _named(path: StrPath, temporary: Path) -> Iterator[None]:
-    """Makes an OSError in the block name the target instead of the temporary file.
-
-    The error of a full disk, for example, names no file at all.
-    """
+    """Makes an OSError in the block name the target instead of the temporary file, or no file."""
     try:
         yield
     except OSError as error:
@@ -211,40 +213,33 @@ def _new_file(target: Path) -> Path:
 
 def _keep_permissions(target: Path, temporary: Path) -> None:
     """Copies owner, group and mode of the target, if it exists, to the file that replaces it."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         old = target.stat()
-    except FileNotFoundError:
-        return
-    with contextlib.suppress(OSError):  # Only the administrator may give files away.
-        os.chown(temporary, old.st_uid, old.st_gid)
-    with contextlib.suppress(OSError):  # Some file systems have no permissions.
-        os.chmod(temporary, stat.S_IMODE(old.st_mode))
+        with contextlib.suppress(OSError):  # Only the administrator may give files away.
+            os.chown(temporary, old.st_uid, old.st_gid)
+        with contextlib.suppress(OSError):  # Some file systems have no permissions.
+            os.chmod(temporary, stat.S_IMODE(old.st_mode))
 
 
 def _sync(path: Path) -> None:
-    """Waits until the content is on the disk.
-
-    Without this, the rename might reach the disk before the content does.
-    """
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
-    finally:
-        os.close(descriptor)
+    """Waits until the content is on the disk, which the rename might otherwise reach before it."""
+    with open(path, "r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
 
 
 def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> bool:
     """Renames the finished file to its target; returns False if it has to be copied instead."""
     try:
-        if replace and temporary.parent != target.parent:
-            return False
-        if replace:
+        if not replace:
+            _take_free_name(temporary, target)
+        elif temporary.parent == target.parent:
             os.replace(temporary, target)
         else:
-            _take_free_name(temporary, target)
+            return False
     except FileExistsError as error:
         raise TargetExists(path) from error
     except OSError as error:
@@ -292,21 +287,21 @@ def _take_folder_name(temporary: Path, target: Path, folder: StrPath, replace: b
     try:
         temporary.rename(target)  # A folder at `target` must be empty, or this fails.
     except OSError as error:
-        if aside is not None:
+        if aside:
             aside.rename(target)
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise TargetExists(folder) from error
         raise
-    if aside is not None:
+    if aside:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bool) -> None:
-    others = [path for path in target.iterdir() if path.name not in files]
-    if not replace and any(path.name in files for path in target.iterdir()):
+    there = list(target.iterdir())
+    if not replace and any(path.name in files for path in there):
         raise TargetExists(folder)
-    for path in others:
-        if path.is_file():
+    for path in there:
+        if path.name not in files and path.is_file():
             path.unlink()
     for name, data in files.items():
         write(target / name, data, replace=replace)
@@ -326,4 +321,4 @@ def _remove_leftovers(fresh: Path) -> None:
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with contextlib.suppress(OSError):
             if now - path.lstat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)

@@ -85,7 +85,7 @@ TRAINING = [
     ([CONFIG, "--config.loss.gan_kind=wgan"], "choose one of non_saturating, least_squares"),
     ([CONFIG, "surplus"], "unexpected argument 'surplus': see --help"),
     ([CONFIG, "--workdir=LICENSE"], "--workdir LICENSE is a file: name a folder"),
-    ([], "--config is missing: Config file, with its variant behind a colon"),
+    ([], "--config is missing: Config file, with its variant after a colon"),
     (["--config.train.steps=3"], "--config is missing, so there is no config.train.steps to"),
     (["--config=configs/no.py:lo"], "--config configs/no.py: no such file: give one that exists, "),
     (["--config=configs/no.py", "--config.train.steps=3"], "no such file: give one that exists"),
@@ -99,7 +99,9 @@ def test_bad_arguments_of_training_are_named(sentence, arguments, expected, tmp_
 
 
 def test_a_missing_workdir_is_named(sentence):
-    assert sentence("train.py", CONFIG).startswith("--workdir is missing: Folder for checkpoints")
+    assert sentence("train.py", CONFIG).startswith(
+        "--workdir is missing: Folder of a run, for its checkpoints"
+    )
 
 
 EVALUATION = [

@@ -30,7 +30,7 @@ def flags_of(script: str) -> set[str]:
     }
 
 
-FLAGS = {script: flags_of(script) for script in WITH_CONFIGS}
+FLAGS = {script: flags_of(script) | flags_of("with_config") for script in WITH_CONFIGS}
 
 
 @BY_PAGE

@@ -28,11 +28,10 @@ exit codes:
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from fa_hific_jax.cli import batch, files, runtime, values
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import say, shown
 from fa_hific_jax.streams import is_stream
@@ -42,34 +41,24 @@ _SUFFIX = "_compare.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=files.source_name,
-        metavar="INPUT",
-        help="image, folder (searched for images at any depth), glob, or - for standard input",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=files.target_name,
-        metavar="OUT",
-        help="picture to write (.png, .jpg, .webp or .tif) for a single image, with the page "
-        "beside it as .html; folder for several; or - for the picture alone on standard output; "
+    arguments.add_files(
+        parser,
+        "image, folder (searched for images at any depth), glob, or - for standard input",
+        "picture to write (.png, .jpg, .webp or .tif) for a single image, with the page beside it "
+        "as .html; folder for several; or - for the picture alone on standard output; "
         f"default: NAME{_SUFFIX} in the current folder",
     )
-    batch.add_rate_arguments(parser)
+    arguments.add_rate(parser)
     parser.add_argument(
         "--zoom",
-        type=values.point,
+        type=arguments.point,
         action="append",
         default=[],
         metavar="X,Y",
         help="pixel around which to enlarge, from the upper left corner; may be given several "
         "times (default: where the image has most detail)",
     )
-    parser.add_argument("--model", metavar="FOLDER", type=files.path_name, help=runtime.MODEL_HELP)
+    arguments.add_model(parser)
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.set_defaults(jobs=2, skip_existing=False)
 
@@ -79,27 +68,23 @@ def run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.inputs, image_names.suffixes())
     written: list[Path] = []
     try:
-        steps = functools.partial(_steps, written)
-        batch.code(args, _jobs(args, found), unread, batch.model_at_rate, steps)
+        batch.code(args, _jobs(args, found), unread, functools.partial(_steps, written))
     finally:
         for path in written:
             print(shown(path))
 
 
 def _steps(
-    written: list[Path],
-    args: argparse.Namespace,
-    name: str,
-    model: Any,
-    say: Callable[[str], None],
-) -> Any:
-    """Returns the steps of `batch.code`, which append the files they write to `written`."""
+    written: list[Path], args: argparse.Namespace, say: Callable[[str], None]
+) -> batch.Steps:
+    """Returns the steps, which append the files they write to `written`."""
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import image_size, read_image
     from fa_hific_jax.demo import compare_page, equal_size, sheet
     from fa_hific_jax.demo.coding import opaque
     from fa_hific_jax.metrics.weights import load_weights
 
+    name, model, compress = batch.model_at_rate(args)
     codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
 
     def note(job, notes):
@@ -114,7 +99,7 @@ def _steps(
 
     def work(given, plan):
         job, original, places = given
-        data, member = batch.compressed(model, original, args, plan=plan)
+        data, member = compress(original, plan=plan)
         decoded, _ = model.decompress_picture(data, plan=plan)
         versions, notes = equal_size.versions(
             original, data, decoded, member or shown(Path(name).name), codecs, weights
@@ -127,15 +112,14 @@ def _steps(
     def write(job, made):
         picture, page = made
         write_image(job.target, picture, replace=args.force)
-        if is_stream(job.target):
-            return
-        write_file(_page(job.target), page, replace=args.force)
-        written.extend([job.target, _page(job.target)])
+        if not is_stream(job.target):
+            write_file(_page(job.target), page, replace=args.force)
+            written.extend([job.target, _page(job.target)])
 
-    return image_size, read, work, write
+    return batch.Steps(model.plan, image_size, read, work, write)
 
 
-def _jobs(args: argparse.Namespace, found: Sequence[files.Found]) -> list[files.Job]:
+def _jobs(args: argparse.Namespace, found: list[files.Found]) -> list[files.Job]:
     """Returns each image with the picture to write.
 
     Raises:
@@ -156,7 +140,7 @@ def _page(picture: Path) -> Path:
     return picture.with_suffix(".html")
 
 
-def _installed(codecs: Sequence[str]) -> list[str]:
+def _installed(codecs: tuple[str, ...]) -> list[str]:
     """Returns the codecs that can be used here; says on standard error why another cannot."""
     from fa_hific_jax.evaluation import baselines
 

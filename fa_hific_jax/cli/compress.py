@@ -28,9 +28,8 @@ exit codes:
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
-from fa_hific_jax.cli import batch, files
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError
@@ -38,18 +37,15 @@ from fa_hific_jax.writing import write as write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    batch.add_arguments(
+    arguments.add_files(
         parser,
-        inputs="image, folder (searched for images at any depth), glob, or - for standard input",
-        output="file to write for a single image, folder for several, or - for standard output; "
-        f"default: NAME{SUFFIX} beside each image, or standard output if the image comes "
-        "from standard input",
+        "image, folder (searched for images at any depth), glob, or - for standard input",
+        "file to write for a single image, folder for several, or - for standard output; default: "
+        f"NAME{SUFFIX} beside each image, or standard output if the image comes from standard "
+        "input",
     )
-    batch.add_rate_arguments(parser)
-    parser.add_argument(
-        "--drop-alpha", action="store_true", help="put transparent images on a white background"
-    )
+    arguments.add_coding(parser)
+    arguments.add_rate(parser)
     parser.add_argument(
         "--keep-metadata",
         action="store_true",
@@ -72,21 +68,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compresses all inputs; exits with 1 after naming those that failed."""
-    jobs, unread = batch.plan_jobs(args, image_names.suffixes(), SUFFIX)
+    jobs, unread = files.plan_jobs(args, image_names.suffixes(), SUFFIX)
     for job in jobs:
         if files.has_image_suffix(job.target):
             raise UserError(
                 f"{job.target}: is the name of an image, but only fa-hific can open the file: "
                 f"choose a name that ends in {SUFFIX}"
             )
-    batch.code(args, jobs, unread, batch.model_at_rate, _steps)
+    batch.code(args, jobs, unread, _steps)
 
 
-def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str], None]) -> Any:
-    """Returns the steps of `batch.code`."""
+def _steps(args: argparse.Namespace, say: Callable[[str], None]) -> batch.Steps:
     from fa_hific_jax.codec import metadata
     from fa_hific_jax.data.images import image_size, on_white, read_image
 
+    _, model, compress = batch.model_at_rate(args)
     options = {"coder": args.coder, "reproducible": not args.fast, "mode": args.mode}
 
     def read(job, file):
@@ -100,8 +96,8 @@ def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str],
 
     def work(picture, plan):
         job, rgb, alpha, kept = picture
-        data, member = batch.compressed(
-            model, rgb, args, reserved=metadata.room(kept), alpha=alpha, plan=plan, **options
+        data, member = compress(
+            rgb, alpha=alpha, reserved=metadata.room(kept), plan=plan, **options
         )
         data = metadata.attach(data, kept) if kept else data
         rate = 8 * len(data) / (rgb.shape[0] * rgb.shape[1])
@@ -114,4 +110,4 @@ def _steps(args: argparse.Namespace, name: str, model: Any, say: Callable[[str],
     def write(job, data):
         write_file(job.target, data, replace=args.force)
 
-    return image_size, read, work, write
+    return batch.Steps(model.plan, image_size, read, work, write)

@@ -27,65 +27,61 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    batch.add_arguments(
+    arguments.add_files(
         parser,
-        inputs=f"compressed file, folder (searched for {SUFFIX} files at any depth), "
-        "glob, or - for standard input",
-        output="image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, "
-        "or - for standard output (PNG); default: NAME.png beside each file, or standard output if "
-        "the file comes from standard input",
+        f"compressed file, folder (searched for {SUFFIX} files at any depth), glob, or - for "
+        "standard input",
+        "image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, or - "
+        "for standard output (PNG); default: NAME.png beside each file, or standard output if the "
+        "file comes from standard input",
     )
+    arguments.add_coding(parser)
     parser.add_argument(
         "--detail",
-        type=values.share,
+        type=arguments.share,
         metavar="S",
         help="share of the detail from the frequency complement modules, from 0 (none: closest to "
         "the pixels of the original) to 1 (all: closest to its spectrum; the default)",
-    )
-    parser.add_argument(
-        "--drop-alpha", action="store_true", help="put transparent images on a white background"
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Decompresses all inputs; exits with 1 after naming those that failed."""
-    jobs, unread = batch.plan_jobs(args, frozenset({SUFFIX}), ".png")
+    jobs, unread = files.plan_jobs(args, frozenset({SUFFIX}), ".png")
     _check_names(jobs, args.output)
-    batch.code(args, jobs, unread, _model, _steps)
+    batch.code(args, jobs, unread, _steps)
 
 
-def _model(args: argparse.Namespace) -> tuple[str, Any]:
-    """Returns name and model of --model; without one, the models with a name on this machine."""
-    from fa_hific_jax.codec import shipped
+def _model(args: argparse.Namespace) -> Any:
+    """Returns the model of --model; without one, the models with a name on this machine."""
+    from fa_hific_jax.codec import several, shipped
     from fa_hific_jax.codec.model_folder import load_model
 
     name = shipped.chosen_model(args.model)
     if name is None or shipped.members_of(name):
-        from fa_hific_jax.codec.several import Models
-
-        return "", Models()
+        return several.Models()
     model = load_model(name)
     if args.detail is not None and not model.config.fcm_width:
         raise UserError(
             f"{name}: this model has no frequency complement modules: omit --detail, or use a "
             "model that was trained with model.fcm_width"
         )
-    return name, model
+    return model
 
 
-def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
-    """Returns the steps of `batch.code`."""
+def _steps(args: argparse.Namespace, say: Any) -> batch.Steps:
     from fa_hific_jax.codec import bitstream, metadata
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import Picture, on_white
+
+    model = _model(args)
 
     def size(file):
         container = bitstream.unpack(file.read())
@@ -104,7 +100,7 @@ def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
             rgb, alpha = on_white(Picture(rgb, alpha)), None
         write_image(job.target, rgb, alpha, kept, replace=args.force)
 
-    return size, read, work, write
+    return batch.Steps(model.plan, size, read, work, write)
 
 
 def _check_names(jobs: list[files.Job], output: str | None) -> None:
@@ -115,14 +111,14 @@ def _check_names(jobs: list[files.Job], output: str | None) -> None:
     """
     from fa_hific_jax.codec.pixels import check_image_name, is_decoded
 
-    for job in jobs:
-        check_image_name(job.target)
-        if is_stream(job.target):
+    for source, target in jobs:
+        check_image_name(target)
+        beside = os.path.realpath(target.parent) == os.path.realpath(source.parent)
+        named = output is not None and target == Path(output)
+        if not beside or named or is_stream(target) or not os.path.isfile(target):
             continue
-        beside = os.path.realpath(job.target.parent) == os.path.realpath(job.source.parent)
-        named = output is not None and job.target == Path(output)
-        if beside and not named and os.path.isfile(job.target) and not is_decoded(job.target):
+        if not is_decoded(target):
             raise UserError(
-                f"{job.target}: may be the original image, because fa-hific did not write it, so "
-                f"it is not overwritten: give another -o, or -o {job.target} to overwrite it"
+                f"{target}: may be the original image, because fa-hific did not write it, so it is "
+                f"not overwritten: give another -o, or -o {target} to overwrite it"
             )

@@ -18,22 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax import __version__
-from fa_hific_jax.cli import files, runtime
+from fa_hific_jax.cli import arguments, runtime
 from fa_hific_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "workdir", metavar="WORKDIR", type=files.path_name, help="folder of the training run"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="MODEL",
-        required=True,
-        type=files.path_name,
-        help="folder to write; it must be new or empty, unless --force is given",
+    name = arguments.path_name
+    parser.add_argument("workdir", metavar="WORKDIR", type=name, help="folder of the training run")
+    arguments.add_folder(
+        parser, "MODEL", "folder to write; it must be new or empty, unless --force is given"
     )
     parser.add_argument(
         "--dtype",

@@ -11,21 +11,13 @@ a .fahj file with them. Needs the package onnx: pip install 'fa-hific-jax[onnx]'
 import argparse
 from pathlib import Path
 
-from fa_hific_jax.cli import files, runtime
+from fa_hific_jax.cli import arguments, runtime
 from fa_hific_jax.codec.shipped import model_to_use
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument("--model", metavar="FOLDER", type=files.path_name, help=runtime.MODEL_HELP)
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        required=True,
-        type=files.path_name,
-        help="folder to write; it must be new or empty",
-    )
+    arguments.add_model(parser)
+    arguments.add_folder(parser, "DIR", "folder to write; it must be new or empty")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,12 +15,7 @@ file to download elsewhere; --from then converts it:
 
 import argparse
 
-from fa_hific_jax.cli import files
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    files.add_weights_arguments(parser)
+from fa_hific_jax.cli.arguments import add_weights as add_arguments  # noqa: F401
 
 
 def run(args: argparse.Namespace) -> None:

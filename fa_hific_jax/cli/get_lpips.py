@@ -19,11 +19,10 @@ files to download elsewhere; --from then converts them:
 
 import argparse
 
-from fa_hific_jax.cli import files
+from fa_hific_jax.cli import arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
     parser.add_argument(
         "--net",
         choices=("alex", "squeeze", "vgg"),
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network: AlexNet (the default; downloads 244 MB, keeps 10 MB), SqueezeNet 1.1 (5 MB, "
         "keeps 3 MB) or VGG16 (553 MB, keeps 59 MB)",
     )
-    files.add_weights_arguments(parser)
+    arguments.add_weights(parser)
 
 
 def run(args: argparse.Namespace) -> None:

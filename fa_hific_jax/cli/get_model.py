@@ -19,21 +19,19 @@ another machine; --from then converts it:
 """
 
 import argparse
-from pathlib import Path
 
-from fa_hific_jax.cli import files, runtime
+from fa_hific_jax.cli import arguments, runtime
 from fa_hific_jax.codec import catalog, shipped
 from fa_hific_jax.errors import UserError, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
     parser.add_argument("name", metavar="NAME", help="name that `fa-hific models` lists")
     parser.add_argument(
         "--from",
         dest="file",
         metavar="FILE",
-        type=files.path_name,
+        type=arguments.path,
         help="convert this published file instead of downloading it; it is not changed",
     )
     parser.add_argument(
@@ -52,14 +50,9 @@ def run(args: argparse.Namespace) -> None:
     with runtime.orderly():
         from fa_hific_jax.convert.published_models import get_model
 
-        file = args.file and Path(args.file)
-        found = get_model(published, file, replace=args.force)
+        found = get_model(published, args.file, replace=args.force)
     if found.doubt:
         say(f"note: {args.name}: {found.doubt}")
-    _describe(published, found)
-
-
-def _describe(published: catalog.Published, found) -> None:
     family = catalog.FAMILIES[published.family]
     known = "the first seen, recorded for later" if found.first else "as recorded the first time"
     size = sum(file.stat().st_size for file in found.folder.iterdir())

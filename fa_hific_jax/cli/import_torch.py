@@ -14,23 +14,17 @@ below are only needed if the file does not contain these values, or contains wro
 """
 
 import argparse
+import dataclasses
 
-from fa_hific_jax.cli import files
+from fa_hific_jax.cli import arguments
+from fa_hific_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
     parser.add_argument(
-        "checkpoint", metavar="CKPT.pt", type=files.path_name, help="file that torch.save wrote"
+        "checkpoint", metavar="CKPT.pt", type=arguments.path_name, help="file of torch.save"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        required=True,
-        type=files.path_name,
-        help="folder to write; it must not hold a run",
-    )
+    arguments.add_folder(parser, "DIR", "folder to write; it must not hold a run")
     parser.add_argument(
         "--input-range",
         choices=("unit", "symmetric"),
@@ -55,7 +49,6 @@ def run(args: argparse.Namespace) -> None:
     """Converts and saves; raises a UserError for a bad file or a folder that holds a run."""
     from fa_hific_jax.checkpoints import FOLDER, Checkpoints, workdir_path
     from fa_hific_jax.convert.pytorch_hific import Options, import_checkpoint, known_settings
-    from fa_hific_jax.errors import UserError
 
     folder = workdir_path(args.output, "--output")
     if (folder / FOLDER).exists():
@@ -70,19 +63,13 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"--output {args.output} cannot be written: {error.strerror or error}"
         ) from error
-    checkpoints.save(
-        imported.step,
-        imported.autoencoder,
-        imported.training,
-        known_settings(imported),
-    )
+    settings = known_settings(imported)
+    checkpoints.save(imported.step, imported.autoencoder, imported.training, settings)
     checkpoints.close()
     print(f"written: {folder / FOLDER / str(imported.step)}")
 
 
 def _describe(imported) -> None:
-    import dataclasses
-
     from fa_hific_jax.convert.pytorch_hific import parameter_counts
 
     counts = parameter_counts(imported)

@@ -71,27 +71,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         start()
         return
     with reported():
-        _check_folder()
-        _check_hyphens(argv)
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:  # No relative path would work.
+            told = "the current folder has been deleted: change to another one"
+            raise UserError(told) from error
+        for word in argv[: argv.index("--")] if "--" in argv else argv:
+            # `*.png` may expand to such a name.
+            if word.startswith("-") and "." in word and os.path.isfile(word):
+                raise UserError(f"{word}: begins with a hyphen like an option: give ./{word}")
         args = parser().parse_args(argv)
     with interrupts.interruptible(), reported():
         args.run(args)
-
-
-def _check_folder() -> None:
-    """Raises a UserError if the current folder was deleted: no relative path would work."""
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise UserError("the current folder has been deleted: change to another one") from error
-
-
-def _check_hyphens(argv: Sequence[str]) -> None:
-    """Raises a UserError for a file whose name looks like an option; `*.png` may expand to one."""
-    options = argv[: argv.index("--")] if "--" in argv else argv
-    for word in options:
-        if word.startswith("-") and "." in word and os.path.isfile(word):
-            raise UserError(f"{word}: begins with a hyphen like an option: give ./{word}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -13,21 +13,19 @@ import argparse
 import json
 from typing import Any
 
+from fa_hific_jax.cli import arguments
 from fa_hific_jax.codec import catalog, shipped
 
 _HEADS = ("name", "bpp", "download", "license", "published on Kodak", "here", "project")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON array with one object per model"
-    )
+    arguments.add_json(parser, "model")
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints the table or the array."""
-    described = describe()
+    described = _described()
     if args.json:
         print(json.dumps(described, indent=2))
         return
@@ -38,32 +36,20 @@ def run(args: argparse.Namespace) -> None:
         print("  ".join(cells).rstrip())
 
 
-def describe() -> list[dict[str, Any]]:
+def _described() -> list[dict[str, Any]]:
     """Returns a description of each model, as --json prints it; None stands for the unknown."""
+    fields = ("name", "project", "target_bpp", "gigabytes", "license", "url", "kodak")
     here = {name: str(folder) for name, folder in shipped.here().items()}
-    own = {
-        "project": "this package",
-        "target_bpp": None,
-        "gigabytes": None,
-        "license": "research only",
-        "url": None,
-        "kodak": None,
-    }
-    described = [{"name": name, **own} for name in shipped.in_package()]
+    rows: list[tuple] = [
+        (name, "this package", None, None, "research only", None, None)
+        for name in shipped.in_package()
+    ]
     for model in catalog.PUBLISHED:
-        family = catalog.FAMILIES[model.family]
-        described.append(
-            {
-                "name": model.name,
-                "project": family.project,
-                "target_bpp": model.rate,
-                "gigabytes": family.gigabytes,
-                "license": family.license,
-                "url": model.url,
-                "kodak": model.quality and model.quality._asdict(),
-            }
+        of, kodak = catalog.FAMILIES[model.family], model.quality and model.quality._asdict()
+        rows.append(
+            (model.name, of.project, model.rate, of.gigabytes, of.license, model.url, kodak)
         )
-    return [each | {"folder": here.get(each["name"])} for each in described]
+    return [dict(zip(fields, row, strict=True)) | {"folder": here.get(row[0])} for row in rows]
 
 
 def _cells(model: dict[str, Any]) -> tuple[str, ...]:

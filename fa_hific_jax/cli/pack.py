@@ -24,7 +24,7 @@ import os
 from pathlib import Path
 
 from fa_hific_jax import interrupts, streams
-from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError, reason, say, shown
@@ -33,43 +33,22 @@ _SHOWN = 10  # damaged files that are named on the terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    what = "image, folder (searched at any depth), or glob"
     parser.add_argument(
-        "images",
-        nargs="+",
-        type=files.source_name,
-        metavar="IMAGES",
-        help="image, folder (searched at any depth), or glob",
+        "images", nargs="+", type=arguments.source_name, metavar="IMAGES", help=what
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        type=files.path_name,
-        required=True,
-        help="folder to write the shards to",
-    )
+    arguments.add_folder(parser, "DIR", "folder to write the shards to")
     parser.add_argument(
         "--shards", metavar="N", type=int, required=True, help="number of shards to write"
     )
-    parser.add_argument(
-        "--min-side",
-        metavar="S",
-        type=int,
-        default=0,
-        help="leave out images whose width or height is below S pixels",
-    )
-    parser.add_argument(
-        "--max-side",
-        metavar="L",
-        type=int,
-        default=0,
-        help="shrink images whose width or height is above L pixels to L",
-    )
+    smallest = "leave out images whose width or height is below S pixels"
+    parser.add_argument("--min-side", metavar="S", type=int, default=0, help=smallest)
+    largest = "shrink images whose width or height is above L pixels to L"
+    parser.add_argument("--max-side", metavar="L", type=int, default=0, help=largest)
     parser.add_argument(
         "--jobs",
         metavar="J",
-        type=values.threads,
+        type=arguments.threads,
         default=min(256, os.cpu_count() or 1),
         help="number of threads that read and check images (default: one for each processor)",
     )
@@ -80,13 +59,23 @@ def run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.images, image_names.suffixes())
     from fa_hific_jax.data import pack
 
-    paths, sizes = _sizes(found, unread)
-    plan = pack.Plan(paths, sizes, args.shards, args.min_side, args.max_side)
+    sizes = {}
+    for path in dict.fromkeys(str(file.path) for file in found):
+        if streams.is_read_once(path):
+            raise UserError(f"{shown(path)}: is a pipe, but packing reads only files: give a file")
+        try:
+            sizes[path] = os.path.getsize(path)
+        except OSError as error:
+            unread.append(reason(error))
+    plan = pack.Plan(tuple(sizes), tuple(sizes.values()), args.shards, args.min_side, args.max_side)
+
+    def advance(size: int) -> None:
+        interrupts.end_if_asked()
+        progress.advance(size // 3)
+
     # Progress takes pixels of 3 bytes each and shows MB/s; here they are those of the image files.
-    with Progress(len(paths), sum(size // 3 for size in sizes)) as progress:
-        manifest = pack.pack(
-            plan, Path(args.output), args.jobs, lambda size: _advance(progress, size)
-        )
+    with Progress(len(sizes), sum(size // 3 for size in sizes.values())) as progress:
+        manifest = pack.pack(plan, Path(args.output), args.jobs, advance)
     damaged = pack.damaged(manifest)
     for sentence in damaged[:_SHOWN]:
         say(f"skipped {sentence}")
@@ -104,21 +93,3 @@ def run(args: argparse.Namespace) -> None:
         )
     print(f"train with --config.data.train=\"('arrayrecord:{shown(args.output)}',)\"")
     batch.end(unread)
-
-
-def _sizes(found: list[files.Found], unread: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns paths and sizes in bytes; adds a sentence to `unread` for each missing file."""
-    sizes = {}
-    for path in dict.fromkeys(str(file.path) for file in found):
-        if streams.is_read_once(path):
-            raise UserError(f"{shown(path)}: is a pipe, but packing reads only files: give a file")
-        try:
-            sizes[path] = os.path.getsize(path)
-        except OSError as error:
-            unread.append(reason(error))
-    return tuple(sizes), tuple(sizes.values())
-
-
-def _advance(progress: Progress, size: int) -> None:
-    interrupts.end_if_asked()
-    progress.advance(size // 3)

@@ -13,7 +13,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fa_hific_jax.cli import files
+from fa_hific_jax.cli import arguments
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
@@ -34,17 +34,10 @@ LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "rundir", metavar="RUNDIR", type=files.path_name, help="the --workdir of a training run"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE.png",
-        type=files.path_name,
-        help="PNG file to write (default: RUNDIR/curves.png)",
-    )
+    name, what = arguments.path_name, "the --workdir of a training run"
+    parser.add_argument("rundir", metavar="RUNDIR", type=name, help=what)
+    what = "PNG file to write (default: RUNDIR/curves.png)"
+    parser.add_argument("-o", "--output", metavar="FILE.png", type=name, help=what)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
     from fa_hific_jax.training.logs import read_scalars
 
-    folder = epath.Path(args.rundir).expanduser()
+    folder = epath.Path(args.rundir)
     target = epath.Path(args.output) if args.output else folder / "curves.png"
     if target.suffix.lower() != ".png":
         raise UserError(f"-o {target}: only PNG can be written: give a name that ends in .png")

@@ -17,36 +17,31 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import runtime, values
+from fa_hific_jax.cli import arguments, runtime
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "--model",
-        metavar="FOLDER",
-        help=runtime.MODEL_HELP,
-    )
+    arguments.add_model(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on (default: 127.0.0.1, which only this machine can reach)",
     )
     parser.add_argument(
-        "--port", type=values.port, default=7860, help="port to listen on (default: 7860)"
+        "--port", type=arguments.port, default=7860, help="port to listen on (default: 7860)"
     )
     parser.add_argument(
         "--max-mb",
-        type=values.positive,
+        type=arguments.positive,
         default=32,
         metavar="N",
         help="largest size of a dropped file in megabytes (default: 32)",
     )
     parser.add_argument(
         "--max-megapixels",
-        type=values.positive,
+        type=arguments.positive,
         default=16,
         metavar="N",
         help="largest size of an image in megapixels, counted in blocks of 64 x 64 pixels "
@@ -80,12 +75,10 @@ def _gradio() -> Any:
     try:
         import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        if error.name in ("gradio", None):
-            raise UserError("the page needs Gradio: pip install 'fa-hific-jax[demo]'") from error
-        raise UserError(
-            f"Gradio is installed but cannot be imported ({error}): install it again with "
-            "pip install 'fa-hific-jax[demo]'"
-        ) from error
+        told = "the page needs Gradio"
+        if error.name not in ("gradio", None):
+            told = f"Gradio is installed but cannot be imported ({error}): install it again"
+        raise UserError(f"{told}: pip install 'fa-hific-jax[demo]'") from error
     return gradio
 
 

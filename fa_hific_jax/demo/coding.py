@@ -1,4 +1,4 @@
-"""Coding of a dropped image by the model and by JPEG, and decoding of a dropped file."""
+"""Coding of a dropped image by the model and by JPEG."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.errors import UserError
@@ -15,8 +14,6 @@ from fa_hific_jax.metrics.squared_error import psnr
 from fa_hific_jax.models import padded_shape
 
 Image = UInt8[np.ndarray, "_ _ 3"]
-
-OUT_OF_MEMORY = "not enough memory for an image of this size: cut it into parts"
 
 
 class Coded(NamedTuple):
@@ -68,35 +65,13 @@ def opaque(picture: Picture) -> tuple[Image, tuple[str, ...]]:
     return on_white(picture), (*picture.notes, "its transparency was laid on white")
 
 
-def decode(model: Model, path: Path, detail: float | None, max_pixels: int) -> Picture:
-    """Decodes a file of `Model.compress`.
-
-    Args:
-      model: the codec.
-      path: the file.
-      detail: as for `Model.decompress`.
-      max_pixels: as for `Model.decompress`.
-
-    Raises:
-      UserError: the file is not such a file, is damaged, is too large or is of another model.
-    """
-    try:
-        rgb, alpha = model.decompress_picture(
-            path.read_bytes(), detail=detail, max_pixels=max_pixels
-        )
-    except BitstreamError as error:
-        raise UserError(f"{path}: {error}") from error
-    return Picture(rgb, alpha)
-
-
 def table(coded: Coded, decoded: Image) -> str:
     """Returns size, rate and PSNR of both files as a Markdown table, followed by the notes."""
-    rows = [
+    lines = ["| | bytes | bits per pixel | PSNR, dB | |", "|:--|--:|--:|--:|:--|"]
+    for label, setting, data, image in (
         ("this model", "", coded.data, decoded),
         ("JPEG", coded.jpeg.setting, coded.jpeg.data, coded.jpeg.image),
-    ]
-    lines = ["| | bytes | bits per pixel | PSNR, dB | |", "|:--|--:|--:|--:|:--|"]
-    for label, setting, data, image in rows:
+    ):
         size, rate, distance = len(data), bpp(data, image), psnr(coded.original, image)
         lines.append(f"| {label} | {size:,} | {rate:.3f} | {distance:.2f} | {setting} |")
     height, width, _ = coded.original.shape
@@ -107,11 +82,3 @@ def table(coded: Coded, decoded: Image) -> str:
 def bpp(data: bytes, image: Image) -> float:
     """Returns the bits per pixel of the whole file, including the header."""
     return 8 * len(data) / (image.shape[0] * image.shape[1])
-
-
-def sentence(error: Exception, path: Path) -> str:
-    """Returns an error as one line, with the file's name in place of its temporary path."""
-    text = str(error)
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        text = f"{path}: {OUT_OF_MEMORY}"
-    return " ".join(text.replace(str(path), path.name).split())

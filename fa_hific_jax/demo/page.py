@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.pixels import write_image
-from fa_hific_jax.data.images import on_white
+from fa_hific_jax.data.images import Picture, on_white
 from fa_hific_jax.demo import coding, pictures
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import PER_FILE, about
 from fa_hific_jax.evaluation import bits
 from fa_hific_jax.writing import write
 
@@ -20,11 +20,7 @@ TITLE = "FA-HiFiC: your image in fewer bytes"
 INTRODUCTION = """# FA-HiFiC
 A learned image codec. The image that you drop here is compressed and decoded again, and shown
 beside a JPEG file of the same size. Nothing leaves the machine that serves this page."""
-ONE_RATE = "This model has a single rate."
-NO_DETAIL = "This model has no frequency complement modules."
-DETAIL = "0 is nearest to the original's pixels, 1 to its spectrum."
 HOUR = 3600
-_FAILURES = (UserError, OSError, MemoryError, RuntimeError)
 
 
 class Limits(NamedTuple):
@@ -77,8 +73,9 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     with gr.Row():
         dropped = gr.File(label=f"Image, {_up_to(limits)}", height=150, elem_id="image")
         with gr.Column():
-            quality = _slider(gr, "Quality", 0.5, model.config.qualities, "", ONE_RATE, "quality")
-            detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "detail")
+            missing = "" if model.config.qualities else "This model has a single rate."
+            quality = _slider(gr, "Quality", 0.5, "", missing, "quality")
+            detail = _detail(gr, model, "detail")
     summary, download = _outcome(gr, "Download the compressed file", "summary", "file")
     with gr.Row():
         # PNG, because the default, lossy WebP, would alter the results of both codecs.
@@ -119,12 +116,9 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
 
 def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     with gr.Row():
-        dropped = gr.File(
-            label=f"File of this model ({SUFFIX}), {_up_to(limits)}",
-            height=150,
-            elem_id="bitstream",
-        )
-        detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "redetail")
+        label = f"File of this model ({SUFFIX}), {_up_to(limits)}"
+        dropped = gr.File(label=label, height=150, elem_id="bitstream")
+        detail = _detail(gr, model, "redetail")
     summary, download = _outcome(gr, "Download as PNG", "decoded-summary", "png")
     with gr.Row():
         image = _picture(gr, "Decoded", "decoded")
@@ -132,21 +126,21 @@ def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         heat = _picture(gr, "Where its bits go")
 
     def show(path: str, detail: float) -> list[Any]:
-        chosen = detail if model.config.fcm_width else None
-        picture = coding.decode(model, Path(path), chosen, limits.pixels)
         data = Path(path).read_bytes()
-        shown = on_white(picture)
-        (found,), _ = pictures.spectra([shown])
+        chosen = detail if model.config.fcm_width else None
+        picture = model.decompress_picture(data, detail=chosen, max_pixels=limits.pixels)
+        shown = on_white(Picture(*picture))
+        (spectral,), _ = pictures.spectra([shown])
         costs, _ = pictures.heat(bits.of_file(model.entropy, data), shown)
         height, width, _ = shown.shape
         rate = coding.bpp(data, shown)
         file = folder / hashlib.sha256(data).hexdigest() / f"{detail:g}" / f"{Path(path).stem}.png"
-        write_image(file, *picture[:2])
+        write_image(file, *picture)
         return [
             f"{width} x {height} pixels from {len(data):,} bytes, {rate:.3f} bits per pixel.",
             gr.update(value=str(file), interactive=True),
             shown,
-            found,
+            spectral,
             costs,
         ]
 
@@ -171,9 +165,8 @@ def _connect(
             return empty
         try:
             return show(path, *choices)
-        except _FAILURES as error:
-            # Gradio displays the message as HTML.
-            said = html.escape(coding.sentence(error, Path(path)))
+        except PER_FILE as error:
+            said = _sentence(Path(path), error)
             raise gr.Error(said, duration=None, print_exception=False) from error
 
     task = {
@@ -190,20 +183,21 @@ def _connect(
     gr.on([slider.change for slider in sliders], trigger_mode="always_last", **task)
 
 
-def _slider(
-    gr: Any, label: str, value: float, present: int, info: str, reason: str, name: str
-) -> Any:
+def _sentence(path: Path, error: Exception) -> str:
+    """Returns the HTML of an error, with the file's name in place of its temporary path."""
+    return html.escape(about(path, error).replace(str(path), path.name))
+
+
+def _slider(gr: Any, label: str, value: float, info: str, missing: str, name: str) -> Any:
     """Returns a slider from 0 to 1; if the model has no such choice, it is fixed and says why."""
-    return gr.Slider(
-        0,
-        1,
-        value,
-        step=0.05,
-        label=label,
-        info=info if present else reason,
-        interactive=bool(present),
-        elem_id=name,
-    )
+    options = {"step": 0.05, "info": missing or info, "interactive": not missing, "elem_id": name}
+    return gr.Slider(0, 1, value, label=label, **options)
+
+
+def _detail(gr: Any, model: Model, name: str) -> Any:
+    info = "0 is nearest to the original's pixels, 1 to its spectrum."
+    missing = "" if model.config.fcm_width else "This model has no frequency complement modules."
+    return _slider(gr, "Detail", 1.0, info, missing, name)
 
 
 def _picture(gr: Any, label: str, name: str | None = None) -> Any:

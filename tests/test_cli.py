@@ -108,7 +108,7 @@ def test_nothing_is_overwritten_without_force(models, capsys):
         image(name)
     Path("in/b.fahj").write_bytes(b"precious")
     Path("in/c.fahj").symlink_to("nowhere")
-    sentence = "in/b.fahj and 1 more: exist already: give --force to overwrite"
+    sentence = "in/b.fahj (and 1 more): exists already: give --force to overwrite"
     assert sentence in refused(capsys, "compress", "in") and models == []
     assert run("compress", "in", "--force") == 0
     assert Path("in/b.fahj").read_bytes()[:4] == b"FAHJ"
@@ -129,12 +129,12 @@ MISTAKES = [
     ("compress in", "in/a.bmp and in/a.png would both become in/a.fahj: use two commands"),
     ("compress in/a.png x/a.png -o out", "would both become out/a.fahj"),
     ("compress in/a.png -o in/a.png --force", "in/a.png: is an input, so it"),
-    ("compress in/a.png x/a.png -o x/a.png", "x/a.png: is a file, but several files"),
-    ("compress x -o x/a.png", "x/a.png: is a file, but several files need a folder"),
+    ("compress in/a.png x/a.png -o x/a.png", "x/a.png: is the name of a file, but several files"),
+    ("compress x -o x/a.png", "x/a.png: is the name of a file, but several files need"),
     ("compress x -o all.fahj", "all.fahj: is the name of a file, but several files"),
     ("compress in/a.bmp", "in/a.fahj: is a folder, but a file is to be written"),
     ("compress a.png -o b.PNG", "b.PNG: is the name of an image, but"),
-    ("compress a.png x/a.png -o -", "/dev/stdout: takes a single file"),
+    ("compress a.png x/a.png -o -", "/dev/stdout: is the name of a file, but several"),
     ("compress a.png -o ''", "argument -o/--output: '' is not the name"),
     ("compress a.png -o ~nobody-of-this-name/x", "no such home folder: give ./~nobody"),
     ("compress a.png --force --skip-existing", "not allowed with argument"),

@@ -11,6 +11,9 @@ from typing import Any
 from fa_hific_jax import streams
 from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
 
+Run = Callable[[argparse.Namespace], None]
+"""The function that a command runs with its parsed arguments."""
+
 
 def source_name(text: str) -> str:
     """Returns an input as it was given; `-` is standard input."""

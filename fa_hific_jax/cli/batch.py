@@ -93,7 +93,7 @@ def code(
     """
     if not jobs:
         return end(unread)
-    with runtime.orderly(), files.open_streams(jobs) as contents:
+    with files.open_streams(jobs) as contents:
         runtime.use_compile_cache()
         progress = Progress(len(jobs))
         steps = steps_of(args, progress.say)
@@ -107,14 +107,14 @@ def code(
         plan = steps.plan(list(sizes.values()))
         pixels = {source: height * width for source, (height, width) in sizes.items()}
         progress.pixels = sum(pixels.values())
-        existing = TargetExists if args.skip_existing else ()  # as another process may have made
+        existing = (TargetExists,) if args.skip_existing else ()  # by another process
 
         def read(job: Job) -> Any:
             with files.opened(job.source, contents) as file:
                 return steps.read(job, file)
 
         def write(job: Job, done: Any) -> None:
-            with contextlib.suppress(existing):
+            with contextlib.suppress(*existing):
                 steps.write(job, done)
 
         with progress:

@@ -1,30 +1,4 @@
-"""Compare this codec with JPEG, WebP, AVIF and JPEG XL on your own images.
-
-  fa-hific compare photo.jpg                  write photo_compare.png and photo_compare.html here
-  fa-hific compare photo.jpg --bpp 0.2        at the best quality with at most 0.2 bits per pixel
-  fa-hific compare photo.jpg --zoom 400,120   enlarge what lies around x = 400, y = 120
-  fa-hific compare photo.jpg -o small.png     write small.png and small.html
-  fa-hific compare photos/ -o compared/       a picture and a page for each image below photos/
-
-The image is compressed with this codec, and with each of the others into a file of the same size,
-or of the nearest size that it can make. All files are decoded again. The picture shows the original
-and each result, whole and, below that, enlarged where the original has most detail. The page shows
-any two of them in full, with a divider to move between them. It holds all pictures and loads
-nothing. Both state for each codec:
-
-  bytes, bpp  size of the whole file, and its bits per pixel
-  dB          PSNR of the decoded image, higher is better
-  LPIPS       distance to the original as people see it (AlexNet), lower is better
-
-Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
-codec that is not installed is left out, with a note. Existing files are never overwritten without
---force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the size.
-
-exit codes:
-  0  all images were compared
-  1  some were not; the last lines say which and why
-  2  the command itself was wrong; nothing was written
-"""
+"""`fa-hific compare`: this codec and others at the same size."""
 
 import argparse
 import functools
@@ -40,7 +14,30 @@ from fa_hific_jax.writing import write as write_file
 _SUFFIX = "_compare.png"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def compare(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Compare this codec with JPEG, WebP, AVIF and JPEG XL on your own images.
+
+      fa-hific compare photo.jpg                write photo_compare.png and photo_compare.html here
+      fa-hific compare photo.jpg --bpp 0.2      at the best quality with at most 0.2 bits per pixel
+      fa-hific compare photo.jpg --zoom 400,120 enlarge what lies around x = 400, y = 120
+      fa-hific compare photo.jpg -o small.png   write small.png and small.html
+      fa-hific compare photos/ -o compared/     a picture and a page for each image below photos/
+
+    The image is compressed with this codec, and with each of the others into a file of the same
+    size, or of the nearest size that it can make. All files are decoded again. The picture shows
+    the original and each result, whole and, below that, enlarged where the original has most
+    detail. The page shows any two of them in full, with a divider to move between them. It holds
+    all pictures and loads nothing. Both state for each codec:
+
+      bytes, bpp  size of the whole file, and its bits per pixel
+      dB          PSNR of the decoded image, higher is better
+      LPIPS       distance to the original as people see it (AlexNet), lower is better
+
+    Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
+    codec that is not installed is left out, with a note. Existing files are never overwritten
+    without --force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the
+    size.
+    """
     arguments.add_files(
         parser,
         "image, folder (searched for images at any depth), glob, or - for standard input",
@@ -61,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser)
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.set_defaults(jobs=2, skip_existing=False)
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Compares on all inputs and prints what it wrote; exits with 1 after naming failures."""
+def _run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.inputs, image_names.suffixes())
     written: list[Path] = []
     try:

@@ -1,30 +1,4 @@
-"""Compress images.
-
-  fa-hific compress photo.jpg                  write photo.fahj beside it
-  fa-hific compress photo.jpg -o small.fahj    the same, under another name
-  fa-hific compress photos/ -o compressed/     all images below photos/, in the same subfolders
-  fa-hific compress 'photos/**/*.png' --jobs 4
-  fa-hific compress photo.jpg --quality 0.8    a larger file that looks better (default: 0.5)
-  fa-hific compress photo.jpg --bpp 0.3        the best quality with at most 0.3 bits per pixel
-  fa-hific compress - < photo.jpg > small.fahj from standard input to standard output
-
-Every image that Pillow can open is accepted. It is turned upright and converted to 8-bit sRGB. Of
-an animation, only the first frame is used. Transparency is kept without loss. Metadata such as
-camera, place and date (EXIF, XMP) is dropped unless --keep-metadata is given.
-
-Existing files are never overwritten without --force. With --skip-existing, they are kept and only
-missing files are written. Images that cannot be compressed are named at the end, after all others
-are done.
-
---quality and --bpp need a model that was trained for several rates (model.qualities). With the name
-of a family of published models, as in --model msillm --bpp 0.2, each image is compressed with the
-fetched model of the highest rate that fits (`fa-hific models` lists them).
-
-exit codes:
-  0  all images were compressed
-  1  some were not; the last lines say which and why
-  2  the command itself was wrong; nothing was written
-"""
+"""`fa-hific compress`."""
 
 import argparse
 from collections.abc import Callable
@@ -36,7 +10,29 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write as write_file
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def compress(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Compress images.
+
+      fa-hific compress photo.jpg                  write photo.fahj beside it
+      fa-hific compress photo.jpg -o small.fahj    the same, under another name
+      fa-hific compress photos/ -o compressed/     all images below photos/, in the same subfolders
+      fa-hific compress 'photos/**/*.png' --jobs 4
+      fa-hific compress photo.jpg --quality 0.8    a larger file that looks better (default: 0.5)
+      fa-hific compress photo.jpg --bpp 0.3        the best quality with at most 0.3 bits per pixel
+      fa-hific compress - < photo.jpg > small.fahj from standard input to standard output
+
+    Every image that Pillow can open is accepted. It is turned upright and converted to 8-bit sRGB.
+    Of an animation, only the first frame is used. Transparency is kept without loss. Metadata such
+    as camera, place and date (EXIF, XMP) is dropped unless --keep-metadata is given.
+
+    Existing files are never overwritten without --force. With --skip-existing, they are kept and
+    only missing files are written. Images that cannot be compressed are named at the end, after all
+    others are done.
+
+    --quality and --bpp need a model that was trained for several rates (model.qualities). With the
+    name of a family of published models, as in --model msillm --bpp 0.2, each image is compressed
+    with the fetched model of the highest rate that fits (`fa-hific models` lists them).
+    """
     arguments.add_files(
         parser,
         "image, folder (searched for images at any depth), glob, or - for standard input",
@@ -64,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute in the network's own precision instead of float64; every device can still "
         "decompress the file, but another device may write slightly different bytes",
     )
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Compresses all inputs; exits with 1 after naming those that failed."""
+def _run(args: argparse.Namespace) -> None:
     jobs, unread = files.plan_jobs(args, image_names.suffixes(), SUFFIX)
     for job in jobs:
         if files.has_image_suffix(job.target):

@@ -1,26 +1,4 @@
-"""Decompress files that `fa-hific compress` wrote.
-
-  fa-hific decompress photo.fahj                 write photo.png beside it
-  fa-hific decompress photo.fahj -o photo.jpg    as JPEG; .webp and .tif work too
-  fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
-  fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
-  fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
-
-Each file states its model. Without --model, and without FA_HIFIC_MODEL in the environment, it is
-looked up among the models with a name on this machine (`fa-hific models`).
-
-Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
-
-Existing files are never overwritten without --force. With --skip-existing, they are kept and only
-missing files are written. NAME.png beside NAME.fahj may be your original image: --force overwrites
-it only if this command wrote it, or if -o names it. Files that are damaged or were made with
-another model are named at the end, after all others are done.
-
-exit codes:
-  0  all files were decompressed
-  1  some were not; the last lines say which and why
-  2  the command itself was wrong; nothing was written
-"""
+"""`fa-hific decompress`."""
 
 import argparse
 import os
@@ -33,7 +11,25 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def decompress(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Decompress files that `fa-hific compress` wrote.
+
+      fa-hific decompress photo.fahj                 write photo.png beside it
+      fa-hific decompress photo.fahj -o photo.jpg    as JPEG; .webp and .tif work too
+      fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
+      fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
+      fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
+
+    Each file states its model. Without --model, and without FA_HIFIC_MODEL in the environment, it
+    is looked up among the models with a name on this machine (`fa-hific models`).
+
+    Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
+
+    Existing files are never overwritten without --force. With --skip-existing, they are kept and
+    only missing files are written. NAME.png beside NAME.fahj may be your original image: --force
+    overwrites it only if this command wrote it, or if -o names it. Files that are damaged or were
+    made with another model are named at the end, after all others are done.
+    """
     arguments.add_files(
         parser,
         f"compressed file, folder (searched for {SUFFIX} files at any depth), glob, or - for "
@@ -50,38 +46,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the detail from the frequency complement modules, from 0 (none: closest to "
         "the pixels of the original) to 1 (all: closest to its spectrum; the default)",
     )
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Decompresses all inputs; exits with 1 after naming those that failed."""
+def _run(args: argparse.Namespace) -> None:
     jobs, unread = files.plan_jobs(args, frozenset({SUFFIX}), ".png")
     _check_names(jobs, args.output)
     batch.code(args, jobs, unread, _steps)
 
 
-def _model(args: argparse.Namespace) -> Any:
-    """Returns the model of --model; without one, the models with a name on this machine."""
-    from fa_hific_jax.codec import several, shipped
-    from fa_hific_jax.codec.model_folder import load_model
-
-    name = shipped.chosen_model(args.model)
-    if name is None or shipped.members_of(name):
-        return several.Models()
-    model = load_model(name)
-    if args.detail is not None and not model.config.fcm_width:
-        raise UserError(
-            f"{name}: this model has no frequency complement modules: omit --detail, or use a "
-            "model that was trained with model.fcm_width"
-        )
-    return model
-
-
 def _steps(args: argparse.Namespace, say: Any) -> batch.Steps:
-    from fa_hific_jax.codec import bitstream, metadata
+    """Returns the steps with --model; without one, with the models that have a name here."""
+    from fa_hific_jax.codec import bitstream, metadata, several, shipped
+    from fa_hific_jax.codec.model_folder import load_model
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import Picture, on_white
 
-    model = _model(args)
+    name = shipped.chosen_model(args.model)
+    if name is None or shipped.members_of(name):
+        model = several.Models()
+    else:
+        model = load_model(name)
+        if args.detail is not None and not model.config.fcm_width:
+            raise UserError(
+                f"{name}: this model has no frequency complement modules: omit --detail, or use a "
+                "model that was trained with model.fcm_width"
+            )
 
     def size(file):
         container = bitstream.unpack(file.read())

@@ -111,15 +111,11 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
     elif one_file and not into_folder:
         targets = [Path(out)]
     else:
-        if streams.is_stream(out):
-            raise UserError(f"{out}: takes a single file, given by its name: give a folder as -o")
-        if os.path.isfile(out):
-            raise UserError(f"{out}: is a file, but several files need a folder: give another -o")
         named = Path(out).suffix.lower() == SUFFIX or has_image_suffix(Path(out))
-        if named and not into_folder:
+        if not into_folder and (named or streams.is_stream(out) or os.path.isfile(out)):
             raise UserError(
-                f"{out}: is the name of a file, but several files need a folder: give another -o, "
-                f"or {out}/ to make a folder of that name"
+                f"{out}: is the name of a file, but several files need a folder: give one as -o, "
+                "or a new name that ends in /"
             )
         targets = [Path(out) / file.relative.with_suffix(suffix) for file in found]
     jobs = {}
@@ -149,12 +145,8 @@ def check_targets(jobs: Sequence[Job], force: bool) -> None:
             raise UserError(f"{target}: is a folder, but a file is to be written: give -o")
     existing = [target for target in targets if os.path.lexists(target)]
     if existing and not force:
-        if len(existing) == 1:
-            raise TargetExists(existing[0])
-        raise UserError(
-            f"{existing[0]} and {len(existing) - 1} more: exist already: "
-            "give --force to overwrite them, or another -o"
-        )
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise TargetExists(f"{existing[0]}{more}")
 
 
 def plan_jobs(

@@ -1,17 +1,4 @@
-"""Show what compressed files contain, without a model.
-
-  fa-hific info photo.fahj
-  fa-hific info compressed/ --json
-
-Prints for each file the size of the image, bits per pixel, the id of the model that decompresses
-it, with the name of that model if `fa-hific models` lists it as being on this machine, and the
-bytes of each part. Each file is checked against its checksum.
-
-exit codes:
-  0  all files are intact
-  1  some are not; the last lines say which and why
-  2  the command itself was wrong
-"""
+"""`fa-hific info`."""
 
 import argparse
 import json
@@ -23,14 +10,23 @@ from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.errors import PER_FILE, about, shown
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def info(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Show what compressed files contain, without a model.
+
+      fa-hific info photo.fahj
+      fa-hific info compressed/ --json
+
+    Prints for each file the size of the image, bits per pixel, the id of the model that
+    decompresses it, with the name of that model if `fa-hific models` lists it as being on this
+    machine, and the bytes of each part. Each file is checked against its checksum.
+    """
     what = "compressed file, folder, or glob"
     parser.add_argument("inputs", nargs="+", type=arguments.source_name, metavar="FILE", help=what)
     arguments.add_json(parser, "file")
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Describes every intact file; exits with code 1 after naming the others."""
+def _run(args: argparse.Namespace) -> None:
     found, failures = files.find(args.inputs, frozenset({SUFFIX}))
     described = []
     for file in found:

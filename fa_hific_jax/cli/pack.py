@@ -1,23 +1,4 @@
-"""Pack images into shards for training.
-
-  fa-hific pack /data/openimages -o /data/packed --shards 64
-  fa-hific pack 'photos/**/*.jpg' more/ -o packed --shards 16 --min-side 256 --max-side 2048
-  python train.py --config configs/hific.py:lo --workdir runs/hific \\
-      --config.data.train="('arrayrecord:packed',)"
-
-Writes ArrayRecord shards: a few large files instead of millions of small ones, which training can
-read quickly in any order. JPEG, PNG and WebP files are stored unchanged; other kinds become PNG.
-Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, and as PNG
-otherwise. Damaged files and images below --min-side are left out; manifest.json names the damaged
-ones.
-
-To resume a run that was stopped, repeat the same command. A good size of a shard is 100 to 1000 MB.
-
-exit codes:
-  0  all shards are written; damaged files are named
-  1  the same, but some folders or files could not be read; the last lines name them
-  2  the command was wrong, or the folder cannot be written to
-"""
+"""`fa-hific pack`: images into shards."""
 
 import argparse
 import os
@@ -32,7 +13,23 @@ from fa_hific_jax.errors import UserError, reason, say, shown
 _SHOWN = 10  # damaged files that are named on the terminal
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def pack(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Pack images into shards for training.
+
+      fa-hific pack /data/openimages -o /data/packed --shards 64
+      fa-hific pack 'photos/**/*.jpg' more/ -o packed --shards 16 --min-side 256 --max-side 2048
+      python train.py --config configs/hific.py:lo --workdir runs/hific \\
+          --config.data.train="('arrayrecord:packed',)"
+
+    Writes ArrayRecord shards: a few large files instead of millions of small ones, which training
+    can read quickly in any order. JPEG, PNG and WebP files are stored unchanged; other kinds become
+    PNG. Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, and as
+    PNG otherwise. Damaged files and images below --min-side are left out; manifest.json names the
+    damaged ones.
+
+    To resume a run that was stopped, repeat the same command. A good size of a shard is 100 to 1000
+    MB.
+    """
     what = "image, folder (searched at any depth), or glob"
     parser.add_argument(
         "images", nargs="+", type=arguments.source_name, metavar="IMAGES", help=what
@@ -52,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=min(256, os.cpu_count() or 1),
         help="number of threads that read and check images (default: one for each processor)",
     )
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Packs all images and prints a summary."""
+def _run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.images, image_names.suffixes())
     from fa_hific_jax.data import pack
 

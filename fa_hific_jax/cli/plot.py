@@ -1,12 +1,4 @@
-"""Draw the curves of a training run.
-
-  fa-hific plot runs/fa_hific_lo
-  fa-hific plot runs/fa_hific_lo -o curves.png
-
-Reads RUNDIR/metrics.jsonl, which train.py writes beside its TensorBoard events. This works during
-the run and after it. Each panel shows related curves: a training metric and the same metric on
-validation images (eval/), the rate with its target, or both sides of the adversarial loss.
-"""
+"""`fa-hific plot`: the curves of a training run."""
 
 import argparse
 import io
@@ -33,15 +25,25 @@ PANELS = {
 LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def plot(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Draw the curves of a training run.
+
+      fa-hific plot runs/fa_hific_lo
+      fa-hific plot runs/fa_hific_lo -o curves.png
+
+    Reads RUNDIR/metrics.jsonl, which train.py writes beside its TensorBoard events. This works
+    during the run and after it. Each panel shows related curves: a training metric and the same
+    metric on validation images (eval/), the rate with its target, or both sides of the adversarial
+    loss.
+    """
     name, what = arguments.path_name, "the --workdir of a training run"
     parser.add_argument("rundir", metavar="RUNDIR", type=name, help=what)
     what = "PNG file to write (default: RUNDIR/curves.png)"
     parser.add_argument("-o", "--output", metavar="FILE.png", type=name, help=what)
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Draws the curves into a PNG file and prints its path."""
+def _run(args: argparse.Namespace) -> None:
     from etils import epath
 
     from fa_hific_jax.training.logs import read_scalars

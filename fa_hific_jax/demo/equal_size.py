@@ -91,20 +91,11 @@ def versions(
             notes.append(f"{label} is left out: {reason}")
         else:
             files.append((label, found.setting, found.data, found.image))
-    pairs = [(original[None], image[None]) for *_, image in files]
-    distances = [lpips_distances(weights, "alex", *pair) for pair in pairs]
-    if isinstance(distances[0], str):
-        notes.append(f"LPIPS is left out: {distances[0]}")
-    made = [
-        Version(
-            label=label,
-            setting=setting,
-            data=file,
-            image=image,
-            excess=len(file) / len(data) - 1,
-            psnr=psnr(original, image),
-            lpips=None if isinstance(distance, str) else distance[0],
-        )
-        for (label, setting, file, image), distance in zip(files, distances, strict=True)
-    ]
+    made = []
+    for label, setting, file, image in files:
+        lpips = lpips_distances(weights, "alex", original[None], image[None])
+        if isinstance(lpips, str) and not made:
+            notes.append(f"LPIPS is left out: {lpips}")
+        excess, distance = len(file) / len(data) - 1, None if isinstance(lpips, str) else lpips[0]
+        made.append(Version(label, setting, file, image, excess, psnr(original, image), distance))
     return made, notes

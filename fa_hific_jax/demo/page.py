@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,10 @@ from fa_hific_jax.errors import PER_FILE, about
 from fa_hific_jax.evaluation import bits
 from fa_hific_jax.writing import write
 
-TITLE = "FA-HiFiC: your image in fewer bytes"
-INTRODUCTION = """# FA-HiFiC
+_INTRODUCTION = """# FA-HiFiC
 A learned image codec. The image that you drop here is compressed and decoded again, and shown
 beside a JPEG file of the same size. Nothing leaves the machine that serves this page."""
-HOUR = 3600
+_HOUR = 3600
 
 
 class Limits(NamedTuple):
@@ -43,8 +42,9 @@ def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
       limits: limits of a dropped file.
       folder: place of the files that visitors download.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        gr.Markdown(INTRODUCTION)
+    title, deleted = "FA-HiFiC: your image in fewer bytes", (_HOUR, _HOUR)
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=deleted) as page:
+        gr.Markdown(_INTRODUCTION)
         with gr.Tab("Compress"):
             _compressing(gr, model, limits, folder)
         with gr.Tab("Decompress"):
@@ -55,18 +55,11 @@ def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
 def launch_options(gr: Any, limits: Limits) -> dict[str, Any]:
     """Returns keywords of `Blocks.launch` for a page that contacts no other machine."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
-    return {
-        "theme": gr.themes.Default(**fonts),
-        # Gradio's own message counts in units of 2**20 bytes.
-        "max_file_size": int(limits.megabytes * 2**20),
-        "footer_links": [],
-        "share": False,
-        "run_history": False,
-        "ssr_mode": False,
-        "mcp_server": False,
-        "pwa": False,
-        "quiet": True,
-    }
+    # Gradio's own message counts in units of 2**20 bytes.
+    size = int(limits.megabytes * 2**20)
+    unused = dict.fromkeys(("share", "run_history", "ssr_mode", "mcp_server", "pwa"), False)
+    theme = gr.themes.Default(**fonts)
+    return {"theme": theme, "max_file_size": size, "footer_links": [], "quiet": True, **unused}
 
 
 def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
@@ -148,11 +141,7 @@ def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
 
 
 def _connect(
-    gr: Any,
-    show: Callable[..., list[Any]],
-    dropped: Any,
-    sliders: Sequence[Any],
-    outputs: Sequence[Any],
+    gr: Any, show: Callable[..., list[Any]], dropped: Any, sliders: list[Any], outputs: list[Any]
 ) -> None:
     """Shows the dropped file, and updates the page when a slider moves.
 

@@ -19,21 +19,13 @@ from fa_hific_jax.writing import TargetExists
 
 
 class Steps(NamedTuple):
-    """What a command does with each file; threads call `read` and `write`.
+    """What a command does with each file; threads call `read` and `write`."""
 
-    Attributes:
-      plan: plan(sizes) returns the model's plan for images of these heights and widths.
-      size: size(open file) returns height and width of the image.
-      read: read(job, open file) returns what `work` needs.
-      work: work(result of read, plan) codes one image. It is called in the order of the files.
-      write: write(job, result of work) writes the target of the job.
-    """
-
-    plan: Callable[..., Any]
-    size: Callable[..., tuple[int, int]]
-    read: Callable[..., Any]
-    work: Callable[..., Any]
-    write: Callable[..., None]
+    plan: Callable[..., Any]  # plan(heights and widths of all images), by the model
+    size: Callable[..., tuple[int, int]]  # size(open file), height and width
+    read: Callable[..., Any]  # read(job, open file)
+    work: Callable[..., Any]  # work(result of read, plan); in the order of the files
+    write: Callable[..., None]  # write(job, result of work)
 
 
 def model_at_rate(args: argparse.Namespace) -> tuple[str, Any, Callable[..., tuple[bytes, str]]]:
@@ -82,14 +74,10 @@ def code(
     unread: list[str],
     steps_of: Callable[[argparse.Namespace, Callable[[str], None]], Steps],
 ) -> None:
-    """Codes the jobs; exits with code 1 after naming those that failed.
+    """Codes the jobs; exits with code 1 after naming those that failed, and `unread`.
 
-    Args:
-      args: the arguments of the command; `jobs` and `skip_existing` count here.
-      jobs: the files to read and write.
-      unread: a sentence for each input that cannot be used.
-      steps_of: steps_of(args, say) loads the model and returns the steps. say(line) prints a line
-        above the progress.
+    steps_of(args, say) loads the model and returns the steps. say(line) prints a line above the
+    progress.
     """
     if not jobs:
         return end(unread)
@@ -135,12 +123,9 @@ def run(
 ) -> list[str]:
     """Reads, processes and writes each job; returns a sentence for each job that failed.
 
-    Args:
-      jobs: the files, in the order in which they are processed.
-      steps: read(job), work(result of read) and write(job, result of work). Threads call read and
-        write; the calling thread calls work, in order.
-      threads: number of threads, and of images that may wait before and after work.
-      ended: called with every job that has ended, successfully or not.
+    The steps are read(job), work(result of read) and write(job, result of work). Threads call the
+    first and the last, the calling thread calls work, in order. `threads` is also the number of
+    images that may wait before and after work. `ended` is called with every job at its end.
     """
     read, work, write = steps
     failures = []

@@ -17,31 +17,20 @@ Image = UInt8[np.ndarray, "_ _ 3"]
 
 
 class Coded(NamedTuple):
-    """An image that was coded by the model and by JPEG.
+    """An image that was coded by the model and by JPEG."""
 
-    Attributes:
-      name: name of the dropped file, without folder and suffix.
-      original: the image that was coded, with transparency laid on white.
-      data: the model's file.
-      jpeg: the JPEG file whose size is nearest to that of `data`.
-      notes: sentences about what was not kept of the dropped file.
-    """
-
-    name: str
-    original: Image
-    data: bytes
-    jpeg: baselines.Coded
-    notes: tuple[str, ...]
+    name: str  # of the dropped file, without folder and suffix
+    original: Image  # with transparency laid on white
+    data: bytes  # the model's file
+    jpeg: baselines.Coded  # the JPEG file whose size is nearest to that
+    notes: tuple[str, ...]  # on what was not kept of the dropped file
 
 
 def code(model: Model, path: Path, quality: float | None, max_pixels: int) -> Coded:
-    """Codes the image in a file with the model and with JPEG.
+    """Codes the image in a file of any kind that Pillow reads with the model and with JPEG.
 
-    Args:
-      model: the codec.
-      path: an image file of any kind that Pillow reads.
-      quality: from 0 to 1; None for a model with a single rate.
-      max_pixels: the largest accepted image, in pixels after padding to blocks of 64 x 64.
+    `quality` is None for a model with a single rate. `max_pixels` limits the image after padding to
+    blocks of 64 x 64.
 
     Raises:
       UserError: the file is not an image, it is damaged or too large, or JPEG cannot hold it.

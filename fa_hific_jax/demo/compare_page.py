@@ -23,15 +23,8 @@ def page(
 ) -> bytes:
     """Returns the page: any two of the pictures with a divider, and a table of all numbers.
 
-    It stays under the report's SIZE_LIMIT by coding the pictures with loss, then by making them
-    smaller, and says so.
-
-    Args:
-      name: name of the image.
-      original: the image.
-      versions: what the codecs made of it, from `equal_size.versions`.
-      places: squares to which buttons zoom.
-      notes: sentences on what is left out.
+    Buttons zoom to the places. The page stays under the report's SIZE_LIMIT by coding the pictures
+    with loss, then by making them smaller, and says so.
     """
     height, width, _ = original.shape
     sources, fidelity = _embedded([original, *(version.image for version in versions)])

@@ -19,25 +19,15 @@ _SAME = 0.02  # relative difference of two sizes up to which they count as equal
 
 
 class Version(NamedTuple):
-    """An image as a codec decodes it from its file.
+    """An image as a codec decodes it from its file."""
 
-    Attributes:
-      label: name of the codec.
-      setting: the quality, then the other options.
-      data: the file.
-      image: the decoded image.
-      excess: size of the file relative to this codec's, minus 1.
-      psnr: PSNR in dB, inf if the image is the original.
-      lpips: LPIPS with AlexNet; None where it was not measured.
-    """
-
-    label: str
-    setting: str
+    label: str  # name of the codec
+    setting: str  # the quality, then the other options
     data: bytes
     image: Image
-    excess: float
-    psnr: float
-    lpips: float | None
+    excess: float  # size of the file relative to this codec's, minus 1
+    psnr: float  # in dB, inf if the image is the original
+    lpips: float | None  # with AlexNet; None where it was not measured
 
     @property
     def title(self) -> str:
@@ -69,15 +59,8 @@ def versions(
 ) -> tuple[list[Version], list[str]]:
     """Returns this codec's version first, then that of each classical codec at the nearest size.
 
-    Args:
-      original: the image.
-      data: this codec's file of it.
-      decoded: what `data` decodes to.
-      model: name of this codec's model.
-      codecs: ids of classical codecs.
-      weights: weights that include LPIPS with AlexNet.
-
-    The second result has a sentence for each codec and metric that is left out, with the reason.
+    `data` is this codec's file, made by the model of that name, and `decoded` its image. The second
+    result has a sentence for each codec and metric that is left out, with the reason.
     """
     quality = bitstream.unpack(data).quality
     chosen = "" if quality is None else f"quality {quality / (bitstream.QUALITIES - 1):.2g}, "

@@ -36,11 +36,7 @@ class Limits(NamedTuple):
 def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
     """Returns the page as `gradio.Blocks`, to be launched with `launch_options`.
 
-    Args:
-      gr: the module `gradio`.
-      model: the codec; it codes one file at a time.
-      limits: limits of a dropped file.
-      folder: place of the files that visitors download.
+    `gr` is the module `gradio`. The files that visitors download are written to `folder`.
     """
     title, deleted = "FA-HiFiC: your image in fewer bytes", (_HOUR, _HOUR)
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=deleted) as page:

@@ -90,13 +90,6 @@ def test_commands_of_fa_hific_parse(page, command, rest):
         pytest.fail(f"{page}: fa-hific {command}{rest} is refused")
 
 
-def test_commands_were_found():
-    """So that a change of style does not leave the claims above without subject."""
-    assert len(TRAIN_AND_EVAL) > 20
-    assert {command for _, command, _ in calls(r"\bfa-hific ([\w-]+)")} >= {"compress", "train"}
-    assert FLAGS["eval"] > {"images", "jobs"} and FLAGS["train"] > {"config", "workdir"}
-
-
 @BY_PAGE
 def test_python_is_valid_and_imports_what_exists(page):
     for fence in fences(read(page)):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fa_hific_jax.cli import main as main_lib
 from fa_hific_jax.cli import serve
-from fa_hific_jax.demo import coding, page, pictures
+from fa_hific_jax.demo import page, pictures
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import bits
 from fa_hific_jax.metrics.squared_error import psnr
@@ -34,7 +34,7 @@ def file(tmp_path):
 
 def test_a_dropped_image_is_coded_as_the_model_codes_it_beside_jpeg(file):
     model, image = many_rates_model(), image_of(130, 70)
-    coded = coding.code(model, file(image), 0.25, LIMIT)
+    coded = page.code(model, file(image), 0.25, LIMIT)
     assert coded.name == "a file"
     np.testing.assert_array_equal(coded.original, image)
     assert coded.data == model.compress(image, quality=0.25)
@@ -43,22 +43,15 @@ def test_a_dropped_image_is_coded_as_the_model_codes_it_beside_jpeg(file):
         np.testing.assert_array_equal(np.asarray(jpeg.convert("RGB")), coded.jpeg.image)
     decoded = model.decompress(coded.data)
     size, distance = len(coded.data), psnr(image, decoded)
-    table = coding.table(coded, decoded)
+    table = page.table(coded, decoded)
     ours, jpeg = table.splitlines()[2:4]
     assert ours == f"| this model | {size:,} | {8 * size / (130 * 70):.3f} | {distance:.2f} |  |"
     assert f"| {len(coded.jpeg.data):,} |" in jpeg and "quality" in jpeg
     assert table.endswith("\n\n70 x 130 pixels.")
 
 
-def test_transparency_is_laid_on_white_and_said_to_be(file):
-    rgba = np.dstack([image_of(64, 64), np.full((64, 64), 100, np.uint8)])
-    coded = coding.code(coding_model(), file(rgba), None, LIMIT)
-    assert coded.original.min() > 150
-    assert "its transparency was laid on white." in coding.table(coded, coded.original)
-
-
 def code(path):
-    coding.code(coding_model(), path, None, LIMIT)
+    page.code(coding_model(), path, None, LIMIT)
 
 
 def decode(path):

@@ -78,7 +78,6 @@ def _steps(
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import image_size, read_image
     from fa_hific_jax.demo import compare_page, equal_size, sheet
-    from fa_hific_jax.demo.coding import opaque
     from fa_hific_jax.metrics.weights import load_weights
 
     name, model, compress = batch.model_at_rate(args)
@@ -89,7 +88,7 @@ def _steps(
             say(f"note: {job.source}: {each}")
 
     def read(job, file):
-        original, notes = opaque(read_image(file))
+        original, notes = equal_size.opaque(read_image(file))
         note(job, notes)
         places = [sheet.place_at(original, *at) for at in args.zoom]
         return job, original, places or [sheet.most_detailed(original)]

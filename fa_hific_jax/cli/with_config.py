@@ -17,6 +17,8 @@ from fa_hific_jax.errors import UserError, fail, reported
 from fa_hific_jax.training import processes
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = (_PACKAGE / "configs").is_dir()  # else in the repository
+_CONFIGS = (_PACKAGE if _INSTALLED else _PACKAGE.parent) / "configs"
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant after a colon; eval takes the run's own"
@@ -94,12 +96,6 @@ def run(
         app.run(quiet, flags_parser=parse)
 
 
-def config_folder() -> Path:
-    """Returns the folder configs/, which lies inside an installed package or in the repository."""
-    inside = _PACKAGE / "configs"
-    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
-
-
 def _with_shipped_config(argv: Sequence[str]) -> list[str]:
     """Returns the arguments with --config as one word, and a shipped config under its path.
 
@@ -107,8 +103,7 @@ def _with_shipped_config(argv: Sequence[str]) -> list[str]:
     shipped config, unless a file of that name exists. In an installed package, this also makes
     `from configs import base` work for configs outside the package.
     """
-    folder = config_folder()
-    if folder.parent == _PACKAGE:
+    if _INSTALLED:
         sys.modules.setdefault("configs", importlib.import_module("fa_hific_jax.configs"))
     words: list[str] = []
     for word in argv:
@@ -117,7 +112,7 @@ def _with_shipped_config(argv: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     path, colon, variant = _config(words).partition(":")
-    shipped = folder / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
+    shipped = _CONFIGS / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
     if path and not os.path.isfile(path) and shipped.is_file():
         meant = f"--config={shipped}{colon}{variant}"
         words = [meant if re.match("--?config=", word) else word for word in words]
@@ -138,7 +133,7 @@ def _check_config_arguments(argv: Sequence[str]) -> None:
     """
     path = _config(argv).partition(":")[0]
     if path and not os.path.isfile(path):
-        shipped = ", ".join(sorted(file.stem for file in config_folder().glob("[!_]*.py")))
+        shipped = ", ".join(sorted(file.stem for file in _CONFIGS.glob("[!_]*.py")))
         raise UserError(f"--config {path}: no such file: give one that exists, or {shipped}")
     for argument in argv[1:]:
         if match := re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):

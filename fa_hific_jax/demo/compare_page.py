@@ -7,8 +7,7 @@ from string import Template
 
 from PIL import Image as PilImage
 
-from fa_hific_jax.demo.coding import Image, bpp
-from fa_hific_jax.demo.equal_size import Version
+from fa_hific_jax.demo.equal_size import Image, Version, bpp
 from fa_hific_jax.demo.sheet import Place
 from fa_hific_jax.evaluation.report.page import SIZE_LIMIT, asset
 from fa_hific_jax.evaluation.report.pictures import DETAILS, data_uri, script_json

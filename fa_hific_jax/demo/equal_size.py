@@ -4,13 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
+
 from fa_hific_jax.codec import bitstream
-from fa_hific_jax.demo.coding import Image, bpp
+from fa_hific_jax.data.images import Picture, on_white
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.metrics.measure import lpips_distances
 from fa_hific_jax.metrics.squared_error import psnr
 from fa_hific_jax.metrics.weights import Weights
+
+Image = UInt8[np.ndarray, "_ _ 3"]
 
 CODECS = ("jpeg", "webp", "avif", "jpegxl")
 """Ids of the classical codecs that an image is compared with."""
@@ -47,6 +52,18 @@ class Version(NamedTuple):
         error = f"{self.psnr:.2f} dB" if math.isfinite(self.psnr) else "no error"
         distance = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
         return f"{bpp(self.data, self.image):.3f} bpp, {error}{distance}"
+
+
+def opaque(picture: Picture) -> tuple[Image, tuple[str, ...]]:
+    """Returns the picture on white, and its notes with one on the transparency that this drops."""
+    if picture.alpha is None:
+        return picture.rgb, picture.notes
+    return on_white(picture), (*picture.notes, "its transparency was laid on white")
+
+
+def bpp(data: bytes, image: Image) -> float:
+    """Returns the bits per pixel of the whole file, including the header."""
+    return 8 * len(data) / (image.shape[0] * image.shape[1])
 
 
 def versions(

@@ -7,13 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.pixels import write_image
-from fa_hific_jax.data.images import Picture, on_white
-from fa_hific_jax.demo import coding, pictures
-from fa_hific_jax.errors import PER_FILE, about
-from fa_hific_jax.evaluation import bits
+from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
+from fa_hific_jax.demo import pictures
+from fa_hific_jax.demo.equal_size import Image, bpp, opaque
+from fa_hific_jax.errors import PER_FILE, UserError, about
+from fa_hific_jax.evaluation import baselines, bits
+from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.models import padded_shape
 from fa_hific_jax.writing import write
 
 _INTRODUCTION = """# FA-HiFiC
@@ -31,6 +36,51 @@ class Limits(NamedTuple):
     @property
     def pixels(self) -> int:
         return int(self.megapixels * 1e6)
+
+
+class Coded(NamedTuple):
+    """An image that was coded by the model and by JPEG."""
+
+    name: str  # of the dropped file, without folder and suffix
+    original: Image  # with transparency laid on white
+    data: bytes  # the model's file
+    jpeg: baselines.Coded  # the JPEG file whose size is nearest to that
+    notes: tuple[str, ...]  # on what was not kept of the dropped file
+
+
+def code(model: Model, path: Path, quality: float | None, max_pixels: int) -> Coded:
+    """Codes the image in a file of any kind that Pillow reads with the model and with JPEG.
+
+    `quality` is None for a model with a single rate. `max_pixels` limits the image after padding to
+    blocks of 64 x 64.
+
+    Raises:
+      UserError: the file is not an image, it is damaged or too large, or JPEG cannot hold it.
+    """
+    height, width = image_size(path)
+    if np.prod(padded_shape(height, width)) > max_pixels:
+        raise UserError(
+            f"{path}: {width} x {height} pixels are over the limit of {max_pixels / 1e6:g} "
+            "megapixels, counted in blocks of 64 x 64: cut it into parts, or raise --max-megapixels"
+        )
+    original, notes = opaque(read_image(path))
+    data = model.compress(original, quality=quality)
+    jpeg = baselines.encode_nearest(original, "jpeg", len(data))
+    return Coded(path.stem, original, data, jpeg, notes)
+
+
+def table(coded: Coded, decoded: Image) -> str:
+    """Returns size, rate and PSNR of both files as a Markdown table, followed by the notes."""
+    lines = ["| | bytes | bits per pixel | PSNR, dB | |", "|:--|--:|--:|--:|:--|"]
+    for label, setting, data, image in (
+        ("this model", "", coded.data, decoded),
+        ("JPEG", coded.jpeg.setting, coded.jpeg.data, coded.jpeg.image),
+    ):
+        size, rate, distance = len(data), bpp(data, image), psnr(coded.original, image)
+        lines.append(f"| {label} | {size:,} | {rate:.3f} | {distance:.2f} | {setting} |")
+    height, width, _ = coded.original.shape
+    notes = "".join(f"; {note}" for note in coded.notes)
+    return "\n".join(lines) + f"\n\n{width} x {height} pixels{notes}."
 
 
 def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
@@ -78,8 +128,8 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     legend = gr.Markdown()
 
     @functools.lru_cache(maxsize=2)
-    def coded(path: str, quality: float | None) -> coding.Coded:
-        return coding.code(model, Path(path), quality, limits.pixels)
+    def coded(path: str, quality: float | None) -> Coded:
+        return code(model, Path(path), quality, limits.pixels)
 
     def show(path: str, quality: float, detail: float) -> list[Any]:
         found = coded(path, quality if model.config.qualities else None)
@@ -89,7 +139,7 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         file = folder / hashlib.sha256(found.data).hexdigest() / f"{found.name}{SUFFIX}"
         write(file, found.data)
         return [
-            coding.table(found, decoded),
+            table(found, decoded),
             gr.update(value=str(file), interactive=True),
             (found.original, decoded),
             (found.jpeg.image, decoded),
@@ -122,7 +172,7 @@ def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         (spectral,), _ = pictures.spectra([shown])
         costs, _ = pictures.heat(bits.of_file(model.entropy, data), shown)
         height, width, _ = shown.shape
-        rate = coding.bpp(data, shown)
+        rate = bpp(data, shown)
         file = folder / hashlib.sha256(data).hexdigest() / f"{detail:g}" / f"{Path(path).stem}.png"
         write_image(file, *picture)
         return [

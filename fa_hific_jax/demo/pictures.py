@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image as PilImage
 
-from fa_hific_jax.demo.coding import Image
+from fa_hific_jax.demo.equal_size import Image
 from fa_hific_jax.evaluation.bits import BitsMap
 from fa_hific_jax.models import STRIDE
 from fa_hific_jax.spectra import LUMA, log_spectrum

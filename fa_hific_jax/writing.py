@@ -100,18 +100,11 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
             raise UserError(f"{path}: is neither a file nor a pipe: name another output")
     _make(target.parent)
     temporary = _new_file(target)
-    _unfinished.add(temporary)
-    try:
-        with _named(path, temporary):
-            yield temporary
-            _sync(temporary)
-            _keep_permissions(target, temporary)
-            renamed = _take_name(temporary, target, path, replace)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        _unfinished.discard(temporary)
+    with _temporary(temporary, path):
+        yield temporary
+        _sync(temporary)
+        _keep_permissions(target, temporary)
+        renamed = _take_name(temporary, target, path, replace)
     if not renamed:
         _overwrite(temporary, target)
     temporary.unlink(missing_ok=True)
@@ -131,9 +124,8 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
     target = _followed(folder)
     _make(target.parent)
     temporary = _random_name(target.parent)
-    _unfinished.add(temporary)
     try:
-        with _named(folder, temporary):
+        with _temporary(temporary, folder):
             temporary.mkdir()
             _remove_leftovers(temporary)
             for name, data in files.items():
@@ -144,9 +136,6 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
         if error.errno not in (*_NOT_BY_RENAMING, *_UNWRITABLE) or not target.is_dir():
             raise
         _fill(target, folder, files, replace)
-    finally:
-        _remove(temporary)
-        _unfinished.discard(temporary)
 
 
 def remove_unfinished() -> None:
@@ -175,15 +164,23 @@ def _make(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _named(path: StrPath, temporary: Path) -> Iterator[None]:
-    """Makes an OSError in the block name the target instead of the temporary file, or no file."""
+def _temporary(temporary: Path, path: StrPath) -> Iterator[None]:
+    """Removes the temporary file or folder if the block fails, or the process ends within it.
+
+    An OSError that names it, or no file as that of a full disk, names `path` instead.
+    """
+    _unfinished.add(temporary)
     try:
         yield
-    except OSError as error:
-        unnamed = error.errno is not None and error.filename is None
-        if unnamed or str(error.filename).startswith(str(temporary)):
-            error.filename = str(path)
+    except BaseException as error:
+        _remove(temporary)
+        if isinstance(error, OSError):
+            unnamed = error.errno is not None and error.filename is None
+            if unnamed or str(error.filename).startswith(str(temporary)):
+                error.filename = str(path)
         raise
+    finally:
+        _unfinished.discard(temporary)
 
 
 def _random_name(folder: Path) -> Path:

@@ -46,7 +46,7 @@ COMMANDS = {
 _EXIT_CODES = """exit codes:
   0  all is done
   1  some of it is not, for example files that are damaged; the last lines say which and why
-  2  the command itself was wrong; nothing was written
+  2  the command was wrong or cannot be carried out; the message says what to change
 """
 
 WITH_CONFIGS = {

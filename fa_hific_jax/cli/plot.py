@@ -2,7 +2,7 @@
 
 import argparse
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fa_hific_jax.cli import arguments
@@ -86,19 +86,15 @@ def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
     figure = Figure(figsize=(13, 3 * rows + 0.5), layout="constrained")
     figure.suptitle(title)
     for place, (heading, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, 3, place, title=heading)
-        _curves(axes, reports, names)
+        axes = figure.add_subplot(rows, 3, place, title=heading, xlabel="step")
+        for name in names:
+            points = [(step, values[name]) for step, values in reports.items() if name in values]
+            marker = "o" if name.startswith("eval/") or len(points) == 1 else None
+            style = {"marker": marker, "markersize": 3, "linewidth": 1, "label": name}
+            axes.plot(*zip(*points, strict=True), **style)
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize="small")
         if heading in LOGARITHMIC:
             axes.set_yscale("log")
     return figure
-
-
-def _curves(axes: Any, reports: Mapping[int, Mapping[str, float]], names: Sequence[str]) -> None:
-    for name in names:
-        points = [(step, values[name]) for step, values in reports.items() if name in values]
-        marker = "o" if name.startswith("eval/") or len(points) == 1 else None
-        axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, linewidth=1, label=name)
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.3)
-    if len(names) > 1:
-        axes.legend(fontsize="small")

@@ -67,7 +67,7 @@ def run(
         if {"--help", "-help", "-h"}.intersection(argv[1:]):
             shown = map(flags.FLAGS.module_help, (__name__, main.__module__))
             print(sys.modules[main.__module__].__doc__, "flags:", *shown, sep="\n")
-            print("\nTry --helpfull for all flags.")
+            print("Try --helpfull for all flags.")
             sys.exit(0)
         try:
             argv = _with_shipped_config(argv)

@@ -31,13 +31,10 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import StrPath
 
 PREFIX, SUFFIX = ".fa-hific-", ".tmp"
-STALE_SECONDS = 24 * 3600
-"""Age in seconds since the last change at which a temporary file counts as abandoned.
 
-Ages are measured on the file system's clock, so hosts that share a folder need not agree on the
-time.
-"""
-
+# Seconds since the last change after which a temporary file counts as abandoned, by the clock of
+# the file system: hosts that share a folder need not agree on the time.
+_STALE_SECONDS = 24 * 3600
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Reasons why renaming fails where overwriting may work: a mount point, another file system, and
 # another user's file in a folder such as /tmp.
@@ -305,10 +302,9 @@ def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bo
 
 
 def _remove_leftovers(fresh: Path) -> None:
-    """Removes abandoned temporary files beside the one just created, once for each folder.
+    """Removes the files of killed processes beside the one just created, once for each folder.
 
-    A killed process cannot remove its own. A process on another host may still be writing, which
-    only the age of its file shows: see `STALE_SECONDS`.
+    Only its age tells such a file from that of a process on another host that is still writing.
     """
     folder = fresh.parent.absolute()
     if folder in _swept:
@@ -317,5 +313,5 @@ def _remove_leftovers(fresh: Path) -> None:
     now = fresh.stat().st_mtime
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with contextlib.suppress(OSError):
-            if now - path.lstat().st_mtime > STALE_SECONDS:
+            if now - path.lstat().st_mtime > _STALE_SECONDS:
                 _remove(path)

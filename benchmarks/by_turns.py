@@ -6,28 +6,44 @@ have.
 """
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
+
+from fa_hific_jax import cpu
 
 Maker = Callable[..., tuple[Callable[[], Any], dict[str, Any]]]
 """Function that returns what is to be timed, and facts about it. It runs in the new process."""
 
+COMMANDS = cpu.variables({})
+"""Variables of the environment that the commands of `fa-hific` set for themselves."""
 
-def measure(makers: Mapping[str, tuple[Maker, tuple]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Returns for each maker, given with its arguments, its facts and the times of its function.
+
+class Case(NamedTuple):
+    """What runs in one process: a maker with its arguments, and variables of the environment."""
+
+    make: Maker
+    args: tuple = ()
+    environment: Mapping[str, str] = {}
+
+
+def measure(cases: Mapping[str, Case], repeats: int) -> dict[str, dict[str, Any]]:
+    """Returns the facts of each case and the times of its function.
 
     `ms` is the least and the median wall-clock time, `processor_ms` the same in processor time of
-    all threads, and `memory_mb` how much the process grew since before the maker was called.
+    all threads, and `memory_mb` how much the process grew at most since before the maker was called.
     """
     spawn = multiprocessing.get_context("spawn")
     workers, rows = {}, {}
-    for name, (make, args) in makers.items():
+    for name, case in cases.items():
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_serve, args=(theirs, make, args), daemon=True)
-        process.start()
+        process = spawn.Process(target=_serve, args=(theirs, case.make, case.args), daemon=True)
+        with mock.patch.dict(os.environ, case.environment):
+            process.start()
         theirs.close()
         rows[name] = ours.recv()
         workers[name] = ours

@@ -73,9 +73,6 @@ def images_of(settings):
 
 def jax_step(case: str, cpu: bool) -> tuple[object, dict]:
     """Returns a function that takes one step and waits for it, and facts about the program."""
-    from fa_hific_jax import cpu as cpu_settings
-
-    cpu_settings.prepare()
     import jax
 
     from fa_hific_jax.training.state import create, parameters
@@ -131,10 +128,13 @@ def matmul() -> tuple[object, dict]:
 def measure(case: str, repeats: int, clock: str, cpu: bool, with_torch: bool) -> dict:
     settings = settings_of(case, cpu)
     report = {"case": case, "batch": settings.train.batch_size, "crop": settings.data.crop}
-    makers = {"matmul": (matmul, ()), "jax": (jax_step, (case, cpu))}
+    cases = {
+        "matmul": by_turns.Case(matmul),
+        "jax": by_turns.Case(jax_step, (case, cpu), by_turns.COMMANDS),
+    }
     if with_torch:
-        makers["torch"] = torch_step, (case, cpu)
-    rows = by_turns.measure(makers, repeats)
+        cases["torch"] = by_turns.Case(torch_step, (case, cpu))
+    rows = by_turns.measure(cases, repeats)
     peak = 2 * MATRIX**3 / 1e6 / rows.pop("matmul")[clock]["least"]
     report["matmul_gflops"] = round(peak, 1)
     if with_torch:

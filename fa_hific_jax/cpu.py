@@ -1,29 +1,38 @@
-"""Settings with which XLA trains and codes faster on a CPU.
+"""Settings of a process with which a CPU computes faster; other devices ignore them.
 
-Call `prepare` before JAX compiles its first program. It changes no result beyond rounding, and
-nothing on other devices.
+They are variables that XLA and the C library read when they start, so `restart` must run before
+anything else. Results differ by rounding alone.
 """
 
-import ctypes
 import os
+import sys
+from collections.abc import Mapping
 
-_FUSION = "xla_cpu_use_multi_output_fusion"
-# Parameters of glibc's mallopt (malloc.h) with their values: M_MMAP_MAX, M_TRIM_THRESHOLD, where -1
-# is without end, and M_TOP_PAD.
-_KEEP = ((-4, 0), (-1, -1), (-2, 2**26))
+# One loop for all results that need the same arrays: an optimizer step reads gradient, parameter
+# and moments once for all that it writes, instead of once for each.
+_FUSION = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
+
+# Memory in pages of 2 MB instead of 4 kB where Linux leaves that to the program. A training step
+# touches gigabytes anew each time, and the system clears and maps them page by page.
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
-def prepare() -> None:
-    """Fuses what reads the same arrays, and keeps freed memory in the process.
-
-    An optimizer step reads gradient, parameter and moments once for all that it writes, instead of
-    once for each. Buffers of a step would otherwise go back to the system, which hands out each of
-    their pages anew in the next. A value of XLA_FLAGS that chooses extra options takes precedence.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables to set; values that `environment` already has take precedence."""
+    found = {}
+    flags, tunables = environment.get("XLA_FLAGS", ""), environment.get("GLIBC_TUNABLES", "")
     if "xla_backend_extra_options" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={_FUSION}".strip()
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:  # Only glibc has it.
-        for parameter, value in _KEEP:
-            mallopt(parameter, value)
+        found["XLA_FLAGS"] = f"{flags} {_FUSION}".strip()
+    if "glibc.malloc.hugetlb" not in tunables:
+        found["GLIBC_TUNABLES"] = f"{tunables}:{_HUGE_PAGES}".strip(":")
+    return found
+
+
+def restart() -> None:
+    """Replaces this process with one of the same command line that has the `variables`.
+
+    Does nothing if they are set already, and on systems other than Linux.
+    """
+    added = variables(os.environ)
+    if added and sys.platform == "linux":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | added)

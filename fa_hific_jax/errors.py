@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 _BROKEN_PIPE = 141  # the exit code that a shell reports for a program that SIGPIPE ended
@@ -20,6 +21,10 @@ class UserError(ValueError):
     Commands print the message alone and exit with code 2; any other exception is a bug and keeps
     its traceback.
     """
+
+
+PER_FILE = (UserError, OSError, MemoryError, RuntimeError)
+"""Errors that may concern a single file; JAX raises a RuntimeError when memory runs out."""
 
 
 def shown(name: object) -> str:
@@ -65,33 +70,38 @@ def reported() -> Iterator[None]:
         sys.exit(130)
     except UserError as error:
         fail(str(error))
-    except (OSError, MemoryError) as error:
+    except Exception as error:
         if isinstance(error, BrokenPipeError) and error.filename is None:
             sys.exit(_BROKEN_PIPE)
-        fail(reason(error), code=1)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        if not (_lacks_device(error) or _bad_setting(error) or out_of_memory(error)):
+        if not (isinstance(error, OSError) or _advice(error)):
             raise
-        fail(reason(error), code=1 if out_of_memory(error) else 2)
+        fail(reason(error), code=1 if isinstance(error, OSError) or out_of_memory(error) else 2)
 
 
 def reason(error: BaseException) -> str:
     """Returns the message of an error in one line, with advice if the cause is a known one."""
-    text = str(error)
     if isinstance(error, OSError) and error.strerror:
         name = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
         return name + error.strerror
-    if out_of_memory(error):
-        return "not enough memory: free some, or use smaller images or batches"
-    if _lacks_device(error):
-        asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
-        return (
-            f"JAX_PLATFORMS is {asked!r}, but JAX finds no such device{why and f' ({why})'}: unset "
-            "JAX_PLATFORMS, or install JAX with the plug-in for that device"
-        )
-    if told := _bad_setting(error):
-        return f"{told[2].upper()} is {told[1]!r}, which JAX does not accept: unset that variable"
-    return one_line(text) or type(error).__name__
+    text = str(error).partition("\n")[0] if isinstance(error, RuntimeError) else str(error)
+    return _advice(error) or one_line(text) or type(error).__name__
+
+
+def about(path: Path, error: BaseException) -> str:
+    """Returns one line that begins with the name of the file and says what went wrong with it."""
+    name = shown(path)
+    if isinstance(error, OSError) and error.strerror:
+        other = error.filename not in (None, str(path))
+        return f"{name}: {error.strerror}" + (f" ({shown(error.filename)})" if other else "")
+    text = str(error).removeprefix(f"{path}: ") if isinstance(error, UserError) else reason(error)
+    return f"{name}: {one_line(text).removeprefix(f'{name}: ')}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns True if the memory of the host or of a device is exhausted."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY in str(error)
+    )
 
 
 def _flush() -> None:
@@ -109,23 +119,24 @@ def _flush() -> None:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
-def _lacks_device(error: BaseException) -> bool:
-    """Returns True if JAX found none of the devices that JAX_PLATFORMS names."""
+def _advice(error: BaseException) -> str:
+    """Returns a sentence on an error whose cause is known not to be a bug; "" for any other."""
+    text = str(error)
+    if out_of_memory(error):
+        return "not enough memory: free some, or use smaller images or batches"
+    if isinstance(error, ValueError) and (told := _BAD_SETTING.match(text)):
+        return f"{told[2].upper()} is {told[1]!r}, which JAX does not accept: unset that variable"
     if isinstance(error, AssertionError):  # JAX raises it for "cuda" on a machine without a GPU.
         frames = traceback.extract_tb(error.__traceback__)
-        return any(frame.filename.endswith("xla_bridge.py") for frame in frames)
-    return isinstance(error, RuntimeError) and bool(_NO_DEVICE.search(str(error)))
-
-
-def _bad_setting(error: BaseException) -> re.Match[str] | None:
-    """Matches JAX's complaint about the value of an environment variable; else returns None."""
-    return _BAD_SETTING.match(str(error)) if isinstance(error, ValueError) else None
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Returns True if the memory of the host or of a device is exhausted."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY in str(error)
+        lacks_device = any(frame.filename.endswith("xla_bridge.py") for frame in frames)
+    else:
+        lacks_device = isinstance(error, RuntimeError) and _NO_DEVICE.search(text)
+    if not lacks_device:
+        return ""
+    asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
+    return (
+        f"JAX_PLATFORMS is {asked!r}, but JAX finds no such device{why and f' ({why})'}: unset "
+        "JAX_PLATFORMS, or install JAX with the plug-in for that device"
     )
 
 

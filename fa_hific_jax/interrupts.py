@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import threading
@@ -39,15 +38,29 @@ def interruptible() -> Iterator[None]:
         yield
         return
     _asked.clear()
-    with _handlers(), _watched():
-        try:
-            yield
-            end_if_asked()
-        except BaseException:  # Libraries may turn a KeyboardInterrupt into another error.
-            if not _asked:
-                raise
-            _end_without_stuck_threads()
-            sys.exit(128 + _asked[0])
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, _note) for number in heard}
+    hook = sys.unraisablehook
+    # Python would print the exception that it drops in a callback, with a traceback.
+    sys.unraisablehook = lambda lost: None if _asked else hook(lost)
+    pipe, told = os.pipe()
+    os.set_blocking(told, False)
+    wakeup = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(pipe,), daemon=True).start()
+    try:
+        yield
+        end_if_asked()
+    except BaseException:  # Libraries may turn a KeyboardInterrupt into another error.
+        if not _asked:
+            raise
+        _end_without_stuck_threads()
+        sys.exit(128 + _asked[0])
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        os.close(told)
+        sys.unraisablehook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def end_if_asked() -> None:
@@ -56,53 +69,26 @@ def end_if_asked() -> None:
         raise KeyboardInterrupt
 
 
-@contextlib.contextmanager
-def _handlers() -> Iterator[None]:
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _note) for number in heard}
-    hook = sys.unraisablehook
-    # Python would print the exception that it drops in a callback, with a traceback.
-    sys.unraisablehook = lambda lost: None if _asked else hook(lost)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _watched() -> Iterator[None]:
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(heard,), daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(told)
-
-
 def _note(number: int, frame: object) -> NoReturn:
     _asked.append(number)
     raise KeyboardInterrupt
 
 
-def _watch(heard: int) -> None:
-    first, end = None, 0.0
-    while True:
-        wait = None if first is None else max(0.0, end - time.monotonic())
-        ready, _, _ = select.select([heard], [], [], wait)
-        numbers = os.read(heard, 16) if ready else None
-        if numbers == b"":
-            os.close(heard)
-            return
-        asked = [number for number in numbers or b"" if number in _SIGNALS]
-        if first is not None and (asked or numbers is None):
+def _watch(pipe: int) -> None:
+    """Reads the numbers of signals until the other end of the pipe is closed."""
+    first, timer = 0, None
+    while number := os.read(pipe, 1):
+        if number[0] not in _SIGNALS:
+            continue
+        if first:
             _end_at_once(first)
-        if first is None and asked:
-            first, end = asked[0], time.monotonic() + GRACE_SECONDS
+        first = number[0]
+        timer = threading.Timer(GRACE_SECONDS, _end_at_once, [first])
+        timer.daemon = True
+        timer.start()
+    os.close(pipe)
+    if timer:
+        timer.cancel()
 
 
 def _end_without_stuck_threads() -> None:

@@ -59,7 +59,9 @@ class FahjImageFile(ImageFile.ImageFile):
         """
         if self._file:
             try:
-                rgb, alpha = _decoder(shipped.chosen_model()).decompress_picture(self._file)
+                models, chosen = _models(), shipped.chosen_model()
+                model = models.load(chosen) if chosen else models
+                rgb, alpha = model.decompress_picture(self._file)
             except UserError as error:
                 raise OSError(str(error)) from error
             pixels = rgb if alpha is None else np.dstack([rgb, alpha])
@@ -80,14 +82,14 @@ def _save(image: Image.Image, file: Any, filename: object) -> None:
       OSError: the mode has no colors of 8 bits, or the model cannot code the image.
     """
     del filename
-    options = image.encoderinfo
+    given = image.encoderinfo
+    options = {"coder": given["coder"]} if "coder" in given else {}
+    if given.get("quality") is not None:
+        options["quality"] = float(given["quality"])
     rgb, alpha = _pixels(image)
-    given = {"coder": options["coder"]} if "coder" in options else {}
-    if options.get("quality") is not None:
-        given["quality"] = float(options["quality"])
     try:
-        model = _model(shipped.model_to_use(options.get("model")))
-        file.write(model.compress(rgb, alpha=alpha, **given))
+        model = _models().load(shipped.model_to_use(given.get("model")))
+        file.write(model.compress(rgb, alpha=alpha, **options))
     except UserError as error:
         raise OSError(str(error)) from error
 
@@ -102,20 +104,11 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(image.convert("RGB")), None
 
 
-@functools.lru_cache(maxsize=2)
-def _decoder(chosen: str | None) -> Any:
-    if chosen is not None:
-        return _model(chosen)
+@functools.cache
+def _models() -> Any:
     from fa_hific_jax.codec.several import Models
 
     return Models()
-
-
-@functools.lru_cache(maxsize=2)
-def _model(name: str) -> Any:
-    from fa_hific_jax.codec.model_folder import load_model
-
-    return load_model(name)
 
 
 Image.register_open(FORMAT, FahjImageFile, _accept)

@@ -61,26 +61,22 @@ def is_stream(path: StrPath) -> bool:
     return is_read_once(path) or stat.S_ISCHR(_mode(path))
 
 
-def is_terminal(path: StrPath) -> bool:
-    """Returns True if bytes written to `path` would appear on a terminal."""
-    number = descriptor_of(path)
-    try:
-        if number is not None:
-            return os.isatty(number)
-        if not stat.S_ISCHR(_mode(path)):
-            return False
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return os.isatty(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def is_read_once(path: StrPath) -> bool:
     """Returns True for an open descriptor (/dev/stdin, /dev/fd/N) and for a named pipe."""
     return descriptor_of(path) is not None or stat.S_ISFIFO(_mode(path))
+
+
+def is_terminal(path: StrPath) -> bool:
+    """Returns True if bytes written to `path` would appear on a terminal."""
+    number = descriptor_of(path)
+    if number is None and not stat.S_ISCHR(_mode(path)):
+        return False
+    with contextlib.suppress(OSError):
+        if number is not None:
+            return os.isatty(number)
+        with open(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK), "wb", 0) as device:
+            return device.isatty()
+    return False
 
 
 def receive(path: StrPath) -> bytes:
@@ -135,6 +131,8 @@ def _open(path: StrPath) -> int:
             # Without O_NONBLOCK, opening a pipe that nobody reads would block, and in a thread no
             # signal can interrupt that.
             descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            os.set_blocking(descriptor, True)
+            return descriptor
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
@@ -142,6 +140,3 @@ def _open(path: StrPath) -> int:
                 reason = "no program has opened this pipe to read it"
                 raise OSError(errno.ENXIO, reason, str(path)) from error
             time.sleep(0.02)
-        else:
-            os.set_blocking(descriptor, True)
-            return descriptor

@@ -31,13 +31,10 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import StrPath
 
 PREFIX, SUFFIX = ".fa-hific-", ".tmp"
-STALE_SECONDS = 24 * 3600
-"""Age in seconds since the last change at which a temporary file counts as abandoned.
 
-Ages are measured on the file system's clock, so hosts that share a folder need not agree on the
-time.
-"""
-
+# Seconds since the last change after which a temporary file counts as abandoned, by the clock of
+# the file system: hosts that share a folder need not agree on the time.
+_STALE_SECONDS = 24 * 3600
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Reasons why renaming fails where overwriting may work: a mount point, another file system, and
 # another user's file in a folder such as /tmp.
@@ -100,29 +97,14 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
             raise UserError(f"{path}: is neither a file nor a pipe: name another output")
     _make(target.parent)
     temporary = _new_file(target)
-    _unfinished.add(temporary)
-    try:
-        with _named(path, temporary):
-            yield temporary
-            _sync(temporary)
-            _keep_permissions(target, temporary)
-            renamed = _take_name(temporary, target, path, replace)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        _unfinished.discard(temporary)
+    with _temporary(temporary, path):
+        yield temporary
+        _sync(temporary)
+        _keep_permissions(target, temporary)
+        renamed = _take_name(temporary, target, path, replace)
     if not renamed:
         _overwrite(temporary, target)
     temporary.unlink(missing_ok=True)
-
-
-def remove_unfinished() -> None:
-    """Removes the temporary files of all threads, just before the process ends without them."""
-    for path in list(_unfinished):
-        shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
@@ -139,9 +121,8 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
     target = _followed(folder)
     _make(target.parent)
     temporary = _random_name(target.parent)
-    _unfinished.add(temporary)
     try:
-        with _named(folder, temporary):
+        with _temporary(temporary, folder):
             temporary.mkdir()
             _remove_leftovers(temporary)
             for name, data in files.items():
@@ -152,9 +133,19 @@ def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool =
         if error.errno not in (*_NOT_BY_RENAMING, *_UNWRITABLE) or not target.is_dir():
             raise
         _fill(target, folder, files, replace)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """Removes the temporary files of all threads, just before the process ends without them."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or folder, if it is there and can be removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _followed(path: StrPath) -> Path:
@@ -170,18 +161,23 @@ def _make(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _named(path: StrPath, temporary: Path) -> Iterator[None]:
-    """Makes an OSError in the block name the target instead of the temporary file.
+def _temporary(temporary: Path, path: StrPath) -> Iterator[None]:
+    """Removes the temporary file or folder if the block fails, or the process ends within it.
 
-    The error of a full disk, for example, names no file at all.
+    An OSError that names it, or no file as that of a full disk, names `path` instead.
     """
+    _unfinished.add(temporary)
     try:
         yield
-    except OSError as error:
-        unnamed = error.errno is not None and error.filename is None
-        if unnamed or str(error.filename).startswith(str(temporary)):
-            error.filename = str(path)
+    except BaseException as error:
+        _remove(temporary)
+        if isinstance(error, OSError):
+            unnamed = error.errno is not None and error.filename is None
+            if unnamed or str(error.filename).startswith(str(temporary)):
+                error.filename = str(path)
         raise
+    finally:
+        _unfinished.discard(temporary)
 
 
 def _random_name(folder: Path) -> Path:
@@ -211,40 +207,33 @@ def _new_file(target: Path) -> Path:
 
 def _keep_permissions(target: Path, temporary: Path) -> None:
     """Copies owner, group and mode of the target, if it exists, to the file that replaces it."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         old = target.stat()
-    except FileNotFoundError:
-        return
-    with contextlib.suppress(OSError):  # Only the administrator may give files away.
-        os.chown(temporary, old.st_uid, old.st_gid)
-    with contextlib.suppress(OSError):  # Some file systems have no permissions.
-        os.chmod(temporary, stat.S_IMODE(old.st_mode))
+        with contextlib.suppress(OSError):  # Only the administrator may give files away.
+            os.chown(temporary, old.st_uid, old.st_gid)
+        with contextlib.suppress(OSError):  # Some file systems have no permissions.
+            os.chmod(temporary, stat.S_IMODE(old.st_mode))
 
 
 def _sync(path: Path) -> None:
-    """Waits until the content is on the disk.
-
-    Without this, the rename might reach the disk before the content does.
-    """
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
-    finally:
-        os.close(descriptor)
+    """Waits until the content is on the disk, which the rename might otherwise reach before it."""
+    with open(path, "r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
 
 
 def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> bool:
     """Renames the finished file to its target; returns False if it has to be copied instead."""
     try:
-        if replace and temporary.parent != target.parent:
-            return False
-        if replace:
+        if not replace:
+            _take_free_name(temporary, target)
+        elif temporary.parent == target.parent:
             os.replace(temporary, target)
         else:
-            _take_free_name(temporary, target)
+            return False
     except FileExistsError as error:
         raise TargetExists(path) from error
     except OSError as error:
@@ -292,31 +281,30 @@ def _take_folder_name(temporary: Path, target: Path, folder: StrPath, replace: b
     try:
         temporary.rename(target)  # A folder at `target` must be empty, or this fails.
     except OSError as error:
-        if aside is not None:
+        if aside:
             aside.rename(target)
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise TargetExists(folder) from error
         raise
-    if aside is not None:
+    if aside:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bool) -> None:
-    others = [path for path in target.iterdir() if path.name not in files]
-    if not replace and any(path.name in files for path in target.iterdir()):
+    there = list(target.iterdir())
+    if not replace and any(path.name in files for path in there):
         raise TargetExists(folder)
-    for path in others:
-        if path.is_file():
+    for path in there:
+        if path.name not in files and path.is_file():
             path.unlink()
     for name, data in files.items():
         write(target / name, data, replace=replace)
 
 
 def _remove_leftovers(fresh: Path) -> None:
-    """Removes abandoned temporary files beside the one just created, once for each folder.
+    """Removes the files of killed processes beside the one just created, once for each folder.
 
-    A killed process cannot remove its own. A process on another host may still be writing, which
-    only the age of its file shows: see `STALE_SECONDS`.
+    Only its age tells such a file from that of a process on another host that is still writing.
     """
     folder = fresh.parent.absolute()
     if folder in _swept:
@@ -325,5 +313,5 @@ def _remove_leftovers(fresh: Path) -> None:
     now = fresh.stat().st_mtime
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with contextlib.suppress(OSError):
-            if now - path.lstat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if now - path.lstat().st_mtime > _STALE_SECONDS:
+                _remove(path)

@@ -67,6 +67,15 @@ def shell(line: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(["sh", "-c", line.format(" ".join(COMMAND))], **given)
 
 
+def started(*arguments, **options) -> subprocess.Popen:
+    """The command line as a process that Ctrl-C ends, even below a runner in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([*COMMAND, *arguments], env=ENV, stderr=subprocess.PIPE, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def stopped(process: subprocess.Popen, number: signal.Signals) -> bytes:
     """Standard error of a process that this signal ends, with the code that shells expect."""
     process.send_signal(number)

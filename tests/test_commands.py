@@ -76,19 +76,15 @@ def test_help_teaches_by_example_and_lists_the_flags(command, script, example, f
 TRAINING = [
     ([CONFIG, "--config.loss.taget_bpp=1"], "did you mean loss.target_bpp?"),
     ([CONFIG, "--config.train.steps=many"], "train.steps is 'many': it must be a whole number"),
-    ([CONFIG, "--config.train.steps=1e3"], "write it without point or exponent, --config.train."),
-    ([CONFIG, "--config.optimizer.learning_rate=nan"], "is nan: it must be a finite number"),
     (
         [CONFIG, "--config.loss.lpips=1", "--config.loss.lpips_file="],
         "loss.lpips_file is '': LPIPS needs weights: set it to 'alex', or turn LPIPS off with",
     ),
-    ([CONFIG, "--config.loss.gan_kind=wgan"], "choose one of non_saturating, least_squares"),
     ([CONFIG, "surplus"], "unexpected argument 'surplus': see --help"),
     ([CONFIG, "--workdir=LICENSE"], "--workdir LICENSE is a file: name a folder"),
-    ([], "--config is missing: Config file, with its variant behind a colon"),
+    ([], "--config is missing: Config file, with its variant after a colon"),
     (["--config.train.steps=3"], "--config is missing, so there is no config.train.steps to"),
     (["--config=configs/no.py:lo"], "--config configs/no.py: no such file: give one that exists, "),
-    (["--config=configs/no.py", "--config.train.steps=3"], "no such file: give one that exists"),
 ]
 
 
@@ -99,7 +95,9 @@ def test_bad_arguments_of_training_are_named(sentence, arguments, expected, tmp_
 
 
 def test_a_missing_workdir_is_named(sentence):
-    assert sentence("train.py", CONFIG).startswith("--workdir is missing: Folder for checkpoints")
+    assert sentence("train.py", CONFIG).startswith(
+        "--workdir is missing: Folder of a run, for its checkpoints"
+    )
 
 
 EVALUATION = [

@@ -15,8 +15,8 @@ from coding_model import image_of
 from fake_model import FakeModel
 from PIL import Image
 
-from fa_hific_jax.cli import runtime
 from fa_hific_jax.cli.main import main
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.demo import compare_page, equal_size, sheet
 from fa_hific_jax.demo.equal_size import Version
 from fa_hific_jax.demo.sheet import CELL, GAP, HEAD, Place
@@ -114,7 +114,7 @@ def here(monkeypatch, tmp_path):
     loaded = []
     module = types.SimpleNamespace(load_model=lambda n: loaded.append(FakeModel(n)) or loaded[-1])
     monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model_folder", module)
-    monkeypatch.setenv(runtime.MODEL_VARIABLE, "models/mine")
+    monkeypatch.setenv(shipped.MODEL_VARIABLE, "models/mine")
     monkeypatch.chdir(tmp_path)
     return loaded
 

@@ -81,9 +81,3 @@ def test_blocks_run_as_they_stand(page, folder, tmp_path_factory):
         run = {"cwd": folder, "env": variables, "capture_output": True, "text": True}
         done = subprocess.run([*how, fence.code], timeout=900, **run)
         assert done.returncode == 0, f"{fence.code}\n{done.stdout}\n{done.stderr}"
-
-
-def test_blocks_are_marked():
-    assert {"README.md", "docs/index.md"} <= {str(page) for page in RUNNABLE}
-    marked = [fence for page in RUNNABLE for fence in fences(read(page)) if fence.run]
-    assert {fence.language for fence in marked} == {"sh", "python"}

@@ -20,10 +20,6 @@ def cells_of(path: Path, kind: str) -> list[dict]:
     return [cell for cell in cells if cell["cell_type"] == kind]
 
 
-def test_all_three_are_there():
-    assert NAMES == ["compress_your_image", "frequency_losses", "train_tiny"]
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_it_has_no_outputs_and_installs_what_is_not_installed_as_the_others_do(path):
     cells = cells_of(path, "code")

@@ -77,7 +77,7 @@ def test_compressing_training_and_evaluating_find_the_same_files(tmp_path):
     for number, suffix in enumerate(sorted(image_names.suffixes())):
         (tmp_path / f"{number}{suffix.upper()}").touch()
     (tmp_path / "b.txt").touch()
-    found = {file.path.name for file in files.find([str(tmp_path)], image_names.suffixes()).files}
+    found = {file.path.name for file in files.find([str(tmp_path)], image_names.suffixes())[0]}
     names = open_source(str(tmp_path)).names
     assert len(names) == len(found) and {Path(name).stem for name in found} == set(names)
     assert {".avif", ".gif", ".jp2", ".jfif"} <= {Path(name).suffix.lower() for name in found}
@@ -89,8 +89,8 @@ def test_images_that_need_a_plug_in_are_counted_and_named_without_it(monkeypatch
     image(str(tmp_path / "a.png"))
     for name in ("b.heic", "c.HEIC", "d.jxl", "e.cr2", "notes.txt"):
         (tmp_path / name).touch()
-    found = files.find([str(tmp_path)], image_names.suffixes())
-    assert [file.path.name for file in found.files] == ["a.png"] and not found.unread
+    found, unread = files.find([str(tmp_path)], image_names.suffixes())
+    assert [file.path.name for file in found] == ["a.png"] and not unread
     counted = "4 files left out: .cr2 cannot be read, .heic needs pillow-heif, .jxl needs"
     assert counted in capfd.readouterr().err
     assert open_source(str(tmp_path)).names == ["a"]

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import arrays, bitstream, coding
 from fa_hific_jax.codec.bitstream import BitstreamError
 from fa_hific_jax.codec.model_folder import load_model, save_model
@@ -68,7 +66,7 @@ def test_20000_damaged_files_and_giant_claims_give_an_image_or_one_sentence_in_2
     assert found == {"giants": {"refused": 4}} or set(found["forged"]) == {"image"}
 
 
-CLAIMS = [(2**14, 2**15), (2**20, 64), (1, 2**23), (2**31, 1), (2**35, 2**35), (2**64, 2**64)]
+CLAIMS = [(2**14, 2**15), (1, 2**23), (2**31, 1), (2**64, 2**64)]
 
 
 @pytest.mark.parametrize("width, height", CLAIMS)
@@ -139,10 +137,9 @@ def test_images_of_any_size_come_back_as_the_network_makes_them(longer, shorter,
     [
         lambda image: np.ascontiguousarray(image[::-1, ::-1])[::-1, ::-1],
         lambda image: np.ascontiguousarray(np.moveaxis(image, 2, 0)).transpose(1, 2, 0),
-        lambda image: np.concatenate([image, image[..., :1]], axis=2)[..., :3],
         lambda image: np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape),
     ],
-    ids=["reversed", "planes", "of RGBA", "read-only"],
+    ids=["reversed", "planes", "read-only"],
 )
 def test_how_an_image_lies_in_memory_changes_nothing(view):
     model, image = coding_model(), image_of(50, 60)
@@ -162,12 +159,9 @@ def unchecked():
 UINT8 = np.zeros((4, 5, 3), np.uint8)
 NO_IMAGES = {
     "float32 of shape (4, 5, 3)": UINT8.astype(np.float32),
-    "object of shape (4, 5, 3)": UINT8.astype(object),
     "uint8 of shape (4, 5)": UINT8[..., 0],
     "uint8 of shape (3, 4, 5)": UINT8.transpose(2, 0, 1),
-    "uint8 of shape (1, 4, 5, 3)": UINT8[None],
     "uint8 of shape (4, 0, 3)": UINT8[:, :0],
-    "uint8 of shape ()": np.uint8(3),
     "a list": UINT8.tolist(),
     "a Image": Image.new("RGB", (5, 4)),
 }
@@ -182,12 +176,10 @@ def test_what_is_no_image_is_described_with_what_to_give(unchecked, described):
         assert str(refused.value).startswith(f"the image is {described}: give uint8 of shape (heig")
 
 
-@pytest.mark.parametrize("described", ["uint8 of shape (4, 5, 3)", "a list"])
-def test_what_is_no_alpha_is_described_with_what_to_give(unchecked, described):
-    wrong = UINT8 if "uint8" in described else UINT8[..., 0].tolist()
-    with pytest.raises(UserError) as refused:
-        coding_model().compress(UINT8, alpha=wrong)
-    assert str(refused.value).startswith(f"alpha is {described}: give uint8 of shape (4, 5), that")
+def test_what_is_no_alpha_is_described_with_what_to_give(unchecked):
+    expected = r"^alpha is uint8 of shape \(4, 5, 3\): give uint8 of shape \(4, 5\), that"
+    with pytest.raises(UserError, match=expected):
+        coding_model().compress(UINT8, alpha=UINT8)
 
 
 # Models.
@@ -227,8 +219,8 @@ def test_damaged_and_foreign_arrays_are_named(folder, name, other, tmp_path):
     sound, rng = (folder / name).read_bytes(), np.random.default_rng(0)
     damaged = [b"", sound + b"\0", (folder / other).read_bytes()]
     damaged += [(save_model(coding_model(2), tmp_path / "other") / name).read_bytes()]
-    damaged += [sound[: rng.integers(len(sound))] for _ in range(5)]
-    for position in rng.integers(len(sound), size=10):
+    damaged.append(sound[: rng.integers(len(sound))])
+    for position in rng.integers(len(sound), size=4):
         damaged.append(bytearray(sound))
         damaged[-1][position] ^= 1 << int(rng.integers(8))
     for data in damaged:
@@ -243,7 +235,7 @@ def test_a_changed_description_is_refused_or_says_nothing_that_matters(folder):
     rng = np.random.default_rng(0)
     damaged = [sound[:end] for end in rng.integers(0, len(sound) - 2, 20)]
     damaged += [b"", b"\xff" * 99, b"[" * 10**5, b"[]", b"null", b'{"format": 1}', sound[::-1]]
-    for position in rng.choice(len(sound), 150, replace=False):
+    for position in rng.choice(len(sound), 60, replace=False):
         damaged.append(bytearray(sound))
         damaged[-1][position] ^= 1 << int(rng.integers(8))
     refused = 0
@@ -277,11 +269,9 @@ OTHER_ENCODER = "it states encoder widths (4, 4, 4, 4, 5), but the weights have 
 ABSURD = [
     ({"encoder_widths": [4, 4, 4, 4, 5]}, f"model.json: is damaged, {OTHER_ENCODER}copy or export"),
     ({"encoder_widths": [4.0, 4, 4.5, 4, 4]}, ""),
-    ({"encoder_widths": ["4"] * 5}, ""),
     ({"generator_widths": [10**9] * 5}, ""),
     ({"generator_widths": [4] * 10**5}, ""),
     ({"latent_channels": 10**12}, ""),
-    ({"hyper_channels": 10**12}, ""),
     ({"residual_blocks": "1"}, ""),
     ({"dtype": "float8"}, ""),
     ({"variant": []}, ""),
@@ -332,41 +322,3 @@ def test_tables_of_few_counts_that_would_unfold_to_gigabytes_are_refused():
     refused = pytest.raises(UserError, match="y.length does not fit the other arrays")
     with allocating_less_than(2**20), refused:
         arrays.entropy_from_arrays(sound | wide)
-
-
-# The command line.
-
-
-def test_decompress_writes_what_is_sound_and_names_what_is_not(
-    exported, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    held = bitstream.unpack(fuzz_codec.files()[4])
-    sound = damage.assembled(held)
-    files = {
-        "a": (sound, None),
-        "b": (damage.assembled(held._replace(y_stream=held.y_stream[:-5])), ""),
-        "c": (damage.assembled(held._replace(symbols_crc=0)), "the symbols decoded here are not"),
-        "d": (damage.assembled(held._replace(width=2**14, height=2**15)), "16384 x 32768 pixels"),
-        "e": (sound, None),
-        "f": (damage.assembled(held._replace(alpha_stream=b"\1")), "the transparency in the file"),
-        "g": (b"", "not a fa-hific-jax file"),
-        "h": (damage.assembled(held._replace(width=2**40)), "a number in the header is impossi"),
-        "i": (sound[:-1], "the file is truncated"),
-        "j": (damage.assembled(held._replace(model_id=b"another!")), "was made with model"),
-        "k": (sound, None),
-    }
-    os.mkdir("in")
-    for name, (data, _) in files.items():
-        Path(f"in/{name}.fahj").write_bytes(data)
-    with pytest.raises(SystemExit) as ended:
-        main(["decompress", "in", "-o", "out", "--model", str(exported)])
-    assert ended.value.code == 1
-    assert sorted(os.listdir("out")) == ["a.png", "e.png", "k.png"]
-    for path in Path("out").iterdir():
-        with Image.open(path) as image:
-            np.testing.assert_array_equal(np.asarray(image), coding_model().decompress(sound))
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    expected = [(name, part) for name, (_, part) in files.items() if part is not None]
-    for line, (name, part) in zip(errors, expected, strict=True):
-        assert line.startswith(f"error: in/{name}.fahj: ") and part in line

@@ -1,7 +1,5 @@
 """The page of `fa-hific serve` in a real browser, from dropped image to dropped bitstream."""
 
-import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -12,16 +10,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from chromium import chromium
-from coding_model import coding_config, image_of, init_parameters, many_rates_model
+from coding_model import image_of, many_rates_model
 from cpu_devices import hasty
 from PIL import Image
 from training_run import free_port
 
-from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.evaluation import baselines
 
@@ -40,16 +36,17 @@ def browser():
         yield found
 
 
-@contextlib.contextmanager
-def serving(model, folder, *options):
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
     """The address of a served model; its files lie in a folder that must be empty at the end."""
-    save_model(model, folder / "model")
+    folder = tmp_path_factory.mktemp("served")
+    save_model(many_rates_model(), folder / "model")
     (folder / "tmp").mkdir()
     read_errors = (folder / "stderr").read_text
     port = str(free_port())
     command = [sys.executable, "-m", "fa_hific_jax", "serve", "--model", str(folder / "model")]
     process = subprocess.Popen(
-        [*command, "--port", port, *options],
+        [*command, "--port", port, "--max-mb=0.5", "--max-megapixels=0.1"],
         cwd=ROOT,
         env=os.environ | hasty() | {"TMPDIR": str(folder / "tmp")},
         stdout=subprocess.PIPE,
@@ -64,13 +61,6 @@ def serving(model, folder, *options):
         process.terminate()
         process.communicate(timeout=60)
     assert "Traceback" not in read_errors() and not list((folder / "tmp").glob("fa-hific*"))
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    folder, limits = tmp_path_factory.mktemp("served"), ("--max-mb=0.5", "--max-megapixels=0.1")
-    with serving(many_rates_model(), folder, *limits) as found:
-        yield found
 
 
 @pytest.fixture
@@ -204,15 +194,3 @@ def test_files_of_the_machine_are_not_served(address):
     assert config["analytics_enabled"] is False
     text = urllib.request.urlopen(address).read().decode()
     assert not re.search(r"<(script|link)[^>]+(src|href)=.https?://", text)
-
-
-def test_a_model_without_choices_has_sliders_that_say_so(opened, photo, tmp_path):
-    config = dataclasses.replace(coding_config(), fcm_width=0)
-    plain = from_params(config, init_parameters(config, jax.random.key(0)))
-    with serving(plain, tmp_path) as address:
-        page = opened(address)
-        for name, reason in (("quality", "a single rate"), ("detail", "no frequency complement")):
-            assert page.locator(f"#{name} input[type=range]").is_disabled()
-            assert reason in page.inner_text(f"#{name}")
-        drop(page, "image", photo)
-        assert sizes(page)[0] == len(plain.compress(IMAGE))

@@ -102,14 +102,10 @@ def cut(folder: Path, item: str, share: float = 0.5) -> None:
 
 DAMAGES = {
     "array files truncated": lambda folder: cut(folder, "autoencoder"),
-    "array files empty": lambda folder: cut(folder, "autoencoder", 0),
-    "array files gone": lambda folder: [p.unlink() for p in (folder / "training").rglob("d/*")],
     "index gone": lambda folder: (folder / "autoencoder" / "manifest.ocdbt").unlink(),
-    "metadata cut off": lambda folder: os.truncate(folder / "training" / "_METADATA", 40),
     "metadata gone": lambda folder: (folder / "training" / "_METADATA").unlink(),
     "item gone": lambda folder: shutil.rmtree(folder / "training"),
     "settings cut off": lambda folder: os.truncate(folder / "settings" / "metadata", 10),
-    "settings gone": lambda folder: shutil.rmtree(folder / "settings"),
     "all gone": lambda folder: [shutil.rmtree(p) for p in folder.iterdir() if p.is_dir()],
 }
 
@@ -125,16 +121,6 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(damage, run, res
     assert said.startswith(f"warning: the checkpoint {workdir}/checkpoints/3 {kind}")
     assert said.endswith(f"now in {workdir}/damaged_checkpoints/3\n") and said.count("\n") == 1
     assert steps == [2]
-
-
-def test_the_place_of_a_damaged_checkpoint_is_free_again(run, resumed):
-    workdir, states = run
-    cut(Path(workdir) / "checkpoints" / "3", "autoencoder")
-    resumed(workdir)
-    checkpoints = Checkpoints(workdir, kept=3, writer=True)
-    save(states[3], SETTINGS, checkpoints)
-    checkpoints.close()
-    assert_same(resumed(workdir)[0], states[3])
 
 
 def test_checkpoints_of_which_none_can_be_read_end_run_and_inference_and_stay(run, resumed):

@@ -1,38 +1,11 @@
-"""Compare this codec with JPEG, WebP, AVIF and JPEG XL on your own images.
-
-  fa-hific compare photo.jpg                  write photo_compare.png and photo_compare.html here
-  fa-hific compare photo.jpg --bpp 0.2        at the best quality with at most 0.2 bits per pixel
-  fa-hific compare photo.jpg --zoom 400,120   enlarge what lies around x = 400, y = 120
-  fa-hific compare photo.jpg -o small.png     write small.png and small.html
-  fa-hific compare photos/ -o compared/       a picture and a page for each image below photos/
-
-The image is compressed with this codec, and with each of the others into a file of the same size,
-or of the nearest size that it can make. All files are decoded again. The picture shows the original
-and each result, whole and, below that, enlarged where the original has most detail. The page shows
-any two of them in full, with a divider to move between them. It holds all pictures and loads
-nothing. Both state for each codec:
-
-  bytes, bpp  size of the whole file, and its bits per pixel
-  dB          PSNR of the decoded image, higher is better
-  LPIPS       distance to the original as people see it (AlexNet), lower is better
-
-Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
-codec that is not installed is left out, with a note. Existing files are never overwritten without
---force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the size.
-
-exit codes:
-  0  all images were compared
-  1  some were not; the last lines say which and why
-  2  the command itself was wrong; nothing was written
-"""
+"""`fa-hific compare`: this codec and others at the same size."""
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from fa_hific_jax.cli import batch, files, runtime, values
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import say, shown
 from fa_hific_jax.streams import is_stream
@@ -41,65 +14,73 @@ from fa_hific_jax.writing import write as write_file
 _SUFFIX = "_compare.png"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=files.source_name,
-        metavar="INPUT",
-        help="image, folder (searched for images at any depth), glob, or - for standard input",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=files.target_name,
-        metavar="OUT",
-        help="picture to write (.png, .jpg, .webp or .tif) for a single image, with the page "
-        "beside it as .html; folder for several; or - for the picture alone on standard output; "
+def compare(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Compare this codec with JPEG, WebP, AVIF and JPEG XL on your own images.
+
+      fa-hific compare photo.jpg                write photo_compare.png and photo_compare.html here
+      fa-hific compare photo.jpg --bpp 0.2      at the best quality with at most 0.2 bits per pixel
+      fa-hific compare photo.jpg --zoom 400,120 enlarge what lies around x = 400, y = 120
+      fa-hific compare photo.jpg -o small.png   write small.png and small.html
+      fa-hific compare photos/ -o compared/     a picture and a page for each image below photos/
+
+    The image is compressed with this codec, and with each of the others into a file of the same
+    size, or of the nearest size that it can make. All files are decoded again. The picture shows
+    the original and each result, whole and, below that, enlarged where the original has most
+    detail. The page shows any two of them in full, with a divider to move between them. It holds
+    all pictures and loads nothing. Both state for each codec:
+
+      bytes, bpp  size of the whole file, and its bits per pixel
+      dB          PSNR of the decoded image, higher is better
+      LPIPS       distance to the original as people see it (AlexNet), lower is better
+
+    Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
+    codec that is not installed is left out, with a note. Existing files are never overwritten
+    without --force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the
+    size.
+    """
+    arguments.add_files(
+        parser,
+        "image, folder (searched for images at any depth), glob, or - for standard input",
+        "picture to write (.png, .jpg, .webp or .tif) for a single image, with the page beside it "
+        "as .html; folder for several; or - for the picture alone on standard output; "
         f"default: NAME{_SUFFIX} in the current folder",
     )
-    batch.add_rate_arguments(parser)
+    arguments.add_rate(parser)
     parser.add_argument(
         "--zoom",
-        type=values.point,
+        type=arguments.point,
         action="append",
         default=[],
         metavar="X,Y",
         help="pixel around which to enlarge, from the upper left corner; may be given several "
         "times (default: where the image has most detail)",
     )
-    parser.add_argument("--model", metavar="FOLDER", type=files.path_name, help=runtime.MODEL_HELP)
+    arguments.add_model(parser)
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.set_defaults(jobs=2, skip_existing=False)
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Compares on all inputs and prints what it wrote; exits with 1 after naming failures."""
+def _run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.inputs, image_names.suffixes())
     written: list[Path] = []
     try:
-        steps = functools.partial(_steps, written)
-        batch.code(args, _jobs(args, found), unread, batch.model_at_rate, steps)
+        batch.code(args, _jobs(args, found), unread, functools.partial(_steps, written))
     finally:
         for path in written:
             print(shown(path))
 
 
 def _steps(
-    written: list[Path],
-    args: argparse.Namespace,
-    name: str,
-    model: Any,
-    say: Callable[[str], None],
-) -> Any:
-    """Returns the steps of `batch.code`, which append the files they write to `written`."""
+    written: list[Path], args: argparse.Namespace, say: Callable[[str], None]
+) -> batch.Steps:
+    """Returns the steps, which append the files they write to `written`."""
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import image_size, read_image
     from fa_hific_jax.demo import compare_page, equal_size, sheet
-    from fa_hific_jax.demo.coding import opaque
     from fa_hific_jax.metrics.weights import load_weights
 
+    name, model, compress = batch.model_at_rate(args)
     codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
 
     def note(job, notes):
@@ -107,14 +88,14 @@ def _steps(
             say(f"note: {job.source}: {each}")
 
     def read(job, file):
-        original, notes = opaque(read_image(file))
+        original, notes = equal_size.opaque(read_image(file))
         note(job, notes)
         places = [sheet.place_at(original, *at) for at in args.zoom]
         return job, original, places or [sheet.most_detailed(original)]
 
     def work(given, plan):
         job, original, places = given
-        data, member = batch.compressed(model, original, args, plan=plan)
+        data, member = compress(original, plan=plan)
         decoded, _ = model.decompress_picture(data, plan=plan)
         versions, notes = equal_size.versions(
             original, data, decoded, member or shown(Path(name).name), codecs, weights
@@ -127,15 +108,14 @@ def _steps(
     def write(job, made):
         picture, page = made
         write_image(job.target, picture, replace=args.force)
-        if is_stream(job.target):
-            return
-        write_file(_page(job.target), page, replace=args.force)
-        written.extend([job.target, _page(job.target)])
+        if not is_stream(job.target):
+            write_file(_page(job.target), page, replace=args.force)
+            written.extend([job.target, _page(job.target)])
 
-    return image_size, read, work, write
+    return batch.Steps(model.plan, image_size, read, work, write)
 
 
-def _jobs(args: argparse.Namespace, found: Sequence[files.Found]) -> list[files.Job]:
+def _jobs(args: argparse.Namespace, found: list[files.Found]) -> list[files.Job]:
     """Returns each image with the picture to write.
 
     Raises:
@@ -156,7 +136,7 @@ def _page(picture: Path) -> Path:
     return picture.with_suffix(".html")
 
 
-def _installed(codecs: Sequence[str]) -> list[str]:
+def _installed(codecs: tuple[str, ...]) -> list[str]:
     """Returns the codecs that can be used here; says on standard error why another cannot."""
     from fa_hific_jax.evaluation import baselines
 

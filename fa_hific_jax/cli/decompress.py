@@ -1,91 +1,77 @@
-"""Decompress files that `fa-hific compress` wrote.
-
-  fa-hific decompress photo.fahj                 write photo.png beside it
-  fa-hific decompress photo.fahj -o photo.jpg    as JPEG; .webp and .tif work too
-  fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
-  fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
-  fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
-
-Each file states its model. Without --model, and without FA_HIFIC_MODEL in the environment, it is
-looked up among the models with a name on this machine (`fa-hific models`).
-
-Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
-
-Existing files are never overwritten without --force. With --skip-existing, they are kept and only
-missing files are written. NAME.png beside NAME.fahj may be your original image: --force overwrites
-it only if this command wrote it, or if -o names it. Files that are damaged or were made with
-another model are named at the end, after all others are done.
-
-exit codes:
-  0  all files were decompressed
-  1  some were not; the last lines say which and why
-  2  the command itself was wrong; nothing was written
-"""
+"""`fa-hific decompress`."""
 
 import argparse
 import os
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.streams import is_stream
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    batch.add_arguments(
+def decompress(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Decompress files that `fa-hific compress` wrote.
+
+      fa-hific decompress photo.fahj                 write photo.png beside it
+      fa-hific decompress photo.fahj -o photo.jpg    as JPEG; .webp and .tif work too
+      fa-hific decompress compressed/ -o images/     all .fahj files below compressed/, as PNG
+      fa-hific decompress photo.fahj --detail 0      without the detail that the decoder adds
+      fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
+
+    Each file states its model. Without --model, and without FA_HIFIC_MODEL in the environment, it
+    is looked up among the models with a name on this machine (`fa-hific models`).
+
+    Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
+
+    Existing files are never overwritten without --force. With --skip-existing, they are kept and
+    only missing files are written. NAME.png beside NAME.fahj may be your original image: --force
+    overwrites it only if this command wrote it, or if -o names it. Files that are damaged or were
+    made with another model are named at the end, after all others are done.
+    """
+    arguments.add_files(
         parser,
-        inputs=f"compressed file, folder (searched for {SUFFIX} files at any depth), "
-        "glob, or - for standard input",
-        output="image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, "
-        "or - for standard output (PNG); default: NAME.png beside each file, or standard output if "
-        "the file comes from standard input",
+        f"compressed file, folder (searched for {SUFFIX} files at any depth), glob, or - for "
+        "standard input",
+        "image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, or - "
+        "for standard output (PNG); default: NAME.png beside each file, or standard output if the "
+        "file comes from standard input",
     )
+    arguments.add_coding(parser)
     parser.add_argument(
         "--detail",
-        type=values.share,
+        type=arguments.share,
         metavar="S",
         help="share of the detail from the frequency complement modules, from 0 (none: closest to "
         "the pixels of the original) to 1 (all: closest to its spectrum; the default)",
     )
-    parser.add_argument(
-        "--drop-alpha", action="store_true", help="put transparent images on a white background"
-    )
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Decompresses all inputs; exits with 1 after naming those that failed."""
-    jobs, unread = batch.plan_jobs(args, frozenset({SUFFIX}), ".png")
+def _run(args: argparse.Namespace) -> None:
+    jobs, unread = files.plan_jobs(args, frozenset({SUFFIX}), ".png")
     _check_names(jobs, args.output)
-    batch.code(args, jobs, unread, _model, _steps)
+    batch.code(args, jobs, unread, _steps)
 
 
-def _model(args: argparse.Namespace) -> tuple[str, Any]:
-    """Returns name and model of --model; without one, the models with a name on this machine."""
-    from fa_hific_jax.codec import shipped
+def _steps(args: argparse.Namespace, say: Any) -> batch.Steps:
+    """Returns the steps with --model; without one, with the models that have a name here."""
+    from fa_hific_jax.codec import bitstream, metadata, several, shipped
     from fa_hific_jax.codec.model_folder import load_model
+    from fa_hific_jax.codec.pixels import write_image
+    from fa_hific_jax.data.images import Picture, on_white
 
     name = shipped.chosen_model(args.model)
     if name is None or shipped.members_of(name):
-        from fa_hific_jax.codec.several import Models
-
-        return "", Models()
-    model = load_model(name)
-    if args.detail is not None and not model.config.fcm_width:
-        raise UserError(
-            f"{name}: this model has no frequency complement modules: omit --detail, or use a "
-            "model that was trained with model.fcm_width"
-        )
-    return name, model
-
-
-def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
-    """Returns the steps of `batch.code`."""
-    from fa_hific_jax.codec import bitstream, metadata
-    from fa_hific_jax.codec.pixels import write_image
-    from fa_hific_jax.data.images import Picture, on_white
+        model = several.Models()
+    else:
+        model = load_model(name)
+        if args.detail is not None and not model.config.fcm_width:
+            raise UserError(
+                f"{name}: this model has no frequency complement modules: omit --detail, or use a "
+                "model that was trained with model.fcm_width"
+            )
 
     def size(file):
         container = bitstream.unpack(file.read())
@@ -104,7 +90,7 @@ def _steps(args: argparse.Namespace, name: str, model: Any, say: Any) -> Any:
             rgb, alpha = on_white(Picture(rgb, alpha)), None
         write_image(job.target, rgb, alpha, kept, replace=args.force)
 
-    return size, read, work, write
+    return batch.Steps(model.plan, size, read, work, write)
 
 
 def _check_names(jobs: list[files.Job], output: str | None) -> None:
@@ -115,14 +101,14 @@ def _check_names(jobs: list[files.Job], output: str | None) -> None:
     """
     from fa_hific_jax.codec.pixels import check_image_name, is_decoded
 
-    for job in jobs:
-        check_image_name(job.target)
-        if is_stream(job.target):
+    for source, target in jobs:
+        check_image_name(target)
+        beside = os.path.realpath(target.parent) == os.path.realpath(source.parent)
+        named = output is not None and target == Path(output)
+        if not beside or named or is_stream(target) or not os.path.isfile(target):
             continue
-        beside = os.path.realpath(job.target.parent) == os.path.realpath(job.source.parent)
-        named = output is not None and job.target == Path(output)
-        if beside and not named and os.path.isfile(job.target) and not is_decoded(job.target):
+        if not is_decoded(target):
             raise UserError(
-                f"{job.target}: may be the original image, because fa-hific did not write it, so "
-                f"it is not overwritten: give another -o, or -o {job.target} to overwrite it"
+                f"{target}: may be the original image, because fa-hific did not write it, so it is "
+                f"not overwritten: give another -o, or -o {target} to overwrite it"
             )

@@ -38,73 +38,61 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from fa_hific_jax import checkpoints, settings
+from fa_hific_jax import checkpoints
 from fa_hific_jax.cli import with_config
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError
+from fa_hific_jax.settings import Settings
 from fa_hific_jax.training import processes
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with its variant after a colon; by default the run's own"
-)
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a training run; must agree with --config")
 MODELS = flags.DEFINE_list(
     "models", [], "Folders of runs and exported models, or names of models (fa-hific models)"
 )
 COMPARE = flags.DEFINE_bool("compare", False, "Compare two models: --compare RUN_A RUN_B")
 IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
 LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
-BASELINES = flags.DEFINE_list(
-    "baselines",
-    None,
-    "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
-)
-BASELINE_POINTS = flags.DEFINE_integer(
-    "baseline_points",
-    None,
-    "Number of qualities of each classical codec, spread over its sweep; 0 for all, -1 for none",
-)
-SAME_SIZE = flags.DEFINE_bool(
-    "same_size",
-    None,
-    "Also run each classical codec at the size of the first model's file, image by image",
-)
-UNTRAINED = flags.DEFINE_bool(
-    "untrained_control", None, "Also evaluate a model with random parameters"
-)
 QUALITY = flags.DEFINE_list(
     "quality", [], "Rates of models with a variable rate: numbers from 0 to 1"
 )
 DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
-LPIPS = flags.DEFINE_list(
-    "lpips", None, "LPIPS networks: alex, squeeze, or files of fa-hific get-lpips"
-)
-INCEPTION = flags.DEFINE_string("inception", None, "File of Inception weights, for FID and KID")
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "Number of processes for the classical codecs; results do not change"
 )
-FIELDS = {
-    "lpips_files": LPIPS,
-    "inception_file": INCEPTION,
-    "baselines": BASELINES,
-    "baseline_points": BASELINE_POINTS,
-    "same_size": SAME_SIZE,
-    "untrained_control": UNTRAINED,
-}
-"""The flag that overrides each field of the group `evaluation`."""
 OUT = flags.DEFINE_string(
     "out",
     None,
     "Folder for the results; by default evaluation/ in the folder of the one model, or "
     "NAME_evaluation for the name of a model",
 )
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
-)
-PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes (or JAX_NUM_PROCESSES)")
-PROCESS = flags.DEFINE_integer("process", None, "Index of this process (or JAX_PROCESS_ID)")
+FIELDS = {
+    "baselines": flags.DEFINE_list(
+        "baselines",
+        None,
+        "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
+    ),
+    "baseline_points": flags.DEFINE_integer(
+        "baseline_points",
+        None,
+        "Number of qualities of each classical codec, spread over its sweep; 0 for all, -1 for "
+        "none",
+    ),
+    "same_size": flags.DEFINE_bool(
+        "same_size",
+        None,
+        "Also run each classical codec at the size of the first model's file, image by image",
+    ),
+    "untrained_control": flags.DEFINE_bool(
+        "untrained_control", None, "Also evaluate a model with random parameters"
+    ),
+    "lpips_files": flags.DEFINE_list(
+        "lpips", None, "LPIPS networks: alex, squeeze, or files of fa-hific get-lpips"
+    ),
+    "inception_file": flags.DEFINE_string(
+        "inception", None, "File of Inception weights, for FID and KID"
+    ),
+}
+"""The flag that overrides each field of the group `evaluation`."""
 
 
 def start() -> None:
@@ -113,46 +101,47 @@ def start() -> None:
 
 
 def main(*arguments: str) -> None:
-    given = settings.from_mapping(CONFIG.value.to_dict()) if CONFIG.value else None
-    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    given = with_config.given_settings()
+    with_config.join_processes()
     if COMPARE.value:
         compare(arguments, given)
         return
     if arguments:
         raise UserError(f"unexpected argument {arguments[0]!r}: see --help")
-    folders, named_by = MODELS.value, "--models"
     for flag in (IMAGES, OUT):
         if flag.value == "":
             raise UserError(f"--{flag.name} is an empty name: give another, or leave it out")
-    if bool(WORKDIR.value) == bool(folders):
+    workdir, folders, named_by = with_config.WORKDIR.value, MODELS.value, "--models"
+    if bool(workdir) == bool(folders):
         raise UserError("name what to evaluate: a run with --workdir, or several with --models")
-    if WORKDIR.value:
-        folders, named_by = [WORKDIR.value], "--workdir"
+    if workdir:
+        folders, named_by = [workdir], "--workdir"
     if len(folders) > 1 and not OUT.value:
         raise UserError("--out is missing: several models need a folder for their results")
     out = Path(os.path.expanduser(OUT.value)) if OUT.value else default_out(folders[0], named_by)
     evaluate(folders, named_by, given, out)
 
 
-def evaluate(folders: list[str], named_by: str, given: settings.Settings | None, out: Path) -> Any:
+def evaluate(folders: list[str], named_by: str, given: Settings | None, out: Path) -> Any:
     """Evaluates the models of these folders, prints the table, and returns the results."""
     # These imports take seconds: errors of the config come first.
     from fa_hific_jax.evaluation import explained, results
     from fa_hific_jax.evaluation.evaluate import evaluate
     from fa_hific_jax.evaluation.prepare import Request, prepare
 
+    values = {field: flag.value for field, flag in FIELDS.items() if flag.value is not None}
     request = Request(
         folders=folders,
         named_by=named_by,
         config=given,
-        evaluation=overrides(),
+        evaluation={k: tuple(v) if isinstance(v, list) else v for k, v in values.items()},
         images=IMAGES.value,
-        qualities=numbers("quality", QUALITY.value),
-        details=numbers("detail", DETAIL.value),
+        qualities=_numbers(QUALITY),
+        details=_numbers(DETAIL),
         limit=LIMIT.value,
         jobs=JOBS.value,
     )
-    found = evaluate(prepare(request), out, origin())
+    found = evaluate(prepare(request), out, _origin())
     if found is not None:
         print("", results.format_table(found), "", *explained.legend(found), "", sep="\n")
         print(*explained.leaders(found), *results.notes(found), "", sep="\n")
@@ -160,14 +149,24 @@ def evaluate(folders: list[str], named_by: str, given: settings.Settings | None,
     return found
 
 
-def compare(names: Sequence[str], given: settings.Settings | None) -> None:
-    """Prints which of two models wins where; with --out, also writes comparison.json."""
+def compare(names: Sequence[str], given: Settings | None) -> None:
+    """Prints which of two models wins where; with --out, also writes comparison.json.
+
+    Each name is that of a folder with results, or of a run or a model, which is evaluated first.
+    """
     names = [name for name in names if name]  # An unset variable of a shell leaves "".
     if len(names) != 2:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
     from fa_hific_jax.evaluation import comparison, results
 
-    evaluated = [results_of(name, given) for name in names]
+    evaluated = []
+    for name in names:
+        path = Path(os.path.expanduser(name)) / "results.json"
+        if path.is_file():
+            evaluated.append(results.read_results(path))
+        else:
+            out = default_out(name, "--compare")
+            evaluated.append(evaluate([name], "--compare", given, out))
     if not processes.leads():
         return
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))
@@ -178,36 +177,22 @@ def compare(names: Sequence[str], given: settings.Settings | None) -> None:
         print(f"\n{path}")
 
 
-def results_of(folder: str, given: settings.Settings | None) -> Any:
-    """Returns the results in a folder of an evaluation; a run or a model is evaluated first."""
-    from fa_hific_jax.evaluation import results
-
-    path = Path(os.path.expanduser(folder)) / "results.json"
-    if path.is_file():
-        return results.read_results(path)
-    return evaluate([folder], "--compare", given, default_out(folder, "--compare"))
-
-
-def overrides() -> dict[str, Any]:
-    """Returns the fields of the group `evaluation` that were given as flags."""
-    given = {field: flag.value for field, flag in FIELDS.items() if flag.value is not None}
-    return {field: tuple(v) if isinstance(v, list) else v for field, v in given.items()}
-
-
-def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
-    try:
-        return tuple(float(text) for text in texts)
-    except ValueError:
-        raise UserError(f"--{name} is {','.join(texts)}: give numbers from 0 to 1") from None
-
-
 def default_out(folder: str, called: str) -> Path:
+    """Returns the folder for the results of one model; `called` is the flag that named it."""
     if shipped.place(folder) != folder:  # Results do not belong in the folder of a named model.
         return Path(f"{folder}_evaluation")
     return Path(checkpoints.workdir_path(folder, called)) / "evaluation"
 
 
-def origin() -> dict[str, Any]:
+def _numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, flag.value))
+    except ValueError:
+        told = ",".join(flag.value)
+        raise UserError(f"--{flag.name} is {told}: give numbers from 0 to 1") from None
+
+
+def _origin() -> dict[str, Any]:
     """Returns the command, commit, versions and device that make the results."""
     import jax
 

@@ -1,61 +1,49 @@
-"""Show what compressed files contain, without a model.
-
-  fa-hific info photo.fahj
-  fa-hific info compressed/ --json
-
-Prints for each file the size of the image, bits per pixel, the id of the model that decompresses
-it, with the name of that model if `fa-hific models` lists it as being on this machine, and the
-bytes of each part. Each file is checked against its checksum.
-
-exit codes:
-  0  all files are intact
-  1  some are not; the last lines say which and why
-  2  the command itself was wrong
-"""
+"""`fa-hific info`."""
 
 import argparse
 import json
 from pathlib import Path
 
 from fa_hific_jax import interrupts
-from fa_hific_jax.cli import batch, files
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.codec import SUFFIX
-from fa_hific_jax.errors import shown
+from fa_hific_jax.errors import PER_FILE, about, shown
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=files.source_name,
-        metavar="FILE",
-        help="compressed file, folder, or glob",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON array with one object per file"
-    )
+def info(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Show what compressed files contain, without a model.
+
+      fa-hific info photo.fahj
+      fa-hific info compressed/ --json
+
+    Prints for each file the size of the image, bits per pixel, the id of the model that
+    decompresses it, with the name of that model if `fa-hific models` lists it as being on this
+    machine, and the bytes of each part. Each file is checked against its checksum.
+    """
+    what = "compressed file, folder, or glob"
+    parser.add_argument("inputs", nargs="+", type=arguments.source_name, metavar="FILE", help=what)
+    arguments.add_json(parser, "file")
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Describes every intact file; exits with code 1 after naming the others."""
+def _run(args: argparse.Namespace) -> None:
     found, failures = files.find(args.inputs, frozenset({SUFFIX}))
     described = []
     for file in found:
         interrupts.end_if_asked()
         try:
-            described.append(describe(file.path))
-        except batch.PER_FILE as error:
-            failures.append(batch.sentence(file.path, error))
+            described.append(_describe(file.path))
+        except PER_FILE as error:
+            failures.append(about(file.path, error))
             continue
         if not args.json:
-            print(as_text(described[-1]))
+            print(_text(described[-1]))
     if args.json:
         print(json.dumps(described, indent=2))
     batch.end(failures)
 
 
-def describe(path: Path) -> dict:
+def _describe(path: Path) -> dict:
     """Returns the description of a file that --json prints.
 
     Raises:
@@ -84,21 +72,20 @@ def describe(path: Path) -> dict:
     }
 
 
-def as_text(described: dict) -> str:
+def _text(told: dict) -> str:
     """Returns the lines that are printed for a file without --json."""
-    size, quality = described["bytes"], described["quality"]
-    transparent = ", with transparency" if described["alpha"] else ""
+    sizes = dict(told["bytes"])
+    whole = sizes.pop("file")
+    quality = "" if told["quality"] is None else f", quality {told['quality']:.3f}"
     lines = {
-        "image": f"{described['width']} x {described['height']} pixels{transparent}",
-        "file": f"{size['file']} bytes, {described['bpp']:.4f} bpp"
-        + ("" if quality is None else f", quality {quality:.3f}"),
-        "model": described["model_id"] + (f" ({described['model']})" if described["model"] else ""),
-        "format": f"version {described['version']}, coder {described['coder']}",
-        "symbols": f"CRC-32 {described['symbols_crc']}",
+        "image": f"{told['width']} x {told['height']} pixels"
+        + (", with transparency" if told["alpha"] else ""),
+        "file": f"{whole} bytes, {told['bpp']:.4f} bpp{quality}",
+        "model": told["model_id"] + (f" ({told['model']})" if told["model"] else ""),
+        "format": f"version {told['version']}, coder {told['coder']}",
+        "symbols": f"CRC-32 {told['symbols_crc']}",
     }
-    parts = {"header": size["header"], "z": size["z"], "y": size["y"], "alpha": size["alpha"]}
-    for name, count in parts.items():
-        lines[name] = f"{count:>{len(str(size['file']))}} bytes, {count / size['file']:6.2%}"
-    return "\n".join(
-        [shown(described["file"]), *(f"  {name:<8}{text}" for name, text in lines.items())]
-    )
+    for name, count in sizes.items():
+        lines[name] = f"{count:>{len(str(whole))}} bytes, {count / whole:6.2%}"
+    texts = [f"  {name:<8}{text}" for name, text in lines.items()]
+    return "\n".join([shown(told["file"]), *texts])

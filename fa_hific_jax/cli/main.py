@@ -1,33 +1,29 @@
 """Runs `fa-hific COMMAND` and reports a user's mistake in one sentence.
 
-Each command is a module with a docstring (its help text), `add_arguments(parser)` and `run(args)`.
-Slow imports stand inside `run`, so that `--help` and error messages appear at once. `train` and
-`eval` parse the command line with `with_config.py`, because every key of a config is a flag there.
+Each command is a function whose docstring is its help text. command(parser) declares its arguments
+and returns the function that runs with them. Slow imports stand inside that function, so that
+`--help` and error messages appear at once. `train` and `eval` parse the command line with
+`with_config.py`, because every key of a config is a flag there.
 """
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from fa_hific_jax import __version__, interrupts, streams
-from fa_hific_jax.cli import (
-    compare,
-    compress,
-    decompress,
-    export,
-    export_onnx,
-    get_inception,
-    get_lpips,
-    get_model,
-    import_torch,
-    info,
-    models,
-    pack,
-    plot,
-    serve,
-)
+from fa_hific_jax.cli import runtime
+from fa_hific_jax.cli.compare import compare
+from fa_hific_jax.cli.compress import compress
+from fa_hific_jax.cli.conversion import export, export_onnx, import_torch
+from fa_hific_jax.cli.decompress import decompress
+from fa_hific_jax.cli.info import info
+from fa_hific_jax.cli.pack import pack
+from fa_hific_jax.cli.plot import plot
+from fa_hific_jax.cli.published import get_inception, get_lpips, get_model, models
+from fa_hific_jax.cli.serve import serve
 from fa_hific_jax.errors import UserError, one_line, reported
 
 COMMANDS = {
@@ -46,6 +42,12 @@ COMMANDS = {
     "get-inception": get_inception,
     "import-torch": import_torch,
 }
+
+_EXIT_CODES = """exit codes:
+  0  all is done
+  1  some of it is not, for example files that are damaged; the last lines say which and why
+  2  the command was wrong or cannot be carried out; the message says what to change
+"""
 
 WITH_CONFIGS = {
     "train": "Train a model; the same as train.py in the repository.",
@@ -71,27 +73,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         start()
         return
     with reported():
-        _check_folder()
-        _check_hyphens(argv)
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:  # No relative path would work.
+            told = "the current folder has been deleted: change to another one"
+            raise UserError(told) from error
+        for word in argv[: argv.index("--")] if "--" in argv else argv:
+            # `*.png` may expand to such a name.
+            if word.startswith("-") and "." in word and os.path.isfile(word):
+                raise UserError(f"{word}: begins with a hyphen like an option: give ./{word}")
         args = parser().parse_args(argv)
-    with interrupts.interruptible(), reported():
+    with interrupts.interruptible(), reported(), runtime.orderly():
         args.run(args)
-
-
-def _check_folder() -> None:
-    """Raises a UserError if the current folder was deleted: no relative path would work."""
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise UserError("the current folder has been deleted: change to another one") from error
-
-
-def _check_hyphens(argv: Sequence[str]) -> None:
-    """Raises a UserError for a file whose name looks like an option; `*.png` may expand to one."""
-    options = argv[: argv.index("--")] if "--" in argv else argv
-    for word in options:
-        if word.startswith("-") and "." in word and os.path.isfile(word):
-            raise UserError(f"{word}: begins with a hyphen like an option: give ./{word}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,16 +101,16 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fa-hific {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        summary = (module.__doc__ or "").partition("\n")[0]
+    for name, declare in COMMANDS.items():
+        text = inspect.getdoc(declare) or ""
         command = commands.add_parser(
             name,
-            help=summary,
-            description=module.__doc__,
+            help=text.partition("\n")[0],
+            description=text,
+            epilog=_EXIT_CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=declare(command))
     for name, summary in WITH_CONFIGS.items():
         commands.add_parser(name, help=summary)
     return top

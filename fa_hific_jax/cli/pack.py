@@ -1,30 +1,11 @@
-"""Pack images into shards for training.
-
-  fa-hific pack /data/openimages -o /data/packed --shards 64
-  fa-hific pack 'photos/**/*.jpg' more/ -o packed --shards 16 --min-side 256 --max-side 2048
-  python train.py --config configs/hific.py:lo --workdir runs/hific \\
-      --config.data.train="('arrayrecord:packed',)"
-
-Writes ArrayRecord shards: a few large files instead of millions of small ones, which training can
-read quickly in any order. JPEG, PNG and WebP files are stored unchanged; other kinds become PNG.
-Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, and as PNG
-otherwise. Damaged files and images below --min-side are left out; manifest.json names the damaged
-ones.
-
-To resume a run that was stopped, repeat the same command. A good size of a shard is 100 to 1000 MB.
-
-exit codes:
-  0  all shards are written; damaged files are named
-  1  the same, but some folders or files could not be read; the last lines name them
-  2  the command was wrong, or the folder cannot be written to
-"""
+"""`fa-hific pack`: images into shards."""
 
 import argparse
 import os
 from pathlib import Path
 
 from fa_hific_jax import interrupts, streams
-from fa_hific_jax.cli import batch, files, values
+from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.data import image_names
 from fa_hific_jax.errors import UserError, reason, say, shown
@@ -32,61 +13,66 @@ from fa_hific_jax.errors import UserError, reason, say, shown
 _SHOWN = 10  # damaged files that are named on the terminal
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+def pack(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Pack images into shards for training.
+
+      fa-hific pack /data/openimages -o /data/packed --shards 64
+      fa-hific pack 'photos/**/*.jpg' more/ -o packed --shards 16 --min-side 256 --max-side 2048
+      python train.py --config configs/hific.py:lo --workdir runs/hific \\
+          --config.data.train="('arrayrecord:packed',)"
+
+    Writes ArrayRecord shards: a few large files instead of millions of small ones, which training
+    can read quickly in any order. JPEG, PNG and WebP files are stored unchanged; other kinds become
+    PNG. Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, and as
+    PNG otherwise. Damaged files and images below --min-side are left out; manifest.json names the
+    damaged ones.
+
+    To resume a run that was stopped, repeat the same command. A good size of a shard is 100 to 1000
+    MB.
+    """
+    what = "image, folder (searched at any depth), or glob"
     parser.add_argument(
-        "images",
-        nargs="+",
-        type=files.source_name,
-        metavar="IMAGES",
-        help="image, folder (searched at any depth), or glob",
+        "images", nargs="+", type=arguments.source_name, metavar="IMAGES", help=what
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        type=files.path_name,
-        required=True,
-        help="folder to write the shards to",
-    )
+    arguments.add_folder(parser, "DIR", "folder to write the shards to")
     parser.add_argument(
         "--shards", metavar="N", type=int, required=True, help="number of shards to write"
     )
-    parser.add_argument(
-        "--min-side",
-        metavar="S",
-        type=int,
-        default=0,
-        help="leave out images whose width or height is below S pixels",
-    )
-    parser.add_argument(
-        "--max-side",
-        metavar="L",
-        type=int,
-        default=0,
-        help="shrink images whose width or height is above L pixels to L",
-    )
+    smallest = "leave out images whose width or height is below S pixels"
+    parser.add_argument("--min-side", metavar="S", type=int, default=0, help=smallest)
+    largest = "shrink images whose width or height is above L pixels to L"
+    parser.add_argument("--max-side", metavar="L", type=int, default=0, help=largest)
     parser.add_argument(
         "--jobs",
         metavar="J",
-        type=values.threads,
+        type=arguments.threads,
         default=min(256, os.cpu_count() or 1),
         help="number of threads that read and check images (default: one for each processor)",
     )
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Packs all images and prints a summary."""
+def _run(args: argparse.Namespace) -> None:
     found, unread = files.find(args.images, image_names.suffixes())
     from fa_hific_jax.data import pack
 
-    paths, sizes = _sizes(found, unread)
-    plan = pack.Plan(paths, sizes, args.shards, args.min_side, args.max_side)
+    sizes = {}
+    for path in dict.fromkeys(str(file.path) for file in found):
+        if streams.is_read_once(path):
+            raise UserError(f"{shown(path)}: is a pipe, but packing reads only files: give a file")
+        try:
+            sizes[path] = os.path.getsize(path)
+        except OSError as error:
+            unread.append(reason(error))
+    plan = pack.Plan(tuple(sizes), tuple(sizes.values()), args.shards, args.min_side, args.max_side)
+
+    def advance(size: int) -> None:
+        interrupts.end_if_asked()
+        progress.advance(size // 3)
+
     # Progress takes pixels of 3 bytes each and shows MB/s; here they are those of the image files.
-    with Progress(len(paths), sum(size // 3 for size in sizes)) as progress:
-        manifest = pack.pack(
-            plan, Path(args.output), args.jobs, lambda size: _advance(progress, size)
-        )
+    with Progress(len(sizes), sum(size // 3 for size in sizes.values())) as progress:
+        manifest = pack.pack(plan, Path(args.output), args.jobs, advance)
     damaged = pack.damaged(manifest)
     for sentence in damaged[:_SHOWN]:
         say(f"skipped {sentence}")
@@ -104,21 +90,3 @@ def run(args: argparse.Namespace) -> None:
         )
     print(f"train with --config.data.train=\"('arrayrecord:{shown(args.output)}',)\"")
     batch.end(unread)
-
-
-def _sizes(found: list[files.Found], unread: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns paths and sizes in bytes; adds a sentence to `unread` for each missing file."""
-    sizes = {}
-    for path in dict.fromkeys(str(file.path) for file in found):
-        if streams.is_read_once(path):
-            raise UserError(f"{shown(path)}: is a pipe, but packing reads only files: give a file")
-        try:
-            sizes[path] = os.path.getsize(path)
-        except OSError as error:
-            unread.append(reason(error))
-    return tuple(sizes), tuple(sizes.values())
-
-
-def _advance(progress: Progress, size: int) -> None:
-    interrupts.end_if_asked()
-    progress.advance(size // 3)

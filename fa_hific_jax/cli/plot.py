@@ -1,19 +1,11 @@
-"""Draw the curves of a training run.
-
-  fa-hific plot runs/fa_hific_lo
-  fa-hific plot runs/fa_hific_lo -o curves.png
-
-Reads RUNDIR/metrics.jsonl, which train.py writes beside its TensorBoard events. This works during
-the run and after it. Each panel shows related curves: a training metric and the same metric on
-validation images (eval/), the rate with its target, or both sides of the adversarial loss.
-"""
+"""`fa-hific plot`: the curves of a training run."""
 
 import argparse
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from fa_hific_jax.cli import files
+from fa_hific_jax.cli import arguments
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
@@ -33,27 +25,30 @@ PANELS = {
 LOGARITHMIC = ("loss", "gradient norm", "weight of the rate")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "rundir", metavar="RUNDIR", type=files.path_name, help="the --workdir of a training run"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE.png",
-        type=files.path_name,
-        help="PNG file to write (default: RUNDIR/curves.png)",
-    )
+def plot(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Draw the curves of a training run.
+
+      fa-hific plot runs/fa_hific_lo
+      fa-hific plot runs/fa_hific_lo -o curves.png
+
+    Reads RUNDIR/metrics.jsonl, which train.py writes beside its TensorBoard events. This works
+    during the run and after it. Each panel shows related curves: a training metric and the same
+    metric on validation images (eval/), the rate with its target, or both sides of the adversarial
+    loss.
+    """
+    name, what = arguments.path_name, "the --workdir of a training run"
+    parser.add_argument("rundir", metavar="RUNDIR", type=name, help=what)
+    what = "PNG file to write (default: RUNDIR/curves.png)"
+    parser.add_argument("-o", "--output", metavar="FILE.png", type=name, help=what)
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Draws the curves into a PNG file and prints its path."""
+def _run(args: argparse.Namespace) -> None:
     from etils import epath
 
     from fa_hific_jax.training.logs import read_scalars
 
-    folder = epath.Path(args.rundir).expanduser()
+    folder = epath.Path(args.rundir)
     target = epath.Path(args.output) if args.output else folder / "curves.png"
     if target.suffix.lower() != ".png":
         raise UserError(f"-o {target}: only PNG can be written: give a name that ends in .png")
@@ -91,19 +86,15 @@ def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
     figure = Figure(figsize=(13, 3 * rows + 0.5), layout="constrained")
     figure.suptitle(title)
     for place, (heading, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, 3, place, title=heading)
-        _curves(axes, reports, names)
+        axes = figure.add_subplot(rows, 3, place, title=heading, xlabel="step")
+        for name in names:
+            points = [(step, values[name]) for step, values in reports.items() if name in values]
+            marker = "o" if name.startswith("eval/") or len(points) == 1 else None
+            style = {"marker": marker, "markersize": 3, "linewidth": 1, "label": name}
+            axes.plot(*zip(*points, strict=True), **style)
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize="small")
         if heading in LOGARITHMIC:
             axes.set_yscale("log")
     return figure
-
-
-def _curves(axes: Any, reports: Mapping[int, Mapping[str, float]], names: Sequence[str]) -> None:
-    for name in names:
-        points = [(step, values[name]) for step, values in reports.items() if name in values]
-        marker = "o" if name.startswith("eval/") or len(points) == 1 else None
-        axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, linewidth=1, label=name)
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.3)
-    if len(names) > 1:
-        axes.legend(fontsize="small")

@@ -17,28 +17,30 @@ class Progress:
 
     On a terminal, one line is updated in place; elsewhere a line is printed every 30 s. A thread
     does this, so that it works even while the first image waits for the compiler. For a single
-    image that takes less than 3 s, nothing is printed.
+    image that takes less than 3 s, nothing is printed. `pixels` is the sum over all images.
     """
 
-    def __init__(self, images: int, pixels: int, stream: io.TextIOBase | None = None):
-        self._images, self._pixels = images, pixels
+    def __init__(self, images: int, pixels: int = 0, stream: io.TextIOBase | None = None):
+        self.pixels = pixels
+        self._images = images
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._done, self._done_pixels = 0, 0
-        self._start = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> "Progress":
+        self._start = time.monotonic()
         self._thread.start()
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self._over.set()
         self._thread.join()
-        if kind is None and (self._images > 1 or self._elapsed() > _PATIENCE):
-            self.say(f"{self._state()} in {_clock(self._elapsed())}")
+        seconds = time.monotonic() - self._start
+        if kind is None and (self._images > 1 or seconds > _PATIENCE):
+            self.say(f"{self._state(seconds)} in {_clock(seconds)}")
         elif self._terminal:
             self._write("\r\x1b[K")
 
@@ -54,11 +56,15 @@ class Progress:
         self._write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
 
     def _renew(self) -> None:
-        patience = _PATIENCE if self._images == 1 else 0.0
-        if self._over.wait(patience):
+        if self._images == 1 and self._over.wait(_PATIENCE):
             return
         while not self._over.wait(_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
-            line = self._state() + self._time_left()
+            seconds = time.monotonic() - self._start
+            left = f"{_clock(seconds)} so far"
+            if self._done_pixels:
+                rest = max(self.pixels - self._done_pixels, 0)
+                left = f"{_clock(seconds * rest / self._done_pixels)} left"
+            line = f"{self._state(seconds)}, {left}"
             self._write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
 
     def _write(self, text: str) -> None:
@@ -66,20 +72,9 @@ class Progress:
             self._stream.write(text)
             self._stream.flush()
 
-    def _state(self) -> str:
-        if not self._done_pixels:
-            return f"{self._done}/{self._images} images"
-        rate = 3e-6 * self._done_pixels / max(self._elapsed(), 1e-3)
-        return f"{self._done}/{self._images} images, {rate:.2f} MB/s"
-
-    def _time_left(self) -> str:
-        if not self._done_pixels:
-            return f", {_clock(self._elapsed())} so far"
-        rest = max(self._pixels - self._done_pixels, 0)
-        return f", {_clock(self._elapsed() * rest / self._done_pixels)} left"
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._start
+    def _state(self, seconds: float) -> str:
+        rate = f", {3e-6 * self._done_pixels / max(seconds, 1e-3):.2f} MB/s"
+        return f"{self._done}/{self._images} images{rate if self._done_pixels else ''}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Sets up what every command with a model needs: which model, quiet libraries, a compile cache."""
+"""Sets up what every command with a model needs: quiet libraries and a compile cache."""
 
 import contextlib
 import glob
@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fa_hific_jax.cache import cache_folder
-from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
 from fa_hific_jax.errors import UserError
-
-MODEL_HELP = (
-    "model folder that `fa-hific export` wrote, or a name that `fa-hific models` lists; default: "
-    f"the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the package; "
-    "to decompress, else the model on this machine that made the file"
-)
-"""Help text of the option --model."""
 
 CACHE_BYTES = 2 * 2**30
 """Size in bytes above which the least recently used compiled programs are deleted."""
@@ -49,8 +41,7 @@ def use_compile_cache() -> None:
     """
     import jax
 
-    told = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    if told is not None:
+    if _folder() is not None:
         return
     # Without a home folder, or with a read-only one, programs are compiled each time.
     with contextlib.suppress(OSError, UserError):
@@ -77,6 +68,12 @@ def trim(folder: Path, most: int) -> None:
             total -= size
 
 
+def _folder() -> str | None:
+    import jax
+
+    return jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _heal(message: Any, *_: Any, **__: Any) -> None:
     """Removes the cache entries of a program that JAX reports as unreadable.
 
@@ -84,10 +81,7 @@ def _heal(message: Any, *_: Any, **__: Any) -> None:
     those of `warnings.showwarning`. The warning names the program, and the names of all its entries
     begin with that name.
     """
-    import jax
-
-    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    told = re.match(_DAMAGED, str(message))
+    told, folder = re.match(_DAMAGED, str(message)), _folder()
     if not told or not folder:
         return
     for path in glob.glob(f"{glob.escape(folder)}/{glob.escape(told['module'])}-*"):

@@ -1,14 +1,4 @@
-"""Serve a web page that compresses the images dropped on it.
-
-  fa-hific serve                                 then open http://127.0.0.1:7860 in a browser
-  fa-hific serve --model models/mine --port 8000
-  fa-hific serve --host 0.0.0.0                  for everyone who can reach this machine
-
-The page shows each image beside its decoded version and a JPEG of the same file size, with their
-spectra and a map of where the bits go. The compressed file can be downloaded, and dropped on the
-page to be decoded. The page works without a network and sends nothing to any other machine. Ctrl-C
-ends it and deletes all images. It needs the extra fa-hific-jax[demo].
-"""
+"""`fa-hific serve`: a web page that compresses."""
 
 import argparse
 import os
@@ -17,47 +7,53 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.cli import runtime, values
+from fa_hific_jax.cli import arguments, runtime
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "--model",
-        metavar="FOLDER",
-        help=runtime.MODEL_HELP,
-    )
+def serve(parser: argparse.ArgumentParser) -> arguments.Run:
+    """Serve a web page that compresses the images dropped on it.
+
+      fa-hific serve                                 then open http://127.0.0.1:7860 in a browser
+      fa-hific serve --model models/mine --port 8000
+      fa-hific serve --host 0.0.0.0                  for everyone who can reach this machine
+
+    The page shows each image beside its decoded version and a JPEG of the same file size, with
+    their spectra and a map of where the bits go. The compressed file can be downloaded, and dropped
+    on the page to be decoded. The page works without a network and sends nothing to any other
+    machine. Ctrl-C ends it and deletes all images. It needs the extra fa-hific-jax[demo].
+    """
+    arguments.add_model(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on (default: 127.0.0.1, which only this machine can reach)",
     )
     parser.add_argument(
-        "--port", type=values.port, default=7860, help="port to listen on (default: 7860)"
+        "--port", type=arguments.port, default=7860, help="port to listen on (default: 7860)"
     )
     parser.add_argument(
         "--max-mb",
-        type=values.positive,
+        type=arguments.positive,
         default=32,
         metavar="N",
         help="largest size of a dropped file in megabytes (default: 32)",
     )
     parser.add_argument(
         "--max-megapixels",
-        type=values.positive,
+        type=arguments.positive,
         default=16,
         metavar="N",
         help="largest size of an image in megapixels, counted in blocks of 64 x 64 pixels "
         "(default: 16)",
     )
+    return _run
 
 
-def run(args: argparse.Namespace) -> None:
-    """Serves the page until interrupted."""
+def _run(args: argparse.Namespace) -> None:
     name = shipped.model_to_use(args.model)
-    with runtime.orderly(), tempfile.TemporaryDirectory(prefix="fa-hific-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fa-hific-") as folder:
         # Gradio keeps all images here, so that they are deleted with the folder.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
         _use_no_proxy()
@@ -80,12 +76,10 @@ def _gradio() -> Any:
     try:
         import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        if error.name in ("gradio", None):
-            raise UserError("the page needs Gradio: pip install 'fa-hific-jax[demo]'") from error
-        raise UserError(
-            f"Gradio is installed but cannot be imported ({error}): install it again with "
-            "pip install 'fa-hific-jax[demo]'"
-        ) from error
+        told = "the page needs Gradio"
+        if error.name not in ("gradio", None):
+            told = f"Gradio is installed but cannot be imported ({error}): install it again"
+        raise UserError(f"{told}: pip install 'fa-hific-jax[demo]'") from error
     return gradio
 
 

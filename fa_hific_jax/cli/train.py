@@ -20,24 +20,8 @@ Without the repository, `fa-hific train` is the same; its configs are in the pac
 as in --config fa_hific:lo.
 """
 
-from absl import flags
-from ml_collections import config_flags
-
-from fa_hific_jax import checkpoints, cpu, settings
+from fa_hific_jax import checkpoints
 from fa_hific_jax.cli import with_config
-from fa_hific_jax.training import processes
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with its variant behind a colon: configs/fa_hific.py:lo"
-)
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder for checkpoints and logs of this run")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
-)
-PROCESSES = flags.DEFINE_integer(
-    "processes", None, "How many processes there are (or JAX_NUM_PROCESSES)"
-)
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0 (or JAX_PROCESS_ID)")
 
 
 def start() -> None:
@@ -46,10 +30,10 @@ def start() -> None:
 
 
 def main() -> None:
-    cpu.prepare()
-    run_settings = settings.from_mapping(CONFIG.value.to_dict())
-    workdir = checkpoints.workdir_path(WORKDIR.value)
-    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    run_settings = with_config.given_settings()
+    workdir = checkpoints.workdir_path(with_config.WORKDIR.value)
+    with_config.join_processes()
     from fa_hific_jax.training.loop import train  # After the config's own errors: it loads slowly.
 
+    assert run_settings is not None
     train(run_settings, workdir)

@@ -1,4 +1,4 @@
-"""Starts and ends the commands with a config, train and eval: parses flags, reports mistakes."""
+"""Starts and ends the commands with a config, train and eval: their flags, mistakes in them."""
 
 import contextlib
 import importlib
@@ -10,11 +10,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from fa_hific_jax import interrupts, settings, streams
 from fa_hific_jax.errors import UserError, fail, reported
+from fa_hific_jax.training import processes
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = (_PACKAGE / "configs").is_dir()  # else in the repository
+_CONFIGS = (_PACKAGE if _INSTALLED else _PACKAGE.parent) / "configs"
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with its variant after a colon; eval takes the run's own"
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run, for its checkpoints and logs")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes (or JAX_NUM_PROCESSES)")
+PROCESS = flags.DEFINE_integer("process", None, "Index of this process (or JAX_PROCESS_ID)")
+
+
+def given_settings() -> settings.Settings | None:
+    """Returns the settings of --config and its overrides, or None if it is not given."""
+    return settings.from_mapping(CONFIG.value.to_dict()) if CONFIG.value else None
+
+
+def join_processes() -> None:
+    """Joins the other processes of this run, if there are any, before anything else uses JAX."""
+    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
 
 
 def run(
@@ -28,7 +52,7 @@ def run(
 
     --config evaluates a Python file. Whatever goes wrong there (no such file, a variant or key
     that does not exist, a value of another type, a mistake in its code) is reported in one
-    sentence as well. --help prints the docstring of `main`'s module and the flags that it defines.
+    sentence as well. --help prints the docstring of `main`'s module, and the flags.
 
     Args:
       main: the command, called with no arguments or with those that are not flags.
@@ -41,20 +65,26 @@ def run(
 
     def parse(argv: list[str]) -> list[str]:
         if {"--help", "-help", "-h"}.intersection(argv[1:]):
-            print(_help(main.__module__))
+            shown = map(flags.FLAGS.module_help, (__name__, main.__module__))
+            print(sys.modules[main.__module__].__doc__, "flags:", *shown, sep="\n")
+            print("Try --helpfull for all flags.")
             sys.exit(0)
         try:
             argv = _with_shipped_config(argv)
             _check_config_arguments(argv)
             rest = flags.FLAGS(argv)
-            _check_given(rest if not arguments else (), required)
+            for name in required:
+                if flags.FLAGS[name].value in (None, ""):
+                    raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
+            if len(rest) > 1 and not arguments:
+                raise UserError(f"unexpected argument {rest[1]!r}: see --help")
             return rest
         except SystemExit:
             sys.exit(0)  # absl exits with 1 after --helpfull.
         except BrokenPipeError:  # The reader of a long help text has closed it.
             raise
         except Exception as error:  # A config is code and may raise anything.
-            fail(_sentence(error, argv))
+            fail(_sentence(error, _config(argv)))
 
     def quiet(rest: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax logs much that does not help users.
@@ -66,38 +96,33 @@ def run(
         app.run(quiet, flags_parser=parse)
 
 
-def config_folder() -> Path:
-    """Returns the folder configs/, which lies inside an installed package or in the repository."""
-    inside = _PACKAGE / "configs"
-    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
-
-
 def _with_shipped_config(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with the path of a shipped config in the place of its name.
+    """Returns the arguments with --config as one word, and a shipped config under its path.
 
     Both --config hific:lo and the path within the repository, --config configs/hific.py:lo, name a
     shipped config, unless a file of that name exists. In an installed package, this also makes
     `from configs import base` work for configs outside the package.
     """
-    folder = config_folder()
-    if folder.parent == _PACKAGE:
+    if _INSTALLED:
         sys.modules.setdefault("configs", importlib.import_module("fa_hific_jax.configs"))
-    path, colon, variant = _config(argv).partition(":")
-    shipped = folder / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
-    if not path or os.path.isfile(path) or not shipped.is_file():
-        return list(argv)
-    words, meant = list(argv), f"{shipped}{colon}{variant}"
-    for i, word in enumerate(words):
-        if re.fullmatch("--?config", word):
-            words[i + 1] = meant
-        elif re.match("--?config=", word):
-            words[i] = f"--config={meant}"
+    words: list[str] = []
+    for word in argv:
+        if words and re.fullmatch("--?config", words[-1]):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    path, colon, variant = _config(words).partition(":")
+    shipped = _CONFIGS / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
+    if path and not os.path.isfile(path) and shipped.is_file():
+        meant = f"--config={shipped}{colon}{variant}"
+        words = [meant if re.match("--?config=", word) else word for word in words]
     return words
 
 
-def _help(module: str) -> str:
-    text = f"{sys.modules[module].__doc__}\nflags:\n{flags.FLAGS.module_help(module)}"
-    return f"{text}\n\nTry --helpfull for all flags."
+def _config(argv: Sequence[str]) -> str:
+    """Returns the value of --config, or "" if it is not given."""
+    values = (word.partition("=")[2] for word in argv if re.match("--?config=", word))
+    return next(values, "")
 
 
 def _check_config_arguments(argv: Sequence[str]) -> None:
@@ -108,31 +133,14 @@ def _check_config_arguments(argv: Sequence[str]) -> None:
     """
     path = _config(argv).partition(":")[0]
     if path and not os.path.isfile(path):
-        shipped = ", ".join(sorted(file.stem for file in config_folder().glob("[!_]*.py")))
+        shipped = ", ".join(sorted(file.stem for file in _CONFIGS.glob("[!_]*.py")))
         raise UserError(f"--config {path}: no such file: give one that exists, or {shipped}")
     for argument in argv[1:]:
         if match := re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):
             settings.check_key(match[1], match[2])
 
 
-def _check_given(arguments: Sequence[str], required: Sequence[str]) -> None:
-    """Raises a UserError for a required flag without a value, or an unexpected argument."""
-    for name in required:
-        if flags.FLAGS[name].value in (None, ""):
-            raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
-    if len(arguments) > 1:
-        raise UserError(f"unexpected argument {arguments[1]!r}: see --help")
-
-
-def _config(argv: Sequence[str]) -> str:
-    """Returns the value of --config, or "" if it is not given."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
-            return following if match[1] is None else match[1]
-    return ""
-
-
-def _sentence(error: Exception, argv: Sequence[str]) -> str:
+def _sentence(error: Exception, config: str) -> str:
     """Returns the message for an error raised while parsing flags or evaluating the config."""
     # The innermost comes first: ml_collections and absl wrap the error that explains the problem.
     chain: list[BaseException] = [error]
@@ -141,13 +149,11 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
-    origin = chain[0]
+    origin, path = chain[0], config.partition(":")[0]
     if isinstance(origin, AttributeError) and getattr(origin, "name", "") == "get_config":
-        path = _config(argv).partition(":")[0]
         return f"--config {path}: defines no function get_config: see docs/configuration.md"
     reason = getattr(origin, "msg", None) or ": ".join(map(str, origin.args))
-    spec = _config(argv)
-    if place := _place(chain, spec.partition(":")[0]):
+    if place := _place(chain, path):
         return f"{place}: {type(origin).__name__}: {reason}: fix the config"
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
@@ -157,7 +163,7 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str:
         flag = str(error).partition(": ")[0].removeprefix("flag ")
         hint = " (docs/configuration.md explains the key)" if flag.startswith("--config.") else ""
         return f"{flag}: {reason}{hint}"
-    return f"--config {spec}: {error}" if spec else f"{error} See --help"
+    return f"--config {config}: {error}" if config else f"{error} See --help"
 
 
 def _place(chain: Sequence[BaseException], path: str) -> str:

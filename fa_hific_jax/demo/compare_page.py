@@ -7,16 +7,10 @@ from string import Template
 
 from PIL import Image as PilImage
 
-from fa_hific_jax.demo.coding import Image, bpp
-from fa_hific_jax.demo.equal_size import Version
+from fa_hific_jax.demo.equal_size import Image, Version, bpp
 from fa_hific_jax.demo.sheet import Place
 from fa_hific_jax.evaluation.report.page import SIZE_LIMIT, asset
 from fa_hific_jax.evaluation.report.pictures import DETAILS, data_uri, script_json
-
-Plan = tuple[int | None, float]
-"""Quality of lossy WebP, or None for lossless, and a factor of both sides."""
-
-PLANS: tuple[Plan, ...] = tuple(dict.fromkeys((each.quality, each.scale) for each in DETAILS))
 
 
 def page(
@@ -28,15 +22,8 @@ def page(
 ) -> bytes:
     """Returns the page: any two of the pictures with a divider, and a table of all numbers.
 
-    It stays under the report's SIZE_LIMIT by coding the pictures with loss, then by making them
-    smaller, and says so.
-
-    Args:
-      name: name of the image.
-      original: the image.
-      versions: what the codecs made of it, from `equal_size.versions`.
-      places: squares to which buttons zoom.
-      notes: sentences on what is left out.
+    Buttons zoom to the places. The page stays under the report's SIZE_LIMIT by coding the pictures
+    with loss, then by making them smaller, and says so.
     """
     height, width, _ = original.shape
     sources, fidelity = _embedded([original, *(version.image for version in versions)])
@@ -49,9 +36,7 @@ def page(
             {"title": title, "told": numbers, "src": source}
             for (title, numbers), source in zip(told, sources, strict=True)
         ],
-        "places": [
-            {"x": place.middle[0], "y": place.middle[1], "side": place.side} for place in places
-        ],
+        "places": [{"x": p.middle[0], "y": p.middle[1], "side": p.side} for p in places],
     }
     text = Template(_own("compare.html")).substitute(
         name=escape(name),
@@ -80,14 +65,13 @@ def _row(version: Version) -> str:
     return f'<tr><th scope="row">{escape(version.label)}</th>{cells}{setting}</tr>'
 
 
-def _embedded(images: Sequence[Image], plans: Sequence[Plan] = PLANS) -> tuple[list[str], str]:
+def _embedded(images: Sequence[Image]) -> tuple[list[str], str]:
     """Returns the images as data URIs by the first plan that fits, and a sentence on their loss."""
-    (quality, scale), *smaller = plans
-    sources: list[str] = []
-    for image in images:
-        sources.append(data_uri(PilImage.fromarray(image), quality, scale))
-        if smaller and sum(map(len, sources)) > SIZE_LIMIT:
-            return _embedded(images, smaller)
+    sources, quality, scale = [], None, 1.0
+    for quality, scale in dict.fromkeys((each.quality, each.scale) for each in DETAILS):
+        sources = [data_uri(PilImage.fromarray(image), quality, scale) for image in images]
+        if sum(map(len, sources)) <= SIZE_LIMIT:
+            break
     if quality is None:
         return sources, "The pictures are embedded without loss."
     size = f", at {100 * scale:.0f} % of their size" if scale < 1 else ""

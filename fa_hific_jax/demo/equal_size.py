@@ -4,13 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
+
 from fa_hific_jax.codec import bitstream
-from fa_hific_jax.demo.coding import Image, bpp
+from fa_hific_jax.data.images import Picture, on_white
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.metrics.measure import lpips_distances
 from fa_hific_jax.metrics.squared_error import psnr
 from fa_hific_jax.metrics.weights import Weights
+
+Image = UInt8[np.ndarray, "_ _ 3"]
 
 CODECS = ("jpeg", "webp", "avif", "jpegxl")
 """Ids of the classical codecs that an image is compared with."""
@@ -19,25 +24,15 @@ _SAME = 0.02  # relative difference of two sizes up to which they count as equal
 
 
 class Version(NamedTuple):
-    """An image as a codec decodes it from its file.
+    """An image as a codec decodes it from its file."""
 
-    Attributes:
-      label: name of the codec.
-      setting: the quality, then the other options.
-      data: the file.
-      image: the decoded image.
-      excess: size of the file relative to this codec's, minus 1.
-      psnr: PSNR in dB, inf if the image is the original.
-      lpips: LPIPS with AlexNet; None where it was not measured.
-    """
-
-    label: str
-    setting: str
+    label: str  # name of the codec
+    setting: str  # the quality, then the other options
     data: bytes
     image: Image
-    excess: float
-    psnr: float
-    lpips: float | None
+    excess: float  # size of the file relative to this codec's, minus 1
+    psnr: float  # in dB, inf if the image is the original
+    lpips: float | None  # with AlexNet; None where it was not measured
 
     @property
     def title(self) -> str:
@@ -59,6 +54,18 @@ class Version(NamedTuple):
         return f"{bpp(self.data, self.image):.3f} bpp, {error}{distance}"
 
 
+def opaque(picture: Picture) -> tuple[Image, tuple[str, ...]]:
+    """Returns the picture on white, and its notes with one on the transparency that this drops."""
+    if picture.alpha is None:
+        return picture.rgb, picture.notes
+    return on_white(picture), (*picture.notes, "its transparency was laid on white")
+
+
+def bpp(data: bytes, image: Image) -> float:
+    """Returns the bits per pixel of the whole file, including the header."""
+    return 8 * len(data) / (image.shape[0] * image.shape[1])
+
+
 def versions(
     original: Image,
     data: bytes,
@@ -69,15 +76,8 @@ def versions(
 ) -> tuple[list[Version], list[str]]:
     """Returns this codec's version first, then that of each classical codec at the nearest size.
 
-    Args:
-      original: the image.
-      data: this codec's file of it.
-      decoded: what `data` decodes to.
-      model: name of this codec's model.
-      codecs: ids of classical codecs.
-      weights: weights that include LPIPS with AlexNet.
-
-    The second result has a sentence for each codec and metric that is left out, with the reason.
+    `data` is this codec's file, made by the model of that name, and `decoded` its image. The second
+    result has a sentence for each codec and metric that is left out, with the reason.
     """
     quality = bitstream.unpack(data).quality
     chosen = "" if quality is None else f"quality {quality / (bitstream.QUALITIES - 1):.2g}, "
@@ -91,20 +91,11 @@ def versions(
             notes.append(f"{label} is left out: {reason}")
         else:
             files.append((label, found.setting, found.data, found.image))
-    pairs = [(original[None], image[None]) for *_, image in files]
-    distances = [lpips_distances(weights, "alex", *pair) for pair in pairs]
-    if isinstance(distances[0], str):
-        notes.append(f"LPIPS is left out: {distances[0]}")
-    made = [
-        Version(
-            label=label,
-            setting=setting,
-            data=file,
-            image=image,
-            excess=len(file) / len(data) - 1,
-            psnr=psnr(original, image),
-            lpips=None if isinstance(distance, str) else distance[0],
-        )
-        for (label, setting, file, image), distance in zip(files, distances, strict=True)
-    ]
+    made = []
+    for label, setting, file, image in files:
+        lpips = lpips_distances(weights, "alex", original[None], image[None])
+        if isinstance(lpips, str) and not made:
+            notes.append(f"LPIPS is left out: {lpips}")
+        excess, distance = len(file) / len(data) - 1, None if isinstance(lpips, str) else lpips[0]
+        made.append(Version(label, setting, file, image, excess, psnr(original, image), distance))
     return made, notes

@@ -3,28 +3,28 @@
 import functools
 import hashlib
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fa_hific_jax.codec import SUFFIX
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.pixels import write_image
-from fa_hific_jax.data.images import on_white
-from fa_hific_jax.demo import coding, pictures
-from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import bits
+from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
+from fa_hific_jax.demo import pictures
+from fa_hific_jax.demo.equal_size import Image, bpp, opaque
+from fa_hific_jax.errors import PER_FILE, UserError, about
+from fa_hific_jax.evaluation import baselines, bits
+from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.models import padded_shape
 from fa_hific_jax.writing import write
 
-TITLE = "FA-HiFiC: your image in fewer bytes"
-INTRODUCTION = """# FA-HiFiC
+_INTRODUCTION = """# FA-HiFiC
 A learned image codec. The image that you drop here is compressed and decoded again, and shown
 beside a JPEG file of the same size. Nothing leaves the machine that serves this page."""
-ONE_RATE = "This model has a single rate."
-NO_DETAIL = "This model has no frequency complement modules."
-DETAIL = "0 is nearest to the original's pixels, 1 to its spectrum."
-HOUR = 3600
-_FAILURES = (UserError, OSError, MemoryError, RuntimeError)
+_HOUR = 3600
 
 
 class Limits(NamedTuple):
@@ -38,17 +38,59 @@ class Limits(NamedTuple):
         return int(self.megapixels * 1e6)
 
 
+class Coded(NamedTuple):
+    """An image that was coded by the model and by JPEG."""
+
+    name: str  # of the dropped file, without folder and suffix
+    original: Image  # with transparency laid on white
+    data: bytes  # the model's file
+    jpeg: baselines.Coded  # the JPEG file whose size is nearest to that
+    notes: tuple[str, ...]  # on what was not kept of the dropped file
+
+
+def code(model: Model, path: Path, quality: float | None, max_pixels: int) -> Coded:
+    """Codes the image in a file of any kind that Pillow reads with the model and with JPEG.
+
+    `quality` is None for a model with a single rate. `max_pixels` limits the image after padding to
+    blocks of 64 x 64.
+
+    Raises:
+      UserError: the file is not an image, it is damaged or too large, or JPEG cannot hold it.
+    """
+    height, width = image_size(path)
+    if np.prod(padded_shape(height, width)) > max_pixels:
+        raise UserError(
+            f"{path}: {width} x {height} pixels are over the limit of {max_pixels / 1e6:g} "
+            "megapixels, counted in blocks of 64 x 64: cut it into parts, or raise --max-megapixels"
+        )
+    original, notes = opaque(read_image(path))
+    data = model.compress(original, quality=quality)
+    jpeg = baselines.encode_nearest(original, "jpeg", len(data))
+    return Coded(path.stem, original, data, jpeg, notes)
+
+
+def table(coded: Coded, decoded: Image) -> str:
+    """Returns size, rate and PSNR of both files as a Markdown table, followed by the notes."""
+    lines = ["| | bytes | bits per pixel | PSNR, dB | |", "|:--|--:|--:|--:|:--|"]
+    for label, setting, data, image in (
+        ("this model", "", coded.data, decoded),
+        ("JPEG", coded.jpeg.setting, coded.jpeg.data, coded.jpeg.image),
+    ):
+        size, rate, distance = len(data), bpp(data, image), psnr(coded.original, image)
+        lines.append(f"| {label} | {size:,} | {rate:.3f} | {distance:.2f} | {setting} |")
+    height, width, _ = coded.original.shape
+    notes = "".join(f"; {note}" for note in coded.notes)
+    return "\n".join(lines) + f"\n\n{width} x {height} pixels{notes}."
+
+
 def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
     """Returns the page as `gradio.Blocks`, to be launched with `launch_options`.
 
-    Args:
-      gr: the module `gradio`.
-      model: the codec; it codes one file at a time.
-      limits: limits of a dropped file.
-      folder: place of the files that visitors download.
+    `gr` is the module `gradio`. The files that visitors download are written to `folder`.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        gr.Markdown(INTRODUCTION)
+    title, deleted = "FA-HiFiC: your image in fewer bytes", (_HOUR, _HOUR)
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=deleted) as page:
+        gr.Markdown(_INTRODUCTION)
         with gr.Tab("Compress"):
             _compressing(gr, model, limits, folder)
         with gr.Tab("Decompress"):
@@ -59,26 +101,20 @@ def build(gr: Any, model: Model, limits: Limits, folder: Path) -> Any:
 def launch_options(gr: Any, limits: Limits) -> dict[str, Any]:
     """Returns keywords of `Blocks.launch` for a page that contacts no other machine."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
-    return {
-        "theme": gr.themes.Default(**fonts),
-        # Gradio's own message counts in units of 2**20 bytes.
-        "max_file_size": int(limits.megabytes * 2**20),
-        "footer_links": [],
-        "share": False,
-        "run_history": False,
-        "ssr_mode": False,
-        "mcp_server": False,
-        "pwa": False,
-        "quiet": True,
-    }
+    # Gradio's own message counts in units of 2**20 bytes.
+    size = int(limits.megabytes * 2**20)
+    unused = dict.fromkeys(("share", "run_history", "ssr_mode", "mcp_server", "pwa"), False)
+    theme = gr.themes.Default(**fonts)
+    return {"theme": theme, "max_file_size": size, "footer_links": [], "quiet": True, **unused}
 
 
 def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     with gr.Row():
         dropped = gr.File(label=f"Image, {_up_to(limits)}", height=150, elem_id="image")
         with gr.Column():
-            quality = _slider(gr, "Quality", 0.5, model.config.qualities, "", ONE_RATE, "quality")
-            detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "detail")
+            missing = "" if model.config.qualities else "This model has a single rate."
+            quality = _slider(gr, "Quality", 0.5, "", missing, "quality")
+            detail = _detail(gr, model, "detail")
     summary, download = _outcome(gr, "Download the compressed file", "summary", "file")
     with gr.Row():
         # PNG, because the default, lossy WebP, would alter the results of both codecs.
@@ -92,8 +128,8 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     legend = gr.Markdown()
 
     @functools.lru_cache(maxsize=2)
-    def coded(path: str, quality: float | None) -> coding.Coded:
-        return coding.code(model, Path(path), quality, limits.pixels)
+    def coded(path: str, quality: float | None) -> Coded:
+        return code(model, Path(path), quality, limits.pixels)
 
     def show(path: str, quality: float, detail: float) -> list[Any]:
         found = coded(path, quality if model.config.qualities else None)
@@ -103,7 +139,7 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         file = folder / hashlib.sha256(found.data).hexdigest() / f"{found.name}{SUFFIX}"
         write(file, found.data)
         return [
-            coding.table(found, decoded),
+            table(found, decoded),
             gr.update(value=str(file), interactive=True),
             (found.original, decoded),
             (found.jpeg.image, decoded),
@@ -119,12 +155,9 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
 
 def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     with gr.Row():
-        dropped = gr.File(
-            label=f"File of this model ({SUFFIX}), {_up_to(limits)}",
-            height=150,
-            elem_id="bitstream",
-        )
-        detail = _slider(gr, "Detail", 1.0, model.config.fcm_width, DETAIL, NO_DETAIL, "redetail")
+        label = f"File of this model ({SUFFIX}), {_up_to(limits)}"
+        dropped = gr.File(label=label, height=150, elem_id="bitstream")
+        detail = _detail(gr, model, "redetail")
     summary, download = _outcome(gr, "Download as PNG", "decoded-summary", "png")
     with gr.Row():
         image = _picture(gr, "Decoded", "decoded")
@@ -132,21 +165,21 @@ def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         heat = _picture(gr, "Where its bits go")
 
     def show(path: str, detail: float) -> list[Any]:
-        chosen = detail if model.config.fcm_width else None
-        picture = coding.decode(model, Path(path), chosen, limits.pixels)
         data = Path(path).read_bytes()
-        shown = on_white(picture)
-        (found,), _ = pictures.spectra([shown])
+        chosen = detail if model.config.fcm_width else None
+        picture = model.decompress_picture(data, detail=chosen, max_pixels=limits.pixels)
+        shown = on_white(Picture(*picture))
+        (spectral,), _ = pictures.spectra([shown])
         costs, _ = pictures.heat(bits.of_file(model.entropy, data), shown)
         height, width, _ = shown.shape
-        rate = coding.bpp(data, shown)
+        rate = bpp(data, shown)
         file = folder / hashlib.sha256(data).hexdigest() / f"{detail:g}" / f"{Path(path).stem}.png"
-        write_image(file, *picture[:2])
+        write_image(file, *picture)
         return [
             f"{width} x {height} pixels from {len(data):,} bytes, {rate:.3f} bits per pixel.",
             gr.update(value=str(file), interactive=True),
             shown,
-            found,
+            spectral,
             costs,
         ]
 
@@ -154,11 +187,7 @@ def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
 
 
 def _connect(
-    gr: Any,
-    show: Callable[..., list[Any]],
-    dropped: Any,
-    sliders: Sequence[Any],
-    outputs: Sequence[Any],
+    gr: Any, show: Callable[..., list[Any]], dropped: Any, sliders: list[Any], outputs: list[Any]
 ) -> None:
     """Shows the dropped file, and updates the page when a slider moves.
 
@@ -171,9 +200,8 @@ def _connect(
             return empty
         try:
             return show(path, *choices)
-        except _FAILURES as error:
-            # Gradio displays the message as HTML.
-            said = html.escape(coding.sentence(error, Path(path)))
+        except PER_FILE as error:
+            said = _sentence(Path(path), error)
             raise gr.Error(said, duration=None, print_exception=False) from error
 
     task = {
@@ -190,20 +218,21 @@ def _connect(
     gr.on([slider.change for slider in sliders], trigger_mode="always_last", **task)
 
 
-def _slider(
-    gr: Any, label: str, value: float, present: int, info: str, reason: str, name: str
-) -> Any:
+def _sentence(path: Path, error: Exception) -> str:
+    """Returns the HTML of an error, with the file's name in place of its temporary path."""
+    return html.escape(about(path, error).replace(str(path), path.name))
+
+
+def _slider(gr: Any, label: str, value: float, info: str, missing: str, name: str) -> Any:
     """Returns a slider from 0 to 1; if the model has no such choice, it is fixed and says why."""
-    return gr.Slider(
-        0,
-        1,
-        value,
-        step=0.05,
-        label=label,
-        info=info if present else reason,
-        interactive=bool(present),
-        elem_id=name,
-    )
+    options = {"step": 0.05, "info": missing or info, "interactive": not missing, "elem_id": name}
+    return gr.Slider(0, 1, value, label=label, **options)
+
+
+def _detail(gr: Any, model: Model, name: str) -> Any:
+    info = "0 is nearest to the original's pixels, 1 to its spectrum."
+    missing = "" if model.config.fcm_width else "This model has no frequency complement modules."
+    return _slider(gr, "Detail", 1.0, info, missing, name)
 
 
 def _picture(gr: Any, label: str, name: str | None = None) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image as PilImage
 
-from fa_hific_jax.demo.coding import Image
+from fa_hific_jax.demo.equal_size import Image
 from fa_hific_jax.evaluation.bits import BitsMap
 from fa_hific_jax.models import STRIDE
 from fa_hific_jax.spectra import LUMA, log_spectrum
@@ -42,10 +42,6 @@ def heat(bits: BitsMap, image: Image) -> tuple[Image, float]:
 
     The map shows the bits of y, plus the bits of z spread evenly over the positions of y that each
     position of z covers. The padding beside the image is cut off.
-
-    Args:
-      bits: the bits in the image's file, by position.
-      image: the original or the decoded image.
     """
     repeat = bits.y.shape[0] // bits.z.shape[0]
     spread = np.kron(bits.z, np.full((repeat, repeat), 1 / repeat**2, np.float32))

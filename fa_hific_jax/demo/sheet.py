@@ -8,8 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
-from fa_hific_jax.demo.coding import Image
-from fa_hific_jax.demo.equal_size import Version
+from fa_hific_jax.demo.equal_size import Image, Version
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.spectra import LUMA
 

@@ -6,7 +6,7 @@ shapes only, and their gradients hardly ever (measured with the XLA of jax 0.5.3
 - few channels on one side, above all the 7x7 convolutions of images: vectors along the channels
   stay empty, in the gradients too. `_folded` makes four channels of each (2 to 8 times faster), and
   needs no stride, whose gradient is slow;
-- fewer positions than channels: `_by_patches` copies the patches, which are small beside the
+- few positions for many channels: `_by_patches` copies the patches, which are small beside the
   kernel, and multiplies once (1.3 to 2 times faster, in the gradients too);
 - strides in float64: `_by_patches` again, in bands of rows that stay in the cache (1.5 times);
 - gradients of kernels: they are convolutions with a kernel of the image's size.
@@ -140,7 +140,7 @@ def _suits_winograd(x: Array, kernel: Array) -> bool:
 
 
 def _by_rows(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain` as one matrix product for each row of the kernel, or one in all for few positions."""
+    """`_plain` as a matrix product for each row of the kernel, or one in all for few positions."""
     if _few_positions(x, kernel, stride):
         return _by_patches(x, kernel, stride)
     side, outputs = len(kernel), kernel.shape[-1]

@@ -1,0 +1,166 @@
+"""Types of the commands' arguments, and the arguments that several commands share."""
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fa_hific_jax import streams
+from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
+
+Run = Callable[[argparse.Namespace], None]
+"""The function that a command runs with its parsed arguments."""
+
+
+def source_name(text: str) -> str:
+    """Returns an input as it was given; `-` is standard input."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name: give . for the current folder")
+    return str(streams.STDIN) if text == "-" else text
+
+
+def target_name(text: str) -> str:
+    """Returns an output with `~` expanded; `-` is standard output."""
+    return str(streams.STDOUT) if text == "-" else path_name(text)
+
+
+def path_name(text: str) -> str:
+    """Returns a file or folder with `~` expanded."""
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file or folder")
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: no such home folder: give ./{text} if that is the name of a file"
+        )
+    return expanded
+
+
+def path(text: str) -> Path:
+    """Returns a file or folder as a Path, with `~` expanded."""
+    return Path(path_name(text))
+
+
+def point(text: str) -> tuple[int, int]:
+    """Returns the x and y of a pixel, given as X,Y."""
+    if not (match := re.fullmatch(r"(\d+),(\d+)", text)):
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}: give X,Y in pixels, as 400,120")
+    return int(match[1]), int(match[2])
+
+
+def _number(wanted: str, fits: Callable[[float], bool], kind: type = float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"invalid value {text!r}: give {wanted}")
+        return value
+
+    return parse
+
+
+share = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+positive = _number("a number above 0", lambda value: 0 < value < math.inf)
+threads = _number("a whole number from 1 to 256", lambda value: 1 <= value <= 256, int)
+port = _number("a whole number up to 65535", lambda value: 0 < value < 65536, int)
+
+
+def add_files(parser: argparse.ArgumentParser, inputs: str, output: str) -> None:
+    """Declares the files to read and to write; `inputs` and `output` are the help texts."""
+    parser.add_argument("inputs", nargs="+", type=source_name, metavar="INPUT", help=inputs)
+    parser.add_argument("-o", "--output", type=target_name, metavar="OUT", help=output)
+
+
+def add_folder(parser: argparse.ArgumentParser, metavar: str, content: str) -> None:
+    """Declares the folder that the command writes; `content` is the help text."""
+    parser.add_argument(
+        "-o", "--output", metavar=metavar, required=True, type=path_name, help=content
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Declares --model, which `codec/shipped.py` interprets."""
+    parser.add_argument(
+        "--model",
+        type=path_name,
+        metavar="FOLDER",
+        help="model folder that `fa-hific export` wrote, or a name that `fa-hific models` lists; "
+        f"default: the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the "
+        "package; to decompress, else the model on this machine that made the file",
+    )
+
+
+def add_coding(parser: argparse.ArgumentParser) -> None:
+    """Declares the options that compress and decompress share."""
+    add_model(parser)
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="overwrite existing files")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="keep existing files and write only the others, for example to finish a batch that "
+        "was stopped",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=threads,
+        default=2,
+        metavar="N",
+        help="number of threads that read and write images while the network runs (default: 2); "
+        "up to N images wait in memory before the network and N after it",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("auto", "exact", "blend"),
+        default="auto",
+        help="how to process large images; exact: in tiles, which need less memory and give the "
+        "pixels of the whole image; blend: like exact, but decompress is faster and its pixels "
+        "differ slightly; auto (default): whole or in exact tiles, depending on the size",
+    )
+    parser.add_argument(
+        "--drop-alpha", action="store_true", help="put transparent images on a white background"
+    )
+
+
+def add_rate(parser: argparse.ArgumentParser) -> None:
+    """Declares --quality and --bpp."""
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=share,
+        metavar="Q",
+        help="quality from 0, the smallest file, to 1, the best image (default: 0.5)",
+    )
+    rate.add_argument(
+        "--bpp",
+        type=positive,
+        metavar="RATE",
+        help="use the highest quality whose file has at most RATE bits per pixel, chosen for each "
+        "image; if there is none, write the smallest file; takes about twice the time",
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of the commands that get published weights."""
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=path, help=".npz file (default: in the cache folder)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        metavar="FOLDER",
+        type=path,
+        help="convert the published files in this folder instead of downloading them",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, item: str) -> None:
+    """Declares --json."""
+    parser.add_argument(
+        "--json", action="store_true", help=f"print a JSON array with one object per {item}"
+    )

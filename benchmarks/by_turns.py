@@ -35,7 +35,7 @@ def measure(cases: Mapping[str, Case], repeats: int) -> dict[str, dict[str, Any]
     """Returns the facts of each case and the times of its function.
 
     `ms` is the least and the median wall-clock time, `processor_ms` the same in processor time of
-    all threads, and `memory_mb` how much the process grew at most since before the maker was called.
+    all threads. `memory_mb` is how much the process grew since before the maker was called.
     """
     spawn = multiprocessing.get_context("spawn")
     workers, rows = {}, {}

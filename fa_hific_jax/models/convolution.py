@@ -140,14 +140,24 @@ def _suits_winograd(x: Array, kernel: Array) -> bool:
 
 
 def _by_rows(x: Array, kernel: Array, stride: int) -> Array:
-    """`_plain` as a matrix product for each row of the kernel, or one in all for few positions."""
+    """`_plain` in an order of products whose transpose by the kernel is fast.
+
+    For few positions that is one product with all patches. Otherwise patches of one row meet all
+    rows of the kernel; with strides, which see other rows of x, each row of the kernel in turn.
+    """
     if _few_positions(x, kernel, stride):
         return _by_patches(x, kernel, stride)
-    side, outputs = len(kernel), kernel.shape[-1]
+    side, _, channels, outputs = kernel.shape
     height, width = _output_size(x, kernel, stride)
     columns = jnp.concatenate(_shifted(x, side, stride, width, axis=2), axis=-1)
+    if stride == 1:
+        taps = kernel.transpose(1, 2, 0, 3).reshape(side * channels, -1)
+        products = columns.reshape(-1, side * channels) @ taps
+        rows = lax.split(products.reshape(len(x), -1, width, side * outputs), [outputs] * side, 3)
+        moved = [lax.slice_in_dim(row, r, r + height, axis=1) for r, row in enumerate(rows)]
+        return functools.reduce(jnp.add, moved)
     # The transpose of `split` joins the rows; that of an index would add them up in zeros.
-    taps = lax.split(kernel.reshape(-1, outputs), [kernel[0, ..., 0].size] * side)
+    taps = lax.split(kernel.reshape(-1, outputs), [side * channels] * side)
     # XLA multiplies two matrices up to twice as fast as arrays with more axes to sum over.
     products = [
         row.reshape(-1, row.shape[-1]) @ tap

@@ -31,8 +31,11 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 def restart() -> None:
     """Replaces this process with one of the same command line that has the `variables`.
 
-    Does nothing if they are set already, and on systems other than Linux.
+    Does nothing if they are set, on systems other than Linux, and where another program runs the
+    command within itself.
     """
-    added = variables(os.environ)
-    if added and sys.platform == "linux":
+    added, given = variables(os.environ), sys.argv[1:]
+    script, *rest = sys.orig_argv[-len(given) - 1 :]
+    own = rest == given and script in (sys.argv[0], __package__)
+    if added and own and sys.platform == "linux":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | added)

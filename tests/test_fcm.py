@@ -275,5 +275,5 @@ def test_generator_has_the_modules_that_are_configured(kind):
 
 
 def test_a_crop_that_the_legacy_kind_does_not_take_is_named():
-    with pytest.raises(UserError, match="^data.crop is 64 .* takes images of 256 x 256 alone"):
+    with pytest.raises(UserError, match="^data.crop is 64: .* takes images of 256 x 256 alone"):
         tiny_settings(model__fcm="legacy")

@@ -172,7 +172,8 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, photos, monkeypatch, 
     seen.clear()
     stop = 0  # never
     run(photos, "-o", stopped, "--shards", "4")
-    assert len(seen) == 4  # two shards of two images
+    # Two shards of two images, which threads of the stopped run may still be reading ahead.
+    assert len(set(seen)) == 4
     assert contents(stopped) == contents(unbroken)
 
 

@@ -31,7 +31,7 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
         raise UserError(f"there are no weights of {kind!r}: choose one of {', '.join(KINDS)}")
     with np.errstate(over="ignore", invalid="ignore"):
         arrays = stored({"": np.asarray(leaf, np.float32)}, kind)
-        result = restored(arrays)[""].astype(np.float32)
+        result = restored(arrays)[""].astype(np.float32, copy=False)
     if not np.isfinite(result).all():
         raise UserError(
             f"a weight is not finite, or too large for {kind}: take float32 or another checkpoint"
@@ -48,7 +48,7 @@ def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
         elif leaf.dtype == np.int32:
             arrays[name] = leaf
         else:
-            arrays[name] = leaf.astype("float32" if kind == "float32" else "float16")
+            arrays[name] = leaf.astype("float32" if kind == "float32" else "float16", copy=False)
     return arrays
 
 

@@ -3,20 +3,23 @@
   python -m benchmarks.layers                        # paper width and lite, 256x256, one image
   python -m benchmarks.layers --height 512 --width 768 --only paper
 
-The table has milliseconds of this project and of PyTorch, medians of --repeats by turns, and their
-ratio: below 1, JAX is faster. Backwards are the gradients by input and parameters, without the
-forward pass. It needs the extra `torch`. The report goes to benchmarks/results/layers.json.
+The table has milliseconds of this project and of PyTorch, medians of --repeats, and their ratio:
+below 1, JAX is faster. Backwards are the gradients by input and parameters, without the forward
+pass. Each framework runs in a process of its own, one after the other, so the machine should be
+idle. It needs the extra `torch`. The report goes to benchmarks/results/layers.json.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks import pytorch_model
+from benchmarks.by_turns import COMMANDS
 from benchmarks.coder import cpu, versions
 from benchmarks.pytorch_model import ChannelNorm, up
 from configs import fa_hific, lite
@@ -121,50 +125,80 @@ def folded() -> list[Layer]:
 CASES: dict[str, Callable[[], list[Layer]]] = {"paper": paper, "lite": folded}
 
 
-def measure(layer: Layer, size: tuple[int, int, int], repeats: int) -> dict[str, Any]:
-    """Returns the row of a layer for `size`: images, height and width."""
-    name, ours, theirs, at, channels = layer
-    images, height, width = size
-    shape = images, height // at, width // at, channels
-    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    theirs = theirs.to(memory_format=torch.channels_last)
-    x_torch = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
-    y_torch = theirs(x_torch)
-    gradient_torch = torch.ones_like(y_torch)
-    inputs = [x_torch, *theirs.parameters()]
+def runs_of_jax(layer: Layer, x: np.ndarray) -> dict[str, Callable[[], Any]]:
+    ours = layer[1]
     params = ours.init(jax.random.key(0), x)
     forward = jax.jit(ours.apply)
-    gradient = np.ones(forward(params, x).shape, np.float32)
     backward = jax.jit(lambda params, x, dy: jax.vjp(ours.apply, params, x)[1](dy))
-    assert gradient.size == y_torch.numel()
+    gradient = np.ones(forward(params, x).shape, np.float32)
+    return {
+        "forward": lambda: jax.block_until_ready(forward(params, x)),
+        "backward": lambda: jax.block_until_ready(backward(params, x, gradient)),
+    }
+
+
+def runs_of_torch(layer: Layer, x: np.ndarray) -> dict[str, Callable[[], Any]]:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    theirs = layer[2].to(memory_format=torch.channels_last)
+    given = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
+    y = theirs(given)
+    gradient, inputs = torch.ones_like(y), [given, *theirs.parameters()]
 
     @torch.no_grad()
-    def forward_torch():
-        theirs(x_torch)
+    def forward():
+        theirs(given)
 
-    runs = {
-        "forward": (lambda: jax.block_until_ready(forward(params, x)), forward_torch),
-        "backward": (
-            lambda: jax.block_until_ready(backward(params, x, gradient)),
-            lambda: torch.autograd.grad(y_torch, inputs, gradient_torch, retain_graph=True),
-        ),
+    return {
+        "forward": forward,
+        "backward": lambda: torch.autograd.grad(y, inputs, gradient, retain_graph=True),
     }
-    row: dict[str, Any] = {"layer": name, "input": list(shape)}
-    for direction, pair in runs.items():
-        milliseconds = [[], []]
-        for turn in range(repeats + 1):
-            for run, times in zip(pair, milliseconds, strict=True):
-                start = time.perf_counter()
-                run()
-                if turn:  # The first call compiles.
-                    times.append(1e3 * (time.perf_counter() - start))
-        jax_ms, torch_ms = map(statistics.median, milliseconds)
-        row[direction] = {
-            "jax_ms": round(jax_ms, 2),
-            "torch_ms": round(torch_ms, 2),
-            "ratio": round(jax_ms / torch_ms, 2),
-        }
-    return row
+
+
+FRAMEWORKS = {"jax": (runs_of_jax, COMMANDS), "torch": (runs_of_torch, {})}
+
+
+def times(framework: str, case: str, size: tuple[int, int, int], repeats: int) -> list[dict]:
+    """Returns the milliseconds of each layer of a case by direction."""
+    images, height, width = size
+    rows = []
+    for layer in CASES[case]():
+        at, channels = layer[3:]
+        shape = images, height // at, width // at, channels
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        row = {}
+        for direction, run in FRAMEWORKS[framework][0](layer, x).items():
+            row[direction] = statistics.median(list(_milliseconds(run, repeats)))
+        rows.append({"layer": layer[0], "input": list(shape)} | row)
+    return rows
+
+
+def _milliseconds(run: Callable[[], Any], repeats: int) -> Iterator[float]:
+    run()  # The first call compiles.
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        yield 1e3 * (time.perf_counter() - start)
+
+
+def measure(case: str, size: tuple[int, int, int], repeats: int) -> list[dict[str, Any]]:
+    """Returns the rows of the table of a case."""
+    found = {}
+    for framework, (_, environment) in FRAMEWORKS.items():
+        with mock.patch.dict(os.environ, environment):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found[framework] = pool.apply(times, (framework, case, size, repeats))
+    rows = []
+    for ours, theirs in zip(found["jax"], found["torch"], strict=True):
+        row = {key: ours[key] for key in ("layer", "input")}
+        for direction in ("forward", "backward"):
+            jax_ms, torch_ms = ours[direction], theirs[direction]
+            row[direction] = {
+                "jax_ms": round(jax_ms, 2),
+                "torch_ms": round(torch_ms, 2),
+                "ratio": round(jax_ms / torch_ms, 2),
+            }
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -179,7 +213,6 @@ def main() -> None:
     parser.add_argument("--name", default="layers", help="name of the report (layers)")
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
     size = args.images, args.height, args.width
     report: dict[str, Any] = {
         "device": cpu(),
@@ -188,10 +221,8 @@ def main() -> None:
         "versions": versions(PACKAGES),
     }
     for case in [args.only] if args.only else CASES:
-        report[case] = rows = []
-        for layer in CASES[case]():
-            row = measure(layer, size, args.repeats)
-            rows.append(row)
+        report[case] = measure(case, size, args.repeats)
+        for row in report[case]:
             f, b = row["forward"], row["backward"]
             print(
                 f"{case:6} {row['layer']:20} {row['input']!s:22}"

@@ -42,10 +42,10 @@ class Container(NamedTuple):
     coder: str  # one of CODERS
     width: int  # pixels
     height: int  # pixels
-    z_stream: bytes  # coded hyper-latents
-    y_stream: bytes  # coded latents
-    alpha_stream: bytes  # coded transparency, empty for an opaque image
-    symbols_crc: int  # `symbols_crc(z, y)` of the coded symbols
+    z_stream: bytes = b""  # coded hyper-latents
+    y_stream: bytes = b""  # coded latents
+    alpha_stream: bytes = b""  # coded transparency, empty for an opaque image
+    symbols_crc: int = 0  # `symbols_crc(z, y)` of the coded symbols
     quality: int | None = None  # level below QUALITIES; None if the model has a single rate
     gray: bool = False  # True if the decoder must make red, green and blue equal
     metadata: bytes = b""  # EXIF and XMP as `codec.metadata` packs them

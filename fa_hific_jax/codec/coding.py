@@ -65,28 +65,15 @@ def to_symbols(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
     return rounded.astype(np.int32)
 
 
-def encode(
-    entropy: EntropyModel,
-    quantized: Quantized,
-    model_id: bytes,
-    height: int,
-    width: int,
-    coder: str = "constriction",
-    alpha_stream: bytes = b"",
-    quality: int | None = None,
-    gray: bool = False,
-) -> bytes:
-    """Returns the file with the symbols of an image of `height` x `width` pixels.
-
-    The last three arguments are fields of the `Container` that do not depend on the symbols.
-    """
+def encode(entropy: EntropyModel, quantized: Quantized, container: Container) -> bytes:
+    """Returns the file of `container` with the symbols as its streams and checksum."""
     z, y, rows = quantized
-    z_stream = coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, coder)
-    y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, coder)
-    y_stream = y_stream.ljust(_least_bytes(height, width), b"\0")
+    z_stream = coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, container.coder)
+    y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, container.coder)
+    y_stream = y_stream.ljust(_least_bytes(container.height, container.width), b"\0")
     crc = bitstream.symbols_crc(z, y)
-    sides, streams = (width, height), (z_stream, y_stream, alpha_stream)
-    return bitstream.pack(Container(model_id, coder, *sides, *streams, crc, quality, gray))
+    filled = container._replace(z_stream=z_stream, y_stream=y_stream, symbols_crc=crc)
+    return bitstream.pack(filled)
 
 
 def check_claims(container: Container) -> None:

@@ -194,9 +194,15 @@ class Model:
 
         `quality` is the one at which the symbols were computed.
         """
-        level, size = choices.quality_level(self.config, quality), (height, width)
-        stream = _alpha_stream(alpha, size)
-        return coding.encode(self.entropy, quantized, self.model_id, *size, coder, stream, level)
+        empty = Container(
+            self.model_id,
+            coder,
+            width,
+            height,
+            alpha_stream=_alpha_stream(alpha, (height, width)),
+            quality=choices.quality_level(self.config, quality),
+        )
+        return coding.encode(self.entropy, quantized, empty)
 
     def quality_for(
         self,
@@ -250,9 +256,10 @@ class Model:
     def _encode(
         self, quantized: Quantized, image: Image, level: int | None, coder: str, alpha: bytes = b""
     ) -> bytes:
-        (height, width, _), gray = image.shape, is_gray(image)
-        size, model_id = (height, width), self.model_id
-        return coding.encode(self.entropy, quantized, model_id, *size, coder, alpha, level, gray)
+        height, width, _ = image.shape
+        fields = {"alpha_stream": alpha, "quality": level, "gray": is_gray(image)}
+        empty = Container(self.model_id, coder, width, height, **fields)
+        return coding.encode(self.entropy, quantized, empty)
 
     def _open(self, data: bytes, max_pixels: int) -> Opened:
         """Returns the content of a file, and the input of the decoder.

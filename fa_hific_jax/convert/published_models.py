@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fa_hific_jax import __version__
 from fa_hific_jax.codec import shipped
@@ -69,7 +69,23 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
             f"the file says that it was trained for the regime {imported.regime}, but "
             f"{published.name} was for {published.regime}: see that it is the right one"
         )
-    origin = {
+    model = from_params(
+        imported.model, imported.autoencoder, origin=_origin(published, imported, sha256)
+    )
+    # All other parameters are in the model: the originals need not stay in memory.
+    rest = {"hyperprior": imported.autoencoder["hyperprior"]}
+    imported.autoencoder.clear()
+    imported.training.clear()
+    with writable(folder):
+        save_model(model, folder, replace=replace, to_train_on=rest)
+        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
+        if file is None:
+            path.unlink()
+    return Fetched(folder, model.model_id.hex(), sha256, known is None, doubt)
+
+
+def _origin(published: Published, imported: Imported, sha256: str) -> dict[str, Any]:
+    return {
         "step": imported.step,
         "settings": known_settings(imported),
         "versions": {"fa_hific_jax": __version__},
@@ -81,17 +97,6 @@ def get_model(published: Published, file: Path | None = None, *, replace: bool =
             "license": FAMILIES[published.family].license,
         },
     }
-    model = from_params(imported.model, imported.autoencoder, origin=origin)
-    # All other parameters are in the model: the originals need not stay in memory.
-    rest = {"hyperprior": imported.autoencoder["hyperprior"]}
-    imported.autoencoder.clear()
-    imported.training.clear()
-    with writable(folder):
-        save_model(model, folder, replace=replace, to_train_on=rest)
-        write(record, f"{sha256}  {file_name(published.url)}\n".encode(), replace=True)
-        if file is None:
-            path.unlink()
-    return Fetched(folder, model.model_id.hex(), sha256, known is None, doubt)
 
 
 def _imported(published: Published, path: Path) -> Imported:

@@ -67,8 +67,8 @@ def test_it_runs_from_top_to_end(path, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("FA_HIFIC_DATA", raising=False)
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:  # fewer steps: it is compilation that takes the time
-        cell.source = cell.source.replace("STEPS = 600", "STEPS = 60")
+    for cell in notebook.cells:  # Fewer steps, but more than pass between two looks of `watch`.
+        cell.source = cell.source.replace("STEPS = 600", "STEPS = 180")
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -9,17 +9,18 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-from fa_hific_jax import cpu
+from benchmarks.coder import cpu, versions
+from fa_hific_jax.cpu import variables
 
 Maker = Callable[..., tuple[Callable[[], Any], dict[str, Any]]]
 """Function that returns what is to be timed, and facts about it. It runs in the new process."""
 
-COMMANDS = cpu.variables({})
+COMMANDS = variables({})
 """Variables of the environment that the commands of `fa-hific` set for themselves."""
 
 
@@ -60,6 +61,16 @@ def measure(cases: Mapping[str, Case], repeats: int) -> dict[str, dict[str, Any]
             rows[name][key] = {"least": round(least, 2), "median": round(median, 2)}
         rows[name]["memory_mb"] = round(max(memory))
     return rows
+
+
+def conditions(packages: Sequence[str]) -> dict[str, Any]:
+    """Returns the head of a report: processor, its cores, load of other programs, and versions."""
+    return {
+        "device": cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_of_others": round(os.getloadavg()[0], 1),
+        "versions": versions(packages),
+    }
 
 
 def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -27,8 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks import pytorch_model
-from benchmarks.by_turns import COMMANDS
-from benchmarks.coder import cpu, versions
+from benchmarks.by_turns import COMMANDS, conditions
 from benchmarks.pytorch_model import ChannelNorm, up
 from configs import fa_hific, lite
 from fa_hific_jax.models import layers
@@ -212,14 +211,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="calls to time (9)")
     parser.add_argument("--name", default="layers", help="name of the report (layers)")
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
     size = args.images, args.height, args.width
-    report: dict[str, Any] = {
-        "device": cpu(),
-        "cores": cores,
-        "load_of_others": round(os.getloadavg()[0], 1),
-        "versions": versions(PACKAGES),
-    }
+    report = conditions(PACKAGES)
     for case in [args.only] if args.only else CASES:
         report[case] = measure(case, size, args.repeats)
         for row in report[case]:

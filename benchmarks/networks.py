@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import by_turns
-from benchmarks.coder import cpu, versions
 from fa_hific_jax.writing import write
 
 HEIGHT, WIDTH = 512, 768
@@ -106,8 +105,8 @@ def generator(case: str):
         exact = jax.jit(lambda params, y_hat: bind(config, params, "float64").generate(y_hat))
         expected = np.asarray(exact(wide, y_hat.astype(np.float64)))
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
-    run = lambda: jax.block_until_ready(generate(params, y_hat))  # noqa: E731
-    return run, {"winograd_error": float(f"{error:.1e}")}
+    facts = {"winograd_error": float(f"{error:.1e}")}
+    return lambda: jax.block_until_ready(generate(params, y_hat)), facts
 
 
 def decompress(case: str):
@@ -160,14 +159,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="calls to time (7)")
     parser.add_argument("--name", help="name of the report; by default cpu and its cores")
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
-    report: dict[str, Any] = {
-        "device": cpu(),
-        "cores": cores,
-        "load_of_others": round(os.getloadavg()[0], 1),
-        "versions": versions(PACKAGES),
-    }
-    path = Path(__file__).parent / "results" / f"networks-{args.name or f'cpu{cores}'}.json"
+    report = by_turns.conditions(PACKAGES)
+    name = args.name or f"cpu{report['cores']}"
+    path = Path(__file__).parent / "results" / f"networks-{name}.json"
     for case in [args.only] if args.only else CASES:
         report[case] = measure(case, args.repeats)
         print(json.dumps({case: report[case]}), flush=True)

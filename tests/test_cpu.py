@@ -50,7 +50,9 @@ def run(*command) -> str:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     environment.pop("GLIBC_TUNABLES", None)
     command = [sys.executable, *map(str, command)]
-    return subprocess.run(command, env=environment, stdout=-1, text=True, check=True).stdout
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the process as it is")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fa_hific_jax.data.pipeline import ImageCounts, train_batches
+from fa_hific_jax.data.pipeline import Batches, train_batches
 from fa_hific_jax.data.transforms import RandomCrop
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import DataConfig
@@ -218,7 +218,7 @@ def test_more_than_one_per_cent_damaged_ends_the_run_if_it_is_more_than_ten(flat
 
 
 def test_one_per_cent_is_of_the_images_not_of_the_reads():
-    counts = ImageCounts([5000], side=1)
+    counts = Batches([5000], 1)
     for index in range(1200):
         counts.add(0, index, (1, 1, 3))
         counts.add(0, 0, (1, 1, 3))
@@ -227,7 +227,7 @@ def test_one_per_cent_is_of_the_images_not_of_the_reads():
             counts.add(0, index, damage=f"image {index}")
     with pytest.raises(UserError, match="13 of the 1213 .*more than 1%.* image 2012"):
         counts.add(0, 2012, damage="image 2012")
-    assert len(counts.damaged) == 13
+    assert len(counts.news()) == 13
 
 
 def test_a_source_without_a_whole_image_ends_the_run(flat_images):

@@ -75,9 +75,9 @@ def test_palettes_with_transparency_by_index_by_table_and_by_a_band():
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bits_of_gray_are_scaled_in_either_byte_order(order):
-    image = Image.frombytes("I;16" if order == "<" else "I;16B", (256, 256), bytes(2**17))
     every = np.arange(65536, dtype=f"{order}u2").reshape(256, 256)
-    image.frombytes(every.tobytes())
+    mode = "I;16" if order == "<" else "I;16B"
+    image = Image.frombytes(mode, (256, 256), every.tobytes())
     check_read(saved(image, "TIFF"), np.rint(every / 257))
 
 
@@ -127,8 +127,7 @@ def test_orientation_is_applied_and_foreseen(kind, orientation):
     exif[0x0112] = orientation
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     stored = np.ascontiguousarray(STORED[orientation](RGBA))
-    data = saved(stored, kind, exif=exif, **options)
-    check_read(data, COLORS, alpha=ALPHA)
+    check_read(saved(stored, kind, exif=exif, **options), COLORS, alpha=ALPHA)
 
 
 @pytest.mark.parametrize("damage", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"junk"])
@@ -176,8 +175,7 @@ def test_of_an_animation_the_first_frame_is_kept(kind):
     first, second = (Image.new("RGB", (4, 3), color) for color in ((255, 0, 0), (0, 0, 255)))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = saved(first, kind, save_all=True, append_images=[second], **lossless)
-    note = "only the first of its frames or pages is kept"
-    check_read(data, (255, 0, 0), note)
+    check_read(data, (255, 0, 0), "only the first of its frames or pages is kept")
 
 
 def test_of_an_icon_in_several_sizes_the_largest_is_kept():
@@ -203,20 +201,12 @@ def test_a_fourth_byte_of_nothing_but_zero_is_no_transparency(kind, clear):
     check_read(data, COLORS, *notes, alpha=None if clear else alpha)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-@given(share=st.floats(0, 0.9))
-@settings(max_examples=12, deadline=None)
-def test_a_truncated_image_is_one_sentence(kind, share):
-    data = saved(RNG.integers(0, 256, (40, 40, 3), np.uint8), kind)
-    with pytest.raises(UserError, match=r"^the image: cannot be read as an image \(.+\): give a"):
-        read_image(data[: int(share * len(data))])
-
-
-@given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
-@settings(max_examples=60, deadline=None)
-def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
-    data = bytearray(saved(COLORS, kind))
-    at = len(junk) * 7 % len(data)
+@given(st.data(), st.binary(max_size=200), st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_damage_anywhere_gives_a_picture_or_a_sentence(choice, junk, share):
+    kind = choice.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
+    data = bytearray(saved(RNG.integers(0, 256, (40, 40, 3), np.uint8), kind))
+    at = int(share * len(data))
     data[at : at + len(junk)] = junk
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own on its way to an error
@@ -224,6 +214,9 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
             assert read_image(bytes(data), max_pixels=2**20).rgb.dtype == np.uint8
         except UserError as error:
             assert "\n" not in str(error)
+    if share < 0.9 and kind != "TIFF":
+        with pytest.raises(UserError, match=r"^the image: cannot be read as an image \(.+\): give"):
+            read_image(bytes(data[:at]))
 
 
 def test_what_is_no_image_is_named(tmp_path):
@@ -301,29 +294,21 @@ def test_the_alpha_stream_is_as_specified():
 def test_soft_masks_take_less_than_png():
     rows, columns = np.mgrid[:200, :300]
     disc = np.clip(1400 - 10 * np.hypot(rows - 100, columns - 150), 0, 255).astype(np.uint8)
-    ramp = (rows + columns).astype(np.uint8)
-    for mask in (disc, ramp):
-        assert len(pack_alpha(mask)) < 0.8 * len(saved(mask, optimize=True))
-    assert len(pack_alpha(ramp)) < 200
+    assert len(pack_alpha(disc)) < 0.8 * len(saved(disc, optimize=True))
+    assert len(pack_alpha((rows + columns).astype(np.uint8))) < 200
 
 
-@given(MASKS.filter(lambda mask: mask.min() < 255), st.data())
-@settings(max_examples=60, deadline=None)
-def test_damaged_transparency_never_has_another_size(alpha, data):
-    packed = bytearray(pack_alpha(alpha))
-    at = data.draw(st.integers(0, len(packed) - 1))
-    packed[at] ^= data.draw(st.integers(1, 255))
-    try:
-        assert unpack_alpha(bytes(packed), *alpha.shape).shape == alpha.shape
-    except BitstreamError as error:
-        assert "the transparency in the file is damaged" in str(error)
-
-
-def test_transparency_of_another_size_or_with_remains_is_refused():
+def test_damaged_transparency_is_refused_or_has_its_size():
     packed = pack_alpha(ALPHA)
+    for at in range(len(packed)):
+        damaged = bytearray(packed)
+        damaged[at] ^= RNG.integers(1, 256)
+        try:
+            assert unpack_alpha(bytes(damaged), 5, 7).shape == (5, 7)
+        except BitstreamError as error:
+            assert "the transparency in the file is damaged" in str(error)
     wrong = [packed[:-1], packed + b"\0", bytes([9]) + packed[1:], packed[:1], b"\0"]
-    cases = [(data, 5, 7) for data in wrong] + [(packed, 5, 6), (packed, 6, 7)]
-    for case in cases:
+    for case in [(data, 5, 7) for data in wrong] + [(packed, 5, 6), (packed, 6, 7)]:
         with pytest.raises(BitstreamError, match="transparency in the file is damaged: fetch it"):
             unpack_alpha(*case)
 
@@ -341,8 +326,8 @@ def test_a_bomb_takes_no_more_memory_than_the_image():
 
 @pytest.mark.parametrize("suffix", [".webp", ".tif", ".PNG"])
 @pytest.mark.parametrize("alpha", [None, ALPHA])
-def test_lossless_formats_come_back_exactly(tmp_path, suffix, alpha):
-    path = tmp_path / "new" / f"a{suffix}"
+def test_lossless_formats_come_back_exactly_by_names_of_any_length(tmp_path, suffix, alpha):
+    path = tmp_path / "new" / ("a" * (255 - len(suffix)) + suffix)
     write_image(path, COLORS, alpha)
     check_read(path, COLORS, alpha=alpha)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -364,11 +349,6 @@ def test_sizes_that_a_format_cannot_hold_leave_nothing(tmp_path, suffix, side):
         with pytest.raises(UserError, match=rf"a\.{suffix}: \w+ cannot hold .* pixels .*write PNG"):
             write_image(tmp_path / f"a.{suffix}", np.zeros(shape, np.uint8))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_names_as_long_as_names_can_be_are_written(tmp_path):
-    write_image(tmp_path / ("a" * 251 + ".png"), COLORS)
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])

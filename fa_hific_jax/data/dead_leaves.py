@@ -30,8 +30,7 @@ _COLOR_SPREAD = np.array([1.0, 0.35, 0.16], np.float32)
 class DeadLeaves:
     """A source of `count` images, uint8 (size, size, 3) in [0, 255].
 
-    Image i depends on (seed, i) alone. NumPy's generator draws the numbers, so images are the same
-    on every run but may differ between NumPy versions.
+    Image i depends on (seed, i) alone, but may differ between NumPy versions.
     """
 
     def __init__(self, count: int, size: int = 256, seed: int = 0):
@@ -59,10 +58,8 @@ class _Leaves(NamedTuple):
 
     center: Float[np.ndarray, "... 2"]  # x, y
     reach: Float[np.ndarray, "... 2"]  # half the width and height of the bounding box
-    # Dot products of the next two with an offset from the center are the shape's coordinates u and
-    # v, at most about 1 inside it.
-    along: Float[np.ndarray, "... 2"]
-    across: Float[np.ndarray, "... 2"]
+    along: Float[np.ndarray, "... 2"]  # Its dot product with an offset from the center is the
+    across: Float[np.ndarray, "... 2"]  # shape's coordinate u; v of this; inside at most about 1.
     box: Bool[np.ndarray, "..."]  # True for parallelograms, False for rounded shapes
     bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
     chord: Float[np.ndarray, "... 2"]  # cuts rounded shapes off where its dot product exceeds 1

@@ -1,5 +1,6 @@
 """Finds image files by name: suffixes, folders, globs and buckets."""
 
+import contextlib
 import errno
 import glob
 import importlib.util
@@ -32,8 +33,7 @@ def suffixes() -> frozenset[str]:
 
     They select files from folders and globs. A file given by its name may have any suffix.
     """
-    plugged = {suffix for suffix, (module, _) in _PLUG_INS.items() if _is_installed(module)}
-    return _PILLOW | plugged
+    return _PILLOW.union(suffix for suffix, (name, _) in _PLUG_INS.items() if _is_installed(name))
 
 
 def is_any_image(name: str | PurePath) -> bool:
@@ -45,14 +45,12 @@ def left_out(names: Iterable[str | PurePath]) -> str:
     """Returns a sentence about the images among the names that cannot be read, "" if all can."""
     kinds = Counter(PurePath(name).suffix.lower() for name in names if is_any_image(name))
     missing = sorted(kinds.keys() - suffixes())
-    if not missing:
-        return ""
     number = sum(kinds[kind] for kind in missing)
     reasons = (
         f"{kind} needs {_PLUG_INS[kind][1]}" if kind in _PLUG_INS else f"{kind} cannot be read"
         for kind in missing
     )
-    return f"{number} file{'s' * (number > 1)} left out: {', '.join(reasons)}"
+    return f"{number} file{'s' * (number > 1)} left out: {', '.join(reasons)}" if number else ""
 
 
 def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
@@ -94,6 +92,17 @@ def reason(error: BaseException) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
+@contextlib.contextmanager
+def explained(problem: str, remedy: str) -> Iterator[None]:
+    """Turns any exception in the block into a UserError: the problem, the reason and the remedy."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # The types depend on what is damaged or missing.
+        raise UserError(f"{problem} ({reason(error)}): {remedy}") from error
+
+
 def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
     """Yields all files below a folder, sorted, without hidden ones.
 
@@ -103,10 +112,8 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
     """
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=failed, followlinks=True):
-        real = os.path.realpath(parent)
-        entered = os.access(parent, os.X_OK)  # If not, names are listed, but no file can be opened.
-        if not entered:
-            failed(_denied(parent))
+        # If a folder cannot be entered, names are listed, but no file can be opened.
+        entered, real = _may(parent, os.X_OK, failed), os.path.realpath(parent)
         if real in seen or not entered:
             folders.clear()
             continue
@@ -128,8 +135,7 @@ def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
     for end in range(len(base.parts) + 1, len(pattern.parts)):
         folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
     for folder in sorted(folders):
-        if not os.access(folder, os.R_OK | os.X_OK):
-            failed(_denied(folder))
+        _may(folder, os.R_OK | os.X_OK, failed)
     return sorted(glob.glob(str(pattern), recursive=True))
 
 
@@ -167,8 +173,12 @@ def _remote(pattern: str) -> Iterable[str]:
     return [file for file in found if not PurePath(file).name.startswith(".")]
 
 
-def _denied(folder: str) -> PermissionError:
-    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+def _may(folder: str, mode: int, failed: Callable[[OSError], None]) -> bool:
+    """Returns True if a folder may be used so, and calls `failed` with an error if not."""
+    if allowed := os.access(folder, mode):
+        return allowed
+    failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+    return False
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -20,14 +20,37 @@ TOLERATED = 10
 TOLERATED_SHARE = 0.01
 
 
-class ImageCounts:
-    """Counts each image of each source once, however often it is read; threads may share it."""
+class Batches(Iterator[np.ndarray]):
+    """Endless training batches, UInt8[b crop crop 3] in [0, 255], and counts of their images.
+
+    The counts are those of this process, and each image of each source counts once, however often
+    it is read. They run ahead of the batches, which are prefetched; threads may share them.
+
+    Attributes:
+      batches: the iterator that makes the batches.
+    """
 
     def __init__(self, lengths: Sequence[int], side: int):
+        self.batches: Iterator[np.ndarray] = iter(())
         self._side, self._lock = side, threading.Lock()
         self._counted = [bytearray(length) for length in lengths]
-        self.seen = self.small = 0  # small: a side is below `side` pixels
-        self.damaged: list[str] = []  # sentences, in order of discovery
+        self._seen = self._small = self._reported = 0
+        self._damaged: list[str] = []  # sentences, in order of discovery
+
+    def __next__(self) -> UInt8[np.ndarray, "b crop crop 3"]:
+        return next(self.batches)
+
+    def counts(self) -> dict[str, float]:
+        """Returns data/seen, data/smaller_than_crop and data/damaged; each image counts once."""
+        values = {"seen": self._seen, "smaller_than_crop": self._small}
+        values["damaged"] = len(self._damaged)
+        return {f"data/{name}": float(value) for name, value in values.items()}
+
+    def news(self) -> list[str]:
+        """Returns a sentence for each image found damaged since the last call."""
+        sentences = self._damaged[self._reported :]
+        self._reported += len(sentences)
+        return sentences
 
     def add(self, source: int, index: int, shape: tuple[int, ...] = (), damage: str = "") -> None:
         """Counts image `index` of source number `source`: its (height, width, ...) or its damage.
@@ -38,45 +61,17 @@ class ImageCounts:
             if self._counted[source][index]:
                 return
             self._counted[source][index] = True
-            self.seen += 1
+            self._seen += 1
             if not damage:
-                self.small += min(shape[:2]) < self._side
+                self._small += min(shape[:2]) < self._side
                 return
-            self.damaged.append(damage)
-            damaged, seen = len(self.damaged), self.seen
+            self._damaged.append(damage)
+            damaged, seen = len(self._damaged), self._seen
         if damaged > max(TOLERATED, TOLERATED_SHARE * seen):
             raise UserError(
                 f"{damaged} of the {seen} training images seen so far are damaged, more than "
                 f"{TOLERATED_SHARE:.0%}: repair or remove them; the last one is {damage}"
             )
-
-
-class Batches(Iterator[np.ndarray]):
-    """Endless training batches, UInt8[b crop crop 3] in [0, 255], and counts of their images.
-
-    The counts are those of this process. They run ahead of the batches, which are prefetched.
-    """
-
-    def __init__(self, batches: Iterator[np.ndarray], counts: ImageCounts):
-        self._batches, self._counts, self._reported = batches, counts, 0
-
-    def __next__(self) -> UInt8[np.ndarray, "b crop crop 3"]:
-        return next(self._batches)
-
-    def counts(self) -> dict[str, float]:
-        """Returns data/seen, data/smaller_than_crop and data/damaged; each image counts once."""
-        counts = self._counts
-        return {
-            "data/seen": float(counts.seen),
-            "data/smaller_than_crop": float(counts.small),
-            "data/damaged": float(len(counts.damaged)),
-        }
-
-    def news(self) -> list[str]:
-        """Returns a sentence for each image found damaged since the last call."""
-        sentences = self._counts.damaged[self._reported :]
-        self._reported += len(sentences)
-        return sentences
 
 
 def train_batches(
@@ -102,13 +97,13 @@ def train_batches(
       seed: seed of the order and the crops, not negative.
       start_step: number of the first batch; earlier ones are skipped at no cost.
       sources: the sources of `config.train`, if they are already open.
-      process_index: the process i whose rows [i b / n, (i + 1) b / n) of each global batch of b
-        are made; by default JAX's.
-      process_count: the number n of processes; by default JAX's.
+      process_index: the process i of n whose rows [i b / n, (i + 1) b / n) of each global batch of
+        b are made; by default JAX's, as is n.
+      process_count: the number n of processes.
 
     Raises:
       UserError: the seed is negative, there are no images, or the processes cannot share a batch.
-        While iterating: a source has no readable image, or too many are damaged (`ImageCounts`).
+        While iterating: a source has no readable image, or too many are damaged.
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}: it must not be negative")
@@ -120,11 +115,11 @@ def train_batches(
             f"choose a multiple of {processes}"
         )
     sources = [open_source(spec) for spec in config.train] if sources is None else sources
-    counts = ImageCounts([len(source) for source in sources], config.crop)
+    result = Batches([len(source) for source in sources], config.crop)
     children = np.random.SeedSequence(seed).generate_state(len(sources) + 1)
     crop_seed, *shuffle_seeds = (int(child) for child in children)
     images = [
-        _endless(Cached(source) if config.cache else source, shuffle_seed, counts, number)
+        _endless(Cached(source) if config.cache else source, shuffle_seed, result, number)
         for number, (source, shuffle_seed) in enumerate(zip(sources, shuffle_seeds, strict=True))
     ]
     crop = RandomCrop(config.crop, *config.scale)
@@ -135,10 +130,11 @@ def train_batches(
     # Old versions of Grain accept 0 threads only with an empty prefetch buffer.
     ahead = max(8, 4 * config.threads) if config.threads else 0
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
-    return Batches(iter(own.to_iter_dataset(options)), counts)
+    result.batches = iter(own.to_iter_dataset(options))
+    return result
 
 
-def _endless(source: Source, seed: int, counts: ImageCounts, number: int) -> grain.MapDataset:
+def _endless(source: Source, seed: int, batches: Batches, number: int) -> grain.MapDataset:
     """Repeats all images in a new random order each time; replaces and counts damaged ones.
 
     Grain's own shuffle takes up to milliseconds per image for a source of a few photographs.
@@ -158,9 +154,9 @@ def _endless(source: Source, seed: int, counts: ImageCounts, number: int) -> gra
                 found = source[index]
             except UserError as error:
                 sentence = str(error)
-                counts.add(number, index, damage=sentence)
+                batches.add(number, index, damage=sentence)
                 continue
-            counts.add(number, index, found.shape)
+            batches.add(number, index, found.shape)
             return found
         raise UserError(f"none of the {count} images of a source can be read: {sentence}")
 

@@ -5,9 +5,8 @@ import re
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from fa_hific_jax.data.array_records import array_record_module, decode_record
+from fa_hific_jax.data.array_records import Records, array_record_module
 from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.errors import UserError
 
@@ -15,7 +14,7 @@ from fa_hific_jax.errors import UserError
 _SPEC = re.compile(r"(?P<name>[^:]+(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?")
 
 
-class TensorFlowDataset:
+class TensorFlowDataset(Records):
     """The images of one split, decoded from the encoded bytes that the data set contains.
 
     The data set must have been prepared as ArrayRecord files: nothing is ever downloaded.
@@ -32,39 +31,24 @@ class TensorFlowDataset:
     """
 
     def __init__(self, spec: str, folder: str = ""):
-        self._spec, match = f"tfds:{spec}", _SPEC.fullmatch(spec)
+        full, match = f"tfds:{spec}", _SPEC.fullmatch(spec)
         if match is None:
             raise UserError(
-                f"{self._spec}: write tfds:NAME/CONFIG:SPLIT, for example tfds:coco/2017:train"
+                f"{full}: write tfds:NAME/CONFIG:SPLIT, for example tfds:coco/2017:train"
             )
         name, split = match["name"], match["split"] or "train"
         folder = folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        array_record_module(self._spec)
+        array_record_module(full)
         try:
-            self._key, self._records = _opened(name, split, os.path.expanduser(folder))
+            key, records = _opened(name, split, os.path.expanduser(folder))
         except ImportError as error:
             raise UserError(
-                f"{self._spec}: TensorFlow Datasets cannot be imported ({reason(error)}); "
+                f"{full}: TensorFlow Datasets cannot be imported ({reason(error)}); "
                 "run pip install 'fa-hific-jax[tfds]'"
             ) from error
         except Exception as error:  # The type depends on what is damaged.
-            raise UserError(f"{self._spec}: {reason(error)}") from error
-        if not len(self._records):
-            raise UserError(f"{self._spec}: the split {split} holds no images")
-        self._prefix = re.sub(r"[^\w.]+", "-", f"{name}-{split}").strip("-")
-
-    @property
-    def names(self) -> list[str]:
-        return [f"{self._prefix}-{i:07d}" for i in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        index = range(len(self))[index]
-        name = f"{self._spec}, record {index}"
-        remedy = "prepare the data set again"
-        return decode_record(lambda: self._records[index][self._key], name, remedy)
+            raise UserError(f"{full}: {reason(error)}") from error
+        super().__init__(full, f"{name}-{split}", len(records), lambda index: records[index][key])
 
 
 def _opened(name: str, split: str, folder: str) -> tuple[str, Any]:
@@ -93,7 +77,7 @@ def _opened(name: str, split: str, folder: str) -> tuple[str, Any]:
             f"is prepared in {builder.data_path}, but not as ArrayRecord files, which random "
             f"access needs: remove it, then run {how}"
         )
-    features = dict(builder.info.features).items()
+    features = builder.info.features.items()
     kinds = {key: kind for key, kind in features if isinstance(kind, tfds.features.Image)}
     keys = [key for key, kind in kinds.items() if kind.np_dtype == np.uint8]
     if not keys:

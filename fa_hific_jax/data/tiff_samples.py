@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fa_hific_jax.data.color import eight_bits
+from fa_hific_jax.data.color import by_rows, eight_bits
 
 EXTRA_SAMPLES = "its samples beyond the colors were left out"
-_STRIP = 2**18  # samples unpacked at once, which bounds the memory
 
 
 class Layout(NamedTuple):
@@ -31,7 +30,7 @@ class Layout(NamedTuple):
 
 
 def decode(
-    planes: list[io.BytesIO], layout: Layout, width: int, image: Image.Image, notes: list[str]
+    planes: list[bytes], layout: Layout, width: int, image: Image.Image, notes: list[str]
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "h w"] | None]:
     """Returns gray or RGB levels, and alpha if there is any.
 
@@ -40,7 +39,8 @@ def decode(
     left-out samples or an unusual range is added to `notes`.
     """
     parts = []
-    for rows in (np.asarray(image), *(np.asarray(Image.open(plane)) for plane in planes)):
+    for each in (image, *(Image.open(io.BytesIO(plane)) for plane in planes)):
+        rows = np.asarray(each)
         starts = range(0, rows.shape[1], layout.row_bytes)
         tiles = [_unpacked(rows[:, at : at + layout.row_bytes], layout) for at in starts]
         parts.append(np.concatenate(tiles, axis=1)[:, :width])
@@ -89,9 +89,9 @@ def _of_bits(rows: np.ndarray, layout: Layout) -> np.ndarray:
     """Unpacks samples of `layout.bits` bits, highest bit first; each row begins at a byte."""
     count = layout.columns * layout.samples
     weights = 2 ** np.arange(layout.bits)[::-1].astype(np.uint16)
-    values = np.empty((len(rows), count), np.uint16)
-    step = max(1, _STRIP // count)
-    for start in range(0, len(rows), step):
-        bits = np.unpackbits(rows[start : start + step], axis=1, count=count * layout.bits)
-        values[start : start + step] = bits.reshape(len(bits), count, layout.bits) @ weights
-    return values
+
+    def levels(part: np.ndarray) -> np.ndarray:
+        bits = np.unpackbits(part, axis=1, count=count * layout.bits)
+        return bits.reshape(len(bits), count, layout.bits) @ weights
+
+    return by_rows(levels, rows)

@@ -34,29 +34,20 @@ class RandomCrop(grain.transforms.RandomMap):
 
         It equals a crop of the whole scaled image up to rounding, at a lower cost.
         """
-        height, width, _ = element.shape
-        low = max(self.crop / min(height, width), self.scale_min)
+        low = max(self.crop / min(element.shape[:2]), self.scale_min)
         scale = rng.uniform(low, max(low, self.scale_max))
-        rows, top, bottom = self._part(height, scale, rng)
-        columns, left, right = self._part(width, scale, rng)
-        part = Image.fromarray(np.ascontiguousarray(element[rows, columns]))
-        box = (left, top, right, bottom)
-        crop = np.array(part.resize((self.crop, self.crop), _FILTER, box=box))
+        parts, starts, stops = [], [], []
+        for side in element.shape[:2]:
+            # For scale = crop / side, rounding may put the product just above the crop.
+            scaled = max(self.crop, math.ceil(scale * side - 1e-6))
+            place = int(rng.integers(0, scaled - self.crop + 1))
+            step = side / scaled
+            start, stop = place * step, min((place + self.crop) * step, float(side))
+            margin = max(1.0, (stop - start) / self.crop) + 1.0  # the filter's radius and one more
+            first = max(0, math.floor(start - margin))
+            parts.append(slice(first, min(side, math.ceil(stop + margin))))
+            starts.insert(0, start - first)
+            stops.insert(0, stop - first)
+        part = Image.fromarray(np.ascontiguousarray(element[tuple(parts)]))
+        crop = np.array(part.resize((self.crop, self.crop), _FILTER, box=(*starts, *stops)))
         return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
-
-    def _part(
-        self, side: int, scale: float, rng: np.random.Generator
-    ) -> tuple[slice, float, float]:
-        """Draws the pixels to read along one side, and where among them the crop begins and ends.
-
-        They include those around the crop that the filter reads.
-        """
-        # For scale = crop / side, rounding may put the product just above the crop.
-        scaled = max(self.crop, math.ceil(scale * side - 1e-6))
-        place = int(rng.integers(0, scaled - self.crop + 1))
-        step = side / scaled
-        start, stop = place * step, min((place + self.crop) * step, float(side))
-        margin = max(1.0, (stop - start) / self.crop) + 1.0  # the filter's radius and one more
-        first = max(0, math.floor(start - margin))
-        last = min(side, math.ceil(stop + margin))
-        return slice(first, last), start - first, stop - first

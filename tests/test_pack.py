@@ -11,8 +11,8 @@ from PIL import Image
 
 from fa_hific_jax.cli import main
 from fa_hific_jax.data import pack
-from fa_hific_jax.data.array_records import ArrayRecords
 from fa_hific_jax.data.images import read_image
+from fa_hific_jax.data.records import ArrayRecords
 from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.errors import UserError
 

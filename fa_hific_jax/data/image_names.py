@@ -29,10 +29,7 @@ _OTHER = frozenset(
 
 
 def suffixes() -> frozenset[str]:
-    """Returns the lower-case suffixes of images that can be read with the installed packages.
-
-    They select files from folders and globs. A file given by its name may have any suffix.
-    """
+    """Returns the lower-case suffixes of images that can be read with the installed packages."""
     return _PILLOW.union(suffix for suffix, (name, _) in _PLUG_INS.items() if _is_installed(name))
 
 
@@ -56,12 +53,9 @@ def left_out(names: Iterable[str | PurePath]) -> str:
 def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
     """Returns the sorted paths of the files that match and whose name, without folders, is wanted.
 
-    The pattern is a folder, which is searched with all folders below it, a glob, or a file. `~`
-    stands for the home folder. Addresses such as gs://bucket/folder are read by etils.epath. Hidden
-    files are skipped, and outside buckets also the content of hidden folders.
-
-    Raises:
-      UserError: the pattern is empty, or the place cannot be listed. Finding nothing is no error.
+    The pattern is a folder, which is searched with all folders below it, a glob, or a file; `~` is
+    the home folder. Hidden files are skipped, and outside buckets also hidden folders. Raises
+    UserError if the pattern is empty or the place cannot be listed.
     """
     if not pattern:
         raise UserError("the name of the images is empty: give a folder or . for the current one")
@@ -104,17 +98,16 @@ def explained(problem: str, remedy: str) -> Iterator[None]:
 
 
 def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
-    """Yields all files below a folder, sorted, without hidden ones.
+    """Yields all files below a folder, sorted, without hidden ones; links are followed.
 
-    Links are followed, but each folder is entered only once. `failed` is called with an error for
-    each folder that cannot be read. What cannot be examined, such as a broken link, counts as a
-    file, so that reading it reports the reason.
+    `failed` is called with an error for each folder that cannot be read. What cannot be examined,
+    such as a broken link, counts as a file, so that reading it reports the reason.
     """
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=failed, followlinks=True):
+        real = os.path.realpath(parent)
         # If a folder cannot be entered, names are listed, but no file can be opened.
-        entered, real = _may(parent, os.X_OK, failed), os.path.realpath(parent)
-        if real in seen or not entered:
+        if real in seen or not _may(parent, os.X_OK, failed):
             folders.clear()
             continue
         seen.add(real)
@@ -125,10 +118,7 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
 
 
 def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
-    """Returns the sorted matches of a glob, in which `**` stands for any number of folders.
-
-    `failed` is called with an error for each folder that cannot be searched.
-    """
+    """Returns the sorted matches of a glob; `failed` gets an error for each unreadable folder."""
     base = fixed_part(pattern)
     pattern = Path(glob.escape(str(base)), *pattern.parts[len(base.parts) :])
     folders = {str(base)} if base.is_dir() else set()
@@ -142,8 +132,7 @@ def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
 def fixed_part(pattern: Path) -> Path:
     """Returns the folders of a glob before its first wildcard, which relative names start from.
 
-    Brackets in the name of an existing folder are no wildcard: `photos [2020]/*.png` finds the
-    images in `photos [2020]`.
+    Brackets in the name of an existing folder, such as `photos [2020]`, are no wildcard.
     """
     parts = pattern.parts
     magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
@@ -175,10 +164,9 @@ def _remote(pattern: str) -> Iterable[str]:
 
 def _may(folder: str, mode: int, failed: Callable[[OSError], None]) -> bool:
     """Returns True if a folder may be used so, and calls `failed` with an error if not."""
-    if allowed := os.access(folder, mode):
-        return allowed
-    failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
-    return False
+    if not (allowed := os.access(folder, mode)):
+        failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+    return allowed
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -21,8 +21,8 @@ from PIL import Image
 
 from fa_hific_jax import __version__
 from fa_hific_jax.data import images, jpeg, png
-from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_name
 from fa_hific_jax.data.image_names import explained, reason
+from fa_hific_jax.data.records import MANIFEST, MARK, array_record_module, check_name
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_path, write
 
@@ -93,11 +93,10 @@ class Plan:
 
 
 def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Writes the shards that `folder` does not have yet and returns the folder's manifest.
+    """Writes the shards that `folder` does not have yet, in `jobs` threads; returns its manifest.
 
-    Every shard is written under a temporary name, renamed, and then entered in manifest.json. A
-    stopped run resumes with the first shard that is missing there. `jobs` threads read, check and
-    downsample images. `advance` is called with the size in bytes of each finished file, also of
+    A shard is entered in manifest.json once it is whole, and a stopped run resumes with the first
+    that is missing there. `advance` is called with the size in bytes of each finished file, also of
     those packed earlier.
 
     Raises:

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fa_hific_jax.data import image_names
-from fa_hific_jax.data.array_records import ArrayRecords
 from fa_hific_jax.data.dead_leaves import DeadLeaves
 from fa_hific_jax.data.images import on_white, read_image
-from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
+from fa_hific_jax.data.records import ArrayRecords, TensorFlowDataset
 from fa_hific_jax.errors import UserError, say, shown
 
 _DEAD_LEAVES = "512"  # number of images of the spec "dead_leaves"; cached, they take 100 MB
@@ -59,10 +58,9 @@ class Files:
 
 
 class ImageFiles(Files):
-    """The images in a folder and all folders below it, or those that a glob matches.
+    """The images that `image_names.find` finds, in formats that can be read here.
 
-    `image_names.find` says what is searched, `image_names.suffixes` which files are taken. A line
-    on standard error counts images of other formats. Raises UserError if there are no images.
+    A line on standard error counts the others. Raises UserError if there are no images.
     """
 
     def __init__(self, pattern: str):
@@ -127,12 +125,10 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
     """Opens the source that `spec` names; raises UserError if there is nothing to open.
 
     Args:
-      spec: one of
-        "dead_leaves" or "dead_leaves:COUNT" for procedural images,
-        "photographs:train" or "photographs:validation" for images that come with scikit-image,
-        "arrayrecord:PATTERN" for shards that `fa-hific pack` wrote,
-        "tfds:NAME/CONFIG:SPLIT" for a prepared data set of TensorFlow Datasets;
-        anything else is a folder or glob of images, local or in a bucket.
+      spec: "dead_leaves" or "dead_leaves:COUNT" for procedural images, "photographs:train" or
+        "photographs:validation" for those that come with scikit-image, "arrayrecord:PATTERN" for
+        shards that `fa-hific pack` wrote, "tfds:NAME/CONFIG:SPLIT" for a prepared data set of
+        TensorFlow Datasets; anything else is a folder or glob of images, local or in a bucket.
       tfds_dir: the folder in which TensorFlow Datasets keeps its data.
     """
     kind, _, rest = spec.partition(":")

@@ -176,7 +176,7 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
         ("--shards 1 --min-side 9 --max-side 8", "out", "no image is left with --max-side below"),
         ("--shards 1 --min-side 999", "out", "out: holds no image, because all were damaged"),
         ("--shards 1", "photos/0.png/out", "cannot be written (Not a directory)"),
-        ("--shards 1", "\udcff", "/\\xff: the name is not UTF-8, which ArrayRecord needs"),
+        ("--shards 1", "\udcff", "/\\xff: cannot be written ('utf-8' codec"),
         ("--shards 1 pipe.png", "out", "pipe.png: is a pipe, but packing"),
     ],
 )

@@ -36,8 +36,7 @@ def flat_images(tmp_path):
     def make(name, n, first=0):
         (tmp_path / name).mkdir()
         for i in range(n):
-            image = Image.new("RGB", (20, 24), (first + i,) * 3)
-            image.save(tmp_path / name / f"{i:03d}.png")
+            Image.new("RGB", (20, 24), (first + i,) * 3).save(tmp_path / name / f"{i:03d}.png")
         return str(tmp_path / name)
 
     return make
@@ -126,8 +125,7 @@ def test_equal_crops_do_not_come_twice_nor_with_another_seed():
 
 def test_each_image_comes_once_per_round_in_a_new_order(flat_images):
     order = take(10, config(flat_images("a", 10)))[..., 0, 0, 0].reshape(4, 10)
-    for round_ in order:
-        assert sorted(round_) == list(range(10))
+    np.testing.assert_array_equal(np.sort(order), [range(10)] * 4)
     assert len({tuple(round_) for round_ in order}) == 4
 
 
@@ -195,8 +193,7 @@ def test_damaged_images_are_replaced_and_nothing_else_changes(flat_images, threa
 def test_small_images_are_enlarged_and_counted_once(flat_images):
     # 20 x 24 pixels: smaller than the crop on one side counts.
     batches = train_batches(config(flat_images("a", 3), crop=22), batch_size=4, seed=0)
-    for _ in range(4):
-        assert next(batches).shape == (4, 22, 22, 3)
+    assert {next(batches).shape for _ in range(4)} == {(4, 22, 22, 3)}
     assert batches.counts()["data/smaller_than_crop"] == 3
 
 

@@ -62,17 +62,13 @@ def test_gamma_becomes_that_of_srgb(exponent):
     check_read(png(deep, gamma, bits=16), srgb((deep / 65535) ** exponent), atol=0.51)
 
 
-def test_srgb_and_what_is_nearly_that_touch_nothing():
+def test_srgb_and_what_is_nearly_that_touch_nothing_and_the_first_in_precedence_counts():
     near = chunk(b"gAMA", struct.pack(">I", 45455))
-    exact = chunk(b"sRGB", b"\0")
     points = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
     points = chunk(b"cHRM", struct.pack(">8I", *points))
-    coded = color_space(1, 13, 0, 1)
+    exact, coded = chunk(b"sRGB", b"\0"), color_space(1, 13, 0, 1)
     for chunks in ((near,), (near, points), (LINEAR, exact), (coded, LINEAR), (points,)):
         check_read(png(COLORS, *chunks), COLORS)
-
-
-def test_the_first_in_the_order_of_precedence_counts():
     swapping = icc(profile(swap=True))
     check_read(png(FLAT, LINEAR, swapping), FLAT[..., [1, 0, 2]], atol=2)
     light = np.rint(srgb(FLAT / 255))
@@ -134,12 +130,9 @@ def test_more_text_than_pillow_takes_is_left_out_with_a_note(kind, text):
     check_read(png(COLORS, chunk(kind, text)), COLORS, "its text of more than 1 MiB was left out")
 
 
-def test_a_profile_of_more_than_a_megabyte_is_applied():
+def test_large_profiles_and_an_orientation_behind_the_pixels_are_applied():
     large = icc(profile(swap=True) + bytes(2_000_000))
     check_read(png(FLAT, large), FLAT[..., [1, 0, 2]], atol=2)
-
-
-def test_orientation_behind_the_pixels_is_applied_and_foreseen():
     exif = Image.Exif()
     exif[0x0112] = 6
     check_read(png(COLORS, after=chunk(b"eXIf", exif.tobytes()[6:])), np.rot90(COLORS, -1))

@@ -115,12 +115,13 @@ def test_buckets_are_read_like_folders(bucket):
     assert open_source("gs://bucket/set/sub/a.png").names == ["a"]
 
 
-def test_what_buckets_cannot_do_is_said(bucket):
-    write(bucket / "set" / "a.png").write_bytes(b"no image")
+def test_what_buckets_cannot_do_is_said(bucket, monkeypatch):
+    path = write(bucket / "set" / "a.png")
     source = open_source("gs://bucket/set")
+    path.write_bytes(b"no image")
     with pytest.raises(UserError, match="^gs://bucket/set/a.png: cannot be read as an image"):
         source[0]
-    (bucket / "set" / "a.png").unlink()
+    path.unlink()
     with pytest.raises(UserError, match="^gs://bucket/set/a.png: cannot be read .*No such file"):
         source[0]
     with pytest.raises(UserError, match=r"\*\* does not work in buckets: give the folder"):
@@ -128,11 +129,7 @@ def test_what_buckets_cannot_do_is_said(bucket):
     for absent in ("gs://bucket/absent", "gs://bucket/*.jpg"):
         with pytest.raises(UserError, match="no images here; expected a folder or glob"):
             open_source(absent)
-
-
-def test_buckets_without_their_client_are_named(monkeypatch):
     missing = ImportError("Please install gcsfs to access Google Storage")
-    monkeypatch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
     with testing.mock_epath(isdir=mock.Mock(side_effect=missing)):
         with pytest.raises(UserError, match="cannot be listed .*install gcsfs.* is installed$"):
             open_source("gs://bucket/set")
@@ -141,13 +138,10 @@ def test_buckets_without_their_client_are_named(monkeypatch):
 def test_photographs_are_colorful_and_never_shared():
     pytest.importorskip("skimage")
     train, validation = Photographs("train"), Photographs("validation")
-    assert not set(train.names) & set(validation.names)
     # The two views of a stereo pair count as one photograph.
     assert not {n.split("_")[0] for n in train.names} & {n.split("_")[0] for n in validation.names}
-    for source in (train, validation):
-        for i in range(len(source)):
-            assert source[i].dtype == np.uint8 and min(source[i].shape[:2]) >= 300
-            assert source[i].std() > 20
+    for image in (*train, *validation):
+        assert image.dtype == np.uint8 and min(image.shape[:2]) >= 300 and image.std() > 20
 
 
 def test_missing_photographs_name_the_extra(monkeypatch):
@@ -157,10 +151,8 @@ def test_missing_photographs_name_the_extra(monkeypatch):
 
 
 def test_dead_leaves_are_opened_by_number():
-    assert len(open_source("dead_leaves")) >= 256
-    source = open_source("dead_leaves:7")
-    assert len(source) == 7
-    np.testing.assert_array_equal(source[3], DeadLeaves(4)[3])
+    assert len(open_source("dead_leaves")) >= 256 and len(open_source("dead_leaves:7")) == 7
+    np.testing.assert_array_equal(open_source("dead_leaves:7")[3], DeadLeaves(4)[3])
 
 
 @pytest.mark.parametrize(

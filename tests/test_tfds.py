@@ -37,32 +37,32 @@ def example(**features: bytes) -> bytes:
     return field(b"".join(pairs))
 
 
+def feature(kind: str, **content) -> dict:
+    return {"pythonClassName": f"tensorflow_datasets.core.features.{kind}", **content}
+
+
 def prepare(folder: Path, name: str, splits: dict[str, list[bytes]], kind="array_record", **images):
     """Writes a data set as TensorFlow Datasets does: images by NumPy type, and a text."""
     place = folder / name / "1.0.0"
     place.mkdir(parents=True)
-    module = "tensorflow_datasets.core.features"
-    kinds = {"text": {"pythonClassName": f"{module}.text_feature.Text", "text": {}}}
+    kinds = {"text": feature("text_feature.Text", text={})}
     for key, dtype in images.items():
         shape = {"dimensions": ["-1", "-1", "3" if dtype == "uint8" else "1"]}
         image = {"shape": shape, "dtype": dtype, "encodingFormat": "png"}
-        kinds[key] = {"pythonClassName": f"{module}.image_feature.Image", "image": image}
-    features = {"features": kinds}
-    whole = f"{module}.features_dict.FeaturesDict"
-    features = {"pythonClassName": whole, "featuresDict": features}
-    (place / "features.json").write_text(json.dumps(features))
-    told = []
+        kinds[key] = feature("image_feature.Image", image=image)
+    whole = feature("features_dict.FeaturesDict", featuresDict={"features": kinds})
+    (place / "features.json").write_text(json.dumps(whole))
+    name, _, config = name.partition("/")
+    info = {"name": name, "version": "1.0.0", "fileFormat": kind, "splits": []}
     for split, records in splits.items():
-        stem = f"{name.partition('/')[0]}-{split}.{kind}"
-        writer = shards.ArrayRecordWriter(str(place / f"{stem}-00000-of-00001"), "group_size:1")
+        path = str(place / f"{name}-{split}.{kind}-00000-of-00001")
+        writer = shards.ArrayRecordWriter(path, "group_size:1")
         for record in records:
             writer.write(record)
         writer.close()
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        lengths = [str(len(records))]
-        told.append({"name": split, "shardLengths": lengths, "filepathTemplate": template})
-    name, _, config = name.partition("/")
-    info = {"name": name, "version": "1.0.0", "fileFormat": kind, "splits": told}
+        lengths = {"shardLengths": [str(len(records))], "filepathTemplate": template}
+        info["splits"].append({"name": split, **lengths})
     info |= {"configName": config} if config else {}
     (place / "dataset_info.json").write_text(json.dumps(info))
 
@@ -70,17 +70,13 @@ def prepare(folder: Path, name: str, splits: dict[str, list[bytes]], kind="array
 @pytest.fixture
 def folder(tmp_path):
     """A data folder with photographs beside pictures that are not 8 bits, and texts alone."""
-    splits = {
-        split: [
-            example(
-                depth=saved(np.full((4, 4), 1000 + i, np.uint16)),
-                photo=saved(photograph(i, split)),
-                text=b"text",
-            )
-            for i in range(count)
-        ]
-        for split, count in (("train", 5), ("test", 2))
-    }
+
+    def record(i, split):
+        depth, photo = saved(np.full((4, 4), 1000 + i, np.uint16)), saved(photograph(i, split))
+        return example(depth=depth, photo=photo, text=b"text")
+
+    counts = {"train": 5, "test": 2}
+    splits = {split: [record(i, split) for i in range(count)] for split, count in counts.items()}
     prepare(tmp_path, "tiny_photos/small", splits, depth="uint16", photo="uint8")
     prepare(tmp_path, "sounds", {"train": [example(text=b"text")]})
     prepare(tmp_path, "old", {"train": []}, kind="tfrecord", photo="uint8")

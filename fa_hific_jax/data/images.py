@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -192,9 +192,7 @@ def _srgb(
 
 
 @contextlib.contextmanager
-def _opened(
-    source: Path | str | bytes | io.IOBase,
-) -> Iterator[tuple[object, bytes, ParsedFile, Image.Image]]:
+def _opened(source: Any) -> Iterator[tuple[object, bytes, ParsedFile, Image.Image]]:
     """Yields a name for messages, the bytes of a file, its parts and Pillow's undecoded image.
 
     Any exception in the block but MemoryError becomes a UserError of one sentence with the name.
@@ -226,7 +224,7 @@ def _opened(
         ) from error
 
 
-def _bytes_of(source: Path | str | bytes | io.IOBase) -> bytes:
+def _bytes_of(source: Any) -> bytes:
     if isinstance(source, bytes):
         return source
     if isinstance(source, str | os.PathLike):

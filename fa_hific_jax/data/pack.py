@@ -22,7 +22,7 @@ from PIL import Image
 from fa_hific_jax import __version__
 from fa_hific_jax.data import images, jpeg, png
 from fa_hific_jax.data.image_names import explained, reason
-from fa_hific_jax.data.records import MANIFEST, MARK, array_record_module, check_name
+from fa_hific_jax.data.records import MANIFEST, MARK, array_record_module
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_path, write
 
@@ -100,11 +100,10 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
     those packed earlier.
 
     Raises:
-      UserError: ArrayRecord is not available, or the folder's name is not UTF-8, it contains
-        shards of another plan, or it cannot be written to.
+      UserError: ArrayRecord is not available, or the folder contains shards of another plan or
+        cannot be written to.
     """
     writer = array_record_module("pack").ArrayRecordWriter
-    check_name(os.fspath(folder))
     options = grain.ReadOptions(num_threads=jobs, prefetch_buffer_size=2 * jobs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +133,7 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
                 file.close()
             finished[name] = entry
             _write_manifest(manifest, folder)
-    except (OSError, RuntimeError) as error:  # The writer raises RuntimeError.
+    except (OSError, RuntimeError, UnicodeError) as error:  # The writer raises the last two.
         raise UserError(
             f"{getattr(error, 'filename', None) or folder}: cannot be written ({reason(error)}): "
             "make room or get permission, then run the same command again to resume"

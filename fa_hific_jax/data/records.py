@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from fa_hific_jax.data import image_names, images
 from fa_hific_jax.data.image_names import explained, reason
-from fa_hific_jax.errors import UserError, shown
+from fa_hific_jax.errors import UserError
 
 MARK = ".array_record"  # part of the name of every shard, also with TensorFlow Datasets
 MANIFEST = "manifest.json"
@@ -63,8 +63,6 @@ class ArrayRecords(Records):
                 "files, which `fa-hific pack` writes"
             )
         _check_finished(pattern)
-        for path in paths:
-            check_name(path)
         with explained(f"{pattern}: has a shard that is not whole", "copy or pack it again"):
             records = grain.sources.ArrayRecordDataSource(paths)
             count = len(records)
@@ -112,16 +110,6 @@ def array_record_module(name: str) -> ModuleType:
     remedy = "it comes with Grain on Linux and macOS but not on Windows; use a folder of images"
     with explained(f"{name}: ArrayRecord cannot be used here", remedy):
         return importlib.import_module("array_record.python.array_record_module")
-
-
-def check_name(name: str) -> None:
-    """Raises UserError for a name that is not UTF-8, which ArrayRecord requires."""
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{shown(name)}: the name is not UTF-8, which ArrayRecord needs: rename it"
-        ) from error
 
 
 def _check_finished(pattern: str) -> None:

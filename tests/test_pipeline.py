@@ -148,7 +148,7 @@ def test_processes_share_the_rows_of_each_batch(flat_images, n):
     data = config(flat_images("a", 7), flat_images("b", 5, first=100), weights=(3, 1))
     damage(data.train[0], 2)
     options = {"batch_size": 8, "start_step": 2}
-    shares = [take(6, data, process_index=i, process_count=n, **options) for i in range(n)]
+    shares = [take(6, data, process=(i, n), **options) for i in range(n)]
     np.testing.assert_array_equal(np.concatenate(shares, axis=1), take(6, data, **options))
 
 
@@ -157,7 +157,7 @@ def test_processes_share_the_rows_of_each_batch(flat_images, n):
     [
         ({"data": "/absent"}, "absent: no images here"),
         ({"seed": -1}, "the seed is -1"),
-        ({"batch_size": 6, "process_count": 4}, "is 6, which 4 processes cannot share"),
+        ({"batch_size": 6, "process": (0, 4)}, "is 6, which 4 processes cannot share"),
     ],
 )
 def test_what_makes_no_batches_is_named_before_the_first(options, message):

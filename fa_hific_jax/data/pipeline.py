@@ -27,12 +27,9 @@ _FILTER = Image.Resampling.BILINEAR  # Pillow antialiases it when it downsamples
 class RandomCrop(grain.transforms.RandomMap):
     """HiFiC's preprocessing: random scale, random square crop, random horizontal flip.
 
-    The scale is s ~ U(a, max(a, scale_max)) with a = max(crop / short side, scale_min). So images
-    with a side below the crop are upsampled, and others are mostly downsampled, which hides
-    artifacts of their own compression. Scaled sides are rounded up. Both
+    The scale is s ~ U(a, max(a, scale_max)) with a = max(crop / short side, scale_min), as in
     `models/hific/model.py` of tensorflow/compression and `src/helpers/datasets.py` of PyTorch
-    HiFiC do this, with 0.75 and 0.95. Scaling is bilinear and antialiased as in PyTorch HiFiC;
-    tensorflow/compression does not antialias.
+    HiFiC. Scaled sides are rounded up. Scaling is bilinear, and antialiased as in PyTorch HiFiC.
     """
 
     crop: int
@@ -126,8 +123,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     sources: Sequence[Source] | None = None,
-    process_index: int | None = None,
-    process_count: int | None = None,
+    process: tuple[int, int] | None = None,
 ) -> Batches:
     """Returns this process' rows of the endless training batches.
 
@@ -138,13 +134,12 @@ def train_batches(
 
     Args:
       config: sources, their weights, crop, scale and threads.
-      batch_size: number of images in the global batch; `process_count` must divide it.
+      batch_size: number of images in the global batch, which the processes share evenly.
       seed: seed of the order and the crops, not negative.
       start_step: number of the first batch; earlier ones are skipped at no cost.
       sources: the sources of `config.train`, if they are already open.
-      process_index: the process i of n whose rows [i b / n, (i + 1) b / n) of each global batch of
-        b are made; by default JAX's, as is n.
-      process_count: the number n of processes.
+      process: (i, n) to make the rows [i b / n, (i + 1) b / n) of each global batch of b images;
+        by default the number of JAX's process and how many there are.
 
     Raises:
       UserError: the seed is negative, there are no images, or the processes cannot share a batch.
@@ -152,8 +147,7 @@ def train_batches(
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}: it must not be negative")
-    index = jax.process_index() if process_index is None else process_index
-    processes = jax.process_count() if process_count is None else process_count
+    index, processes = process or (jax.process_index(), jax.process_count())
     if batch_size % processes:
         raise UserError(
             f"train.batch_size is {batch_size}, which {processes} processes cannot share evenly: "

@@ -177,7 +177,7 @@ def test_a_folder_of_another_selection_is_left_alone(tmp_path, photos, capsys):
         ("--shards 1 --min-side 999", "out", "out: holds no image, because all were damaged"),
         ("--shards 1", "photos/0.png/out", "cannot be written (Not a directory)"),
         ("--shards 1", "\udcff", "/\\xff: cannot be written ('utf-8' codec"),
-        ("--shards 1 pipe.png", "out", "pipe.png: is a pipe, but packing"),
+        ("pipe.png --shards 1", "out", "pipe.png: is a pipe, but packing"),
     ],
 )
 def test_what_cannot_be_packed_is_named(
@@ -185,7 +185,7 @@ def test_what_cannot_be_packed_is_named(
 ):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe.png")
-    assert sentence in refused(capsys, photos, "-o", tmp_path / out, *options.split())
+    assert sentence in refused(capsys, photos, *options.split(), "-o", tmp_path / out)
 
 
 def test_names_of_images_need_not_be_utf_8(tmp_path, photos, capsys):

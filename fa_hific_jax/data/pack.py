@@ -106,6 +106,7 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
     writer = array_record_module("pack").ArrayRecordWriter
     options = grain.ReadOptions(num_threads=jobs, prefetch_buffer_size=2 * jobs)
     try:
+        os.fspath(folder).encode()  # The writer takes only names in UTF-8.
         folder.mkdir(parents=True, exist_ok=True)
         manifest = _manifest(plan, folder)
         finished = manifest["finished"]
@@ -133,7 +134,7 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
                 file.close()
             finished[name] = entry
             _write_manifest(manifest, folder)
-    except (OSError, RuntimeError, UnicodeError) as error:  # The writer raises the last two.
+    except (OSError, RuntimeError, UnicodeError) as error:  # The writer raises RuntimeError.
         raise UserError(
             f"{getattr(error, 'filename', None) or folder}: cannot be written ({reason(error)}): "
             "make room or get permission, then run the same command again to resume"

@@ -105,7 +105,7 @@ def image_to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
             raise ImageCms.PyCMSError(f"a profile for {mode} in an image of mode {image.mode}")
         image = image.convert(mode)
         return transform.apply(image) if transform else image.convert("RGB")
-    except (ImageCms.PyCMSError, OSError, ImportError):
+    except (ImageCms.PyCMSError, LookupError, OSError, ImportError):
         notes.append("its color profile is damaged or does not fit the image and was ignored")
         return image.convert("RGB")
 
@@ -119,9 +119,7 @@ def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform |
     opened = io.BytesIO(profile) if profile else ImageCms.createProfile("LAB")
     source = ImageCms.ImageCmsProfile(opened)
     space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
-    mode = _PROFILE_MODES.get(space.strip())
-    if mode is None:
-        raise ImageCms.PyCMSError(f"no mode for the color space {space}")
+    mode = _PROFILE_MODES[space.strip()]
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode in ("RGB", "L"):

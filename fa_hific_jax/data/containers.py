@@ -4,6 +4,7 @@ Of WebP, Pillow gets the chunks that pixels need; EXIF and XMP are read here. Of
 Pillow does not report is read here.
 """
 
+import importlib
 import struct
 from typing import Any
 
@@ -49,13 +50,8 @@ def parse_heif(data: bytes) -> ParsedFile:
     first = data[8 : int.from_bytes(data[:4], "big")][:_DESCRIPTION]  # the content of `ftyp`
     brands = {first[at : at + 4] for at in (0, *range(8, len(first), 4))}
     if _HEIC & brands and not _AVIF & brands:
-        try:
-            import pillow_heif  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ValueError(
-                "HEIC; install pillow-heif, or save it as JPEG, PNG or AVIF first"
-            ) from error
-        pillow_heif.register_heif_opener()
+        plug_in = _plug_in("pillow_heif", "HEIC; install pillow-heif, or save it as JPEG first")
+        plug_in.register_heif_opener()
     notes = ["its HDR gain map is left out"] if b"tmap" in brands else []
     space = None
     place = data.find(b"colrnclx", 0, _DESCRIPTION)
@@ -89,8 +85,12 @@ def parse_jp2(data: bytes) -> ParsedFile:
 
 def parse_jpeg_xl(data: bytes) -> ParsedFile:
     """Registers JPEG XL with Pillow; raises ValueError if the plug-in is not installed."""
-    try:
-        import pillow_jxl  # noqa: F401  # The import registers the format.
-    except ImportError as error:
-        raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
+    _plug_in("pillow_jxl", "JPEG XL; run pip install 'fa-hific-jax[jpegxl]'")
     return ParsedFile(data)
+
+
+def _plug_in(module: str, missing: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(missing) from error

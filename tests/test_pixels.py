@@ -24,6 +24,7 @@ RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 ALPHA = RNG.integers(0, 256, (5, 7), np.uint8)
 RGBA = np.dstack([COLORS, ALPHA])
+NOISE = RNG.integers(0, 256, (200, 200, 3), np.uint8)
 FLAT = np.full((16, 16, 3), (200, 100, 50), np.uint8)
 SIZES = st.integers(1, 40)
 # Shown to a viewer, an image stored as `stored(x)` with this EXIF orientation looks like x.
@@ -202,7 +203,7 @@ def test_a_fourth_byte_of_nothing_but_zero_is_no_transparency(kind, alpha):
 @settings(max_examples=100, deadline=None)
 def test_damage_anywhere_gives_a_picture_or_a_sentence(choice, junk, share):
     kind = choice.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
-    data = bytearray(saved(RNG.integers(0, 256, (40, 40, 3), np.uint8), kind))
+    data = bytearray(saved(NOISE[:40, :40], kind))
     at = int(share * len(data))
     data[at : at + len(junk)] = junk
     with warnings.catch_warnings():
@@ -345,12 +346,12 @@ def test_sizes_that_a_format_cannot_hold_leave_nothing(tmp_path, suffix, side):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_a_disk_that_is_full_is_not_called_a_picture_that_does_not_fit(tmp_path, suffix):
     resource = pytest.importorskip("resource")
-    path, noise = tmp_path / f"a{suffix}", RNG.integers(0, 256, (200, 200, 3), np.uint8)
+    path = tmp_path / f"a{suffix}"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large") as error:
-            write_image(path, noise)
+            write_image(path, NOISE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.filename == str(path) and not list(tmp_path.iterdir())

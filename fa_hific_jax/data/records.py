@@ -64,7 +64,8 @@ class ArrayRecords(Records):
             )
         _check_finished(pattern)
         with explained(f"{pattern}: has a shard that is not whole", "copy or pack it again"):
-            records = grain.sources.ArrayRecordDataSource(paths)
+            # Grain's class has no methods on Windows, so no type is named.
+            records: Any = grain.sources.ArrayRecordDataSource(paths)
             count = len(records)
         super().__init__(pattern, "record", count, records.__getitem__)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -65,7 +65,7 @@ class ArrayRecords(Records):
         _check_finished(pattern)
         with explained(f"{pattern}: has a shard that is not whole", "copy or pack it again"):
             # Grain's class has no methods on Windows, so no type is named.
-            records: Any = grain.sources.ArrayRecordDataSource(paths)
+            records = cast(Any, grain.sources.ArrayRecordDataSource(paths))
             count = len(records)
         super().__init__(pattern, "record", count, records.__getitem__)
 

@@ -62,13 +62,13 @@ def tiff(rows: bytes, tags: dict[int, int | tuple[int, ...]], order: str = "<") 
     mark = b"II*\0" if order == "<" else b"MM\0*"
     rows += bytes(len(rows) % 2)
     tags = {258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: tags[257], 279: len(rows)} | tags
-    place = 8 + len(rows)
-    begin, values = place + 6 + 12 * len(tags), b""
+    place, values = 8 + len(rows), b""
     entries = struct.pack(f"{order}H", len(tags))
     for tag, value in sorted(tags.items()):
         numbers = value if isinstance(value, tuple) else (value,)
         packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
         if len(numbers) > 1:
-            values, packed = values + packed, struct.pack(f"{order}I", begin + len(values))
+            behind = place + 6 + 12 * len(tags) + len(values)
+            values, packed = values + packed, struct.pack(f"{order}I", behind)
         entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed
     return mark + struct.pack(f"{order}I", place) + rows + entries + bytes(4) + values

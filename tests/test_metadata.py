@@ -106,23 +106,21 @@ def test_the_part_is_as_specified_and_takes_the_room_that_is_foreseen(one, two):
     assert metadata.unpack(zlib.compress(items)) == Metadata(one, two)
 
 
-@given(st.data())
-def test_a_damaged_part_is_named(data):
-    part = bytearray(metadata.pack(Metadata(b"exif" * 9, XMP)))
-    part[data.draw(st.integers(0, len(part) - 1))] ^= data.draw(st.integers(1, 255))
-    try:
-        assert isinstance(metadata.unpack(bytes(part)), Metadata)
-    except BitstreamError as error:
-        assert str(error) == "the metadata in the file is damaged: fetch it again"
-    with pytest.raises(BitstreamError, match="metadata in the file is damaged"):
-        metadata.unpack(bytes(part[:-1]))
+def test_a_damaged_part_is_named():
+    part = metadata.pack(Metadata(b"exif" * 9, XMP))
+    for at in range(len(part)):
+        try:
+            damaged = part[:at] + bytes([part[at] ^ 1 << at % 8]) + part[at + 1 :]
+            assert isinstance(metadata.unpack(damaged), Metadata)
+        except BitstreamError as error:
+            assert str(error) == "the metadata in the file is damaged: fetch it again"
+    for damaged in (part[:-1], zlib.compress(bytes(2**25))):
+        with pytest.raises(BitstreamError, match="metadata in the file is damaged"):
+            metadata.unpack(damaged)
 
 
 def test_more_than_a_jpeg_or_a_file_holds_is_refused_in_a_sentence(tmp_path):
-    many = Metadata(b"", bytes(70_000))
     with pytest.raises(UserError, match="JPEG cannot hold so much EXIF or XMP: write PNG, WebP"):
-        write_image(tmp_path / "a.jpg", COLORS, None, many)
+        write_image(tmp_path / "a.jpg", COLORS, None, Metadata(b"", bytes(70_000)))
     with pytest.raises(UserError, match="its metadata takes .* at most 16777216 can be kept"):
         metadata.pack(Metadata(bytes(2**24)))
-    with pytest.raises(BitstreamError):
-        metadata.unpack(zlib.compress(bytes(2**25)))

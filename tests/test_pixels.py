@@ -24,6 +24,7 @@ RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 ALPHA = RNG.integers(0, 256, (5, 7), np.uint8)
 RGBA = np.dstack([COLORS, ALPHA])
+NOISE = RNG.integers(0, 256, (200, 200, 3), np.uint8)
 FLAT = np.full((16, 16, 3), (200, 100, 50), np.uint8)
 SIZES = st.integers(1, 40)
 # Shown to a viewer, an image stored as `stored(x)` with this EXIF orientation looks like x.
@@ -63,21 +64,20 @@ def test_every_size_and_mode_is_read_as_pillow_reads_it(width, height, mode, ran
 
 
 def test_palettes_with_transparency_by_index_by_table_and_by_a_band():
-    image = Image.frombytes("P", (3, 1), b"\0\1\2")
-    image.putpalette(COLORS[0, :3].tobytes())
+    image, band = Image.frombytes("P", (3, 1), b"\0\1\2"), Image.frombytes("PA", (1, 1), b"\0\x05")
+    for each in (image, band):
+        each.putpalette(COLORS[0, :3].tobytes())
     check_read(saved(image, transparency=1), COLORS[:1, :3], alpha=[[255, 0, 255]])
     table = saved(image, transparency=b"\x07\xff\x80")
     check_read(table, COLORS[:1, :3], alpha=[[7, 255, 128]])
-    band = Image.frombytes("PA", (2, 1), b"\0\x05\1\xff")
-    band.putpalette(COLORS[0, :2].tobytes())
-    check_read(saved(band, "TIFF"), COLORS[:1, :2], alpha=[[5, 255]])
+    check_read(saved(band, "TIFF"), COLORS[:1, :1], alpha=[[5]])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bits_of_gray_are_scaled_in_either_byte_order(order):
-    image = Image.frombytes("I;16" if order == "<" else "I;16B", (256, 256), bytes(2**17))
     every = np.arange(65536, dtype=f"{order}u2").reshape(256, 256)
-    image.frombytes(every.tobytes())
+    mode = "I;16" if order == "<" else "I;16B"
+    image = Image.frombytes(mode, (256, 256), every.tobytes())
     check_read(saved(image, "TIFF"), np.rint(every / 257))
 
 
@@ -100,16 +100,14 @@ def test_floating_point_and_wide_integers_are_scaled_and_noted(values, levels, s
     check_read(data, [levels], *notes)
 
 
-@pytest.mark.parametrize("marker", [True, False])
-def test_cmyk_jpegs_with_and_without_adobes_inversion(marker):
+def test_cmyk_jpegs_with_and_without_adobes_inversion():
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
     data = saved(cmyk, "JPEG", quality=100)
-    if not marker:
-        start = data.index(b"\xff\xee")
-        length = 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        data = data[:start] + data[start + length :]
-    # With it the levels are the complement of ink; without it, what is stored has K full.
-    check_read(data, (255, 0, 0) if marker else 0, atol=4)
+    start = data.index(b"\xff\xee")
+    length = 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    # With the marker the levels are the complement of ink; without it, what is stored has K full.
+    check_read(data, (255, 0, 0), atol=4)
+    check_read(data[:start] + data[start + length :], 0, atol=4)
     check_read(saved(cmyk, "TIFF"), (255, 0, 0))
 
 
@@ -127,8 +125,7 @@ def test_orientation_is_applied_and_foreseen(kind, orientation):
     exif[0x0112] = orientation
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     stored = np.ascontiguousarray(STORED[orientation](RGBA))
-    data = saved(stored, kind, exif=exif, **options)
-    check_read(data, COLORS, alpha=ALPHA)
+    check_read(saved(stored, kind, exif=exif, **options), COLORS, alpha=ALPHA)
 
 
 @pytest.mark.parametrize("damage", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"junk"])
@@ -156,8 +153,7 @@ def test_a_profile_that_swaps_red_and_green_is_applied(kind):
 def test_profiles_apply_beneath_transparency_and_palettes_but_not_to_gray_nor_where_srgb():
     swapping = profile(swap=True)
     check_read(saved(RGBA, icc_profile=swapping), COLORS[..., [1, 0, 2]], alpha=ALPHA, atol=2)
-    image = Image.frombytes("P", (1, 1), b"\0")
-    image.putpalette([200, 100, 50])
+    image = Image.fromarray(FLAT).quantize(1)
     check_read(saved(image, icc_profile=swapping), (100, 200, 50), atol=2)
     check_read(saved(COLORS, icc_profile=profile()), COLORS)
     check_read(saved(ALPHA, icc_profile=swapping), ALPHA)
@@ -176,8 +172,7 @@ def test_of_an_animation_the_first_frame_is_kept(kind):
     first, second = (Image.new("RGB", (4, 3), color) for color in ((255, 0, 0), (0, 0, 255)))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = saved(first, kind, save_all=True, append_images=[second], **lossless)
-    note = "only the first of its frames or pages is kept"
-    check_read(data, (255, 0, 0), note)
+    check_read(data, (255, 0, 0), "only the first of its frames or pages is kept")
 
 
 def test_of_an_icon_in_several_sizes_the_largest_is_kept():
@@ -188,9 +183,8 @@ def test_of_an_icon_in_several_sizes_the_largest_is_kept():
 
 
 @pytest.mark.parametrize("kind", ["TGA", "BMP"])
-@pytest.mark.parametrize("clear", [True, False])
-def test_a_fourth_byte_of_nothing_but_zero_is_no_transparency(kind, clear):
-    alpha = np.zeros_like(ALPHA) if clear else ALPHA
+@pytest.mark.parametrize("alpha", [0 * ALPHA, ALPHA])
+def test_a_fourth_byte_of_nothing_but_zero_is_no_transparency(kind, alpha):
     rgba = np.dstack([COLORS, alpha])
     if kind == "TGA":
         data = saved(rgba, "TGA")
@@ -199,24 +193,18 @@ def test_a_fourth_byte_of_nothing_but_zero_is_no_transparency(kind, clear):
         head = struct.pack("<IiiHHIIiiII", 108, 7, 5, 1, 32, 3, len(rows), 0, 0, 0, 0)
         masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(68, b"\0")
         data = b"BM" + struct.pack("<IHHI", 122 + len(rows), 0, 0, 122) + head + masks + rows
-    notes = ["its transparency is zero throughout and was ignored"] * clear
-    check_read(data, COLORS, *notes, alpha=None if clear else alpha)
+    if alpha.any():
+        check_read(data, COLORS, alpha=alpha)
+    else:
+        check_read(data, COLORS, "its transparency is zero throughout and was ignored")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-@given(share=st.floats(0, 0.9))
-@settings(max_examples=12, deadline=None)
-def test_a_truncated_image_is_one_sentence(kind, share):
-    data = saved(RNG.integers(0, 256, (40, 40, 3), np.uint8), kind)
-    with pytest.raises(UserError, match=r"^the image: cannot be read as an image \(.+\): give a"):
-        read_image(data[: int(share * len(data))])
-
-
-@given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
-@settings(max_examples=60, deadline=None)
-def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
-    data = bytearray(saved(COLORS, kind))
-    at = len(junk) * 7 % len(data)
+@given(st.data(), st.binary(max_size=200), st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_damage_anywhere_gives_a_picture_or_a_sentence(choice, junk, share):
+    kind = choice.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
+    data = bytearray(saved(NOISE[:40, :40], kind))
+    at = int(share * len(data))
     data[at : at + len(junk)] = junk
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own on its way to an error
@@ -224,22 +212,26 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(junk, kind):
             assert read_image(bytes(data), max_pixels=2**20).rgb.dtype == np.uint8
         except UserError as error:
             assert "\n" not in str(error)
+    if share < 0.9 and kind != "TIFF":
+        with pytest.raises(UserError, match=r"^the image: cannot be read as an image \(.+\): give"):
+            read_image(bytes(data[:at]))
 
 
 def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_text("not an image")
-    for read in (read_image, image_size):
-        for name, reason in (
-            ("a.png", "not of a kind that Pillow knows"),
-            ("b.png", "No such file or directory"),
-            ("", "Is a directory"),
-        ):
-            with pytest.raises(UserError, match=rf"{tmp_path / name}: .* \({reason}\)"):
-                read(tmp_path / name)
+    eps = tmp_path / "c.eps"
+    eps.write_bytes(saved(COLORS, "EPS"))
+    for source, reason in (
+        (tmp_path / "a.png", "not of a kind that Pillow knows"),
+        (tmp_path / "b.png", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (eps, "vector graphics; render it as PNG first"),
+    ):
+        for read in (read_image, image_size):
+            with pytest.raises(UserError, match=rf"^{source}: .* \({reason}\)"):
+                read(source)
     with pytest.raises(UserError, match="it is empty"):
         read_image(b"")
-    with pytest.raises(UserError, match="vector graphics; render it as PNG first"):
-        read_image(saved(COLORS, "EPS"))
 
 
 def test_only_the_given_limit_counts_and_pillows_own_stays_as_it_was_in_threads_too(monkeypatch):
@@ -298,32 +290,17 @@ def test_the_alpha_stream_is_as_specified():
     assert seen == {0, 1, 3}
 
 
-def test_soft_masks_take_less_than_png():
-    rows, columns = np.mgrid[:200, :300]
-    disc = np.clip(1400 - 10 * np.hypot(rows - 100, columns - 150), 0, 255).astype(np.uint8)
-    ramp = (rows + columns).astype(np.uint8)
-    for mask in (disc, ramp):
-        assert len(pack_alpha(mask)) < 0.8 * len(saved(mask, optimize=True))
-    assert len(pack_alpha(ramp)) < 200
-
-
-@given(MASKS.filter(lambda mask: mask.min() < 255), st.data())
-@settings(max_examples=60, deadline=None)
-def test_damaged_transparency_never_has_another_size(alpha, data):
-    packed = bytearray(pack_alpha(alpha))
-    at = data.draw(st.integers(0, len(packed) - 1))
-    packed[at] ^= data.draw(st.integers(1, 255))
-    try:
-        assert unpack_alpha(bytes(packed), *alpha.shape).shape == alpha.shape
-    except BitstreamError as error:
-        assert "the transparency in the file is damaged" in str(error)
-
-
-def test_transparency_of_another_size_or_with_remains_is_refused():
+def test_damaged_transparency_is_refused_or_has_its_size():
     packed = pack_alpha(ALPHA)
+    for at in range(len(packed)):
+        damaged = bytearray(packed)
+        damaged[at] ^= RNG.integers(1, 256)
+        try:
+            assert unpack_alpha(bytes(damaged), 5, 7).shape == (5, 7)
+        except BitstreamError as error:
+            assert "the transparency in the file is damaged" in str(error)
     wrong = [packed[:-1], packed + b"\0", bytes([9]) + packed[1:], packed[:1], b"\0"]
-    cases = [(data, 5, 7) for data in wrong] + [(packed, 5, 6), (packed, 6, 7)]
-    for case in cases:
+    for case in [(data, 5, 7) for data in wrong] + [(packed, 5, 6), (packed, 6, 7)]:
         with pytest.raises(BitstreamError, match="transparency in the file is damaged: fetch it"):
             unpack_alpha(*case)
 
@@ -341,8 +318,8 @@ def test_a_bomb_takes_no_more_memory_than_the_image():
 
 @pytest.mark.parametrize("suffix", [".webp", ".tif", ".PNG"])
 @pytest.mark.parametrize("alpha", [None, ALPHA])
-def test_lossless_formats_come_back_exactly(tmp_path, suffix, alpha):
-    path = tmp_path / "new" / f"a{suffix}"
+def test_lossless_formats_come_back_exactly_by_names_of_any_length(tmp_path, suffix, alpha):
+    path = tmp_path / "new" / ("a" * (255 - len(suffix)) + suffix)
     write_image(path, COLORS, alpha)
     check_read(path, COLORS, alpha=alpha)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -366,20 +343,15 @@ def test_sizes_that_a_format_cannot_hold_leave_nothing(tmp_path, suffix, side):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_as_long_as_names_can_be_are_written(tmp_path):
-    write_image(tmp_path / ("a" * 251 + ".png"), COLORS)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_a_disk_that_is_full_is_not_called_a_picture_that_does_not_fit(tmp_path, suffix):
     resource = pytest.importorskip("resource")
-    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    path = tmp_path / f"a{suffix}"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large") as error:
-            write_image(tmp_path / f"a{suffix}", noise)
+            write_image(path, NOISE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.filename == str(tmp_path / f"a{suffix}") and not list(tmp_path.iterdir())
+    assert error.value.filename == str(path) and not list(tmp_path.iterdir())

@@ -62,17 +62,13 @@ def test_gamma_becomes_that_of_srgb(exponent):
     check_read(png(deep, gamma, bits=16), srgb((deep / 65535) ** exponent), atol=0.51)
 
 
-def test_srgb_and_what_is_nearly_that_touch_nothing():
+def test_srgb_and_what_is_nearly_that_touch_nothing_and_the_first_in_precedence_counts():
     near = chunk(b"gAMA", struct.pack(">I", 45455))
-    exact = chunk(b"sRGB", b"\0")
     points = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
     points = chunk(b"cHRM", struct.pack(">8I", *points))
-    coded = color_space(1, 13, 0, 1)
+    exact, coded = chunk(b"sRGB", b"\0"), color_space(1, 13, 0, 1)
     for chunks in ((near,), (near, points), (LINEAR, exact), (coded, LINEAR), (points,)):
         check_read(png(COLORS, *chunks), COLORS)
-
-
-def test_the_first_in_the_order_of_precedence_counts():
     swapping = icc(profile(swap=True))
     check_read(png(FLAT, LINEAR, swapping), FLAT[..., [1, 0, 2]], atol=2)
     light = np.rint(srgb(FLAT / 255))
@@ -121,64 +117,53 @@ def test_damage_in_a_chunk_that_pixels_do_not_need_is_noted():
     check_read(png(COLORS, *parts), COLORS, note)
 
 
-@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt"])
-def test_more_text_than_pillow_takes_is_left_out_with_a_note(kind):
-    text = {
-        "tEXt": b"workflow\0" + b"x" * 2_000_000,
-        "zTXt": b"workflow\0\0" + zlib.compress(b"x" * 80_000_000, 1),
-        "iTXt": b"workflow\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000),
-    }[kind]
-    note = "its text of more than 1 MiB was left out"
-    check_read(png(COLORS, chunk(kind.encode(), text)), COLORS, note)
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        (b"tEXt", b"workflow\0" + b"x" * 2_000_000),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 80_000_000, 1)),
+        (b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000)),
+    ],
+    ids=["tEXt", "zTXt", "iTXt"],
+)
+def test_more_text_than_pillow_takes_is_left_out_with_a_note(kind, text):
+    check_read(png(COLORS, chunk(kind, text)), COLORS, "its text of more than 1 MiB was left out")
 
 
-def test_a_profile_of_more_than_a_megabyte_is_applied():
+def test_large_profiles_and_an_orientation_behind_the_pixels_are_applied():
     large = icc(profile(swap=True) + bytes(2_000_000))
     check_read(png(FLAT, large), FLAT[..., [1, 0, 2]], atol=2)
-
-
-def test_orientation_behind_the_pixels_is_applied_and_foreseen():
     exif = Image.Exif()
     exif[0x0112] = 6
     check_read(png(COLORS, after=chunk(b"eXIf", exif.tobytes()[6:])), np.rot90(COLORS, -1))
 
 
-def test_a_missing_end_is_noted_and_missing_pixels_are_refused():
-    data = png(COLORS)
-    check_read(data[:-12], COLORS, "its end is missing, but all its pixels are there")
-    for cut in (20, 40):
-        with pytest.raises(UserError, match="truncated within its pixels"):
-            read_image(data[:-cut])
-
-
 def flipped(data: bytes, position: int) -> bytes:
     """The data with the lowest bit of a byte changed."""
-    data = bytearray(data)
-    data[position] ^= 1
-    return bytes(data)
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
 
-def test_damaged_pixels_palettes_and_headers_are_refused():
-    noise = png(RNG.integers(0, 256, (40, 40, 3), np.uint8))
+def test_damage_around_whole_pixels_is_noted():
+    data = png(COLORS)
+    check_read(data[:-12], COLORS, "its end is missing, but all its pixels are there")
+    note = "the checksum of a pixel chunk is wrong, but that of the pixels is right"
+    check_read(flipped(data, len(data) - 13), COLORS, note)
+
+
+def test_damaged_pixels_palettes_and_headers_and_unknown_chunks_are_refused():
+    data, noise = png(COLORS), png(RNG.integers(0, 256, (40, 40, 3), np.uint8))
     image = Image.frombytes("P", (2, 1), b"\0\1")
     image.putpalette([1, 2, 3, 4, 5, 6])
     indexed = saved(image)
     palette = indexed.index(b"PLTE")
-    for data, sentence in (
+    for damaged, sentence in (
+        (data[:-20], "truncated within its pixels"),
+        (data[:-40], "truncated within its pixels"),
         (flipped(noise, noise.index(b"IDAT") + 500), "cannot be read as an image"),
         (flipped(indexed, palette + 5), "its palette is damaged"),
         (indexed[: palette - 4] + indexed[palette + 14 :], "its palette is missing"),
-        (flipped(png(COLORS), 19), "its header is damaged"),
+        (flipped(data, 19), "its header is damaged"),
+        (png(COLORS, chunk(b"CgBI", b"\x50\0\x20\x02")), "a reader that knows its CgBI chunk"),
     ):
         with pytest.raises(UserError, match=sentence):
-            read_image(data)
-
-
-def test_a_wrong_checksum_around_whole_pixels_is_noted():
-    note = "the checksum of a pixel chunk is wrong, but that of the pixels is right"
-    check_read(flipped(png(COLORS), -13), COLORS, note)
-
-
-def test_a_chunk_without_which_pixels_mean_something_else_is_refused():
-    with pytest.raises(UserError, match="it needs a reader that knows its CgBI chunk"):
-        read_image(png(COLORS, chunk(b"CgBI", b"\x50\0\x20\x02")))
+            read_image(damaged)

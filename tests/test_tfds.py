@@ -37,32 +37,32 @@ def example(**features: bytes) -> bytes:
     return field(b"".join(pairs))
 
 
+def feature(kind: str, **content) -> dict:
+    return {"pythonClassName": f"tensorflow_datasets.core.features.{kind}", **content}
+
+
 def prepare(folder: Path, name: str, splits: dict[str, list[bytes]], kind="array_record", **images):
     """Writes a data set as TensorFlow Datasets does: images by NumPy type, and a text."""
     place = folder / name / "1.0.0"
     place.mkdir(parents=True)
-    module = "tensorflow_datasets.core.features"
-    kinds = {"text": {"pythonClassName": f"{module}.text_feature.Text", "text": {}}}
+    kinds = {"text": feature("text_feature.Text", text={})}
     for key, dtype in images.items():
         shape = {"dimensions": ["-1", "-1", "3" if dtype == "uint8" else "1"]}
         image = {"shape": shape, "dtype": dtype, "encodingFormat": "png"}
-        kinds[key] = {"pythonClassName": f"{module}.image_feature.Image", "image": image}
-    features = {"features": kinds}
-    whole = f"{module}.features_dict.FeaturesDict"
-    features = {"pythonClassName": whole, "featuresDict": features}
-    (place / "features.json").write_text(json.dumps(features))
-    told = []
+        kinds[key] = feature("image_feature.Image", image=image)
+    whole = feature("features_dict.FeaturesDict", featuresDict={"features": kinds})
+    (place / "features.json").write_text(json.dumps(whole))
+    name, _, config = name.partition("/")
+    info = {"name": name, "version": "1.0.0", "fileFormat": kind, "splits": []}
     for split, records in splits.items():
-        stem = f"{name.partition('/')[0]}-{split}.{kind}"
-        writer = shards.ArrayRecordWriter(str(place / f"{stem}-00000-of-00001"), "group_size:1")
+        path = str(place / f"{name}-{split}.{kind}-00000-of-00001")
+        writer = shards.ArrayRecordWriter(path, "group_size:1")
         for record in records:
             writer.write(record)
         writer.close()
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        lengths = [str(len(records))]
-        told.append({"name": split, "shardLengths": lengths, "filepathTemplate": template})
-    name, _, config = name.partition("/")
-    info = {"name": name, "version": "1.0.0", "fileFormat": kind, "splits": told}
+        lengths = {"shardLengths": [str(len(records))], "filepathTemplate": template}
+        info["splits"].append({"name": split, **lengths})
     info |= {"configName": config} if config else {}
     (place / "dataset_info.json").write_text(json.dumps(info))
 
@@ -70,17 +70,13 @@ def prepare(folder: Path, name: str, splits: dict[str, list[bytes]], kind="array
 @pytest.fixture
 def folder(tmp_path):
     """A data folder with photographs beside pictures that are not 8 bits, and texts alone."""
-    splits = {
-        split: [
-            example(
-                depth=saved(np.full((4, 4), 1000 + i, np.uint16)),
-                photo=saved(photograph(i, split)),
-                text=b"text",
-            )
-            for i in range(count)
-        ]
-        for split, count in (("train", 5), ("test", 2))
-    }
+
+    def record(i, split):
+        depth, photo = saved(np.full((4, 4), 1000 + i, np.uint16)), saved(photograph(i, split))
+        return example(depth=depth, photo=photo, text=b"text")
+
+    counts = {"train": 5, "test": 2}
+    splits = {split: [record(i, split) for i in range(count)] for split, count in counts.items()}
     prepare(tmp_path, "tiny_photos/small", splits, depth="uint16", photo="uint8")
     prepare(tmp_path, "sounds", {"train": [example(text=b"text")]})
     prepare(tmp_path, "old", {"train": []}, kind="tfrecord", photo="uint8")
@@ -89,35 +85,24 @@ def folder(tmp_path):
 
 def test_images_are_those_that_were_written(folder):
     source = open_source("tfds:tiny_photos/small", folder)
-    assert len(source) == 5
+    assert list(source.names) == [f"tiny_photos-small-train-000000{i}" for i in range(5)]
     for i in range(5):
         np.testing.assert_array_equal(source[i], photograph(i))
-    assert list(source.names) == [f"tiny_photos-small-train-000000{i}" for i in range(5)]
     with pytest.raises(IndexError):
         source[5]
 
 
-@pytest.mark.parametrize(
-    "spec,count",
-    [
-        ("tiny_photos/small:test", 2),
-        ("tiny_photos/small:1.0.0", 5),
-        ("tiny_photos/small:1.0.0:test", 2),
-        ("tiny_photos/small:train[:40%]", 2),
-        ("tiny_photos/small:train+test", 7),
-    ],
-)
-def test_splits_and_versions_are_chosen_by_the_name(folder, spec, count):
-    source = open_source(f"tfds:{spec}", folder)
-    assert len(source) == len({name for name in source.names}) == count
-    assert not set("/:[]%+") & set(source.names[0])
+SPLITS = {":test": 2, ":1.0.0": 5, ":1.0.0:test": 2, ":train[:40%]": 2, ":train+test": 7, "": 5}
 
 
-def test_the_environment_names_the_folder_unless_the_config_does(folder, monkeypatch):
+@pytest.mark.parametrize("split", SPLITS)
+def test_splits_and_versions_are_chosen_by_the_name(folder, split, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", folder)
-    assert len(open_source("tfds:tiny_photos/small")) == 5
+    source = open_source(f"tfds:tiny_photos/small{split}")
+    assert len(source) == len(set(source.names)) == SPLITS[split]
+    assert not set("/:[]%+") & set(source.names[0])
     with pytest.raises(UserError, match="is not prepared in /absent"):
-        open_source("tfds:tiny_photos/small", "/absent")
+        open_source(f"tfds:tiny_photos/small{split}", "/absent")
 
 
 def test_neither_reading_nor_finding_nothing_loads_tensorflow(folder):
@@ -154,9 +139,7 @@ def test_what_cannot_be_opened_is_named(folder, spec, said):
 def test_a_set_that_is_not_prepared_says_how_and_downloads_nothing(tmp_path, name):
     with pytest.raises(UserError, match="hundreds of GB: python -c") as error:
         open_source(f"tfds:{name}:train", str(tmp_path))
-    text = str(error.value)
-    assert f"is not prepared in {tmp_path} (set TFDS_DATA_DIR to use another folder)" in text
-    code = text.partition('python -c "')[2].removesuffix('"')
+    code = str(error.value).partition('python -c "')[2].removesuffix('"')
     options = f"data_dir='{tmp_path}', file_format='array_record'"
     assert f"tfds.builder('{name}', {options}).download_and_prepare()" in code
     compile(code, "command", "exec")

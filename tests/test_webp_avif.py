@@ -106,7 +106,7 @@ def test_unknown_code_points_and_gain_maps_are_noted():
     note = "its color space with code points 99/13 is unknown and was ignored"
     assert read_image(avif(99, 13)).notes == (note,)
     brands = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaftmap"
-    assert containers.parse_heif(BytesIO(brands)).notes == ("its HDR gain map is left out",)
+    assert containers.parse_heif(brands).notes == ("its HDR gain map is left out",)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import functools
 import io
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ _PEAK = 1000.0  # peak luminance of the display that HLG is rendered for, cd/m2
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
-_STRIP, _VALUES = 2**18, 2**20  # pixels and values converted at once, which bounds the memory
+_STRIP = 2**18  # pixels converted at once
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 
@@ -70,7 +71,10 @@ def levels_to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.n
             gray = linear @ to_xyz[1] if colored else linear
             gain = _PEAK / _WHITE * np.maximum(gray, 1e-9) ** np.float32(0.2)
             linear = linear * (gain[..., None] if colored else gain)
-        return _srgb_levels(linear @ to_srgb_primaries.T if colored else linear)
+        linear = np.clip(linear @ to_srgb_primaries.T if colored else linear, 0, 1)
+        curve = 1.055 * linear ** (1 / 2.4) - 0.055
+        curve = np.where(linear <= 0.0031308, 12.92 * linear, curve)
+        return np.rint(255 * curve).astype(np.uint8)
 
     if space.transfer in (_PQ, _HLG):
         notes.append("its HDR light above 203 cd/m2 was clipped to white")
@@ -78,11 +82,7 @@ def levels_to_srgb(levels: Levels, space: Space, notes: list[str]) -> UInt8[np.n
         probe = _color_cube() if colored else np.arange(256, dtype=np.uint8)[:, None]
         if np.max(np.abs(convert(probe).astype(int) - probe)) <= 1:
             return levels
-    rows = max(1, _STRIP // levels.shape[1])
-    result = np.empty(levels.shape, np.uint8)
-    for start in range(0, len(levels), rows):
-        result[start : start + rows] = convert(levels[start : start + rows])
-    return result
+    return by_rows(convert, levels)
 
 
 def image_to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -105,7 +105,7 @@ def image_to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
             raise ImageCms.PyCMSError(f"a profile for {mode} in an image of mode {image.mode}")
         image = image.convert(mode)
         return transform.apply(image) if transform else image.convert("RGB")
-    except (ImageCms.PyCMSError, OSError, ImportError):
+    except (ImageCms.PyCMSError, LookupError, OSError, ImportError):
         notes.append("its color profile is damaged or does not fit the image and was ignored")
         return image.convert("RGB")
 
@@ -119,9 +119,7 @@ def _transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform |
     opened = io.BytesIO(profile) if profile else ImageCms.createProfile("LAB")
     source = ImageCms.ImageCmsProfile(opened)
     space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
-    mode = _PROFILE_MODES.get(space.strip())
-    if mode is None:
-        raise ImageCms.PyCMSError(f"no mode for the color space {space}")
+    mode = _PROFILE_MODES[space.strip()]
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode in ("RGB", "L"):
@@ -177,17 +175,8 @@ def _light(v: np.ndarray, transfer: int | float) -> np.ndarray:
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
 
-def _srgb_levels(light: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    light = np.clip(light, 0, 1)
-    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * curve).astype(np.uint8)
-
-
 def eight_bits(
-    values: Shaped[np.ndarray, "h w *c"],
-    notes: list[str],
-    bits: int | None = None,
-    negative: bool = False,
+    values: Shaped[np.ndarray, "h w *c"], notes: list[str], bits: int = 0, negative: bool = False
 ) -> UInt8[np.ndarray, "h w *c"]:
     """Scales a range of values to 0 ... 255 and rounds to nearest; an unusual range is noted.
 
@@ -198,30 +187,31 @@ def eight_bits(
 
     By default, the number of bits is that of the type. With `negative`, the low end is white.
     """
-    bits = 8 * values.dtype.itemsize if bits is None else bits
-    if values.dtype.kind == "u" and bits <= 16:
-        low, high = 0.0, 2.0**bits - 1
-    else:
-        low, high = _span(values, bits)
-        ends = (high, low) if negative else (low, high)
-        which = "gray level" if values.ndim == 2 else "level"
-        if values.dtype.kind == "f" or (low, high) != (0.0, 65535.0):
-            notes.append(f"its {which} {ends[0]:g} became black and {ends[1]:g} white")
-    result = np.empty(values.shape, np.uint8)
-    rows = max(1, _VALUES // max(1, values[0].size))
-    for start in range(0, len(values), rows):
-        part = np.clip(values[start : start + rows], low, high, dtype=np.float64) - low
+    bits, kind = bits or 8 * values.dtype.itemsize, values.dtype.kind
+    low, high = 0.0, 2.0**bits - 1
+    if kind != "u" or bits > 16:
+        tops = (1.0, 255.0, 65535.0)
+        if kind != "f":
+            tops = (2.0 ** (bits - 1) - 1 if bits <= 16 else 65535.0,)
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        if low >= 0.0 and high <= tops[-1]:
+            low, high = 0.0, next(top for top in tops if high <= top)
+        if kind == "f" or (low, high) != (0.0, 65535.0):
+            black, white = (high, low) if negative else (low, high)
+            which = "gray level" if values.ndim == 2 else "level"
+            notes.append(f"its {which} {black:g} became black and {white:g} white")
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        part = np.clip(part, low, high, dtype=np.float64) - low
         part *= 255.0 / max(high - low, 1e-30)
-        result[start : start + rows] = np.rint(np.nan_to_num(part))
+        return np.rint(np.nan_to_num(part)).astype(np.uint8)
+
+    result = by_rows(scaled, values)
     return 255 - result if negative else result
 
 
-def _span(values: np.ndarray, bits: int) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    tops = [2.0 ** (bits - 1) - 1 if bits <= 16 else 65535.0]
-    if values.dtype.kind == "f":
-        tops = [1.0, 255.0, 65535.0]
-    if low >= 0.0 and high <= tops[-1]:
-        return 0.0, next(top for top in tops if high <= top)
-    return low, high
+def by_rows(convert: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Applies a function to some rows at a time, which bounds the memory."""
+    rows = max(1, _STRIP // max(1, values.shape[1]))
+    return np.concatenate([convert(values[i : i + rows]) for i in range(0, len(values), rows)])

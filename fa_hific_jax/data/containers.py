@@ -1,12 +1,11 @@
-"""Parses files of chunks and boxes: WebP (RFC 9649), AVIF, HEIC (ISO 14496-12) and JPEG 2000.
+"""Parses WebP (RFC 9649), AVIF and HEIC (ISO 14496-12), JPEG 2000 and JPEG XL.
 
 Of WebP, Pillow gets the chunks that pixels need; EXIF and XMP are read here. Of the others, what
 Pillow does not report is read here.
 """
 
-import io
+import importlib
 import struct
-from io import BufferedIOBase
 from typing import Any
 
 from fa_hific_jax.data import color
@@ -22,9 +21,8 @@ _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _JP2_SPACES = (None, 12, 16, 17, 18)  # CMYK, sRGB, gray and sYCC, which Pillow distinguishes
 
 
-def parse_webp(file: BufferedIOBase) -> ParsedFile:
+def parse_webp(data: bytes) -> ParsedFile:
     """Parses a WebP file; raises ValueError if pixels are missing. Pillow finds other damage."""
-    data = file.read()
     info: dict[str, Any] = {}
     chunks, damaged = [], []
     at = 12  # behind RIFF, the size of the rest and WEBP
@@ -43,50 +41,56 @@ def parse_webp(file: BufferedIOBase) -> ParsedFile:
         elif name in _INFO:
             damaged.append(name.decode().strip())
     rest = b"WEBP" + b"".join(chunks)
-    pixels = io.BytesIO(struct.pack("<4sI", b"RIFF", len(rest)) + rest)
-    return ParsedFile(pixels, info=info, notes=damage_note(damaged))
+    pixels = struct.pack("<4sI", b"RIFF", len(rest)) + rest
+    return ParsedFile(pixels, info, notes=damage_note(damaged))
 
 
-def parse_heif(file: BufferedIOBase) -> ParsedFile:
+def parse_heif(data: bytes) -> ParsedFile:
     """Parses AVIF, or HEIC if pillow-heif is installed, which it registers; else a ValueError."""
-    head = file.read(_DESCRIPTION)
-    first = head[8 : int.from_bytes(head[:4], "big")]  # the content of the box `ftyp`
+    first = data[8 : int.from_bytes(data[:4], "big")][:_DESCRIPTION]  # the content of `ftyp`
     brands = {first[at : at + 4] for at in (0, *range(8, len(first), 4))}
     if _HEIC & brands and not _AVIF & brands:
-        try:
-            import pillow_heif  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ValueError(
-                "HEIC; install pillow-heif, or save it as JPEG, PNG or AVIF first"
-            ) from error
-        pillow_heif.register_heif_opener()
+        plug_in = _plug_in("pillow_heif", "HEIC; install pillow-heif, or save it as JPEG first")
+        plug_in.register_heif_opener()
     notes = ["its HDR gain map is left out"] if b"tmap" in brands else []
     space = None
-    place = head.find(b"colrnclx")
-    if place >= 0 and len(head) >= place + 12:
-        primaries, transfer = struct.unpack_from(">HH", head, place + 8)
+    place = data.find(b"colrnclx", 0, _DESCRIPTION)
+    if 0 <= place <= len(data) - 12:
+        primaries, transfer = struct.unpack_from(">HH", data, place + 8)
         # Code point 2 says unspecified: sRGB.
         space = color.coded(1 if primaries == 2 else primaries, 13 if transfer == 2 else transfer)
         if space is None:
             notes.append(color.UNKNOWN.format(f"with code points {primaries}/{transfer}"))
-    return ParsedFile(file, space=space, notes=tuple(notes))
+    return ParsedFile(data, space=space, notes=tuple(notes))
 
 
-def parse_jp2(file: BufferedIOBase) -> ParsedFile:
+def parse_jp2(data: bytes) -> ParsedFile:
     """Parses a JP2 file: returns its profile, or a note if its color space is unknown."""
-    number = None
-    while len(head := file.read(8)) == 8:
-        size, name = int.from_bytes(head[:4], "big"), head[4:]
-        if name == b"jp2h":
-            continue  # Its content consists of boxes, which are read next.
-        if name == b"jp2c" or size < 8:  # the pixels, or damage
+    number, at = None, 0
+    while at + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + size]
+        if name == b"jp2c" or size < 8 and name != b"jp2h":  # the pixels, or damage
             break
-        body = file.read(size - 8)
+        at += 8 if name == b"jp2h" else size  # The content of jp2h consists of boxes.
         if name != b"colr" or len(body) < 4:
             continue
         if body[0] in (2, 3):  # a profile
-            return ParsedFile(file, info={"icc_profile": body[3:]})
+            return ParsedFile(data, {"icc_profile": body[3:]})
         if body[0] == 1 and number is None and len(body) >= 7:
             (number,) = struct.unpack_from(">I", body, 3)
     note = color.UNKNOWN.format(f"number {number}")
-    return ParsedFile(file, notes=() if number in _JP2_SPACES else (note,))
+    return ParsedFile(data, notes=() if number in _JP2_SPACES else (note,))
+
+
+def parse_jpeg_xl(data: bytes) -> ParsedFile:
+    """Registers JPEG XL with Pillow; raises ValueError if the plug-in is not installed."""
+    _plug_in("pillow_jxl", "JPEG XL; run pip install 'fa-hific-jax[jpegxl]'")
+    return ParsedFile(data)
+
+
+def _plug_in(module: str, missing: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(missing) from error

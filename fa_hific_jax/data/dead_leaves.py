@@ -30,8 +30,7 @@ _COLOR_SPREAD = np.array([1.0, 0.35, 0.16], np.float32)
 class DeadLeaves:
     """A source of `count` images, uint8 (size, size, 3) in [0, 255].
 
-    Image i depends on (seed, i) alone. NumPy's generator draws the numbers, so images are the same
-    on every run but may differ between NumPy versions.
+    Image i depends on (seed, i) alone, but may differ between NumPy versions.
     """
 
     def __init__(self, count: int, size: int = 256, seed: int = 0):
@@ -59,10 +58,8 @@ class _Leaves(NamedTuple):
 
     center: Float[np.ndarray, "... 2"]  # x, y
     reach: Float[np.ndarray, "... 2"]  # half the width and height of the bounding box
-    # Dot products of the next two with an offset from the center are the shape's coordinates u and
-    # v, at most about 1 inside it.
-    along: Float[np.ndarray, "... 2"]
-    across: Float[np.ndarray, "... 2"]
+    along: Float[np.ndarray, "... 2"]  # Its dot product with an offset from the center is u,
+    across: Float[np.ndarray, "... 2"]  # that of this is v; inside, both are at most about 1.
     box: Bool[np.ndarray, "..."]  # True for parallelograms, False for rounded shapes
     bend: Float[np.ndarray, "..."]  # 0 for ellipses, up to 0.5 for eggs
     chord: Float[np.ndarray, "... 2"]  # cuts rounded shapes off where its dot product exceeds 1
@@ -171,10 +168,7 @@ def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
 def _texture(
     rng: np.random.Generator, leaves: _Leaves, labels: Int32[np.ndarray, "size size"]
 ) -> Float[np.ndarray, "size size"]:
-    """Draws a texture for the ground and each shape: what it adds to the color logits of pixels.
-
-    It is a slope and stripes along a direction u, and noise whose spectrum is cut from 1/f^k noise.
-    """
+    """Draws what textures add to the color logits: a slope and stripes along u, and 1/f^k noise."""
 
     def of_pixels(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[labels]
@@ -206,10 +200,7 @@ def _texture(
 
 
 def _noise_fields(rng: np.random.Generator) -> Float[np.ndarray, "fields side side"]:
-    """Draws periodic noise with amplitude spectrum 1/f^k, mean 0 and standard deviation 1.
-
-    There is one field for each k of `_NOISE_POWERS`, all from the same white noise.
-    """
+    """Draws periodic noise of mean 0 and deviation 1, with a spectrum 1/f^k for each power k."""
     rows, columns = np.fft.fftfreq(_NOISE_SIDE)[:, None], np.fft.rfftfreq(_NOISE_SIDE)[None, :]
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = np.inf

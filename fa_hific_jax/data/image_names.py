@@ -1,5 +1,6 @@
 """Finds image files by name: suffixes, folders, globs and buckets."""
 
+import contextlib
 import errno
 import glob
 import importlib.util
@@ -28,12 +29,8 @@ _OTHER = frozenset(
 
 
 def suffixes() -> frozenset[str]:
-    """Returns the lower-case suffixes of images that can be read with the installed packages.
-
-    They select files from folders and globs. A file given by its name may have any suffix.
-    """
-    plugged = {suffix for suffix, (module, _) in _PLUG_INS.items() if _is_installed(module)}
-    return _PILLOW | plugged
+    """Returns the lower-case suffixes of images that can be read with the installed packages."""
+    return _PILLOW.union(suffix for suffix, (name, _) in _PLUG_INS.items() if _is_installed(name))
 
 
 def is_any_image(name: str | PurePath) -> bool:
@@ -45,25 +42,20 @@ def left_out(names: Iterable[str | PurePath]) -> str:
     """Returns a sentence about the images among the names that cannot be read, "" if all can."""
     kinds = Counter(PurePath(name).suffix.lower() for name in names if is_any_image(name))
     missing = sorted(kinds.keys() - suffixes())
-    if not missing:
-        return ""
     number = sum(kinds[kind] for kind in missing)
     reasons = (
         f"{kind} needs {_PLUG_INS[kind][1]}" if kind in _PLUG_INS else f"{kind} cannot be read"
         for kind in missing
     )
-    return f"{number} file{'s' * (number > 1)} left out: {', '.join(reasons)}"
+    return f"{number} file{'s' * (number > 1)} left out: {', '.join(reasons)}" if number else ""
 
 
 def find(pattern: str, wanted: Callable[[str], bool]) -> list[str]:
     """Returns the sorted paths of the files that match and whose name, without folders, is wanted.
 
-    The pattern is a folder, which is searched with all folders below it, a glob, or a file. `~`
-    stands for the home folder. Addresses such as gs://bucket/folder are read by etils.epath. Hidden
-    files are skipped, and outside buckets also the content of hidden folders.
-
-    Raises:
-      UserError: the pattern is empty, or the place cannot be listed. Finding nothing is no error.
+    The pattern is a folder, which is searched with all folders below it, a glob, or a file; `~` is
+    the home folder. Hidden files are skipped, and outside buckets also hidden folders. Raises
+    UserError if the pattern is empty or the place cannot be listed.
     """
     if not pattern:
         raise UserError("the name of the images is empty: give a folder or . for the current one")
@@ -94,20 +86,28 @@ def reason(error: BaseException) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
-def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
-    """Yields all files below a folder, sorted, without hidden ones.
+@contextlib.contextmanager
+def explained(problem: str, remedy: str) -> Iterator[None]:
+    """Turns any exception in the block into a UserError: the problem, the reason and the remedy."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # The types depend on what is damaged or missing.
+        raise UserError(f"{problem} ({reason(error)}): {remedy}") from error
 
-    Links are followed, but each folder is entered only once. `failed` is called with an error for
-    each folder that cannot be read. What cannot be examined, such as a broken link, counts as a
-    file, so that reading it reports the reason.
+
+def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yields all files below a folder, sorted, without hidden ones; links are followed.
+
+    `failed` is called with an error for each folder that cannot be read. What cannot be examined,
+    such as a broken link, counts as a file, so that reading it reports the reason.
     """
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=failed, followlinks=True):
         real = os.path.realpath(parent)
-        entered = os.access(parent, os.X_OK)  # If not, names are listed, but no file can be opened.
-        if not entered:
-            failed(_denied(parent))
-        if real in seen or not entered:
+        # If a folder cannot be entered, names are listed, but no file can be opened.
+        if real in seen or not _may(parent, os.X_OK, failed):
             folders.clear()
             continue
         seen.add(real)
@@ -118,26 +118,21 @@ def walk(folder: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
 
 
 def matches(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
-    """Returns the sorted matches of a glob, in which `**` stands for any number of folders.
-
-    `failed` is called with an error for each folder that cannot be searched.
-    """
+    """Returns the sorted matches of a glob; `failed` gets an error for each unreadable folder."""
     base = fixed_part(pattern)
     pattern = Path(glob.escape(str(base)), *pattern.parts[len(base.parts) :])
     folders = {str(base)} if base.is_dir() else set()
     for end in range(len(base.parts) + 1, len(pattern.parts)):
         folders.update(glob.glob(f"{Path(*pattern.parts[:end])}/", recursive=True))
     for folder in sorted(folders):
-        if not os.access(folder, os.R_OK | os.X_OK):
-            failed(_denied(folder))
+        _may(folder, os.R_OK | os.X_OK, failed)
     return sorted(glob.glob(str(pattern), recursive=True))
 
 
 def fixed_part(pattern: Path) -> Path:
     """Returns the folders of a glob before its first wildcard, which relative names start from.
 
-    Brackets in the name of an existing folder are no wildcard: `photos [2020]/*.png` finds the
-    images in `photos [2020]`.
+    Brackets in the name of an existing folder, such as `photos [2020]`, are no wildcard.
     """
     parts = pattern.parts
     magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
@@ -167,8 +162,11 @@ def _remote(pattern: str) -> Iterable[str]:
     return [file for file in found if not PurePath(file).name.startswith(".")]
 
 
-def _denied(folder: str) -> PermissionError:
-    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+def _may(folder: str, mode: int, failed: Callable[[OSError], None]) -> bool:
+    """Returns True if a folder may be used so, and calls `failed` with an error if not."""
+    if not (allowed := os.access(folder, mode)):
+        failed(PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder))
+    return allowed
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -7,7 +7,6 @@ import re
 import struct
 import threading
 from collections.abc import Iterator
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
 from fa_hific_jax.data import color, containers, jpeg, metadata, png, tiff
-from fa_hific_jax.data.image_names import is_remote, reason
+from fa_hific_jax.data.image_names import reason
 from fa_hific_jax.data.metadata import Metadata
 from fa_hific_jax.data.parsed import END_MISSING, FURTHER_PAGES, ParsedFile
 from fa_hific_jax.errors import UserError
@@ -28,24 +27,26 @@ _ORIENTATION = 0x0112  # EXIF tag; the values whose pictures are stored mirrored
 _BOTTOM_UP, _RIGHT_TO_LEFT, _SIDEWAYS = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 # Many programs write zeros as the fourth byte of a pixel in these formats. Viewers ignore it.
 _PADDED = ("BMP", "DIB", "TGA")
+_PARSERS = {
+    re.escape(png.SIGNATURE): png.parse,
+    jpeg.SIGNATURE: jpeg.parse,
+    rb"II[*+]\0|MM\0[*+]": tiff.parse,
+    b"RIFF....WEBP": containers.parse_webp,
+    b"....ftyp": containers.parse_heif,
+    rb"\0\0\0\x0cjP  \r\n\x87\n": containers.parse_jp2,
+    rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n": containers.parse_jpeg_xl,
+}
 _guard_lock = threading.Lock()
 _guard: list[int | None] = []  # Pillow's own limit, one entry per image that is being read
 
 
 class Picture(NamedTuple):
-    """An upright image in sRGB.
+    """An upright image in sRGB."""
 
-    Attributes:
-      rgb: colors from 0 to 255, not multiplied by alpha.
-      alpha: 0 (transparent) to 255 (opaque); None if all pixels are opaque.
-      notes: sentences about what the file contains and the picture does not.
-      metadata: EXIF and XMP, if they were asked for.
-    """
-
-    rgb: UInt8[np.ndarray, "h w 3"]
-    alpha: UInt8[np.ndarray, "h w"] | None = None
-    notes: tuple[str, ...] = ()
-    metadata: Metadata = Metadata()
+    rgb: UInt8[np.ndarray, "h w 3"]  # colors from 0 to 255, not multiplied by alpha
+    alpha: UInt8[np.ndarray, "h w"] | None = None  # 255: opaque; None if all pixels are opaque
+    notes: tuple[str, ...] = ()  # sentences about what the file contains and the picture does not
+    metadata: Metadata = Metadata()  # EXIF and XMP, if they were asked for
 
 
 def read_image(
@@ -64,9 +65,7 @@ def read_image(
     Raises:
       UserError: the file is no image, is damaged, or has more than `max_pixels` pixels.
     """
-    with _readable(source) as (file, name):
-        parsed = _parse(file)
-        image = _open(parsed)
+    with _opened(source) as (name, data, parsed, image):
         width, height = parsed.size or image.size
         if width * height > max_pixels:
             raise UserError(
@@ -79,7 +78,7 @@ def read_image(
         except OSError:
             if image.format != "JPEG":
                 raise
-            image = jpeg.completed(parsed.pixels.getvalue())
+            image = jpeg.completed(parsed.pixels)
             image.info.update(parsed.info)
             notes.append(END_MISSING)
         if getattr(image, "is_animated", False):
@@ -90,7 +89,7 @@ def read_image(
         colors, alpha = _without_alpha(image, parsed, notes)
         rgb = _upright(_srgb(image, colors, parsed, notes), orientation)
         alpha = None if alpha is None or alpha.min() == 255 else _upright(alpha, orientation)
-        kept = metadata.of(image, parsed) if keep_metadata else Metadata()
+        kept = metadata.of(image, parsed, data) if keep_metadata else Metadata()
         return Picture(rgb, alpha, tuple(notes), kept)
 
 
@@ -106,15 +105,12 @@ def image_size(source: Path | str | bytes | io.IOBase) -> tuple[int, int]:
 
     Raises UserError if the file is no image.
     """
-    with _readable(source) as (file, _):
-        parsed = _parse(file, header_only=True)
-        if parsed.size:
-            stored, (width, height) = Image.new("1", (1, 1)), parsed.size
-            stored.info.update(parsed.info)  # Only these decide about the orientation.
-        else:
-            stored = _open(parsed)
-            width, height = stored.size
-        turned = parsed.orientation in _SIDEWAYS or _orientation(stored, []) in _SIDEWAYS
+    with _opened(source) as (_, _, parsed, image):
+        # Pillow may have turned a TIFF's size already, and tells no orientation but the tag's.
+        xmp = parsed.info.get("xmp", b"")
+        other = metadata.orientation(xmp) if parsed.size else _orientation(image, [])
+        turned = {parsed.orientation, other}.intersection(_SIDEWAYS)
+        width, height = parsed.size or image.size
         return (width, height) if turned else (height, width)
 
 
@@ -174,7 +170,7 @@ def _without_alpha(
 def _is_clear(image: Image.Image, parsed: ParsedFile) -> Bool[np.ndarray, "h w"]:
     """Returns True where a PNG without an alpha channel has its transparent level or color."""
     if len(parsed.key) == 3:
-        levels = png.deep_color(parsed, image) if parsed.depth == 16 else np.asarray(image)
+        levels = png.deep_color(parsed.pixels, image) if parsed.depth == 16 else np.asarray(image)
         return np.all(levels == np.array(parsed.key, levels.dtype), axis=-1)
     scale = 255 // (2**parsed.depth - 1) if parsed.depth < 8 else 1
     return np.asarray(image.convert("L") if image.mode == "1" else image) == scale * parsed.key[0]
@@ -188,7 +184,7 @@ def _srgb(
     if colors.mode.startswith("I"):
         levels = np.asarray(colors).astype(np.uint16)
     elif parsed.depth == 16 and image.mode in ("RGB", "RGBA"):
-        levels = png.deep_color(parsed, image)
+        levels = png.deep_color(parsed.pixels, image)
     else:
         levels = np.asarray(colors.convert("L" if colors.mode in ("1", "L") else "RGB"))
     rgb = color.levels_to_srgb(levels, parsed.space, notes)
@@ -196,16 +192,27 @@ def _srgb(
 
 
 @contextlib.contextmanager
-def _readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
-    """Yields a seekable file for a path, bytes or an open file, and a name for error messages.
+def _opened(source: Any) -> Iterator[tuple[object, bytes, ParsedFile, Image.Image]]:
+    """Yields a name for messages, the bytes of a file, its parts and Pillow's undecoded image.
 
     Any exception in the block but MemoryError becomes a UserError of one sentence with the name.
-    A file that was already open is not closed.
     """
-    name = source if isinstance(source, str | Path) else getattr(source, "name", "the image")
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "the image")
     try:
-        with _seekable(source) as file, _without_bomb_guard():
-            yield file, name
+        data = _bytes_of(source)
+        if not data:
+            raise ValueError("it is empty")
+        parsers = (p for signature, p in _PARSERS.items() if re.match(signature, data, re.DOTALL))
+        with _without_bomb_guard():
+            parsed = next(parsers, ParsedFile)(data)
+            try:
+                image = Image.open(io.BytesIO(parsed.pixels))
+            except RuntimeError as error:  # That of the JPEG XL plug-in says how to build libjxl.
+                raise ValueError("it is damaged or incomplete") from error
+            if image.format in ("EPS", "WMF"):  # Pillow would run external programs on them.
+                raise ValueError("vector graphics; render it as PNG first")
+            image.info.update(parsed.info)
+            yield name, data, parsed, image
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow raises errors of many types on damaged files.
@@ -217,61 +224,14 @@ def _readable(source: Any) -> Iterator[tuple[BufferedIOBase, object]]:
         ) from error
 
 
-def _parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
-    """Parses a file of any format; a format without a parser here is left to Pillow."""
-    file.seek(0)
-    start = file.read(64)
-    file.seek(0)
-    if not start:
-        raise ValueError("it is empty")
-    if start.startswith(png.SIGNATURE):
-        return png.parse(file, header_only)
-    for signature, parser in _PARSERS.items():
-        if re.match(signature, start, re.DOTALL):
-            return parser(file)
-    return ParsedFile(file)
-
-
-def _parse_jpeg_xl(file: BufferedIOBase) -> ParsedFile:
-    try:
-        import pillow_jxl  # noqa: F401  # The import registers the format.
-    except ImportError as error:
-        raise ValueError("JPEG XL; run pip install 'fa-hific-jax[jpegxl]'") from error
-    return ParsedFile(file)
-
-
-_PARSERS = {
-    jpeg.SIGNATURE: jpeg.parse,
-    rb"II[*+]\0|MM\0[*+]": tiff.parse,
-    b"RIFF....WEBP": containers.parse_webp,
-    b"....ftyp": containers.parse_heif,
-    rb"\0\0\0\x0cjP  \r\n\x87\n": containers.parse_jp2,
-    rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n": _parse_jpeg_xl,
-}
-
-
-def _open(parsed: ParsedFile) -> Image.Image:
-    """Returns Pillow's image of `parsed.pixels`, not yet decoded, with `parsed.info` added."""
-    try:
-        image = Image.open(parsed.pixels)
-    except RuntimeError as error:  # The message of the JPEG XL plug-in says how to build libjxl.
-        raise ValueError("it is damaged or incomplete") from error
-    if image.format in ("EPS", "WMF"):  # Pillow would run external programs on them.
-        raise ValueError("vector graphics; render it as PNG first")
-    image.info.update(parsed.info)
-    return image
-
-
-def _seekable(source: Any) -> contextlib.AbstractContextManager[BufferedIOBase]:
+def _bytes_of(source: Any) -> bytes:
     if isinstance(source, bytes):
-        return io.BytesIO(source)
-    if isinstance(source, str) and is_remote(source):
-        return io.BytesIO(epath.Path(source).read_bytes())
-    opened = isinstance(source, str | os.PathLike)
-    file = open(source, "rb") if opened else source
-    if not (isinstance(file, BufferedIOBase) and file.seekable()):
-        return io.BytesIO(file.read())
-    return file if opened else contextlib.nullcontext(file)
+        return source
+    if isinstance(source, str | os.PathLike):
+        return epath.Path(source).read_bytes()
+    if source.seekable():
+        source.seek(0)
+    return source.read()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from io import BufferedIOBase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +14,10 @@ from fa_hific_jax.data.parsed import TRUNCATED, ParsedFile
 SIGNATURE = b"\xff\xd8\xff"
 _SOS, _COMMENT = 0xDA, 0xFE
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_APPLICATIONS = range(0xE0, 0xF0)
-_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-_ICC = b"ICC_PROFILE\0"
-# Smallest sizes of JFIF's and Adobe's segments, which tell what the components are.
+_DROPPED = (*range(0xE0, 0xF0), _COMMENT)  # segments of applications and comments, unless they are
+# JFIF's and Adobe's, which tell what the components are. These are their smallest sizes.
 _COLOR = {(0xE0, b"JFIF\0"): 14, (0xEE, b"Adobe"): 12}
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _GAIN_MAP = b"http://ns.adobe.com/hdr-gain-map/"
 _END = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -31,25 +29,23 @@ class _Segment(NamedTuple):
     start: int  # offset of the marker in the file
 
 
-def parse(file: BufferedIOBase) -> ParsedFile:
+def parse(data: bytes) -> ParsedFile:
     """Parses a JPEG file: Pillow gets what the first picture needs, with JFIF's and Adobe's marker.
 
     A file without a scan goes to Pillow unchanged.
     """
-    data = file.read()
     segments = []
     for segment in _segments(data):
         if segment.marker == _SOS:
             break
         segments.append(segment)
     else:
-        return ParsedFile(io.BytesIO(data))
+        return ParsedFile(data)
     kept = [s for s in segments if len(s.data) >= _COLOR.get((s.marker, s.data[:5]), 2**16)]
-    kept += [s for s in segments if s.marker not in (*_APPLICATIONS, _COMMENT)]
+    kept += [s for s in segments if s.marker not in _DROPPED]
     head = b"".join(struct.pack(">BBH", 0xFF, s.marker, len(s.data) + 2) + s.data for s in kept)
     info, notes = _information(segments)
-    pixels = io.BytesIO(SIGNATURE[:2] + head + data[segment.start :])
-    return ParsedFile(pixels, info=info, notes=notes)
+    return ParsedFile(SIGNATURE[:2] + head + data[segment.start :], info, notes=notes)
 
 
 def completed(data: bytes) -> Image.Image:
@@ -70,19 +66,13 @@ def completed(data: bytes) -> Image.Image:
 def _segments(data: bytes) -> Iterator[_Segment]:
     """Yields the segments of the first picture, without the entropy-coded data between them."""
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
-            at += 1
-            continue
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+    while (found := _MARKER.search(data, at)) and found.start() + 4 <= len(data):
+        at, marker = found.start(), data[found.start() + 1]
         if marker == _END[1]:
             return
-        end = at + 2 + max(length, 2)
+        end = at + 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
         yield _Segment(marker, data[at + 4 : end], at)
         at = end
-        if marker == _SOS:
-            found = _MARKER.search(data, at)
-            at = found.start() if found else len(data)
 
 
 def _information(segments: list[_Segment]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -97,7 +87,7 @@ def _information(segments: list[_Segment]) -> tuple[dict[str, Any], tuple[str, .
         info["exif"] = _EXIF + b"".join(exif)
     if xmp := found(0xE1, _XMP):
         info["xmp"] = xmp[0]
-    if profile := found(0xE2, _ICC):
+    if profile := found(0xE2, b"ICC_PROFILE\0"):
         info["icc_profile"] = _profile(profile)
     if found(0xE2, b"MPF\0"):
         return info, ("its further pictures, such as previews or gain maps, are left out",)
@@ -119,7 +109,6 @@ def _all_scans(data: bytes) -> bool:
             left = {identity: np.full(64, 255) for identity in body[6 : 6 + 3 * body[5] : 3]}
         elif marker == _SOS and body and len(body) >= 2 * body[0] + 4:
             first, last, bits = body[1 + 2 * body[0] :][:3]
-            for name in body[1 : 1 + 2 * body[0] : 2]:
-                if name in left:
-                    left[name][first : last + 1] = bits & 15
+            for name in left.keys() & set(body[1 : 1 + 2 * body[0] : 2]):
+                left[name][first : last + 1] = bits & 15
     return bool(left) and not any(each.any() for each in left.values())

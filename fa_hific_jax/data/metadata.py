@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from fa_hific_jax.data import tags
 from fa_hific_jax.data.parsed import ParsedFile
 
 _PREFIX = b"Exif\0\0"
@@ -33,39 +32,39 @@ def orientation(xmp: bytes | str) -> int:
     return int(found[2]) if found else 1
 
 
-def of(image: Image.Image, parsed: ParsedFile) -> Metadata:
-    """Returns the metadata of an opened file, with the orientation set to upright."""
+def of(image: Image.Image, parsed: ParsedFile, data: bytes) -> Metadata:
+    """Returns the metadata of an opened file of bytes `data`, with an upright orientation."""
     info = image.info | parsed.info
     xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp).rstrip(b"\0")
-    exif = _of_tiff(parsed) if image.format == "TIFF" else info.get("exif", b"")
+    exif = _of_tiff(data) if image.format == "TIFF" else info.get("exif", b"")
     return Metadata(_upright(bytes(exif)), _TURN.sub(rb"\g<1>1", xmp))
 
 
 def _upright(exif: bytes) -> bytes:
     """Sets the orientation to 1 in place, since maker notes depend on the offsets of all bytes."""
     exif = exif.removeprefix(_PREFIX)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     try:
-        head = tags.header(io.BytesIO(exif))
-        tags.directory(io.BytesIO(exif), head, head.first)
-        (count,) = struct.unpack_from(f"{head.order}H", exif, head.first)
-        entries = range(head.first + 2, head.first + 2 + 12 * count, 12)
-        tag = struct.pack(f"{head.order}H", _ORIENTATION)
-        place = next((at + 8 for at in entries if exif[at : at + 2] == tag), None)
-    except (ValueError, struct.error):
+        (first,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, first)
+    except struct.error:  # `order` may be None.
         return b""
-    if place is None:
-        return exif
-    return exif[:place] + struct.pack(f"{head.order}HH", 1, 0) + exif[place + 4 :]
+    end = first + 2 + 12 * count
+    if len(exif) < end + 4:  # the offset of the next directory
+        return b""
+    tag = struct.pack(f"{order}H", _ORIENTATION)
+    for at in range(first + 2, end, 12):
+        if exif[at : at + 2] == tag:
+            return exif[: at + 8] + struct.pack(f"{order}HH", 1, 0) + exif[at + 12 :]
+    return exif
 
 
-def _of_tiff(parsed: ParsedFile) -> bytes:
+def _of_tiff(data: bytes) -> bytes:
     """Returns new EXIF with the tags that describe the photograph; b"" if there are none."""
     found, kept = Image.Exif(), Image.Exif()
     with contextlib.suppress(Exception):  # Pillow raises errors of many types on damaged tags.
-        found.endian = tags.header(parsed.pixels).order
-        parsed.pixels.seek(0)
-        found.load_from_fp(parsed.pixels, parsed.directory or None)
+        found.load_from_fp(io.BytesIO(data))
         kept.update({tag: found[tag] for tag in _DESCRIBING if tag in found})
         for directory in _DIRECTORIES:
             if values := dict(found.get_ifd(directory)):

@@ -12,7 +12,7 @@ import importlib.metadata
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from PIL import Image
 
 from fa_hific_jax import __version__
 from fa_hific_jax.data import images, jpeg, png
-from fa_hific_jax.data.array_records import MANIFEST, MARK, array_record_module, check_name
-from fa_hific_jax.data.image_names import reason
+from fa_hific_jax.data.image_names import explained, reason
+from fa_hific_jax.data.records import MANIFEST, MARK, array_record_module
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import whole_path, write
 
@@ -63,24 +63,19 @@ class Plan:
         for path, size in zip(self.paths, self.sizes, strict=True):
             line = f"{os.path.abspath(path)}\t{size}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
-        return {
-            "version": VERSION,
-            "shards": self.shards,
-            "min_side": self.min_side,
-            "max_side": self.max_side,
-            "sources": {"count": len(self.paths), "sha256": digest.hexdigest()},
-        }
+        numbers = {name: getattr(self, name) for name in ("shards", "min_side", "max_side")}
+        sources = {"count": len(self.paths), "sha256": digest.hexdigest()}
+        return {"version": VERSION, **numbers, "sources": sources}
 
     def prepare(self, path: str) -> bytes | str:
         """Returns an image file's record, a sentence if it cannot be read, "" if it is small."""
         try:
             data = Path(path).read_bytes()
-            rgb = images.decode(data, path)
+            image = Image.fromarray(images.decode(data, path))
         except OSError as error:
             return f"{path}: cannot be read ({reason(error)})"
         except UserError as error:
             return str(error)
-        image = Image.fromarray(rgb)
         scale = min(1.0, self.max_side / max(image.size)) if self.max_side else 1.0
         size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
         if min(size) < self.min_side:
@@ -98,21 +93,20 @@ class Plan:
 
 
 def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Writes the shards that `folder` does not have yet and returns the folder's manifest.
+    """Writes the shards that `folder` does not have yet, in `jobs` threads; returns its manifest.
 
-    Every shard is written under a temporary name, renamed, and then entered in manifest.json. A
-    stopped run resumes with the first shard that is missing there. `jobs` threads read, check and
-    downsample images. `advance` is called with the size in bytes of each finished file, also of
+    A shard is entered in manifest.json once it is whole, and a stopped run resumes with the first
+    that is missing there. `advance` is called with the size in bytes of each finished file, also of
     those packed earlier.
 
     Raises:
-      UserError: ArrayRecord is not available, or the folder's name is not UTF-8, it contains
-        shards of another plan, or it cannot be written to.
+      UserError: ArrayRecord is not available, or the folder contains shards of another plan or
+        cannot be written to.
     """
     writer = array_record_module("pack").ArrayRecordWriter
-    check_name(os.fspath(folder))
     options = grain.ReadOptions(num_threads=jobs, prefetch_buffer_size=2 * jobs)
     try:
+        os.fspath(folder).encode()  # The writer takes only names in UTF-8.
         folder.mkdir(parents=True, exist_ok=True)
         manifest = _manifest(plan, folder)
         finished = manifest["finished"]
@@ -123,11 +117,24 @@ def pack(plan: Plan, folder: Path, jobs: int, advance: Callable[[int], None]) ->
                 for size in sizes:
                     advance(size)
                 continue
+            entry = {"images": 0, "bytes": 0, "too_small": 0, "damaged": []}
             files = grain.MapDataset.source(plan.paths[shard :: plan.shards]).map(plan.prepare)
-            records = zip(files.to_iter_dataset(options), sizes, strict=True)
-            finished[name] = _write_shard(writer, folder / name, records, advance)
+            with whole_path(folder / name) as temporary:
+                file = writer(str(temporary), _WRITER)
+                for record, size in zip(files.to_iter_dataset(options), sizes, strict=True):
+                    if isinstance(record, bytes):
+                        file.write(record)
+                        entry["images"] += 1
+                        entry["bytes"] += len(record)
+                    elif record:
+                        entry["damaged"].append(record)
+                    else:
+                        entry["too_small"] += 1
+                    advance(size)
+                file.close()
+            finished[name] = entry
             _write_manifest(manifest, folder)
-    except (OSError, RuntimeError) as error:  # The writer raises RuntimeError.
+    except (OSError, RuntimeError, UnicodeError) as error:  # The writer raises RuntimeError.
         raise UserError(
             f"{getattr(error, 'filename', None) or folder}: cannot be written ({reason(error)}): "
             "make room or get permission, then run the same command again to resume"
@@ -145,30 +152,6 @@ def damaged(manifest: dict[str, Any]) -> list[str]:
     return [sentence for shard in manifest["finished"].values() for sentence in shard["damaged"]]
 
 
-def _write_shard(
-    writer: Any,
-    path: Path,
-    records: Iterable[tuple[bytes | str, int]],
-    advance: Callable[[int], None],
-) -> dict[str, Any]:
-    """Writes a shard of results of `Plan.prepare`; returns its entry for the manifest."""
-    entry = {"images": 0, "bytes": 0, "too_small": 0, "damaged": []}
-    with whole_path(path) as temporary:
-        file = writer(str(temporary), _WRITER)
-        for record, size in records:
-            if isinstance(record, bytes):
-                file.write(record)
-                entry["images"] += 1
-                entry["bytes"] += len(record)
-            elif record:
-                entry["damaged"].append(record)
-            else:
-                entry["too_small"] += 1
-            advance(size)
-        file.close()
-    return entry
-
-
 def _manifest(plan: Plan, folder: Path) -> dict[str, Any]:
     """Reads the folder's manifest, which must be of this plan, or returns a new one."""
     path, identity = folder / MANIFEST, plan.identity()
@@ -177,11 +160,9 @@ def _manifest(plan: Plan, folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder}: has shards but no {MANIFEST}: give another -o")
         packages = {name: importlib.metadata.version(name) for name in ("array_record", "pillow")}
         return identity | {"finished": {}, "made_with": {"fa-hific-jax": __version__} | packages}
-    try:
+    with explained(f"{path}: cannot be read", "give another -o"):
         manifest = json.loads(path.read_text("utf-8"))
         differing = [key for key, value in identity.items() if manifest[key] != value]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error!r}): give another -o") from error
     if differing:
         raise UserError(
             f"{folder}: has shards of another selection ({', '.join(differing)} differ): "

@@ -18,8 +18,7 @@ Decode = Callable[[Image.Image, list[str]], tuple[np.ndarray, np.ndarray | None]
 class ParsedFile(NamedTuple):
     """The parts of an image file, so that damage outside the pixels does not prevent decoding."""
 
-    pixels: Any  # the seekable file that Pillow decodes; its type hints refuse BufferedIOBase
-    size: tuple[int, ...] = ()  # stored width and height in pixels; empty if Pillow finds them
+    pixels: bytes  # the file that Pillow decodes
     info: dict[str, Any] = {}  # other content under Pillow's names: "icc_profile", "exif", "xmp"
     space: Space | None = None  # the color space, if the file states one without a profile
     notes: tuple[str, ...] = ()  # sentences about what was ignored
@@ -27,8 +26,8 @@ class ParsedFile(NamedTuple):
     key: tuple[int, ...] = ()  # the gray level or the color that is transparent
     depth: int = 8  # number of bits per sample
     # TIFF only:
+    size: tuple[int, ...] = ()  # stored width and height in pixels
     orientation: int = 1  # as EXIF numbers it
-    directory: int = 0  # offset of the picture's directory, if `pixels` begins with another one
     decode: Decode | None = None  # turns Pillow's image into levels and alpha, adding notes
 
 

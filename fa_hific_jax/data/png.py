@@ -8,7 +8,6 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from io import BufferedIOBase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,17 +37,16 @@ class _Chunk(NamedTuple):
     sound: bool  # True if the chunk is complete and its checksum is right
 
 
-def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
-    """Parses a PNG file, without its pixels if `header_only`.
+def parse(data: bytes) -> ParsedFile:
+    """Parses a PNG file.
 
     Raises ValueError if a chunk that the pixels need is damaged, missing or unknown.
     """
-    chunks = list(_chunks(file, not header_only))
-    first = chunks[0] if chunks else None
-    if first is None or first.name != "IHDR" or not first.sound or first.size != 13:
+    chunks = list(_chunks(data))
+    if not chunks or chunks[0].name != "IHDR" or not chunks[0].sound or chunks[0].size != 13:
         raise ValueError("its header is damaged")
-    width, height, depth, color_type = struct.unpack(">IIBB", first.data[:10])
-    pixels, notes = (io.BytesIO(), []) if header_only else _pixels(chunks, color_type)
+    depth, color_type = chunks[0].data[8:10]
+    pixels, notes = _pixels(chunks, color_type)
     kept = _information(chunks, color_type, notes)
     space = _space(kept, notes)
     if space is not None:
@@ -57,33 +55,27 @@ def parse(file: BufferedIOBase, header_only: bool = False) -> ParsedFile:
         kept.setdefault("exif", kept["old_exif"])
     info = {name: kept[name] for name in _INFO if name in kept}
     key = tuple(level & (1 << depth) - 1 for level in kept.get("tRNS", ()))
-    return ParsedFile(pixels, (width, height), info, space, tuple(notes), key, depth)
+    return ParsedFile(pixels, info, space, tuple(notes), key, depth)
 
 
-def deep_color(parsed: ParsedFile, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
+def deep_color(pixels: bytes, upper: Image.Image) -> UInt16[np.ndarray, "h w 3"]:
     """Returns all 16 bits of RGB or RGBA; Pillow's image `upper` has only the upper 8."""
-    with Image.open(parsed.pixels) as image:
-        tile = image.tile[0]  # pyright: ignore[reportAttributeAccessIssue]
-        image.tile = [(*tile[:3], tile[3].replace("16B", "16L"))]  # pyright: ignore
-        lower = np.asarray(image)[..., :3]
-        return np.asarray(upper)[..., :3].astype(np.uint16) * 256 + lower
+    lower = Image.open(io.BytesIO(pixels))
+    tile = lower.tile[0]  # pyright: ignore[reportAttributeAccessIssue]
+    lower.tile = [(*tile[:3], tile[3].replace("16B", "16L"))]  # pyright: ignore
+    return np.asarray(upper)[..., :3].astype(np.uint16) * 256 + np.asarray(lower)[..., :3]
 
 
-def _chunks(file: BufferedIOBase, pixels: bool) -> Iterator[_Chunk]:
-    file.seek(len(SIGNATURE))
-    while len(head := file.read(8)) == 8:
-        size, name = int.from_bytes(head[:4], "big"), head[4:]
-        if name == b"IDAT" and not pixels:
-            file.seek(size + 4, io.SEEK_CUR)
-            continue
-        data, crc = file.read(size), file.read(4)
-        sound = crc == zlib.crc32(data, zlib.crc32(name)).to_bytes(4, "big")
-        yield _Chunk(name.decode("latin1"), data, size, sound)
-        if name == b"IEND":
-            return
+def _chunks(data: bytes) -> Iterator[_Chunk]:
+    at, name = len(SIGNATURE), b""
+    while at + 8 <= len(data) and name != b"IEND":
+        size, name = struct.unpack_from(">I4s", data, at)
+        body, at = data[at + 8 : at + 8 + size], at + 12 + size
+        crc = struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
+        yield _Chunk(name.decode("latin1"), body, size, data[at - 4 : at] == crc)
 
 
-def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str]]:
+def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[bytes, list[str]]:
     """Returns a PNG of only the chunks that decide the pixels' levels, with notes."""
     palettes = [c for c in chunks if c.name == "PLTE" and color_type == 3]
     if color_type == 3 and not palettes:
@@ -106,7 +98,7 @@ def _pixels(chunks: list[_Chunk], color_type: int) -> tuple[io.BytesIO, list[str
         notes.append("the checksum of a pixel chunk is wrong, but that of the pixels is right")
     if chunks[-1].name != "IEND":
         notes.append(END_MISSING)
-    return io.BytesIO(b"".join(parts)), notes
+    return b"".join(parts), notes
 
 
 def _information(chunks: list[_Chunk], color_type: int, notes: list[str]) -> dict[str, Any]:
@@ -130,12 +122,11 @@ def _information(chunks: list[_Chunk], color_type: int, notes: list[str]) -> dic
 
 def _read(name: str, data: bytes, color_type: int) -> dict[str, Any]:
     """Returns the content of an undamaged chunk by name; raises if its length is wrong."""
-    form = _KEYS.get(color_type) if name == "tRNS" else _FORMS.get(name)
-    if form:
+    if form := _KEYS.get(color_type) if name == "tRNS" else _FORMS.get(name):
         values = struct.unpack(form, data)
         if name == "gAMA":
-            values = 100000 / values[0]
-        elif name == "cHRM":
+            return {name: 100000 / values[0]}
+        if name == "cHRM":
             values = tuple(value / 100000 for value in values)
             color.matrices(values)  # Raises if they are impossible.
         return {name: values}

@@ -11,10 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from fa_hific_jax.data import image_names, images
-from fa_hific_jax.data.array_records import ArrayRecords
+from fa_hific_jax.data import image_names
 from fa_hific_jax.data.dead_leaves import DeadLeaves
-from fa_hific_jax.data.tensorflow_datasets import TensorFlowDataset
+from fa_hific_jax.data.images import on_white, read_image
+from fa_hific_jax.data.records import ArrayRecords, TensorFlowDataset
 from fa_hific_jax.errors import UserError, say, shown
 
 _DEAD_LEAVES = "512"  # number of images of the spec "dead_leaves"; cached, they take 100 MB
@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 class Files:
-    """The given image files; each access decodes one with `read_image`."""
+    """The given image files; each access decodes one, on white."""
 
     def __init__(self, paths: Iterable[Path | str]):
         self._paths = [str(path) for path in paths]
@@ -54,22 +54,21 @@ class Files:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        return read_image(self._paths[index])
+        return on_white(read_image(self._paths[index]))
 
 
 class ImageFiles(Files):
-    """The images in a folder and all folders below it, or those that a glob matches.
+    """The images that `image_names.find` finds, in formats that can be read here.
 
-    `image_names.find` says what is searched, `image_names.suffixes` which files are taken. A line
-    on standard error counts images of other formats. Raises UserError if there are no images.
+    A line on standard error counts the others. Raises UserError if there are no images.
     """
 
     def __init__(self, pattern: str):
         suffixes = image_names.suffixes()
         found = image_names.find(pattern, image_names.is_any_image)
         omitted = image_names.left_out(found)
-        files = [path for path in found if PurePath(path).suffix.lower() in suffixes]
-        if not files:
+        super().__init__(path for path in found if PurePath(path).suffix.lower() in suffixes)
+        if not len(self):
             more = f" ({omitted})" if omitted else ""
             raise UserError(
                 f"{pattern}: no images here{more}; expected a folder or glob with "
@@ -77,7 +76,6 @@ class ImageFiles(Files):
             )
         if omitted:
             say(f"{shown(pattern)}: {omitted}")
-        super().__init__(files)
 
 
 class Photographs(Files):
@@ -95,8 +93,7 @@ class Photographs(Files):
                 f"photographs:{split}: these images come with scikit-image, which is not "
                 "installed; run pip install 'fa-hific-jax[train]'"
             )
-        folder = Path(spec.origin).parent / "data"
-        super().__init__(folder / name for name in _PHOTOGRAPHS[split])
+        super().__init__(Path(spec.origin).parent / "data" / name for name in _PHOTOGRAPHS[split])
 
 
 class Cached:
@@ -128,12 +125,10 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
     """Opens the source that `spec` names; raises UserError if there is nothing to open.
 
     Args:
-      spec: one of
-        "dead_leaves" or "dead_leaves:COUNT" for procedural images,
-        "photographs:train" or "photographs:validation" for images that come with scikit-image,
-        "arrayrecord:PATTERN" for shards that `fa-hific pack` wrote,
-        "tfds:NAME/CONFIG:SPLIT" for a prepared data set of TensorFlow Datasets;
-        anything else is a folder or glob of images, local or in a bucket.
+      spec: "dead_leaves" or "dead_leaves:COUNT" for procedural images, "photographs:train" or
+        "photographs:validation" for those that come with scikit-image, "arrayrecord:PATTERN" for
+        shards that `fa-hific pack` wrote, "tfds:NAME/CONFIG:SPLIT" for a prepared data set of
+        TensorFlow Datasets; anything else is a folder or glob of images, local or in a bucket.
       tfds_dir: the folder in which TensorFlow Datasets keeps its data.
     """
     kind, _, rest = spec.partition(":")
@@ -150,14 +145,6 @@ def open_source(spec: str, tfds_dir: str = "") -> Source:
                 raise UserError(f"{spec}: give a positive number of images after the colon")
             return DeadLeaves(int(count))
     return ImageFiles(spec)
-
-
-def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
-    """Reads an image file, local or in a bucket, as upright sRGB in [0, 255] on white.
-
-    Raises UserError if the file cannot be read or decoded; the message contains its name.
-    """
-    return images.on_white(images.read_image(path))
 
 
 def unique(stems: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

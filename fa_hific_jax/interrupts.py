@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -53,7 +52,11 @@ def interruptible() -> Iterator[None]:
     except BaseException:  # Libraries may turn a KeyboardInterrupt into another error.
         if not _asked:
             raise
-        _end_without_stuck_threads()
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join(0.1)
+                if thread.is_alive():  # A normal exit would wait for it forever.
+                    _end_at_once(_asked[0])
         sys.exit(128 + _asked[0])
     finally:
         signal.set_wakeup_fd(wakeup)
@@ -76,28 +79,18 @@ def _note(number: int, frame: object) -> NoReturn:
 
 def _watch(pipe: int) -> None:
     """Reads the numbers of signals until the other end of the pipe is closed."""
-    first, timer = 0, None
+    timer = None
     while number := os.read(pipe, 1):
         if number[0] not in _SIGNALS:
             continue
-        if first:
-            _end_at_once(first)
-        first = number[0]
-        timer = threading.Timer(GRACE_SECONDS, _end_at_once, [first])
+        if timer:
+            _end_at_once(number[0])
+        timer = threading.Timer(GRACE_SECONDS, _end_at_once, [number[0]])
         timer.daemon = True
         timer.start()
     os.close(pipe)
     if timer:
         timer.cancel()
-
-
-def _end_without_stuck_threads() -> None:
-    end = time.monotonic() + 0.5
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():  # A normal exit would wait for it forever.
-                _end_at_once(_asked[0])
 
 
 def _end_at_once(number: int) -> NoReturn:

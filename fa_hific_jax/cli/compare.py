@@ -25,38 +25,31 @@ def compare(parser: argparse.ArgumentParser) -> arguments.Run:
 
     The image is compressed with this codec, and with each of the others into a file of the same
     size, or of the nearest size that it can make. All files are decoded again. The picture shows
-    the original and each result, whole and, below that, enlarged where the original has most
-    detail. The page shows any two of them in full, with a divider to move between them. It holds
-    all pictures and loads nothing. Both state for each codec:
+    the original and each result, whole and enlarged where the original has most detail. The page,
+    which loads nothing, shows any two of them in full with a divider between them. Both state:
 
       bytes, bpp  size of the whole file, and its bits per pixel
       dB          PSNR of the decoded image, higher is better
       LPIPS       distance to the original as people see it (AlexNet), lower is better
 
-    Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
-    codec that is not installed is left out, with a note. Existing files are never overwritten
-    without --force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the
-    size.
+    Transparent images are put on a white background. A codec that is not installed is left out,
+    with a note. Existing files are never overwritten without --force. Large images take long: AVIF
+    and JPEG XL are encoded a dozen times to find the size.
     """
-    arguments.add_files(
-        parser,
-        "image, folder (searched for images at any depth), glob, or - for standard input",
+    what = "image, folder (searched for images at any depth), glob, or - for standard input"
+    arguments.add_inputs(parser, "INPUT", what)
+    what = (
         "picture to write (.png, .jpg, .webp or .tif) for a single image, with the page beside it "
         "as .html; folder for several; or - for the picture alone on standard output; "
-        f"default: NAME{_SUFFIX} in the current folder",
+        f"default: NAME{_SUFFIX} in the current folder"
     )
+    arguments.add_output(parser, what)
     arguments.add_rate(parser)
-    parser.add_argument(
-        "--zoom",
-        type=arguments.point,
-        action="append",
-        default=[],
-        metavar="X,Y",
-        help="pixel around which to enlarge, from the upper left corner; may be given several "
-        "times (default: where the image has most detail)",
-    )
+    what = "pixel around which to enlarge, from the upper left corner; may be given several times"
+    point = {"type": arguments.point, "metavar": "X,Y"}
+    parser.add_argument("--zoom", action="append", default=[], help=what, **point)
     arguments.add_model(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    arguments.add_force(parser)
     parser.set_defaults(jobs=2, skip_existing=False)
     return _run
 
@@ -71,56 +64,8 @@ def _run(args: argparse.Namespace) -> None:
             print(shown(path))
 
 
-def _steps(
-    written: list[Path], args: argparse.Namespace, say: Callable[[str], None]
-) -> batch.Steps:
-    """Returns the steps, which append the files they write to `written`."""
-    from fa_hific_jax.codec.pixels import write_image
-    from fa_hific_jax.data.images import image_size, read_image
-    from fa_hific_jax.demo import compare_page, equal_size, sheet
-    from fa_hific_jax.metrics.weights import load_weights
-
-    name, model, compress = batch.model_at_rate(args)
-    codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
-
-    def note(job, notes):
-        for each in notes:
-            say(f"note: {job.source}: {each}")
-
-    def read(job, file):
-        original, notes = equal_size.opaque(read_image(file))
-        note(job, notes)
-        places = [sheet.place_at(original, *at) for at in args.zoom]
-        return job, original, places or [sheet.most_detailed(original)]
-
-    def work(given, plan):
-        job, original, places = given
-        data, member = compress(original, plan=plan)
-        decoded, _ = model.decompress_picture(data, plan=plan)
-        versions, notes = equal_size.versions(
-            original, data, decoded, member or shown(Path(name).name), codecs, weights
-        )
-        note(job, notes)
-        picture = sheet.sheet(original, versions, places)
-        title = shown(job.source.name)
-        return picture, compare_page.page(title, original, versions, places, notes)
-
-    def write(job, made):
-        picture, page = made
-        write_image(job.target, picture, replace=args.force)
-        if not is_stream(job.target):
-            write_file(_page(job.target), page, replace=args.force)
-            written.extend([job.target, _page(job.target)])
-
-    return batch.Steps(model.plan, image_size, read, work, write)
-
-
 def _jobs(args: argparse.Namespace, found: list[files.Found]) -> list[files.Job]:
-    """Returns each image with the picture to write.
-
-    Raises:
-      UserError: a picture has no known format, or writing would destroy a file.
-    """
+    """Returns each image with the picture to write; raises a UserError if that would do harm."""
     from fa_hific_jax.codec.pixels import check_image_name
 
     named = [f._replace(relative=f.relative.with_name(f.path.stem + _SUFFIX)) for f in found]
@@ -134,6 +79,46 @@ def _jobs(args: argparse.Namespace, found: list[files.Found]) -> list[files.Job]
 
 def _page(picture: Path) -> Path:
     return picture.with_suffix(".html")
+
+
+def _steps(
+    written: list[Path], args: argparse.Namespace, say: Callable[[str], None]
+) -> batch.Steps:
+    """Returns the steps, which append the files they write to `written`."""
+    from fa_hific_jax.codec.pixels import write_image
+    from fa_hific_jax.data.images import image_size, read_image
+    from fa_hific_jax.demo import compare_page, equal_size, sheet
+    from fa_hific_jax.metrics.weights import load_weights
+
+    name, model, compress = batch.model_at_rate(args)
+    codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
+
+    def read(job, file):
+        original, notes = equal_size.opaque(read_image(file))
+        places = [sheet.place_at(original, *at) for at in args.zoom]
+        return job, original, places or [sheet.most_detailed(original)], notes
+
+    def work(given, plan):
+        job, original, places, notes = given
+        data, member = compress(original, plan=plan)
+        decoded, _ = model.decompress_picture(data, plan=plan)
+        versions, missing = equal_size.versions(
+            original, data, decoded, member or shown(Path(name).name), codecs, weights
+        )
+        for note in (*notes, *missing):
+            say(f"note: {job.source}: {note}")
+        picture = sheet.sheet(original, versions, places)
+        title = shown(job.source.name)
+        return picture, compare_page.page(title, original, versions, places, missing)
+
+    def write(job, made):
+        picture, page = made
+        write_image(job.target, picture, replace=args.force)
+        if not is_stream(job.target):
+            write_file(_page(job.target), page, replace=args.force)
+            written.extend([job.target, _page(job.target)])
+
+    return batch.Steps(model.plan, image_size, read, work, write)
 
 
 def _installed(codecs: tuple[str, ...]) -> list[str]:

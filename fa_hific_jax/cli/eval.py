@@ -17,13 +17,13 @@ rates where a model offers them:
 
   python eval.py --models runs/a,runs/b,models/c --images kodak/ --quality 0,0.5,1 --out compared
 
-After an interruption the same command resumes and computes nothing twice. To compare two models at
-equal rate, image by image; each is a run, a model, or the --out of an earlier evaluation:
+To compare two models at equal rate, image by image; each is a run, a model, or the --out of an
+earlier evaluation:
 
   python eval.py --compare runs/a runs/b --images kodak/
 
---images is a folder, a glob, or any value of data.evaluation (docs/data.md), such as
-tfds:clic:validation. --config is needed only to override settings of the run, as in
+After an interruption the same command resumes. --images is a folder, a glob, or any value of
+data.evaluation (docs/data.md). --config is needed only to override settings of the run, as in
 --config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes share the
 images as those of train.py share a batch. docs/evaluation.md describes columns, metrics and files.
 Without the repository, `fa-hific eval` does the same.
@@ -52,18 +52,11 @@ MODELS = flags.DEFINE_list(
 COMPARE = flags.DEFINE_bool("compare", False, "Compare two models: --compare RUN_A RUN_B")
 IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
 LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
-QUALITY = flags.DEFINE_list(
-    "quality", [], "Rates of models with a variable rate: numbers from 0 to 1"
-)
+QUALITY = flags.DEFINE_list("quality", [], "Rates of models with a variable one: from 0 to 1")
 DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
-JOBS = flags.DEFINE_integer(
-    "jobs", 1, "Number of processes for the classical codecs; results do not change"
-)
+JOBS = flags.DEFINE_integer("jobs", 1, "Number of processes for the classical codecs")
 OUT = flags.DEFINE_string(
-    "out",
-    None,
-    "Folder for the results; by default evaluation/ in the folder of the one model, or "
-    "NAME_evaluation for the name of a model",
+    "out", None, "Folder for the results; for one model evaluation/ in its folder by default"
 )
 FIELDS = {
     "baselines": flags.DEFINE_list(
@@ -72,15 +65,10 @@ FIELDS = {
         "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
     ),
     "baseline_points": flags.DEFINE_integer(
-        "baseline_points",
-        None,
-        "Number of qualities of each classical codec, spread over its sweep; 0 for all, -1 for "
-        "none",
+        "baseline_points", None, "Number of qualities of each classical codec; 0: all, -1: none"
     ),
     "same_size": flags.DEFINE_bool(
-        "same_size",
-        None,
-        "Also run each classical codec at the size of the first model's file, image by image",
+        "same_size", None, "Also run each classical codec at the size of the first model's file"
     ),
     "untrained_control": flags.DEFINE_bool(
         "untrained_control", None, "Also evaluate a model with random parameters"
@@ -111,28 +99,30 @@ def main(*arguments: str) -> None:
     for flag in (IMAGES, OUT):
         if flag.value == "":
             raise UserError(f"--{flag.name} is an empty name: give another, or leave it out")
-    workdir, folders, named_by = with_config.WORKDIR.value, MODELS.value, "--models"
+    workdir, folders = with_config.WORKDIR.value, MODELS.value
     if bool(workdir) == bool(folders):
         raise UserError("name what to evaluate: a run with --workdir, or several with --models")
-    if workdir:
-        folders, named_by = [workdir], "--workdir"
     if len(folders) > 1 and not OUT.value:
         raise UserError("--out is missing: several models need a folder for their results")
-    out = Path(os.path.expanduser(OUT.value)) if OUT.value else default_out(folders[0], named_by)
-    evaluate(folders, named_by, given, out)
+    called = "--workdir" if workdir else "--models"
+    evaluate([workdir] if workdir else folders, called, given, OUT.value)
 
 
-def evaluate(folders: list[str], named_by: str, given: Settings | None, out: Path) -> Any:
-    """Evaluates the models of these folders, prints the table, and returns the results."""
+def evaluate(folders: list[str], called: str, given: Settings | None, out: str | None) -> Any:
+    """Evaluates the models of these folders, prints the table, and returns the results.
+
+    `called` is the flag that names them; `out` is the folder for the results of several models.
+    """
     # These imports take seconds: errors of the config come first.
     from fa_hific_jax.evaluation import explained, results
     from fa_hific_jax.evaluation.evaluate import evaluate
     from fa_hific_jax.evaluation.prepare import Request, prepare
 
+    folder = Path(os.path.expanduser(out)) if out else default_out(folders[0], called)
     values = {field: flag.value for field, flag in FIELDS.items() if flag.value is not None}
     request = Request(
         folders=folders,
-        named_by=named_by,
+        named_by=called,
         config=given,
         evaluation={k: tuple(v) if isinstance(v, list) else v for k, v in values.items()},
         images=IMAGES.value,
@@ -141,11 +131,11 @@ def evaluate(folders: list[str], named_by: str, given: Settings | None, out: Pat
         limit=LIMIT.value,
         jobs=JOBS.value,
     )
-    found = evaluate(prepare(request), out, _origin())
+    found = evaluate(prepare(request), folder, _origin())
     if found is not None:
         print("", results.format_table(found), "", *explained.legend(found), "", sep="\n")
         print(*explained.leaders(found), *results.notes(found), "", sep="\n")
-        print(out / "report.html")
+        print(folder / "report.html")
     return found
 
 
@@ -159,14 +149,11 @@ def compare(names: Sequence[str], given: Settings | None) -> None:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
     from fa_hific_jax.evaluation import comparison, results
 
-    evaluated = []
-    for name in names:
-        path = Path(os.path.expanduser(name)) / "results.json"
-        if path.is_file():
-            evaluated.append(results.read_results(path))
-        else:
-            out = default_out(name, "--compare")
-            evaluated.append(evaluate([name], "--compare", given, out))
+    stored = [Path(os.path.expanduser(name)) / "results.json" for name in names]
+    evaluated = [
+        results.read_results(path) if path.is_file() else evaluate([name], "--compare", given, None)
+        for name, path in zip(names, stored, strict=True)
+    ]
     if not processes.leads():
         return
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))

@@ -21,39 +21,29 @@ def pack(parser: argparse.ArgumentParser) -> arguments.Run:
       python train.py --config configs/hific.py:lo --workdir runs/hific \\
           --config.data.train="('arrayrecord:packed',)"
 
-    Writes ArrayRecord shards: a few large files instead of millions of small ones, which training
-    can read quickly in any order. JPEG, PNG and WebP files are stored unchanged; other kinds become
-    PNG. Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, and as
-    PNG otherwise. Damaged files and images below --min-side are left out; manifest.json names the
-    damaged ones.
+    Writes ArrayRecord shards: a few large files, which training can read quickly in any order. A
+    good size is 100 to 1000 MB. JPEG, PNG and WebP files are stored unchanged; other kinds become
+    PNG. Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, else as
+    PNG. Damaged files, which manifest.json names, and images below --min-side are left out.
 
-    To resume a run that was stopped, repeat the same command. A good size of a shard is 100 to 1000
-    MB.
+    To resume a run that was stopped, repeat the same command.
     """
-    what = "image, folder (searched at any depth), or glob"
-    parser.add_argument(
-        "images", nargs="+", type=arguments.source_name, metavar="IMAGES", help=what
-    )
+    arguments.add_inputs(parser, "IMAGES", "image, folder (searched at any depth), or glob")
     arguments.add_folder(parser, "DIR", "folder to write the shards to")
-    parser.add_argument(
-        "--shards", metavar="N", type=int, required=True, help="number of shards to write"
-    )
-    smallest = "leave out images whose width or height is below S pixels"
-    parser.add_argument("--min-side", metavar="S", type=int, default=0, help=smallest)
-    largest = "shrink images whose width or height is above L pixels to L"
-    parser.add_argument("--max-side", metavar="L", type=int, default=0, help=largest)
-    parser.add_argument(
-        "--jobs",
-        metavar="J",
-        type=arguments.threads,
-        default=min(256, os.cpu_count() or 1),
-        help="number of threads that read and check images (default: one for each processor)",
-    )
+    add, number = parser.add_argument, {"type": int, "default": 0}
+    add("--shards", metavar="N", type=int, required=True, help="number of shards to write")
+    what = "leave out images whose width or height is below S pixels"
+    add("--min-side", metavar="S", help=what, **number)
+    what = "shrink images whose width or height is above L pixels to L"
+    add("--max-side", metavar="L", help=what, **number)
+    what = "number of threads that read and check images (default: one for each processor)"
+    processors = min(256, os.cpu_count() or 1)
+    add("--jobs", type=arguments.threads, default=processors, metavar="J", help=what)
     return _run
 
 
 def _run(args: argparse.Namespace) -> None:
-    found, unread = files.find(args.images, image_names.suffixes())
+    found, unread = files.find(args.inputs, image_names.suffixes())
     from fa_hific_jax.data import pack
 
     sizes = {}

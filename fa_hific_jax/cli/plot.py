@@ -31,10 +31,9 @@ def plot(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific plot runs/fa_hific_lo
       fa-hific plot runs/fa_hific_lo -o curves.png
 
-    Reads RUNDIR/metrics.jsonl, which train.py writes beside its TensorBoard events. This works
-    during the run and after it. Each panel shows related curves: a training metric and the same
-    metric on validation images (eval/), the rate with its target, or both sides of the adversarial
-    loss.
+    Reads RUNDIR/metrics.jsonl, during the run or after it. Each panel shows related curves: a
+    training metric and the same metric on validation images (eval/), the rate with its target, or
+    both sides of the adversarial loss.
     """
     name, what = arguments.path_name, "the --workdir of a training run"
     parser.add_argument("rundir", metavar="RUNDIR", type=name, help=what)
@@ -52,17 +51,12 @@ def _run(args: argparse.Namespace) -> None:
     target = epath.Path(args.output) if args.output else folder / "curves.png"
     if target.suffix.lower() != ".png":
         raise UserError(f"-o {target}: only PNG can be written: give a name that ends in .png")
-    figure = draw(read_scalars(folder), title=folder.resolve().name)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    try:
-        if "://" not in str(target):
-            target.parent.stat()  # `write` would create a folder that a mistake in -o names.
-        write(target, picture.getvalue())
-    except OSError as error:
-        raise UserError(
-            f"{target} cannot be written ({error.strerror}): name another -o"
-        ) from error
+    draw(read_scalars(folder), folder.resolve().name).savefig(picture, format="png", dpi=120)
+    if "://" not in str(target) and not target.parent.is_dir():
+        # `write` would create a folder that a mistake in -o names.
+        raise UserError(f"{target.parent}: no such folder: name another -o")
+    write(target, picture.getvalue())
     print(target)
 
 
@@ -73,11 +67,7 @@ def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
     except ImportError as error:
         raise UserError("drawing needs matplotlib: pip install 'fa-hific-jax[eval]'") from error
     present = {name for values in reports.values() for name in values}
-    panels = {
-        heading: [name for name in names if name in present]
-        for heading, names in PANELS.items()
-        if not present.isdisjoint(names)
-    }
+    panels = {heading: names for heading, names in PANELS.items() if present & {*names}}
     if not panels:
         raise UserError(
             "metrics.jsonl has none of the metrics that are drawn: give a folder of train.py"
@@ -87,13 +77,13 @@ def draw(reports: Mapping[int, Mapping[str, float]], title: str) -> Any:
     figure.suptitle(title)
     for place, (heading, names) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, 3, place, title=heading, xlabel="step")
-        for name in names:
+        drawn = [name for name in names if name in present]
+        for name in drawn:
             points = [(step, values[name]) for step, values in reports.items() if name in values]
             marker = "o" if name.startswith("eval/") or len(points) == 1 else None
-            style = {"marker": marker, "markersize": 3, "linewidth": 1, "label": name}
-            axes.plot(*zip(*points, strict=True), **style)
+            axes.plot(*zip(*points, strict=True), marker=marker, ms=3, lw=1, label=name)
         axes.grid(alpha=0.3)
-        if len(names) > 1:
+        if len(drawn) > 1:
             axes.legend(fontsize="small")
         if heading in LOGARITHMIC:
             axes.set_yscale("log")

@@ -27,18 +27,11 @@ def compress(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific compress photo.jpg --bpp 0.3        the best quality with at most 0.3 bits per pixel
       fa-hific compress - < photo.jpg > small.fahj from standard input to standard output
 
-    Every image that Pillow can open is accepted. It is turned upright and converted to 8-bit sRGB.
-    Of an animation, only the first frame is used. Transparency is kept without loss. Metadata such
-    as camera, place and date (EXIF, XMP) is dropped unless --keep-metadata is given.
-
-    Existing files are never overwritten without --force. Images that cannot be compressed are named
-    at the end, after all others are done.
-
-    --quality and --bpp need a model that was trained for several rates (model.qualities). With the
-    name of a family of published models, as in --model msillm --bpp 0.2, each image is compressed
-    with the fetched model of the highest rate that fits (`fa-hific models` lists them).
+    Every image that Pillow can open is turned upright and converted to 8-bit sRGB; of an animation,
+    the first frame. Transparency is kept without loss. Images that cannot be compressed are named
+    at the end. --quality and --bpp need a model that was trained for several rates, or --bpp the
+    name of a family of published models: --model msillm --bpp 0.2.
     """
-    what = "image, folder (searched for images at any depth), glob, or - for standard input"
     arguments.add_inputs(parser, "INPUT", what)
     what = (
         "file to write for a single image, folder for several, or - for standard output; default: "

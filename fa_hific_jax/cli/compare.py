@@ -87,29 +87,29 @@ def _steps(
     """Returns the steps, which append the files they write to `written`."""
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import image_size, read_image
-    from fa_hific_jax.demo import compare_page, equal_size, sheet
+    from fa_hific_jax.demo import comparison
     from fa_hific_jax.metrics.weights import load_weights
 
     name, model, compress = batch.model_at_rate(args)
-    codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
+    codecs, weights = _installed(comparison.CODECS), load_weights(["alex"])
 
     def read(job, file):
-        original, notes = equal_size.opaque(read_image(file))
-        places = [sheet.place_at(original, *at) for at in args.zoom]
-        return job, original, places or [sheet.most_detailed(original)], notes
+        original, notes = comparison.opaque(read_image(file))
+        places = [comparison.place_at(original, *at) for at in args.zoom]
+        return job, original, places or [comparison.most_detailed(original)], notes
 
     def work(given, plan):
         job, original, places, notes = given
         data, member = compress(original, plan=plan)
         decoded, _ = model.decompress_picture(data, plan=plan)
-        versions, missing = equal_size.versions(
+        versions, missing = comparison.versions(
             original, data, decoded, member or shown(Path(name).name), codecs, weights
         )
         for note in (*notes, *missing):
             say(f"note: {job.source}: {note}")
-        picture = sheet.sheet(original, versions, places)
+        picture = comparison.sheet(original, versions, places)
         title = shown(job.source.name)
-        return picture, compare_page.page(title, original, versions, places, missing)
+        return picture, comparison.page(title, original, versions, places, missing)
 
     def write(job, made):
         picture, page = made

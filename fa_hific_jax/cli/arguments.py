@@ -11,6 +11,9 @@ from typing import Any
 from fa_hific_jax import streams
 from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
 
+IMAGES = "image, folder (searched for images at any depth), glob, or - for standard input"
+"""The help text of images to read."""
+
 Run = Callable[[argparse.Namespace], None]
 """The function that a command runs with its parsed arguments."""
 
@@ -87,11 +90,7 @@ def add_folder(parser: argparse.ArgumentParser, name: str, what: str) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Declares --model, which `codec/shipped.py` interprets."""
-    what = (
-        "model folder that `fa-hific export` wrote, or a name that `fa-hific models` lists; "
-        f"default: the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the "
-        "package; to decompress, else the model on this machine that made the file"
-    )
+    what = f"folder, or name of `fa-hific models` (default: ${MODEL_VARIABLE}, else {DEFAULT})"
     parser.add_argument("--model", type=path_name, metavar="FOLDER", help=what)
 
 
@@ -107,15 +106,11 @@ def add_coding(parser: argparse.ArgumentParser) -> None:
     add_force(existing)
     what = "keep existing files and write only the others, for example after an interruption"
     existing.add_argument("--skip-existing", action="store_true", help=what)
-    what = (
-        "number of threads that read and write images while the network runs (default: 2); up to N "
-        "images wait in memory before the network and N after it"
-    )
+    what = "number of threads that read and write images, and of images that wait (default: 2)"
     parser.add_argument("--jobs", type=threads, default=2, metavar="N", help=what)
     what = (
-        "how to process large images; exact: in tiles, which need less memory and give the pixels "
-        "of the whole image; blend: like exact, but decompress is faster and its pixels differ "
-        "slightly; auto (default): whole or in exact tiles, depending on the size"
+        "large images; exact: in tiles, with the pixels of the whole image; blend: faster, and the "
+        "pixels differ slightly; auto (default): whole or exact, depending on the size"
     )
     parser.add_argument("--mode", choices=("auto", "exact", "blend"), default="auto", help=what)
     what = "put transparent images on a white background"
@@ -127,10 +122,7 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
     rate = parser.add_mutually_exclusive_group()
     what = "quality from 0, the smallest file, to 1, the best image (default: 0.5)"
     rate.add_argument("--quality", type=share, metavar="Q", help=what)
-    what = (
-        "use the highest quality whose file has at most RATE bits per pixel, chosen for each "
-        "image; if there is none, write the smallest file; takes about twice the time"
-    )
+    what = "use the highest quality with at most RATE bits per pixel, else the smallest file"
     rate.add_argument("--bpp", type=positive, metavar="RATE", help=what)
 
 

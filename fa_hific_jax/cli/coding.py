@@ -32,27 +32,18 @@ def compress(parser: argparse.ArgumentParser) -> arguments.Run:
     at the end. --quality and --bpp need a model that was trained for several rates, or --bpp the
     name of a family of published models: --model msillm --bpp 0.2.
     """
-    arguments.add_inputs(parser, "INPUT", what)
-    what = (
-        "file to write for a single image, folder for several, or - for standard output; default: "
-        f"NAME{SUFFIX} beside each image, or standard output for standard input"
-    )
+    arguments.add_inputs(parser, "INPUT", arguments.IMAGES)
+    what = f"file, folder for several images, or - (default: NAME{SUFFIX} beside each image)"
     arguments.add_output(parser, what)
     arguments.add_coding(parser)
     arguments.add_rate(parser)
+    add, coders = parser.add_argument, ("constriction", "tfc")
     what = "store EXIF and XMP (camera, place, date, rights); decompress writes them back"
-    parser.add_argument("--keep-metadata", action="store_true", help=what)
-    what = (
-        "entropy coder (default: constriction); tfc needs the extra fa-hific-jax[tfc], for "
-        "decompress too"
-    )
-    coders = ("constriction", "tfc")
-    parser.add_argument("--coder", choices=coders, default=coders[0], help=what)
-    what = (
-        "compute in the network's own precision instead of float64; every device can still "
-        "decompress the file, but another device may write slightly different bytes"
-    )
-    parser.add_argument("--fast", action="store_true", help=what)
+    add("--keep-metadata", action="store_true", help=what)
+    what = "entropy coder (default: constriction); tfc needs the extra fa-hific-jax[tfc]"
+    add("--coder", choices=coders, default=coders[0], help=what)
+    what = "compute in the network's own precision instead of float64: bytes depend on the device"
+    add("--fast", action="store_true", help=what)
     return _compress
 
 
@@ -112,27 +103,18 @@ def decompress(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific decompress - < photo.fahj > photo.png from standard input to standard output
 
     Each file states its model. Without --model, and without FA_HIFIC_MODEL in the environment, it
-    is looked up among the models with a name on this machine (`fa-hific models`).
+    is looked up among the models with a name on this machine (`fa-hific models`). Metadata in the
+    file is written into the image. Damaged files and those of other models are named at the end.
 
-    Metadata in the file is written into the image. A TIFF with metadata is written uncompressed.
-
-    Existing files are never overwritten without --force. NAME.png beside NAME.fahj may be your
-    original image: --force overwrites it only if this command wrote it, or if -o names it. Files
-    that are damaged or were made with another model are named at the end, after all others.
+    NAME.png beside NAME.fahj may be your original image: --force overwrites it only if this command
+    wrote it, or if -o names it.
     """
-    what = f"compressed file, folder (searched for {SUFFIX} files at any depth), glob, or - "
-    arguments.add_inputs(parser, "INPUT", what + "for standard input")
-    what = (
-        "image to write (.png, .jpg, .webp or .tif) for a single file, folder for several, or - "
-        "for standard output (PNG); default: NAME.png beside each file, or standard output for "
-        "standard input"
-    )
+    what = f"compressed file, folder (searched for {SUFFIX} files at any depth), glob, or -"
+    arguments.add_inputs(parser, "INPUT", what)
+    what = "image (.png, .jpg, .webp, .tif), folder for several, or - (default: NAME.png beside it)"
     arguments.add_output(parser, what)
     arguments.add_coding(parser)
-    what = (
-        "share of the detail from the frequency complement modules, from 0 (none: closest to the "
-        "pixels of the original) to 1 (all: closest to its spectrum; the default)"
-    )
+    what = "detail from the frequency complement modules, from 0 (none) to 1 (all, the default)"
     parser.add_argument("--detail", type=arguments.share, metavar="S", help=what)
     return _decompress
 

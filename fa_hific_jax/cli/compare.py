@@ -23,26 +23,14 @@ def compare(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific compare photo.jpg -o small.png   write small.png and small.html
       fa-hific compare photos/ -o compared/     a picture and a page for each image below photos/
 
-    The image is compressed with this codec, and with each of the others into a file of the same
-    size, or of the nearest size that it can make. All files are decoded again. The picture shows
-    the original and each result, whole and enlarged where the original has most detail. The page,
-    which loads nothing, shows any two of them in full with a divider between them. Both state:
-
-      bytes, bpp  size of the whole file, and its bits per pixel
-      dB          PSNR of the decoded image, higher is better
-      LPIPS       distance to the original as people see it (AlexNet), lower is better
-
-    Transparent images are put on a white background. A codec that is not installed is left out,
-    with a note. Existing files are never overwritten without --force. Large images take long: AVIF
-    and JPEG XL are encoded a dozen times to find the size.
+    Each codec makes a file of the size of this codec's, or the nearest that it can, and decodes it.
+    The picture shows the original and each result, whole and enlarged where the original has most
+    detail. The page, which loads nothing, shows any two with a divider between them. Both state
+    size, bits per pixel, PSNR (higher is better) and LPIPS (AlexNet, lower is better). Transparent
+    images are put on white. A codec that is not installed is left out, with a note.
     """
-    what = "image, folder (searched for images at any depth), glob, or - for standard input"
-    arguments.add_inputs(parser, "INPUT", what)
-    what = (
-        "picture to write (.png, .jpg, .webp or .tif) for a single image, with the page beside it "
-        "as .html; folder for several; or - for the picture alone on standard output; "
-        f"default: NAME{_SUFFIX} in the current folder"
-    )
+    arguments.add_inputs(parser, "INPUT", arguments.IMAGES)
+    what = f"picture, with the page beside it; folder for several; - (default: NAME{_SUFFIX} here)"
     arguments.add_output(parser, what)
     arguments.add_rate(parser)
     what = "pixel around which to enlarge, from the upper left corner; may be given several times"

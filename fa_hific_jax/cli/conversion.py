@@ -26,17 +26,11 @@ def export(parser: argparse.ArgumentParser) -> arguments.Run:
     name, add = arguments.path_name, parser.add_argument
     add("workdir", metavar="WORKDIR", type=name, help="folder of the training run")
     arguments.add_folder(parser, "MODEL", "folder to write; new or empty unless --force is given")
-    what = (
-        "data type of the stored weights (default: float32); float16 rounds them and halves the "
-        "size, int8 rounds the kernels of convolutions to 8 bits and halves it again"
-    )
+    what = "stored weights (default: float32); float16 takes half of the size, int8 a quarter"
     add("--dtype", choices=("float32", "float16", "int8"), default="float32", help=what)
     what = "step of the checkpoint (default: the newest)"
     add("--step", type=int, metavar="N", help=what)
-    what = (
-        "images on which the integers are calibrated: folder, glob, or dead_leaves:COUNT for "
-        "procedural ones (default: dead_leaves:8); a dozen images are enough"
-    )
+    what = "images to calibrate the integers: folder, glob, or dead_leaves:COUNT (the default: 8)"
     add("--calibrate", metavar="IMAGES", default="dead_leaves:8", help=what)
     what = "also store what only training needs, so that a run can start from it (config.init_from)"
     add("--trainable", action="store_true", help=what)
@@ -158,12 +152,9 @@ def import_torch(parser: argparse.ArgumentParser) -> arguments.Run:
     name, add = arguments.path_name, parser.add_argument
     add("checkpoint", metavar="CKPT.pt", type=name, help="file of torch.save")
     arguments.add_folder(parser, "DIR", "folder to write; it must not hold a run")
-    what = (
-        "pixel range of the network: unit is 0 to 1, symmetric is -1 to 1 with tanh at the end "
-        "(normalize_input_image, as in the published low and high models)"
-    )
+    what = "pixels from 0 to 1, or from -1 to 1 with tanh at the end (normalize_input_image)"
     add("--input-range", choices=("unit", "symmetric"), help=what)
-    what = "distribution of the latents (likelihood_type; the published med model is logistic)"
+    what = "distribution of the latents (likelihood_type)"
     add("--likelihood", choices=("gaussian", "logistic"), help=what)
     what = "number of residual blocks of the generator (n_residual_blocks)"
     add("--residual-blocks", metavar="N", type=int, help=what)

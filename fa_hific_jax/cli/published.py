@@ -137,10 +137,7 @@ def get_lpips(parser: argparse.ArgumentParser) -> arguments.Run:
     nothing. To resume an interrupted download, repeat the command.
     """
     nets = ("alex", "squeeze", "vgg")
-    what = (
-        "network: AlexNet (the default; downloads 244 MB, keeps 10 MB), SqueezeNet 1.1 (5 MB, "
-        "keeps 3 MB) or VGG16 (553 MB, keeps 59 MB)"
-    )
+    what = "AlexNet (the default; downloads 244 MB), SqueezeNet 1.1 (5 MB) or VGG16 (553 MB)"
     parser.add_argument("--net", choices=nets, default="alex", help=what)
     _add_weights(parser)
     return _get_lpips

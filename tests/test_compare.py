@@ -37,14 +37,14 @@ def test_every_cell_holds_its_image_whole_and_enlarged_under_text(others, column
     drawn = comparison.sheet(images[0], versions, [Place(10, 0, 160), Place(40, 0, 160)])
     height, rows = HEAD + 200 + GAP + 2 * (CELL + GAP), -(-(others + 1) // columns)
     assert drawn.shape == (rows * height, columns * (CELL + GAP) + GAP, 3)
-    for i, image in enumerate(images):
+    for i, shown in enumerate(images):
         top, left = i // columns * height, i % columns * (CELL + GAP) + GAP
         cell = drawn[top : top + height, left : left + CELL]
         assert (cell[:HEAD] < 128).any()
         if i > 0:  # The original has the places marked.
-            np.testing.assert_array_equal(cell[HEAD : HEAD + 200, :160], image)
+            np.testing.assert_array_equal(cell[HEAD : HEAD + 200, :160], shown)
         for place, at in ((10, HEAD + 200 + GAP), (40, HEAD + 200 + CELL + 2 * GAP)):
-            crop = image[place : place + 160].repeat(2, axis=0).repeat(2, axis=1)
+            crop = shown[place : place + 160].repeat(2, axis=0).repeat(2, axis=1)
             np.testing.assert_array_equal(cell[at : at + CELL], crop)
 
 

@@ -8,7 +8,7 @@ from command_line import run
 from etils import epath
 from PIL import Image
 
-from fa_hific_jax.cli.plot import draw
+from fa_hific_jax.cli.runs import draw
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training.logs import read_scalars
 

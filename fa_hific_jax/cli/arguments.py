@@ -78,9 +78,10 @@ def add_inputs(parser: argparse.ArgumentParser, name: str, what: str) -> None:
     parser.add_argument("inputs", nargs="+", type=source_name, metavar=name, help=what)
 
 
-def add_output(parser: argparse.ArgumentParser, what: str) -> None:
-    """Declares the file or folder to write, which `files.pair` interprets."""
-    parser.add_argument("-o", "--output", type=target_name, metavar="OUT", help=what)
+def add_files(parser: argparse.ArgumentParser, inputs: str, output: str) -> None:
+    """Declares the files to read and to write, which `files.pair` interprets, by their help."""
+    add_inputs(parser, "INPUT", inputs)
+    parser.add_argument("-o", "--output", type=target_name, metavar="OUT", help=output)
 
 
 def add_folder(parser: argparse.ArgumentParser, name: str, what: str) -> None:
@@ -104,7 +105,7 @@ def add_coding(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     existing = parser.add_mutually_exclusive_group()
     add_force(existing)
-    what = "keep existing files and write only the others, for example after an interruption"
+    what = "keep existing files and write only the others"
     existing.add_argument("--skip-existing", action="store_true", help=what)
     what = "number of threads that read and write images, and of images that wait (default: 2)"
     parser.add_argument("--jobs", type=threads, default=2, metavar="N", help=what)
@@ -124,9 +125,3 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("--quality", type=share, metavar="Q", help=what)
     what = "use the highest quality with at most RATE bits per pixel, else the smallest file"
     rate.add_argument("--bpp", type=positive, metavar="RATE", help=what)
-
-
-def add_json(parser: argparse.ArgumentParser, item: str) -> None:
-    """Declares --json."""
-    what = f"print a JSON array with one object per {item}"
-    parser.add_argument("--json", action="store_true", help=what)

@@ -32,9 +32,8 @@ def compress(parser: argparse.ArgumentParser) -> arguments.Run:
     at the end. --quality and --bpp need a model that was trained for several rates, or --bpp the
     name of a family of published models: --model msillm --bpp 0.2.
     """
-    arguments.add_inputs(parser, "INPUT", arguments.IMAGES)
     what = f"file, folder for several images, or - (default: NAME{SUFFIX} beside each image)"
-    arguments.add_output(parser, what)
+    arguments.add_files(parser, arguments.IMAGES, what)
     arguments.add_coding(parser)
     arguments.add_rate(parser)
     add, coders = parser.add_argument, ("constriction", "tfc")
@@ -110,9 +109,8 @@ def decompress(parser: argparse.ArgumentParser) -> arguments.Run:
     wrote it, or if -o names it.
     """
     what = f"compressed file, folder (searched for {SUFFIX} files at any depth), glob, or -"
-    arguments.add_inputs(parser, "INPUT", what)
-    what = "image (.png, .jpg, .webp, .tif), folder for several, or - (default: NAME.png beside it)"
-    arguments.add_output(parser, what)
+    out = "image (.png, .jpg, .webp, .tif), folder for several, or - (default: NAME.png beside it)"
+    arguments.add_files(parser, what, out)
     arguments.add_coding(parser)
     what = "detail from the frequency complement modules, from 0 (none) to 1 (all, the default)"
     parser.add_argument("--detail", type=arguments.share, metavar="S", help=what)
@@ -193,7 +191,7 @@ def info(parser: argparse.ArgumentParser) -> arguments.Run:
     Each file is checked against its checksum.
     """
     arguments.add_inputs(parser, "FILE", "compressed file, folder, or glob")
-    arguments.add_json(parser, "file")
+    parser.add_argument("--json", action="store_true", help="print a JSON array of descriptions")
     return _info
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.data import image_names
-from fa_hific_jax.errors import say, shown
+from fa_hific_jax.errors import shown
 from fa_hific_jax.streams import is_stream
 from fa_hific_jax.writing import write as write_file
 
@@ -29,9 +29,8 @@ def compare(parser: argparse.ArgumentParser) -> arguments.Run:
     size, bits per pixel, PSNR (higher is better) and LPIPS (AlexNet, lower is better). Transparent
     images are put on white. A codec that is not installed is left out, with a note.
     """
-    arguments.add_inputs(parser, "INPUT", arguments.IMAGES)
     what = f"picture, with the page beside it; folder for several; - (default: NAME{_SUFFIX} here)"
-    arguments.add_output(parser, what)
+    arguments.add_files(parser, arguments.IMAGES, what)
     arguments.add_rate(parser)
     what = "pixel around which to enlarge, from the upper left corner; may be given several times"
     point = {"type": arguments.point, "metavar": "X,Y"}
@@ -60,13 +59,11 @@ def _jobs(args: argparse.Namespace, found: list[files.Found]) -> list[files.Job]
     jobs = files.pair(args.inputs, named, args.output or "./", ".png")
     for job in jobs:
         check_image_name(job.target)
-    pages = [job._replace(target=_page(job.target)) for job in jobs if not is_stream(job.target)]
+    pages = [
+        files.Job(j.source, j.target.with_suffix(".html")) for j in jobs if not is_stream(j.target)
+    ]
     files.check_targets([*jobs, *pages], args.force)
     return jobs
-
-
-def _page(picture: Path) -> Path:
-    return picture.with_suffix(".html")
 
 
 def _steps(
@@ -76,10 +73,16 @@ def _steps(
     from fa_hific_jax.codec.pixels import write_image
     from fa_hific_jax.data.images import image_size, read_image
     from fa_hific_jax.demo import comparison
+    from fa_hific_jax.evaluation import baselines
     from fa_hific_jax.metrics.weights import load_weights
 
-    name, model, compress = batch.model_at_rate(args)
-    codecs, weights = _installed(comparison.CODECS), load_weights(["alex"])
+    chosen, model, compress = batch.model_at_rate(args)
+    weights = load_weights(["alex"])
+    missing = {name: baselines.codec(name).missing() for name in comparison.CODECS}
+    codecs = [name for name, reason in missing.items() if not reason]
+    for name, reason in missing.items():
+        if reason:
+            say(f"note: {baselines.codec(name).label} is left out: {reason}")
 
     def read(job, file):
         original, notes = comparison.opaque(read_image(file))
@@ -90,31 +93,21 @@ def _steps(
         job, original, places, notes = given
         data, member = compress(original, plan=plan)
         decoded, _ = model.decompress_picture(data, plan=plan)
-        versions, missing = comparison.versions(
-            original, data, decoded, member or shown(Path(name).name), codecs, weights
+        versions, lacks = comparison.versions(
+            original, data, decoded, member or shown(Path(chosen).name), codecs, weights
         )
-        for note in (*notes, *missing):
+        for note in (*notes, *lacks):
             say(f"note: {job.source}: {note}")
         picture = comparison.sheet(original, versions, places)
         title = shown(job.source.name)
-        return picture, comparison.page(title, original, versions, places, missing)
+        return picture, comparison.page(title, original, versions, places, lacks)
 
     def write(job, made):
         picture, page = made
         write_image(job.target, picture, replace=args.force)
         if not is_stream(job.target):
-            write_file(_page(job.target), page, replace=args.force)
-            written.extend([job.target, _page(job.target)])
+            beside = job.target.with_suffix(".html")
+            write_file(beside, page, replace=args.force)
+            written.extend([job.target, beside])
 
     return batch.Steps(model.plan, image_size, read, work, write)
-
-
-def _installed(codecs: tuple[str, ...]) -> list[str]:
-    """Returns the codecs that can be used here; says on standard error why another cannot."""
-    from fa_hific_jax.evaluation import baselines
-
-    reasons = {name: baselines.codec(name).missing() for name in codecs}
-    for name, reason in reasons.items():
-        if reason:
-            say(f"note: {baselines.codec(name).label} is left out: {reason}")
-    return [name for name in codecs if not reasons[name]]

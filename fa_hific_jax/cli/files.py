@@ -92,30 +92,25 @@ def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix:
     Raises:
       UserError: several files cannot be written to `out`, or two of them would get the same name.
     """
-    one_file = len(inputs) == len(found) == 1 and found[0].path == Path(
-        os.path.expanduser(inputs[0])
-    )
+    given = [Path(os.path.expanduser(text)) for text in inputs]
+    alone = len(given) == 1 and given == [file.path for file in found]
     into_folder = out is not None and (out.endswith(("/", os.sep)) or os.path.isdir(out))
-    is_file = out is not None and (
-        is_any_image(out) or out.lower().endswith(SUFFIX) or _is_taken(out)
-    )
-    if is_file and not (one_file or into_folder):
-        raise UserError(
-            f"{out}: is the name of a file, but several files need a folder: give one as -o, "
-            "or a new name that ends in /"
-        )
-
-    def target_of(file: Found) -> Path:
-        if out is not None:
-            into = into_folder or not one_file
-            return Path(out) / file.relative.with_suffix(suffix) if into else Path(out)
-        if streams.descriptor_of(file.path) is not None:
-            return streams.STDOUT
-        return file.path.with_suffix(suffix)
-
     jobs = {}
     for file in found:
-        target = target_of(file)
+        if out is None and streams.descriptor_of(file.path) is not None:
+            target = streams.STDOUT
+        elif out is None:
+            target = file.path.with_suffix(suffix)
+        elif alone and not into_folder:
+            target = Path(out)
+        else:
+            named = is_any_image(out) or out.lower().endswith(SUFFIX)
+            if not into_folder and (named or streams.is_stream(out) or os.path.isfile(out)):
+                raise UserError(
+                    f"{out}: is the name of a file, but several files need a folder: give one as "
+                    "-o, or a new name that ends in /"
+                )
+            target = Path(out) / file.relative.with_suffix(suffix)
         job = jobs.setdefault(os.path.abspath(target), Job(file.path, target))
         if os.path.abspath(job.source) != os.path.abspath(file.path):
             raise UserError(
@@ -150,11 +145,8 @@ def plan_jobs(
 ) -> tuple[list[Job], list[str]]:
     """Returns the files to read and write, and a sentence for each that cannot be used.
 
-    With --skip-existing, jobs whose target exists are left out. Incomplete targets, from a copy
-    that was stopped or a shell that created the file beforehand, get a sentence.
-
-    Raises:
-      UserError: see `find`, `pair` and `check_targets`.
+    With --skip-existing, jobs whose target exists are left out; an incomplete one, from a copy that
+    was stopped, gets a sentence. Raises what `find`, `pair` and `check_targets` raise.
     """
     found, unread = find(args.inputs, suffixes)
     jobs = pair(args.inputs, found, args.output, target_suffix)
@@ -162,14 +154,11 @@ def plan_jobs(
     if not args.skip_existing:
         return jobs, unread
     missing = [j for j in jobs if streams.is_stream(j.target) or not os.path.lexists(j.target)]
-    if len(missing) < len(jobs):
-        kept = len(jobs) - len(missing)
-        say(f"{kept} of {len(jobs)} files exist already and stay as they are")
-    unread += [
-        f"{shown(job.target)}: exists already and is incomplete: delete it, or give --force"
-        for job in jobs
-        if job not in missing and not _is_whole(job.target)
-    ]
+    existing = [job.target for job in jobs if job not in missing]
+    if existing:
+        say(f"{len(existing)} of {len(jobs)} files exist already and stay as they are")
+    what = "exists already and is incomplete: delete it, or give --force"
+    unread += [f"{shown(target)}: {what}" for target in existing if not _is_whole(target)]
     return missing, unread
 
 
@@ -208,10 +197,6 @@ def open_streams(jobs: Sequence[Job]) -> Iterator[Callable[[Path], io.BufferedIO
                 with contextlib.suppress(OSError):  # Writing the file will report the error.
                     stack.enter_context(path.open("wb"))
         yield opened
-
-
-def _is_taken(out: str) -> bool:
-    return streams.is_stream(out) or os.path.isfile(out)
 
 
 def _is_whole(path: Path) -> bool:

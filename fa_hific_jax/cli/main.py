@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fa_hific_jax import __version__, interrupts, streams
-from fa_hific_jax.cli import coding, conversion, published, runtime
+from fa_hific_jax.cli import coding, conversion, published, runs, runtime
 from fa_hific_jax.cli.compare import compare
-from fa_hific_jax.cli.pack import pack
-from fa_hific_jax.cli.plot import plot
 from fa_hific_jax.cli.serve import serve
 from fa_hific_jax.errors import UserError, one_line, reported
 
@@ -28,8 +26,8 @@ COMMANDS = {
     "compare": compare,
     "export": conversion.export,
     "export-onnx": conversion.export_onnx,
-    "pack": pack,
-    "plot": plot,
+    "pack": runs.pack,
+    "plot": runs.plot,
     "serve": serve,
     "models": published.models,
     "get-model": published.get_model,

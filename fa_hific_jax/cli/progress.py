@@ -16,9 +16,8 @@ _LOG_SECONDS = 30.0  # between two lines elsewhere
 class Progress:
     """A context that shows images done, MB/s of raw pixels (3 bytes each) and the time left.
 
-    On a terminal, one line is updated in place; elsewhere a line is printed every 30 s. A thread
-    does this, so that it works even while the first image waits for the compiler. For a single
-    image that takes less than 3 s, nothing is printed. `pixels` is the sum over all images.
+    A thread updates one line on a terminal, and elsewhere prints one every 30 s. For a single image
+    that takes less than 3 s, nothing is printed. `pixels` is the sum over all images.
     """
 
     def __init__(self, images: int, pixels: int = 0, stream: io.TextIOBase | None = None):

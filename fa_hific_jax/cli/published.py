@@ -22,7 +22,7 @@ def models(parser: argparse.ArgumentParser) -> arguments.Run:
     publishes: rate, PSNR and LPIPS (AlexNet). "here" is "yes" for a model on this machine. The
     names work wherever a command takes a model, as in --model lite.
     """
-    arguments.add_json(parser, "model")
+    parser.add_argument("--json", action="store_true", help="print a JSON array of descriptions")
     return _list
 
 

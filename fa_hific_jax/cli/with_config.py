@@ -25,9 +25,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant after a colon; eval takes the run's own"
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run, for its checkpoints and logs")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
-)
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port (or JAX_COORDINATOR_ADDRESS)")
 PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes (or JAX_NUM_PROCESSES)")
 PROCESS = flags.DEFINE_integer("process", None, "Index of this process (or JAX_PROCESS_ID)")
 
@@ -51,9 +49,8 @@ def run(
 ) -> None:
     """Parses the command line, runs `main`, and exits with code 2 after a mistake of the user.
 
-    --config evaluates a Python file. Whatever goes wrong there (no such file, variant or key, a
-    value of another type, a mistake in its code) is reported in one sentence as well. --help prints
-    the docstring of `main`'s module, and the flags.
+    Whatever goes wrong in a config, which is a Python file, is reported in one sentence as well.
+    --help prints the docstring of `main`'s module, and the flags.
 
     Args:
       main: the command, called with the arguments that are not flags.
@@ -137,9 +134,8 @@ def _sentence(error: Exception, config: str) -> str:
     chain: list[BaseException] = [error]
     while chain[0].__context__ is not None:
         chain.insert(0, chain[0].__context__)
-    for cause in chain:
-        if isinstance(cause, UserError):
-            return str(cause)
+    if told := [str(cause) for cause in chain if isinstance(cause, UserError)]:
+        return told[0]
     origin, path = chain[0], config.partition(":")[0]
     if isinstance(origin, AttributeError) and getattr(origin, "name", "") == "get_config":
         return f"--config {path}: defines no function get_config: see docs/configuration.md"

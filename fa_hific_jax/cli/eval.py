@@ -3,12 +3,9 @@
 Every rate is that of a real file that was decoded again. The output is a page, report.html, and its
 numbers: results.json, summary.csv, and one row for each image and file in rows.jsonl.
 
-To evaluate a run, with the images and codecs of its own config:
+To evaluate a run, with the images and codecs of its own config, or with others:
 
   python eval.py --workdir runs/demo
-
-To use other images, more codecs, LPIPS, and four processes:
-
   python eval.py --workdir runs/demo --images kodak/ --baselines jpeg,webp,avif --jobs 4 \\
       --lpips lpips_alex.npz
 
@@ -22,11 +19,10 @@ earlier evaluation:
 
   python eval.py --compare runs/a runs/b --images kodak/
 
-After an interruption the same command resumes. --images is a folder, a glob, or any value of
-data.evaluation (docs/data.md). --config is needed only to override settings of the run, as in
---config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes share the
-images as those of train.py share a batch. docs/evaluation.md describes columns, metrics and files.
-Without the repository, `fa-hific eval` does the same.
+After an interruption the same command resumes. --config is needed only to override settings of the
+run, as in --config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes
+share the images as those of train.py share a batch. docs/evaluation.md describes all of it. Without
+the repository, `fa-hific eval` does the same.
 """
 
 import datetime
@@ -46,23 +42,17 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.training import processes
 
-MODELS = flags.DEFINE_list(
-    "models", [], "Folders of runs and exported models, or names of models (fa-hific models)"
-)
+MODELS = flags.DEFINE_list("models", [], "Folders of runs and models, or names of models")
 COMPARE = flags.DEFINE_bool("compare", False, "Compare two models: --compare RUN_A RUN_B")
 IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
 LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
 QUALITY = flags.DEFINE_list("quality", [], "Rates of models with a variable one: from 0 to 1")
 DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
 JOBS = flags.DEFINE_integer("jobs", 1, "Number of processes for the classical codecs")
-OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results; for one model evaluation/ in its folder by default"
-)
+OUT = flags.DEFINE_string("out", None, "Folder for the results; one model has a default")
 FIELDS = {
     "baselines": flags.DEFINE_list(
-        "baselines",
-        None,
-        "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
+        "baselines", None, "Of jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none"
     ),
     "baseline_points": flags.DEFINE_integer(
         "baseline_points", None, "Number of qualities of each classical codec; 0: all, -1: none"
@@ -149,11 +139,11 @@ def compare(names: Sequence[str], given: Settings | None) -> None:
         raise UserError(f"--compare takes two folders, not {len(names)}: --compare RUN_A RUN_B")
     from fa_hific_jax.evaluation import comparison, results
 
-    stored = [Path(os.path.expanduser(name)) / "results.json" for name in names]
-    evaluated = [
-        results.read_results(path) if path.is_file() else evaluate([name], "--compare", given, None)
-        for name, path in zip(names, stored, strict=True)
-    ]
+    evaluated = []
+    for name in names:
+        path = Path(os.path.expanduser(name)) / "results.json"
+        known = results.read_results(path) if path.is_file() else None
+        evaluated.append(known or evaluate([name], "--compare", given, None))
     if not processes.leads():
         return
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))

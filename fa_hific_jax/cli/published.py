@@ -27,30 +27,24 @@ def models(parser: argparse.ArgumentParser) -> arguments.Run:
 
 
 def _list(args: argparse.Namespace) -> None:
-    described = _described()
-    if args.json:
-        print(json.dumps(described, indent=2))
-        return
-    rows = [_HEADS, *map(_cells, described)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
-
-
-def _described() -> list[dict[str, Any]]:
-    """Returns a description of each model, as --json prints it; None stands for the unknown."""
-    fields = ("name", "project", "target_bpp", "gigabytes", "license", "url", "kodak")
+    here = {name: str(folder) for name, folder in shipped.here().items()}
+    fields = ("name", "project", "target_bpp", "gigabytes", "license", "url", "kodak", "folder")
     rows: list[tuple] = [
-        (name, "this package", None, None, "research only", None, None)
+        (name, "this package", None, None, "research only", None, None, here[name])
         for name in shipped.in_package()
     ]
     for model in catalog.PUBLISHED:
         of, kodak = catalog.FAMILIES[model.family], model.quality and model.quality._asdict()
-        rows.append(
-            (model.name, of.project, model.rate, of.gigabytes, of.license, model.url, kodak)
-        )
-    here = {name: str(folder) for name, folder in shipped.here().items()}
-    return [dict(zip(fields, row, strict=True)) | {"folder": here.get(row[0])} for row in rows]
+        told = (model.name, of.project, model.rate, of.gigabytes, of.license, model.url, kodak)
+        rows.append((*told, here.get(model.name)))
+    described = [dict(zip(fields, row, strict=True)) for row in rows]
+    if args.json:
+        print(json.dumps(described, indent=2))
+        return
+    cells = [_HEADS, *map(_cells, described)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def _cells(model: dict[str, Any]) -> tuple[str, ...]:
@@ -73,16 +67,13 @@ def get_model(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific get-model msillm-0.14
       fa-hific compress photo.jpg --model msillm-0.14
 
-    Downloads the published checkpoint, checks it, converts it without PyTorch and without running
-    code from it, and stores the model in the cache folder ($XDG_CACHE_HOME/fa-hific or
-    ~/.cache/fa-hific). Prints where the model comes from, and what its license asks for. The
-    projects publish no SHA-256: that of the first download is recorded, and a later file of the
-    same name must have the same.
+    Downloads the published checkpoint, converts it without PyTorch and without running code from
+    it, and stores the model in the cache folder ($XDG_CACHE_HOME/fa-hific or ~/.cache/fa-hific).
+    Prints where the model comes from, and what its license asks for. The projects publish no
+    SHA-256: that of the first download is recorded, and a later one must have the same.
 
     To resume an interrupted download, repeat the command. Without a network, download the file on
-    another machine; --from then converts it:
-
-      fa-hific get-model msillm-0.14 --from Downloads/msillm_target_0.14bpp.ckpt
+    another machine and convert it with --from FILE.
     """
     parser.add_argument("name", metavar="NAME", help="name that `fa-hific models` lists")
     _add_from(parser, "FILE", "convert this published file instead of downloading it")
@@ -132,9 +123,8 @@ def get_lpips(parser: argparse.ArgumentParser) -> arguments.Run:
 
     The package contains the weights of AlexNet and SqueezeNet with 16-bit kernels. This command
     gets VGG16, or the published float32 weights of the other two: it downloads the published files,
-    checks their SHA-256, converts them to one .npz file in the cache folder
-    ($XDG_CACHE_HOME/fa-hific or ~/.cache/fa-hific), and prints its path. A second call downloads
-    nothing. To resume an interrupted download, repeat the command.
+    checks their SHA-256, converts them to one .npz file in the cache folder, and prints its path.
+    To resume an interrupted download, repeat the command.
     """
     nets = ("alex", "squeeze", "vgg")
     what = "AlexNet (the default; downloads 244 MB), SqueezeNet 1.1 (5 MB) or VGG16 (553 MB)"

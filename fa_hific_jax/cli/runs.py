@@ -41,11 +41,10 @@ def pack(parser: argparse.ArgumentParser) -> arguments.Run:
           --config.data.train="('arrayrecord:packed',)"
 
     Writes ArrayRecord shards: a few large files, which training can read quickly in any order. A
-    good size is 100 to 1000 MB. JPEG, PNG and WebP files are stored unchanged; other kinds become
-    PNG. Images that --max-side shrinks are stored as JPEG of quality 95 if they were JPEG, else as
-    PNG. Damaged files, which manifest.json names, and images below --min-side are left out.
-
-    To resume a run that was stopped, repeat the same command.
+    good size is 100 to 1000 MB. JPEG, PNG and WebP files are stored unchanged, other kinds as PNG,
+    and images that --max-side shrinks as JPEG of quality 95 or PNG. Damaged files, which
+    manifest.json names, and images below --min-side are left out. The same command resumes a run
+    that was stopped.
     """
     arguments.add_inputs(parser, "IMAGES", "image, folder (searched at any depth), or glob")
     arguments.add_folder(parser, "DIR", "folder to write the shards to")

@@ -21,8 +21,8 @@ def serve(parser: argparse.ArgumentParser) -> arguments.Run:
 
     The page shows each image beside its decoded version and a JPEG of the same file size, with
     their spectra and a map of where the bits go. The compressed file can be downloaded, and dropped
-    on the page to be decoded. The page works without a network and sends nothing to any other
-    machine. Ctrl-C ends it and deletes all images. It needs the extra fa-hific-jax[demo].
+    on the page to be decoded. Nothing is sent to any other machine. Ctrl-C ends the page and
+    deletes all images. It needs the extra fa-hific-jax[demo].
     """
     arguments.add_model(parser)
     add, limit = parser.add_argument, {"type": arguments.positive, "metavar": "N"}
@@ -42,8 +42,7 @@ def _run(args: argparse.Namespace) -> None:
         # Gradio keeps all images here, so that they are deleted with the folder.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
         # Gradio would request its own page through the proxies of the environment or the system.
-        for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
-            del os.environ[variable]
+        os.environ |= {name: "" for name in os.environ if name.lower().endswith("_proxy")}
         os.environ["NO_PROXY"] = "*"
         gradio = _gradio()
         from fa_hific_jax.codec.model_folder import load_model

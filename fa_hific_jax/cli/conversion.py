@@ -19,9 +19,8 @@ def export(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific compress photo.jpg --model models/demo
 
     Writes a folder with all that coding needs: the weights, the coding tables, and an integer
-    version of the hyper-synthesis, which must give the same bits on every machine. Prints the
-    sizes, the id of the model, and how many more bits the integers cost than the floats. Keep the
-    folder: a file can only be decompressed by the model that compressed it.
+    version of the hyper-synthesis, which must give the same bits on every machine. Prints what the
+    integers cost. Keep the folder: only the model that compressed a file can decompress it.
     """
     name, add = arguments.path_name, parser.add_argument
     add("workdir", metavar="WORKDIR", type=name, help="folder of the training run")

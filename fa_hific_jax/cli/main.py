@@ -14,26 +14,21 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fa_hific_jax import __version__, interrupts, streams
-from fa_hific_jax.cli import coding, conversion, published, runs, runtime
+from fa_hific_jax.cli import runtime
+from fa_hific_jax.cli.coding import compress, decompress, info
 from fa_hific_jax.cli.compare import compare
+from fa_hific_jax.cli.conversion import export, export_onnx, import_torch
+from fa_hific_jax.cli.published import get_inception, get_lpips, get_model, models
+from fa_hific_jax.cli.runs import pack, plot
 from fa_hific_jax.cli.serve import serve
 from fa_hific_jax.errors import UserError, one_line, reported
 
 COMMANDS = {
-    "compress": coding.compress,
-    "decompress": coding.decompress,
-    "info": coding.info,
-    "compare": compare,
-    "export": conversion.export,
-    "export-onnx": conversion.export_onnx,
-    "pack": runs.pack,
-    "plot": runs.plot,
-    "serve": serve,
-    "models": published.models,
-    "get-model": published.get_model,
-    "get-lpips": published.get_lpips,
-    "get-inception": published.get_inception,
-    "import-torch": conversion.import_torch,
+    declare.__name__.replace("_", "-"): declare
+    for declare in (
+        *(compress, decompress, info, compare, export, export_onnx, pack, plot, serve, models),
+        *(get_model, get_lpips, get_inception, import_torch),
+    )
 }
 WITH_CONFIGS = {
     "train": "Train a model; the same as train.py in the repository.",

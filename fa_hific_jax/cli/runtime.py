@@ -35,8 +35,7 @@ def orderly() -> Iterator[None]:
 def use_compile_cache() -> None:
     """Makes JAX keep compiled programs in the user's cache folder, unless another one is set.
 
-    JAX's own bound, jax_compilation_cache_max_size, needs another package and fails on entries
-    that were written without it. Therefore the folder is trimmed here.
+    The folder is trimmed here, because JAX's own bound on its size needs another package.
     """
     import jax
 

@@ -151,9 +151,9 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     with gr.Row():
         dropped = _drop_zone(gr, "Image", limits, "image")
         with gr.Column():
-            missing = "" if model.config.qualities else "This model has a single rate."
-            quality = _slider(gr, "Quality", 0.5, missing, bool(missing), "quality")
-            detail = _detail(gr, model, "detail")
+            info = "", "This model has a single rate."
+            quality = _slider(gr, "Quality", 0.5, info, model.config.qualities)
+            detail = _detail(gr, model)
     summary, download = _outcome(gr, "Download the compressed file", "summary", "file")
     with gr.Row():
         # PNG, because the default, lossy WebP, would alter the results of both codecs.
@@ -162,8 +162,8 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
         jpeg = gr.ImageSlider(label="JPEG of that size | this model", **options)
     with gr.Row():
         labels = ("original", "this model", "JPEG")
-        spectra = [_picture(gr, f"Log spectrum: {label}") for label in labels]
-        heat = _picture(gr, "Where this model's bits go", "heat")
+        drawn = [_picture(gr, f"Log spectrum: {label}") for label in labels]
+        drawn.append(_picture(gr, "Where this model's bits go", "heat"))
     legend = gr.Markdown()
 
     @functools.lru_cache(maxsize=2)
@@ -188,22 +188,22 @@ def _compressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
             f"middle. Bits: from 0 (black) to {most:.3g} bits per pixel (yellow).",
         ]
 
-    outputs = [summary, download, ours, jpeg, *spectra, heat, legend]
+    outputs = [summary, download, ours, jpeg, *drawn, legend]
     _connect(gr, show, dropped, [quality, detail], outputs)
 
 
 def _decompressing(gr: Any, model: Model, limits: Limits, folder: Path) -> None:
     with gr.Row():
         dropped = _drop_zone(gr, f"File of this model ({SUFFIX})", limits, "bitstream")
-        detail = _detail(gr, model, "redetail")
+        detail = _detail(gr, model)
     summary, download = _outcome(gr, "Download as PNG", "decoded-summary", "png")
     with gr.Row():
         labels = {"Decoded": "decoded", "Its log spectrum": None, "Where its bits go": None}
         shown = [_picture(gr, label, name) for label, name in labels.items()]
 
     def show(path: Path, detail: float) -> list[Any]:
-        data, chosen = path.read_bytes(), detail if model.config.fcm_width else None
-        most = int(1e6 * limits.megapixels)
+        data, most = path.read_bytes(), int(1e6 * limits.megapixels)
+        chosen = detail if model.config.fcm_width else None
         picture = model.decompress_picture(data, detail=chosen, max_pixels=most)
         image = on_white(Picture(*picture))
         height, width, _ = image.shape
@@ -263,16 +263,16 @@ def _drop_zone(gr: Any, what: str, limits: Limits, name: str) -> Any:
     return gr.File(label=f"{what}, {most}", height=150, elem_id=name)
 
 
-def _slider(gr: Any, label: str, value: float, info: str, fixed: bool, name: str) -> Any:
-    options = {"step": 0.05, "info": info, "interactive": not fixed, "elem_id": name}
-    return gr.Slider(0, 1, value, label=label, **options)
+def _slider(gr: Any, label: str, value: float, info: tuple[str, str], offered: Any) -> Any:
+    """Returns a slider from 0 to 1; `info` is for a model that offers this choice or does not."""
+    options = {"step": 0.05, "info": info[not offered], "interactive": bool(offered)}
+    return gr.Slider(0, 1, value, label=label, elem_id=label.lower(), **options)
 
 
-def _detail(gr: Any, model: Model, name: str) -> Any:
-    fixed = not model.config.fcm_width
-    info = "0 is nearest to the original's pixels, 1 to its spectrum."
-    info = "This model has no frequency complement modules." if fixed else info
-    return _slider(gr, "Detail", 1.0, info, fixed, name)
+def _detail(gr: Any, model: Model) -> Any:
+    told = "0 is nearest to the original's pixels, 1 to its spectrum."
+    missing = "This model has no frequency complement modules."
+    return _slider(gr, "Detail", 1.0, (told, missing), model.config.fcm_width)
 
 
 def _picture(gr: Any, label: str, name: str | None = None) -> Any:
@@ -282,8 +282,6 @@ def _picture(gr: Any, label: str, name: str | None = None) -> Any:
 
 def _outcome(gr: Any, button: str, text_name: str, button_name: str) -> tuple[Any, Any]:
     with gr.Row():
-        with gr.Column(scale=3):
-            text = gr.Markdown(elem_id=text_name)
-        with gr.Column(scale=1):
-            download = gr.DownloadButton(button, size="md", interactive=False, elem_id=button_name)
+        text = gr.Markdown(elem_id=text_name)
+        download = gr.DownloadButton(button, size="md", interactive=False, elem_id=button_name)
     return text, download

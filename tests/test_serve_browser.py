@@ -76,7 +76,7 @@ def opened(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda asked: complaints.append(asked.url))
         page.goto(address)
-        page.wait_for_selector("#quality")
+        page.wait_for_selector(".quality")
         return page
 
     yield open_page
@@ -139,7 +139,7 @@ def test_image_to_bitstream_and_back(opened, address, photo, tmp_path):
     (heat,) = pixels(page, "#heat")
     assert heat.shape == IMAGE.shape
 
-    page.locator("#quality input[type=range]").focus()
+    page.locator(".quality input[type=range]").focus()
     page.keyboard.press("End")
     page.wait_for_function(
         "size => document.querySelector('#summary td:nth-child(2)').textContent != size",

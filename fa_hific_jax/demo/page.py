@@ -266,7 +266,7 @@ def _drop_zone(gr: Any, what: str, limits: Limits, name: str) -> Any:
 def _slider(gr: Any, label: str, value: float, info: tuple[str, str], offered: Any) -> Any:
     """Returns a slider from 0 to 1; `info` is for a model that offers this choice or does not."""
     options = {"step": 0.05, "info": info[not offered], "interactive": bool(offered)}
-    return gr.Slider(0, 1, value, label=label, elem_id=label.lower(), **options)
+    return gr.Slider(0, 1, value, label=label, elem_classes=label.lower(), **options)
 
 
 def _detail(gr: Any, model: Model) -> Any:

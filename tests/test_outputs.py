@@ -23,17 +23,12 @@ from command_line import (  # noqa: F401  (models: a fixture)
     stopped,
     written,
 )
-from etils import epath
 from image_files import saved
-from tiny_settings import tiny_settings
 
 from fa_hific_jax import streams
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.pixels import is_decoded, write_image
-from fa_hific_jax.convert import published_weights
-from fa_hific_jax.data import pack
 from fa_hific_jax.evaluation import results
-from fa_hific_jax.training import record
 from fa_hific_jax.writing import write
 
 
@@ -165,9 +160,6 @@ WRITERS = {
     "a.fahj": compress,
     "b.png": lambda path: write_image(path, np.zeros((2, 3, 3), np.uint8)),
     "results.json": lambda path: results.write_json(path, {}),
-    "weights.npz": lambda path: published_weights._save(path, {"w": np.zeros(2)}),
-    "manifest.json": lambda path: pack._write_manifest({}, path.parent),
-    "run.json": lambda path: record.note_start(epath.Path(path.parent), tiny_settings(), 0),
     "curves.png": plot,
 }
 

@@ -23,12 +23,11 @@ _asked: list[int] = []
 def interruptible() -> Iterator[None]:
     """Lets a signal end the block, and the process with exit code 128 + the signal's number.
 
-    1. The signal raises KeyboardInterrupt in the main thread. Python drops that exception if it is
-       raised in a callback of the garbage collector; `end_if_asked` then raises it again.
-    2. A second thread learns of the signal even while the main thread runs compiled code. It ends
-       the process after `GRACE_SECONDS`, or at once when a second signal arrives.
-    3. The process does not wait for threads that never return, for example from a dead network
-       disk.
+    - The signal raises KeyboardInterrupt in the main thread. Python drops that exception in a
+      callback of the garbage collector; `end_if_asked` then raises it again.
+    - A second thread learns of the signal even while the main thread runs compiled code. It ends
+      the process after `GRACE_SECONDS`, or at once when a second signal arrives.
+    - The process does not wait for threads that never return, for example from a dead network disk.
 
     Temporary files are removed in each case. A signal that was ignored from the start (under nohup,
     or in a background job of a script) stays ignored. Outside the main thread this does nothing.

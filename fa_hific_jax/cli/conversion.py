@@ -198,9 +198,7 @@ def _describe(imported: Any) -> None:
             "blur widths of the dynamic spectrum loss: "
             "--config.loss.dsl_options=\"('channel_weighting', 'legacy_kernel')\""
         )
-    reasons: dict[str, list[str]] = {}
-    for name, reason in imported.ignored:
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
+    for reason in dict.fromkeys(reason for _, reason in imported.ignored):
+        names = [name for name, why in imported.ignored if why == reason]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         print(f"ignored: {', '.join(names[:2])}{more} ({reason})")

@@ -153,13 +153,16 @@ def plan_jobs(
     check_targets(jobs, args.force or args.skip_existing)
     if not args.skip_existing:
         return jobs, unread
-    missing = [j for j in jobs if streams.is_stream(j.target) or not os.path.lexists(j.target)]
-    existing = [job.target for job in jobs if job not in missing]
+    existing = {
+        job.target
+        for job in jobs
+        if not streams.is_stream(job.target) and os.path.lexists(job.target)
+    }
     if existing:
         say(f"{len(existing)} of {len(jobs)} files exist already and stay as they are")
     what = "exists already and is incomplete: delete it, or give --force"
-    unread += [f"{shown(target)}: {what}" for target in existing if not _is_whole(target)]
-    return missing, unread
+    unread += [f"{shown(target)}: {what}" for target in sorted(existing) if not _is_whole(target)]
+    return [job for job in jobs if job.target not in existing], unread
 
 
 @contextlib.contextmanager

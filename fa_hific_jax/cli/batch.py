@@ -31,12 +31,9 @@ class Steps(NamedTuple):
 def model_at_rate(args: argparse.Namespace) -> tuple[str, Any, Callable[..., tuple[bytes, str]]]:
     """Returns name and model for --quality and --bpp, and a function that compresses at that rate.
 
-    compress(image, reserved=0, **options of Model.compress) returns the file, and the name of the
-    model that made it if --model is a family of models, else "". `reserved` bytes will be added to
-    the file. The model of a family is a `several.ByRate`.
-
-    Raises:
-      UserError: there is no such model, or it does not have what the arguments ask for.
+    compress(image, plan=..., reserved=0, **options of Model.compress) returns the file, to which
+    `reserved` bytes will be added, and the name of the model that was chosen from a family, else
+    "". Raises a UserError if there is no such model, or if it lacks what the arguments ask for.
     """
     name = shipped.model_to_use(args.model)
     if members := shipped.members_of(name):
@@ -75,8 +72,7 @@ def code(
 ) -> None:
     """Codes the jobs; exits with code 1 after naming those that failed, and `unread`.
 
-    steps_of(args, say) loads the model and returns the steps. say(line) prints a line above the
-    progress.
+    steps_of(args, say) loads the model; say(line) prints a line above the progress.
     """
     if not jobs:
         return end(unread)
@@ -120,9 +116,9 @@ def run(
 ) -> list[str]:
     """Reads, processes and writes each job; returns a sentence for each job that failed.
 
-    The steps are read(job), work(result of read) and write(job, result of work). Threads call the
-    first and the last, the calling thread calls work, in order. `threads` is also the number of
-    images that may wait before and after work. `ended` is called with every job at its end.
+    Threads call read(job) and write(job, result of work); the calling thread calls work(result of
+    read), in order, and `ended` with every job at its end. `threads` is also the number of images
+    that may wait before and after work.
     """
     read, work, write = steps
     pool, todo = ThreadPoolExecutor(threads), deque(jobs)

@@ -160,11 +160,7 @@ def _decompressing(args: argparse.Namespace, say: Callable[[str], None]) -> batc
 
 
 def _check_names(jobs: list[files.Job], output: str | None) -> None:
-    """Raises a UserError for a target that has no image format or may be the original image.
-
-    NAME.png beside NAME.fahj is usually the image that was compressed. It may be overwritten only
-    if this codec wrote it, or if -o names it.
-    """
+    """Raises a UserError for a target that has no image format or may be the original image."""
     from fa_hific_jax.codec.pixels import check_image_name, is_decoded
 
     for source, target in jobs:

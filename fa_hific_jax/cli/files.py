@@ -170,10 +170,7 @@ def open_streams(jobs: Sequence[Job]) -> Iterator[Callable[[Path], io.BufferedIO
     """Yields a function that opens a source for reading; keeps named pipes open.
 
     Sources that can be read only once are read here, in the main thread, where a signal ends the
-    wait for the other end of a pipe.
-
-    Raises:
-      UserError: standard input is a terminal.
+    wait for the other end of a pipe. Raises a UserError if standard input is a terminal.
     """
     contents: dict[Path, bytes | OSError] = {}
     for path in dict.fromkeys(job.source for job in jobs if streams.is_read_once(job.source)):

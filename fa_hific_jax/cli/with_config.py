@@ -98,8 +98,7 @@ def _with_shipped_config(argv: Sequence[str]) -> tuple[list[str], str]:
     """Returns the arguments with --config as one word, and its value; "" if it is not given.
 
     Both --config hific:lo and the path within the repository, --config configs/hific.py:lo, name a
-    shipped config, unless a file of that name exists. In an installed package, this also makes
-    `from configs import base` work for configs outside the package.
+    shipped config, unless a file of that name exists. Installed configs become importable.
     """
     if _INSTALLED:
         sys.modules.setdefault("configs", importlib.import_module("fa_hific_jax.configs"))

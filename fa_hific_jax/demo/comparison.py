@@ -146,10 +146,7 @@ def place_at(image: Image, x: int, y: int) -> Place:
 
 
 def most_detailed(image: Image) -> Place:
-    """Returns the square whose luma has the largest mean gradient.
-
-    Squares at multiples of a quarter of their side are tried.
-    """
+    """Returns the square, at a multiple of a quarter of its side, of the largest luma gradient."""
     side = _side(image)
     step = max(1, side // 4)
     luma = image @ LUMA

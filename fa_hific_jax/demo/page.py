@@ -94,9 +94,8 @@ def colored(values: Float[np.ndarray, "h w"], low: float, high: float) -> Image:
 def spectra(images: list[Image]) -> tuple[list[Image], tuple[float, float]]:
     """Returns log spectra of images of one size, and the values in dB of black and of yellow.
 
-    The colors of all spectra span the range of the first. Spectra are squares with frequency 0 in
-    the middle, because both axes go from -0.5 to 0.5 cycles per pixel. Large ones are averaged down
-    to 512 x 512 pixels.
+    All span the range of the first. They are squares of at most 512 x 512 pixels with frequency 0
+    in the middle, because both axes go from -0.5 to 0.5 cycles per pixel.
     """
     side = min(_SIDE, max(images[0].shape[:2]))
     drawn = (PilImage.fromarray(log_spectrum(image).astype(np.float32)) for image in images)

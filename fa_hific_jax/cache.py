@@ -10,11 +10,8 @@ from fa_hific_jax.errors import UserError
 def cache_folder() -> Path:
     """Returns the folder of this package in the user's cache, which need not exist yet.
 
-    It is `fa-hific` in $XDG_CACHE_HOME. Without that variable it is in the system's usual place:
-    ~/.cache, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows.
-
-    Raises:
-      UserError: there is no home folder.
+    It is `fa-hific` in $XDG_CACHE_HOME, else in the system's usual place: ~/.cache,
+    ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows. Raises a UserError without a home folder.
     """
     # The XDG specification says that relative paths are ignored.
     for name in ("XDG_CACHE_HOME", *(["LOCALAPPDATA"] if sys.platform == "win32" else [])):

@@ -311,18 +311,26 @@ def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
 
 
 def load_autoencoder(
-    workdir: epath.Path, given: settings_lib.Settings | None = None, called: str = "--workdir"
+    workdir: epath.Path,
+    given: settings_lib.Settings | None = None,
+    called: str = "--workdir",
+    step: int | None = None,
 ) -> tuple[Any, int, dict[str, Any], ModelConfig]:
-    """Returns the autoencoder in the newest checkpoint: parameters, step, settings and its config.
+    """Returns the autoencoder in a checkpoint: parameters, step, settings and its config.
 
-    The parameters are on one device; the settings are `given` or else those of the run, as a nested
-    dict. Errors name the option `called`, which gave `workdir`.
+    The checkpoint is that of `step`, by default the newest. The parameters are on one device; the
+    settings are `given` or else those of the run, as a nested dict. Errors name the option
+    `called`, which gave `workdir`.
 
     Raises:
       UserError: the folder or its checkpoints are missing, this version does not have the networks
         of the checkpoint, or it was made with other `model` settings than `given`.
     """
-    checkpoints, step = newest(workdir, called)
+    checkpoints, last = newest(workdir, called)
+    step = last if step is None else step
+    contents = checkpoints.contents(step, "autoencoder")
+    if not contents:
+        raise UserError(f"{workdir} holds no checkpoint of step {step}: omit --step, or remove it")
     if given is not None:
         checkpoints.check_settings(step, given, ["model"])
         known, config = settings_lib.to_mapping(given), given.model
@@ -333,11 +341,8 @@ def load_autoencoder(
         except TypeError as error:
             raise UserError(
                 f"the checkpoint in {workdir} is of a version with other networks ({error}): "
-                "evaluate it with the version that wrote it"
+                "use the version that wrote it"
             ) from error
-    contents = checkpoints.contents(step, "autoencoder")
-    if not contents:
-        raise UserError(f"the checkpoint of step {step} in {workdir} holds no model: remove it")
     params = jax.device_put(checkpoints.read(step, "autoencoder", contents))
     checkpoints.close()
     return params, step, known, config

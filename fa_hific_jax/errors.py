@@ -11,7 +11,6 @@ from typing import NoReturn
 
 _BROKEN_PIPE = 141  # the exit code that a shell reports for a program that SIGPIPE ended
 _BAD_SETTING = re.compile(r"[Ii]nvalid .*value ['\"](.*)['\"] for (?:JAX flag|environment) '?(\w+)")
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how JAX begins the message of such an error on any device
 _NO_DEVICE = re.compile("unable to initialize backend|unknown backend", re.IGNORECASE)
 
 
@@ -33,6 +32,13 @@ def shown(name: object) -> str:
     The escape character becomes \x1b, a newline \n, and a byte that is not UTF-8 such as 255 \xff.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def one_line(text: str) -> str:
@@ -68,14 +74,26 @@ def reported() -> Iterator[None]:
             _flush()
     except KeyboardInterrupt:
         sys.exit(130)
-    except UserError as error:
-        fail(str(error))
     except Exception as error:
         if isinstance(error, BrokenPipeError) and error.filename is None:
             sys.exit(_BROKEN_PIPE)
-        if not (isinstance(error, OSError) or _advice(error)):
+        if not (isinstance(error, UserError | OSError) or _advice(error)):
             raise
         fail(reason(error), code=1 if isinstance(error, OSError) or out_of_memory(error) else 2)
+
+
+def _flush() -> None:
+    """Flushes standard output. If that fails, drops the rest and raises an OSError naming it."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+        raise
 
 
 def reason(error: BaseException) -> str:
@@ -94,29 +112,13 @@ def about(path: Path, error: BaseException) -> str:
         other = error.filename not in (None, str(path))
         return f"{name}: {error.strerror}" + (f" ({shown(error.filename)})" if other else "")
     text = str(error).removeprefix(f"{path}: ") if isinstance(error, UserError) else reason(error)
-    return f"{name}: {one_line(text).removeprefix(f'{name}: ')}"
+    return f"{name}: {one_line(text)}"
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Returns True if the memory of the host or of a device is exhausted."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY in str(error)
-    )
-
-
-def _flush() -> None:
-    """Flushes standard output. If that fails, drops the rest and raises an OSError naming it."""
-    output = sys.stdout
-    if output is None:
-        return
-    try:
-        output.flush()
-    except OSError as error:
-        # Python flushes once more at exit, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise OSError(error.errno, error.strerror, "standard output") from error
+    exhausted = isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    return exhausted or isinstance(error, MemoryError)
 
 
 def _advice(error: BaseException) -> str:
@@ -126,22 +128,13 @@ def _advice(error: BaseException) -> str:
         return "not enough memory: free some, or use smaller images or batches"
     if isinstance(error, ValueError) and (told := _BAD_SETTING.match(text)):
         return f"{told[2].upper()} is {told[1]!r}, which JAX does not accept: unset that variable"
-    if isinstance(error, AssertionError):  # JAX raises it for "cuda" on a machine without a GPU.
-        frames = traceback.extract_tb(error.__traceback__)
-        lacks_device = any(frame.filename.endswith("xla_bridge.py") for frame in frames)
-    else:
-        lacks_device = isinstance(error, RuntimeError) and _NO_DEVICE.search(text)
-    if not lacks_device:
+    frames = traceback.extract_tb(error.__traceback__)
+    # JAX raises an AssertionError for "cuda" on a machine without a GPU.
+    asserted = isinstance(error, AssertionError) and any("xla_bridge" in f.filename for f in frames)
+    if not asserted and not (isinstance(error, RuntimeError) and _NO_DEVICE.search(text)):
         return ""
     asked, why = os.environ.get("JAX_PLATFORMS", ""), text.partition("\n")[0].partition(". ")[0]
     return (
         f"JAX_PLATFORMS is {asked!r}, but JAX finds no such device{why and f' ({why})'}: unset "
         "JAX_PLATFORMS, or install JAX with the plug-in for that device"
     )
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -24,12 +23,11 @@ _asked: list[int] = []
 def interruptible() -> Iterator[None]:
     """Lets a signal end the block, and the process with exit code 128 + the signal's number.
 
-    1. The signal raises KeyboardInterrupt in the main thread. Python drops that exception if it is
-       raised in a callback of the garbage collector; `end_if_asked` then raises it again.
-    2. A second thread learns of the signal even while the main thread runs compiled code. It ends
-       the process after `GRACE_SECONDS`, or at once when a second signal arrives.
-    3. The process does not wait for threads that never return, for example from a dead network
-       disk.
+    - The signal raises KeyboardInterrupt in the main thread. Python drops that exception in a
+      callback of the garbage collector; `end_if_asked` then raises it again.
+    - A second thread learns of the signal even while the main thread runs compiled code. It ends
+      the process after `GRACE_SECONDS`, or at once when a second signal arrives.
+    - The process does not wait for threads that never return, for example from a dead network disk.
 
     Temporary files are removed in each case. A signal that was ignored from the start (under nohup,
     or in a background job of a script) stays ignored. Outside the main thread this does nothing.
@@ -53,7 +51,11 @@ def interruptible() -> Iterator[None]:
     except BaseException:  # Libraries may turn a KeyboardInterrupt into another error.
         if not _asked:
             raise
-        _end_without_stuck_threads()
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join(0.1)
+                if thread.is_alive():  # A normal exit would wait for it forever.
+                    _end_at_once(_asked[0])
         sys.exit(128 + _asked[0])
     finally:
         signal.set_wakeup_fd(wakeup)
@@ -76,28 +78,18 @@ def _note(number: int, frame: object) -> NoReturn:
 
 def _watch(pipe: int) -> None:
     """Reads the numbers of signals until the other end of the pipe is closed."""
-    first, timer = 0, None
+    timer = None
     while number := os.read(pipe, 1):
         if number[0] not in _SIGNALS:
             continue
-        if first:
-            _end_at_once(first)
-        first = number[0]
-        timer = threading.Timer(GRACE_SECONDS, _end_at_once, [first])
+        if timer:
+            _end_at_once(number[0])
+        timer = threading.Timer(GRACE_SECONDS, _end_at_once, [number[0]])
         timer.daemon = True
         timer.start()
     os.close(pipe)
     if timer:
         timer.cancel()
-
-
-def _end_without_stuck_threads() -> None:
-    end = time.monotonic() + 0.5
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():  # A normal exit would wait for it forever.
-                _end_at_once(_asked[0])
 
 
 def _end_at_once(number: int) -> NoReturn:

@@ -22,10 +22,9 @@ class _Dropping(io.FileIO):
     """A file that drops what cannot be written instead of raising an error."""
 
     def write(self, data: Any) -> int:
-        try:
-            return super().write(data) or len(data)
-        except OSError:
-            return len(data)
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return len(data)
 
 
 def make_safe() -> None:
@@ -42,18 +41,16 @@ def make_safe() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is None or sys.stderr is sys.__stderr__:
-        raw = _Dropping(2, "w", closefd=False)
-        buffer = io.BufferedWriter(raw)  # pyright: ignore[reportArgumentType]
+        buffer = io.BufferedWriter(_Dropping(2, "w", closefd=False))  # pyright: ignore
         encoding = getattr(sys.stderr, "encoding", None)
         sys.stderr = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=True)
 
 
 def descriptor_of(path: StrPath) -> int | None:
     """Returns the descriptor number that a name such as /dev/fd/3 stands for, else None."""
-    name = str(path)
-    if match := re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", name):
+    if match := re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", str(path)):
         return int(match[1])
-    return {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}.get(name)
+    return {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}.get(str(path))
 
 
 def is_stream(path: StrPath) -> bool:
@@ -69,22 +66,17 @@ def is_read_once(path: StrPath) -> bool:
 def is_terminal(path: StrPath) -> bool:
     """Returns True if bytes written to `path` would appear on a terminal."""
     number = descriptor_of(path)
-    if number is None and not stat.S_ISCHR(_mode(path)):
-        return False
     with contextlib.suppress(OSError):
         if number is not None:
             return os.isatty(number)
-        with open(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK), "wb", 0) as device:
-            return device.isatty()
+        if stat.S_ISCHR(_mode(path)):
+            with open(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK), "wb", 0) as device:
+                return device.isatty()
     return False
 
 
 def receive(path: StrPath) -> bytes:
-    """Reads a stream to its end.
-
-    Raises:
-      OSError: the stream is closed or cannot be read.
-    """
+    """Reads a stream to its end; raises an OSError if it is closed or cannot be read."""
     if descriptor_of(path) != 0:
         return Path(path).read_bytes()
     if sys.stdin is None:
@@ -93,9 +85,7 @@ def receive(path: StrPath) -> bytes:
 
 
 def send(data: bytes, path: StrPath) -> None:
-    """Writes all bytes to a stream.
-
-    No buffer is used, because a broken pipe would leave bytes in it.
+    """Writes all bytes to a stream, without a buffer, in which a broken pipe would leave bytes.
 
     Raises:
       OSError: the stream is closed, or no other program opens the pipe to read it within 2 s.

@@ -23,30 +23,21 @@ from command_line import (  # noqa: F401  (models: a fixture)
     stopped,
     written,
 )
-from etils import epath
 from image_files import saved
-from PIL import Image
-from tiny_settings import tiny_settings
 
 from fa_hific_jax import streams
 from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.pixels import is_decoded, write_image
-from fa_hific_jax.convert import published_weights
-from fa_hific_jax.data import pack
 from fa_hific_jax.evaluation import results
-from fa_hific_jax.training import record
 from fa_hific_jax.writing import write
-
-# Streams.
 
 
 def test_standard_input_and_output_carry_an_image_there_and_back(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (6, 9, 3), np.uint8)
     done = shell("{0} compress - | {0} decompress - -o -", input=saved(pixels), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"") and written(tmp_path) == []
-    with Image.open(io.BytesIO(done.stdout)) as opened:
-        assert opened.format == "PNG"
-        np.testing.assert_array_equal(np.asarray(opened), pixels)
+    assert done.stdout.startswith(b"\x89PNG")
+    np.testing.assert_array_equal(pixels_of(io.BytesIO(done.stdout)), pixels)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +64,13 @@ def test_one_signal_ends_the_wait_for_the_other_end_of_a_pipe(tmp_path, argument
 def test_a_terminal_gets_no_binary_data(models, capsys, monkeypatch):
     image("a.png")
     monkeypatch.setattr(streams, "is_terminal", lambda path: path == streams.STDOUT)
-    said = refused(capsys, "compress", "a.png", "-o", "-")
-    assert "the output is a terminal: redirect it" in said
+    assert "the output is a terminal" in refused(capsys, "compress", "a.png", "-o", "-")
 
 
 def test_pipes_are_read_and_written_once_and_devices_do_not_count_as_existing(models):
     pixels = image("a.png")
     run("compress", "a.png")
     assert run("compress", "a.png", "-o", "/dev/null") == 0
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     for name in ("in", "out"):
         os.mkfifo(name)
     for command, source in (("compress", "a.png"), ("decompress", "a.fahj")):
@@ -91,23 +80,17 @@ def test_pipes_are_read_and_written_once_and_devices_do_not_count_as_existing(mo
             got = ends.submit(Path("out").read_bytes)
             assert run(command, "in", "-o", "out") == 0
     np.testing.assert_array_equal(pixels_of(io.BytesIO(got.result())), pixels)
-    assert stat.S_ISFIFO(os.stat("out").st_mode)
+    assert stat.S_ISFIFO(os.stat("out").st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
-def test_the_second_of_two_runs_without_force_is_refused(models, monkeypatch, capsys):
+@pytest.mark.parametrize("options, code", [((), 1), (("--skip-existing",), 0)])
+def test_what_another_process_writes_meanwhile_stays(models, monkeypatch, capsys, options, code):
     image("a.png")
     real = shipped.model_to_use
-
-    def meanwhile(given):
-        write("a.fahj", b"of another process")
-        return real(given)
-
-    monkeypatch.setattr(shipped, "model_to_use", meanwhile)
-    assert run("compress", "a.png") == 1
-    assert capsys.readouterr().err.startswith("error: a.png: a.fahj: exists already: give --force")
-    assert Path("a.fahj").read_bytes() == b"of another process"
-    Path("a.fahj").unlink()
-    assert run("compress", "a.png", "--skip-existing") == 0
+    other = lambda given: write("a.fahj", b"of another process") or real(given)  # noqa: E731
+    monkeypatch.setattr(shipped, "model_to_use", other)
+    assert run("compress", "a.png", *options) == code
+    assert ("error: a.png: a.fahj: exists already" in capsys.readouterr().err) == code
     assert Path("a.fahj").read_bytes() == b"of another process"
     assert written() == ["a.fahj", "a.png"]
 
@@ -132,12 +115,11 @@ def test_existing_files_that_are_cut_off_are_named(models, capsys, share, comman
     run("compress", "a.png")
     run(command, whole, "-o", "out/")
     (cut,) = Path("out").iterdir()
-    data = cut.read_bytes()
-    cut.write_bytes(data[: int(share * len(data))])
-    capsys.readouterr()
+    size = int(share * cut.stat().st_size)
+    os.truncate(cut, size)
     assert run(command, whole, "-o", "out/", "--skip-existing") == 1
     assert f"error: {cut}: exists already and is incomplete" in capsys.readouterr().err
-    assert cut.stat().st_size < len(data)
+    assert cut.stat().st_size == size
 
 
 def test_an_original_is_not_overwritten_by_a_name_that_nobody_gave(models, capsys):
@@ -146,7 +128,6 @@ def test_an_original_is_not_overwritten_by_a_name_that_nobody_gave(models, capsy
     for out in ([], ["-o", "."]):
         said = refused(capsys, "decompress", "a.fahj", "--force", *out)
         assert "a.png: may be the original" in said
-    assert not is_decoded(Path("a.png"))
     Path("a.png").rename("original.png")
     assert run("decompress", "a.fahj") == 0 and is_decoded(Path("a.png"))
     before = Path("a.png").stat().st_ino
@@ -179,9 +160,6 @@ WRITERS = {
     "a.fahj": compress,
     "b.png": lambda path: write_image(path, np.zeros((2, 3, 3), np.uint8)),
     "results.json": lambda path: results.write_json(path, {}),
-    "weights.npz": lambda path: published_weights._save(path, {"w": np.zeros(2)}),
-    "manifest.json": lambda path: pack._write_manifest({}, path.parent),
-    "run.json": lambda path: record.note_start(epath.Path(path.parent), tiny_settings(), 0),
     "curves.png": plot,
 }
 
@@ -195,5 +173,5 @@ def test_every_writer_follows_a_link_and_keeps_permissions(models, tmp_path, nam
     WRITERS[name](folder / name)
     assert (folder / name).is_symlink() and private.stat().st_size > 0
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
-    assert set(os.listdir(tmp_path)) == {"private", "folder"}
-    assert set(os.listdir(folder)) <= {name, "metrics.jsonl", "a.png"}
+    left = {*os.listdir(tmp_path), *os.listdir(folder)}
+    assert left <= {"private", "folder", "metrics.jsonl", "a.png", name}

@@ -31,12 +31,6 @@ IMAGE = image_of(130, 200)
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The address of a served model; its files lie in a folder that must be empty at the end."""
     folder = tmp_path_factory.mktemp("served")
@@ -64,23 +58,18 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser):
-    """Opens a page. None may report an error, or ask anything of another machine."""
+def page(address):
+    """The opened page. It may not report an error, or ask anything of another machine."""
     complaints = []
-    window = browser.new_context(viewport={"width": 1280, "height": 1200})
-
-    def open_page(address):
-        page = window.new_page()
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 1200})
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda asked: complaints.append(asked.url))
         page.goto(address)
-        page.wait_for_selector("#quality")
-        return page
-
-    yield open_page
-    window.close()
+        page.wait_for_selector(".quality")
+        yield page
     local = ("http://127.0.0.1:", "data:", "blob:")
     assert [text for text in complaints if not text.startswith(local)] == []
 
@@ -119,16 +108,10 @@ def sentence(page) -> str:
     return said
 
 
-@pytest.fixture
-def photo(tmp_path):
-    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
-def test_image_to_bitstream_and_back(opened, address, photo, tmp_path):
+def test_image_to_bitstream_and_back(page, tmp_path):
     model = many_rates_model()
-    page = opened(address)
-    drop(page, "image", photo)
+    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
+    drop(page, "image", tmp_path / "photo.png")
     data = model.compress(IMAGE)
     jpeg = baselines.encode_nearest(IMAGE, "jpeg", len(data)).data
     assert sizes(page) == [len(data), len(jpeg)]
@@ -139,7 +122,7 @@ def test_image_to_bitstream_and_back(opened, address, photo, tmp_path):
     (heat,) = pixels(page, "#heat")
     assert heat.shape == IMAGE.shape
 
-    page.locator("#quality input[type=range]").focus()
+    page.locator(".quality input[type=range]").focus()
     page.keyboard.press("End")
     page.wait_for_function(
         "size => document.querySelector('#summary td:nth-child(2)').textContent != size",
@@ -165,14 +148,12 @@ def test_image_to_bitstream_and_back(opened, address, photo, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), decoded)
 
 
-def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(
-    opened, address, photo, tmp_path
-):
+def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(page, tmp_path):
+    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
     (tmp_path / "notes.txt").write_text("<b>hello</b>")
     Image.new("RGB", (500, 300)).save(tmp_path / "large.png")
     (tmp_path / "heavy.png").write_bytes(bytes(2**20))
-    page = opened(address)
-    drop(page, "image", photo)
+    drop(page, "image", tmp_path / "photo.png")
     sizes(page)
     drop(page, "image", tmp_path / "notes.txt")
     assert sentence(page).startswith("notes.txt: cannot be read as an image (not of a kind that ")

@@ -11,6 +11,9 @@ from typing import Any
 from fa_hific_jax import streams
 from fa_hific_jax.codec.shipped import DEFAULT, MODEL_VARIABLE
 
+IMAGES = "image, folder (searched for images at any depth), glob, or - for standard input"
+"""The help text of images to read."""
+
 Run = Callable[[argparse.Namespace], None]
 """The function that a command runs with its parsed arguments."""
 
@@ -70,97 +73,55 @@ threads = _number("a whole number from 1 to 256", lambda value: 1 <= value <= 25
 port = _number("a whole number up to 65535", lambda value: 0 < value < 65536, int)
 
 
+def add_inputs(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    """Declares the files to read as `inputs`; `what` is the help text."""
+    parser.add_argument("inputs", nargs="+", type=source_name, metavar=name, help=what)
+
+
 def add_files(parser: argparse.ArgumentParser, inputs: str, output: str) -> None:
-    """Declares the files to read and to write; `inputs` and `output` are the help texts."""
-    parser.add_argument("inputs", nargs="+", type=source_name, metavar="INPUT", help=inputs)
+    """Declares the files to read and to write, which `files.pair` interprets, by their help."""
+    add_inputs(parser, "INPUT", inputs)
     parser.add_argument("-o", "--output", type=target_name, metavar="OUT", help=output)
 
 
-def add_folder(parser: argparse.ArgumentParser, metavar: str, content: str) -> None:
-    """Declares the folder that the command writes; `content` is the help text."""
-    parser.add_argument(
-        "-o", "--output", metavar=metavar, required=True, type=path_name, help=content
-    )
+def add_folder(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    """Declares the folder that the command writes."""
+    parser.add_argument("-o", "--output", metavar=name, required=True, type=path_name, help=what)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Declares --model, which `codec/shipped.py` interprets."""
-    parser.add_argument(
-        "--model",
-        type=path_name,
-        metavar="FOLDER",
-        help="model folder that `fa-hific export` wrote, or a name that `fa-hific models` lists; "
-        f"default: the environment variable {MODEL_VARIABLE}, else {DEFAULT}, which is part of the "
-        "package; to decompress, else the model on this machine that made the file",
-    )
+    what = f"folder, or name of `fa-hific models` (default: ${MODEL_VARIABLE}, else {DEFAULT})"
+    parser.add_argument("--model", type=path_name, metavar="FOLDER", help=what)
+
+
+def add_force(parser: Any) -> None:
+    """Declares --force."""
+    parser.add_argument("--force", action="store_true", help="overwrite what exists already")
 
 
 def add_coding(parser: argparse.ArgumentParser) -> None:
     """Declares the options that compress and decompress share."""
     add_model(parser)
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--force", action="store_true", help="overwrite existing files")
-    existing.add_argument(
-        "--skip-existing",
-        action="store_true",
-        help="keep existing files and write only the others, for example to finish a batch that "
-        "was stopped",
+    add_force(existing)
+    what = "keep existing files and write only the others"
+    existing.add_argument("--skip-existing", action="store_true", help=what)
+    what = "number of threads that read and write images, and of images that wait (default: 2)"
+    parser.add_argument("--jobs", type=threads, default=2, metavar="N", help=what)
+    what = (
+        "large images; exact: in tiles, with the pixels of the whole image; blend: faster, and the "
+        "pixels differ slightly; auto (default): whole or exact, depending on the size"
     )
-    parser.add_argument(
-        "--jobs",
-        type=threads,
-        default=2,
-        metavar="N",
-        help="number of threads that read and write images while the network runs (default: 2); "
-        "up to N images wait in memory before the network and N after it",
-    )
-    parser.add_argument(
-        "--mode",
-        choices=("auto", "exact", "blend"),
-        default="auto",
-        help="how to process large images; exact: in tiles, which need less memory and give the "
-        "pixels of the whole image; blend: like exact, but decompress is faster and its pixels "
-        "differ slightly; auto (default): whole or in exact tiles, depending on the size",
-    )
-    parser.add_argument(
-        "--drop-alpha", action="store_true", help="put transparent images on a white background"
-    )
+    parser.add_argument("--mode", choices=("auto", "exact", "blend"), default="auto", help=what)
+    what = "put transparent images on a white background"
+    parser.add_argument("--drop-alpha", action="store_true", help=what)
 
 
 def add_rate(parser: argparse.ArgumentParser) -> None:
     """Declares --quality and --bpp."""
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--quality",
-        type=share,
-        metavar="Q",
-        help="quality from 0, the smallest file, to 1, the best image (default: 0.5)",
-    )
-    rate.add_argument(
-        "--bpp",
-        type=positive,
-        metavar="RATE",
-        help="use the highest quality whose file has at most RATE bits per pixel, chosen for each "
-        "image; if there is none, write the smallest file; takes about twice the time",
-    )
-
-
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of the commands that get published weights."""
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=path, help=".npz file (default: in the cache folder)"
-    )
-    parser.add_argument(
-        "--from",
-        dest="folder",
-        metavar="FOLDER",
-        type=path,
-        help="convert the published files in this folder instead of downloading them",
-    )
-
-
-def add_json(parser: argparse.ArgumentParser, item: str) -> None:
-    """Declares --json."""
-    parser.add_argument(
-        "--json", action="store_true", help=f"print a JSON array with one object per {item}"
-    )
+    what = "quality from 0, the smallest file, to 1, the best image (default: 0.5)"
+    rate.add_argument("--quality", type=share, metavar="Q", help=what)
+    what = "use the highest quality with at most RATE bits per pixel, else the smallest file"
+    rate.add_argument("--bpp", type=positive, metavar="RATE", help=what)

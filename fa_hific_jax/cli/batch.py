@@ -5,7 +5,7 @@ import contextlib
 import functools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -31,12 +31,9 @@ class Steps(NamedTuple):
 def model_at_rate(args: argparse.Namespace) -> tuple[str, Any, Callable[..., tuple[bytes, str]]]:
     """Returns name and model for --quality and --bpp, and a function that compresses at that rate.
 
-    compress(image, reserved=0, **options of Model.compress) returns the file, and the name of the
-    model that made it if --model is a family of models, else "". `reserved` bytes will be added to
-    the file. The model of a family is a `several.ByRate`.
-
-    Raises:
-      UserError: there is no such model, or it does not have what the arguments ask for.
+    compress(image, plan=..., reserved=0, **options of Model.compress) returns the file, to which
+    `reserved` bytes will be added, and the name of the model that was chosen from a family, else
+    "". Raises a UserError if there is no such model, or if it lacks what the arguments ask for.
     """
     name = shipped.model_to_use(args.model)
     if members := shipped.members_of(name):
@@ -58,60 +55,56 @@ def model_at_rate(args: argparse.Namespace) -> tuple[str, Any, Callable[..., tup
             "was trained with model.qualities"
         )
 
-    def compress(image: Any, *, reserved: int = 0, **options: Any) -> tuple[bytes, str]:
+    def compress(image: Any, *, reserved: int = 0, plan: Any, **options: Any) -> tuple[bytes, str]:
         quality = args.quality
         if args.bpp is not None:
-            rest = {name: value for name, value in options.items() if name != "plan"}
-            quality = model.quality_for(image, args.bpp, reserved=reserved, **rest)
-        return model.compress(image, quality=quality, **options), ""
+            quality = model.quality_for(image, args.bpp, reserved=reserved, **options)
+        return model.compress(image, quality=quality, plan=plan, **options), ""
 
     return name, model, compress
 
 
 def code(
     args: argparse.Namespace,
-    jobs: list[Job],
-    unread: list[str],
+    jobs: Sequence[Job],
+    unread: Sequence[str],
     steps_of: Callable[[argparse.Namespace, Callable[[str], None]], Steps],
 ) -> None:
     """Codes the jobs; exits with code 1 after naming those that failed, and `unread`.
 
-    steps_of(args, say) loads the model and returns the steps. say(line) prints a line above the
-    progress.
+    steps_of(args, say) loads the model; say(line) prints a line above the progress.
     """
     if not jobs:
         return end(unread)
-    with files.open_streams(jobs) as contents:
+    with files.open_streams(jobs) as opened:
         runtime.use_compile_cache()
         progress = Progress(len(jobs))
         steps = steps_of(args, progress.say)
         sizes = {}
         for job in jobs:  # A source whose size cannot be read fails when its turn comes.
-            with (
-                contextlib.suppress(UserError, OSError),
-                files.opened(job.source, contents) as file,
-            ):
+            with contextlib.suppress(UserError, OSError), opened(job.source) as file:
                 sizes[job.source] = steps.size(file)
         plan = steps.plan(list(sizes.values()))
         pixels = {source: height * width for source, (height, width) in sizes.items()}
         progress.pixels = sum(pixels.values())
-        existing = (TargetExists,) if args.skip_existing else ()  # by another process
 
         def read(job: Job) -> Any:
-            with files.opened(job.source, contents) as file:
+            with opened(job.source) as file:
                 return steps.read(job, file)
 
         def write(job: Job, done: Any) -> None:
-            with contextlib.suppress(*existing):
+            try:
                 steps.write(job, done)
+            except TargetExists:  # Another process has written it meanwhile.
+                if not args.skip_existing:
+                    raise
+
+        def ended(job: Job) -> None:
+            progress.advance(pixels.get(job.source, 0))
 
         with progress:
-            failures = run(
-                jobs,
-                (read, lambda item: steps.work(item, plan), write),
-                args.jobs,
-                lambda job: progress.advance(pixels.get(job.source, 0)),
-            )
+            step = read, lambda item: steps.work(item, plan), write
+            failures = run(jobs, step, args.jobs, ended)
     end([*unread, *failures])
 
 
@@ -123,36 +116,42 @@ def run(
 ) -> list[str]:
     """Reads, processes and writes each job; returns a sentence for each job that failed.
 
-    The steps are read(job), work(result of read) and write(job, result of work). Threads call the
-    first and the last, the calling thread calls work, in order. `threads` is also the number of
-    images that may wait before and after work. `ended` is called with every job at its end.
+    Threads call read(job) and write(job, result of work); the calling thread calls work(result of
+    read), in order, and `ended` with every job at its end. `threads` is also the number of images
+    that may wait before and after work.
     """
     read, work, write = steps
+    pool, todo = ThreadPoolExecutor(threads), deque(jobs)
+    reading: deque[tuple[Job, Future]] = deque()
+    writing: deque[tuple[Job, Future]] = deque()
     failures = []
-    writing: deque[tuple[tuple[Job, Any], Future]] = deque()
-    pool = ThreadPoolExecutor(threads)
 
-    def failed(job: Job, error: Exception) -> None:
-        failures.append(about(job.source, error))
-
-    def worked() -> Iterator[tuple[Job, Any]]:
-        for job, reading in _ahead(pool, read, jobs, threads, deque()):
-            interrupts.end_if_asked()
-            try:
-                done = work(reading.result())
-            except PER_FILE as error:
-                failed(job, error)
-                ended(job)
-            else:
-                yield job, done
+    def finish_oldest() -> None:
+        job, future = writing[0]
+        try:
+            future.result()
+        except PER_FILE as error:
+            failures.append(about(job.source, error))
+        writing.popleft()
+        ended(job)
 
     try:
-        for (job, _), future in _ahead(pool, lambda it: write(*it), worked(), threads, writing):
+        while todo or reading:
+            while todo and len(reading) <= threads:
+                reading.append((todo[0], pool.submit(read, todo.popleft())))
+            job, future = reading.popleft()
+            interrupts.end_if_asked()
             try:
-                future.result()
+                done = work(future.result())
             except PER_FILE as error:
-                failed(job, error)
-            ended(job)
+                failures.append(about(job.source, error))
+                ended(job)
+                continue
+            writing.append((job, pool.submit(write, job, done)))
+            if len(writing) > threads:
+                finish_oldest()
+        while writing:
+            finish_oldest()
     finally:
         # After an interrupt, files that are being written are finished, and the others are dropped.
         # Readers are not waited for, because one may never return.
@@ -161,31 +160,9 @@ def run(
     return failures
 
 
-def end(failures: Iterable[str]) -> None:
+def end(failures: Sequence[str]) -> None:
     """Prints the failures, one line each, and exits with code 1 if there are any."""
-    failures = list(failures)
     for sentence in failures:
         say(f"error: {sentence}")
     if failures:
         sys.exit(1)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    step: Callable[[Any], Any],
-    items: Iterable[Any],
-    count: int,
-    waiting: deque[tuple[Any, Future]],
-) -> Iterator[tuple[Any, Future]]:
-    """Yields each item with its future, after threads have started on at most `count` more.
-
-    `waiting` holds the items that have not been taken, and the one that was taken last.
-    """
-    for item in items:
-        waiting.append((item, pool.submit(step, item)))
-        if len(waiting) > count:
-            yield waiting[0]
-            waiting.popleft()
-    while waiting:
-        yield waiting[0]
-        waiting.popleft()

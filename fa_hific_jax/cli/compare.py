@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fa_hific_jax.cli import arguments, batch, files
 from fa_hific_jax.data import image_names
-from fa_hific_jax.errors import say, shown
+from fa_hific_jax.errors import shown
 from fa_hific_jax.streams import is_stream
 from fa_hific_jax.writing import write as write_file
 
@@ -23,40 +23,20 @@ def compare(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific compare photo.jpg -o small.png   write small.png and small.html
       fa-hific compare photos/ -o compared/     a picture and a page for each image below photos/
 
-    The image is compressed with this codec, and with each of the others into a file of the same
-    size, or of the nearest size that it can make. All files are decoded again. The picture shows
-    the original and each result, whole and, below that, enlarged where the original has most
-    detail. The page shows any two of them in full, with a divider to move between them. It holds
-    all pictures and loads nothing. Both state for each codec:
-
-      bytes, bpp  size of the whole file, and its bits per pixel
-      dB          PSNR of the decoded image, higher is better
-      LPIPS       distance to the original as people see it (AlexNet), lower is better
-
-    Images are read as by `fa-hific compress`, but transparent ones are put on a white background. A
-    codec that is not installed is left out, with a note. Existing files are never overwritten
-    without --force. Large images take long: AVIF and JPEG XL are encoded a dozen times to find the
-    size.
+    Each codec makes a file of the size of this codec's, or the nearest that it can, and decodes it.
+    The picture shows the original and each result, whole and enlarged where the original has most
+    detail. The page, which loads nothing, shows any two with a divider between them. Both state
+    size, bits per pixel, PSNR (higher is better) and LPIPS (AlexNet, lower is better). Transparent
+    images are put on white. A codec that is not installed is left out, with a note.
     """
-    arguments.add_files(
-        parser,
-        "image, folder (searched for images at any depth), glob, or - for standard input",
-        "picture to write (.png, .jpg, .webp or .tif) for a single image, with the page beside it "
-        "as .html; folder for several; or - for the picture alone on standard output; "
-        f"default: NAME{_SUFFIX} in the current folder",
-    )
+    what = f"picture, with the page beside it; folder for several; - (default: NAME{_SUFFIX} here)"
+    arguments.add_files(parser, arguments.IMAGES, what)
     arguments.add_rate(parser)
-    parser.add_argument(
-        "--zoom",
-        type=arguments.point,
-        action="append",
-        default=[],
-        metavar="X,Y",
-        help="pixel around which to enlarge, from the upper left corner; may be given several "
-        "times (default: where the image has most detail)",
-    )
+    what = "pixel around which to enlarge, from the upper left corner; may be given several times"
+    point = {"type": arguments.point, "metavar": "X,Y"}
+    parser.add_argument("--zoom", action="append", default=[], help=what, **point)
     arguments.add_model(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    arguments.add_force(parser)
     parser.set_defaults(jobs=2, skip_existing=False)
     return _run
 
@@ -71,77 +51,63 @@ def _run(args: argparse.Namespace) -> None:
             print(shown(path))
 
 
-def _steps(
-    written: list[Path], args: argparse.Namespace, say: Callable[[str], None]
-) -> batch.Steps:
-    """Returns the steps, which append the files they write to `written`."""
-    from fa_hific_jax.codec.pixels import write_image
-    from fa_hific_jax.data.images import image_size, read_image
-    from fa_hific_jax.demo import compare_page, equal_size, sheet
-    from fa_hific_jax.metrics.weights import load_weights
-
-    name, model, compress = batch.model_at_rate(args)
-    codecs, weights = _installed(equal_size.CODECS), load_weights(["alex"])
-
-    def note(job, notes):
-        for each in notes:
-            say(f"note: {job.source}: {each}")
-
-    def read(job, file):
-        original, notes = equal_size.opaque(read_image(file))
-        note(job, notes)
-        places = [sheet.place_at(original, *at) for at in args.zoom]
-        return job, original, places or [sheet.most_detailed(original)]
-
-    def work(given, plan):
-        job, original, places = given
-        data, member = compress(original, plan=plan)
-        decoded, _ = model.decompress_picture(data, plan=plan)
-        versions, notes = equal_size.versions(
-            original, data, decoded, member or shown(Path(name).name), codecs, weights
-        )
-        note(job, notes)
-        picture = sheet.sheet(original, versions, places)
-        title = shown(job.source.name)
-        return picture, compare_page.page(title, original, versions, places, notes)
-
-    def write(job, made):
-        picture, page = made
-        write_image(job.target, picture, replace=args.force)
-        if not is_stream(job.target):
-            write_file(_page(job.target), page, replace=args.force)
-            written.extend([job.target, _page(job.target)])
-
-    return batch.Steps(model.plan, image_size, read, work, write)
-
-
 def _jobs(args: argparse.Namespace, found: list[files.Found]) -> list[files.Job]:
-    """Returns each image with the picture to write.
-
-    Raises:
-      UserError: a picture has no known format, or writing would destroy a file.
-    """
+    """Returns each image with the picture to write; raises a UserError if that would do harm."""
     from fa_hific_jax.codec.pixels import check_image_name
 
     named = [f._replace(relative=f.relative.with_name(f.path.stem + _SUFFIX)) for f in found]
     jobs = files.pair(args.inputs, named, args.output or "./", ".png")
     for job in jobs:
         check_image_name(job.target)
-    pages = [job._replace(target=_page(job.target)) for job in jobs if not is_stream(job.target)]
+    pages = [
+        files.Job(j.source, j.target.with_suffix(".html")) for j in jobs if not is_stream(j.target)
+    ]
     files.check_targets([*jobs, *pages], args.force)
     return jobs
 
 
-def _page(picture: Path) -> Path:
-    return picture.with_suffix(".html")
-
-
-def _installed(codecs: tuple[str, ...]) -> list[str]:
-    """Returns the codecs that can be used here; says on standard error why another cannot."""
+def _steps(
+    written: list[Path], args: argparse.Namespace, say: Callable[[str], None]
+) -> batch.Steps:
+    """Returns the steps, which append the files they write to `written`."""
+    from fa_hific_jax.codec.pixels import write_image
+    from fa_hific_jax.data.images import image_size, read_image
+    from fa_hific_jax.demo import comparison
     from fa_hific_jax.evaluation import baselines
+    from fa_hific_jax.metrics.weights import load_weights
 
-    reasons = {name: baselines.codec(name).missing() for name in codecs}
-    for name, reason in reasons.items():
+    chosen, model, compress = batch.model_at_rate(args)
+    weights = load_weights(["alex"])
+    missing = {name: baselines.codec(name).missing() for name in comparison.CODECS}
+    codecs = [name for name, reason in missing.items() if not reason]
+    for name, reason in missing.items():
         if reason:
             say(f"note: {baselines.codec(name).label} is left out: {reason}")
-    return [name for name in codecs if not reasons[name]]
+
+    def read(job, file):
+        original, notes = comparison.opaque(read_image(file))
+        places = [comparison.place_at(original, *at) for at in args.zoom]
+        return job, original, places or [comparison.most_detailed(original)], notes
+
+    def work(given, plan):
+        job, original, places, notes = given
+        data, member = compress(original, plan=plan)
+        decoded, _ = model.decompress_picture(data, plan=plan)
+        versions, lacks = comparison.versions(
+            original, data, decoded, member or shown(Path(chosen).name), codecs, weights
+        )
+        for note in (*notes, *lacks):
+            say(f"note: {job.source}: {note}")
+        picture = comparison.sheet(original, versions, places)
+        title = shown(job.source.name)
+        return picture, comparison.page(title, original, versions, places, lacks)
+
+    def write(job, made):
+        picture, page = made
+        write_image(job.target, picture, replace=args.force)
+        if not is_stream(job.target):
+            beside = job.target.with_suffix(".html")
+            write_file(beside, page, replace=args.force)
+            written.extend([job.target, beside])
+
+    return batch.Steps(model.plan, image_size, read, work, write)

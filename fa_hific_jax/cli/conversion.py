@@ -18,47 +18,29 @@ def export(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific export runs/demo -o models/demo --dtype int8      a quarter of the size
       fa-hific compress photo.jpg --model models/demo
 
-    Reads the newest checkpoint of a training run, or that of --step, and writes a folder with all
-    that coding needs: the weights, the coding tables, and an integer version of the
-    hyper-synthesis, which must give the same bits on every machine. The integers are calibrated on
-    procedural images, or on your own with --calibrate.
-
-    Prints the sizes, the id of the model, and how many more bits the integers cost than the floats.
-    Keep the folder: a file can only be decompressed by the model that compressed it.
+    Writes a folder with all that coding needs: the weights, the coding tables, and an integer
+    version of the hyper-synthesis, which must give the same bits on every machine. Prints what the
+    integers cost. Keep the folder: only the model that compressed a file can decompress it.
     """
-    name = arguments.path_name
-    parser.add_argument("workdir", metavar="WORKDIR", type=name, help="folder of the training run")
-    arguments.add_folder(
-        parser, "MODEL", "folder to write; it must be new or empty, unless --force is given"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "int8"),
-        default="float32",
-        help="data type of the stored weights (default: float32); float16 rounds them and halves "
-        "the size, int8 rounds the kernels of convolutions to 8 bits and halves it again",
-    )
-    parser.add_argument(
-        "--step", type=int, metavar="N", help="step of the checkpoint (default: the newest)"
-    )
-    parser.add_argument(
-        "--calibrate",
-        metavar="IMAGES",
-        default="dead_leaves:8",
-        help="images on which the integers are calibrated: folder, glob, or dead_leaves:COUNT for "
-        "procedural ones (default: dead_leaves:8); a dozen images are enough",
-    )
-    parser.add_argument(
-        "--trainable",
-        action="store_true",
-        help="also store the parameters that only training needs, so that a training run can start "
-        "from the model (config.init_from)",
-    )
-    parser.add_argument("--force", action="store_true", help="replace an existing model")
+    name, add = arguments.path_name, parser.add_argument
+    add("workdir", metavar="WORKDIR", type=name, help="folder of the training run")
+    arguments.add_folder(parser, "MODEL", "folder to write; new or empty unless --force is given")
+    what = "stored weights (default: float32); float16 takes half of the size, int8 a quarter"
+    add("--dtype", choices=("float32", "float16", "int8"), default="float32", help=what)
+    what = "step of the checkpoint (default: the newest)"
+    add("--step", type=int, metavar="N", help=what)
+    what = "images to calibrate the integers: folder, glob, or dead_leaves:COUNT (the default: 8)"
+    add("--calibrate", metavar="IMAGES", default="dead_leaves:8", help=what)
+    what = "also store what only training needs, so that a run can start from it (config.init_from)"
+    add("--trainable", action="store_true", help=what)
+    arguments.add_force(parser)
     return _export
 
 
 def _export(args: argparse.Namespace) -> None:
+    import jax
+
+    from fa_hific_jax import checkpoints
     from fa_hific_jax.codec import model_folder
     from fa_hific_jax.codec.model import from_params, hyper_latents
     from fa_hific_jax.data.sources import open_source
@@ -66,8 +48,13 @@ def _export(args: argparse.Namespace) -> None:
     output = Path(args.output)
     model_folder.check_target(output, replace=args.force)
     source = open_source(args.calibrate)
-    config, params, origin = _read(args.workdir, args.step)
     images = [source[i] for i in range(len(source))]
+    workdir = checkpoints.workdir_path(args.workdir, "WORKDIR")
+    params, step, settings, config = checkpoints.load_autoencoder(
+        workdir, called="WORKDIR", step=args.step
+    )
+    versions = {"fa_hific_jax": __version__, "jax": jax.__version__}
+    origin = {"step": step, "settings": settings, "versions": versions}
     model = from_params(
         config,
         params,
@@ -79,39 +66,15 @@ def _export(args: argparse.Namespace) -> None:
     model_folder.save_model(
         model, output, replace=args.force, to_train_on=params if args.trainable else None
     )
+    print(f"{output}: model {model.model_id.hex()}, step {step}")
+    _print_sizes(output, "  ")
     loss = _rate_loss(model, params, images)
-    print(f"{output}: model {model.model_id.hex()}, step {origin['step']}")
-    for file in sorted(output.iterdir()):
-        print(f"  {file.name}  {file.stat().st_size / 1e6:.2f} MB")
     print(f"  integers cost {loss:+.3f} % of the bits of y, over {len(images)} images")
 
 
-def _read(workdir: str, step: int | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Returns config, parameters and origin of the model in a checkpoint."""
-    import jax
-
-    from fa_hific_jax import checkpoints
-    from fa_hific_jax.settings.model import config_of
-
-    path = checkpoints.workdir_path(workdir, "WORKDIR")
-    kept, newest = checkpoints.newest(path, "WORKDIR")
-    step = newest if step is None else step
-    contents = kept.contents(step, "autoencoder")
-    if not contents:
-        raise UserError(f"{workdir} holds no checkpoint of step {step}: omit --step for the newest")
-    stored = kept.settings(step)
-    try:
-        config = config_of(stored["model"])
-    except TypeError as error:
-        raise UserError(
-            f"the checkpoint in {workdir} is from a version with other networks ({error}): "
-            "export it with the version that wrote it"
-        ) from error
-    # On a CPU, what follows shares the memory of these arrays.
-    params = jax.device_put(kept.read(step, "autoencoder", contents))
-    kept.close()
-    versions = {"fa_hific_jax": __version__, "jax": jax.__version__}
-    return config, params, {"step": step, "settings": stored, "versions": versions}
+def _print_sizes(folder: Path, before: str) -> None:
+    for file in sorted(folder.iterdir()):
+        print(f"{before}{file.name}  {file.stat().st_size / 1e6:.2f} MB")
 
 
 def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
@@ -132,20 +95,19 @@ def _rate_loss(model: Any, params: dict[str, Any], images: list[Any]) -> float:
     def synthesize(params, z):
         return autoencoder.bind(model.config, params).hyperprior.synthesis(z)
 
+    def bits(symbols, rows):
+        return ideal_bits(symbols.ravel(), rows.ravel().astype(np.int32), model.entropy.y_tables)
+
     level = choices.quality_level(model.config, None)
     network = Network(*choices.at_quality(model.config, model.params, level))
-    bits = np.zeros(2)
+    integers, floats = 0.0, 0.0
     for image in images:
         ((y, z),) = tiling.analyze(network, [image])
         quantized = quantize(model.entropy, y, z)
         mean, scale = jax.device_get(synthesize(params, quantized.z[None].astype(np.float32)))
-        symbols = to_symbols(y - mean[0])
-        pairs = (quantized.y, quantized.rows), (symbols, scale_indexes(scale[0], SCALE_TABLE))
-        bits += [
-            ideal_bits(s.ravel(), rows.ravel().astype(np.int32), model.entropy.y_tables)
-            for s, rows in pairs
-        ]
-    return 100 * float(bits[0] / bits[1] - 1)
+        integers += bits(quantized.y, quantized.rows)
+        floats += bits(to_symbols(y - mean[0]), scale_indexes(scale[0], SCALE_TABLE))
+    return 100 * (integers / floats - 1)
 
 
 def export_onnx(parser: argparse.ArgumentParser) -> arguments.Run:
@@ -167,19 +129,16 @@ def _export_onnx(args: argparse.Namespace) -> None:
     from fa_hific_jax.codec.model_folder import load_model
     from fa_hific_jax.convert.onnx_networks import save_onnx
 
-    output = Path(args.output)
-    save_onnx(load_model(model_to_use(args.model)), output)
-    for file in sorted(output.iterdir()):
-        print(f"{file}  {file.stat().st_size / 1e6:.2f} MB")
+    save_onnx(load_model(model_to_use(args.model)), Path(args.output))
+    _print_sizes(Path(args.output), f"{args.output}/")
 
 
 def import_torch(parser: argparse.ArgumentParser) -> arguments.Run:
     """Import a checkpoint of the PyTorch HiFiC, its fork by the FA-HiFiC authors, or
     NeuralCompression.
 
-    Reads a .pt file of torch.save without PyTorch and without running code from it, converts every
-    parameter, and writes the folder of a training run. The models of NeuralCompression are MS-ILLM
-    and NoGAN; the file says all about them. Evaluation, export and training start from the folder:
+    Reads a .pt file of torch.save without PyTorch and without running code from it, and writes the
+    folder of a training run, from which evaluation, export and training start:
 
       fa-hific import-torch hific_low.pt -o runs/imported
       python eval.py --config configs/hific.py:lo --workdir runs/imported MODEL_OPTIONS
@@ -189,28 +148,15 @@ def import_torch(parser: argparse.ArgumentParser) -> arguments.Run:
     The command prints MODEL_OPTIONS, which tell the configs what kind of model it is. The options
     below are only needed if the file does not contain these values, or contains wrong ones.
     """
-    parser.add_argument(
-        "checkpoint", metavar="CKPT.pt", type=arguments.path_name, help="file of torch.save"
-    )
+    name, add = arguments.path_name, parser.add_argument
+    add("checkpoint", metavar="CKPT.pt", type=name, help="file of torch.save")
     arguments.add_folder(parser, "DIR", "folder to write; it must not hold a run")
-    parser.add_argument(
-        "--input-range",
-        choices=("unit", "symmetric"),
-        help="pixel range of the network: unit is 0 to 1, symmetric is -1 to 1 with tanh at the "
-        "end (normalize_input_image, as in the published low and high models)",
-    )
-    parser.add_argument(
-        "--likelihood",
-        choices=("gaussian", "logistic"),
-        help="distribution of the latents (likelihood_type; the published med model is logistic)",
-    )
-    parser.add_argument(
-        "--residual-blocks",
-        metavar="N",
-        type=int,
-        help="number of residual blocks of the generator, if the file states a wrong one "
-        "(n_residual_blocks)",
-    )
+    what = "pixels from 0 to 1, or from -1 to 1 with tanh at the end (normalize_input_image)"
+    add("--input-range", choices=("unit", "symmetric"), help=what)
+    what = "distribution of the latents (likelihood_type)"
+    add("--likelihood", choices=("gaussian", "logistic"), help=what)
+    what = "number of residual blocks of the generator (n_residual_blocks)"
+    add("--residual-blocks", metavar="N", type=int, help=what)
     return _import_torch
 
 
@@ -224,20 +170,15 @@ def _import_torch(args: argparse.Namespace) -> None:
     options = Options(args.input_range, args.likelihood, args.residual_blocks)
     imported = import_checkpoint(args.checkpoint, options)
     _describe(imported)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints = Checkpoints(folder, kept=None)
-    except OSError as error:
-        raise UserError(
-            f"--output {args.output} cannot be written: {error.strerror or error}"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(folder, kept=None)
     settings = known_settings(imported)
     checkpoints.save(imported.step, imported.autoencoder, imported.training, settings)
     checkpoints.close()
     print(f"written: {folder / FOLDER / str(imported.step)}")
 
 
-def _describe(imported) -> None:
+def _describe(imported: Any) -> None:
     from fa_hific_jax.convert.torch_checkpoint import parameter_counts
 
     counts = parameter_counts(imported)
@@ -257,9 +198,7 @@ def _describe(imported) -> None:
             "blur widths of the dynamic spectrum loss: "
             "--config.loss.dsl_options=\"('channel_weighting', 'legacy_kernel')\""
         )
-    reasons: dict[str, list[str]] = {}
-    for name, reason in imported.ignored:
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
+    for reason in dict.fromkeys(reason for _, reason in imported.ignored):
+        names = [name for name, why in imported.ignored if why == reason]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         print(f"ignored: {', '.join(names[:2])}{more} ({reason})")

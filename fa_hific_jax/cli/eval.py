@@ -3,12 +3,9 @@
 Every rate is that of a real file that was decoded again. The output is a page, report.html, and its
 numbers: results.json, summary.csv, and one row for each image and file in rows.jsonl.
 
-To evaluate a run, with the images and codecs of its own config:
+To evaluate a run, with the images and codecs of its own config, or with others:
 
   python eval.py --workdir runs/demo
-
-To use other images, more codecs, LPIPS, and four processes:
-
   python eval.py --workdir runs/demo --images kodak/ --baselines jpeg,webp,avif --jobs 4 \\
       --lpips lpips_alex.npz
 
@@ -17,16 +14,15 @@ rates where a model offers them:
 
   python eval.py --models runs/a,runs/b,models/c --images kodak/ --quality 0,0.5,1 --out compared
 
-After an interruption the same command resumes and computes nothing twice. To compare two models at
-equal rate, image by image; each is a run, a model, or the --out of an earlier evaluation:
+To compare two models at equal rate, image by image; each is a run, a model, or the --out of an
+earlier evaluation:
 
   python eval.py --compare runs/a runs/b --images kodak/
 
---images is a folder, a glob, or any value of data.evaluation (docs/data.md), such as
-tfds:clic:validation. --config is needed only to override settings of the run, as in
---config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes share the
-images as those of train.py share a batch. docs/evaluation.md describes columns, metrics and files.
-Without the repository, `fa-hific eval` does the same.
+After an interruption the same command resumes. --config is needed only to override settings of the
+run, as in --config configs/demo.py --config.evaluation.baselines="('jpeg',)". Several processes
+share the images as those of train.py share a batch. docs/evaluation.md describes all of it. Without
+the repository, `fa-hific eval` does the same.
 """
 
 import datetime
@@ -46,41 +42,23 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.settings import Settings
 from fa_hific_jax.training import processes
 
-MODELS = flags.DEFINE_list(
-    "models", [], "Folders of runs and exported models, or names of models (fa-hific models)"
-)
+MODELS = flags.DEFINE_list("models", [], "Folders of runs and models, or names of models")
 COMPARE = flags.DEFINE_bool("compare", False, "Compare two models: --compare RUN_A RUN_B")
 IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.evaluation by default")
 LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
-QUALITY = flags.DEFINE_list(
-    "quality", [], "Rates of models with a variable rate: numbers from 0 to 1"
-)
+QUALITY = flags.DEFINE_list("quality", [], "Rates of models with a variable one: from 0 to 1")
 DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
-JOBS = flags.DEFINE_integer(
-    "jobs", 1, "Number of processes for the classical codecs; results do not change"
-)
-OUT = flags.DEFINE_string(
-    "out",
-    None,
-    "Folder for the results; by default evaluation/ in the folder of the one model, or "
-    "NAME_evaluation for the name of a model",
-)
+JOBS = flags.DEFINE_integer("jobs", 1, "Number of processes for the classical codecs")
+OUT = flags.DEFINE_string("out", None, "Folder for the results; one model has a default")
 FIELDS = {
     "baselines": flags.DEFINE_list(
-        "baselines",
-        None,
-        "Classical codecs: jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none",
+        "baselines", None, "Of jpeg, webp, avif, jpeg2000, jpegxl, bpg, vvc; or all, or none"
     ),
     "baseline_points": flags.DEFINE_integer(
-        "baseline_points",
-        None,
-        "Number of qualities of each classical codec, spread over its sweep; 0 for all, -1 for "
-        "none",
+        "baseline_points", None, "Number of qualities of each classical codec; 0: all, -1: none"
     ),
     "same_size": flags.DEFINE_bool(
-        "same_size",
-        None,
-        "Also run each classical codec at the size of the first model's file, image by image",
+        "same_size", None, "Also run each classical codec at the size of the first model's file"
     ),
     "untrained_control": flags.DEFINE_bool(
         "untrained_control", None, "Also evaluate a model with random parameters"
@@ -111,28 +89,30 @@ def main(*arguments: str) -> None:
     for flag in (IMAGES, OUT):
         if flag.value == "":
             raise UserError(f"--{flag.name} is an empty name: give another, or leave it out")
-    workdir, folders, named_by = with_config.WORKDIR.value, MODELS.value, "--models"
+    workdir, folders = with_config.WORKDIR.value, MODELS.value
     if bool(workdir) == bool(folders):
         raise UserError("name what to evaluate: a run with --workdir, or several with --models")
-    if workdir:
-        folders, named_by = [workdir], "--workdir"
     if len(folders) > 1 and not OUT.value:
         raise UserError("--out is missing: several models need a folder for their results")
-    out = Path(os.path.expanduser(OUT.value)) if OUT.value else default_out(folders[0], named_by)
-    evaluate(folders, named_by, given, out)
+    called = "--workdir" if workdir else "--models"
+    evaluate([workdir] if workdir else folders, called, given, OUT.value)
 
 
-def evaluate(folders: list[str], named_by: str, given: Settings | None, out: Path) -> Any:
-    """Evaluates the models of these folders, prints the table, and returns the results."""
+def evaluate(folders: list[str], called: str, given: Settings | None, out: str | None) -> Any:
+    """Evaluates the models of these folders, prints the table, and returns the results.
+
+    `called` is the flag that names them; `out` is the folder for the results of several models.
+    """
     # These imports take seconds: errors of the config come first.
     from fa_hific_jax.evaluation import explained, results
     from fa_hific_jax.evaluation.evaluate import evaluate
     from fa_hific_jax.evaluation.prepare import Request, prepare
 
+    folder = Path(os.path.expanduser(out)) if out else default_out(folders[0], called)
     values = {field: flag.value for field, flag in FIELDS.items() if flag.value is not None}
     request = Request(
         folders=folders,
-        named_by=named_by,
+        named_by=called,
         config=given,
         evaluation={k: tuple(v) if isinstance(v, list) else v for k, v in values.items()},
         images=IMAGES.value,
@@ -141,11 +121,11 @@ def evaluate(folders: list[str], named_by: str, given: Settings | None, out: Pat
         limit=LIMIT.value,
         jobs=JOBS.value,
     )
-    found = evaluate(prepare(request), out, _origin())
+    found = evaluate(prepare(request), folder, _origin())
     if found is not None:
         print("", results.format_table(found), "", *explained.legend(found), "", sep="\n")
         print(*explained.leaders(found), *results.notes(found), "", sep="\n")
-        print(out / "report.html")
+        print(folder / "report.html")
     return found
 
 
@@ -162,11 +142,8 @@ def compare(names: Sequence[str], given: Settings | None) -> None:
     evaluated = []
     for name in names:
         path = Path(os.path.expanduser(name)) / "results.json"
-        if path.is_file():
-            evaluated.append(results.read_results(path))
-        else:
-            out = default_out(name, "--compare")
-            evaluated.append(evaluate([name], "--compare", given, out))
+        known = results.read_results(path) if path.is_file() else None
+        evaluated.append(known or evaluate([name], "--compare", given, None))
     if not processes.leads():
         return
     compared = comparison.compare(*evaluated, names=(names[0], names[1]))

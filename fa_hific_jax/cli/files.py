@@ -4,11 +4,10 @@ import argparse
 import contextlib
 import glob
 import io
-import mimetypes
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +19,6 @@ from fa_hific_jax.writing import TargetExists
 
 # The last bytes of a complete image, for formats that have a fixed end.
 _ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
-
-Contents = Mapping[Path, bytes | OSError]
-"""Content of the sources that can be read only once, or the error that reading them gave."""
 
 
 class Found(NamedTuple):
@@ -44,8 +40,7 @@ def find(inputs: Sequence[str], suffixes: frozenset[str]) -> tuple[list[Found], 
 
     The second result has a sentence for each input or folder that could not be searched. In folders
     and globs, only files count that are not hidden and have one of the suffixes, in lower or upper
-    case. If the suffixes are those of images, standard error gets the number of images of kinds
-    that this installation cannot read.
+    case. Images of kinds that this installation cannot read are counted on standard error.
 
     Raises:
       UserError: an input leads to no file, or is a device, which might never end.
@@ -68,12 +63,12 @@ def find(inputs: Sequence[str], suffixes: frozenset[str]) -> tuple[list[Found], 
             failed(error)
             continue
         else:
-            if not stat.S_ISDIR(mode):
-                if not (stat.S_ISREG(mode) or streams.is_read_once(path)):
-                    told = "is a device or a socket: give a file, or - for standard input"
-                    raise UserError(f"{shown(path)}: {told}")
+            if stat.S_ISREG(mode) or streams.is_read_once(path):
                 found.append(Found(path, Path(path.name)))
                 continue
+            if not stat.S_ISDIR(mode):
+                told = "is a device or a socket: give a file, or - for standard input"
+                raise UserError(f"{shown(path)}: {told}")
             base, paths = path, list(walk(path, failed))
         wanted = [file for file in paths if file.suffix.lower() in suffixes]
         omitted = left_out(paths) if ".png" in suffixes else ""
@@ -89,37 +84,33 @@ def find(inputs: Sequence[str], suffixes: frozenset[str]) -> tuple[list[Found], 
 
 
 def pair(inputs: Sequence[str], found: Sequence[Found], out: str | None, suffix: str) -> list[Job]:
-    """Returns each file with the one to write: beside it, the file `out`, or in the folder `out`.
+    """Returns each file, once, with the one to write: beside it, `out`, or in the folder `out`.
 
-    `out` names a file if the only input is a file and no folder of that name exists. A file that is
-    found twice gives one job. Without `out`, an input from standard input or /dev/fd goes to
-    standard output.
+    `out` names a file if the only input is a file and no folder of that name exists. Without `out`,
+    an input from standard input or /dev/fd goes to standard output.
 
     Raises:
       UserError: several files cannot be written to `out`, or two of them would get the same name.
     """
-    given = Path(os.path.expanduser(inputs[0]))
-    one_file = len(inputs) == 1 and len(found) == 1 and found[0].path == given
+    given = [Path(os.path.expanduser(text)) for text in inputs]
+    alone = len(given) == 1 and given == [file.path for file in found]
     into_folder = out is not None and (out.endswith(("/", os.sep)) or os.path.isdir(out))
-    if out is None:
-        targets = [
-            file.path.with_suffix(suffix)
-            if streams.descriptor_of(file.path) is None
-            else streams.STDOUT
-            for file in found
-        ]
-    elif one_file and not into_folder:
-        targets = [Path(out)]
-    else:
-        named = Path(out).suffix.lower() == SUFFIX or has_image_suffix(Path(out))
-        if not into_folder and (named or streams.is_stream(out) or os.path.isfile(out)):
-            raise UserError(
-                f"{out}: is the name of a file, but several files need a folder: give one as -o, "
-                "or a new name that ends in /"
-            )
-        targets = [Path(out) / file.relative.with_suffix(suffix) for file in found]
     jobs = {}
-    for file, target in zip(found, targets, strict=True):
+    for file in found:
+        if out is None and streams.descriptor_of(file.path) is not None:
+            target = streams.STDOUT
+        elif out is None:
+            target = file.path.with_suffix(suffix)
+        elif alone and not into_folder:
+            target = Path(out)
+        else:
+            named = is_any_image(out) or out.lower().endswith(SUFFIX)
+            if not into_folder and (named or streams.is_stream(out) or os.path.isfile(out)):
+                raise UserError(
+                    f"{out}: is the name of a file, but several files need a folder: give one as "
+                    "-o, or a new name that ends in /"
+                )
+            target = Path(out) / file.relative.with_suffix(suffix)
         job = jobs.setdefault(os.path.abspath(target), Job(file.path, target))
         if os.path.abspath(job.source) != os.path.abspath(file.path):
             raise UserError(
@@ -135,9 +126,9 @@ def check_targets(jobs: Sequence[Job], force: bool) -> None:
     The same if the output is a terminal or a folder. Pipes and devices do not count as existing.
     """
     sources = {os.path.realpath(job.source) for job in jobs}
-    targets = [job.target for job in jobs if not streams.is_stream(job.target)]
-    if len(targets) < len(jobs) and any(streams.is_terminal(job.target) for job in jobs):
+    if any(streams.is_stream(j.target) and streams.is_terminal(j.target) for j in jobs):
         raise UserError("the output is a terminal: redirect it to a file or a pipe, or give -o")
+    targets = [job.target for job in jobs if not streams.is_stream(job.target)]
     for target in targets:
         if os.path.realpath(target) in sources:
             raise UserError(f"{target}: is an input, so it cannot be the output: give -o")
@@ -154,28 +145,58 @@ def plan_jobs(
 ) -> tuple[list[Job], list[str]]:
     """Returns the files to read and write, and a sentence for each that cannot be used.
 
-    With --skip-existing, jobs whose target exists are left out. Incomplete targets, from a copy
-    that was stopped or a shell that created the file beforehand, get a sentence.
-
-    Raises:
-      UserError: see `find`, `pair` and `check_targets`.
+    With --skip-existing, jobs whose target exists are left out; an incomplete one, from a copy that
+    was stopped, gets a sentence. Raises what `find`, `pair` and `check_targets` raise.
     """
     found, unread = find(args.inputs, suffixes)
     jobs = pair(args.inputs, found, args.output, target_suffix)
     check_targets(jobs, args.force or args.skip_existing)
+    if not args.skip_existing:
+        return jobs, unread
     existing = {
         job.target
         for job in jobs
-        if args.skip_existing and not streams.is_stream(job.target) and os.path.lexists(job.target)
+        if not streams.is_stream(job.target) and os.path.lexists(job.target)
     }
     if existing:
         say(f"{len(existing)} of {len(jobs)} files exist already and stay as they are")
-    unread += [
-        f"{shown(target)}: exists already and is incomplete: delete it, or give --force"
-        for target in sorted(existing)
-        if not _is_whole(target)
-    ]
+    what = "exists already and is incomplete: delete it, or give --force"
+    unread += [f"{shown(target)}: {what}" for target in sorted(existing) if not _is_whole(target)]
     return [job for job in jobs if job.target not in existing], unread
+
+
+@contextlib.contextmanager
+def open_streams(jobs: Sequence[Job]) -> Iterator[Callable[[Path], io.BufferedIOBase]]:
+    """Yields a function that opens a source for reading; keeps named pipes open.
+
+    Sources that can be read only once are read here, in the main thread, where a signal ends the
+    wait for the other end of a pipe. Raises a UserError if standard input is a terminal.
+    """
+    contents: dict[Path, bytes | OSError] = {}
+    for path in dict.fromkeys(job.source for job in jobs if streams.is_read_once(job.source)):
+        if path == streams.STDIN and sys.stdin is not None and sys.stdin.isatty():
+            raise UserError("standard input is a terminal: redirect it from a file or a pipe")
+        try:
+            contents[path] = streams.receive(path)
+        except OSError as error:  # It is reported when the turn of this source comes.
+            contents[path] = error
+
+    def opened(path: Path) -> io.BufferedIOBase:
+        content = contents.get(path)
+        if content is None:
+            return path.open("rb")
+        if isinstance(content, OSError):
+            raise content
+        file = io.BytesIO(content)
+        file.name = str(path)  # Error messages need it.
+        return file
+
+    with contextlib.ExitStack() as stack:
+        for path in {job.target for job in jobs}:
+            if streams.is_read_once(path) and streams.descriptor_of(path) is None:
+                with contextlib.suppress(OSError):  # Writing the file will report the error.
+                    stack.enter_context(path.open("wb"))
+        yield opened
 
 
 def _is_whole(path: Path) -> bool:
@@ -190,46 +211,3 @@ def _is_whole(path: Path) -> bool:
     except OSError:  # It may well be complete.
         return True
     return bool(data) and data.rstrip(b"\0").endswith(_ENDS.get(path.suffix.lower(), b""))
-
-
-@contextlib.contextmanager
-def open_streams(jobs: Sequence[Job]) -> Iterator[Contents]:
-    """Yields the content of the sources that can be read only once; keeps named pipes open.
-
-    Call this in the main thread, where a signal ends the wait for the other end of a pipe.
-
-    Raises:
-      UserError: standard input is a terminal.
-    """
-    contents: dict[Path, bytes | OSError] = {}
-    for path in dict.fromkeys(job.source for job in jobs if streams.is_read_once(job.source)):
-        if path == streams.STDIN and sys.stdin is not None and sys.stdin.isatty():
-            raise UserError("standard input is a terminal: redirect it from a file or a pipe")
-        try:
-            contents[path] = streams.receive(path)
-        except OSError as error:  # It is reported when the turn of this source comes.
-            contents[path] = error
-    with contextlib.ExitStack() as stack:
-        for path in {job.target for job in jobs}:
-            if streams.is_read_once(path) and streams.descriptor_of(path) is None:
-                with contextlib.suppress(OSError):  # Writing the file will report the error.
-                    stack.enter_context(path.open("wb"))
-        yield contents
-
-
-def opened(path: Path, contents: Contents) -> io.BufferedIOBase:
-    """Opens a file for reading; a source that can be read only once comes from `contents`."""
-    if path not in contents:
-        return path.open("rb")
-    content = contents[path]
-    if isinstance(content, OSError):
-        raise content
-    file = io.BytesIO(content)
-    file.name = str(path)  # Error messages need it.
-    return file
-
-
-def has_image_suffix(path: Path) -> bool:
-    """Returns True if other programs would take the name for that of an image."""
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    return is_any_image(path) or kind.startswith("image/")

@@ -15,44 +15,30 @@ from typing import NoReturn
 
 from fa_hific_jax import __version__, interrupts, streams
 from fa_hific_jax.cli import runtime
+from fa_hific_jax.cli.coding import compress, decompress, info
 from fa_hific_jax.cli.compare import compare
-from fa_hific_jax.cli.compress import compress
 from fa_hific_jax.cli.conversion import export, export_onnx, import_torch
-from fa_hific_jax.cli.decompress import decompress
-from fa_hific_jax.cli.info import info
-from fa_hific_jax.cli.pack import pack
-from fa_hific_jax.cli.plot import plot
 from fa_hific_jax.cli.published import get_inception, get_lpips, get_model, models
+from fa_hific_jax.cli.runs import pack, plot
 from fa_hific_jax.cli.serve import serve
 from fa_hific_jax.errors import UserError, one_line, reported
 
 COMMANDS = {
-    "compress": compress,
-    "decompress": decompress,
-    "info": info,
-    "compare": compare,
-    "export": export,
-    "export-onnx": export_onnx,
-    "pack": pack,
-    "plot": plot,
-    "serve": serve,
-    "models": models,
-    "get-model": get_model,
-    "get-lpips": get_lpips,
-    "get-inception": get_inception,
-    "import-torch": import_torch,
+    declare.__name__.replace("_", "-"): declare
+    for declare in (
+        *(compress, decompress, info, compare, export, export_onnx, pack, plot, serve, models),
+        *(get_model, get_lpips, get_inception, import_torch),
+    )
 }
-
+WITH_CONFIGS = {
+    "train": "Train a model; the same as train.py in the repository.",
+    "eval": "Compare models with classical codecs; the same as eval.py in the repository.",
+}
 _EXIT_CODES = """exit codes:
   0  all is done
   1  some of it is not, for example files that are damaged; the last lines say which and why
   2  the command was wrong or cannot be carried out; the message says what to change
 """
-
-WITH_CONFIGS = {
-    "train": "Train a model; the same as train.py in the repository.",
-    "eval": "Compare models with classical codecs; the same as eval.py in the repository.",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,13 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in WITH_CONFIGS:
         sys.argv = [f"fa-hific {argv[0]}", *argv[1:]]  # absl and the configs read sys.argv.
-        with reported():  # JAX may refuse a variable of the environment when it is loaded.
-            if argv[0] == "train":
-                from fa_hific_jax.cli.train import start
-            else:
-                from fa_hific_jax.cli.eval import start
-        start()
-        return
+        return start(argv[0])
     with reported():
         try:
             os.getcwd()
@@ -85,6 +65,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parser().parse_args(argv)
     with interrupts.interruptible(), reported(), runtime.orderly():
         args.run(args)
+
+
+def start(command: str) -> None:
+    """Runs train or eval with the flags of sys.argv."""
+    with reported():  # JAX may refuse a variable of the environment when it is loaded.
+        if command == "train":
+            from fa_hific_jax.cli.train import start
+        else:
+            from fa_hific_jax.cli.eval import start
+    start()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,15 +91,11 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fa-hific {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    layout = {"epilog": _EXIT_CODES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     for name, declare in COMMANDS.items():
         text = inspect.getdoc(declare) or ""
-        command = commands.add_parser(
-            name,
-            help=text.partition("\n")[0],
-            description=text,
-            epilog=_EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        first = text.partition("\n")[0]
+        command = commands.add_parser(name, help=first, description=text, **layout)
         command.set_defaults(run=declare(command))
     for name, summary in WITH_CONFIGS.items():
         commands.add_parser(name, help=summary)

@@ -1,5 +1,6 @@
 """Shows the progress of a command on standard error."""
 
+import datetime
 import io
 import sys
 import threading
@@ -15,9 +16,8 @@ _LOG_SECONDS = 30.0  # between two lines elsewhere
 class Progress:
     """A context that shows images done, MB/s of raw pixels (3 bytes each) and the time left.
 
-    On a terminal, one line is updated in place; elsewhere a line is printed every 30 s. A thread
-    does this, so that it works even while the first image waits for the compiler. For a single
-    image that takes less than 3 s, nothing is printed. `pixels` is the sum over all images.
+    A thread updates one line on a terminal, and elsewhere prints one every 30 s. For a single image
+    that takes less than 3 s, nothing is printed. `pixels` is the sum over all images.
     """
 
     def __init__(self, images: int, pixels: int = 0, stream: io.TextIOBase | None = None):
@@ -40,9 +40,9 @@ class Progress:
         self._thread.join()
         seconds = time.monotonic() - self._start
         if kind is None and (self._images > 1 or seconds > _PATIENCE):
-            self.say(f"{self._state(seconds)} in {_clock(seconds)}")
-        elif self._terminal:
-            self._write("\r\x1b[K")
+            self._write(f"{self._state(seconds)} in {_clock(seconds)}\n")
+        else:
+            self._write("")
 
     def advance(self, pixels: int) -> None:
         """Counts one more image, of that many pixels, as done."""
@@ -52,8 +52,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a separate line above the progress; unprintable characters are escaped."""
-        line = shown(line)
-        self._write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
+        self._write(f"{shown(line)}\n")
 
     def _renew(self) -> None:
         if self._images == 1 and self._over.wait(_PATIENCE):
@@ -64,12 +63,12 @@ class Progress:
             if self._done_pixels:
                 rest = max(self.pixels - self._done_pixels, 0)
                 left = f"{_clock(seconds * rest / self._done_pixels)} left"
-            line = f"{self._state(seconds)}, {left}"
-            self._write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+            self._write(f"{self._state(seconds)}, {left}" + "\n" * (not self._terminal))
 
     def _write(self, text: str) -> None:
+        """Writes a text in place of the line that a terminal shows."""
         with self._lock:
-            self._stream.write(text)
+            self._stream.write(f"\r\x1b[K{text}" if self._terminal else text)
             self._stream.flush()
 
     def _state(self, seconds: float) -> str:
@@ -80,6 +79,4 @@ class Progress:
 def _clock(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+    return f"{datetime.timedelta(seconds=round(seconds))}"

@@ -19,39 +19,32 @@ def models(parser: argparse.ArgumentParser) -> arguments.Run:
 
     Prints for each model the rate that its training aimed at, in bits per pixel, the approximate
     size of its download, its license, and the quality on the 24 Kodak images that its project
-    publishes: rate, PSNR and LPIPS (AlexNet). The last column is "yes" for a model on this machine.
-    The names work wherever a command takes a model, as in --model lite.
+    publishes: rate, PSNR and LPIPS (AlexNet). "here" is "yes" for a model on this machine. The
+    names work wherever a command takes a model, as in --model lite.
     """
-    arguments.add_json(parser, "model")
+    parser.add_argument("--json", action="store_true", help="print a JSON array of descriptions")
     return _list
 
 
 def _list(args: argparse.Namespace) -> None:
-    described = _described()
-    if args.json:
-        print(json.dumps(described, indent=2))
-        return
-    rows = [_HEADS, *map(_cells, described)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
-def _described() -> list[dict[str, Any]]:
-    """Returns a description of each model, as --json prints it; None stands for the unknown."""
-    fields = ("name", "project", "target_bpp", "gigabytes", "license", "url", "kodak")
     here = {name: str(folder) for name, folder in shipped.here().items()}
+    fields = ("name", "project", "target_bpp", "gigabytes", "license", "url", "kodak", "folder")
     rows: list[tuple] = [
-        (name, "this package", None, None, "research only", None, None)
+        (name, "this package", None, None, "research only", None, None, here[name])
         for name in shipped.in_package()
     ]
     for model in catalog.PUBLISHED:
         of, kodak = catalog.FAMILIES[model.family], model.quality and model.quality._asdict()
-        rows.append(
-            (model.name, of.project, model.rate, of.gigabytes, of.license, model.url, kodak)
-        )
-    return [dict(zip(fields, row, strict=True)) | {"folder": here.get(row[0])} for row in rows]
+        told = (model.name, of.project, model.rate, of.gigabytes, of.license, model.url, kodak)
+        rows.append((*told, here.get(model.name)))
+    described = [dict(zip(fields, row, strict=True)) for row in rows]
+    if args.json:
+        print(json.dumps(described, indent=2))
+        return
+    cells = [_HEADS, *map(_cells, described)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def _cells(model: dict[str, Any]) -> tuple[str, ...]:
@@ -74,31 +67,22 @@ def get_model(parser: argparse.ArgumentParser) -> arguments.Run:
       fa-hific get-model msillm-0.14
       fa-hific compress photo.jpg --model msillm-0.14
 
-    Downloads the published checkpoint, checks it, converts it without PyTorch and without running
-    code from it, makes the integer tables that coding needs, and stores the model in the cache
-    folder ($XDG_CACHE_HOME/fa-hific or ~/.cache/fa-hific). The download is removed. Prints where
-    the model comes from, and what its license asks for.
-
-    The projects publish no SHA-256. That of the first file is recorded in the cache folder, and a
-    later file of the same name must have the same.
+    Downloads the published checkpoint, converts it without PyTorch and without running code from
+    it, and stores the model in the cache folder ($XDG_CACHE_HOME/fa-hific or ~/.cache/fa-hific).
+    Prints where the model comes from, and what its license asks for. The projects publish no
+    SHA-256: that of the first download is recorded, and a later one must have the same.
 
     To resume an interrupted download, repeat the command. Without a network, download the file on
-    another machine; --from then converts it:
-
-      fa-hific get-model msillm-0.14 --from Downloads/msillm_target_0.14bpp.ckpt
+    another machine and convert it with --from FILE.
     """
     parser.add_argument("name", metavar="NAME", help="name that `fa-hific models` lists")
-    parser.add_argument(
-        "--from",
-        dest="file",
-        metavar="FILE",
-        type=arguments.path,
-        help="convert this published file instead of downloading it; it is not changed",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="fetch the model again if it is there already"
-    )
+    _add_from(parser, "FILE", "convert this published file instead of downloading it")
+    arguments.add_force(parser)
     return _get_model
+
+
+def _add_from(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    parser.add_argument("--from", dest="given", metavar=name, type=arguments.path, help=what)
 
 
 def _get_model(args: argparse.Namespace) -> None:
@@ -110,7 +94,7 @@ def _get_model(args: argparse.Namespace) -> None:
         raise UserError(f"{args.name}: no such model: choose one of {', '.join(shipped.known())}")
     from fa_hific_jax.convert.published_models import get_model
 
-    found = get_model(published, args.file, replace=args.force)
+    found = get_model(published, args.given, replace=args.force)
     if found.doubt:
         say(f"note: {args.name}: {found.doubt}")
     family = catalog.FAMILIES[published.family]
@@ -122,40 +106,37 @@ def _get_model(args: argparse.Namespace) -> None:
     print(f"license: {family.license}: use it {family.terms}")
 
 
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    what = ".npz file (default: in the cache folder)"
+    parser.add_argument("-o", "--output", metavar="FILE", type=arguments.path, help=what)
+    what = "convert the published files in this folder instead of downloading them"
+    _add_from(parser, "FOLDER", what)
+
+
 def get_lpips(parser: argparse.ArgumentParser) -> arguments.Run:
     """Get LPIPS weights that are not part of the package.
 
       fa-hific get-lpips                       AlexNet: the usual metric, and HiFiC's loss
       fa-hific get-lpips --net vgg -o vgg.npz  VGG16, in a file of your choice
+      fa-hific get-lpips --from Downloads/     convert files that were downloaded elsewhere
       python eval.py --workdir runs/hific --images kodak/ --lpips alex,vgg.npz
 
     The package contains the weights of AlexNet and SqueezeNet with 16-bit kernels. This command
-    gets VGG16, or the published float32 weights of the other two.
-
-    It downloads the published weights, checks their SHA-256, converts them to one .npz file and
-    prints its path. The file stays in the cache folder ($XDG_CACHE_HOME/fa-hific or
-    ~/.cache/fa-hific), so a second call downloads nothing.
-
-    To resume an interrupted download, repeat the command. Without a network, the command says which
-    files to download elsewhere; --from then converts them:
-
-      fa-hific get-lpips --from Downloads/
+    gets VGG16, or the published float32 weights of the other two: it downloads the published files,
+    checks their SHA-256, converts them to one .npz file in the cache folder, and prints its path.
+    To resume an interrupted download, repeat the command.
     """
-    parser.add_argument(
-        "--net",
-        choices=("alex", "squeeze", "vgg"),
-        default="alex",
-        help="network: AlexNet (the default; downloads 244 MB, keeps 10 MB), SqueezeNet 1.1 (5 MB, "
-        "keeps 3 MB) or VGG16 (553 MB, keeps 59 MB)",
-    )
-    arguments.add_weights(parser)
+    nets = ("alex", "squeeze", "vgg")
+    what = "AlexNet (the default; downloads 244 MB), SqueezeNet 1.1 (5 MB) or VGG16 (553 MB)"
+    parser.add_argument("--net", choices=nets, default="alex", help=what)
+    _add_weights(parser)
     return _get_lpips
 
 
 def _get_lpips(args: argparse.Namespace) -> None:
     from fa_hific_jax.convert.published_weights import get_lpips
 
-    print(get_lpips(args.net, args.output, args.folder))
+    print(get_lpips(args.net, args.output, args.given))
 
 
 def get_inception(parser: argparse.ArgumentParser) -> arguments.Run:
@@ -163,21 +144,15 @@ def get_inception(parser: argparse.ArgumentParser) -> arguments.Run:
 
       fa-hific get-inception
       fa-hific get-inception -o inception.npz
+      fa-hific get-inception --from Downloads/    convert the file that was downloaded elsewhere
 
-    Downloads the published weights of FID's Inception network (96 MB), checks their SHA-256,
-    converts them to one .npz file (87 MB) and prints its path. The file stays in the cache folder
-    ($XDG_CACHE_HOME/fa-hific or ~/.cache/fa-hific), so a second call downloads nothing.
-
-    To resume an interrupted download, repeat the command. Without a network, the command says which
-    file to download elsewhere; --from then converts it:
-
-      fa-hific get-inception --from Downloads/
+    Like `get-lpips`, but for FID's Inception network: downloads 96 MB, keeps 87 MB.
     """
-    arguments.add_weights(parser)
+    _add_weights(parser)
     return _get_inception
 
 
 def _get_inception(args: argparse.Namespace) -> None:
     from fa_hific_jax.convert.published_weights import get_inception
 
-    print(get_inception(args.output, args.folder))
+    print(get_inception(args.output, args.given))

@@ -7,7 +7,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from fa_hific_jax.cache import cache_folder
@@ -36,8 +35,7 @@ def orderly() -> Iterator[None]:
 def use_compile_cache() -> None:
     """Makes JAX keep compiled programs in the user's cache folder, unless another one is set.
 
-    JAX's own bound, jax_compilation_cache_max_size, needs another package and fails on entries
-    that were written without it. Therefore the folder is trimmed here.
+    The folder is trimmed here, because JAX's own bound on its size needs another package.
     """
     import jax
 
@@ -47,25 +45,19 @@ def use_compile_cache() -> None:
     with contextlib.suppress(OSError, UserError):
         folder = cache_folder() / "jax"
         folder.mkdir(parents=True, exist_ok=True)
-        trim(folder, CACHE_BYTES)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        _trim(str(folder))
 
 
-def trim(folder: Path, most: int) -> None:
-    """Deletes the least recently used files until the folder has at most `most` bytes."""
-    files = []
-    for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # Another process may trim the folder too.
-            found = entry.stat()
-            files.append((max(found.st_atime, found.st_mtime), found.st_size, entry.path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= most:
-            return
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-            total -= size
+def _trim(folder: str) -> None:
+    """Deletes all but the most recently used files, of CACHE_BYTES together."""
+    total = 0
+    used = [(max(f.stat().st_atime, f.stat().st_mtime), f) for f in os.scandir(folder)]
+    for _, file in sorted(used, key=lambda each: each[0], reverse=True):
+        total += file.stat().st_size
+        if total > CACHE_BYTES:
+            _remove(file.path)
 
 
 def _folder() -> str | None:
@@ -75,15 +67,17 @@ def _folder() -> str | None:
 
 
 def _heal(message: Any, *_: Any, **__: Any) -> None:
-    """Removes the cache entries of a program that JAX reports as unreadable.
+    """Removes the cache entries of a program that JAX reports as unreadable in a warning.
 
-    JAX compiles such a program again, but does not overwrite the damaged entry. The arguments are
-    those of `warnings.showwarning`. The warning names the program, and the names of all its entries
-    begin with that name.
+    JAX compiles such a program again, but does not overwrite the damaged entry. The names of all
+    its entries begin with that of the program.
     """
     told, folder = re.match(_DAMAGED, str(message)), _folder()
-    if not told or not folder:
-        return
-    for path in glob.glob(f"{glob.escape(folder)}/{glob.escape(told['module'])}-*"):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    if told and folder:
+        for path in glob.glob(f"{glob.escape(folder)}/{glob.escape(told['module'])}-*"):
+            _remove(path)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):  # Another process may remove it too.
+        os.unlink(path)

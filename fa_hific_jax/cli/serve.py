@@ -21,33 +21,18 @@ def serve(parser: argparse.ArgumentParser) -> arguments.Run:
 
     The page shows each image beside its decoded version and a JPEG of the same file size, with
     their spectra and a map of where the bits go. The compressed file can be downloaded, and dropped
-    on the page to be decoded. The page works without a network and sends nothing to any other
-    machine. Ctrl-C ends it and deletes all images. It needs the extra fa-hific-jax[demo].
+    on the page to be decoded. Nothing is sent to any other machine. Ctrl-C ends the page and
+    deletes all images. It needs the extra fa-hific-jax[demo].
     """
     arguments.add_model(parser)
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (default: 127.0.0.1, which only this machine can reach)",
-    )
-    parser.add_argument(
-        "--port", type=arguments.port, default=7860, help="port to listen on (default: 7860)"
-    )
-    parser.add_argument(
-        "--max-mb",
-        type=arguments.positive,
-        default=32,
-        metavar="N",
-        help="largest size of a dropped file in megabytes (default: 32)",
-    )
-    parser.add_argument(
-        "--max-megapixels",
-        type=arguments.positive,
-        default=16,
-        metavar="N",
-        help="largest size of an image in megapixels, counted in blocks of 64 x 64 pixels "
-        "(default: 16)",
-    )
+    add, limit = parser.add_argument, {"type": arguments.positive, "metavar": "N"}
+    what = "address to listen on (default: 127.0.0.1, which only this machine can reach)"
+    add("--host", default="127.0.0.1", help=what)
+    add("--port", type=arguments.port, default=7860, help="port to listen on (default: 7860)")
+    what = "largest size of a dropped file in megabytes (default: 32)"
+    add("--max-mb", default=32, help=what, **limit)
+    what = "largest size of an image in megapixels, in blocks of 64 x 64 pixels (default: 16)"
+    add("--max-megapixels", default=16, help=what, **limit)
     return _run
 
 
@@ -56,7 +41,9 @@ def _run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="fa-hific-") as folder:
         # Gradio keeps all images here, so that they are deleted with the folder.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
-        _use_no_proxy()
+        # Gradio would request its own page through the proxies of the environment or the system.
+        os.environ |= {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+        os.environ["NO_PROXY"] = "*"
         gradio = _gradio()
         from fa_hific_jax.codec.model_folder import load_model
         from fa_hific_jax.demo import page
@@ -76,9 +63,7 @@ def _gradio() -> Any:
     try:
         import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        told = "the page needs Gradio"
-        if error.name not in ("gradio", None):
-            told = f"Gradio is installed but cannot be imported ({error}): install it again"
+        told = f"the page needs Gradio, which cannot be imported ({error})"
         raise UserError(f"{told}: pip install 'fa-hific-jax[demo]'") from error
     return gradio
 
@@ -90,10 +75,3 @@ def _launch(blocks: Any, host: str, port: int, options: dict[str, Any]) -> None:
         raise UserError(
             f"cannot listen on {host}:{port}, it may be in use: give another --port or --host"
         ) from error
-
-
-def _use_no_proxy() -> None:
-    """Removes proxies from the environment: Gradio would request its own page through them."""
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        del os.environ[name]
-    os.environ["NO_PROXY"] = "*"  # The settings of the system may name proxies too.

@@ -1,7 +1,7 @@
 """Trains a model.
 
-Example, the original's first stage and then the real thing at its lowest rate, which begins with
-the parameters of the first (docs/training.md):
+The original's first stage, then the rest at its lowest rate, which begins with the parameters of
+the first (docs/training.md):
 
   python train.py --config configs/mse_lpips.py:lo --workdir runs/mse_lpips_lo
   python train.py --config configs/fa_hific.py:lo --workdir runs/fa_hific_lo \\
@@ -16,8 +16,7 @@ pod find each other; elsewhere start this once for each, with the same --workdir
   python train.py ... --coordinator=node0:1234 --processes=2 --process=0    # on node0
   python train.py ... --coordinator=node0:1234 --processes=2 --process=1    # on another
 
-Without the repository, `fa-hific train` is the same; its configs are in the package and go by name,
-as in --config fa_hific:lo.
+Without the repository, `fa-hific train` is the same; its configs go by name: --config fa_hific:lo.
 """
 
 from fa_hific_jax import checkpoints
@@ -30,10 +29,10 @@ def start() -> None:
 
 
 def main() -> None:
-    run_settings = with_config.given_settings()
+    given = with_config.given_settings()
     workdir = checkpoints.workdir_path(with_config.WORKDIR.value)
     with_config.join_processes()
     from fa_hific_jax.training.loop import train  # After the config's own errors: it loads slowly.
 
-    assert run_settings is not None
-    train(run_settings, workdir)
+    assert given is not None
+    train(given, workdir)

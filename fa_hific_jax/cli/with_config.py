@@ -19,14 +19,13 @@ from fa_hific_jax.training import processes
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = (_PACKAGE / "configs").is_dir()  # else in the repository
 _CONFIGS = (_PACKAGE if _INSTALLED else _PACKAGE.parent) / "configs"
+_CONFIG = re.compile("--?config(=|$)")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant after a colon; eval takes the run's own"
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run, for its checkpoints and logs")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "host:port of process 0 of several (or JAX_COORDINATOR_ADDRESS)"
-)
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port (or JAX_COORDINATOR_ADDRESS)")
 PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes (or JAX_NUM_PROCESSES)")
 PROCESS = flags.DEFINE_integer("process", None, "Index of this process (or JAX_PROCESS_ID)")
 
@@ -50,15 +49,13 @@ def run(
 ) -> None:
     """Parses the command line, runs `main`, and exits with code 2 after a mistake of the user.
 
-    --config evaluates a Python file. Whatever goes wrong there (no such file, a variant or key
-    that does not exist, a value of another type, a mistake in its code) is reported in one
-    sentence as well. --help prints the docstring of `main`'s module, and the flags.
+    Whatever goes wrong in a config, which is a Python file, is reported in one sentence as well.
+    --help prints the docstring of `main`'s module, and the flags.
 
     Args:
-      main: the command, called with no arguments or with those that are not flags.
+      main: the command, called with the arguments that are not flags.
       required: names of the flags that have no default.
-      arguments: True if the command takes arguments that are not flags; otherwise each such
-        argument is an error.
+      arguments: True if the command takes arguments that are not flags.
       ends_itself: True if `main` handles signals itself; otherwise a signal ends the process, see
         `interrupts.interruptible`.
     """
@@ -69,22 +66,23 @@ def run(
             print(sys.modules[main.__module__].__doc__, "flags:", *shown, sep="\n")
             print("Try --helpfull for all flags.")
             sys.exit(0)
+        config = ""
         try:
-            argv = _with_shipped_config(argv)
-            _check_config_arguments(argv)
+            argv, config = _with_shipped_config(argv)
+            _check_overrides(argv)
             rest = flags.FLAGS(argv)
-            for name in required:
-                if flags.FLAGS[name].value in (None, ""):
-                    raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
-            if len(rest) > 1 and not arguments:
-                raise UserError(f"unexpected argument {rest[1]!r}: see --help")
-            return rest
         except SystemExit:
             sys.exit(0)  # absl exits with 1 after --helpfull.
-        except BrokenPipeError:  # The reader of a long help text has closed it.
+        except (UserError, BrokenPipeError):  # The reader of a long help text has closed it.
             raise
         except Exception as error:  # A config is code and may raise anything.
-            fail(_sentence(error, _config(argv)))
+            fail(_sentence(error, config))
+        for name in required:
+            if flags.FLAGS[name].value in (None, ""):
+                raise UserError(f"--{name} is missing: {flags.FLAGS[name].help}; see --help")
+        if len(rest) > 1 and not arguments:
+            raise UserError(f"unexpected argument {rest[1]!r}: see --help")
+        return rest
 
     def quiet(rest: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax logs much that does not help users.
@@ -96,45 +94,34 @@ def run(
         app.run(quiet, flags_parser=parse)
 
 
-def _with_shipped_config(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with --config as one word, and a shipped config under its path.
+def _with_shipped_config(argv: Sequence[str]) -> tuple[list[str], str]:
+    """Returns the arguments with --config as one word, and its value; "" if it is not given.
 
     Both --config hific:lo and the path within the repository, --config configs/hific.py:lo, name a
-    shipped config, unless a file of that name exists. In an installed package, this also makes
-    `from configs import base` work for configs outside the package.
+    shipped config, unless a file of that name exists. Installed configs become importable.
     """
     if _INSTALLED:
         sys.modules.setdefault("configs", importlib.import_module("fa_hific_jax.configs"))
-    words: list[str] = []
-    for word in argv:
-        if words and re.fullmatch("--?config", words[-1]):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    path, colon, variant = _config(words).partition(":")
-    shipped = _CONFIGS / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
-    if path and not os.path.isfile(path) and shipped.is_file():
-        meant = f"--config={shipped}{colon}{variant}"
-        words = [meant if re.match("--?config=", word) else word for word in words]
-    return words
+    at = next((i for i, word in enumerate(argv) if _CONFIG.match(word)), len(argv))
+    end = at + 1 if "=" in "".join(argv[at : at + 1]) else at + 2
+    config = "=".join(argv[at:end]).partition("=")[2]
+    path, colon, variant = config.partition(":")
+    if not path:
+        return list(argv), config
+    if not os.path.isfile(path):
+        shipped = _CONFIGS / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
+        if not shipped.is_file():
+            known = ", ".join(sorted(file.stem for file in _CONFIGS.glob("[!_]*.py")))
+            raise UserError(f"--config {path}: no such file: give one that exists, or {known}")
+        config = f"{shipped}{colon}{variant}"
+    return [*argv[:at], f"--config={config}", *argv[end:]], config
 
 
-def _config(argv: Sequence[str]) -> str:
-    """Returns the value of --config, or "" if it is not given."""
-    values = (word.partition("=")[2] for word in argv if re.match("--?config=", word))
-    return next(values, "")
+def _check_overrides(argv: Sequence[str]) -> None:
+    """Raises a UserError for a key of a config that does not exist, or a value that is invalid.
 
-
-def _check_config_arguments(argv: Sequence[str]) -> None:
-    """Raises a UserError for a config file or key that does not exist, or a value that is invalid.
-
-    It runs before absl parses, because absl's messages name neither the group of the key nor the
-    file.
+    It runs before absl parses, because absl's messages do not name the group of the key.
     """
-    path = _config(argv).partition(":")[0]
-    if path and not os.path.isfile(path):
-        shipped = ", ".join(sorted(file.stem for file in _CONFIGS.glob("[!_]*.py")))
-        raise UserError(f"--config {path}: no such file: give one that exists, or {shipped}")
     for argument in argv[1:]:
         if match := re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):
             settings.check_key(match[1], match[2])
@@ -146,23 +133,18 @@ def _sentence(error: Exception, config: str) -> str:
     chain: list[BaseException] = [error]
     while chain[0].__context__ is not None:
         chain.insert(0, chain[0].__context__)
-    for cause in chain:
-        if isinstance(cause, UserError):
-            return str(cause)
+    if told := [str(cause) for cause in chain if isinstance(cause, UserError)]:
+        return told[0]
     origin, path = chain[0], config.partition(":")[0]
     if isinstance(origin, AttributeError) and getattr(origin, "name", "") == "get_config":
         return f"--config {path}: defines no function get_config: see docs/configuration.md"
     reason = getattr(origin, "msg", None) or ": ".join(map(str, origin.args))
     if place := _place(chain, path):
         return f"{place}: {type(origin).__name__}: {reason}: fix the config"
-    if isinstance(error, flags.UnrecognizedFlagError):
-        if error.flagname.startswith("config."):
-            return f"--config is missing, so there is no {error.flagname} to change: see --help"
-        return f"{error} See --help"
+    if isinstance(error, flags.UnrecognizedFlagError) and error.flagname.startswith("config."):
+        return f"--config is missing, so there is no {error.flagname} to change: see --help"
     if isinstance(error, flags.Error) and origin is not error:
-        flag = str(error).partition(": ")[0].removeprefix("flag ")
-        hint = " (docs/configuration.md explains the key)" if flag.startswith("--config.") else ""
-        return f"{flag}: {reason}{hint}"
+        return f"{str(error).partition(': ')[0].removeprefix('flag ')}: {reason}; see --help"
     return f"--config {config}: {error}" if config else f"{error} See --help"
 
 

@@ -1,6 +1,7 @@
 """What the tests of the documentation need to know of Markdown, as GitHub and the site read it."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,24 +30,17 @@ def fences(text: str) -> list[Fence]:
     return [Fence(match[2], match[3], bool(match[1])) for match in _FENCE.finditer(text)]
 
 
-def prose(text: str) -> str:
-    """The text without fences, inline code and comments."""
-    text = re.sub(r"(?s)<!--.*?-->", "", _FENCE.sub("", text))
-    return re.sub(r"`[^`\n]*`", "`code`", text)
-
-
 def links(text: str) -> list[str]:
-    """Targets of links and images."""
-    return re.findall(r"\]\(([^()\s]+)\)", prose(text))
+    """Targets of links and images, outside of fences, inline code and comments."""
+    prose = re.sub(r"(?s)<!--.*?-->", "", _FENCE.sub("", text))
+    return re.findall(r"\]\(([^()\s]+)\)", re.sub(r"`[^`\n]*`", "`code`", prose))
 
 
 def anchors(text: str) -> set[str]:
     """Names of the headings as GitHub makes them; the second of a kind ends in -1."""
-    found: dict[str, int] = {}
-    for heading in re.findall(r"(?m)^#+ (.+)$", _FENCE.sub("", text)):
-        plain = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)
-        name = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
-        found[name] = found.get(name, 0) + 1
+    headings = re.findall(r"(?m)^#+ (.+)$", _FENCE.sub("", text))
+    plain = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower() for heading in headings)
+    found = Counter(re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain)
     return {f"{name}-{i}" if i else name for name, count in found.items() for i in range(count)}
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coding_model import coding_model
 from command_line import (  # noqa: F401  (models: a fixture)
     ROOT,
     animation,
@@ -27,7 +26,6 @@ from command_line import (  # noqa: F401  (models: a fixture)
     stopped,
     written,
 )
-from cpu_devices import hasty
 from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 
@@ -35,7 +33,6 @@ from fa_hific_jax import interrupts
 from fa_hific_jax.cli import batch, files
 from fa_hific_jax.cli.progress import Progress
 from fa_hific_jax.codec import bitstream, shipped
-from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.data.sources import open_source
 
 # Files.
@@ -378,20 +375,3 @@ def test_killed_it_leaves_no_half_image_and_asked_to_end_it_tidies_up(models, ho
     assert 3 <= len(images) < 30 and (how == signal.SIGKILL or images == written("out"))
     for name in images:
         np.testing.assert_array_equal(pixels_of(f"out/{name}"), pixels)
-
-
-@pytest.mark.long
-def test_the_real_codec_runs_as_a_process(tmp_path):
-    model, original = coding_model(), image(tmp_path / "in/a.png", 60, 70, bands=4)
-    image(tmp_path / "in/single.png", 1, 1)
-    folder = save_model(model, tmp_path / "model")
-    env = os.environ | hasty() | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: str(folder)}
-    for arguments in (("compress", "in", "-o", "out"), ("decompress", "out", "-o", "back")):
-        command = [sys.executable, "-m", "fa_hific_jax", *arguments]
-        subprocess.run(command, cwd=tmp_path, env=env, check=True, timeout=120)
-    decoded = pixels_of(tmp_path / "back/a.png")
-    np.testing.assert_array_equal(decoded[..., 3], original[..., 3])
-    # Other canvases and other optimization: other sums, one step of 8 bits at most.
-    expected = model.decompress((tmp_path / "out/a.fahj").read_bytes())
-    np.testing.assert_allclose(decoded[..., :3].astype(int), expected, atol=1)
-    assert pixels_of(tmp_path / "back/single.png").shape == (1, 1, 3)

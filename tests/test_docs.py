@@ -16,34 +16,16 @@ from tools import configuration
 
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=str)
 FILES = {"train.py", "data.csv"}  # which look like keys
-LINES = [(page, line) for page in PAGES for line in commands(read(page))]
-
-
-def flags_of(script: str) -> set[str]:
-    """Names of the flags that train or eval defines."""
-    tree = ast.parse((ROOT / "fa_hific_jax" / "cli" / f"{script}.py").read_text("utf-8"))
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return {
-        ast.literal_eval(call.args[0])
-        for call in calls
-        if isinstance(call.func, ast.Attribute) and call.func.attr.startswith("DEFINE_")
-    }
-
-
-FLAGS = {script: flags_of(script) | flags_of("with_config") for script in WITH_CONFIGS}
 
 
 @BY_PAGE
 def test_links_lead_to_pages_files_and_headings_that_exist(page):
-    text = read(page)
-    for link in links(text):
-        if re.match(r"\w+:", link):
-            continue
+    for link in links(read(page)):
         path, _, anchor = link.partition("#")
         target = (ROOT / page).parent / path if path else ROOT / page
-        assert target.exists(), f"{page}: {link}"
-        if anchor:
-            assert anchor in anchors(target.read_text("utf-8")), f"{page}: {link}"
+        if not re.match(r"\w+:", link):
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target.read_text("utf-8")), link
 
 
 @BY_PAGE
@@ -51,37 +33,41 @@ def test_keys_of_the_config_exist(page):
     keys = [name for name, _ in settings.declarations()]
     known = {*keys, *(key.split(".")[0] for key in keys)}
     groups = "|".join(key for key in known if "." not in key)
-    text = read(page)
-    given = re.findall(r"--config\.([\w.]+)", text)
-    given += re.findall(rf"`((?:{groups})\.\w+)(?:=[^`]*)?`", text)  # `loss.gan`, `loss.gan=0`
+    given = re.findall(r"--config\.([\w.]+)", read(page))
+    given += re.findall(rf"`((?:{groups})\.\w+)(?:=[^`]*)?`", read(page))  # `loss.gan=0`
     assert set(given) - FILES <= known
+
+
+def flags_of(script: str) -> set[str]:
+    """Names of the flags that train or eval defines."""
+    source = (ROOT / "fa_hific_jax" / "cli" / f"{script}.py").read_text("utf-8")
+    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
 
 
 def calls(pattern: str) -> list[tuple[str, ...]]:
     """(page, groups of the pattern) wherever it occurs in a command; up to the command's end."""
     return [
         (str(page), *match.groups())
-        for page, line in LINES
+        for page in PAGES
+        for line in commands(read(page))
         for match in re.finditer(pattern + r"\b((?:[^&|;]|&(?!&))*)", line)
     ]
 
 
 TRAIN_AND_EVAL = calls(r"(?:(?:python|\.venv/bin/python) |\bfa-hific )(train|eval)(?:\.py)?")
+OTHERS = [call for call in calls(r"\bfa-hific ([\w-]+)") if call[1] not in WITH_CONFIGS]
 
 
 @pytest.mark.parametrize(("page", "script", "rest"), TRAIN_AND_EVAL)
 def test_flags_and_configs_of_train_and_eval_exist(page, script, rest):
     given = re.findall(r"(?:^|\s)--(\w[\w-]*)(?=[=\s.\"]|$)", rest)
-    assert set(given) <= FLAGS[script] | {"help"}, page
+    assert set(given) <= flags_of(script) | flags_of("with_config") | {"help"}, page
     for name in re.findall(r"--config[ =]([\w./]+)", rest):
         path = name if name.endswith(".py") else f"configs/{name}.py"
         assert (ROOT / path).is_file(), page
 
 
-@pytest.mark.parametrize(
-    ("page", "command", "rest"),
-    [call for call in calls(r"\bfa-hific ([\w-]+)") if call[1] not in WITH_CONFIGS],
-)
+@pytest.mark.parametrize(("page", "command", "rest"), OTHERS)
 def test_commands_of_fa_hific_parse(page, command, rest):
     assert command in COMMANDS
     try:
@@ -92,15 +78,13 @@ def test_commands_of_fa_hific_parse(page, command, rest):
 
 @BY_PAGE
 def test_python_is_valid_and_imports_what_exists(page):
-    for fence in fences(read(page)):
-        if fence.language != "python":
-            continue
-        for node in ast.walk(ast.parse(fence.code)):
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fa_hific_jax"):
-                module = importlib.import_module(str(node.module))
-                for alias in node.names:
-                    if not hasattr(module, alias.name):
-                        importlib.import_module(f"{node.module}.{alias.name}")
+    trees = [ast.parse(fence.code) for fence in fences(read(page)) if fence.language == "python"]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fa_hific_jax"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_the_page_of_settings_is_up_to_date():
@@ -111,9 +95,8 @@ def test_the_page_of_settings_is_up_to_date():
 
 def test_every_page_is_in_the_sites_table_of_contents():
     contents = (ROOT / "mkdocs.yml").read_text("utf-8")
-    for page in PAGES:
-        if page.parts[0] == "docs":
-            assert f" {page.relative_to('docs')}\n" in contents
+    pages = [page.relative_to("docs") for page in PAGES if page.parts[0] == "docs"]
+    assert [page for page in pages if f" {page}\n" not in contents] == []
 
 
 @pytest.mark.long

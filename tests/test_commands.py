@@ -10,6 +10,7 @@ from etils import epath
 
 from configs import small
 from fa_hific_jax.checkpoints import Checkpoints
+from fa_hific_jax.cli import eval, train  # noqa: F401  (define the flags)
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.settings import from_mapping
 

@@ -67,7 +67,7 @@ def check(x, kernel, stride, tolerance):
 
 @pytest.mark.parametrize(
     ("layer", "size"),
-    [(layer, SIZE) for layer in LAYERS]
+    [(layer, SIZE) for layer in LAYERS if "winograd" not in layer]
     + [(layer, (1, 7, 7)) for layer in ("first", "down", "discriminator")]
     + [(layer, (3, 8, 9)) for layer in ("first", "down", "discriminator")],
 )

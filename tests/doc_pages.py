@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+from cpu_devices import ROOT
+
 PAGES = sorted(
     page.relative_to(ROOT)
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import (  # noqa: F401  (models: a fixture)
-    ROOT,
     animation,
     image,
     models,
@@ -26,6 +23,7 @@ from command_line import (  # noqa: F401  (models: a fixture)
     stopped,
     written,
 )
+from cpu_devices import python
 from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 
@@ -129,7 +127,7 @@ MISTAKES = [
     ("compare a.png --zoom 4", "argument --zoom: invalid value '4': give X,Y in pixels"),
     # What compare alone would write.
     ("compare a.png -o b.gif", "b.gif: images are written as .png"),
-    ("compare in", "in/a.bmp and in/a.png would both become in/a_compare.png"),
+    ("compare in", "in/a.bmp and in/a.png would both become a_compare.png"),
     ("compare a.png -o c.png", "c.html: exists already: give --force"),
     # What the model does not have.
     ("compress a.png -o new/ --quality 0.5", "has a single rate: omit --quality and --bpp"),
@@ -313,8 +311,7 @@ def test_progress_on_a_terminal_lives_on_one_line():
 
 def test_the_parser_starts_light():
     code = "import sys; import fa_hific_jax.cli.main as m; m.parser(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    loaded = done.stdout.split()
+    loaded = python("-c", code).stdout.split()
     assert "argparse" in loaded and {"jax", "numpy", "flax", "PIL"}.isdisjoint(loaded)
 
 

@@ -1,11 +1,9 @@
 """Settings of a process with which a CPU computes faster."""
 
-import os
-import subprocess
 import sys
 
 import pytest
-from doc_pages import ROOT
+from cpu_devices import python
 
 from fa_hific_jax import cpu
 
@@ -38,10 +36,8 @@ def test_values_of_the_user_take_precedence(flags, tunables, expected):
 
 
 def run(*command) -> str:
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    env.pop("GLIBC_TUNABLES", None)
-    command = [sys.executable, *map(str, command)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    unset = {"XLA_FLAGS": "", "GLIBC_TUNABLES": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    return python(*command, **unset).stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the process as it is")

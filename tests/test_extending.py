@@ -2,14 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from cpu_devices import hasty
-from doc_pages import ROOT, fences, read
+from cpu_devices import ROOT, python
+from doc_pages import fences, read
 
 # Where the lines of the page's second and third block belong.
 PLACES = (
@@ -71,8 +69,5 @@ def test_a_loss_takes_its_file_its_config_field_and_one_line(tmp_path):
         terms.read_text().replace("from fa_hific_jax", f"{IMPORT}from fa_hific_jax", 1)
     )
     paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests'}"}
-    environment = os.environ | hasty() | paths
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = python("-c", CHECK, cwd=tmp_path, **paths)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from command_line import (  # noqa: F401  (models: a fixture)
     ENV,
-    ROOT,
     animation,
     image,
     models,
@@ -20,6 +19,7 @@ from command_line import (  # noqa: F401  (models: a fixture)
     shell,
     written,
 )
+from cpu_devices import ROOT, python
 from jax.experimental.compilation_cache import compilation_cache
 
 from fa_hific_jax import errors
@@ -210,8 +210,8 @@ with interrupts.interruptible():
 
 
 def test_an_interrupt_that_a_callback_loses_still_ends_the_command():
-    done = subprocess.run([sys.executable, "-c", LOST], env=ENV, capture_output=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"lost\n", b"")
+    done = python("-c", LOST)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "lost\n", "")
 
 
 # Environment and errors.
@@ -221,9 +221,8 @@ def test_an_interrupt_that_a_callback_loses_still_ends_the_command():
 @pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
 def test_a_device_that_this_machine_lacks_is_one_sentence(platform):
     code = "from fa_hific_jax.errors import reported\nwith reported(): import jax; jax.devices()"
-    env = ENV | {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": "", "TPU_SKIP_MDS_QUERY": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    variables = {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": "", "TPU_SKIP_MDS_QUERY": "1"}
+    done = python("-c", code, **variables)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith(f"error: JAX_PLATFORMS is '{platform}', but JAX finds no such")
 

@@ -1,5 +1,6 @@
 """What is built from a copy of the repository is whole, and works without the repository."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -9,8 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cpu_devices import hasty
-from doc_pages import ROOT
+from cpu_devices import ROOT, python
 
 from fa_hific_jax import __version__
 
@@ -50,17 +50,12 @@ def installed(built, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(installed, tmp_path):
+def run(installed, tmp_path, monkeypatch):
     """Runs Python in an empty folder, with the installed wheel before all else that is."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FA_HIFIC_")}
-    env = kept | hasty() | {"PYTHONPATH": str(installed)}
-
-    def call(*arguments) -> subprocess.CompletedProcess:
-        command = [sys.executable, *map(str, arguments)]
-        options = {"env": env, "capture_output": True, "text": True, "timeout": 300}
-        return subprocess.run(command, cwd=tmp_path, **options)
-
-    return call
+    for name in os.environ:
+        if name.startswith("FA_HIFIC_"):
+            monkeypatch.delenv(name)
+    return functools.partial(python, cwd=tmp_path, PYTHONPATH=str(installed))
 
 
 @pytest.mark.long

@@ -1,12 +1,11 @@
 """Pillow opens and saves the codec's files as it does those of other formats."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from coding_model import image_of
+from cpu_devices import python
 from image_files import saved
 from PIL import Image, UnidentifiedImageError
 
@@ -72,6 +71,4 @@ def test_import_and_open_load_neither_jax_nor_a_model(photo):
         "from PIL import Image\n"
         f"print(Image.open({str(photo)!r}).size, 'jax' in sys.modules)"
     )
-    run = [sys.executable, "-c", script]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["(56,", "40)", "False"]
+    assert python("-c", script).stdout == "(56, 40) False\n"

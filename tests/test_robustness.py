@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -18,6 +17,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from coding_model import coding_config, coding_model, coding_params, image_of
+from cpu_devices import python
 from fuzz import damage, fuzz_codec
 from fuzz.fuzz_codec import PLAN
 from hypothesis import given, settings
@@ -60,8 +60,7 @@ def test_200_damaged_files_give_an_image_or_one_sentence():
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--cases", "20000"], ["--giants"]])
 def test_20000_damaged_files_and_giant_claims_give_an_image_or_one_sentence_in_2_gb(arguments):
-    command = [sys.executable, str(Path(__file__).parent / "fuzz/fuzz_codec.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    done = python("tests/fuzz/fuzz_codec.py", *arguments, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)["outcomes"]
     assert found == {"giants": {"refused": 4}} or set(found["forged"]) == {"image"}

@@ -10,9 +10,10 @@ from etils import epath
 
 from configs import small
 from fa_hific_jax.checkpoints import Checkpoints
-from fa_hific_jax.cli import eval, train  # noqa: F401  (define the flags)
+from fa_hific_jax.cli import eval, train  # noqa: F401  (define their flags, loop those of Grain)
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.settings import from_mapping
+from fa_hific_jax.training import loop  # noqa: F401
 
 CONFIG = "--config=configs/small.py"
 SMALL = """
@@ -37,6 +38,7 @@ def ended(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [])  # to be restored
 
     def run(*arguments) -> tuple[int, str, str]:
+        sys.modules.pop("config_config", None)  # in which ml_collections keeps the last config
         with pytest.raises(SystemExit) as end, flagsaver.flagsaver():
             main([str(argument) for argument in arguments])
         return end.value.code, *capsys.readouterr()

@@ -23,7 +23,6 @@ from command_line import (  # noqa: F401  (models: a fixture)
     stopped,
     written,
 )
-from cpu_devices import python
 from fake_model import MODEL_ID, FakeModel
 from PIL import Image
 
@@ -307,12 +306,6 @@ def test_progress_on_a_terminal_lives_on_one_line():
     assert "\r\x1b[K1/4 images, " in stream.getvalue() and " left" in stream.getvalue()
     assert "\r\x1b[Knote: x\n" in stream.getvalue()
     assert stream.getvalue().count("\n") == 2
-
-
-def test_the_parser_starts_light():
-    code = "import sys; import fa_hific_jax.cli.main as m; m.parser(); print(*sys.modules)"
-    loaded = python("-c", code).stdout.split()
-    assert "argparse" in loaded and {"jax", "numpy", "flax", "PIL"}.isdisjoint(loaded)
 
 
 # Threads and processes.

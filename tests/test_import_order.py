@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from cpu_devices import ROOT, python
 
 PACKAGE = "fa_hific_jax"
@@ -64,6 +65,17 @@ def test_optional_packages_are_imported_within_functions():
         assert not early, f"{path.relative_to(ROOT)} imports {early} at its head"
 
 
-def test_importing_the_package_alone_loads_nothing():
-    code = "import sys; old = set(sys.modules); import fa_hific_jax; print(set(sys.modules) - old)"
-    assert python("-c", code).stdout.strip() == f"{{'{PACKAGE}'}}"
+OPENED = "from PIL import Image; Image.open('tests/golden/v2/tall.fahj')"
+
+
+@pytest.mark.parametrize(
+    ("code", "spared"),
+    [
+        ("import fa_hific_jax", {"jax", "numpy", "flax", "PIL", "argparse"}),
+        ("from fa_hific_jax.cli import main; main.parser()", {"jax", "numpy", "flax", "PIL"}),
+        (f"import fa_hific_jax.pillow; {OPENED}", {"jax", "flax"}),
+    ],
+)
+def test_what_begins_at_once_loads_nothing_slow(code, spared):
+    loaded = python("-c", f"import sys; {code}; print(*sys.modules)").stdout.split()
+    assert PACKAGE in loaded and spared.isdisjoint(loaded)

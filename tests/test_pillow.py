@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pytest
 from coding_model import image_of
-from cpu_devices import python
 from image_files import saved
 from PIL import Image, UnidentifiedImageError
 
@@ -63,12 +62,3 @@ def test_damage_and_a_wrong_quality_are_errors_of_pillows_kind(photo):
         Image.open(io.BytesIO(b"FAHI" + data[4:]))
     with pytest.raises(OSError, match="quality"):
         saved(PICTURE, "FAHJ", quality=80)
-
-
-def test_import_and_open_load_neither_jax_nor_a_model(photo):
-    script = (
-        "import sys, fa_hific_jax.pillow\n"
-        "from PIL import Image\n"
-        f"print(Image.open({str(photo)!r}).size, 'jax' in sys.modules)"
-    )
-    assert python("-c", script).stdout == "(56, 40) False\n"

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from doc_pages import ROOT
+from cpu_devices import ROOT
 from etils import epath
 
 from configs import small

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from coding_model import many_rates_model
-from cpu_devices import hasty
-from doc_pages import ROOT
+from cpu_devices import ROOT, hasty
 
 from fa_hific_jax.codec.model_folder import save_model
 

@@ -1,5 +1,6 @@
 """The distribution's Chromium, driven by tests; without one, or without playwright, they skip."""
 
+import contextlib
 import shutil
 import subprocess
 
@@ -10,8 +11,8 @@ FLAGS += " --disable-component-update --disable-sync"
 LOCAL = ("data:", "blob:", "http://127.0.0.1:")
 
 
-@pytest.fixture(scope="module")
-def browser():
+@contextlib.contextmanager
+def chromium():
     """playwright's browser."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -23,6 +24,12 @@ def browser():
         found = driver.chromium.launch(executable_path=path, args=FLAGS.split())
         yield found
         found.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

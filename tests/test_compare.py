@@ -1,5 +1,4 @@
 """`compare`: its picture shows what the codecs decoded, its page loads nothing, labels are true."""
-# ruff: noqa: F811
 
 import base64
 import io
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import browser, open_page  # noqa: F401  (fixtures)
+from chromium import chromium
 from coding_model import image_of
-from command_line import models, run  # noqa: F401  (models: a fixture)
 from fake_model import FakeModel
 from PIL import Image
 
+from fa_hific_jax.cli.main import main
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.demo import compare_page, equal_size, sheet
 from fa_hific_jax.demo.equal_size import Version
 from fa_hific_jax.demo.sheet import CELL, GAP, HEAD, Place
@@ -108,6 +108,26 @@ def test_what_cannot_be_coded_or_measured_is_left_out_and_said():
     assert notes[1].startswith("LPIPS is left out: ")
 
 
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """The models that commands load while the test runs in an empty folder."""
+    loaded = []
+    module = types.SimpleNamespace(load_model=lambda n: loaded.append(FakeModel(n)) or loaded[-1])
+    monkeypatch.setitem(sys.modules, "fa_hific_jax.codec.model_folder", module)
+    monkeypatch.setenv(shipped.MODEL_VARIABLE, "models/mine")
+    monkeypatch.chdir(tmp_path)
+    return loaded
+
+
+def run(*arguments) -> int:
+    """Exit code of `fa-hific compare`."""
+    try:
+        main(["compare", *map(str, arguments)])
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
 def save(path: str, pixels: np.ndarray) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -123,10 +143,10 @@ def pixels_of(uri: str) -> np.ndarray:
 
 
 def test_one_command_makes_a_picture_and_a_page_which_loads_nothing_and_takes_names_for_text(
-    models, capsys
+    here, capsys
 ):
     save("in/<b>&$x.png", image := image_of(8, 8))
-    assert run("compare", "in/<b>&$x.png") == 0
+    assert run("in/<b>&$x.png") == 0
     out, err = capsys.readouterr()
     assert out == "<b>&$x_compare.png\n<b>&$x_compare.html\n"
     notes = [line for line in err.splitlines() if line.startswith("note: ")]
@@ -135,7 +155,7 @@ def test_one_command_makes_a_picture_and_a_page_which_loads_nothing_and_takes_na
         assert drawn.size == (3 * (CELL + GAP) + GAP, 2 * (HEAD + 2 * (CELL + GAP)))
     index = index_of("<b>&$x_compare.html")
     titles = [each["title"] for each in index["versions"]]
-    assert titles[:2] == ["original", "FA-HiFiC, model verbatim"]
+    assert titles[:2] == ["original", "FA-HiFiC, model mine"]
     assert [title.partition(",")[0] for title in titles[2:]] == ["JPEG", "WebP", "AVIF", "JPEG XL"]
     for each in index["versions"][:2]:  # The fake model loses nothing.
         np.testing.assert_array_equal(pixels_of(each["src"]), image)
@@ -156,40 +176,45 @@ def test_a_page_that_would_be_too_large_loses_detail_and_says_so(monkeypatch):
 
 
 @pytest.mark.long
-def test_the_page_shows_the_chosen_versions_and_zooms_to_the_place(tmp_path, open_page):
+def test_the_page_shows_the_chosen_versions_and_zooms_to_the_place(tmp_path):
     image = image_of(300, 400)
     versions = [version("one", image // 2), version("two", 255 - image)]
     place = Place(top=10, left=20, side=160)
     path = tmp_path / "page.html"
     path.write_bytes(compare_page.page("a", image, versions, [place], []))
-    page = open_page(path.as_uri(), "#right-codec")
-    page.locator("#right-codec").select_option(label="two, quality 7")
-    for side, expected in (("left", image), ("right", 255 - image)):
-        source = page.locator(f"#{side}-picture").get_attribute("src")
-        np.testing.assert_array_equal(pixels_of(source), expected)
-    told = page.locator("#right-told").text_content()
-    assert told == f"{versions[1].size}, {versions[1].numbers}"
-    page.locator("#places button").click()
-    assert page.locator("#zoom-level").text_content() == "125 %"
-    stage, picture = (page.locator(s).bounding_box() for s in ("#stage", "#left-picture"))
-    middle = stage["x"] + stage["width"] / 2 - picture["x"]
-    # 320 pixels are visible, so the middle stops at 160 although that of the place is at 100.
-    assert middle / picture["width"] == pytest.approx(160 / 400, abs=0.01)
+    with chromium() as browser:
+        page, complaints = browser.new_page(), []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        page.locator("#right-codec").select_option(label="two, quality 7")
+        for side, expected in (("left", image), ("right", 255 - image)):
+            source = page.locator(f"#{side}-picture").get_attribute("src")
+            np.testing.assert_array_equal(pixels_of(source), expected)
+        told = page.locator("#right-told").text_content()
+        assert told == f"{versions[1].size}, {versions[1].numbers}"
+        page.locator("#places button").click()
+        assert page.locator("#zoom-level").text_content() == "125 %"
+        stage, picture = (page.locator(s).bounding_box() for s in ("#stage", "#left-picture"))
+        middle = stage["x"] + stage["width"] / 2 - picture["x"]
+        # 320 pixels are visible, so the middle stops at 160 although that of the place is at 100.
+        assert middle / picture["width"] == pytest.approx(160 / 400, abs=0.01)
+    assert complaints == []
 
 
-def test_transparency_is_laid_on_white_and_noted(models, capsys):
+def test_transparency_is_laid_on_white_and_noted(here, capsys):
     save("a.png", np.dstack([image_of(9, 7), np.zeros((9, 7), np.uint8)]))
-    assert run("compare", "a.png") == 0
+    assert run("a.png") == 0
     original = index_of("a_compare.html")["versions"][0]["src"]
     np.testing.assert_array_equal(pixels_of(original), np.full((9, 7, 3), 255))
     assert "note: a.png: its transparency was laid on white" in capsys.readouterr().err
 
 
-def test_several_images_have_a_picture_each_and_bad_ones_are_named(models, capsys):
+def test_several_images_have_a_picture_each_and_bad_ones_are_named(here, capsys):
     save("in/a.png", image_of(8, 8))
     save("in/x/b.png", image_of(8, 9))
     Path("in/c.jpg").write_bytes(b"no image")
-    assert run("compare", "in", "-o", "new/out", "--zoom", "8,3") == 1
+    assert run("in", "-o", "new/out", "--zoom", "8,3") == 1
     made = sorted(str(path) for path in Path("new/out").rglob("*.*"))
     assert made == ["new/out/x/b_compare.html", "new/out/x/b_compare.png"]
     out, err = capsys.readouterr()
@@ -199,23 +224,46 @@ def test_several_images_have_a_picture_each_and_bad_ones_are_named(models, capsy
     assert errors[1].startswith("error: in/c.jpg: cannot be read as an image")
 
 
-def test_an_output_may_be_named_or_be_a_stream(models, capfdbinary, monkeypatch):
+def test_an_output_may_be_named_or_be_a_stream(here, capfdbinary, monkeypatch):
     save("a.png", image_of(8, 8))
-    assert run("compare", "a.png", "-o", "deep/small.jpg") == 0
+    assert run("a.png", "-o", "deep/small.jpg") == 0
     assert sorted(p.name for p in Path("deep").iterdir()) == ["small.html", "small.jpg"]
     capfdbinary.readouterr()
-    assert run("compare", "a.png", "-o", "-") == 0
+    assert run("a.png", "-o", "-") == 0
     with Image.open(io.BytesIO(capfdbinary.readouterr().out)) as drawn:
         assert drawn.format == "PNG"
     assert sorted(p.name for p in Path().iterdir()) == ["a.png", "deep"]
     content = types.SimpleNamespace(buffer=io.BytesIO(Path("a.png").read_bytes()), isatty=bool)
     monkeypatch.setattr(sys, "stdin", content)
-    assert run("compare", "-") == 0
+    assert run("-") == 0
     assert Path("stdin_compare.png").exists() and Path("stdin_compare.html").exists()
 
 
-def test_the_rate_reaches_the_model(models):
+def test_the_rate_reaches_the_model(here):
     save("a.png", image_of(8, 8))
     for rate in ("--quality", "--bpp"):
-        assert run("compare", "a.png", "--model", "gains", rate, "0.5", "--force") == 0
-    assert [model.calls[0]["quality"] for model in models] == [0.5, 0.05]
+        assert run("a.png", "--model", "gains", rate, "0.5", "--force") == 0
+    assert [model.calls[0]["quality"] for model in here] == [0.5, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["absent.png"], "absent.png: no such file or folder"),
+        (["a.png", "-o", "b.gif"], r"b\.gif: images are written as \.png"),
+        (["a.png", "-o", "a.png"], "a.png: is an input, so it cannot be the output"),
+        (["a.png", "a.bmp"], "a.bmp and a.png would both become a_compare.png|a.png and a.bmp"),
+        (["a.png", "-o", "old.png"], "old.html: exists already: give --force"),
+        (["a.png", "--quality", "0.5"], "has a single rate: omit --quality and --bpp"),
+        (["a.png", "--zoom", "4"], "argument --zoom: invalid value '4': give X,Y in pixels"),
+    ],
+)
+def test_a_wrong_command_changes_nothing_and_says_why(here, capsys, arguments, sentence):
+    for name in ("a.png", "a.bmp"):
+        save(name, image_of(8, 8))
+    Path("old.html").write_text("precious")
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.search(sentence, err) and "Traceback" not in err
+    assert sorted(p.name for p in Path().iterdir()) == ["a.bmp", "a.png", "old.html"]
+    assert Path("old.html").read_text() == "precious"

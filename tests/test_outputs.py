@@ -23,12 +23,18 @@ from command_line import (  # noqa: F401  (models: a fixture)
     stopped,
     written,
 )
+from etils import epath
 from image_files import saved
 from PIL import Image
+from tiny_settings import tiny_settings
 
 from fa_hific_jax import streams
 from fa_hific_jax.codec import shipped
-from fa_hific_jax.codec.pixels import is_decoded
+from fa_hific_jax.codec.pixels import is_decoded, write_image
+from fa_hific_jax.convert import published_weights
+from fa_hific_jax.data import pack
+from fa_hific_jax.evaluation import results
+from fa_hific_jax.training import record
 from fa_hific_jax.writing import write
 
 # Streams.
@@ -157,3 +163,37 @@ def test_a_home_folder_is_meant_in_outputs_too(models, monkeypatch, tmp_path):
     assert run("decompress", "~/new/a.fahj", "-o", "~/b.png") == 0
     assert run("compress", "a.png", "-o", "./~/") == 0
     assert written() == ["a.png", "home/b.png", "home/new/a.fahj", "~/a.fahj"]
+
+
+def compress(path: Path) -> None:
+    image(path.parent / "a.png")
+    assert run("compress", path.parent / "a.png", "--force") == 0
+
+
+def plot(path: Path) -> None:
+    (path.parent / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert run("plot", path.parent) == 0
+
+
+WRITERS = {
+    "a.fahj": compress,
+    "b.png": lambda path: write_image(path, np.zeros((2, 3, 3), np.uint8)),
+    "results.json": lambda path: results.write_json(path, {}),
+    "weights.npz": lambda path: published_weights._save(path, {"w": np.zeros(2)}),
+    "manifest.json": lambda path: pack._write_manifest({}, path.parent),
+    "run.json": lambda path: record.note_start(epath.Path(path.parent), tiny_settings(), 0),
+    "curves.png": plot,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer_follows_a_link_and_keeps_permissions(models, tmp_path, name):
+    private, folder = tmp_path / "private", tmp_path / "folder"
+    private.touch(0o600)
+    folder.mkdir()
+    (folder / name).symlink_to(private)
+    WRITERS[name](folder / name)
+    assert (folder / name).is_symlink() and private.stat().st_size > 0
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert set(os.listdir(tmp_path)) == {"private", "folder"}
+    assert set(os.listdir(folder)) <= {name, "metrics.jsonl", "a.png"}

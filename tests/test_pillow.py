@@ -1,6 +1,8 @@
 """Pillow opens and saves the codec's files as it does those of other formats."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,3 +64,14 @@ def test_damage_and_a_wrong_quality_are_errors_of_pillows_kind(photo):
         Image.open(io.BytesIO(b"FAHI" + data[4:]))
     with pytest.raises(OSError, match="quality"):
         saved(PICTURE, "FAHJ", quality=80)
+
+
+def test_import_and_open_load_neither_jax_nor_a_model(photo):
+    script = (
+        "import sys, fa_hific_jax.pillow\n"
+        "from PIL import Image\n"
+        f"print(Image.open({str(photo)!r}).size, 'jax' in sys.modules)"
+    )
+    run = [sys.executable, "-c", script]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["(56,", "40)", "False"]

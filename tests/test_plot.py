@@ -4,10 +4,10 @@ import json
 import sys
 
 import pytest
-from command_line import run
 from etils import epath
 from PIL import Image
 
+from fa_hific_jax.cli.main import main
 from fa_hific_jax.cli.plot import draw
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.training.logs import read_scalars
@@ -16,6 +16,15 @@ from fa_hific_jax.training.logs import read_scalars
 def write(folder, *lines):
     text = "".join(line if isinstance(line, str) else f"{json.dumps(line)}\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text)
+
+
+def plotted(*arguments) -> int:
+    """Exit code of `fa-hific plot`."""
+    try:
+        main(["plot", *map(str, arguments)])
+    except SystemExit as ended:
+        return ended.code
+    return 0
 
 
 def test_curves_are_those_of_the_metrics():
@@ -29,7 +38,7 @@ def test_curves_are_those_of_the_metrics():
 
 def test_picture_lies_where_asked_and_nothing_beside_it(tmp_path, capsys):
     write(tmp_path, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0})
-    assert run("plot", tmp_path) == run("plot", tmp_path, "-o", tmp_path / "other.png") == 0
+    assert plotted(tmp_path) == plotted(tmp_path, "-o", tmp_path / "other.png") == 0
     assert capsys.readouterr().out.split() == [f"{tmp_path}/curves.png", f"{tmp_path}/other.png"]
     for name in ("curves.png", "other.png"):
         with Image.open(tmp_path / name) as picture:
@@ -57,7 +66,7 @@ def test_steps_done_twice_count_once_and_half_lines_not_at_all(tmp_path):
 def test_wrong_folders_and_targets_are_named(tmp_path, capsys, line, options, sentence):
     if line:
         write(tmp_path, line)
-    assert run("plot", tmp_path, *options) == 2
+    assert plotted(tmp_path, *options) == 2
     assert sentence in capsys.readouterr().err
 
 

@@ -98,6 +98,7 @@ MISTAKES = [
     # Inputs.
     ("compress absent.png", "absent.png: no such file or folder"),
     ("compress no*.png", "no*.png: no file here ends in"),
+    ("compress a[1].png", "a[1].png: no such file"),
     ("compress in empty -o new/", "empty: no file here ends in"),
     ("decompress in", "in: no file here ends in .fahj"),
     ("compress ''", "argument INPUT: an empty name: give . for the current folder"),

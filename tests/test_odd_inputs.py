@@ -46,18 +46,11 @@ def test_names_that_no_terminal_shows_are_coded_listed_and_escaped(models, capsy
     assert b"\\xff.fahj" in shell("{} info .").stdout
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("x" * 300 + ".png", "File name too long"),
-        ("dir/" * 1500 + "a.png", "File name too long"),
-        ("a [1].png", "a [1].png: no such file"),
-    ],
-)
-def test_a_name_that_cannot_be_is_one_sentence(models, capsys, name, reason):
-    assert run("compress", name) in (1, 2)
-    said = capsys.readouterr().err
-    assert reason in said and said.count("\n") == 1
+def test_a_name_that_is_too_long_is_one_sentence(models, capsys):
+    for name in ("x" * 300 + ".png", "dir/" * 1500 + "a.png"):
+        assert run("compress", name) == 1
+        said = capsys.readouterr().err
+        assert "File name too long" in said and said.count("\n") == 1
 
 
 def test_a_file_that_looks_like_an_option_can_be_named(models):

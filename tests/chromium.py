@@ -8,7 +8,6 @@ import pytest
 
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
-LOCAL = ("data:", "blob:", "http://127.0.0.1:")
 
 
 @contextlib.contextmanager
@@ -24,34 +23,3 @@ def chromium():
         found = driver.chromium.launch(executable_path=path, args=FLAGS.split())
         yield found
         found.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens an address in a window of its own and waits for a selector.
-
-    No page may report an error, or ask for anything of another machine or for another file.
-    """
-    windows, complaints = [], []
-
-    def opened(address: str, ready: str, **options):
-        windows.append(browser.new_context(**options))
-        page = windows[-1].new_page()
-        page.set_default_timeout(60_000)  # The first image of a server waits for the compiler.
-        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda asked: asked.url != address and complaints.append(asked.url))
-        page.goto(address)
-        page.wait_for_selector(ready)
-        return page
-
-    yield opened
-    for window in windows:
-        window.close()
-    assert [text for text in complaints if not text.startswith(LOCAL)] == []

@@ -1,12 +1,11 @@
 """The page of an evaluation in a real browser: what its controls do, and a quiet console."""
-# ruff: noqa: F811
 
 import io
 import shutil
 
 import numpy as np
 import pytest
-from chromium import browser, open_page  # noqa: F401  (fixtures)
+from chromium import chromium
 from PIL import Image
 from report_results import PROTOCOL, results_of, save_pictures
 
@@ -15,6 +14,12 @@ from fa_hific_jax.evaluation.report import write_report
 pytestmark = pytest.mark.long
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +36,28 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(open_page):
-    def opened(path, viewport=DESKTOP, **options):
-        ready = "#radial .main-svg, #no-picture:not([hidden])"
-        return open_page(path.as_uri(), ready, viewport=viewport, color_scheme="light", **options)
+def opened(browser):
+    """Opens a page in a window of its own. No window may have complained or asked for anything."""
+    windows, complaints = [], []
 
-    return opened
+    def open_page(path, viewport=DESKTOP, **options):
+        window = browser.new_context(viewport=viewport, color_scheme="light", **options)
+        windows.append(window)
+        page = window.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("#radial .main-svg, #no-picture:not([hidden])")
+        return page
+
+    yield open_page
+    for window in windows:
+        window.close()
+    allowed = ("data:", "blob:", "file:")
+    assert [text for text in complaints if not text.startswith(allowed)] == []
+    assert sum(text.startswith("file:") for text in complaints) == len(windows)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """The page of `fa-hific serve` in a real browser, from dropped image to dropped bitstream."""
-# ruff: noqa: F811
 
 import io
 import json
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import browser, open_page  # noqa: F401  (fixtures)
+from chromium import chromium
 from coding_model import image_of, many_rates_model
 from cpu_devices import hasty
 from PIL import Image
@@ -27,8 +26,14 @@ pytest.importorskip("gradio", reason="pip install 'fa-hific-jax[demo]'")
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
-WINDOW = {"viewport": {"width": 1280, "height": 1200}}
+PATIENCE = 60_000  # milliseconds: the first image waits for the compiler
 IMAGE = image_of(130, 200)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,28 @@ def address(tmp_path_factory):
         process.terminate()
         process.communicate(timeout=60)
     assert "Traceback" not in read_errors() and not list((folder / "tmp").glob("fa-hific*"))
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page. None may report an error, or ask anything of another machine."""
+    complaints = []
+    window = browser.new_context(viewport={"width": 1280, "height": 1200})
+
+    def open_page(address):
+        page = window.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: complaints.append(asked.url))
+        page.goto(address)
+        page.wait_for_selector("#quality")
+        return page
+
+    yield open_page
+    window.close()
+    local = ("http://127.0.0.1:", "data:", "blob:")
+    assert [text for text in complaints if not text.startswith(local)] == []
 
 
 def drop(page, zone: str, path) -> None:
@@ -98,9 +125,9 @@ def photo(tmp_path):
     return tmp_path / "photo.png"
 
 
-def test_image_to_bitstream_and_back(open_page, address, photo, tmp_path):
+def test_image_to_bitstream_and_back(opened, address, photo, tmp_path):
     model = many_rates_model()
-    page = open_page(address, "#quality", **WINDOW)
+    page = opened(address)
     drop(page, "image", photo)
     data = model.compress(IMAGE)
     jpeg = baselines.encode_nearest(IMAGE, "jpeg", len(data)).data
@@ -139,12 +166,12 @@ def test_image_to_bitstream_and_back(open_page, address, photo, tmp_path):
 
 
 def test_bad_files_get_one_sentence_and_leave_nothing_of_the_one_before(
-    open_page, address, photo, tmp_path
+    opened, address, photo, tmp_path
 ):
     (tmp_path / "notes.txt").write_text("<b>hello</b>")
     Image.new("RGB", (500, 300)).save(tmp_path / "large.png")
     (tmp_path / "heavy.png").write_bytes(bytes(2**20))
-    page = open_page(address, "#quality", **WINDOW)
+    page = opened(address)
     drop(page, "image", photo)
     sizes(page)
     drop(page, "image", tmp_path / "notes.txt")

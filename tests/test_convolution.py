@@ -113,19 +113,17 @@ def test_vmap_and_derivatives_forwards_and_second_ones(layer, size, dtype, toler
     if dtype == "float64":
         request.getfixturevalue("x64")
     x, kernel, stride = operands(layer, size, dtype)
-    kernels = jnp.stack([kernel, 2 * kernel])
 
     @functools.partial(jax.jit, static_argnums=0)
-    def results(function):
+    def results(function, x, kernel):
         """Each image under its own kernel; curvatures along x, backwards twice and forwards."""
         each = jax.vmap(lambda x, kernel: function(x, kernel, stride))
         gradient = jax.grad(lambda x: jnp.sum(jnp.square(function(x, kernel, stride))))
-        found = [each(jnp.stack([x, x]), kernels), jax.grad(lambda x: jnp.sum(gradient(x)))(x)]
-        if layer != "winograd":
-            found.append(jax.jvp(gradient, (x,), (x,))[1])
-        return found
+        backwards = jax.grad(lambda x: jnp.sum(gradient(x)))(x)
+        stacked = each(jnp.stack([x, x]), jnp.stack([kernel, 2 * kernel]))
+        return stacked, backwards, jax.jvp(gradient, (x,), (x,))[1]
 
-    assert_near(results(convolve), results(xla), tolerance)
+    assert_near(results(convolve, x, kernel), results(xla, x, kernel), tolerance)
 
 
 @pytest.mark.parametrize("layer", ["last", "discriminator", "wide"])
@@ -178,11 +176,11 @@ def test_winograd_at_any_size_and_in_bands_gives_the_values_of_xla(
 
 
 def test_wide_convolutions_go_winograds_way_in_float32_alone():
-    def products(x, kernel):
-        return str(jax.make_jaxpr(convolve)(x, kernel)).count("_by_winograd")
+    def products(x, kernel):  # at 36 points
+        return str(jax.make_jaxpr(convolve)(x, kernel)).count("[36,")
 
     x, kernel, _ = operands("winograd", LARGE)
     assert products(x, kernel)
     assert not products(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
-    assert not products(x[..., :127], kernel[..., :127, :])
+    assert not products(x[..., :63], kernel[..., :63, :])
     assert not products(x[:, :20, :20], kernel)

@@ -15,9 +15,9 @@ shapes only, and their gradients hardly ever (measured with the XLA of jax 0.5.3
   happens to no convolution that pads a single row. `_with_a_row_more` pads one (3 to 8 times
   faster forwards).
 
-Where both sides have many channels, arithmetic decides, and Winograd's way does less of it: 1.4 to
-2.3 times faster from 128 channels. In float64, which has to give the same latents everywhere, and
-in bfloat16 it is not taken.
+Where both sides have many channels, arithmetic decides, and Winograd's way does less of it: 1.2 to
+2.5 times faster from 64 channels, in the gradients too. In float64, which has to give the same
+latents everywhere, and in bfloat16 it is not taken.
 
 Other platforms get XLA's own convolution.
 """
@@ -48,7 +48,7 @@ _CACHED = 2**20
 
 # By side of the kernel, channels from which Winograd's way pays, and the tiles that pay for the
 # transform of the kernel.
-_MANY_CHANNELS = {2: 192, 3: 128}
+_MANY_CHANNELS = {2: 192, 3: 64}
 _MANY_TILES = 64
 
 
@@ -56,8 +56,7 @@ def convolve(x: ops.Image, kernel: Kernel, stride: int = 1) -> Float[Array, "b _
     """Returns the products of the kernel with each k x k window of x, at a stride of 1 or 2.
 
     `lax.conv_general_dilated(x, kernel, (stride, stride), "VALID")` in NHWC and HWIO, in the dtype
-    of both. Differentiable as often as you like, forwards and backwards; backwards only where
-    Winograd's way is taken.
+    of both. Differentiable as often as you like, forwards and backwards.
     """
     side, _, *channels = kernel.shape
     fold = side > 2 and (min(channels) < _ENOUGH_CHANNELS or (side % 2 == 0 and stride == 2))
@@ -108,26 +107,8 @@ def _directly(x: Array, kernel: Array, stride: int) -> Array:
     return _with_a_row_more(x, kernel, stride)
 
 
-@jax.custom_vjp
-def _by_winograd(x: Array, kernel: Array) -> Array:
-    """`_plain` by `winograd.convolve`, and so is its derivative by x."""
-    return winograd.convolve(x, kernel)
-
-
-def _winograd_forwards(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _by_winograd(x, kernel), (x, kernel)
-
-
-def _winograd_backwards(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    border = (len(kernel) - 1,) * 2
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    dx = _by_winograd(jnp.pad(dy, ((0, 0), border, border, (0, 0))), turned)
-    (dkernel,) = jax.linear_transpose(functools.partial(_by_rows, x, stride=1), kernel)(dy)
-    return dx, dkernel
-
-
-_by_winograd.defvjp(_winograd_forwards, _winograd_backwards)
+# Gradients transform input and kernel again, since the results take 2 and 4 times their memory.
+_by_winograd = jax.checkpoint(winograd.convolve)
 
 
 def _suits_winograd(x: Array, kernel: Array) -> bool:

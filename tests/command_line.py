@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_devices import ROOT
 from fake_model import FakeModel
 from PIL import Image
 
 from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import shipped
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, str(ROOT / "tests/fake_model.py")]
 ENV = os.environ | {"PYTHONPATH": str(ROOT), shipped.MODEL_VARIABLE: "verbatim"}
 ENV.pop("PYTHONUNBUFFERED", None)  # Output that cannot be written is noticed when it is flushed.

@@ -1,9 +1,13 @@
-"""JAX on several CPU devices in one process, compiling as fast as it can."""
+"""Processes with JAX on one or several CPU devices, compiling as fast as it can."""
 
 import importlib.metadata
 import os
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 CACHE = os.path.join(tempfile.gettempdir(), f"fa-hific-jax-tests-{os.getuid()}")
 
 
@@ -30,3 +34,10 @@ def hasty(devices: int = 1) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": CACHE,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
+
+
+def python(*arguments, cwd=ROOT, timeout=300, **variables) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, which finds the repository and compiles in haste."""
+    env = os.environ | hasty() | {"PYTHONPATH": str(ROOT)} | variables
+    command, options = [sys.executable, *map(str, arguments)], {"cwd": cwd, "timeout": timeout}
+    return subprocess.run(command, env=env, capture_output=True, text=True, **options)

@@ -1,12 +1,12 @@
 """Imports go one way, optional packages load late, and the package itself loads nothing."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import pytest
+from cpu_devices import ROOT, python
+
 PACKAGE = "fa_hific_jax"
 # A name may import what stands in an earlier row.
 ORDER = (
@@ -49,16 +49,13 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def test_imports_go_one_way():
+    assert {part_of(path) for path in TREES} - {""} == set(ROW)
     for path, tree in TREES.items():
         part = part_of(path)
         dotted = (name.split(".") for name in imports(tree))
         found = {name[1] for name in dotted if name[0] == PACKAGE} - {"__version__", part}
         backward = [name for name in found if not part or ROW[name] >= ROW[part]]
         assert not backward, f"{path.relative_to(ROOT)} must not import {backward}"
-
-
-def test_no_name_of_the_order_is_out_of_date():
-    assert {part_of(path) for path in TREES} - {""} == set(ROW)
 
 
 def test_optional_packages_are_imported_within_functions():
@@ -68,8 +65,17 @@ def test_optional_packages_are_imported_within_functions():
         assert not early, f"{path.relative_to(ROOT)} imports {early} at its head"
 
 
-def test_importing_the_package_alone_loads_nothing():
-    code = "import sys; old = set(sys.modules); import fa_hific_jax; print(set(sys.modules) - old)"
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{{'{PACKAGE}'}}"
+OPENED = "from PIL import Image; Image.open('tests/golden/v2/tall.fahj')"
+
+
+@pytest.mark.parametrize(
+    ("code", "spared"),
+    [
+        ("import fa_hific_jax", {"jax", "numpy", "flax", "PIL", "argparse"}),
+        ("from fa_hific_jax.cli import main; main.parser()", {"jax", "numpy", "flax", "PIL"}),
+        (f"import fa_hific_jax.pillow; {OPENED}", {"jax", "flax"}),
+    ],
+)
+def test_what_begins_at_once_loads_nothing_slow(code, spared):
+    loaded = python("-c", f"import sys; {code}; print(*sys.modules)").stdout.split()
+    assert PACKAGE in loaded and spared.isdisjoint(loaded)

@@ -16,6 +16,7 @@ import pytest
 import pytorch_state
 import torch_files
 from coding_model import image_of
+from command_line import run
 from file_server import serving
 from neural_compression_state import small_state
 from PIL import Image
@@ -25,7 +26,6 @@ from tiny_settings import tiny_config
 import fa_hific_jax.pillow  # noqa: F401  (registers the format)
 from fa_hific_jax import load_model, writing
 from fa_hific_jax.cli import eval as eval_command
-from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import bitstream, catalog, shipped
 from fa_hific_jax.codec.model_folder import load_parameters
 from fa_hific_jax.codec.several import ByRate
@@ -93,15 +93,6 @@ def fetched(converted, cache) -> Path:
 
 def in_cache(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
-
-
-def run(*arguments) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as error:
-        return error.code
-    return 0
 
 
 def refused(capsys, *arguments) -> str:

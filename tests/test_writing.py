@@ -132,17 +132,11 @@ def test_a_bind_mounted_or_foreign_file_is_overwritten_in_place(monkeypatch, len
 
 def test_a_file_in_a_folder_without_write_permission_is_overwritten_in_place(monkeypatch):
     Path("a").write_bytes(b"before")
-    real = os.open
-
-    def read_only(path, flags, *args, **kwargs):
-        if flags & os.O_EXCL and Path(path).parent == Path():
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return real(path, flags, *args, **kwargs)
-
-    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == Path("a"))
+    failing(monkeypatch, os, "replace", errno.EACCES)
+    inode = os.stat("a").st_ino
     write("a", b"after")
-    with pytest.raises(PermissionError):
-        write("b", b"new")
+    assert os.stat("a").st_ino == inode
     assert content() == {"a": b"after"}
 
 
@@ -245,6 +239,15 @@ def test_a_folder_replaces_another_whole_and_keeps_its_link_and_mode():
     write_folder("link", FILES, replace=True)
     assert content("real") == FILES and Path("link").is_symlink()
     assert stat.S_IMODE(os.stat("real").st_mode) == 0o700 and names() == ["link", "real"]
+
+
+def test_a_mount_point_with_files_is_filled_with_replace_alone(monkeypatch):
+    Path("a").mkdir()
+    Path("a/notes").touch()
+    failing(monkeypatch, Path, "rename", errno.EBUSY)
+    with pytest.raises(TargetExists):
+        write_folder("a", FILES)
+    assert names("a") == ["notes"]
 
 
 @pytest.mark.parametrize(("mounted", "replace"), [(False, False), (True, False), (True, True)])

@@ -107,20 +107,16 @@ class Checkpoints:
     ) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
-        For a model from another program, `settings` is a nested dict of the keys that are known.
-
-        Raises:
-          UserError: this checkpoint or the previous one cannot be written.
+        For a model from another program, `settings` is a nested dict of the keys that are known. A
+        UserError if this checkpoint or the previous one cannot be written.
         """
         known = settings if isinstance(settings, dict) else settings_lib.to_mapping(settings)
         items: dict[str, Any] = {
             "autoencoder": ocp.args.StandardSave(autoencoder),
             "settings": ocp.args.JsonSave(known),
         }
-        if training:
-            items["training"] = ocp.args.StandardSave(training)
-        if scores:
-            items["scores"] = ocp.args.JsonSave(dict(scores))
+        items |= {"training": ocp.args.StandardSave(training)} if training else {}
+        items |= {"scores": ocp.args.JsonSave(dict(scores))} if scores else {}
         with self._naming_write_errors():
             self._manager.wait_until_finished()
             self._delete_old()
@@ -147,11 +143,11 @@ class Checkpoints:
     def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
         """Returns the items "autoencoder" and "training" of a checkpoint.
 
-        The arguments are pytrees that give the expected shapes, dtypes and shardings.
+        The arguments are pytrees that give the expected shapes, dtypes and shardings; others are
+        refused with a UserError.
 
         Raises:
           DamagedCheckpoint: the checkpoint cannot be read, or holds no training state.
-          UserError: the arrays of the checkpoint have other names or shapes than the arguments.
         """
         if not self.contents(step, "training"):
             raise DamagedCheckpoint(
@@ -286,10 +282,9 @@ def differences(
 
 
 def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
-    """Returns the checkpoints of a run and the newest step. Errors name the option `called`.
+    """Returns the checkpoints of a run and the newest step; a UserError if there is none.
 
-    Raises:
-      UserError: the run has no complete checkpoint.
+    Errors name the option `called`.
     """
     missing = f"{called} {workdir} holds no {FOLDER} folder"
     if is_there(workdir / FOLDER):
@@ -337,19 +332,16 @@ def is_there(path: epath.Path) -> bool:
     """Returns True if the path exists; raises OSError if that cannot be determined."""
     if "://" in str(path):
         return path.exists()
-    try:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return True
+    return False
 
 
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
-    """Returns the absolute path of a local or cloud folder. Errors name the option `called`.
+    """Returns the absolute path of a local or cloud folder that can hold checkpoints.
 
-    Raises:
-      UserError: the name is empty or that of a file, checkpoints cannot be written below it, or
-        its scheme or home folder is unknown.
+    A UserError names the option `called` if the name is empty, or that of a file, or not usable.
     """
     if not workdir:
         raise UserError(f"{called} is empty: name a folder, such as . for the current one")

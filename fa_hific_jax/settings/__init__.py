@@ -128,8 +128,7 @@ def check_key(path: str, text: str | None = None) -> None:
         raise refusal(path, text, wanted)
 
 
-def _is_group(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind)
+_is_group = dataclasses.is_dataclass
 
 
 def _fields(kind: Any) -> dict[str, dataclasses.Field]:

@@ -42,10 +42,8 @@ def hold(workdir: epath.Path) -> Iterator[Callable[[], None]]:
     """Holds the lock of `workdir`; gives a function that raises once another run has taken it.
 
     Process 0 of a distributed run takes the lock on behalf of all its processes, each of which must
-    call this. While the lock of another machine is watched, this waits.
-
-    Raises:
-      UserError: another run trains in `workdir`.
+    call this. While the lock of another machine is watched, this waits. A UserError if another run
+    trains in `workdir`.
     """
     lock = Lock(workdir)
     while not _all_hear_of(lock.attempt):
@@ -95,13 +93,9 @@ class Holder(NamedTuple):
 def this_process() -> Holder:
     """Returns a description of this process, with a new random token."""
     host, boot = platform.node(), Path("/proc/sys/kernel/random/boot_id")
-    return Holder(
-        token=secrets.token_hex(8),
-        host=host,
-        pid=os.getpid(),
-        since=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
-        boot=boot.read_text().strip() if boot.exists() else host,
-    )
+    now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+    kernel = boot.read_text().strip() if boot.exists() else host
+    return Holder(secrets.token_hex(8), host, os.getpid(), now, kernel)
 
 
 class _Seen(NamedTuple):
@@ -126,8 +120,7 @@ class Lock:
     def attempt(self) -> bool:
         """Tries once to take the lock; False asks the caller to try again after a moment.
 
-        Raises:
-          UserError: a running process holds it.
+        A UserError if a running process holds it.
         """
         flocked = self._flock() if self._local else None
         seen = self._look()

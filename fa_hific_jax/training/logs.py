@@ -60,10 +60,8 @@ class Logs:
 def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
     """Returns the values of each step, in the order of steps, from a run's `FILE`.
 
-    Lines that a crash cut off are left out. Of several lines of one step the last one counts.
-
-    Raises:
-      UserError: there is no such file, or nothing in it.
+    Lines that a crash cut off are left out. Of several lines of one step the last one counts. A
+    UserError if there is no such file, or nothing in it.
     """
     path = workdir / FILE
     if not is_there(path):

@@ -46,8 +46,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
         (`check_and_average`).
     """
     config = settings.train
-    mesh = sharding.data_mesh(config.fsdp)
-    sharding.check_batch_size(config.batch_size, mesh)
+    mesh = sharding.data_mesh(config.fsdp, config.batch_size)
     sources = [open_source(spec) for spec in settings.data.train]
     programs = _programs(settings, mesh)
     with naming_disk_errors(workdir):

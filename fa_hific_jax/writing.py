@@ -1,17 +1,8 @@
 """Writes files and folders whole: under a random temporary name, renamed at the end.
 
-These rules hold for everything that this package writes:
-
-- Content under its final name is complete: a process that fails or is killed leaves the target as
-  it was.
-- A random name, created exclusively, cannot collide between threads, containers or hosts.
-- With `replace=False` an existing target stays, even one that appeared during the writing.
-- A symbolic link stays, and the file that it names is replaced.
-- A file that replaces another keeps the permissions of the old one. A new file gets the
-  permissions that the umask allows.
-- Standard output, pipes and character devices are written to and never replaced.
-- A target that cannot be replaced by renaming (a bind mount, a folder without write permission) is
-  overwritten in place, after the whole new content has reached the disk under another name.
+A process that fails or is killed leaves the target as it was. docs/outputs.md has the rules for
+existing files, symbolic links, permissions, pipes, and targets that cannot be renamed. With
+`replace=False` an existing target stays, even one that appeared during the writing.
 """
 
 import contextlib
@@ -32,8 +23,7 @@ from fa_hific_jax.streams import StrPath
 
 PREFIX, SUFFIX = ".fa-hific-", ".tmp"
 
-# Seconds since the last change after which a temporary file counts as abandoned, by the clock of
-# the file system: hosts that share a folder need not agree on the time.
+# Age of an abandoned file by the clock of the file system: hosts need not agree on the time.
 _STALE_SECONDS = 24 * 3600
 # Reasons why renaming fails where overwriting may work: a mount point, another file system, another
 # user's file in a folder such as /tmp, and a folder without write permission.
@@ -119,9 +109,8 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
 def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
     """Writes a folder that holds exactly `files` (name -> content), whole or not at all.
 
-    An empty folder at that path is filled. A folder that cannot be renamed, such as the mount point
-    of a container, is filled file by file in the order of `files`. The last file should therefore
-    be the one that identifies the content.
+    A folder that cannot be renamed, such as the mount point of a container, is filled file by file.
+    The last of `files` should therefore be the one that identifies the content.
 
     Raises:
       TargetExists: the folder is not empty, and `replace` is False.

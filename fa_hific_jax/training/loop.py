@@ -37,8 +37,8 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
     """Trains for `settings.train.steps` steps, or until asked to stop, and returns the state.
 
     Checkpoints, logs and records of the run are in `workdir`, where one run trains at a time. In a
-    distributed run each process calls this with the same arguments. The number of processes and of
-    devices changes nothing but rounding. `initial_state` says where the parameters come from.
+    distributed run each process calls this with the same arguments. `initial_state` says where the
+    parameters come from.
 
     Raises:
       UserError: a setting that this machine or this `workdir` cannot serve, another run in
@@ -60,13 +60,8 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
                 record.note_start(workdir, settings, first)
                 (workdir / "parameters.txt").write_text(describe(state))
             say(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}")
-            batches = train_batches(
-                settings.data,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                start_step=first,
-                sources=sources,
-            )
+            order = {"batch_size": config.batch_size, "seed": config.seed, "start_step": first}
+            batches = train_batches(settings.data, **order, sources=sources)
             with Logs(workdir, first) as logs, Stop() as stop, _closing(checkpoints):
                 run = _Run(settings, programs, batches, checkpoints, logs, stop, check_lock)
                 return _steps(run, state, first)

@@ -30,17 +30,10 @@ from fa_hific_jax.training.resume import CheckpointTimer, resume, save
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.stopping import naming_disk_errors
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("standard_promotion")]
 
 PLAIN = {"loss__gan": 0.0, "loss__dsl": 0.0, "model__fcm_width": 0}
 SETTINGS = tiny_settings(**PLAIN)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(autouse=True)

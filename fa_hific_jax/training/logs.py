@@ -14,8 +14,7 @@ from fa_hific_jax.checkpoints import is_there
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
-FILE = "metrics.jsonl"
-FOLDER = "logs"
+FILE, FOLDER = "metrics.jsonl", "logs"
 
 
 class Logs:
@@ -23,7 +22,7 @@ class Logs:
 
     Only process 0 writes. `FILE` has a line for each report, {"step": 20, "time": seconds since
     1970, "loss": ...}. A resumed run drops the reports of later steps than its `first_step`, which
-    it makes again, so that each step has one line; TensorBoard is told to drop them as well.
+    it makes again; TensorBoard is told to drop them as well.
     """
 
     def __init__(self, workdir: epath.Path, first_step: int = 0):

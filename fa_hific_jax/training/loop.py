@@ -29,8 +29,7 @@ from fa_hific_jax.training.stopping import Stop, naming_disk_errors
 from fa_hific_jax.training.summaries import count, describe, example_images
 from fa_hific_jax.training.validation import validator
 
-Metrics = dict[str, Any]
-"""Scalars of one step by name, on the devices."""
+Metrics = dict[str, Any]  # scalars of one step by name, on the devices
 
 
 def train(settings: Settings, workdir: epath.Path) -> TrainState:

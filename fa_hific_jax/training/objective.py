@@ -29,9 +29,8 @@ class Gradients(NamedTuple):
 def differentiate(given: LossInputs) -> Gradients:
     """Returns the gradients of the weighted loss at the outputs of the autoencoder.
 
-    Each term is differentiated separately, with its weight. The sum is the gradient of the loss, so
-    separate gradients cost nothing. Detail and balance change only gradients, not the metrics of
-    the terms and "loss".
+    Each term is differentiated separately, with its weight. Detail and balance change only
+    gradients, not the metrics of the terms and "loss".
     """
     config, metrics = given.settings.loss, _always_reported(given)
     loss, at_rate = jax.value_and_grad(lambda bpp: jnp.mean(given.lmbda * bpp))(

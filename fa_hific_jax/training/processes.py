@@ -24,8 +24,7 @@ def join(coordinator: str = "", processes: int | None = None, process: int | Non
       2. the environment variables of `VARIABLES`, which mean the same;
       3. a SLURM step of several tasks (one task for each GPU), or a TPU machine.
 
-    Raises:
-      UserError: the description is incomplete or makes no sense, or the others cannot be reached.
+    A UserError if it is incomplete or makes no sense, or the others cannot be reached.
     """
     # Collective operations on CPUs; the default of some releases of JAX cannot cross processes.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -17,8 +17,7 @@ from fa_hific_jax.training.ema import swapped
 from fa_hific_jax.training.processes import say, warn
 from fa_hific_jax.training.state import TrainState, create
 
-MUST_MATCH = ("model", "discriminator", "trainable")
-"""Settings that a run must keep from its first start to its last."""
+MUST_MATCH = ("model", "discriminator", "trainable")  # from a run's first start to its last
 
 
 def initial_state(

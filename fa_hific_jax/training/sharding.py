@@ -14,16 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fa_hific_jax.errors import UserError
 
-SMALLEST = 4096
-"""Number of elements from which an array is split; smaller arrays are replicated."""
+SMALLEST = 4096  # number of elements from which an array is split
 
 
 def data_mesh(fsdp: int = 1, batch_size: int = 0) -> Mesh:
     """Returns a mesh of all devices, those of a process side by side, `fsdp` along "fsdp".
 
-    Raises:
-      UserError: `fsdp` does not divide the number of devices, or that does not divide the
-        `batch_size` of the whole run.
+    A UserError if the devices cannot share `fsdp` or the whole `batch_size` evenly.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     count = len(devices)

@@ -43,10 +43,8 @@ class StoredParameters(NamedTuple):
 def find(settings: Settings) -> StoredParameters:
     """Reads the parameters of the newest checkpoint, or of the model, in `settings.init_from`.
 
-    FCMs of another kind or width than those of `settings` are left out.
-
-    Raises:
-      UserError: there is none, or its parameters have another meaning than those of `settings`.
+    FCMs of another kind or width than those of `settings` are left out. A UserError if there are no
+    parameters, or they have another meaning than those of `settings`.
     """
     folder = workdir_path(shipped.place(settings.init_from), "config.init_from")
     if is_there(folder / model_folder.DESCRIPTION):

@@ -1,10 +1,9 @@
 """Training from settings to checkpoints."""
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -66,8 +65,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
                 return _steps(run, state, first)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Programs:
+class _Programs(NamedTuple):
     """Functions compiled for a run, and the layout of its state on the devices."""
 
     step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]  # donates the state
@@ -79,17 +77,14 @@ class _Programs:
 
 
 def _programs(settings: Settings, mesh: Mesh) -> _Programs:
-    everywhere = sharding.replicated(mesh)
-    loss = settings.loss
+    everywhere, loss = sharding.replicated(mesh), settings.loss
     lpips_params = jax.tree.map(
         lambda leaf: jax.device_put(np.asarray(leaf), everywhere),
         load_lpips(loss.lpips_file) if loss.lpips else None,
     )
-    keys = jax.jit(
-        lambda: tuple(jax.random.split(jax.random.key(settings.train.seed))),
-        out_shardings=everywhere,
-    )
-    init_key, noise_key = keys()
+    seed = settings.train.seed
+    split = jax.jit(lambda: tuple(jax.random.split(jax.random.key(seed))), out_shardings=everywhere)
+    init_key, noise_key = split()
     shapes = jax.eval_shape(functools.partial(create, settings), init_key)
     placement, rows = sharding.of_state(shapes, mesh), sharding.split(mesh)
     compiled = jax.jit(
@@ -98,14 +93,12 @@ def _programs(settings: Settings, mesh: Mesh) -> _Programs:
         out_shardings=(placement, everywhere),
         donate_argnums=0,
     )
-    return _Programs(
-        step=lambda state, images: compiled(state, images, noise_key, lpips_params),
-        gather=sharding.gather(mesh),
-        validate=validator(settings, lpips_params) if settings.train.evaluate_every else None,
-        placement=placement,
-        rows=rows,
-        init_key=init_key,
-    )
+    validate = validator(settings, lpips_params) if settings.train.evaluate_every else None
+
+    def step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+        return compiled(state, images, noise_key, lpips_params)
+
+    return _Programs(step, sharding.gather(mesh), validate, placement, rows, init_key)
 
 
 @contextlib.contextmanager
@@ -120,8 +113,7 @@ def _closing(checkpoints: Checkpoints) -> Iterator[None]:
     checkpoints.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Everything that the steps of a run share."""
 
     settings: Settings

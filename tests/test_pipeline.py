@@ -22,7 +22,7 @@ HIFIC = (0.75, 0.95)
 def config(*train, **changes):
     fields = {"train": train, "crop": 16, "scale": HIFIC, "cache": True, "threads": 2}
     fields |= {"weights": (), "evaluation": "photographs:validation"}
-    return DataConfig(**(fields | changes))
+    return DataConfig.read(fields | changes)
 
 
 def take(n, data, *, batch_size=4, seed=0, **options):

@@ -66,7 +66,7 @@ def prepare(request: Request) -> Evaluation:
     # Keys of a run that this version does not know are ignored.
     names = {field.name for field in dataclasses.fields(EvaluationConfig)}
     stored = {name: v for name, v in known.get("evaluation", {}).items() if name in names}
-    config = EvaluationConfig(**{**stored, **request.evaluation})
+    config = EvaluationConfig.read({**stored, **request.evaluation})
     if config.untrained_control and models[0].params is not None:
         models.append(evaluated_models.untrained(models[0]))
     ids = unique((model.id for model in models), taken=[*baselines.available(), "original"])

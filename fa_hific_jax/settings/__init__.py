@@ -76,12 +76,14 @@ def from_mapping(config: Mapping[str, Any]) -> Settings:
     A UserError names the first key that is unknown or missing, or whose value makes no sense.
     """
     _check_keys(config, Settings)
-    values = dict(config)
+    values = {}
     for name, field in _fields(Settings).items():
         kind: Any = field.type
         if _is_group(kind):
             _check_keys(config[name], kind, name)
-            values[name] = kind(**config[name])
+            values[name] = kind.read(config[name])
+        else:
+            values[name] = checked(name, field, config[name])
     return Settings(**values)
 
 

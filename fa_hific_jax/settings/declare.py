@@ -9,7 +9,7 @@ import dataclasses
 import math
 import numbers
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from fa_hific_jax.errors import UserError
@@ -68,6 +68,12 @@ class Group:
             if "rule" in field.metadata:
                 value = checked(self._prefix + field.name, field, getattr(self, field.name))
                 object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Any:
+        """Returns the group with these values, of which JSON and configs may change the types."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        return cls(**{key: checked(cls._prefix + key, fields[key], values[key]) for key in values})
 
     def require(self, allowed: Any, key: str, wanted: str) -> None:
         """Raises a UserError that asks for another value of `key` unless `allowed` is true."""

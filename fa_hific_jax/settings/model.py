@@ -119,7 +119,7 @@ def config_of(stored: Mapping[str, Any]) -> ModelConfig:
     names = {field.name for field in dataclasses.fields(ModelConfig)}
     if odd := names ^ set(LATER | dict(stored)):
         raise TypeError(f"missing or unknown: {', '.join(sorted(odd))}")
-    return ModelConfig(**stored)
+    return ModelConfig.read(stored)
 
 
 @dataclasses.dataclass(frozen=True)

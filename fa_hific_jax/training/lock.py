@@ -73,7 +73,7 @@ def _all_hear_of(attempt: Callable[[], bool]) -> bool:
     said = np.asarray([taken, failure is not None])
     taken, failed = multihost_utils.broadcast_one_to_all(said).tolist()
     if failed:
-        raise failure or UserError("process 0 cannot train in --workdir: see its message")
+        raise failure or UserError("process 0 of this run cannot train there: see its message")
     return taken
 
 

@@ -39,7 +39,6 @@ class LiteralPath(gpath.PosixGPath):
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:
-    """Drops log records with a traceback: Orbax and asyncio raise the same errors as well."""
     return not record.exc_info
 
 
@@ -52,8 +51,8 @@ class Checkpoints:
 
     Each checkpoint holds up to four items:
 
-    - "autoencoder": the parameters of the model, which are all that inference needs. With
-      `optimizer.ema_decay` these are the EMA parameters; "training" then holds the latest ones.
+    - "autoencoder": the parameters for inference. With `optimizer.ema_decay` these are the EMA
+      parameters; "training" then holds the latest ones.
     - "training": a pytree that only training needs, left out if there is none. A later stage reads
       "discriminator" ("params" and "spectral") and "dsl_sigma" from it, if present.
     - "settings": the config as JSON.
@@ -69,14 +68,13 @@ class Checkpoints:
       writer: True to delete checkpoints that an earlier process left incomplete.
 
     Raises:
-      UserError: `workdir/checkpoints` is a file, or checkpoints cannot be written below the name
-        `workdir`.
+      UserError: checkpoints cannot be written at that name.
     """
 
     def __init__(
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
-        for logger in ("absl", "asyncio"):
+        for logger in ("absl", "asyncio"):  # They log errors that are raised as well.
             logging.getLogger(logger).addFilter(_has_no_traceback)
         workdir = LiteralPath(workdir)
         _check_name(workdir)
@@ -92,8 +90,12 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Returns the step with the best score, the newest in a tie, or None without scores."""
-        scores = ((self._score(step), step) for step in self.steps())
-        return max(((s, step) for s, step in scores if s is not None), default=(0, None))[1]
+        scores = {}
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, KeyError):  # missing or damaged scores
+                stored = json.loads((self._folder(step, "scores") / "metadata").read_text())
+                scores[step] = stored[self._best] * (1 if self._best in _RISING else -1)
+        return max(scores, key=lambda step: (scores[step], step), default=None)
 
     def save(
         self,
@@ -105,20 +107,16 @@ class Checkpoints:
     ) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
-        For a model from another program, `settings` is a nested dict of the keys that are known.
-
-        Raises:
-          UserError: this checkpoint or the previous one cannot be written.
+        For a model from another program, `settings` is a nested dict of the keys that are known. A
+        UserError if this checkpoint or the previous one cannot be written.
         """
         known = settings if isinstance(settings, dict) else settings_lib.to_mapping(settings)
         items: dict[str, Any] = {
             "autoencoder": ocp.args.StandardSave(autoencoder),
             "settings": ocp.args.JsonSave(known),
         }
-        if training:
-            items["training"] = ocp.args.StandardSave(training)
-        if scores:
-            items["scores"] = ocp.args.JsonSave(dict(scores))
+        items |= {"training": ocp.args.StandardSave(training)} if training else {}
+        items |= {"scores": ocp.args.JsonSave(dict(scores))} if scores else {}
         with self._naming_write_errors():
             self._manager.wait_until_finished()
             self._delete_old()
@@ -145,11 +143,11 @@ class Checkpoints:
     def restore(self, step: int, autoencoder, training) -> tuple[Any, Any]:
         """Returns the items "autoencoder" and "training" of a checkpoint.
 
-        The arguments are pytrees that give the expected shapes, dtypes and shardings.
+        The arguments are pytrees that give the expected shapes, dtypes and shardings; others are
+        refused with a UserError.
 
         Raises:
           DamagedCheckpoint: the checkpoint cannot be read, or holds no training state.
-          UserError: the arrays of the checkpoint have other names or shapes than the arguments.
         """
         if not self.contents(step, "training"):
             raise DamagedCheckpoint(
@@ -193,10 +191,7 @@ class Checkpoints:
     def check_settings(
         self, step: int, given: settings_lib.Settings, groups: Sequence[str]
     ) -> None:
-        """Raises a UserError unless a checkpoint was made with the same settings in `groups`.
-
-        Other groups are ignored, so that a later version still reads the model.
-        """
+        """Raises a UserError for the first of the `differences` to a checkpoint's settings."""
         for key, was, is_now in differences(self.settings(step), given, groups):
             raise UserError(
                 f"the checkpoint of step {step} was made with {key}={was}, "
@@ -224,14 +219,6 @@ class Checkpoints:
         for step in self.steps()[: -self._kept]:
             if step != best:
                 self._manager.delete(step)
-
-    def _score(self, step: int) -> float | None:
-        """Returns the score of a checkpoint, negated if lower is better; None without a score."""
-        try:
-            scores = json.loads((self._folder(step, "scores") / "metadata").read_text())
-            return scores[self._best] * (1 if self._best in _RISING else -1)
-        except (OSError, ValueError, KeyError):  # The scores are missing or damaged.
-            return None
 
     @contextlib.contextmanager
     def _naming_write_errors(self) -> Iterator[None]:
@@ -276,14 +263,14 @@ def differences(
 ) -> list[tuple[str, Any, Any]]:
     """Returns (key, stored value, given value) of each setting in `groups` that differs.
 
-    `stored` are settings read from JSON. An entry of `groups` is a group of keys, such as "model",
-    or a single key outside all groups.
+    `stored` are settings read from JSON, perhaps of another version. An entry of `groups` is a
+    group of keys, such as "model", or a single key outside all groups.
     """
-    found = []
     ours, defaults = (
         json.loads(json.dumps(settings_lib.to_mapping(each)))
         for each in (given, settings_lib.Settings())
     )
+    found = []
     for group in groups:
         if isinstance(ours[group], dict):
             # A key that an older version lacked has its default, which changes nothing.
@@ -291,23 +278,21 @@ def differences(
             found += [(f"{group}.{key}", was.get(key), now) for key, now in ours[group].items()]
         else:
             found.append((group, stored.get(group), ours[group]))
-    return [(key, was, is_now) for key, was, is_now in found if was != is_now]
+    return [each for each in found if each[1] != each[2]]
 
 
 def newest(workdir: epath.Path, called: str) -> tuple[Checkpoints, int]:
-    """Returns the checkpoints of a run and the newest step. Errors name the option `called`.
+    """Returns the checkpoints of a run and the newest step; a UserError if there is none.
 
-    Raises:
-      UserError: the run has no complete checkpoint.
+    Errors name the option `called`.
     """
-    if not is_there(workdir / FOLDER):
-        raise UserError(f"{called} {workdir} holds no {FOLDER} folder: train there with train.py")
-    checkpoints = Checkpoints(workdir, kept=None)
-    if not checkpoints.steps():
-        raise UserError(
-            f"{workdir / FOLDER} holds no complete checkpoint: train there with train.py"
-        )
-    return checkpoints, checkpoints.steps()[-1]
+    missing = f"{called} {workdir} holds no {FOLDER} folder"
+    if is_there(workdir / FOLDER):
+        checkpoints = Checkpoints(workdir, kept=None)
+        if steps := checkpoints.steps():
+            return checkpoints, steps[-1]
+        missing = f"{workdir / FOLDER} holds no complete checkpoint"
+    raise UserError(f"{missing}: train there with train.py")
 
 
 def load_autoencoder(
@@ -352,19 +337,16 @@ def is_there(path: epath.Path) -> bool:
     """Returns True if the path exists; raises OSError if that cannot be determined."""
     if "://" in str(path):
         return path.exists()
-    try:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return True
+    return False
 
 
 def workdir_path(workdir: str, called: str = "--workdir") -> epath.Path:
-    """Returns the absolute path of a local or cloud folder. Errors name the option `called`.
+    """Returns the absolute path of a local or cloud folder that can hold checkpoints.
 
-    Raises:
-      UserError: the name is empty or that of a file, checkpoints cannot be written below it, or
-        its scheme or home folder is unknown.
+    A UserError names the option `called` if the name is empty, or that of a file, or not usable.
     """
     if not workdir:
         raise UserError(f"{called} is empty: name a folder, such as . for the current one")

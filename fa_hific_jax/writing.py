@@ -1,17 +1,8 @@
 """Writes files and folders whole: under a random temporary name, renamed at the end.
 
-These rules hold for everything that this package writes:
-
-- Content under its final name is complete: a process that fails or is killed leaves the target as
-  it was.
-- A random name, created exclusively, cannot collide between threads, containers or hosts.
-- With `replace=False` an existing target stays, even one that appeared during the writing.
-- A symbolic link stays, and the file that it names is replaced.
-- A file that replaces another keeps the permissions of the old one. A new file gets the
-  permissions that the umask allows.
-- Standard output, pipes and character devices are written to and never replaced.
-- A target that cannot be replaced by renaming (a bind mount, a folder without write permission) is
-  overwritten in place, after the whole new content has reached the disk under another name.
+A process that fails or is killed leaves the target as it was. docs/outputs.md has the rules for
+existing files, symbolic links, permissions, pipes, and targets that cannot be renamed. With
+`replace=False` an existing target stays, even one that appeared during the writing.
 """
 
 import contextlib
@@ -32,13 +23,11 @@ from fa_hific_jax.streams import StrPath
 
 PREFIX, SUFFIX = ".fa-hific-", ".tmp"
 
-# Seconds since the last change after which a temporary file counts as abandoned, by the clock of
-# the file system: hosts that share a folder need not agree on the time.
+# Age of an abandoned file by the clock of the file system: hosts need not agree on the time.
 _STALE_SECONDS = 24 * 3600
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-# Reasons why renaming fails where overwriting may work: a mount point, another file system, and
-# another user's file in a folder such as /tmp.
-_NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV, errno.EPERM)
+# Reasons why renaming fails where overwriting may work: a mount point, another file system, another
+# user's file in a folder such as /tmp, and a folder without write permission.
+_NOT_BY_RENAMING = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS)
 _swept: set[Path] = set()
 _unfinished: set[Path] = set()
 
@@ -95,13 +84,23 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
             raise TargetExists(path)
         if target.exists() and not (target.is_file() or target.is_dir()):
             raise UserError(f"{path}: is neither a file nor a pipe: name another output")
-    _make(target.parent)
-    temporary = _new_file(target)
-    with _temporary(temporary, path):
+    # Other users can read a new file, but not the copy of one that they perhaps cannot read.
+    mode = 0o600 if target.exists() else 0o666
+    with _temporary(target, path) as temporary:
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+        _remove_leftovers(temporary)
         yield temporary
         _sync(temporary)
         _keep_permissions(target, temporary)
-        renamed = _take_name(temporary, target, path, replace)
+        try:
+            (os.replace if replace else _take_free_name)(temporary, target)
+            renamed = True
+        except FileExistsError as error:
+            raise TargetExists(path) from error
+        except OSError as error:
+            if error.errno not in _NOT_BY_RENAMING or not os.access(target, os.W_OK):
+                raise
+            renamed = False
     if not renamed:
         _overwrite(temporary, target)
     temporary.unlink(missing_ok=True)
@@ -110,29 +109,36 @@ def whole_path(path: StrPath, *, replace: bool = True) -> Iterator[Path]:
 def write_folder(folder: StrPath, files: Mapping[str, bytes], *, replace: bool = False) -> None:
     """Writes a folder that holds exactly `files` (name -> content), whole or not at all.
 
-    An empty folder at that path is filled. A folder that cannot be renamed, such as the mount point
-    of a container, is filled file by file in the order of `files`. The last file should therefore
-    be the one that identifies the content.
+    A folder that cannot be renamed, such as the mount point of a container, is filled file by file.
+    The last of `files` should therefore be the one that identifies the content.
 
     Raises:
       TargetExists: the folder is not empty, and `replace` is False.
       OSError: the operating system cannot write the folder; the error names the reason.
     """
     target = _followed(folder)
-    _make(target.parent)
-    temporary = _random_name(target.parent)
     try:
-        with _temporary(temporary, folder):
+        with _temporary(target, folder) as temporary:
             temporary.mkdir()
             _remove_leftovers(temporary)
             for name, data in files.items():
                 (temporary / name).write_bytes(data)
                 _sync(temporary / name)
-            _take_folder_name(temporary, target, folder, replace)
+            _keep_permissions(target, temporary)
+            _take_folder_name(temporary, target, replace)
     except OSError as error:
-        if error.errno not in (*_NOT_BY_RENAMING, *_UNWRITABLE) or not target.is_dir():
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise TargetExists(folder) from error
+        if error.errno not in _NOT_BY_RENAMING or not target.is_dir():
             raise
-        _fill(target, folder, files, replace)
+        others = [path for path in target.iterdir() if path.is_file()]
+        if others and not replace:
+            raise TargetExists(folder) from error
+        for path in others:
+            if path.name not in files:
+                path.unlink()
+        for name, data in files.items():
+            write(target / name, data)
 
 
 def remove_unfinished() -> None:
@@ -153,22 +159,24 @@ def _followed(path: StrPath) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
-def _make(folder: Path) -> None:
+@contextlib.contextmanager
+def _temporary(target: Path, path: StrPath) -> Iterator[Path]:
+    """Yields a new name beside `target`, and removes what has it if the block or the process fails.
+
+    The name is in the system's temporary folder if only the target itself can be written to. An
+    OSError that names it, or no file as that of a full disk, names `path` instead.
+    """
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # "File exists" would not tell the user what is wrong.
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder)) from error
-
-
-@contextlib.contextmanager
-def _temporary(temporary: Path, path: StrPath) -> Iterator[None]:
-    """Removes the temporary file or folder if the block fails, or the process ends within it.
-
-    An OSError that names it, or no file as that of a full disk, names `path` instead.
-    """
+    if target.is_file() and os.access(target, os.W_OK) and not os.access(folder, os.W_OK):
+        folder = Path(tempfile.gettempdir())
+    temporary = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
     _unfinished.add(temporary)
     try:
-        yield
+        yield temporary
     except BaseException as error:
         _remove(temporary)
         if isinstance(error, OSError):
@@ -180,34 +188,9 @@ def _temporary(temporary: Path, path: StrPath) -> Iterator[None]:
         _unfinished.discard(temporary)
 
 
-def _random_name(folder: Path) -> Path:
-    return folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-
-
-def _new_file(target: Path) -> Path:
-    """Creates an empty file under a new name, beside the target where possible.
-
-    Other users can read it only if no existing target restricts that. If the folder cannot be
-    written to but the target can, the file is created in the system's temporary folder.
-    """
-    temporary = _random_name(target.parent)
-    mode = 0o600 if target.exists() else 0o666
-    try:
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
-    except OSError as error:
-        if error.errno not in _UNWRITABLE or not os.access(target, os.W_OK) or target.is_dir():
-            error.filename = str(target)
-            raise
-        descriptor, name = tempfile.mkstemp(SUFFIX, PREFIX)
-        os.close(descriptor)
-        return Path(name)
-    _remove_leftovers(temporary)
-    return temporary
-
-
 def _keep_permissions(target: Path, temporary: Path) -> None:
-    """Copies owner, group and mode of the target, if it exists, to the file that replaces it."""
-    with contextlib.suppress(FileNotFoundError):
+    """Copies owner, group and mode of the target, if it exists, to what replaces it."""
+    if target.exists():
         old = target.stat()
         with contextlib.suppress(OSError):  # Only the administrator may give files away.
             os.chown(temporary, old.st_uid, old.st_gid)
@@ -218,44 +201,17 @@ def _keep_permissions(target: Path, temporary: Path) -> None:
 def _sync(path: Path) -> None:
     """Waits until the content is on the disk, which the rename might otherwise reach before it."""
     with open(path, "r+b") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-                raise
-
-
-def _take_name(temporary: Path, target: Path, path: StrPath, replace: bool) -> bool:
-    """Renames the finished file to its target; returns False if it has to be copied instead."""
-    try:
-        if not replace:
-            _take_free_name(temporary, target)
-        elif temporary.parent == target.parent:
-            os.replace(temporary, target)
-        else:
-            return False
-    except FileExistsError as error:
-        raise TargetExists(path) from error
-    except OSError as error:
-        if error.errno not in _NOT_BY_RENAMING or not os.access(target, os.W_OK):
-            raise
-        return False
-    return True
+        os.fsync(file.fileno())
 
 
 def _take_free_name(temporary: Path, target: Path) -> None:
     """Renames the finished file to its target; raises FileExistsError if that name is taken."""
     try:
         os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError:  # The file system has no hard links.
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        try:
-            os.replace(temporary, target)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+    except OSError:  # The name is taken, or the file system has no hard links.
+        if os.path.lexists(target):
+            raise FileExistsError from None
+        os.replace(temporary, target)
 
 
 def _overwrite(temporary: Path, target: Path) -> None:
@@ -271,34 +227,20 @@ def _overwrite(temporary: Path, target: Path) -> None:
         ) from error
 
 
-def _take_folder_name(temporary: Path, target: Path, folder: StrPath, replace: bool) -> None:
+def _take_folder_name(temporary: Path, target: Path, replace: bool) -> None:
+    """Renames a folder to its target, which must be empty or absent unless `replace` is True."""
     aside = None
-    if target.is_dir():
-        _keep_permissions(target, temporary)
-        if replace and any(target.iterdir()):
-            aside = target.with_name(f"fa-hific-replaced-{secrets.token_hex(8)}")
-            target.rename(aside)
+    if replace and target.is_dir() and any(target.iterdir()):
+        aside = target.with_name(f"fa-hific-replaced-{secrets.token_hex(8)}")
+        target.rename(aside)
     try:
-        temporary.rename(target)  # A folder at `target` must be empty, or this fails.
-    except OSError as error:
+        temporary.rename(target)
+    except OSError:
         if aside:
             aside.rename(target)
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise TargetExists(folder) from error
         raise
     if aside:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fill(target: Path, folder: StrPath, files: Mapping[str, bytes], replace: bool) -> None:
-    there = list(target.iterdir())
-    if not replace and any(path.name in files for path in there):
-        raise TargetExists(folder)
-    for path in there:
-        if path.name not in files and path.is_file():
-            path.unlink()
-    for name, data in files.items():
-        write(target / name, data, replace=replace)
 
 
 def _remove_leftovers(fresh: Path) -> None:
@@ -307,11 +249,10 @@ def _remove_leftovers(fresh: Path) -> None:
     Only its age tells such a file from that of a process on another host that is still writing.
     """
     folder = fresh.parent.absolute()
-    if folder in _swept:
-        return
-    _swept.add(folder)
-    now = fresh.stat().st_mtime
-    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
-        with contextlib.suppress(OSError):
-            if now - path.lstat().st_mtime > _STALE_SECONDS:
-                _remove(path)
+    if folder not in _swept:
+        _swept.add(folder)
+        now = fresh.stat().st_mtime
+        for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+            with contextlib.suppress(OSError):
+                if now - path.lstat().st_mtime > _STALE_SECONDS:
+                    _remove(path)

@@ -35,28 +35,24 @@ def test_any_name_of_a_folder_holds_checkpoints(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("c\\d", r"c\\d/run has a backslash, which checkpoints cannot have: rename the folder"),
-        ("a\udcff", r"a\\xff/run is not valid UTF-8, which checkpoints need: rename the folder"),
-    ],
+    [("c\\d", "has a backslash"), ("a\udcff", r"a\\xff/run is not valid")],
 )
 def test_names_that_cannot_hold_checkpoints_are_refused_before_training(name, expected, tmp_path):
-    for opened in (
-        lambda: workdir_path(os.fspath(tmp_path / name / "run")),
-        lambda: Checkpoints(epath.Path(tmp_path) / name / "run", kept=None),
-    ):
-        with pytest.raises(UserError, match=expected):
-            opened()
+    with pytest.raises(UserError, match=expected):
+        workdir_path(os.fspath(tmp_path / name / "run"))
+    with pytest.raises(UserError, match=expected):
+        Checkpoints(epath.Path(tmp_path) / name / "run", kept=None)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("", "--workdir is empty: name a folder, such as . for the current one"),
+        ("", "--workdir is empty: name a folder"),
         ("file:///x", r"--workdir file:///x: file:// is not one of gs://, s3://, az://, hf://: "),
         ("gs:/bucket/x", r"--workdir gs:/bucket/x: gs:/ is not one of gs://"),
-        ("~nobody-here/x", r"--workdir ~nobody-here/x: there is no such home folder: give"),
+        ("~nobody-here/x", r"--workdir ~nobody-here/x: there is no such home folder"),
+        (__file__, "is a file: name a folder"),
     ],
 )
 def test_beginnings_that_stand_for_nothing_make_no_folder_of_that_name(name, expected):

@@ -65,11 +65,6 @@ def test_a_rate_that_hardly_follows_lands_in_a_short_run_with_a_gain_of_five():
     assert off(1.0) > 0.09
 
 
-def test_without_noise_nothing_is_left_of_the_error():
-    rates, _ = simulate(CONFIG, 20_000, lag=200.0, slope=0.7, noise=0.0)
-    np.testing.assert_allclose(rates[-1], CONFIG.target_bpp, rtol=1e-4)
-
-
 def test_scatter_of_batches_hardly_moves_the_weight():
     """A switch would go from one end to the other each time a batch's rate crosses the target."""
     _, lmbda = simulate(CONFIG, 20_000, lag=200.0, slope=0.7, noise=0.3)

@@ -1,9 +1,7 @@
 """One global batch over any number of devices and processes: the same training within rounding."""
 
-import contextlib
-import os
 import shutil
-import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -19,13 +17,6 @@ from fa_hific_jax.training.processes import explicit
 
 SMALL = {"loss__gan": 0.0, "loss__ffl": 0.0, "loss__dsl": 0.0, "model__fcm_width": 0}
 SMALL |= {"train__log_every": 1, "train__checkpoint_every": 2}
-LAYOUTS = [(1, 1), (1, 8), (2, 4)]  # processes, and devices of each
-
-
-def start(folder, count, devices, **options):
-    if count == 1:
-        return [training_run.start(folder, devices, **options)]
-    return training_run.start_several(folder, count, devices, **options)
 
 
 def run(processes) -> list[str]:
@@ -45,14 +36,11 @@ def assert_same_losses(folder, expected, after=0):
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
 
 
-def copy_checkpoint(source, target, step):
-    shutil.copytree(source / "checkpoints" / str(step), target / "checkpoints" / str(step))
-
-
 @pytest.mark.long
 def test_two_processes_train_as_one(tmp_path):
-    alone = training_run.start(tmp_path / "one", train__steps=3, **SMALL)
-    several = training_run.start_several(tmp_path / "two", train__steps=3, **SMALL)
+    options = SMALL | {"train__steps": 3, "loss__gan": 0.01}
+    alone = training_run.start(tmp_path / "one", **options)
+    several = training_run.start_several(tmp_path / "two", **options)
     _, first, second = run([alone, *several])
     assert_same_losses(tmp_path / "two", tmp_path / "one")
     assert "step 3/3" in first
@@ -68,7 +56,8 @@ def test_a_split_state_trains_as_copies_do_and_goes_on_as_one(tmp_path):
     split = training_run.start_several(tmp_path / "split", 2, 2, train__fsdp=4, **wide)
     run([training_run.start(tmp_path / "copies", 1, **wide), *split])
     assert_same_losses(tmp_path / "split", tmp_path / "copies")
-    copy_checkpoint(tmp_path / "split", tmp_path / "again", 2)
+    step = "checkpoints/2"
+    shutil.copytree(tmp_path / "split" / step, tmp_path / "again" / step)
     run([training_run.start(tmp_path / "again", 2, train__fsdp=2, **wide)])
     assert_same_losses(tmp_path / "again", tmp_path / "copies", after=2)
 
@@ -97,22 +86,6 @@ def test_what_devices_cannot_share_is_refused(field, message, tmp_path):
     with pytest.raises(UserError, match=message):
         train(tiny_settings(**{f"train__{field}": 3}), epath.Path(tmp_path))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_loss_curve_is_that_of_one_device_in_every_layout(tmp_path):
-    options = {"train__steps": 20, "train__batch_size": 8}
-    options |= {"train__log_every": 1, "train__checkpoint_every": 10}
-    folders = [tmp_path / f"{count} of {devices}" for count, devices in LAYOUTS]
-    for folder, layout in zip(folders, LAYOUTS, strict=True):
-        run(start(folder, *layout, **options))
-        assert_same_losses(folder, folders[0])
-    # From here on, the one checkpoint of step 10 goes on in all layouts.
-    for folder, layout in zip(folders, LAYOUTS, strict=True):
-        again = tmp_path / "again" / folder.name
-        copy_checkpoint(folders[-1], again, 10)
-        run(start(again, *layout, **options))
-        assert_same_losses(again, folders[0], after=10)
 
 
 @pytest.mark.slow
@@ -154,16 +127,9 @@ def test_incomplete_description_of_processes_is_named(flags, expected):
 def test_a_slurm_step_of_several_tasks_is_known_by_its_variable():
     for tasks, several in {"": False, "1": False, "8": True}.items():
         assert processes._in_slurm_step({"SLURM_STEP_NUM_TASKS": tasks}) is several
-    with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS is 'x': unset it, or set a number"):
-        processes._in_slurm_step({"SLURM_STEP_NUM_TASKS": "x"})
 
 
 def test_closed_and_full_standard_output_ends_no_run(monkeypatch):
-    with open("/dev/full", "w") as full, open(os.devnull, "w") as closed:
-        closed.close()
-        for stream in (full, closed):
-            monkeypatch.setattr(sys, "stdout", stream)
-            processes.say("step 1/2")
-        monkeypatch.undo()
-        with contextlib.suppress(OSError):
-            full.close()
+    for error in (OSError(28, "No space left on device"), ValueError("closed file")):
+        monkeypatch.setattr("sys.stdout", mock.Mock(write=mock.Mock(side_effect=error)))
+        processes.say("step 1/2")

@@ -1,11 +1,9 @@
 """One run trains in a folder at a time, and a run that has ended keeps nobody out."""
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -34,40 +32,32 @@ def workdir(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def no_grace(monkeypatch):
-    """A refusal comes at once."""
-    monkeypatch.setattr(lock, "GRACE", -1.0)
-
-
-@pytest.fixture
 def hurried(monkeypatch):
-    """Seconds of watching as milliseconds."""
-    for name in ("RENEWAL", "SILENCE", "WATCH", "SETTLE"):
+    """A refusal comes at once, and seconds of watching are milliseconds."""
+    monkeypatch.setattr(lock, "GRACE", -1.0)
+    for name in ("RENEWAL", "SILENCE"):
         monkeypatch.setattr(lock, name, getattr(lock, name) / 1000)
 
 
 def written_by(workdir, **changes) -> str:
     """Leaves the lock of a process that differs from this one in some respect."""
-    text = json.dumps(dataclasses.asdict(dataclasses.replace(this_process(), **changes)))
+    text = json.dumps(this_process()._replace(**changes)._asdict())
     (workdir / lock.FILE).write_text(text)
     return text
 
 
-def took_after(workdir, seconds=60.0) -> float:
+def took_after(workdir) -> float:
     """Seconds until the lock could be taken."""
     attempted, begun = Lock(workdir), time.monotonic()
     while not attempted.attempt():
-        assert time.monotonic() - begun < seconds, "the lock stays"
+        assert time.monotonic() - begun < 60, "the lock stays"
         time.sleep(0.01)
     attempted.release()
     return time.monotonic() - begun
 
 
 def test_second_run_is_refused_and_told_of_the_first(workdir):
-    told = (
-        rf"{workdir} is in use: process {os.getpid()} on {lock.platform.node()} has trained "
-        r"there since 20\S+ \S+ UTC\. Stop that run or .*--workdir"
-    )
+    told = rf"{workdir} is in use: process {os.getpid()} on \S+ has trained there since 20.*workdir"
     with hold(workdir):
         text = (workdir / lock.FILE).read_text()
         with pytest.raises(UserError, match=told), hold(workdir):
@@ -97,37 +87,31 @@ def test_killed_process_is_known_at_once_and_a_running_one_too(
         Lock(workdir).attempt()
     os.killpg(process.pid, 9)
     monkeypatch.setattr(lock, "GRACE", 3.0)
+    monkeypatch.setattr(lock, "SILENCE", 60.0)
     assert took_after(workdir) < 3  # although nobody has asked for the exit code yet
     assert "ended without releasing" in capsys.readouterr().err
     process.communicate()
 
 
-def test_lock_whose_flock_nobody_holds_is_taken_at_once(workdir, monkeypatch):
-    monkeypatch.setattr(lock, "SETTLE", 0.01)
-    written_by(workdir, flocked=True)
-    assert took_after(workdir) < 1
-    (workdir / lock.FILE).write_text("")  # of a process that was killed before it could write
-    assert took_after(workdir) < 1
-
-
-@pytest.mark.parametrize("content", ['{"token": "a"}', "[]", "of another"])
-def test_lock_without_a_name_or_of_another_machine_is_taken_over_after_silence(
-    content, workdir, hurried
-):
-    if content == "of another":
-        written_by(workdir, boot="another", host="far")
+@pytest.mark.parametrize("flocks", [True, False])
+@pytest.mark.parametrize("found", ["here", "far", "", '{"token": "a"}', "[]", b"\xff"])
+def test_lock_without_a_living_holder_is_taken_over(found, flocks, workdir, monkeypatch):
+    """Silence proves an end where neither a flock nor the machine does."""
+    if not flocks:
+        monkeypatch.setattr(lock.fcntl, "flock", no_flocks)
+    if found in ("here", "far"):
+        written_by(workdir, **({} if found == "here" else {"boot": "another", "host": "far"}))
     else:
-        (workdir / lock.FILE).write_text(content)
-    assert took_after(workdir) > lock.SILENCE * 0.9
+        (workdir / lock.FILE).write_bytes(found if isinstance(found, bytes) else found.encode())
+    at_once = not found or (found == "here" and flocks)
+    assert (took_after(workdir) < lock.SILENCE * 0.9) == at_once
 
 
-def test_old_lock_of_another_machine_is_still_watched_for_a_while(workdir, hurried):
-    written_by(workdir, boot="another", host="far")
-    os.utime(workdir / lock.FILE, (1e9, 1e9))
-    assert lock.WATCH * 0.9 < took_after(workdir) < lock.SILENCE
+def no_flocks(*_):
+    raise OSError(95, "Operation not supported")
 
 
-def test_renewed_lock_of_another_machine_is_refused_as_soon_as_it_is_renewed(workdir, hurried):
+def test_renewed_lock_of_another_machine_is_refused_as_soon_as_it_is_renewed(workdir):
     written_by(workdir, boot="another", host="far")
     waiting = Lock(workdir)
     assert not waiting.attempt()
@@ -136,7 +120,7 @@ def test_renewed_lock_of_another_machine_is_refused_as_soon_as_it_is_renewed(wor
         waiting.attempt()
 
 
-def test_holder_renews_its_lock(workdir, hurried):
+def test_holder_renews_its_lock(workdir):
     with hold(workdir):
         os.utime(workdir / lock.FILE, (1e9, 1e9))
         deadline = time.monotonic() + 5
@@ -163,34 +147,30 @@ def test_lock_that_somebody_removed_is_made_again(workdir):
 
 
 def test_of_many_that_find_a_stale_lock_one_takes_it(workdir):
-    written_by(workdir, flocked=True)
-    taken, refused = [], []
-    gate = threading.Barrier(8)
+    written_by(workdir)
+    contenders = [Lock(workdir) for _ in range(8)]
 
-    def contend():
-        contender = Lock(workdir)
-        gate.wait()
+    def takes(contender) -> bool:
         try:
             while not contender.attempt():
                 time.sleep(0.001)
-            taken.append(contender)
         except UserError:
-            refused.append(contender)
+            return False
+        return True
 
     with ThreadPool(8) as pool:
-        pool.map(lambda _: contend(), range(8), chunksize=1)
-    assert len(taken) == 1 and len(refused) == 7
-    taken[0].check()
+        taken = pool.map(takes, contenders, chunksize=1)
+    assert sum(taken) == 1
+    contenders[taken.index(True)].check()
     assert [path.name for path in workdir.iterdir()] == [lock.FILE]
 
 
-def test_bucket_is_locked_by_the_last_writer(workdir, monkeypatch):
-    monkeypatch.setattr(lock, "SETTLE", 0.05)
+def test_bucket_is_locked_by_the_last_writer(workdir):
     first, second = Lock(workdir), Lock(workdir)
     first._local = second._local = False
     assert first.attempt()
     assert not second.attempt()  # watched: whether it runs cannot be told from here
-    (workdir / lock.FILE).write_text(json.dumps(dataclasses.asdict(first._me) | {"pid": 1}))
+    (workdir / lock.FILE).write_text(json.dumps(first._me._replace(pid=1)._asdict()))
     with pytest.raises(UserError, match="is in use: process 1 on"):
         second.attempt()
     first.release()

@@ -36,14 +36,6 @@ def test_reports_after_the_last_checkpoint_of_a_killed_run_are_superseded(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_log_without_superseded_reports_keeps_its_bytes(tmp_path, no_events):
-    report(epath.Path(tmp_path), 0, s2=1.0, s3=2.0)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    with Logs(epath.Path(tmp_path), 3):
-        pass
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
-
-
 @pytest.mark.long
 def test_tensorboard_shows_each_step_once(tmp_path):
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator

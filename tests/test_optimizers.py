@@ -9,13 +9,7 @@ import optax
 import pytest
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.training.optimizers import (
-    ADAMS_RMS,
-    learning_rate,
-    matrices,
-    muon,
-    optimizers,
-)
+from fa_hific_jax.training.optimizers import ADAMS_RMS, learning_rate, matrices, muon, optimizers
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.trainable import by_name
 

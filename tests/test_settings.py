@@ -41,56 +41,28 @@ def test_settings_survive_json_and_are_hashable(config):
     assert again == settings and hash(again) == hash(settings)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        ({"loss__taget_bpp": 1.0}, r"key loss\.taget_bpp: did you mean loss\.target_bpp\?$"),
-        ({"optimizer__xyz": 1}, r"key optimizer\.xyz: known: kind, learning_rate, .*ema_decay$"),
-        ({"modell": {}}, r"key modell: did you mean model\?$"),
-        ({"loss": 3}, "'loss' is 3: it must be a group of keys"),
-    ],
-)
-def test_unknown_keys_are_answered_with_the_nearest_or_all_known_ones(overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
-        from_mapping(mapping(**overrides))
+MISTAKES = [
+    ({"loss__taget_bpp": 1.0}, r"unknown .* loss\.taget_bpp: did you mean loss\.target_bpp\?$"),
+    ({"optimizer__xyz": 1}, r"unknown .* optimizer\.xyz: known: kind, learning_rate, .*ema_decay$"),
+    ({"modell": {}}, r"unknown config key modell: did you mean model\?$"),
+    ({"loss": 3}, "config key 'loss' is 3: it must be a group of keys"),
+    ({"train": {}}, r"config key train\.steps is missing"),
+    ({"model__fcm_width": 0}, r"loss\.dsl is 0\.01: .* model\.fcm_width is 0: .*loss\.dsl=0$"),
+    ({"model__encoder_widths": (4,) * 5}, r"loss\.dsl compares .* ends with \(16, 8\): mirror"),
+    ({"loss__balance": "power", "loss__ffl": 0.0}, r"loss\.balance is 'power': .* to balance"),
+    ({"model__fcm": "legacy", "model__generator_widths": (4, 4, 4)}, r"model\.fcm is .* give five"),
+    ({"train__steps": 0}, r"train\.steps is 0: it must be at least 1$"),
+    ({"train__steps": 1000.5}, r"train\.steps is 1000\.5: it must be a whole number$"),
+    ({"model__generator_widths": (4, 4)}, r"model\.generator_widths is \(4, 4\): give five"),
+    ({"model__dtype": "half"}, r"model\.dtype is 'half': choose one of float32, bfloat16$"),
+    ({"trainable": ("fcm", "")}, r"trainable is \('fcm', ''\): give parts"),
+    ({"data__train": ()}, r"data\.train is \(\): name at least one source of images$"),
+]
 
 
-def test_missing_keys_and_groups_are_named():
-    config = mapping()
-    del config["train"]["seed"]
-    with pytest.raises(UserError, match=r"^config key train\.seed is missing"):
-        from_mapping(config)
-    del config["train"]
-    with pytest.raises(UserError, match=r"^config key train is missing"):
-        from_mapping(config)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        ({"model__fcm_width": 0}, r"^loss\.dsl is 0\.01: .* model\.fcm_width is 0: .*loss\.dsl=0$"),
-        (
-            {"model__encoder_widths": (4, 4, 4, 4, 4)},
-            r"^loss\.dsl compares .* begins with \(4, 4\) .* ends with \(16, 8\): mirror them$",
-        ),
-        (
-            {"loss__balance": "power", "loss__ffl": 0.0},
-            r"^loss\.balance is 'power': .* to balance",
-        ),
-        (
-            {"model__fcm": "legacy", "model__generator_widths": (4, 4, 4)},
-            r"^model\.fcm is 'legacy': .* so give five model\.generator_widths$",
-        ),
-        ({"train__steps": 0}, r"^train\.steps is 0: it must be at least 1$"),
-        ({"train__steps": 1000.5}, r"^train\.steps is 1000\.5: it must be a whole number$"),
-        ({"model__generator_widths": (4, 4)}, r"^model\.generator_widths is \(4, 4\): give five"),
-        ({"model__dtype": "half"}, r"^model\.dtype is 'half': choose one of float32, bfloat16$"),
-        ({"trainable": ("fcm", "")}, r"^trainable is \('fcm', ''\): give parts"),
-        ({"data__train": ()}, r"^data\.train is \(\): name at least one source of images$"),
-    ],
-)
-def test_values_that_make_no_sense_are_named_with_the_fix(overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
+@pytest.mark.parametrize(("overrides", "sentence"), MISTAKES)
+def test_mistakes_are_named_with_the_fix(overrides, sentence):
+    with pytest.raises(UserError, match=f"^{sentence}"):
         from_mapping(mapping(**overrides))
 
 
@@ -134,12 +106,9 @@ def test_numbers_of_the_command_line_are_checked_before_they_are_parsed(key, tex
         check_key(key, text)
 
 
-@pytest.mark.parametrize(
-    ("key", "text"),
-    [("train.steps", "1_000"), ("loss.mse", "1e-3"), ("data.train", "('images/',)")],
-)
-def test_values_as_python_writes_them_are_taken_on_the_command_line(key, text):
-    check_key(key, text)
+def test_values_as_python_writes_them_are_taken_on_the_command_line():
+    for key, text in {"train.steps": "1_000", "loss.mse": "1e-3", "data.train": "('a/',)"}.items():
+        check_key(key, text)
 
 
 def test_a_checkpoint_that_lacks_later_keys_has_their_defaults():
@@ -153,21 +122,14 @@ def test_a_checkpoint_that_lacks_later_keys_has_their_defaults():
     assert ("model.fcm", None, "hific") in differences(stored, given, ["model"])
 
 
-@pytest.mark.parametrize(
-    ("path", "sentence"),
-    [
-        ("tain.steps", r"tain: did you mean train\?$"),
-        ("train.stesp", r"train\.stesp: did you mean train\."),
-        ("init_form", r"init_form: did you mean init_from\?$"),
-        ("trainable.fcm", r"trainable\.fcm: did you mean trainable"),
-    ],
-)
-def test_overridden_paths_are_checked_against_groups_and_keys(path, sentence):
+def test_overridden_paths_are_checked_against_groups_and_keys():
     for key in KEYS:
         check_key(key)
         check_key(key.split(".")[0])
-    with pytest.raises(UserError, match=f"^unknown config key {sentence}"):
-        check_key(path)
+    wrong = {"tain.steps": "train", "train.stesp": "train.steps", "init_form": "init_from"}
+    for path, meant in (wrong | {"trainable.fcm": "trainable"}).items():
+        with pytest.raises(UserError, match=f"^unknown config key .*: did you mean {meant}\\?$"):
+            check_key(path)
 
 
 def test_every_key_is_read_somewhere():

@@ -30,17 +30,10 @@ from fa_hific_jax.training.resume import CheckpointTimer, resume, save
 from fa_hific_jax.training.state import create
 from fa_hific_jax.training.stopping import naming_disk_errors
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("standard_promotion")]
 
 PLAIN = {"loss__gan": 0.0, "loss__dsl": 0.0, "model__fcm_width": 0}
 SETTINGS = tiny_settings(**PLAIN)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def standard_promotion():
-    """Optax's Adam raises a float to an integer power, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -181,8 +174,6 @@ def test_disk_that_takes_nothing_is_named(number, expected):
         raise OSError(number, os.strerror(number), "/run/temporary", None, "/run/new")
     with pytest.raises(OSError, match="bad image"), named():  # of another folder: an error as it is
         raise OSError(number, "bad image", "/data/image.png")
-    with pytest.raises(OSError, match="too many"), named():
-        raise OSError(errno.EMFILE, "too many")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +181,6 @@ def test_disk_that_takes_nothing_is_named(number, expected):
     [
         ("x", "file", "/x/run: Not a directory: name another"),
         ("x/run", "link", "/x/run: File exists: remove"),
-        ("x/run/metrics.jsonl", "folder", "metrics.jsonl: Is a directory: remove"),
         ("x/run/run.json", "folder", "/x/run/run.json: Is a directory: remove"),
         ("x/run/trainer.lock", "folder", "trainer.lock: Is a directory: remove"),
         ("x/run/checkpoints", "link", "/checkpoints: File exists: remove"),
@@ -206,15 +196,6 @@ def test_what_stands_in_the_way_of_a_run_is_named(
     {"file": path.touch, "folder": path.mkdir, "link": lambda: path.symlink_to("no")}[kind]()
     with pytest.raises(UserError, match=expected):
         train(SETTINGS, epath.Path(tmp_path) / "x" / "run")
-
-
-def test_folder_without_permission_is_named(tmp_path, monkeypatch):
-    def forbidden(path, **_):
-        raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
-
-    monkeypatch.setattr(type(epath.Path(tmp_path)), "mkdir", forbidden)
-    with pytest.raises(UserError, match=r"/run: Permission denied: .*--workdir"):
-        train(SETTINGS, epath.Path(tmp_path) / "run")
 
 
 def test_disk_without_room_ends_a_process_with_one_line_and_no_traceback(tmp_path):
@@ -238,13 +219,7 @@ def unbroken(tmp_path_factory):
         return train(SETTINGS, workdir), workdir
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGINT)),
-    ],
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_asked_to_stop_saves_that_very_step_and_goes_on_as_if_it_had_not(
     number, unbroken, tmp_path, monkeypatch, capsys
 ):
@@ -327,8 +302,7 @@ def test_run_json_tells_how_each_start_came_about(tmp_path):
     start, again = record.read(workdir)["starts"]
     assert (start["first_step"], again["first_step"]) == (0, 6)
     assert start["processes"] == 1 and start["devices"][0] == 2
-    assert start["settings"]["train"]["steps"] == 6
-    assert {"fa-hific-jax", "python", "jax", "flax", "orbax-checkpoint"} <= set(start["versions"])
+    assert start["settings"]["train"]["steps"] == 6 and "jax" in start["versions"]
     assert start["git"] is None or len(start["git"]["commit"]) == 40
 
 

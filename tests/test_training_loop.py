@@ -64,13 +64,9 @@ def test_a_resumed_run_compiles_one_step_and_ends_with_the_bits_of_an_unbroken_o
     assert len(traces) == 1 and [program._cache_size() for program in programs] == [1]
 
 
-def test_a_finished_run_is_left_as_it_is(unbroken):
+def test_a_finished_run_is_left_as_it_is_with_its_model_and_settings(unbroken):
     state, workdir = unbroken
     equal(train(run_settings(), workdir), state)
-
-
-def test_checkpoints_hold_the_model_and_its_settings(unbroken):
-    state, workdir = unbroken
     params, step, known, _ = load_autoencoder(workdir)
     assert step == 6 and settings_lib.from_mapping(known) == run_settings()
     equal(params, state.params["autoencoder"])
@@ -164,12 +160,12 @@ def test_bad_steps_are_left_out_until_too_many_come_in_a_row():
 
 
 def test_progress_tells_how_far_how_fast_and_how_long():
-    progress = Progress(first_step=10, last_step=30, batch_size=4)
     values = {"loss": 1.2345678, "psnr": 20.0, "unshown": 1.0}
     values |= {"speed/images_per_second": 2.0, "speed/waiting_for_data": 0.25}
-    assert progress.line(20, values) == (
-        "step 20/30  2.0 images/s  waiting for data 25%  20 s left  loss 1.235  psnr 20"
-    )
+    line = Progress(first_step=10, last_step=30, batch_size=4).line(20, values)
+    assert line.startswith("step 20/30  2.0 images/s") and line.endswith("loss 1.235  psnr 20")
+    texts = {0.4: "0 s", 59.0: "59 s", 185.0: "3 min 05 s", 7260.0: "2 h 01 min", 9e4: "1 d 01 h"}
+    assert {seconds: duration(seconds) for seconds in texts} == texts
 
 
 @pytest.mark.parametrize(
@@ -185,8 +181,3 @@ def test_reading_counts_as_waiting_only_where_the_device_had_nothing_to_do(
     assert progress.fetch(iter([batch]), mock.Mock(is_ready=lambda: idle)) is batch
     speed = {"speed/images_per_second": 2.0, "speed/waiting_for_data": share}
     assert progress.measure(5) == pytest.approx(speed)
-
-
-def test_durations_read_as_people_write_them():
-    texts = {0.4: "0 s", 59.0: "59 s", 185.0: "3 min 05 s", 7260.0: "2 h 01 min", 9e4: "1 d 01 h"}
-    assert {seconds: duration(seconds) for seconds in texts} == texts

@@ -11,7 +11,6 @@ from tiny_settings import tiny_settings
 from fa_hific_jax.losses.gan import discriminator_loss
 from fa_hific_jax.models.autoencoder import AutoencoderOutput
 from fa_hific_jax.models.discriminator import SPECTRAL
-from fa_hific_jax.training import sharding
 from fa_hific_jax.training.accumulation import join, mean_over_parts, split
 from fa_hific_jax.training.ema import ema_autoencoder, restart_ema, swapped
 from fa_hific_jax.training.guards import gradient_norms
@@ -137,22 +136,6 @@ def test_noise_depends_on_key_and_step_alone():
     _, again = step(state, IMAGES)
     _, later = step(state.replace(step=state.step + 1), IMAGES)
     assert float(again["bpp_noisy"]) == float(metrics["bpp_noisy"]) != float(later["bpp_noisy"])
-
-
-@pytest.mark.long
-def test_two_devices_train_as_one():
-    state, single, expected = stepped()
-    mesh = sharding.data_mesh()
-    assert mesh.size == 2
-    copies, halves = sharding.replicated(mesh), sharding.split(mesh)
-    step = jax.jit(
-        functools.partial(train_step, settings=SETTINGS),
-        in_shardings=(copies, halves, copies, copies),
-        out_shardings=copies,
-    )
-    spread, metrics = step(jax.device_put(state, copies), jax.device_put(IMAGES, halves), KEY, None)
-    equal(metrics, expected, rtol=1e-5, atol=1e-6)
-    equal(spread.discriminator.spectral, single.discriminator.spectral, atol=1e-5)
 
 
 def test_terms_of_weight_zero_are_not_computed():
@@ -326,19 +309,6 @@ def test_devices_keep_their_images_when_a_batch_is_taken_in_parts():
     np.testing.assert_array_equal(join(split(jnp.arange(8), 4)), np.arange(8))
     mean = mean_over_parts(lambda x: {"square": jnp.mean(x**2)}, jnp.arange(8.0), 4)
     np.testing.assert_allclose(mean["square"], 17.5)
-
-
-@pytest.mark.long
-def test_the_switch_is_thrown_by_the_whole_batch():
-    """Each image is a part of its own; the mean rate lies just above the target."""
-    four = {"train__batch_size": 4, **SMALL}
-    *_, metrics = stepped(**four, **EVERYTHING)
-    target = 0.999 * float(metrics["bpp_rounded"])
-    switch = {"loss__target_bpp": target, "loss__warmup_steps": 0}
-    *_, found = stepped(train__accumulate=4, loss__gan=0.0, **four, **switch)
-    assert float(found["lambda_rate"]) == 1.0
-    distortion = SETTINGS.loss.mse * found["mse"] + SETTINGS.loss.ffl * found["ffl"]
-    np.testing.assert_allclose(found["loss"] - found["bpp_noisy"], distortion, rtol=1e-5)
 
 
 def test_steps_that_are_not_finite_change_nothing_but_counters():

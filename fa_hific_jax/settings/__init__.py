@@ -73,8 +73,7 @@ class Settings(Group):
 def from_mapping(config: Mapping[str, Any]) -> Settings:
     """Returns the settings of nested mappings (`ConfigDict.to_dict()`, or parsed JSON).
 
-    Raises:
-      UserError: names the first key that is unknown or missing, or whose value makes no sense.
+    A UserError names the first key that is unknown or missing, or whose value makes no sense.
     """
     _check_keys(config, Settings)
     values = {}
@@ -106,9 +105,7 @@ def declarations() -> Iterator[tuple[str, dataclasses.Field]]:
 def check_key(path: str, text: str | None = None) -> None:
     """Checks --config.PATH=TEXT of a command line, or PATH alone where TEXT is not yet known.
 
-    Raises:
-      UserError: no group or key is called `path`, or a number, True or False cannot be read from
-        `text`.
+    A UserError if no group or key is called `path`, or the text of a number makes no sense.
     """
     group, _, key = path.partition(".")
     field = _known(group, _fields(Settings))
@@ -128,8 +125,7 @@ def check_key(path: str, text: str | None = None) -> None:
         raise refusal(path, text, wanted)
 
 
-def _is_group(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind)
+_is_group = dataclasses.is_dataclass
 
 
 def _fields(kind: Any) -> dict[str, dataclasses.Field]:
@@ -145,9 +141,7 @@ def _check_keys(values: Any, kind: Any, group: str = "") -> None:
         _known(key, fields, prefix)
     for key in fields:
         if key not in values:
-            raise UserError(
-                f"config key {prefix}{key} is missing: docs/configuration.md explains it"
-            )
+            raise UserError(f"config key {prefix}{key} is missing: see docs/configuration.md")
 
 
 def _known(key: str, fields: Mapping[str, Any], prefix: str = "") -> dataclasses.Field:

@@ -54,10 +54,8 @@ class Group:
     """Base of a group of settings, which brings every field to its declared type.
 
     Lists become tuples. An int field takes whole numbers such as 1e3, a float field takes ints. A
-    subclass gives the name of its group: `class DataConfig(Group, name="data")`.
-
-    Raises:
-      UserError: a value that its type or rule refuses.
+    subclass gives the name of its group: `class DataConfig(Group, name="data")`. A value that its
+    type or rule refuses raises a UserError.
     """
 
     _prefix: ClassVar[str]
@@ -73,7 +71,7 @@ class Group:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Any:
-        """Returns the group with these values, as JSON or a config holds them."""
+        """Returns the group with these values, of which JSON and configs may change the types."""
         fields = {field.name: field for field in dataclasses.fields(cls)}
         return cls(**{key: checked(cls._prefix + key, fields[key], values[key]) for key in values})
 
@@ -118,17 +116,11 @@ def _converted(kind: Any, value: Any) -> Any:
     return kind(value)
 
 
-_WORDS = {int: ("whole number", "3"), float: ("finite number", "0.5"), str: ("string", "'a'")}
+_WORDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a string"}
 
 
 def _described(kind: Any) -> str:
-    """Returns the words for a type, as in "a tuple of finite numbers, as in (0.5,)"."""
-    if kind is bool:
-        return "True or False"
+    """Returns the words for a type, as in "a tuple (a finite number, ...)"."""
     if typing.get_origin(kind) is not tuple:
-        return f"a {_WORDS[kind][0]}"
-    kinds = [each for each in typing.get_args(kind) if each is not ...]
-    words, examples = zip(*(_WORDS[each] for each in kinds), strict=True)
-    if ... in typing.get_args(kind):
-        return f"a tuple of {words[0]}s, as in ({examples[0]},)"
-    return f"a tuple of a {' and a '.join(words)}, as in ({', '.join(examples)})"
+        return _WORDS[kind]
+    return f"a tuple ({', '.join(_WORDS.get(each, '...') for each in typing.get_args(kind))})"

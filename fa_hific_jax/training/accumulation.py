@@ -25,11 +25,10 @@ def join(parts: Any) -> Any:
 def run_ahead(
     function: Callable[[Any], Any], select: Callable[[Any], Any], batch: Any, count: int
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """Returns `select(function(batch))`, and `function` for a second run over the parts.
+    """Returns `select(function(batch))`, which must be per image, and `function` for a second run.
 
-    With one part the second run repeats nothing: it returns the result of the first. With several,
-    each part is computed again, since keeping all results would need the memory that parts save.
-    What `select` returns must be per image.
+    With one part the second run returns the result of the first. With several, each part is
+    computed again, since keeping all results would need the memory that parts save.
     """
     if count == 1:
         result = function(batch)

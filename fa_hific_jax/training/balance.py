@@ -5,9 +5,9 @@
 "bands"     FFL with the weight `loss.ffl`, restricted to frequencies at which x_hat lacks power
 "power"     `power_loss` instead of FFL; its gradient is scaled as for "gradient"
 
-Gradients are those at the generator's output, which the step computes anyway. VQGAN (Esser et al.,
-CVPR 2021), whose adversarial weight is such a ratio of norms, takes them at the last layer's
-kernel. The DSL compares features, has no gradient at the output and keeps its weight.
+Gradients are those at the generator's output, which the step computes anyway (VQGAN, Esser et al.,
+CVPR 2021, takes them at the last layer's kernel). The DSL has no gradient there and keeps its
+weight.
 """
 
 from typing import Any
@@ -23,15 +23,8 @@ from fa_hific_jax.settings import LossConfig
 
 Scalar = Float[Array, ""]
 
-STEPS = 100
-"""Window of the running means in steps: each new value has the weight 1 / STEPS."""
-
-LARGEST = 1e4
-"""Upper bound of the weight, for terms whose gradient vanishes."""
-
-SCALED = ("gradient", "power")
-"""Values of `loss.balance` with which the term's weight follows from gradient norms."""
-
+STEPS = 100  # window of the running means: each new value has the weight 1 / STEPS
+LARGEST = 1e4  # upper bound of the weight, for terms whose gradient vanishes
 _TINY = 1e-12
 
 
@@ -60,9 +53,9 @@ def weight(state: BalanceState, config: LossConfig) -> Scalar:
     """Returns the factor on the gradient of the frequency term, a constant to differentiation.
 
     It brings the gradient to `balance_share` of the distortion's norm and is at most LARGEST. It is
-    0 before the first measurement, and 1 unless `loss.balance` is one of SCALED.
+    0 before the first measurement, and 1 unless `loss.balance` is "gradient" or "power".
     """
-    if config.balance not in SCALED:
+    if config.balance not in ("gradient", "power"):
         return jnp.ones((), jnp.float32)
     ratio = jnp.minimum(config.balance_share * jnp.exp(state.log_ratio), LARGEST)
     return jax.lax.stop_gradient(jnp.where(state.seen > 0, ratio, 0.0))

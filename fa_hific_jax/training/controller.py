@@ -12,15 +12,11 @@ from fa_hific_jax.settings import LossConfig
 
 Scalar = Float[Array, ""]
 
+# Time constant of the integral, in windows of the running mean. With 5, a loop of unit gain whose
+# rate responds at once is overdamped, and one whose rate lags by 50 windows still converges.
 INTEGRAL_TIME = 5.0
-"""Time constant of the integral, in windows of the running mean. With 5, a loop of unit gain whose
-rate responds at once is overdamped, and one whose rate lags by 50 windows still converges."""
-
+# Bound on |log(mean rate / target)|, since the rate can be off by far more early in training.
 LARGEST_ERROR = math.log(4.0)
-"""Bound on |log(mean rate / target)|, since the rate can be off by far more early in training."""
-
-MARGIN = math.log(64.0)
-"""Distance in log(lambda) by which the controller may leave the range of the switch."""
 
 
 class ControllerState(flax.struct.PyTreeNode):
@@ -65,17 +61,16 @@ def weight(state: ControllerState, target: Scalar, config: LossConfig) -> Scalar
 
 def bounds(config: LossConfig) -> tuple[float, float]:
     """Returns bounds of log(lambda): a factor of 64 beyond the switch's range in each direction."""
-    ends = sorted((math.log(config.lambda_below), math.log(config.lambda_above)))
-    return ends[0] - MARGIN, ends[1] + MARGIN
+    low, high = sorted((config.lambda_below, config.lambda_above))
+    return math.log(low) - math.log(64.0), math.log(high) + math.log(64.0)
 
 
 def rate_target(step: Int[Array, ""], config: LossConfig) -> tuple[Scalar, Scalar]:
     """Returns (target in bpp, factor on the weight of the rate) at a step.
 
-    During the first `warmup_steps` the factor on the weight and that on the target are
-    `warmup_factors`, afterwards both are 1. HiFiC starts at a higher rate (configs.py of the
-    original and of the PyTorch HiFiC: target x 0.20/0.14 for 50,000 steps). The PyTorch code
-    doubles the weight meanwhile; the original doubles a lambda by which it divides.
+    During the first `warmup_steps` the two factors are `warmup_factors`, afterwards 1. HiFiC starts
+    at a higher rate (target x 0.20/0.14 for 50,000 steps). The PyTorch code doubles the weight
+    meanwhile; the original doubles a lambda by which it divides.
     """
     warm = step < config.warmup_steps
     of_lambda, of_target = (jnp.where(warm, factor, 1.0) for factor in config.warmup_factors)

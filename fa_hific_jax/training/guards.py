@@ -17,8 +17,8 @@ def keep_if_finite(
 ) -> tuple[TrainState, Metrics]:
     """Returns `new` if all metrics are finite, else `old`; `step` advances either way.
 
-    Metrics include the norms of all gradients, so a gradient that is not finite counts too. The
-    state and the returned metrics also count the skipped steps, in total and in a row.
+    Metrics include the norms of all gradients. The state and the returned metrics also count the
+    skipped steps, in total and in a row.
     """
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
     state = jax.tree.map(lambda ours, theirs: jnp.where(finite, ours, theirs), new, old)
@@ -35,8 +35,7 @@ def gradient_norms(grads: Any) -> Metrics:
     squares: Metrics = {}
     for name, leaf in by_name(grads).items():
         if leaf is not None:
-            module = _module(name.split("/"))
-            square = jnp.sum(jnp.square(leaf))
+            module, square = _module(name.split("/")), jnp.sum(jnp.square(leaf))
             squares[module] = squares[module] + square if module in squares else square
     norms = {f"grad_norm/{module}": jnp.sqrt(square) for module, square in squares.items()}
     return norms | {"grad_norm": jnp.sqrt(sum(squares.values()))}

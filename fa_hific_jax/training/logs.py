@@ -14,8 +14,7 @@ from fa_hific_jax.checkpoints import is_there
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.writing import write
 
-FILE = "metrics.jsonl"
-FOLDER = "logs"
+FILE, FOLDER = "metrics.jsonl", "logs"
 
 
 class Logs:
@@ -23,7 +22,7 @@ class Logs:
 
     Only process 0 writes. `FILE` has a line for each report, {"step": 20, "time": seconds since
     1970, "loss": ...}. A resumed run drops the reports of later steps than its `first_step`, which
-    it makes again, so that each step has one line; TensorBoard is told to drop them as well.
+    it makes again; TensorBoard is told to drop them as well.
     """
 
     def __init__(self, workdir: epath.Path, first_step: int = 0):
@@ -60,10 +59,8 @@ class Logs:
 def read_scalars(workdir: epath.Path) -> dict[int, dict[str, float]]:
     """Returns the values of each step, in the order of steps, from a run's `FILE`.
 
-    Lines that a crash cut off are left out. Of several lines of one step the last one counts.
-
-    Raises:
-      UserError: there is no such file, or nothing in it.
+    Lines that a crash cut off are left out. Of several lines of one step the last one counts. A
+    UserError if there is no such file, or nothing in it.
     """
     path = workdir / FILE
     if not is_there(path):

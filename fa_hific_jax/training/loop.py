@@ -1,10 +1,9 @@
 """Training from settings to checkpoints."""
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,16 +28,15 @@ from fa_hific_jax.training.stopping import Stop, naming_disk_errors
 from fa_hific_jax.training.summaries import count, describe, example_images
 from fa_hific_jax.training.validation import validator
 
-Metrics = dict[str, Any]
-"""Scalars of one step by name, on the devices."""
+Metrics = dict[str, Any]  # scalars of one step by name, on the devices
 
 
 def train(settings: Settings, workdir: epath.Path) -> TrainState:
     """Trains for `settings.train.steps` steps, or until asked to stop, and returns the state.
 
     Checkpoints, logs and records of the run are in `workdir`, where one run trains at a time. In a
-    distributed run each process calls this with the same arguments. The number of processes and of
-    devices changes nothing but rounding. `initial_state` says where the parameters come from.
+    distributed run each process calls this with the same arguments. `initial_state` says where the
+    parameters come from.
 
     Raises:
       UserError: a setting that this machine or this `workdir` cannot serve, another run in
@@ -46,8 +44,7 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
         (`check_and_average`).
     """
     config = settings.train
-    mesh = sharding.data_mesh(config.fsdp)
-    sharding.check_batch_size(config.batch_size, mesh)
+    mesh = sharding.data_mesh(config.fsdp, config.batch_size)
     sources = [open_source(spec) for spec in settings.data.train]
     programs = _programs(settings, mesh)
     with naming_disk_errors(workdir):
@@ -61,20 +58,14 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
                 record.note_start(workdir, settings, first)
                 (workdir / "parameters.txt").write_text(describe(state))
             say(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}")
-            batches = train_batches(
-                settings.data,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                start_step=first,
-                sources=sources,
-            )
+            order = {"batch_size": config.batch_size, "seed": config.seed, "start_step": first}
+            batches = train_batches(settings.data, **order, sources=sources)
             with Logs(workdir, first) as logs, Stop() as stop, _closing(checkpoints):
                 run = _Run(settings, programs, batches, checkpoints, logs, stop, check_lock)
                 return _steps(run, state, first)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Programs:
+class _Programs(NamedTuple):
     """Functions compiled for a run, and the layout of its state on the devices."""
 
     step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]  # donates the state
@@ -86,17 +77,14 @@ class _Programs:
 
 
 def _programs(settings: Settings, mesh: Mesh) -> _Programs:
-    everywhere = sharding.replicated(mesh)
-    loss = settings.loss
+    everywhere, loss = sharding.replicated(mesh), settings.loss
     lpips_params = jax.tree.map(
         lambda leaf: jax.device_put(np.asarray(leaf), everywhere),
         load_lpips(loss.lpips_file) if loss.lpips else None,
     )
-    keys = jax.jit(
-        lambda: tuple(jax.random.split(jax.random.key(settings.train.seed))),
-        out_shardings=everywhere,
-    )
-    init_key, noise_key = keys()
+    seed = settings.train.seed
+    split = jax.jit(lambda: tuple(jax.random.split(jax.random.key(seed))), out_shardings=everywhere)
+    init_key, noise_key = split()
     shapes = jax.eval_shape(functools.partial(create, settings), init_key)
     placement, rows = sharding.of_state(shapes, mesh), sharding.split(mesh)
     compiled = jax.jit(
@@ -105,14 +93,12 @@ def _programs(settings: Settings, mesh: Mesh) -> _Programs:
         out_shardings=(placement, everywhere),
         donate_argnums=0,
     )
-    return _Programs(
-        step=lambda state, images: compiled(state, images, noise_key, lpips_params),
-        gather=sharding.gather(mesh),
-        validate=validator(settings, lpips_params) if settings.train.evaluate_every else None,
-        placement=placement,
-        rows=rows,
-        init_key=init_key,
-    )
+    validate = validator(settings, lpips_params) if settings.train.evaluate_every else None
+
+    def step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+        return compiled(state, images, noise_key, lpips_params)
+
+    return _Programs(step, sharding.gather(mesh), validate, placement, rows, init_key)
 
 
 @contextlib.contextmanager
@@ -127,8 +113,7 @@ def _closing(checkpoints: Checkpoints) -> Iterator[None]:
     checkpoints.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Everything that the steps of a run share."""
 
     settings: Settings

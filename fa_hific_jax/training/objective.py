@@ -8,13 +8,12 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw
 from fa_hific_jax.losses.rate_distortion import mse_255
-from fa_hific_jax.models.autoencoder import AutoencoderOutput, PerImage
+from fa_hific_jax.models.autoencoder import AutoencoderOutput
 from fa_hific_jax.training import balance
 from fa_hific_jax.training.terms import LossInputs, Term, active_terms, frequency_term
 
 Scalar = Float[Array, ""]
 Metrics = dict[str, Scalar]
-TermGradient = dict[str, Any]
 
 
 class Gradients(NamedTuple):
@@ -30,19 +29,24 @@ class Gradients(NamedTuple):
 def differentiate(given: LossInputs) -> Gradients:
     """Returns the gradients of the weighted loss at the outputs of the autoencoder.
 
-    Each term is differentiated separately, with its weight. The sum is the gradient of the loss, so
-    separate gradients cost nothing. Detail and balance change only gradients, not the metrics of
-    the terms and "loss".
+    Each term is differentiated separately, with its weight. Detail and balance change only
+    gradients, not the metrics of the terms and "loss".
     """
     config, metrics = given.settings.loss, _always_reported(given)
-    loss, at_rate = jax.value_and_grad(_rate)(given.outputs.rates.noisy, given.lmbda)
+    loss, at_rate = jax.value_and_grad(lambda bpp: jnp.mean(given.lmbda * bpp))(
+        given.outputs.rates.noisy
+    )
     gradients, at_sigmas = {}, jax.tree.map(jnp.zeros_like, given.raw_sigmas)
     for term in active_terms(config):
         value, gradients[term.name], sigmas = _value_and_gradients(term, given)
         at_sigmas = jax.tree.map(jnp.add, at_sigmas, sigmas)
         metrics[term.metric or term.name] = value
         loss += getattr(config, term.weight) * value
-    squares = _squared_norms(gradients)
+    squares = {
+        name: jnp.sum(jnp.square(gradient["x_hat"]))
+        for name, gradient in gradients.items()
+        if "x_hat" in gradient
+    }
     observed = None
     if given.balance is not None:
         scaled, factor = frequency_term(config), balance.weight(given.balance, config)
@@ -51,18 +55,18 @@ def differentiate(given: LossInputs) -> Gradients:
         squares[scaled] = factor**2 * squares[scaled]
         metrics["balance_weight"] = factor
         metrics["log_power_error_high"] = observed.log_power_error[-1]
-    at_outputs = _summed(gradients, given.outputs)
+    total = {}  # by output; those that no term judges have a gradient of 0
+    for gradient in gradients.values():
+        for field, leaf in gradient.items():
+            total[field] = jax.tree.map(jnp.add, total[field], leaf) if field in total else leaf
+    at_outputs = jax.tree.map(jnp.zeros_like, given.outputs)._replace(**total)
     at_outputs = at_outputs._replace(rates=at_outputs.rates._replace(noisy=at_rate))
     return Gradients(at_outputs, at_sigmas, squares, observed, metrics | {"loss": loss})
 
 
-def _rate(bpp_noisy: PerImage, lmbda: Scalar | PerImage) -> Scalar:
-    return jnp.mean(lmbda * bpp_noisy)
-
-
 def _value_and_gradients(
     term: Term, given: LossInputs
-) -> tuple[Scalar, TermGradient, Array | None]:
+) -> tuple[Scalar, dict[str, Any], Array | None]:
     """Returns the unweighted value, and the weighted gradients at `term.judges` and the sigmas."""
 
     def value_at(judged, raw_sigmas):
@@ -76,23 +80,6 @@ def _value_and_gradients(
         detail = given.detail[:, None, None, None]  # for images and feature maps
         gradient = jax.tree.map(lambda leaf: leaf * detail.astype(leaf.dtype), gradient)
     return value, gradient, sigmas
-
-
-def _squared_norms(gradients: dict[str, TermGradient]) -> Metrics:
-    return {
-        name: jnp.sum(jnp.square(gradient["x_hat"]))
-        for name, gradient in gradients.items()
-        if "x_hat" in gradient
-    }
-
-
-def _summed(gradients: dict[str, TermGradient], outputs: AutoencoderOutput) -> AutoencoderOutput:
-    """Returns the sum of the terms' gradients, with 0 at the outputs that no term judges."""
-    total: TermGradient = {}
-    for gradient in gradients.values():
-        for field, leaf in gradient.items():
-            total[field] = jax.tree.map(jnp.add, total[field], leaf) if field in total else leaf
-    return jax.tree.map(jnp.zeros_like, outputs)._replace(**total)
 
 
 def _always_reported(given: LossInputs) -> Metrics:

@@ -69,10 +69,8 @@ def check_and_average(metrics: list[dict], last_step: int, max_nonfinite: int) -
     """Returns the mean of each metric over those of consecutive steps that were finite.
 
     NaN where no step was finite. "skipped" and "skipped_in_row" are those of the last step, which
-    has the number `last_step`.
-
-    Raises:
-      UserError: more than `max_nonfinite` steps in a row were not finite; names their metrics.
+    has the number `last_step`. A UserError if more than `max_nonfinite` steps in a row were not
+    finite.
     """
     columns = {
         name: np.asarray(jax.device_get([values[name] for values in metrics]))

@@ -1,5 +1,6 @@
 """The file run.json, which records each start of a run so that results can be traced to it."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -45,11 +46,11 @@ def note_start(workdir: epath.Path, settings: Settings, first_step: int) -> None
 
 def read(workdir: epath.Path) -> dict[str, Any]:
     """Returns the record of a run, without starts if none can be read."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         record = json.loads((workdir / FILE).read_text())
-    except (OSError, ValueError):
-        return {"starts": []}
-    return record if isinstance(record, dict) and "starts" in record else {"starts": []}
+        if isinstance(record, dict) and "starts" in record:
+            return record
+    return {"starts": []}
 
 
 def versions() -> dict[str, str]:
@@ -65,13 +66,9 @@ def git_state() -> dict[str, Any] | None:
         command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
         return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
 
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
         # A package installed into an environment within a repository is not part of it.
-        if not git("ls-files", "."):
-            return None
-        return {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None
+        if git("ls-files", "."):
+            changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+            return {"commit": git("rev-parse", "HEAD").strip(), "changed": changed}
+    return None

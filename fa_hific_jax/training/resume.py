@@ -17,8 +17,7 @@ from fa_hific_jax.training.ema import swapped
 from fa_hific_jax.training.processes import say, warn
 from fa_hific_jax.training.state import TrainState, create
 
-MUST_MATCH = ("model", "discriminator", "trainable")
-"""Settings that a run must keep from its first start to its last."""
+MUST_MATCH = ("model", "discriminator", "trainable")  # from a run's first start to its last
 
 
 def initial_state(
@@ -44,10 +43,8 @@ def initial_state(
 def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> TrainState:
     """Returns the newest readable checkpoint, laid out like `state`; `state` if there is none.
 
-    Damaged checkpoints that are newer are reported on standard error and moved aside.
-
-    Raises:
-      UserError: there are checkpoints and none can be read, or the newest is of another run.
+    Damaged checkpoints that are newer are reported on standard error and moved aside. A UserError
+    if there are checkpoints and none can be read, or the newest is of another run.
     """
     damaged: dict[int, DamagedCheckpoint] = {}
     for step in reversed(checkpoints.steps()):
@@ -68,13 +65,8 @@ def resume(state: TrainState, settings: Settings, checkpoints: Checkpoints) -> T
     return state
 
 
-def save(
-    state: TrainState,
-    settings: Settings,
-    checkpoints: Checkpoints,
-    scores: dict[str, float] | None = None,
-) -> None:
-    """Starts writing `state` as the checkpoint of its step."""
+def save(state: TrainState, settings: Settings, checkpoints: Checkpoints, scores: Any = None):
+    """Starts writing `state` as the checkpoint of its step, with validation scores by name."""
     checkpoints.save(int(state.step), *_items(state), settings, scores)
 
 
@@ -85,7 +77,7 @@ class CheckpointTimer:
         self._config, self._written = config, time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Returns whether a checkpoint is due after `step`, the same in all processes.
+        """Returns True, in all processes alike, when a checkpoint is due after `step`.
 
         Process 0's clock decides, and only on steps that log.
         """

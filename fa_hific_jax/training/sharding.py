@@ -14,21 +14,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fa_hific_jax.errors import UserError
 
-SMALLEST = 4096
-"""Number of elements from which an array is split; smaller arrays are replicated."""
+SMALLEST = 4096  # number of elements from which an array is split
 
 
-def data_mesh(fsdp: int = 1) -> Mesh:
+def data_mesh(fsdp: int = 1, batch_size: int = 0) -> Mesh:
     """Returns a mesh of all devices, those of a process side by side, `fsdp` along "fsdp".
 
-    Raises:
-      UserError: `fsdp` does not divide the number of devices.
+    A UserError if the devices cannot share `fsdp` or the whole `batch_size` evenly.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if len(devices) % fsdp:
+    count = len(devices)
+    if count % fsdp:
         raise UserError(
-            f"train.fsdp is {fsdp}, which does not divide the {len(devices)} devices: choose a "
-            "divisor, or 1 for a full copy on each"
+            f"train.fsdp is {fsdp}, which does not divide the {count} devices: choose a divisor, "
+            "or 1 for a full copy on each"
+        )
+    if batch_size % count:
+        raise UserError(
+            f"train.batch_size is {batch_size}, which {count} devices cannot share evenly: choose "
+            f"a multiple of {count}"
         )
     return Mesh(np.asarray(devices).reshape(-1, fsdp), ("data", "fsdp"))
 
@@ -61,12 +65,3 @@ def gather(mesh: Mesh) -> Callable[[Any], Any]:
     if mesh.shape["fsdp"] == 1:
         return lambda state: state
     return jax.jit(lambda state: state, out_shardings=replicated(mesh))
-
-
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises a UserError if the global batch cannot be split evenly over the devices."""
-    if batch_size % mesh.size:
-        raise UserError(
-            f"train.batch_size is {batch_size}, which {mesh.size} devices cannot share evenly: "
-            f"choose a multiple of {mesh.size}"
-        )

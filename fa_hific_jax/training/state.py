@@ -53,8 +53,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create(settings: Settings, key: Key) -> TrainState:
     """Returns the state before the first step; all parameters follow from `key`.
 
-    Raises:
-      UserError: `settings.trainable` contains a pattern that no parameter's name contains.
+    A UserError if no parameter's name contains one of `settings.trainable`.
     """
     key_g, key_d = jax.random.split(key)
     loss = settings.loss

@@ -26,12 +26,8 @@ from fa_hific_jax.training.conditioning import Conditioning, image_lambda
 from fa_hific_jax.training.controller import rate_weight
 from fa_hific_jax.training.guards import gradient_norms, keep_if_finite, term_norms
 from fa_hific_jax.training.objective import Metrics, differentiate
-from fa_hific_jax.training.state import (
-    DiscriminatorState,
-    TrainState,
-    discriminator_network,
-    optimizers,
-)
+from fa_hific_jax.training.optimizers import optimizers
+from fa_hific_jax.training.state import DiscriminatorState, TrainState, discriminator_network
 from fa_hific_jax.training.terms import LossInputs
 from fa_hific_jax.training.trainable import combine, partition
 
@@ -73,10 +69,8 @@ def train_step(
     The discriminator is updated first; the adversarial term then uses the updated one with the same
     x_hat. Noise and conditioning depend only on `key`, `state.step` and an image's place in the
     batch, so a resumed run sees the same as an unbroken one. Only parameters that
-    `settings.trainable` selects are differentiated and changed.
-
-    If a metric is not finite, the state stays as it is except for `step` and `skipped`, and the
-    other metrics are meaningless.
+    `settings.trainable` selects are differentiated and changed. If a metric is not finite, the
+    state stays as it is except for `step` and `skipped`.
     """
     batch = make_batch(images, key, state.step, settings)
     forward_pass = functools.partial(forward_vjp, state.params, settings=settings)
@@ -95,7 +89,7 @@ def train_step(
 
 
 def make_batch(images: UInt8[Array, "b h w 3"], key: Key, step: Array, settings: Settings) -> Batch:
-    """Returns the images in [0, 1], each with its own random key and conditioning."""
+    """Returns the batch of images in 0..255 at a step."""
     keys = jax.random.split(jax.random.fold_in(key, step), len(images))
     x = images.astype(jnp.float32) / 255.0
     return Batch(x, keys, conditioning.draw(keys, settings))
@@ -208,8 +202,7 @@ def autoencoder_gradient(
 ) -> tuple[Any, Metrics, balance.Observed | None, Metrics]:
     """Returns (gradient of the trained parameters, squared norms of terms, measurements, metrics).
 
-    Each term of the loss is differentiated separately, at the outputs of the forward pass. A single
-    pullback through the networks follows.
+    The loss is differentiated at the outputs; a single pullback through the networks follows.
     """
     given = LossInputs(
         x=batch.x,

@@ -20,9 +20,9 @@ _IN_THE_WAY = (errno.EEXIST, errno.EISDIR)
 class Stop:
     """Context that notes requests to stop the run: SIGTERM, SIGHUP and Ctrl-C.
 
-    A terminal sends SIGHUP when it is closed; under nohup it stays ignored. A second Ctrl-C ends
-    the process at once. In a run of several processes, JAX listens for SIGTERM in each of them and
-    makes them agree on the step to stop at, and Ctrl-C ends the processes at once.
+    A signal that is ignored, as SIGHUP under nohup, stays so. A second Ctrl-C ends the process at
+    once. In a run of several processes, JAX listens for SIGTERM in each of them and makes them
+    agree on the step to stop at, and Ctrl-C ends the processes at once.
     """
 
     def __init__(self):

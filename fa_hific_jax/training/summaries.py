@@ -17,11 +17,9 @@ from fa_hific_jax.training.ema import ema_autoencoder
 from fa_hific_jax.training.state import TrainState, parameters
 
 EXAMPLES = 4
-# Power in dB at the bottom and at the top of all pictures of spectra.
-LOWEST, HIGHEST = -30.0, 70.0
-# Size of the pictures of radial spectra in pixels, and colors of original and reconstruction.
-WIDTH, HEIGHT = 320, 200
-COLORS = ("black", "red")
+LOWEST, HIGHEST = -30.0, 70.0  # power in dB at the bottom and top of pictures of spectra
+WIDTH, HEIGHT = 320, 200  # size of the pictures of radial spectra in pixels
+COLORS = ("black", "red")  # of original and reconstruction there
 
 
 def describe(state: TrainState) -> str:

@@ -54,10 +54,6 @@ class Term(NamedTuple):
     metric: str = ""  # name of the value among the metrics if it is not `name`
 
 
-def _mse(given: LossInputs) -> Scalar:
-    return mse_255(given.x, given.outputs.x_hat)
-
-
 def _lpips(given: LossInputs) -> Scalar:
     assert given.lpips_params is not None
     return jnp.mean(lpips(given.lpips_params, given.x, given.outputs.x_hat))
@@ -85,10 +81,6 @@ def _ffl(given: LossInputs) -> Scalar:
     )
 
 
-def _power(given: LossInputs) -> Scalar:
-    return power_loss(given.outputs.x_hat, given.x)
-
-
 def _dsl(given: LossInputs) -> Scalar:
     assert given.raw_sigmas is not None
     config, sigmas = given.settings.loss, sigma_from_raw(given.raw_sigmas)
@@ -106,15 +98,18 @@ def _dsl(given: LossInputs) -> Scalar:
     )
 
 
-FEATURES = ("encoder_features", "fcm_features")
-
 TERMS = (
-    Term("mse", "mse", _mse),
+    Term("mse", "mse", lambda given: mse_255(given.x, given.outputs.x_hat)),
     Term("lpips", "lpips", _lpips),
     Term("gan", "gan", _gan, scales_with_detail=True, metric="gan_generator"),
     Term("ffl", "ffl", _ffl, scales_with_detail=True),
-    Term("power", "ffl", _power, scales_with_detail=True),
-    Term("dsl", "dsl", _dsl, judges=FEATURES, scales_with_detail=True),
+    Term(
+        "power",
+        "ffl",
+        lambda given: power_loss(given.outputs.x_hat, given.x),
+        scales_with_detail=True,
+    ),
+    Term("dsl", "dsl", _dsl, judges=("encoder_features", "fcm_features"), scales_with_detail=True),
 )
 """All terms but the rate. Only one of "ffl" and "power" is used (`frequency_term`)."""
 

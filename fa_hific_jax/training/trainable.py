@@ -1,7 +1,7 @@
 """Selection of the parameters that train, by parts of their names."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,12 +23,10 @@ def partition(params: Any, patterns: Sequence[str], prefix: str = "") -> tuple[A
     patterns every parameter trains.
     """
 
-    def trains(name: str) -> bool:
-        return not patterns or any(pattern in prefix + name for pattern in patterns)
-
-    flat = by_name(params)
-    trained = {name: leaf if trains(name) else None for name, leaf in flat.items()}
-    frozen = {name: None if trains(name) else leaf for name, leaf in flat.items()}
+    trained, frozen = {}, {}
+    for name, leaf in by_name(params).items():
+        trains = not patterns or any(pattern in prefix + name for pattern in patterns)
+        trained[name], frozen[name] = (leaf, None) if trains else (None, leaf)
     return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
 
 
@@ -47,15 +45,10 @@ def check(params: Any, patterns: Sequence[str]) -> None:
     known = list(by_name(params))
     for pattern in patterns:
         if not any(pattern in name for name in known):
+            parts = dict.fromkeys(part for name in known for part in name.split("/"))
+            close = difflib.get_close_matches(pattern, parts, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
             raise UserError(
                 f"config.trainable contains {pattern!r}, but no parameter's name contains it: "
-                f"{_hint(pattern, known)}; parameters.txt of a run lists all names"
+                f"{hint}parameters.txt of a run lists all names"
             )
-
-
-def _hint(pattern: str, known: Iterable[str]) -> str:
-    parts = dict.fromkeys(part for name in known for part in name.split("/"))
-    close = difflib.get_close_matches(pattern, parts, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"names begin with {', '.join(dict.fromkeys(name.split('/')[0] for name in known))}"

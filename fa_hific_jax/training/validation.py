@@ -18,8 +18,7 @@ from fa_hific_jax.training.ema import ema_autoencoder
 from fa_hific_jax.training.state import TrainState
 from fa_hific_jax.training.step import train_step
 
-LIMIT = 32
-"""Number of images at most."""
+LIMIT = 32  # number of images at most
 
 
 def validator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], dict[str, float]]:
@@ -31,16 +30,13 @@ def validator(settings: Settings, lpips_params: Any) -> Callable[[TrainState], d
       eval/bpp   bits per pixel, estimated from the rounded latents
       eval/loss  training loss, with its noise, of a step with one crop as the batch
 
-    Each process computes all of it on one device and gets the same numbers.
-
-    Raises:
-      UserError: `data.evaluation` has no images, or one that cannot be read.
+    Each process computes all of it on one device and gets the same numbers. Images that are missing
+    or cannot be read raise a UserError.
     """
-    source = open_source(settings.data.evaluation)
-    side = settings.data.crop
+    source, side = open_source(settings.data.evaluation), settings.data.crop
     crops = [central_crop(source[index], side)[None] for index in range(min(LIMIT, len(source)))]
-    alone = dataclasses.replace(settings.train, batch_size=1, accumulate=1)
-    alone = dataclasses.replace(settings, train=alone)
+    one = dataclasses.replace(settings.train, batch_size=1, accumulate=1)
+    alone = dataclasses.replace(settings, train=one)
     key = jax.random.key(settings.train.seed)
 
     @jax.jit

@@ -1,5 +1,6 @@
 """Warm start: a new run that begins with the parameters of an earlier or imported one."""
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,12 +26,10 @@ FREE = {
 """Settings that may differ from those of the source. They show in the names and shapes of the
 parameters, or do not change the meaning of the parameters."""
 
+# Prefixes of names: of the FCMs, of the discriminator, and of all that a new run can take.
 FCM = "autoencoder/generator/fcm"
-"""Prefix of the names of the parameters of the FCMs."""
-
 JUDGE, SPECTRAL = "discriminator/params/", "discriminator/spectral/"
 TAKEN = ("autoencoder/", "dsl_sigma", JUDGE, SPECTRAL)
-"""Prefixes of the names of arrays that a new run can take."""
 
 
 class StoredParameters(NamedTuple):
@@ -44,10 +43,8 @@ class StoredParameters(NamedTuple):
 def find(settings: Settings) -> StoredParameters:
     """Reads the parameters of the newest checkpoint, or of the model, in `settings.init_from`.
 
-    FCMs of another kind or width than those of `settings` are left out.
-
-    Raises:
-      UserError: there is none, or its parameters have another meaning than those of `settings`.
+    FCMs of another kind or width than those of `settings` are left out. A UserError if there are no
+    parameters, or they have another meaning than those of `settings`.
     """
     folder = workdir_path(shipped.place(settings.init_from), "config.init_from")
     if is_there(folder / model_folder.DESCRIPTION):
@@ -90,10 +87,7 @@ def take(state: TrainState, source: StoredParameters) -> tuple[TrainState, str]:
     """Returns (`state` with every parameter that `source` has, a one-line summary).
 
     A discriminator's parameters come with its spectral vectors. Whatever only `state` has stays as
-    it is, including its step and optimizers. Arrays get the sharding of those in `state`.
-
-    Raises:
-      UserError: a parameter has different shapes in `state` and `source`.
+    it is, including its step and optimizers. A parameter of another shape raises a UserError.
     """
     ours = {name.removeprefix("params/"): leaf for name, leaf in by_path(state).items()}
     taken = {}
@@ -119,10 +113,9 @@ def _summary(source: StoredParameters, taken: Mapping[str, Any], ours: Iterable[
     )
     count = sum(leaf.size for name, leaf in taken.items() if SPECTRAL not in name)
     text = f"warm start from {source.folder} step {source.step}: {count:,} parameters taken"
-    if new := _groups(set(here) - set(names), here):
-        text += f"; new: {', '.join(new)}"
-    if unused := _groups(set(there) - set(names), there):
-        text += f"; not used: {', '.join(unused)}"
+    for title, side in (("new", here), ("not used", there)):
+        if groups := _groups(set(side) - set(names), side):
+            text += f"; {title}: {', '.join(groups)}"
     return text
 
 
@@ -134,13 +127,7 @@ def _shown(name: str) -> str:
 def _groups(chosen: Collection[str], names: Iterable[str]) -> list[str]:
     """Returns the shortest prefixes that cover `chosen` and nothing else of `names`."""
 
-    def prefixes(name: str) -> list[str]:
-        return ["/".join(name.split("/")[: count + 1]) for count in range(name.count("/") + 1)]
-
-    others = {prefix for name in names if name not in chosen for prefix in prefixes(name)}
-    found = [
-        next(part for part in prefixes(name) if part not in others)
-        for name in names
-        if name in chosen
-    ]
+    prefixes = {name: list(itertools.accumulate(name.split("/"), "{}/{}".format)) for name in names}
+    others = {part for name in names if name not in chosen for part in prefixes[name]}
+    found = (next(p for p in prefixes[name] if p not in others) for name in names if name in chosen)
     return [name.removeprefix("autoencoder/") for name in dict.fromkeys(found)]

@@ -79,15 +79,6 @@ def test_latents_of_a_diverged_model_are_refused(value):
         broken.flat[3] = 0
 
 
-def test_size_out_of_proportion_to_the_bytes_is_refused_at_once():
-    container = bitstream.unpack(coding_model().compress(image_of(64, 64)))
-    claim = bitstream.pack(container._replace(width=2**14, height=2**15))
-    with pytest.raises(BitstreamError, match="bytes cannot hold an image of 16384 x 32768 pixels"):
-        coding_model().decompress(claim)
-    with pytest.raises(BitstreamError, match="is over the limit of 4095 pixels"):
-        coding_model().decompress(bitstream.pack(container), max_pixels=4095)
-
-
 def test_plainest_image_gets_bytes_enough_for_its_size():
     height, width = 1024, 2048
     z = np.zeros((height // 64, width // 64, 4), np.int32)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reference_weights import draw
-from scipy.special import ndtr
 
 from fa_hific_jax.entropy import tables
 from fa_hific_jax.errors import UserError
@@ -102,28 +101,6 @@ def test_logistic_tables_equal_the_reference(golden):
         entries = t.length[row]
         # Sums in float32 there, in float64 here.
         assert np.max(np.abs(t.cdf[row, :entries] - stored[:entries])) <= 1
-
-
-def expected_excess(scale: float, row_scale: float) -> float:
-    """Expected code length of round(N(0, scale**2)) over its entropy, less 1."""
-    t = tables.gaussian_tables(np.array([row_scale]))
-    x = np.arange(-int(12 * scale) - 20, int(12 * scale) + 21, dtype=np.int32)
-    pmf = ndtr((0.5 - np.abs(x)) / scale) - ndtr((-0.5 - np.abs(x)) / scale)
-    zeros = np.zeros(1, np.int32)
-    bits = np.array([tables.ideal_bits(x[i : i + 1], zeros, t) for i in range(len(x))])
-    return np.sum(pmf * bits) / -np.sum(pmf[pmf > 0] * np.log2(pmf[pmf > 0])) - 1
-
-
-def test_rows_at_the_middle_cost_less_than_rows_at_the_top_of_their_scales():
-    middle = tables.middle_scales(SCALE_TABLE)
-    assert middle[0] == SCALE_TABLE[0]
-    scales = np.exp(np.linspace(np.log(0.6), np.log(20), 12))
-    rows = tables.scale_indexes(scales, SCALE_TABLE)
-    at_middle, at_top = (
-        np.mean([expected_excess(s, float(at[r])) for s, r in zip(scales, rows, strict=True)])
-        for at in (middle, SCALE_TABLE)
-    )
-    assert at_middle < 0.001 < at_top
 
 
 def test_a_prior_without_bounds_gives_rows_of_bounded_width_and_one_not_finite_is_refused():

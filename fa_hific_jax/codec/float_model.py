@@ -7,19 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64, Int32
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Int32
 
 from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.codec.coding import EntropyModel, Quantized
-from fa_hific_jax.codec.integer_synthesis import (
-    KERNELS,
-    LATENT_MAX,
-    MEDIAN_CHANNELS,
-    IntegerSynthesis,
-    Layer,
-    Network,
-    Values,
-)
+from fa_hific_jax.codec.integer_synthesis import IntegerSynthesis, Layer, Network, Values
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
@@ -32,7 +25,7 @@ ACTIVATION_BITS = 16  # of the largest activation in the calibration
 BIAS_BITS = 48
 MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
-_LARGEST_WEIGHT = 2**WEIGHT_BITS - 1
+_WEIGHTS = (1 - 2**WEIGHT_BITS, 2**WEIGHT_BITS - 1)  # least and largest
 
 Calibration = Iterable[Int32[np.ndarray, "_ _ _"]]
 
@@ -48,7 +41,7 @@ def entropy_model(
     prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
     layers = factorized.layers_of(prior)
     medians = params_hyperprior.get(MEDIAN, np.zeros(config.hyper_channels))
-    medians = np.asarray(medians, np.float64)[:, None]
+    medians = np.float64(medians)[:, None]
     z_tables = tables.factorized_tables(
         lambda values: factorized.cdf_logits(layers, values + medians, np), config.hyper_channels
     )
@@ -58,10 +51,7 @@ def entropy_model(
 
 
 def estimated_bits(config: ModelConfig, params: Any, quantized: Quantized) -> float:
-    """Returns the bits of the symbols under the densities of the float model, as in training.
-
-    `params` are all parameters of an `Autoencoder`, because its float synthesis gives the scales.
-    """
+    """Returns the bits of the symbols under the densities of an `Autoencoder`, as in training."""
     return float(_bits(config, params, quantized.z, quantized.y))
 
 
@@ -101,9 +91,11 @@ def quantize_synthesis(params_hyperprior: Any, calibration: Calibration) -> Inte
     Raises a UserError if there is no calibration, or a weight is not finite or too large.
     """
     medians = params_hyperprior.get(MEDIAN)
-    constants = () if medians is None else MEDIAN_CHANNELS
+    constants = () if medians is None else integers.MEDIAN_CHANNELS
     latents = [
-        np.clip(integers.with_constants(z, constants), -LATENT_MAX, LATENT_MAX).astype(np.float64)
+        np.clip(
+            integers.with_constants(z, constants), -integers.LATENT_MAX, integers.LATENT_MAX
+        ).astype(np.float64)
         for z in calibration
     ]
     if not latents:
@@ -132,34 +124,33 @@ def swapped_kernels(params_hyperprior: Any, synthesis: IntegerSynthesis) -> dict
     The exponent and the integers give the kernel as float32, to 2**-15 of the largest weight of a
     channel.
     """
-    changed = dict(params_hyperprior)
-    for name, network in (("synthesis_mean", synthesis.mean), ("synthesis_scale", synthesis.scale)):
-        params = changed[name] = dict(params_hyperprior[name])
-        for key, layer in network._asdict().items():
-            # This is the float kernel but for a power of two: the exponent of the layer's inputs
-            # less, in a hidden layer, that of its outputs.
-            kernel = np.ldexp(layer.kernel.astype(np.float64), -layer.shift)
-            if key == "up0":
-                kernel = kernel[:, :, : kernel.shape[2] - len(synthesis.constants)]
-            elif key == "conv2":
-                kernel /= np.exp(np.float64(params.get(LOG_UNIT, 0.0)))
-            given = params[key].get("Conv_0", params[key])
-            if "kernel" in given:
-                place = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
-                ratio = np.abs(np.float64(given["kernel"][place]))
-                ratio /= max(np.abs(kernel[place]), 1e-300)
-                exponent = np.rint(np.log2(ratio)) if ratio > 0 else 0
-                swapped = {"bias": given["bias"], "exponent": np.asarray(exponent, np.int32)}
-            else:
-                kernel = np.ldexp(kernel, given["exponent"]).astype(np.float32)
-                swapped = {"bias": given["bias"], "kernel": kernel}
-            params[key] = {"Conv_0": swapped} if "Conv_0" in params[key] else swapped
-    return changed
+    leaves = flatten_dict(params_hyperprior)
+    networks = {"synthesis_mean": synthesis.mean, "synthesis_scale": synthesis.scale}
+    for path, given in list(leaves.items()):
+        if path[0] not in networks or path[-1] not in ("kernel", "exponent"):
+            continue
+        del leaves[path]
+        layer = getattr(networks[path[0]], path[1])
+        # This is the float kernel but for a power of two: the exponent of the layer's inputs less,
+        # in a hidden layer, that of its outputs.
+        kernel = np.ldexp(layer.kernel.astype(np.float64), -layer.shift)
+        if path[1] == "up0":
+            kernel = kernel[:, :, : kernel.shape[2] - len(synthesis.constants)]
+        elif path[1] == "conv2":
+            kernel /= np.exp(np.float64(leaves.get((path[0], LOG_UNIT), 0.0)))
+        if path[-1] == "exponent":
+            leaves[*path[:-1], "kernel"] = np.ldexp(kernel, given).astype(np.float32)
+        else:
+            place = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
+            ratio = np.abs(np.float64(given[place])) / max(np.abs(kernel[place]), 1e-300)
+            exponent = np.rint(np.log2(ratio)) if ratio > 0 else 0
+            leaves[*path[:-1], "exponent"] = np.asarray(exponent, np.int32)
+    return unflatten_dict(leaves)
 
 
 def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians: Any) -> Network:
     layers, exponent, x = {}, 0, latents
-    for name in KERNELS:
+    for name in integers.KERNELS:
         layer = _quantize_layer(name, params[name], exponent, medians if name == "up0" else None)
         if name != "conv2":
             sums = [integers.upsample(layer, np.pad(each, ((1, 1), (1, 1), (0, 0)))) for each in x]
@@ -189,21 +180,17 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medi
         # In this order, since another may round otherwise.
         for channel, median in enumerate(np.asarray(medians, np.float64).tolist()):
             added += kernel[:, :, channel] * median
-        peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / MEDIAN_CHANNELS[0])
+        peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / integers.MEDIAN_CHANNELS[0])
     shift = np.minimum(WEIGHT_BITS - _digits(peak) + exponent_in, BIAS_BITS - _digits(bias))
     shift = np.minimum(shift, MAX_EXPONENT).astype(np.int32)
     weights = np.rint(np.ldexp(kernel, shift - exponent_in))
     if medians is not None:
         added = np.rint(np.ldexp(added, shift))
-        coarse = _clip_weights(np.rint(added / MEDIAN_CHANNELS[0]))
-        fine = added - coarse * MEDIAN_CHANNELS[0]
+        coarse = np.clip(np.rint(added / integers.MEDIAN_CHANNELS[0]), *_WEIGHTS)
+        fine = added - coarse * integers.MEDIAN_CHANNELS[0]
         weights = np.concatenate([weights, np.stack([coarse, fine], axis=2)], axis=2)
     bias = np.rint(np.ldexp(bias, shift)).astype(np.int64)
-    return Layer(_clip_weights(weights).astype(np.int16), bias, shift)
-
-
-def _clip_weights(weights: np.ndarray) -> Float64[np.ndarray, "..."]:
-    return np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
+    return Layer(np.clip(weights, *_WEIGHTS).astype(np.int16), bias, shift)
 
 
 def _digits(values):

@@ -84,16 +84,17 @@ def place(model: Path | str) -> str:
     """
     given = str(model)
     family = given.partition("-")[0]
-    if os.path.lexists(given) or not (given in in_package() or family in catalog.FAMILIES):
+    if os.path.lexists(given):
         return given
     if found := here().get(given):
         return str(found)
+    if family not in catalog.FAMILIES:
+        return given
     why = f"no such folder or model: the models of {family} are {_names(family)}"
     if catalog.find(given):
         why = f"is not on this machine: `fa-hific get-model {given}` fetches it"
     elif given == family:
-        why = f"names several models: name one of them, {_names(family)}, or give --bpp where a "
-        why += "command has it"
+        why = f"names several models: name one of them, {_names(family)}, or give --bpp"
     raise UserError(f"{given}: {why}")
 
 

@@ -85,10 +85,6 @@ def test_existing_folder_is_replaced_on_request_and_only_if_it_is_a_model(folder
         save_model(coding_model(), tmp_path, replace=True)
 
 
-def test_names_and_files_are_told_from_folders(folder, tmp_path):
-    with pytest.raises(
-        UserError, match=r"^heavy: no such folder, nor a model with a name \(lite, "
-    ):
+def test_names_are_told_from_folders():
+    with pytest.raises(UserError, match=r"^heavy: no such folder, nor a model .* \(lite, "):
         load_model("heavy")
-    with pytest.raises(UserError, match="is a file: give the model's folder"):
-        load_model(folder / "model.json")

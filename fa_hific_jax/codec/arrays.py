@@ -92,8 +92,8 @@ def entropy_arrays(entropy: EntropyModel) -> dict[str, np.ndarray]:
 def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
     """Inverts `entropy_arrays`, for arrays of unknown origin.
 
-    Raises a KeyError for a missing array, and a UserError if the type or shape of one does not fit
-    the others, or its values are so large that sums would not be exact.
+    Raises a KeyError if one is missing, and a UserError if one does not fit the others, or is so
+    large that sums would not be exact.
     """
     constants = MEDIAN_CHANNELS if "exact.constants" in arrays else ()
     mean = _network(arrays, "exact.mean", None, None)

@@ -25,8 +25,7 @@ Choice = tuple[ModelConfig, Any]
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
     """Returns the quality as files store it, 0 to QUALITIES - 1; None for a model with one rate.
 
-    A `quality` of None stands for DEFAULT_QUALITY. Raises a UserError for one that is not in
-    [0, 1], or if the model has a single rate.
+    None stands for DEFAULT_QUALITY. Raises a UserError if the model cannot have this quality.
     """
     if not config.qualities:
         if quality is None:
@@ -41,10 +40,7 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
 
 
 def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None) -> Choice:
-    """Returns the model whose encoder gives y already scaled for a quality level.
-
-    A level of None, for a model with a single rate, returns the arguments.
-    """
+    """Returns the model whose encoder gives y scaled for a quality level, None for one rate."""
     if level is None:
         return config, params
     single, rest = without_gains(config, params)
@@ -69,10 +65,7 @@ def gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
 
 
 def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | None) -> Choice:
-    """Returns the model whose FCMs add this share of their output; None stands for all of it.
-
-    Raises a UserError if the share is not in [0, 1], or the model has no FCM.
-    """
+    """Returns the model whose FCMs add this share of their output; None stands for all of it."""
     if detail is None:
         return config, params
     _check_share("detail", detail)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Int32
+from jaxtyping import Array, Float, Int32
 
 from fa_hific_jax.codec import integer_synthesis as integers
-from fa_hific_jax.codec.coding import EntropyModel, Quantized
+from fa_hific_jax.codec.coding import EntropyModel
 from fa_hific_jax.codec.integer_synthesis import IntegerSynthesis, Layer, Network, Values
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
@@ -35,8 +35,7 @@ def entropy_model(
 ) -> EntropyModel:
     """Returns coding tables and integer synthesis for the parameters of a `Hyperprior`.
 
-    `calibration` is that of `quantize_synthesis`, by default `calibration_latents`. Raises a
-    UserError if a parameter is not finite.
+    `calibration` is that of `quantize_synthesis`, by default `calibration_latents`.
     """
     prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
     layers = factorized.layers_of(prior)
@@ -50,28 +49,20 @@ def entropy_model(
     return EntropyModel(z_tables, y_tables, quantize_synthesis(params_hyperprior, latents))
 
 
-def estimated_bits(config: ModelConfig, params: Any, quantized: Quantized) -> float:
-    """Returns the bits of the symbols under the densities of an `Autoencoder`, as in training."""
-    return float(_bits(config, params, quantized.z, quantized.y))
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _bits(config, params, z, y):
-    z, net = z[None].astype(jnp.float32), autoencoder.bind(config, params)
+def estimated_bits(config: ModelConfig, params: Any, quantized: Any) -> Float[Array, ""]:
+    """Returns the bits of `Quantized` symbols under the densities of an `Autoencoder`."""
+    z, y, _ = jax.tree.map(lambda symbols: symbols[None].astype(jnp.float32), quantized)
+    net = autoencoder.bind(config, params)
     _, scale = net.hyperprior.synthesis(z)
-    likelihood = LIKELIHOODS[config.likelihood]
-    of_y = likelihood(y[None].astype(jnp.float32), jnp.zeros_like(scale), scale)
-    of_z = net.hyperprior.prior(z)
-    return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
+    of_y = LIKELIHOODS[config.likelihood](y, jnp.zeros_like(scale), scale)
+    return sum(jnp.sum(bits(values, config.variant)) for values in (net.hyperprior.prior(z), of_y))
 
 
 def calibration_latents(
     z_tables: Tables, shape: tuple[int, int, int] = (4, 8, 8), seed: int = 0
 ) -> Int32[np.ndarray, "n hz wz cz"]:
-    """Returns hyper-latents drawn from the tables of their prior, to calibrate without images.
-
-    `shape` is (n, hz, wz). The escape bin, when drawn, gives the first symbol above the row.
-    """
+    """Returns hyper-latents of shape (n, hz, wz) drawn from their prior, to calibrate with."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, 2**PRECISION, (len(z_tables.length), *shape))
     for channel, (cdf, length) in enumerate(zip(z_tables.cdf, z_tables.length, strict=True)):
@@ -84,11 +75,9 @@ def quantize_synthesis(params_hyperprior: Any, calibration: Calibration) -> Inte
     """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
 
     Its medians, if it has any, become weights of MEDIAN_CHANNELS. `calibration` holds hyper-latents
-    of images or of `calibration_latents`, (hz, wz, cz) each. They determine only the resolution of
-    the activations: other hyper-latents may give activations up to 64 times as large before they
-    saturate. The same arguments give the same integers wherever SCALE_TABLE is the same.
-
-    Raises a UserError if there is no calibration, or a weight is not finite or too large.
+    (hz, wz, cz), which determine the resolution of the activations: others may give activations up
+    to 64 times as large before they saturate. The same arguments give the same integers. Raises a
+    UserError if there is no calibration, or a weight is not finite or too large.
     """
     medians = params_hyperprior.get(MEDIAN)
     constants = () if medians is None else integers.MEDIAN_CHANNELS

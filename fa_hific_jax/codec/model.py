@@ -60,12 +60,10 @@ class Model:
     ) -> bytes:
         """Compresses an RGB image of any size to the bytes of a file (docs/bitstream.md).
 
-        A gray image, whose red, green and blue are equal everywhere, is decoded to a gray image.
-
         Args:
-          image: values from 0 to 255. Colors of pixels with alpha 0 are invisible and not kept.
-          quality: quality from 0 (smallest file) to 1, in 256 steps, for a model with gains; None
-            stands for 0.5.
+          image: values from 0 to 255. Colors of pixels with alpha 0 are not kept. An image whose
+            red, green and blue are equal everywhere is decoded to a gray image.
+          quality: from 0 (smallest file) to 1, in 256 steps, for a model with gains; None is 0.5.
           alpha: transparency from 0 to 255 (opaque), kept without loss; None if all is opaque.
           coder: entropy coder, "constriction" or "tfc" (needs the extra of that name).
           **options: `reproducible`, `mode` and `plan` of `quantize`.
@@ -113,12 +111,11 @@ class Model:
 
         Args:
           data: the bytes that `compress` returned.
-          detail: share of the output of the FCMs that is added, from 0 to 1; None stands for 1. If
-            the model was trained for it (`loss.detail_zero`), 0 is closest to the pixels of the
+          detail: share of the output of the FCMs that is added, from 0 to 1; None is 1. If the
+            model was trained for it (`loss.detail_zero`), 0 is closest to the pixels of the
             original and 1 to its spectrum.
           mode: "whole" image, "exact" tiles (the same pixels to within one level), "blend" for
-            blended tiles (faster, slightly different pixels), or "auto" to choose between whole and
-            exact by size.
+            blended tiles (faster, slightly different pixels), or "auto" for whole or exact by size.
           plan: canvases from `plan`, with which images of different sizes share compiled programs.
           max_pixels: limit on the image size in pixels, counted in blocks of 64 x 64.
 
@@ -126,11 +123,10 @@ class Model:
           BitstreamError: the file is damaged or too large, or needs another model or a coder that
             is not installed.
         """
-        held, y_hat = self._open(data, max_pixels)
-        alpha = None
-        if held.alpha_stream:
-            alpha = unpack_alpha(held.alpha_stream, held.height, held.width)
-        return self._images([(held, y_hat)], detail, mode, plan)[0], alpha
+        opened = self._open(data, max_pixels)
+        stream, size = opened[0].alpha_stream, (opened[0].height, opened[0].width)
+        alpha = unpack_alpha(stream, *size) if stream else None
+        return self._images([opened], detail, mode, plan)[0], alpha
 
     def decompress_batch(
         self, files: Sequence[bytes], *, detail: float | None = None, mode: str = "auto"
@@ -155,15 +151,9 @@ class Model:
     ) -> list[Quantized]:
         """Returns the symbols that `compress` codes for each image.
 
-        Args:
-          images: as for `compress`, like `quality`.
-          quality: see there.
-          reproducible: True computes in float64, so that every device gives the same bytes. False
-            computes in the network's own precision, which is faster. Every device can still decode
-            the file, but another device may write slightly different bytes.
-          mode: "whole" image, "exact" tiles, or "auto" to choose by size. The bytes do not depend
-            on it. "blend" is like "exact" here and only affects the decoder.
-          plan: canvases from `plan`, with which images of different sizes share compiled programs.
+        `mode` and `plan` are those of `decompress_picture`; the symbols do not depend on them, and
+        "blend" is like "exact". Computation is in float64, so that every device gives the same
+        symbols, unless `reproducible` is False: then it is faster, in the network's own precision.
         """
         for image in images:
             _check_uint8(image, "the image", (None, None, 3))
@@ -207,11 +197,8 @@ class Model:
         """Returns the highest quality whose file has at most `bpp` bits per pixel, or 0.
 
         The whole file counts, with transparency and with `reserved` bytes that will be added to it.
-        The encoder runs once, and the symbols of about eight qualities are coded. The search relies
-        on larger files at higher qualities.
-
-        Raises:
-          UserError: the model has a single rate, or the image has another type or shape.
+        The encoder runs once, and about eight qualities are tried, which relies on larger files at
+        higher qualities. Raises a UserError like `compress`, or if the model has a single rate.
         """
         image = _prepared(image, alpha)
         tiling.check_size(self.config, *image.shape[:2])
@@ -290,8 +277,8 @@ def from_params(
     Args:
       config: shape of the networks.
       params: all parameters of the `Autoencoder`.
-      calibration: hyper-latents of images, as from `hyper_latents`, which determine the resolution
-        of the integer hyper-synthesis; by default they are drawn from the prior.
+      calibration: hyper-latents of images, as from `hyper_latents`, for the resolution of the
+        integer hyper-synthesis; by default they are drawn from the prior.
       weights: data type of encoder, hyper-analysis and generator, one of `weights.KINDS`.
       origin: information for people on where the model comes from.
 
@@ -337,10 +324,9 @@ def _check_uint8(array: Any, name: str, shape: tuple[int | None, ...]) -> None:
     """Raises a UserError for an array of another type or shape; None stands for any side."""
     dtype, found = getattr(array, "dtype", None), getattr(array, "shape", ())
     sides = " ".join("_" if side is None else str(side) for side in shape)
-    if isinstance(array, UInt8[Any, sides]) and 0 not in found:
-        return
-    described = f"a {type(array).__name__}" if dtype is None else f"{dtype} of shape {found}"
-    wanted = f"{shape}, that of the image"
-    if None in shape:
+    if not isinstance(array, UInt8[Any, sides]) or 0 in found:
+        described = f"a {type(array).__name__}" if dtype is None else f"{dtype} of shape {found}"
         wanted = "(height, width, 3), RGB from 0 to 255"
-    raise UserError(f"{name} is {described}: give uint8 of shape {wanted}")
+        if None not in shape:
+            wanted = f"{shape}, that of the image"
+        raise UserError(f"{name} is {described}: give uint8 of shape {wanted}")

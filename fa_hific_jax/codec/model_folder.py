@@ -28,7 +28,7 @@ from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat,
 from fa_hific_jax.codec.float_model import swapped_kernels
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.weights import KINDS, restored, stored
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 from fa_hific_jax.settings.model import ModelConfig, config_of
 from fa_hific_jax.writing import write_folder
 
@@ -96,10 +96,10 @@ def check_target(folder: Path, *, replace: bool) -> None:
 
 
 def load_model(path: Path | str = shipped.DEFAULT) -> Model:
-    """Loads a model from a folder of `fa-hific export`, ready to compress and decompress.
+    """Loads a model from a folder of `fa-hific export`, or by its name.
 
-    `path` may also be the name of a model: of the package, as the default is, or of a published one
-    that `fa-hific get-model` has fetched.
+    Names are those of models of the package, as the default is, and of published ones that
+    `fa-hific get-model` has fetched.
 
     Raises:
       UserError: there is no such folder, a file is missing or damaged, the format has another
@@ -126,9 +126,7 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
 def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns origin and all parameters, float32 by flat names, of a model to train further.
 
-    Raises:
-      UserError: the folder cannot be read (see `load_model`), or the model was exported without
-        the parameters that only training needs.
+    Raises a UserError like `load_model`, or if the model lacks what only training needs.
     """
     folder, description = _open(path)
     if _TRAINING not in description["sha256"]:
@@ -148,12 +146,10 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
     """Returns folder and description of the model with this path or name."""
     folder = Path(shipped.place(path)).expanduser()
-    if folder.is_file():
-        raise UserError(f"{path}: is a file: give the model's folder, as fa-hific export writes it")
     if not folder.is_dir():
-        named = f", nor a model with a name ({', '.join(shipped.known())})"
-        named = "" if os.sep in str(path) else named
-        raise UserError(f"{path}: no such folder{named}: give one that fa-hific export has written")
+        named = f"nor a model with a name ({', '.join(shipped.known())})"
+        why = f"no such folder, {named}: give one that fa-hific export has written"
+        raise UserError(f"{path}: {why}")
     file = folder / DESCRIPTION
     with _reading(file, "it is not JSON"):
         description = json.loads(file.read_bytes())
@@ -176,11 +172,9 @@ def _read_config(path: Path, stored: Any, weights: Mapping[str, np.ndarray]) -> 
     try:
         config = config_of(stored)
     except (TypeError, UserError) as error:
-        # The message may quote the description, which can contain anything.
-        why = "".join(character for character in str(error)[:200] if character.isprintable())
+        why = f"describes networks that this build does not know ({shown(str(error)[:200])})"
         raise UserError(
-            f"{path}: describes networks that this build does not know ({why}): install the "
-            "release of fa-hific-jax that wrote it"
+            f"{path}: {why}: install the release of fa-hific-jax that wrote it"
         ) from error
     if config.linear_path == "alone":
         return config

@@ -81,10 +81,10 @@ def write_image(
     *,
     replace: bool = True,
 ) -> None:
-    """Writes an image, values 0 to 255, in the format of the path's suffix, whole or not at all.
+    """Writes an image, values 0 to 255, in the format of the path's suffix, like `whole_file`.
 
     PNG, WebP and TIFF are lossless; JPEG has quality 95 at full color resolution. Standard output
-    and pipes without a suffix get PNG. `writing.whole_file` says how an existing file is treated.
+    and pipes without a suffix get PNG.
 
     Raises:
       UserError: the suffix is unknown, the format cannot hold this size, transparency or metadata,

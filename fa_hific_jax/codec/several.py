@@ -25,7 +25,7 @@ class Models:
     def decompress_picture(self, data: bytes, **options: Any) -> tuple[Any, Any]:
         """Returns what `Model.decompress_picture` of the model that made the file returns.
 
-        Raises a BitstreamError if it has no name on this machine, or cannot decode the file.
+        Raises a BitstreamError if there is no such model on this machine.
         """
         model_id = bitstream.unpack(data).model_id
         name = shipped.with_id(model_id)
@@ -55,8 +55,7 @@ class ByRate(Models):
 
         The whole file counts, with `reserved` bytes that will be added to it. If even the file of
         the lowest rate is larger, that one is returned. The search begins at the model whose own
-        rate is `bpp` or the next lower one, and relies on larger files at higher rates. Other
-        arguments are those of `Model.compress`.
+        rate is `bpp` or the next lower one. `options` are those of `Model.compress`.
         """
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
 
@@ -64,12 +63,11 @@ class ByRate(Models):
         def file(index: int) -> bytes:
             return self.load(self.members[index].name).compress(image, **options)
 
-        def fits(index: int) -> bool:
-            return len(file(index)) <= most
-
         index = max(sum(model.rate <= bpp for model in self.members) - 1, 0)
-        while index > 0 and not fits(index):
+        while index > 0 and len(file(index)) > most:
             index -= 1
-        while fits(index) and index + 1 < len(self.members) and fits(index + 1):
+        while (
+            index + 1 < len(self.members) and max(map(len, map(file, (index, index + 1)))) <= most
+        ):
             index += 1
         return file(index), self.members[index].name

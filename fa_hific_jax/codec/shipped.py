@@ -35,10 +35,7 @@ def known() -> list[str]:
 
 
 def fetched_folder(name: str) -> Path:
-    """Returns the folder in the user's cache for a published model; it need not exist.
-
-    Raises a UserError if there is no home folder.
-    """
+    """Returns the folder in the user's cache for a published model; it need not exist."""
     return cache_folder() / "models" / name
 
 
@@ -54,8 +51,8 @@ def here() -> dict[str, Path]:
 def members_of(name: str) -> list[catalog.Published]:
     """Returns the models of a family that are on this machine, in the order of their rates.
 
-    There are none if `name` is not that of a family, or if a file or folder has this name. Raises a
-    UserError for a family of which there is no model.
+    There are none if `name` is not that of a family but of something else. Raises a UserError for a
+    family of which there is no model.
     """
     if name not in catalog.FAMILIES or os.path.lexists(name):
         return []

@@ -6,7 +6,6 @@ What concerns both coders runs for both where tensorflow-compression-ops is inst
 import importlib.util
 import itertools
 import sys
-import tracemalloc
 
 import constriction
 import numpy as np
@@ -67,26 +66,6 @@ def test_any_symbols_survive_coding_in_any_blocks_and_the_documented_decoder(cod
         assert coders.encode(symbols, indexes.astype(np.uint8), GAUSSIAN, coder) == data
     assert documented_decode(coder, data, indexes, GAUSSIAN, block) == symbols.tolist()
     assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
-
-
-def test_memory_is_that_of_a_block_however_long_the_stream():
-    n = 5 * coders.BLOCK + 3
-    symbols = np.random.default_rng(3).integers(-2, 3, n, np.int16)
-    indexes = np.full(n, 24, np.uint8)
-    tracemalloc.start()
-    try:
-        data = coders.encode(symbols, indexes, GAUSSIAN)
-        encoding = tracemalloc.get_traced_memory()[1]
-        tracemalloc.reset_peak()
-        decoded = coders.decode(data, indexes, GAUSSIAN)
-        decoding = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    np.testing.assert_array_equal(decoded, symbols)
-    # 100 bytes a symbol of one block (of 5), 3 copies of the stream, and the decoded symbols.
-    bound = 100 * coders.BLOCK + 3 * len(data)
-    assert encoding < bound
-    assert decoding < bound + 4 * n
 
 
 @pytest.mark.parametrize("code, message", [(coders.encode, zeros(1)), (coders.decode, b"")])

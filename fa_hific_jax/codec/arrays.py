@@ -23,8 +23,7 @@ from fa_hific_jax.codec.integer_synthesis import (
 from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
 from fa_hific_jax.settings.model import LATER, ModelConfig
 
-# Decoding does not depend on these keys. Other encoders, and other precisions of the decoder, read
-# and write files of the same model.
+# Decoding does not depend on these keys.
 _NOT_DECODING = ("encoder_widths", "hyper_rounding", "fcm_dropout", "dtype")
 _DECODER = ("generator", "linear_synthesis")
 

@@ -85,10 +85,7 @@ def check_claims(container: Container) -> None:
 
 
 def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "hy wy cy"]:
-    """Returns y_hat, the decoded latents of a file of this model.
-
-    Raises a BitstreamError if the streams are damaged, or do not give the symbols that were coded.
-    """
+    """Returns y_hat, the decoded latents of a file of this model; raises like `decode_symbols`."""
     symbols, mean = decode_symbols(entropy, container)
     mean += symbols.y
     return mean
@@ -97,7 +94,10 @@ def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "
 def decode_symbols(
     entropy: EntropyModel, container: Container
 ) -> tuple[Quantized, Float32[np.ndarray, "hy wy cy"]]:
-    """Returns the symbols that were coded, and the mean of y; raises like `decode`."""
+    """Returns the symbols that were coded, and the mean of y.
+
+    Raises a BitstreamError if the streams are damaged, or do not give the symbols that were coded.
+    """
     height, width = padded_shape(container.height, container.width)
     shape = (height // STRIDE, width // STRIDE, len(entropy.z_tables.length))
     z = coders.decode(container.z_stream, _channels(shape), entropy.z_tables, container.coder)

@@ -144,7 +144,9 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians:
         if name != "conv2":
             sums = [integers.upsample(layer, np.pad(each, ((1, 1), (1, 1), (0, 0)))) for each in x]
             peak = max(float(np.max(np.ldexp(each, -layer.shift))) for each in sums)
-            exponent = int(min(ACTIVATION_BITS - _digits(max(peak, 0.0)), MAX_ACTIVATION_EXPONENT))
+            exponent = int(
+                min(ACTIVATION_BITS - np.frexp(max(peak, 0.0))[1], MAX_ACTIVATION_EXPONENT)
+            )
             shift = layer.shift - exponent
             half = np.where(shift > 0, np.ldexp(1.0, shift - 1), 0.0).astype(np.int64)
             layer = Layer(layer.kernel, layer.bias + half, shift)
@@ -156,7 +158,7 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians:
 def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medians: Any) -> Layer:
     """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs.
 
-    With medians, the kernel has further inputs MEDIAN_CHANNELS.
+    With medians, the kernel has further inputs MEDIAN_CHANNELS. |x| < 2**frexp(x)[1].
     """
     params = params.get("Conv_0", params)
     kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
@@ -170,7 +172,7 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medi
         for channel, median in enumerate(np.asarray(medians, np.float64).tolist()):
             added += kernel[:, :, channel] * median
         peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / integers.MEDIAN_CHANNELS[0])
-    shift = np.minimum(WEIGHT_BITS - _digits(peak) + exponent_in, BIAS_BITS - _digits(bias))
+    shift = np.minimum(WEIGHT_BITS - np.frexp(peak)[1] + exponent_in, BIAS_BITS - np.frexp(bias)[1])
     shift = np.minimum(shift, MAX_EXPONENT).astype(np.int32)
     weights = np.rint(np.ldexp(kernel, shift - exponent_in))
     if medians is not None:
@@ -180,8 +182,3 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medi
         weights = np.concatenate([weights, np.stack([coarse, fine], axis=2)], axis=2)
     bias = np.rint(np.ldexp(bias, shift)).astype(np.int64)
     return Layer(np.clip(weights, *_WEIGHTS).astype(np.int16), bias, shift)
-
-
-def _digits(values):
-    """Returns the smallest exponent with |value| < 2**exponent, for each value."""
-    return np.frexp(np.abs(values))[1]

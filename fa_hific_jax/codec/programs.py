@@ -1,8 +1,8 @@
 """Runs the networks as compiled programs, and lets images of different sizes share them.
 
-A compiled program handles one shape. An image, padded to multiples of STRIDE, may have a program of
-its own shape. It can also be put at the top left of a larger array, a canvas, and the network gets
-its true size. One program then serves many sizes, with the same results.
+A compiled program handles one shape. An image, padded to multiples of STRIDE, has a program of its
+own shape, or is put at the top left of a larger array, a canvas, and the network gets its true
+size. One program then serves many sizes, with the same results.
 """
 
 import functools
@@ -63,11 +63,7 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
 def run_whole(
     network: Network, function: Function, arrays: Sequence[Any], canvases: Sequence[Shape] = ()
 ) -> list[Any]:
-    """Returns the result of the function for each array.
-
-    An array takes the smallest of the canvases (in pixels) that holds it, or else the program of
-    its own shape.
-    """
+    """Returns the result of the function for each array, on the smallest canvas that holds it."""
     unit = LATENT if function is generate else 1  # pixels per side of an element
     scaled = sorted(((height // unit, width // unit) for height, width in canvases), key=math.prod)
     groups: dict[tuple[Shape, bool], list[int]] = {}  # canvas, and True if many sizes share it

@@ -39,10 +39,7 @@ class Models:
 
 
 class ByRate(Models):
-    """Models of one family with a single rate each, of which every image gets the one that fits.
-
-    `members` are models on this machine in the order of their rates.
-    """
+    """Models of one family in the order of their rates, of which every image gets one that fits."""
 
     def __init__(self, members: Sequence[Published]):
         super().__init__()

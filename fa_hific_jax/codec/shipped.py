@@ -57,11 +57,10 @@ def members_of(name: str) -> list[catalog.Published]:
     if name not in catalog.FAMILIES or os.path.lexists(name):
         return []
     found = here()
-    members = [model for model in catalog.members(name) if model.name in found]
-    if not members:
-        why = "none of its models is on this machine: `fa-hific get-model NAME` fetches one of"
-        raise UserError(f"{name}: {why} {_names(name)}")
-    return members
+    if members := [model for model in catalog.members(name) if model.name in found]:
+        return members
+    why = "none of its models is on this machine: `fa-hific get-model NAME` fetches one of"
+    raise UserError(f"{name}: {why} {_names(name)}")
 
 
 def with_id(model_id: bytes) -> str | None:

@@ -1,7 +1,7 @@
 """Runs the networks over images of any size: whole, on canvases that many sizes share, or in tiles.
 
-A tile is a canvas (codec/programs.py) of one fixed shape that is laid over the image again and
-again, with a margin as wide as the networks see, which is thrown away.
+A tile is a canvas (codec/programs.py) of one fixed shape with a margin as wide as the networks see,
+which is thrown away.
 """
 
 import itertools
@@ -91,11 +91,7 @@ def check_size(config: ModelConfig, height: int, width: int) -> None:
 def analyze(
     network: Network, images: Sequence[Image], mode: str = "auto", canvases: Sequence[Shape] = ()
 ) -> list[tuple[Values, Values]]:
-    """Returns y and z of each image, before rounding.
-
-    Tiles are always exact here: with the dtype "float64" all modes and canvases give the same
-    numbers, but for some 1e-13.
-    """
+    """Returns y and z of each image, before rounding, with exact tiles in all modes."""
     images = [_padded(image) for image in images]
     tiled = [_in_tiles(image.shape, 1, mode) for image in images]
     whole = [image for image, cut in zip(images, tiled, strict=True) if not cut]
@@ -154,10 +150,7 @@ def _analyze_tiles(network: Network, image: Image) -> tuple[Values, Values]:
 
 
 def _generate_tiles(network: Network, y_hat: np.ndarray, blend: bool) -> Image:
-    """Returns the image of y_hat: a stage at the latents' size, which sees far, then the other.
-
-    Blending spares the first stage most of its margins: features are cross-faded, not pixels.
-    """
+    """Returns the image of y_hat. Blending spares the first stage, which sees far, its margins."""
     field = receptive_field(network.config)
     margin = _BLEND_MARGIN if blend else field.latent_stage
     state = _tiled(network, programs.latent_stage, y_hat, _LATENT_SIDE, margin, blend=blend)

@@ -92,7 +92,7 @@ FURTHER = PACKED[:17] + b"\x41" + PACKED[18:22]  # Announces a second byte of fl
         (PACKED[:4] + b"\x07" + PACKED[5:], "bitstream version 7, this build reads version 2"),
         (PACKED[:4] + b"\x01" + PACKED[5:], "version 1, made by a pre-release"),
         (PACKED[:17] + b"\x02" + PACKED[18:], "coder 2 is unknown: install a newer"),
-        (PACKED[:17] + b"\x91" + PACKED[18:], "flags 0x90 are unknown: install"),
+        (PACKED[:17] + b"\x91" + PACKED[18:], "flags 0x80 are unknown: install"),
         (FURTHER + b"\x04" + PACKED[22:], "flags 0x400 are unknown"),
         (FURTHER + b"\x00" + PACKED[22:], "header is impossible"),
         (PACKED[:22] + b"\xff" * 40, "over the limit"),

@@ -10,16 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int16, Int32, Int64, UInt16
 
+from fa_hific_jax.codec import integer_synthesis as integers
 from fa_hific_jax.codec.coding import EntropyModel
-from fa_hific_jax.codec.integer_synthesis import (
-    KERNELS,
-    MEDIAN_CHANNELS,
-    IntegerSynthesis,
-    Layer,
-    Network,
-    check_sums,
-    unusable,
-)
 from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
 from fa_hific_jax.settings.model import LATER, ModelConfig
 
@@ -94,30 +86,30 @@ def entropy_from_arrays(arrays: Mapping[str, np.ndarray]) -> EntropyModel:
     Raises a KeyError if one is missing, and a UserError if one does not fit the others, or is so
     large that sums would not be exact.
     """
-    constants = MEDIAN_CHANNELS if "exact.constants" in arrays else ()
+    constants = integers.MEDIAN_CHANNELS if "exact.constants" in arrays else ()
     mean = _network(arrays, "exact.mean", None, None)
     inputs, outputs = mean.up0.kernel.shape[2], mean.conv2.bias.size
     if inputs <= len(constants):
-        raise unusable("up0.kernel has no channels beside constants")
+        raise integers.unusable("up0.kernel has no channels beside constants")
     scale = _network(arrays, "exact.scale", inputs, outputs)
     thresholds = _read(arrays, "exact.thresholds", Int64, outputs, len(SCALE_TABLE) - 1)
-    synthesis = IntegerSynthesis(mean, scale, thresholds, constants)
-    check_sums(synthesis)
+    synthesis = integers.IntegerSynthesis(mean, scale, thresholds, constants)
+    integers.check_sums(synthesis)
     z_tables = _tables(arrays, "z", inputs - len(constants))
     return EntropyModel(z_tables, _tables(arrays, "y", len(SCALE_TABLE)), synthesis)
 
 
 def _network(
     arrays: Mapping[str, np.ndarray], name: str, inputs: int | None, outputs: int | None
-) -> Network:
+) -> integers.Network:
     layers = []
-    for key, side in KERNELS.items():
+    for key, side in integers.KERNELS.items():
         key, wanted = f"{name}.{key}", outputs if key == "conv2" else None
         kernel = _read(arrays, f"{key}.kernel", Int16, side, side, inputs, wanted)
         inputs = kernel.shape[-1]
         bias = _read(arrays, f"{key}.bias", Int64, inputs)
-        layers.append(Layer(kernel, bias, _read(arrays, f"{key}.shift", Int32, inputs)))
-    return Network(*layers)
+        layers.append(integers.Layer(kernel, bias, _read(arrays, f"{key}.shift", Int32, inputs)))
+    return integers.Network(*layers)
 
 
 def _tables(arrays: Mapping[str, np.ndarray], name: str, rows: int) -> Tables:
@@ -126,12 +118,12 @@ def _tables(arrays: Mapping[str, np.ndarray], name: str, rows: int) -> Tables:
     # A row of more than 2**PRECISION bins cannot have that sum, and `cdf` would be huge.
     fits = np.all((length >= 3) & (length <= 2**PRECISION + 1))
     if not (fits and np.sum(length - 1) == len(counts)):
-        raise unusable(f"{name}.length does not fit the other arrays")
+        raise integers.unusable(f"{name}.length does not fit the other arrays")
     cdf = np.zeros((rows, int(length.max())), np.int32)
     for row, part in zip(cdf, np.split(counts, np.cumsum(length - 1)[:-1]), strict=True):
         row[1 : len(part) + 1] = np.cumsum(part, dtype=np.int32)
         if row[len(part)] != 2**PRECISION or np.any(part == 0):
-            raise unusable(f"{name}.counts does not sum to {2**PRECISION}")
+            raise integers.unusable(f"{name}.counts does not sum to {2**PRECISION}")
     return Tables(cdf, offset, length)
 
 
@@ -140,5 +132,5 @@ def _read(arrays: Mapping[str, np.ndarray], name: str, kind: Any, *shape: int | 
     array, wanted = arrays[name], " ".join("_" if n is None else str(n) for n in shape)
     if not isinstance(array, kind[np.ndarray, wanted]) or 0 in array.shape:
         found = f"{array.dtype} {array.shape}"
-        raise unusable(f"{name} is {found}, not {kind.__name__} {wanted}")
+        raise integers.unusable(f"{name} is {found}, not {kind.__name__} {wanted}")
     return array

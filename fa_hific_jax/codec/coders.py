@@ -74,7 +74,7 @@ def decode(data: bytes, indexes: Ints, tables: Tables, coder: str = "constrictio
         for block, order in _blocks(indexes):
             rows = indexes[block][order].astype(np.int32)
             bins = decoder.get(rows)
-            escapes = np.count_nonzero(bins == tables.length[rows] - 2)
+            escapes = int(np.count_nonzero(bins == tables.length[rows] - 2))
             excess = _read_golomb(decoder, escapes, len(tables.length))
             found = bins_to_symbols(bins, excess, rows, tables)
             if np.any((found < int32.min) | (found > int32.max)):

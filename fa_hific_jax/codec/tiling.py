@@ -207,9 +207,12 @@ def _ramps(tile: Tile, fade: int) -> Float32[np.ndarray, " n"]:
     Tiles have at least six times the length of the fade, so that no three share a position.
     """
     places = np.arange(tile.start, tile.stop, dtype=np.float32) + 0.5
-    rise = (places - tile.first + fade) / (2 * fade) if tile.first > tile.start else 1.0
-    fall = (tile.last + fade - places) / (2 * fade) if tile.last < tile.stop else 1.0
-    return np.clip(np.minimum(rise, fall) * np.ones_like(places), 0, 1)
+    weights = np.ones_like(places)
+    if tile.first > tile.start:
+        weights = (places - tile.first + fade) / (2 * fade)
+    if tile.last < tile.stop:
+        weights = np.minimum(weights, (tile.last + fade - places) / (2 * fade))
+    return np.clip(weights, 0, 1)
 
 
 def _is_local(config: ModelConfig) -> bool:

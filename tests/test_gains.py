@@ -136,7 +136,10 @@ def test_choices_out_of_range_or_that_a_model_does_not_have_are_refused(model):
         model.decompress(model.compress(IMAGE), detail=-1.0)
     plain = dataclasses.replace(CONFIG, qualities=0, fcm_width=0)
     single = from_params(plain, init_parameters(plain, KEY))
-    for refused, options in ((single.compress, {"quality": 0.5}), (single.quality_for, {"bpp": 1})):
+    for refused, options in (
+        (single.compress, {"quality": 0.5}),
+        (single.quality_for, {"bpp": 1.0}),
+    ):
         with pytest.raises(UserError, match="single rate"):
             refused(IMAGE, **options)
     with pytest.raises(UserError, match="no frequency complement modules"):

@@ -34,9 +34,8 @@ from fa_hific_jax.writing import write_folder
 
 FORMAT = 1
 DESCRIPTION = "model.json"
-_FIELDS = {"format": int, "id": str, "sha256": dict, "weights": str} | dict.fromkeys(
-    ("model", "origin"), dict
-)
+_FIELDS = {"format": int, "id": str, "weights": str}
+_FIELDS |= dict.fromkeys(("sha256", "model", "origin"), dict)
 _WEIGHTS, _TABLES, _TRAINING = (f"{n}.safetensors" for n in ("weights", "tables", "training"))
 
 

@@ -119,8 +119,7 @@ def constriction_edges(span: int, cumulative: list[int]) -> list[int]:
 
 
 def tfc_edges(span: int, cumulative: list[int]) -> list[int]:
-    bits = 16 if cumulative[-1] > 2 else 1
-    return [span * count >> bits for count in cumulative]
+    return [span * count // cumulative[-1] for count in cumulative]
 
 
 # Bytes of a word and their order, the first range, the smallest range, how it is divided.

@@ -69,12 +69,11 @@ def run_whole(
     groups: dict[tuple[Shape, bool], list[int]] = {}  # canvas, and True if many sizes share it
     for i, array in enumerate(arrays):
         height, width = array.shape[:2]
-        fitting = [c for c in scaled if height <= c[0] and width <= c[1]]
-        key = (fitting[0], True) if fitting else ((height, width), False)
-        groups.setdefault(key, []).append(i)
+        canvas = next((c for c in scaled if height <= c[0] and width <= c[1]), None)
+        groups.setdefault((canvas or (height, width), canvas is not None), []).append(i)
     results = {}
     for (canvas, shared), group in groups.items():
-        count = max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2))
+        count = max(1, WHOLE_PIXELS // (math.prod(canvas) * unit**2))
         count = min(count, _BATCH, len(group))
         for start in range(0, len(group), count):
             chunk = group[start : start + count]

@@ -114,10 +114,8 @@ def test_any_shape_any_integers_and_any_strips_equal_the_definition_in_int64(dat
     assert_same(found, parameters_in_int64(small(draw, cz), z))
 
 
-def test_extreme_latents_and_weights_saturate_and_stay_exact():
+def test_extreme_weights_saturate_and_stay_exact():
     z = np.where(latents(3, 2, 2, 5) > 0, 2**31 - 1, -(2**31)).astype(np.int32)
-    same = np.clip(z, -(2**15 - 1), 2**15 - 1)
-    assert_same(integers.parameters(small(), z), integers.parameters(small(), same))
 
     def huge(rng, shape, fan_in):
         return np.where(dyadic(rng, shape, fan_in) > 0, 1000.0, -900.0)
@@ -249,15 +247,3 @@ def test_weights_that_are_not_finite_and_absent_calibrations_are_refused():
     params["synthesis_scale"]["up1"]["kernel"][0, 0, 0, 0] = np.nan
     with pytest.raises(UserError, match="the weights of up1 in the hyper-synthesis are not finite"):
         float_model.quantize_synthesis(params, latents(1, 1, 2, 2, 5))
-
-
-def test_the_widest_sums_of_the_paper_cannot_overflow():
-    # 9 taps of 320 channels, all weights at their largest.
-    def layer(weight, bias, *shape):
-        bias, shift = np.full(shape[-1], bias, np.int64), np.zeros(shape[-1], np.int32)
-        return integers.Layer(np.full(shape, weight, np.int16), bias, shift)
-
-    up, last = layer(0, 0, 5, 5, 320, 320), layer(-(2**15), 2**48, 3, 3, 320, 1)
-    network = integers.Network(up, up, last)
-    synthesis = integers.IntegerSynthesis(network, network, np.zeros((1, 63), np.int64))
-    integers.check_sums(synthesis)

@@ -47,7 +47,7 @@ def encode(symbols: Ints, indexes: Ints, tables: Tables, coder: str = "constrict
     Raises:
       UserError: the coder is unknown or not installed.
     """
-    encoder = _classes(coder)[0](_with_bit(tables))
+    encoder = _range_coder(coder, tables)
     for block, order in _blocks(indexes):
         rows = indexes[block][order].astype(np.int32)
         bins, excess = symbols_to_bins(symbols[block][order].astype(np.int32), rows, tables)
@@ -68,7 +68,7 @@ def decode(data: bytes, indexes: Ints, tables: Tables, coder: str = "constrictio
         wrong symbols; the checksums of the container detect it.
       UserError: the coder is unknown or not installed.
     """
-    decoder = _classes(coder)[1](data, _with_bit(tables))
+    decoder = _range_coder(coder, tables, data)
     symbols, int32 = np.empty(indexes.size, np.int32), np.iinfo(np.int32)
     try:
         for block, order in _blocks(indexes):
@@ -88,18 +88,15 @@ def decode(data: bytes, indexes: Ints, tables: Tables, coder: str = "constrictio
     return symbols
 
 
-def _classes(coder: str) -> tuple[Any, Any]:
-    if coder not in _CLASSES:
-        raise UserError(f"there is no coder {coder!r}: choose one of {', '.join(_CLASSES)}")
-    return _CLASSES[coder]
-
-
-def _with_bit(tables: Tables) -> Tables:
-    """Returns the tables with a last row of two bins of probability 1/2."""
+def _range_coder(name: str, tables: Tables, data: bytes | None = None) -> Any:
+    """Returns a range coder whose tables have a last row of two bins of probability 1/2."""
+    if name not in _RANGE_CODERS:
+        raise UserError(f"there is no coder {name!r}: choose one of {', '.join(_RANGE_CODERS)}")
     row = np.zeros((1, tables.cdf.shape[1]), np.int32)
     row[0, 1:3] = 2**15, 2**16
     added = (row, np.zeros(1, np.int32), np.full(1, 3, np.int32))
-    return Tables(*(np.concatenate(pair) for pair in zip(tables, added, strict=True)))
+    with_bit = Tables(*(np.concatenate(pair) for pair in zip(tables, added, strict=True)))
+    return _RANGE_CODERS[name](with_bit, data)
 
 
 def _blocks(indexes: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -145,39 +142,39 @@ def _read_golomb(decoder: Any, escapes: int, bit: int) -> Int64[np.ndarray, " es
     return values - 1
 
 
-class ConstrictionEncoder:
-    """Range encoder of the package constriction, written in Rust: coder 0 in files."""
+class Constriction:
+    """Range coder of the package constriction, written in Rust: coder 0 in files.
 
-    def __init__(self, tables: Tables):
-        self._tables, self._encoder = tables, _STREAM.queue.RangeEncoder()
+    It decodes the given data, or encodes if there are none.
+    """
+
+    def __init__(self, tables: Tables, data: bytes | None):
+        self._tables = tables
+        if data is None:
+            self._coder = _STREAM.queue.RangeEncoder()
+        else:
+            words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
+            self._coder = _STREAM.queue.RangeDecoder(words)
 
     def put(self, bins: Bins, rows: Bins) -> None:
-        """Appends bins[i], coded with row rows[i] of the tables; rows ascend."""
+        """Encodes bins[i] with row rows[i] of the tables; rows ascend."""
         for model, run in _runs(self._tables, rows):
-            self._encoder.encode(bins[run], model)
+            self._coder.encode(bins[run], model)
 
     def finish(self) -> bytes:
-        """Returns the stream."""
-        return self._encoder.get_compressed().astype("<u4").tobytes()
-
-
-class ConstrictionDecoder:
-    """Range decoder of the package constriction, which returns the bins of each `put`."""
-
-    def __init__(self, data: bytes, tables: Tables):
-        words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-        self._tables, self._decoder = tables, _STREAM.queue.RangeDecoder(words)
+        """Returns the encoded bytes."""
+        return self._coder.get_compressed().astype("<u4").tobytes()
 
     def get(self, rows: Bins) -> Bins:
-        """Returns the next bins; raises an AssertionError in a state that no encoder reaches."""
+        """Decodes the bins of a `put`; raises an AssertionError where no encoder can have been."""
         bins = np.empty(rows.size, np.int32)
         for model, run in _runs(self._tables, rows):
-            bins[run] = self._decoder.decode(model, run.stop - run.start)
+            bins[run] = self._coder.decode(model, run.stop - run.start)
         return bins
 
     def used_up(self) -> bool:
-        """Returns True if the stream may end here."""
-        return self._decoder.maybe_exhausted()
+        """Returns True if the data may end after the bins that were decoded."""
+        return self._coder.maybe_exhausted()
 
 
 def _runs(tables: Tables, rows: Bins) -> Iterator[tuple[Any, slice]]:
@@ -194,30 +191,29 @@ def _runs(tables: Tables, rows: Bins) -> Iterator[tuple[Any, slice]]:
         yield model, slice(start, stop)
 
 
-class TfcEncoder:
-    """Range encoder of TensorFlow Compression, run as TensorFlow operations: coder 1 in files.
+class Tfc:
+    """Range coder of TensorFlow Compression, run as TensorFlow operations: coder 1 in files.
 
-    The library's own code for outliers, Elias gamma, is not used: it overflows at the ends of int32
-    and does not terminate on some damaged streams.
+    Any bytes decode to something. The library's own code for outliers, Elias gamma, is not used: it
+    overflows at the ends of int32 and does not terminate on some damaged streams.
     """
 
-    def __init__(self, tables: Tables):
+    def __init__(self, tables: Tables, data: bytes | None):
         self._ops = _operations()
-        self._handle = self._ops.create_range_encoder(np.zeros(0, np.int32), _lookup(tables))
+        # All rows joined, each preceded by its precision.
+        rows = zip(tables.cdf, tables.length, strict=True)
+        lookup = np.concatenate([[PRECISION, *row[:length]] for row, length in rows])
+        lookup = lookup.astype(np.int32)
+        if data is None:
+            self._handle = self._ops.create_range_encoder(np.zeros(0, np.int32), lookup)
+        else:
+            self._handle = self._ops.create_range_decoder(data, lookup)
 
     def put(self, bins: Bins, rows: Bins) -> None:
         self._handle = self._ops.entropy_encode_index(self._handle, rows, bins)
 
     def finish(self) -> bytes:
         return self._ops.entropy_encode_finalize(self._handle).numpy()
-
-
-class TfcDecoder:
-    """Range decoder of TensorFlow Compression. Any bytes decode to something."""
-
-    def __init__(self, data: bytes, tables: Tables):
-        self._ops = _operations()
-        self._handle = self._ops.create_range_decoder(data, _lookup(tables))
 
     def get(self, rows: Bins) -> Bins:
         found = self._ops.entropy_decode_index(self._handle, rows, rows.shape, np.int32)
@@ -226,12 +222,6 @@ class TfcDecoder:
 
     def used_up(self) -> bool:
         return bool(self._ops.entropy_decode_finalize(self._handle))
-
-
-def _lookup(tables: Tables) -> Bins:
-    """Returns all rows joined, each preceded by its precision."""
-    rows = zip(tables.cdf, tables.length, strict=True)
-    return np.concatenate([np.append(np.int32(PRECISION), row[:length]) for row, length in rows])
 
 
 def _operations() -> Any:
@@ -251,7 +241,4 @@ def _operations() -> Any:
     return operations
 
 
-_CLASSES = {
-    "constriction": (ConstrictionEncoder, ConstrictionDecoder),
-    "tfc": (TfcEncoder, TfcDecoder),
-}
+_RANGE_CODERS = {"constriction": Constriction, "tfc": Tfc}

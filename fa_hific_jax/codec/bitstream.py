@@ -119,8 +119,8 @@ def check_model(container: Container, model_id: bytes) -> None:
 
 def symbols_crc(z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]) -> int:
     """Returns the CRC-32 of all symbols as little-endian int32: z, then y, each in C order."""
-    crc = zlib.crc32(np.ascontiguousarray(z, "<i4"))
-    return zlib.crc32(np.ascontiguousarray(y, "<i4"), crc)
+    crc = zlib.crc32(np.ascontiguousarray(z, "<i4").data)
+    return zlib.crc32(np.ascontiguousarray(y, "<i4").data, crc)
 
 
 def _checksum(rest: bytes) -> bytes:

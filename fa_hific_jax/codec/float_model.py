@@ -40,7 +40,7 @@ def entropy_model(
     prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
     layers = factorized.layers_of(prior)
     medians = params_hyperprior.get(MEDIAN, np.zeros(config.hyper_channels))
-    medians = np.float64(medians)[:, None]
+    medians = np.asarray(medians, np.float64)[:, None]
     z_tables = tables.factorized_tables(
         lambda values: factorized.cdf_logits(layers, values + medians, np), config.hyper_channels
     )
@@ -56,7 +56,8 @@ def estimated_bits(config: ModelConfig, params: Any, quantized: Any) -> Float[Ar
     net = autoencoder.bind(config, params)
     _, scale = net.hyperprior.synthesis(z)
     of_y = LIKELIHOODS[config.likelihood](y, jnp.zeros_like(scale), scale)
-    return sum(jnp.sum(bits(values, config.variant)) for values in (net.hyperprior.prior(z), of_y))
+    of_z = net.hyperprior.prior(z)
+    return jnp.sum(bits(of_z, config.variant)) + jnp.sum(bits(of_y, config.variant))
 
 
 def calibration_latents(
@@ -113,7 +114,7 @@ def swapped_kernels(params_hyperprior: Any, synthesis: IntegerSynthesis) -> dict
     The exponent and the integers give the kernel as float32, to 2**-15 of the largest weight of a
     channel.
     """
-    leaves = flatten_dict(params_hyperprior)
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(params_hyperprior)
     networks = {"synthesis_mean": synthesis.mean, "synthesis_scale": synthesis.scale}
     for path, given in list(leaves.items()):
         if path[0] not in networks or path[-1] not in ("kernel", "exponent"):

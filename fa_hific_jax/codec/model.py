@@ -324,7 +324,8 @@ def _check_uint8(array: Any, name: str, shape: tuple[int | None, ...]) -> None:
     """Raises a UserError for an array of another type or shape; None stands for any side."""
     dtype, found = getattr(array, "dtype", None), getattr(array, "shape", ())
     sides = " ".join("_" if side is None else str(side) for side in shape)
-    if not isinstance(array, UInt8[Any, sides]) or 0 in found:
+    kind: Any = UInt8[Any, sides]
+    if not isinstance(array, kind) or 0 in found:
         described = f"a {type(array).__name__}" if dtype is None else f"{dtype} of shape {found}"
         wanted = "(height, width, 3), RGB from 0 to 255"
         if None not in shape:

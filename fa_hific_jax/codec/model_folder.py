@@ -139,7 +139,8 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
     if any(name.endswith("/exponent") for name in training):
         synthesis = entropy_from_arrays(tables).synthesis
         params["hyperprior"] = swapped_kernels(params["hyperprior"], synthesis)
-    return description["origin"], flatten_dict(params, sep="/")
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
+    return description["origin"], leaves
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:

@@ -60,11 +60,12 @@ class ByRate(Models):
         def file(index: int) -> bytes:
             return self.load(self.members[index].name).compress(image, **options)
 
+        def fits(index: int) -> bool:
+            return len(file(index)) <= most
+
         index = max(sum(model.rate <= bpp for model in self.members) - 1, 0)
-        while index > 0 and len(file(index)) > most:
+        while index > 0 and not fits(index):
             index -= 1
-        while (
-            index + 1 < len(self.members) and max(map(len, map(file, (index, index + 1)))) <= most
-        ):
+        while fits(index) and index + 1 < len(self.members) and fits(index + 1):
             index += 1
         return file(index), self.members[index].name

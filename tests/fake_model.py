@@ -40,23 +40,18 @@ class FakeModel:
         if image.shape[0] == 13:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand a long story")
         (height, width, _), coder = image.shape, options.get("coder", "constriction")
-        y, transparency = (
-            zlib.compress(image.tobytes(), 1),
-            b"" if alpha is None else pack_alpha(alpha),
-        )
-        streams = {"z_stream": b"", "y_stream": y, "alpha_stream": transparency}
-        return bitstream.pack(
-            bitstream.Container(MODEL_ID, coder, width, height, **streams, symbols_crc=0)
-        )
+        stream = b"" if alpha is None else pack_alpha(alpha)
+        fields = {"y_stream": zlib.compress(image.tobytes(), 1), "alpha_stream": stream}
+        return bitstream.pack(bitstream.Container(MODEL_ID, coder, width, height, **fields))
 
     def decompress_picture(self, data, **options):
         self.calls.append(options)
         held = bitstream.unpack(data)
         bitstream.check_model(held, self.model_id)
         pixels = np.frombuffer(zlib.decompress(held.y_stream), np.uint8)
-        alpha = held.alpha_stream and unpack_alpha(held.alpha_stream, held.height, held.width)
         rgb = pixels.reshape(held.height, held.width, 3)
-        return rgb, alpha if held.alpha_stream else None
+        alpha = held.alpha_stream
+        return rgb, unpack_alpha(alpha, held.height, held.width) if alpha else None
 
 
 if __name__ == "__main__":

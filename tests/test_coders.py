@@ -6,7 +6,6 @@ What concerns both coders runs for both where tensorflow-compression-ops is inst
 import importlib.util
 import itertools
 import sys
-import tracemalloc
 
 import constriction
 import numpy as np
@@ -64,36 +63,9 @@ def test_any_symbols_survive_coding_in_any_blocks_and_the_documented_decoder(cod
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coders, "BLOCK", block)
         data = assert_survives(symbols, indexes, GAUSSIAN, coder)
+        assert coders.encode(symbols, indexes.astype(np.uint8), GAUSSIAN, coder) == data
     assert documented_decode(coder, data, indexes, GAUSSIAN, block) == symbols.tolist()
     assert 8 * len(data) <= tables.ideal_bits(symbols, indexes, GAUSSIAN) + 64
-
-
-@each_coder
-def test_narrow_types_of_symbols_and_indexes_give_the_same_bytes(coder):
-    symbols = np.random.default_rng(2).integers(-300, 300, 2000, np.int32)
-    indexes = np.abs(symbols) % 64
-    data = assert_survives(symbols.astype(np.int16), indexes.astype(np.uint8), GAUSSIAN, coder)
-    assert data == coders.encode(symbols, indexes, GAUSSIAN, coder)
-
-
-def test_memory_is_that_of_a_block_however_long_the_stream():
-    n = 5 * coders.BLOCK + 3
-    symbols = np.random.default_rng(3).integers(-2, 3, n, np.int16)
-    indexes = np.full(n, 24, np.uint8)
-    tracemalloc.start()
-    try:
-        data = coders.encode(symbols, indexes, GAUSSIAN)
-        encoding = tracemalloc.get_traced_memory()[1]
-        tracemalloc.reset_peak()
-        decoded = coders.decode(data, indexes, GAUSSIAN)
-        decoding = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    np.testing.assert_array_equal(decoded, symbols)
-    # 100 bytes a symbol of one block (of 5), 3 copies of the stream, and the decoded symbols.
-    bound = 100 * coders.BLOCK + 3 * len(data)
-    assert encoding < bound
-    assert decoding < bound + 4 * n
 
 
 @pytest.mark.parametrize("code, message", [(coders.encode, zeros(1)), (coders.decode, b"")])
@@ -111,13 +83,9 @@ def test_the_extremes_of_int32_survive_wherever_the_row_lies(coder, first):
     t = row_tables(first, 2**15, 2**14, 2**14)
     symbols = np.array([INT32.min, INT32.max, 0, -1, 1, INT32.min + 1], np.int32)
     assert_survives(symbols, zeros(6), t, coder)
-
-
-@each_coder
-@pytest.mark.parametrize("n", [0, 10_000])
-def test_no_symbols_and_a_stream_of_zero_bytes_alone_take_no_bytes(coder, n):
-    t = row_tables(0, 2**15, 2**15)
-    assert assert_survives(zeros(n), zeros(n), t, coder) == b""
+    for n in (0, 10_000):
+        zero_bytes_alone = assert_survives(zeros(n), zeros(n), row_tables(0, 2**15, 2**15), coder)
+        assert zero_bytes_alone == b""
 
 
 # What version 2 of the format gives: other bytes are another version.
@@ -151,8 +119,7 @@ def constriction_edges(span: int, cumulative: list[int]) -> list[int]:
 
 
 def tfc_edges(span: int, cumulative: list[int]) -> list[int]:
-    bits = 16 if cumulative[-1] > 2 else 1
-    return [span * count >> bits for count in cumulative]
+    return [span * count // cumulative[-1] for count in cumulative]
 
 
 # Bytes of a word and their order, the first range, the smallest range, how it is divided.
@@ -222,15 +189,6 @@ def test_coded_size_matches_the_entropy_of_gaussian_symbols(coder, scale):
     assert ideal <= actual <= 1.001 * ideal + 64
 
 
-@pytest.mark.parametrize("count", [1, 3, 200])
-def test_counts_are_coded_without_rounding(count):
-    n = 100_000
-    t = row_tables(-1, 2**16 - count - 1, count, 1)
-    data = coders.encode(zeros(n), zeros(n), t)
-    # One count of 2**24 more, as the coder would round by itself, is 560 bits at count 1.
-    assert abs(8 * len(data) - n * (16 - np.log2(count))) <= 64 + 1e-4 * n
-
-
 @each_coder
 @given(messages(), st.binary(max_size=64), st.integers(0), st.integers(0, 255), st.integers(0, 400))
 @settings(deadline=None)
@@ -246,37 +204,34 @@ def test_any_bytes_give_symbols_or_one_kind_of_error(coder, message, noise, posi
         assert found.dtype == np.int32 and found.shape == indexes.shape
 
 
-@each_coder
-@pytest.mark.parametrize(
-    "data, indexes",
-    [
-        (b"\xff" * 80, zeros(20)),  # a state no encoder reaches, a code without end
-        (bytes(20) + b"\x01", zeros(3)),  # not used up
-    ],
-)
-def test_impossible_streams_are_refused(coder, data, indexes):
-    t = row_tables(0, 1, 2**16 - 1)
-    with pytest.raises(BitstreamError, match="the coded data are damaged"):
-        coders.decode(data, indexes, t, coder)
-
-
-def test_an_escape_code_longer_than_any_symbol_needs_is_refused():
-    t = row_tables(0, 1, 2**16 - 1)
-    assert_survives(np.array([INT32.min], np.int32), zeros(1), t, "constriction")
+def too_long() -> bytes:
+    """A code of 70 digits: read into 64 bits they would wrap to an innocent symbol."""
     encoder = constriction.stream.queue.RangeEncoder()
     escape = constriction.stream.model.Categorical(np.array([255.0, 2**24 - 257]), perfect=False)
     encoder.encode(np.ones(1, np.int32), escape)
-    # 70 digits: read into 64 bits they would wrap to an innocent symbol.
     code = np.repeat(np.array([1, 0], np.int32), [69, 70])
     encoder.encode(code, constriction.stream.model.Uniform(2))
-    with pytest.raises(BitstreamError, match="the coded data are damaged"):
-        coders.decode(encoder.get_compressed().astype("<u4").tobytes(), zeros(1), t)
+    return encoder.get_compressed().astype("<u4").tobytes()
 
 
-@each_coder
-@pytest.mark.parametrize("symbol, shift", [(INT32.max, 1), (INT32.min, -1)])
-def test_a_symbol_beyond_int32_is_refused(coder, symbol, shift):
-    t = row_tables(0, 1, 2**16 - 1)
-    data = assert_survives(np.array([symbol], np.int32), zeros(1), t, coder)
+ESCAPES = (1, 2**16 - 1)  # Nearly every bin is an escape.
+
+
+@pytest.mark.parametrize(
+    "coder, data, count, first",
+    [
+        *((coder, b"\xff" * 80, 20, 0) for coder in PINNED),  # no encoder's state, endless code
+        *((coder, bytes(20) + b"\x01", 3, 0) for coder in PINNED),  # not used up
+        ("constriction", too_long(), 1, 0),
+        *((coder, INT32.max, 1, 1) for coder in PINNED),  # beyond int32 in the row of the decoder
+        *((coder, INT32.min, 1, -1) for coder in PINNED),
+    ],
+)
+def test_impossible_streams_are_refused(coder, data, count, first):
+    if coder == "tfc" and not HAS_TFC:
+        pytest.skip("needs requirements-tfc.txt")
+    if not isinstance(data, bytes):
+        symbol = np.array([data], np.int32)
+        data = assert_survives(symbol, zeros(1), row_tables(0, *ESCAPES), coder)
     with pytest.raises(BitstreamError, match="the coded data are damaged"):
-        coders.decode(data, zeros(1), row_tables(shift, 1, 2**16 - 1), coder)
+        coders.decode(data, zeros(count), row_tables(first, *ESCAPES), coder)

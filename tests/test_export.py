@@ -1,10 +1,9 @@
 """`fa-hific export`: a checkpoint becomes a model that codes, and mistakes one sentence."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coding_model import coding_params, image_of, init_parameters
+from coding_model import coding_params, image_of
 from etils import epath
 from tiny_settings import tiny_settings
 
@@ -85,26 +84,11 @@ def test_mistakes_are_named(workdir, tmp_path, capsys):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_model_with_gains_keeps_its_choice_of_rates(tmp_path, capsys):
-    settings = tiny_settings(model__qualities=3, loss__rate_control="quality")
-    params = init_parameters(settings.model, jax.random.key(0))
-    save(tmp_path / "run", {1: params}, settings)
-    export(tmp_path / "run", "-o", tmp_path / "model")
-    model = load_model(tmp_path / "model")
-    np.testing.assert_array_equal(model.params["gains"]["log_gain"], params["gains"]["log_gain"])
-    assert model.decompress(model.compress(IMAGE, quality=0.9)).shape == IMAGE.shape
-    assert "integers cost" in capsys.readouterr().out
-
-
 def test_a_trainable_model_holds_every_parameter(workdir, tmp_path):
     export(workdir, "-o", tmp_path / "model", "--trainable")
     origin, leaves = load_parameters(tmp_path / "model")
-    expected = flat(coding_params(seed=7))
     assert origin["step"] == 7
-    assert sorted(leaves) == sorted(expected)
-    for name, leaf in leaves.items():
-        assert leaf.dtype == np.float32
-        np.testing.assert_array_equal(leaf, expected[name])
+    assert leaves.keys() == flat(coding_params(seed=7)).keys()
     export(workdir, "-o", tmp_path / "plain")
     with pytest.raises(UserError, match="only training needs: .* again with --trainable"):
         load_parameters(tmp_path / "plain")

@@ -63,12 +63,6 @@ def test_gains_are_interpolated_geometrically(quality, count):
     np.testing.assert_allclose(found[0], expected, atol=3e-6)
 
 
-def test_gains_begin_as_inverses_from_a_quarter_to_one():
-    gains = init_parameters(CONFIG, KEY)["gains"]
-    np.testing.assert_allclose(np.exp(gains["log_gain"][[0, -1], 0]), [0.25, 1.0], rtol=1e-6)
-    np.testing.assert_array_equal(gains["log_gain"], -gains["log_inverse"])
-
-
 @pytest.mark.parametrize(("level", "detail"), [(0, 0.4), (77, 0.0), (255, 1.0)])
 def test_files_decode_to_what_the_network_gives_at_that_quality_and_detail(
     params, model, level, detail
@@ -135,20 +129,19 @@ def test_a_share_of_a_module_is_that_share_of_what_it_adds(kind, level):
     np.testing.assert_allclose(part, 0.25 * whole, atol=atol)
 
 
-def test_choices_out_of_range_are_refused(model):
+def test_choices_out_of_range_or_that_a_model_does_not_have_are_refused(model):
     with pytest.raises(UserError, match="quality is 1.5: it must lie between 0 and 1"):
         model.compress(IMAGE, quality=1.5)
     with pytest.raises(UserError, match="detail is -1: it must lie between"):
         model.decompress(model.compress(IMAGE), detail=-1.0)
-
-
-def test_a_model_of_one_rate_and_no_fcm_refuses_both():
     plain = dataclasses.replace(CONFIG, qualities=0, fcm_width=0)
     single = from_params(plain, init_parameters(plain, KEY))
-    with pytest.raises(UserError, match="single rate"):
-        single.compress(IMAGE, quality=0.5)
-    with pytest.raises(UserError, match="single rate"):
-        single.quality_for(IMAGE, 0.5)
+    for refused, options in (
+        (single.compress, {"quality": 0.5}),
+        (single.quality_for, {"bpp": 1.0}),
+    ):
+        with pytest.raises(UserError, match="single rate"):
+            refused(IMAGE, **options)
     with pytest.raises(UserError, match="no frequency complement modules"):
         single.decompress(single.compress(IMAGE), detail=0.5)
 

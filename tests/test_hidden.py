@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fa_hific_jax.codec import bitstream
-from fa_hific_jax.codec.hidden import fill_hidden
+from fa_hific_jax.codec.colors import fill_hidden
 
 RNG = np.random.default_rng(0)
 Y, X = np.mgrid[:70, :90]

@@ -5,6 +5,7 @@ naming a folder that they share: each writes its files there and reads those of 
 """
 
 import importlib.util
+import itertools
 import os
 from pathlib import Path
 
@@ -14,45 +15,34 @@ import pytest
 from coding_model import coding_model, image_of
 
 from fa_hific_jax.codec import bitstream
-from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.errors import UserError
 
 SHARED = os.environ.get("FA_HIFIC_INTEROP")
-HERE = f"jax-{jax.__version__}"
 HAS_TFC = importlib.util.find_spec("tensorflow_compression_ops") is not None
 CODERS = [name for name in bitstream.CODERS if name != "tfc" or HAS_TFC]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    path = Path(SHARED) if SHARED else tmp_path_factory.mktemp("interop")
-    path.mkdir(parents=True, exist_ok=True)
+    """Holds a model, made by whoever comes first: models travel as files."""
+    path = Path(SHARED or tmp_path_factory.mktemp("interop"))
+    if not (path / "model").exists():
+        save_model(coding_model(), path / "model")
     return path
 
 
-@pytest.fixture(scope="module")
-def model(folder) -> Model:
-    """The model of the folder, made by whoever comes first: models travel as files."""
-    path = folder / "model"
-    if not path.exists():
-        save_model(coding_model(), path)
-    return load_model(path)
+def test_pictures_are_written_and_decode_where_they_were_written(folder):
+    model = load_model(folder / "model")
+    for coder, (height, width) in itertools.product(CODERS, [(130, 70), (1, 7)]):
+        data = model.compress(image_of(height, width), coder=coder)
+        path = folder / f"jax-{jax.__version__}_{coder}_{height}x{width}.fahj"
+        path.write_bytes(data)
+        np.save(path.with_suffix(".npy"), model.decompress(data))
 
 
-@pytest.mark.parametrize("coder", CODERS)
-@pytest.mark.parametrize("height, width", [(130, 70), (1, 7)])
-def test_a_picture_is_written_and_decodes_where_it_was_written(folder, model, coder, height, width):
-    data = model.compress(image_of(height, width), coder=coder)
-    decoded = model.decompress(data)
-    assert decoded.shape == (height, width, 3)
-    path = folder / f"{HERE}_{coder}_{height}x{width}.fahj"
-    path.write_bytes(data)
-    np.save(path.with_suffix(".npy"), decoded)
-
-
-def test_every_picture_of_the_folder_decodes_here_and_is_coded_alike(folder, model):
-    files = sorted(folder.glob("*.fahj"))
+def test_every_picture_of_the_folder_decodes_here_and_is_coded_alike(folder):
+    model, files = load_model(folder / "model"), sorted(folder.glob("*.fahj"))
     writers = {file.name.split("_")[0] for file in files}
     assert len(writers) > 1 or not SHARED, "run this in the other environment before"
     for file in files:

@@ -1,8 +1,7 @@
 """Packs and unpacks the container of a compressed image, as docs/bitstream.md specifies it.
 
-The container holds the model id, the coder, the image size, the streams and checksums. Whatever
-the header claims, unpacking allocates no more memory than copies of the streams. It refuses every
-file that `pack` would not have written.
+Whatever the header claims, unpacking allocates no more memory than copies of the streams. It
+refuses every file that `pack` would not have written.
 """
 
 import io
@@ -26,9 +25,7 @@ _START = MAGIC + bytes([VERSION])
 _CRC = slice(len(_START), len(_START) + 4)  # the checksum of all other bytes
 # Bits 0 to 3 of the flags are the coder. Bits 8 to 15 are a second byte, which is never 0.
 _ALPHA, _QUALITY, _MORE, _GRAY, _METADATA = 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 9
-_VARINT_BYTES = 5
 _LARGEST = 2**31 - 1  # number in the header
-_CRC_BLOCK = 2**20  # symbols
 
 
 class BitstreamError(UserError):
@@ -52,35 +49,30 @@ class Container(NamedTuple):
 
 
 def pack(container: Container) -> bytes:
-    """Returns the bytes of the file: 26 to 54 more than the streams, 32 at 4096 x 4096 pixels.
-
-    Raises a BitstreamError if the image is empty or larger than any decoder accepts.
-    """
-    if len(container.model_id) != 8:
-        raise ValueError(f"a model id has 8 bytes, got {len(container.model_id)}")
-    _check_size(container.width, container.height, MAX_PIXELS)
-    optional = [part for part in (container.alpha_stream, container.metadata) if part]
-    streams = [container.z_stream, container.y_stream, *optional]
-    lengths = [len(stream) for stream in streams]
-    if max(lengths) > _LARGEST:
+    """Returns the bytes of the file; raises a BitstreamError for an image of an impossible size."""
+    held = container
+    if len(held.model_id) != 8:
+        raise ValueError(f"a model id has 8 bytes, got {len(held.model_id)}")
+    _check_size(held.width, held.height, MAX_PIXELS)
+    optional = {_ALPHA: held.alpha_stream, _METADATA: held.metadata}
+    streams = [held.z_stream, held.y_stream, *filter(None, optional.values())]
+    if max(map(len, streams)) > _LARGEST:
         raise BitstreamError("a stream is too long for the format: cut the image into parts")
-    quality = b"" if container.quality is None else bytes([container.quality])
-    flags = CODERS.index(container.coder) | (_QUALITY if quality else 0)
-    flags |= (_ALPHA if container.alpha_stream else 0) | (_GRAY if container.gray else 0)
-    flags |= _METADATA if container.metadata else 0
+    quality = b"" if held.quality is None else bytes([held.quality])
+    present = {_QUALITY: quality, _GRAY: held.gray, **optional}
+    flags = CODERS.index(held.coder) | sum(flag for flag, part in present.items() if part)
     more = bytes([flags >> 8]) if flags >> 8 else b""
-    flags = bytes([flags & 255 | (_MORE if more else 0)])
-    crc = container.symbols_crc.to_bytes(4, "little")
-    numbers = map(_varint, (container.width, container.height, *lengths))
-    rest = b"".join((container.model_id, flags, crc, quality, more, *numbers, *streams))
+    first = bytes([flags & 255 | (_MORE if more else 0)])
+    crc = held.symbols_crc.to_bytes(4, "little")
+    numbers = map(_varint, (held.width, held.height, *map(len, streams)))
+    rest = b"".join((held.model_id, first, crc, quality, more, *numbers, *streams))
     return _START + _checksum(rest) + rest
 
 
 def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
-    """Returns the container in the bytes of a file, verified against its checksum.
+    """Returns the container; raises a BitstreamError for anything that `pack` does not write.
 
-    `max_pixels` limits the image size after padding: one row of pixels is coded as 64 rows. Raises
-    a BitstreamError for anything that `pack` does not write.
+    `max_pixels` limits the image size after padding: one row of pixels is coded as 64 rows.
     """
     if data[:4] != MAGIC:
         raise BitstreamError("not a fa-hific-jax file: choose one that `compress` has written")
@@ -95,32 +87,25 @@ def unpack(data: bytes, max_pixels: int = MAX_PIXELS) -> Container:
     model_id, flags = _take(file, 8), _take(file, 1)[0]
     if flags & 15 >= len(CODERS):
         raise BitstreamError(f"coder {flags & 15} is unknown: install a newer fa-hific-jax")
-    _check_flags(flags & ~15, _ALPHA | _QUALITY | _MORE)
     crc = int.from_bytes(_take(file, 4), "little")
     quality = _take(file, 1)[0] if flags & _QUALITY else None
-    if flags & _MORE:
-        more = _take(file, 1)[0]
-        if more == 0:
-            raise BitstreamError("the file announces flags but has none: fetch it again")
-        _check_flags(more, (_GRAY | _METADATA) >> 8)
-        flags |= more << 8
+    flags |= _take(file, 1)[0] << 8 if flags & _MORE else 0
+    if unknown := flags & ~(15 | _ALPHA | _QUALITY | _MORE | _GRAY | _METADATA):
+        raise BitstreamError(f"the flags {unknown:#x} are unknown: install a newer fa-hific-jax")
     width, height = _read_varint(file), _read_varint(file)
     _check_size(width, height, max_pixels)
-    lengths = [_read_varint(file), _read_varint(file)]
-    for name, flag in (("transparency", _ALPHA), ("metadata", _METADATA)):
-        lengths.append(_read_varint(file) if flags & flag else 0)
-        if flags & flag and lengths[-1] == 0:
-            raise BitstreamError(f"{name} of 0 bytes is impossible: fetch the file again")
+    present = (True, True, flags & _ALPHA, flags & _METADATA)
+    lengths = [_read_varint(file) if each else 0 for each in present]
     end = file.tell() + sum(lengths)
     if len(data) < end:
-        raise _truncated(f"it has {len(data)} of {end} bytes")
-    if len(data) > end:
-        raise BitstreamError(f"{len(data) - end} bytes follow the end: fetch the file again")
-    if data[_CRC] != _checksum(data[_CRC.stop :]):
-        raise BitstreamError("the checksum does not match, the file is damaged: fetch it again")
+        raise BitstreamError(f"the file is truncated to {len(data)} of {end} bytes: fetch it again")
     z, y, alpha, metadata = (file.read(length) for length in lengths)
     coder, gray = CODERS[flags & 15], bool(flags & _GRAY)
-    return Container(model_id, coder, width, height, z, y, alpha, crc, quality, gray, metadata)
+    held = Container(model_id, coder, width, height, z, y, alpha, crc, quality, gray, metadata)
+    if pack(held) != data:
+        why = "the checksum does not match, or the header is impossible"
+        raise BitstreamError(f"{why}, so the file is damaged: fetch it again")
+    return held
 
 
 def check_model(container: Container, model_id: bytes) -> None:
@@ -134,20 +119,12 @@ def check_model(container: Container, model_id: bytes) -> None:
 
 def symbols_crc(z: Integer[np.ndarray, "*z"], y: Integer[np.ndarray, "*y"]) -> int:
     """Returns the CRC-32 of all symbols as little-endian int32: z, then y, each in C order."""
-    crc = 0
-    for symbols in (z.ravel(), y.ravel()):
-        for start in range(0, symbols.size, _CRC_BLOCK):
-            crc = zlib.crc32(symbols[start : start + _CRC_BLOCK].astype("<i4").tobytes(), crc)
-    return crc
+    crc = zlib.crc32(np.ascontiguousarray(z, "<i4").data)
+    return zlib.crc32(np.ascontiguousarray(y, "<i4").data, crc)
 
 
 def _checksum(rest: bytes) -> bytes:
     return zlib.crc32(rest, zlib.crc32(_START)).to_bytes(4, "little")
-
-
-def _check_flags(flags: int, known: int) -> None:
-    if flags & ~known:
-        raise BitstreamError(f"the flags {flags:#04x} are unknown: install a newer fa-hific-jax")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -160,32 +137,24 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _truncated(detail: str) -> BitstreamError:
-    return BitstreamError(f"the file is truncated, {detail}: fetch it again")
-
-
 def _take(file: io.BytesIO, count: int) -> bytes:
     """Returns the next bytes of the header."""
     found = file.read(count)
     if len(found) < count:
-        raise _truncated("it ends within its header")
+        raise BitstreamError("the file is truncated within its header: fetch it again")
     return found
 
 
 def _varint(value: int) -> bytes:
     """Returns unsigned LEB128: 7 bits per byte, lowest first, top bit set in all but the last."""
-    if value < 128:
-        return bytes([value])
-    return bytes([value & 127 | 128]) + _varint(value >> 7)
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
 def _read_varint(file: io.BytesIO) -> int:
     value = 0
-    for i in range(_VARINT_BYTES):
+    for i in range(5):
         byte = _take(file, 1)[0]
         value |= (byte & 127) << 7 * i
         if byte < 128:
-            if (byte == 0 and i > 0) or value > _LARGEST:
-                break  # Only the shortest form is valid: one file, one spelling.
-            return value
-    raise BitstreamError("a number in the header is impossible, the file is damaged: fetch it")
+            break
+    return value

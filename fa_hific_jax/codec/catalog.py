@@ -2,17 +2,16 @@
 
 Sources, read in 2026, which state neither the SHA-256 nor the exact size of a file:
 
-- HiFiC in PyTorch, by Grace Han and Justin Tan, states no quality: README.md and
-  assets/HiFIC_torch_colab_demo.ipynb of github.com/Justin-Tan/high-fidelity-generative-compression
-  (7d4e9e7).
+- HiFiC in PyTorch, by Grace Han and Justin Tan: README.md and assets/HiFIC_torch_colab_demo.ipynb
+  of github.com/Justin-Tan/high-fidelity-generative-compression (7d4e9e7).
 - MS-ILLM (Muckley et al., ICML 2023) and its first stage, which has no GAN: neuralcompression/zoo,
-  WEIGHTS_LICENSE and, for the quality of all but the two lowest rates, projects/illm/results.csv of
+  WEIGHTS_LICENSE and, for all but the two lowest rates, projects/illm/results.csv of
   github.com/facebookresearch/NeuralCompression (3f12280).
 """
 
 from typing import NamedTuple
 
-_PORT = "https://zenodo.org/record/4026003/files"
+_PORT = "https://zenodo.org/record/4026003/files/hific_{}.pt?download=1"
 _ILLM = "https://dl.fbaipublicfiles.com/NeuralCompression/2023-muckley-msillm"
 
 
@@ -74,19 +73,15 @@ FAMILIES = {
 }
 
 
-def _port(name: str, rate: float, file: str, *settings: str) -> Published:
-    return Published(name, rate, f"{_PORT}/{file}?download=1", None, *settings)
-
-
 def _illm(family: str, rate: str, *quality: float) -> Published:
     url = f"{_ILLM}/{family}_target_{rate}bpp.ckpt"
     return Published(f"{family}-{rate}", float(rate), url, Quality(*quality) if quality else None)
 
 
 PUBLISHED = (
-    _port("hific-lo", 0.14, "hific_low.pt", "symmetric", "gaussian", "low"),
-    _port("hific-mi", 0.30, "hific_med.pt", "unit", "logistic", "med"),
-    _port("hific-hi", 0.45, "hific_hi.pt", "symmetric", "gaussian", "high"),
+    Published("hific-lo", 0.14, _PORT.format("low"), None, "symmetric", "gaussian", "low"),
+    Published("hific-mi", 0.30, _PORT.format("med"), None, "unit", "logistic", "med"),
+    Published("hific-hi", 0.45, _PORT.format("hi"), None, "symmetric", "gaussian", "high"),
     _illm("msillm", "0.00218"),
     _illm("msillm", "0.00438"),
     _illm("msillm", "0.035", 0.0443, 24.73, 0.8461, 0.1576),

@@ -25,8 +25,7 @@ Choice = tuple[ModelConfig, Any]
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
     """Returns the quality as files store it, 0 to QUALITIES - 1; None for a model with one rate.
 
-    A `quality` of None stands for DEFAULT_QUALITY. Raises a UserError for one that is not in
-    [0, 1], or if the model has a single rate.
+    None stands for DEFAULT_QUALITY. Raises a UserError if the model cannot have this quality.
     """
     if not config.qualities:
         if quality is None:
@@ -35,19 +34,17 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
             f"quality {quality:g} was requested, but this model has a single rate: omit the "
             "quality, or use a model that was trained with model.qualities"
         )
-    return round(_share("quality", DEFAULT_QUALITY if quality is None else quality) * _LAST)
+    quality = DEFAULT_QUALITY if quality is None else quality
+    _check_share("quality", quality)
+    return round(quality * _LAST)
 
 
 def at_quality(config: ModelConfig, params: Mapping[str, Any], level: int | None) -> Choice:
-    """Returns the model whose encoder gives y already scaled for a quality level.
-
-    A level of None, for a model with a single rate, returns the arguments.
-    """
+    """Returns the model whose encoder gives y scaled for a quality level, None for one rate."""
     if level is None:
         return config, params
-    factors = gains(params["gains"]["log_gain"], level)
     single, rest = without_gains(config, params)
-    return single, with_latents_scaled(rest, factors)
+    return single, with_latents_scaled(rest, gains(params["gains"]["log_gain"], level))
 
 
 def without_gains(config: ModelConfig, params: Mapping[str, Any]) -> Choice:
@@ -68,28 +65,24 @@ def gains(table: Any, level: int) -> Float32[np.ndarray, " cy"]:
 
 
 def at_detail(config: ModelConfig, params: Mapping[str, Any], detail: float | None) -> Choice:
-    """Returns the model whose FCMs add this share of their output; None stands for all of it.
-
-    Raises a UserError if the share is not in [0, 1], or the model has no FCM.
-    """
+    """Returns the model whose FCMs add this share of their output; None stands for all of it."""
     if detail is None:
         return config, params
-    _share("detail", detail)
+    _check_share("detail", detail)
     if not config.fcm_width:
         raise UserError(
             f"detail {detail:g} was requested, but this model has no frequency complement modules: "
             "omit the detail, or use a model that was trained with model.fcm_width"
         )
-    generator = dict(params["generator"])
-    for name in [name for name in generator if name.startswith("fcm")]:
-        module = generator.pop(name)
-        if detail:
-            generator[name] = scaled(module, detail)
-    config = config if detail else dataclasses.replace(config, fcm_width=0)
+    parts = params["generator"].items()
+    generator = {name: part for name, part in parts if not name.startswith("fcm")}
+    if detail:
+        generator |= {name: scaled(p, detail) for name, p in parts if name.startswith("fcm")}
+    else:
+        config = dataclasses.replace(config, fcm_width=0)
     return config, dict(params) | {"generator": generator}
 
 
-def _share(name: str, value: float) -> float:
+def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise UserError(f"the {name} is {value:g}: it must lie between 0 and 1")
-    return value

@@ -23,7 +23,6 @@ from fa_hific_jax.models import STRIDE, padded_shape
 FREE_PIXELS = 2**20
 PIXELS_PER_BYTE = 2**12
 
-_SYMBOL_LIMIT = 2.0**31
 _ROWS = 64  # rows of latents that are quantized at once, to bound the memory in float64
 
 
@@ -59,7 +58,7 @@ def quantize(
 def to_symbols(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
     """Returns floor(values + 1/2); raises a UserError if one is not finite or too large to code."""
     rounded = np.floor(values + 0.5)
-    if not np.all(np.abs(rounded) < _SYMBOL_LIMIT):
+    if not np.all(np.abs(rounded) < 2.0**31):
         why = "the network gives latents that are not finite or too large to be coded"
         raise UserError(f"{why}: take a checkpoint from before the training diverged")
     return rounded.astype(np.int32)
@@ -68,27 +67,25 @@ def to_symbols(values: Float[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
 def encode(entropy: EntropyModel, quantized: Quantized, container: Container) -> bytes:
     """Returns the file of `container` with the symbols as its streams and checksum."""
     z, y, rows = quantized
-    z_stream = coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, container.coder)
     y_stream = coders.encode(y.ravel(), rows.ravel(), entropy.y_tables, container.coder)
-    y_stream = y_stream.ljust(_least_bytes(container.height, container.width), b"\0")
-    crc = bitstream.symbols_crc(z, y)
-    filled = container._replace(z_stream=z_stream, y_stream=y_stream, symbols_crc=crc)
+    filled = container._replace(
+        z_stream=coders.encode(z.ravel(), _channels(z.shape), entropy.z_tables, container.coder),
+        y_stream=y_stream.ljust(_least_bytes(container), b"\0"),
+        symbols_crc=bitstream.symbols_crc(z, y),
+    )
     return bitstream.pack(filled)
 
 
 def check_claims(container: Container) -> None:
     """Raises a BitstreamError for an image size that is too large for the file."""
-    height, width = container.height, container.width
-    if len(container.y_stream) < _least_bytes(height, width):
-        why = f"{len(container.y_stream)} bytes cannot hold an image of {width} x {height} pixels"
+    if len(container.y_stream) < _least_bytes(container):
+        size = f"{container.width} x {container.height} pixels"
+        why = f"{len(container.y_stream)} bytes cannot hold an image of {size}"
         raise BitstreamError(f"{why}, the file is damaged: fetch it again")
 
 
 def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "hy wy cy"]:
-    """Returns y_hat, the decoded latents of a file of this model.
-
-    Raises a BitstreamError if the streams are damaged, or do not give the symbols that were coded.
-    """
+    """Returns y_hat, the decoded latents of a file of this model; raises like `decode_symbols`."""
     symbols, mean = decode_symbols(entropy, container)
     mean += symbols.y
     return mean
@@ -97,14 +94,17 @@ def decode(entropy: EntropyModel, container: Container) -> Float32[np.ndarray, "
 def decode_symbols(
     entropy: EntropyModel, container: Container
 ) -> tuple[Quantized, Float32[np.ndarray, "hy wy cy"]]:
-    """Returns the symbols that were coded, and the mean of y; raises like `decode`."""
+    """Returns the symbols that were coded, and the mean of y.
+
+    Raises a BitstreamError if the streams are damaged, or do not give the symbols that were coded.
+    """
     height, width = padded_shape(container.height, container.width)
     shape = (height // STRIDE, width // STRIDE, len(entropy.z_tables.length))
     z = coders.decode(container.z_stream, _channels(shape), entropy.z_tables, container.coder)
     z = z.reshape(shape)
     mean, rows = integer_synthesis.parameters(entropy.synthesis, z)
     y_stream = container.y_stream
-    if len(y_stream) == _least_bytes(container.height, container.width):
+    if len(y_stream) == _least_bytes(container):
         y_stream = y_stream.rstrip(b"\0")
     y = coders.decode(y_stream, rows.ravel(), entropy.y_tables, container.coder)
     y = y.reshape(mean.shape)
@@ -122,6 +122,7 @@ def _channels(shape: tuple[int, int, int]) -> np.ndarray:
     return np.tile(np.arange(shape[2], dtype=np.uint16), shape[0] * shape[1])
 
 
-def _least_bytes(height: int, width: int) -> int:
+def _least_bytes(container: Container) -> int:
     """Returns the smallest number of bytes that the y stream of an image may have."""
-    return max(0, -((FREE_PIXELS - math.prod(padded_shape(height, width))) // PIXELS_PER_BYTE))
+    pixels = math.prod(padded_shape(container.height, container.width))
+    return max(0, -((FREE_PIXELS - pixels) // PIXELS_PER_BYTE))

@@ -7,19 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64, Int32
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, Int32
 
 from fa_hific_jax.codec import integer_synthesis as integers
-from fa_hific_jax.codec.coding import EntropyModel, Quantized
-from fa_hific_jax.codec.integer_synthesis import (
-    KERNELS,
-    LATENT_MAX,
-    MEDIAN_CHANNELS,
-    IntegerSynthesis,
-    Layer,
-    Network,
-    Values,
-)
+from fa_hific_jax.codec.coding import EntropyModel
+from fa_hific_jax.codec.integer_synthesis import IntegerSynthesis, Layer, Network, Values
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.gaussian import LIKELIHOODS, bits
 from fa_hific_jax.entropy.tables import PRECISION, SCALE_TABLE, Tables
@@ -32,7 +25,7 @@ ACTIVATION_BITS = 16  # of the largest activation in the calibration
 BIAS_BITS = 48
 MAX_EXPONENT = 44  # of sums: thresholds up to 256 * 2**44 are exact in float64
 MAX_ACTIVATION_EXPONENT = 24
-_LARGEST_WEIGHT = 2**WEIGHT_BITS - 1
+_WEIGHTS = (1 - 2**WEIGHT_BITS, 2**WEIGHT_BITS - 1)  # least and largest
 
 Calibration = Iterable[Int32[np.ndarray, "_ _ _"]]
 
@@ -42,8 +35,7 @@ def entropy_model(
 ) -> EntropyModel:
     """Returns coding tables and integer synthesis for the parameters of a `Hyperprior`.
 
-    `calibration` is that of `quantize_synthesis`, by default `calibration_latents`. Raises a
-    UserError if a parameter is not finite.
+    `calibration` is that of `quantize_synthesis`, by default `calibration_latents`.
     """
     prior = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_hyperprior["prior"])
     layers = factorized.layers_of(prior)
@@ -57,31 +49,21 @@ def entropy_model(
     return EntropyModel(z_tables, y_tables, quantize_synthesis(params_hyperprior, latents))
 
 
-def estimated_bits(config: ModelConfig, params: Any, quantized: Quantized) -> float:
-    """Returns the bits of the symbols under the densities of the float model, as in training.
-
-    `params` are all parameters of an `Autoencoder`, because its float synthesis gives the scales.
-    """
-    return float(_bits(config, params, quantized.z, quantized.y))
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _bits(config, params, z, y):
-    z, net = z[None].astype(jnp.float32), autoencoder.bind(config, params)
+def estimated_bits(config: ModelConfig, params: Any, quantized: Any) -> Float[Array, ""]:
+    """Returns the bits of `Quantized` symbols under the densities of an `Autoencoder`."""
+    z, y, _ = jax.tree.map(lambda symbols: symbols[None].astype(jnp.float32), quantized)
+    net = autoencoder.bind(config, params)
     _, scale = net.hyperprior.synthesis(z)
-    likelihood = LIKELIHOODS[config.likelihood]
-    of_y = likelihood(y[None].astype(jnp.float32), jnp.zeros_like(scale), scale)
+    of_y = LIKELIHOODS[config.likelihood](y, jnp.zeros_like(scale), scale)
     of_z = net.hyperprior.prior(z)
-    return sum(jnp.sum(bits(values, config.variant)) for values in (of_z, of_y))
+    return jnp.sum(bits(of_z, config.variant)) + jnp.sum(bits(of_y, config.variant))
 
 
 def calibration_latents(
     z_tables: Tables, shape: tuple[int, int, int] = (4, 8, 8), seed: int = 0
 ) -> Int32[np.ndarray, "n hz wz cz"]:
-    """Returns hyper-latents drawn from the tables of their prior, to calibrate without images.
-
-    `shape` is (n, hz, wz). The escape bin, when drawn, gives the first symbol above the row.
-    """
+    """Returns hyper-latents of shape (n, hz, wz) drawn from their prior, to calibrate with."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, 2**PRECISION, (len(z_tables.length), *shape))
     for channel, (cdf, length) in enumerate(zip(z_tables.cdf, z_tables.length, strict=True)):
@@ -94,16 +76,16 @@ def quantize_synthesis(params_hyperprior: Any, calibration: Calibration) -> Inte
     """Quantizes the networks `synthesis_mean` and `synthesis_scale` of a `Hyperprior`.
 
     Its medians, if it has any, become weights of MEDIAN_CHANNELS. `calibration` holds hyper-latents
-    of images or of `calibration_latents`, (hz, wz, cz) each. They determine only the resolution of
-    the activations: other hyper-latents may give activations up to 64 times as large before they
-    saturate. The same arguments give the same integers wherever SCALE_TABLE is the same.
-
-    Raises a UserError if there is no calibration, or a weight is not finite or too large.
+    (hz, wz, cz), which determine the resolution of the activations: others may give activations up
+    to 64 times as large before they saturate. The same arguments give the same integers. Raises a
+    UserError if there is no calibration, or a weight is not finite or too large.
     """
     medians = params_hyperprior.get(MEDIAN)
-    constants = () if medians is None else MEDIAN_CHANNELS
+    constants = () if medians is None else integers.MEDIAN_CHANNELS
     latents = [
-        np.clip(integers.with_constants(z, constants), -LATENT_MAX, LATENT_MAX).astype(np.float64)
+        np.clip(
+            integers.with_constants(z, constants), -integers.LATENT_MAX, integers.LATENT_MAX
+        ).astype(np.float64)
         for z in calibration
     ]
     if not latents:
@@ -132,39 +114,40 @@ def swapped_kernels(params_hyperprior: Any, synthesis: IntegerSynthesis) -> dict
     The exponent and the integers give the kernel as float32, to 2**-15 of the largest weight of a
     channel.
     """
-    changed = dict(params_hyperprior)
-    for name, network in (("synthesis_mean", synthesis.mean), ("synthesis_scale", synthesis.scale)):
-        params = changed[name] = dict(params_hyperprior[name])
-        for key, layer in network._asdict().items():
-            # This is the float kernel but for a power of two: the exponent of the layer's inputs
-            # less, in a hidden layer, that of its outputs.
-            kernel = np.ldexp(layer.kernel.astype(np.float64), -layer.shift)
-            if key == "up0":
-                kernel = kernel[:, :, : kernel.shape[2] - len(synthesis.constants)]
-            elif key == "conv2":
-                kernel /= np.exp(np.float64(params.get(LOG_UNIT, 0.0)))
-            given = params[key].get("Conv_0", params[key])
-            if "kernel" in given:
-                place = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
-                ratio = np.abs(np.float64(given["kernel"][place]))
-                ratio /= max(np.abs(kernel[place]), 1e-300)
-                exponent = np.rint(np.log2(ratio)) if ratio > 0 else 0
-                swapped = {"bias": given["bias"], "exponent": np.asarray(exponent, np.int32)}
-            else:
-                kernel = np.ldexp(kernel, given["exponent"]).astype(np.float32)
-                swapped = {"bias": given["bias"], "kernel": kernel}
-            params[key] = {"Conv_0": swapped} if "Conv_0" in params[key] else swapped
-    return changed
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(params_hyperprior)
+    networks = {"synthesis_mean": synthesis.mean, "synthesis_scale": synthesis.scale}
+    for path, given in list(leaves.items()):
+        if path[0] not in networks or path[-1] not in ("kernel", "exponent"):
+            continue
+        del leaves[path]
+        layer = getattr(networks[path[0]], path[1])
+        # This is the float kernel but for a power of two: the exponent of the layer's inputs less,
+        # in a hidden layer, that of its outputs.
+        kernel = np.ldexp(layer.kernel.astype(np.float64), -layer.shift)
+        if path[1] == "up0":
+            kernel = kernel[:, :, : kernel.shape[2] - len(synthesis.constants)]
+        elif path[1] == "conv2":
+            kernel /= np.exp(np.float64(leaves.get((path[0], LOG_UNIT), 0.0)))
+        if path[-1] == "exponent":
+            leaves[*path[:-1], "kernel"] = np.ldexp(kernel, given).astype(np.float32)
+        else:
+            place = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
+            ratio = np.abs(np.float64(given[place])) / max(np.abs(kernel[place]), 1e-300)
+            exponent = np.rint(np.log2(ratio)) if ratio > 0 else 0
+            leaves[*path[:-1], "exponent"] = np.asarray(exponent, np.int32)
+    return unflatten_dict(leaves)
 
 
 def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians: Any) -> Network:
     layers, exponent, x = {}, 0, latents
-    for name in KERNELS:
+    for name in integers.KERNELS:
         layer = _quantize_layer(name, params[name], exponent, medians if name == "up0" else None)
         if name != "conv2":
             sums = [integers.upsample(layer, np.pad(each, ((1, 1), (1, 1), (0, 0)))) for each in x]
             peak = max(float(np.max(np.ldexp(each, -layer.shift))) for each in sums)
-            exponent = int(min(ACTIVATION_BITS - _digits(max(peak, 0.0)), MAX_ACTIVATION_EXPONENT))
+            exponent = int(
+                min(ACTIVATION_BITS - np.frexp(max(peak, 0.0))[1], MAX_ACTIVATION_EXPONENT)
+            )
             shift = layer.shift - exponent
             half = np.where(shift > 0, np.ldexp(1.0, shift - 1), 0.0).astype(np.int64)
             layer = Layer(layer.kernel, layer.bias + half, shift)
@@ -176,7 +159,7 @@ def _quantize_network(params: Mapping[str, Any], latents: list[Values], medians:
 def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medians: Any) -> Layer:
     """Returns a layer at the finest resolution that fits; sums / 2**shift are its float outputs.
 
-    With medians, the kernel has further inputs MEDIAN_CHANNELS.
+    With medians, the kernel has further inputs MEDIAN_CHANNELS. |x| < 2**frexp(x)[1].
     """
     params = params.get("Conv_0", params)
     kernel, bias = (np.asarray(params[key], np.float64) for key in ("kernel", "bias"))
@@ -189,23 +172,14 @@ def _quantize_layer(name: str, params: Mapping[str, Any], exponent_in: int, medi
         # In this order, since another may round otherwise.
         for channel, median in enumerate(np.asarray(medians, np.float64).tolist()):
             added += kernel[:, :, channel] * median
-        peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / MEDIAN_CHANNELS[0])
-    shift = np.minimum(WEIGHT_BITS - _digits(peak) + exponent_in, BIAS_BITS - _digits(bias))
+        peak = np.maximum(peak, np.max(np.abs(added), axis=(0, 1)) / integers.MEDIAN_CHANNELS[0])
+    shift = np.minimum(WEIGHT_BITS - np.frexp(peak)[1] + exponent_in, BIAS_BITS - np.frexp(bias)[1])
     shift = np.minimum(shift, MAX_EXPONENT).astype(np.int32)
     weights = np.rint(np.ldexp(kernel, shift - exponent_in))
     if medians is not None:
         added = np.rint(np.ldexp(added, shift))
-        coarse = _clip_weights(np.rint(added / MEDIAN_CHANNELS[0]))
-        fine = added - coarse * MEDIAN_CHANNELS[0]
+        coarse = np.clip(np.rint(added / integers.MEDIAN_CHANNELS[0]), *_WEIGHTS)
+        fine = added - coarse * integers.MEDIAN_CHANNELS[0]
         weights = np.concatenate([weights, np.stack([coarse, fine], axis=2)], axis=2)
     bias = np.rint(np.ldexp(bias, shift)).astype(np.int64)
-    return Layer(_clip_weights(weights).astype(np.int16), bias, shift)
-
-
-def _clip_weights(weights: np.ndarray) -> Float64[np.ndarray, "..."]:
-    return np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
-
-
-def _digits(values):
-    """Returns the smallest exponent with |value| < 2**exponent, for each value."""
-    return np.frexp(np.abs(values))[1]
+    return Layer(np.clip(weights, *_WEIGHTS).astype(np.int16), bias, shift)

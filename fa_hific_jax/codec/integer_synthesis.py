@@ -2,24 +2,24 @@
 
 The range decoder must use the encoder's table for every symbol, but a float network may round
 differently on another device, with other threads or in other tiles. Hence `codec/float_model.py`
-quantizes both hyper-synthesis networks once, at export, and they run on the host in integers
-(Balle et al. 2019, "Integer networks for data compression with latent-variable models").
+quantizes both hyper-synthesis networks once, at export (Balle et al. 2019, "Integer networks for
+data compression with latent-variable models").
 
 The integers are stored as float64, because BLAS multiplies float64 matrices but not integers. Every
-sum stays below 2**53 in magnitude, however its terms are grouped: `check_sums` proves it from the
-weights. So no operation rounds, and order of summation, threads, tiles and fused multiply-adds have
-no effect. A value v is stored as the integer v * 2**exponent. Weights have one exponent per output
-channel, activations one per layer, so that rescaling is a shift.
+sum stays below 2**53 in magnitude, however its terms are grouped (`check_sums`). So no operation
+rounds, and order of summation, threads, tiles and fused multiply-adds have no effect. A value v is
+stored as the integer v * 2**exponent. Weights have one exponent per output channel, activations one
+per layer, so that rescaling is a shift.
 
-A model may round z around medians: its symbols are integers s with z = s + median. What the medians
-add to the first layer's sums is what an input channel would add that is 1 inside the picture and 0
-beyond its edges. `MEDIAN_CHANNELS` are two such channels, so that 16-bit weights are fine enough.
+A model may round z around medians: its symbols are integers s with z = s + median. The medians add
+to the first layer's sums what an input channel would that is 1 inside the picture and 0 beyond its
+edges. `MEDIAN_CHANNELS` are two such channels, so that 16-bit weights are fine enough.
 """
 
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64, UInt8
 from threadpoolctl import ThreadpoolController
 
-from fa_hific_jax.entropy.tables import SCALE_TABLE
 from fa_hific_jax.errors import UserError
 
 HyperLatents = Int32[np.ndarray, "hz wz cz"]
@@ -47,10 +46,7 @@ KERNELS = {"up0": 5, "up1": 5, "conv2": 3}  # side of the kernel of each layer, 
 
 
 class Layer(NamedTuple):
-    """One quantized layer: its sums are kernel * x + bias, its values the sums / 2**shift.
-
-    The values are the inputs of the next layer or, for the last layer, the outputs of the network.
-    """
+    """One quantized layer: its sums are kernel * x + bias, its outputs the sums / 2**shift."""
 
     kernel: Int16[np.ndarray, "k k i o"]
     bias: Int64[np.ndarray, " o"]
@@ -58,7 +54,7 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A quantized `HyperSynthesis`."""
+    """A quantized `HyperSynthesis`, whose layers have kernels of the sides KERNELS."""
 
     up0: Layer
     up1: Layer
@@ -83,9 +79,9 @@ def parameters(
 ) -> tuple[Float32[np.ndarray, "hy wy cy"], UInt8[np.ndarray, "hy wy cy"]]:
     """Returns the mean and the table row of each latent, where hy = 4 hz and wy = 4 wz.
 
-    The row is the one that `tables.scale_indexes` finds for the scale in SCALE_TABLE, here by
-    comparing integers. The mean is an integer over a power of two, rounded to float32 once. |z|
-    saturates at LATENT_MAX. `strip`, the number of rows computed at a time, only affects memory.
+    The row is that of `tables.scale_indexes`, here by comparing integers. The mean is an integer
+    over a power of two, rounded to float32 once. |z| saturates at LATENT_MAX. `strip`, the number
+    of rows computed at a time, only affects memory.
     """
     z = with_constants(z, synthesis.constants)
     height, width, channels = z.shape
@@ -94,12 +90,12 @@ def parameters(
     mean, indexes = np.empty(shape, np.float32), np.empty(shape, np.uint8)
 
     def fill_mean(rows: slice) -> None:
-        sums = _sums(synthesis.mean, z, rows.start, rows.stop)
-        mean[rows] = sums * _power(-synthesis.mean.conv2.shift)
+        mean[rows] = _sums(synthesis.mean, z, rows) * np.ldexp(1.0, -synthesis.mean.conv2.shift)
 
     def fill_indexes(rows: slice) -> None:
-        sums = _sums(synthesis.scale, z, rows.start, rows.stop)
-        indexes[rows] = _table_rows(sums, synthesis.thresholds)
+        sums = _sums(synthesis.scale, z, rows).astype(np.int64)
+        for channel, edges in enumerate(synthesis.thresholds):
+            indexes[rows, :, channel] = np.searchsorted(edges, sums[..., channel])
 
     strips = [slice(i, min(i + strip, shape[0])) for i in range(0, shape[0], strip)]
     with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
@@ -109,59 +105,20 @@ def parameters(
     return mean, indexes
 
 
-def to_arrays(synthesis: IntegerSynthesis) -> dict[str, np.ndarray]:
-    """Returns all integers under flat names, to be stored with the model."""
-    arrays: dict[str, np.ndarray] = {"thresholds": synthesis.thresholds}
-    if synthesis.constants:
-        arrays["constants"] = np.array(synthesis.constants, np.int32)
-    for network in ("mean", "scale"):
-        for key, layer in getattr(synthesis, network)._asdict().items():
-            fields = layer._asdict().items()
-            arrays |= {f"{network}.{key}.{field}": array for field, array in fields}
-    return arrays
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> IntegerSynthesis:
-    """Inverts `to_arrays`, for arrays of unknown origin.
-
-    Raises a UserError if an array is missing, its type or shape does not fit the others, or its
-    values are so large that sums would not be exact.
-    """
-    constants: tuple[int, ...] = ()
-    if "constants" in arrays:
-        constants = tuple(read(arrays, "constants", np.int32, None).tolist())
-        if constants != MEDIAN_CHANNELS:
-            raise unusable(f"constants are not {MEDIAN_CHANNELS}")
-    mean = _read_network(arrays, "mean", None, None)
-    inputs, outputs = mean.up0.kernel.shape[2], mean.conv2.bias.size
-    if inputs <= len(constants):
-        raise unusable("up0.kernel has no channels beside constants")
-    scale = _read_network(arrays, "scale", inputs, outputs)
-    thresholds = read(arrays, "thresholds", np.int64, outputs, len(SCALE_TABLE) - 1)
-    if np.any(thresholds[:, 1:] < thresholds[:, :-1]):
-        raise unusable("thresholds is not sorted")
-    synthesis = IntegerSynthesis(mean, scale, thresholds, constants)
-    check_sums(synthesis)
-    return synthesis
-
-
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keeps matrix products within the thread that asks for them, in one block at a time.
 
-    OpenBLAS divides a product among threads that wait for each other in busy loops. While other
-    programs use the cores, that takes several times as long as one thread.
+    OpenBLAS threads wait for each other in busy loops, which takes several times as long as one
+    thread while other programs use the cores.
     """
     with _blas_lock, _blas().limit(limits=1, user_api="blas"):
         yield
 
 
-def _sums(network: Network, z: HyperLatents, start: int, stop: int) -> Values:
-    """Returns rows start to stop of the sums of the last layer.
-
-    Of the layers before, only the rows in the receptive field are computed.
-    """
-    height = z.shape[0]
+def _sums(network: Network, z: HyperLatents, rows: slice) -> Values:
+    """Returns these rows of the last layer's sums, computed from those in the receptive field."""
+    start, stop, height = rows.start, rows.stop, z.shape[0]
     # Upsampling computes rows in pairs: pair i depends on rows i - 1 to i + 1 of its input.
     first1, last1 = max(start - 1, 0) // 2, min((stop + 2) // 2, 2 * height)
     first0, last0 = max(first1 - 1, 0) // 2, min((last1 + 2) // 2, height)
@@ -186,8 +143,8 @@ def _window(x: np.ndarray, first: int, start: int, stop: int, height: int) -> np
 def upsample(layer: Layer, x: Values) -> Values:
     """Returns the sums of `models.layers.Upsample`, for x with a border of one pixel.
 
-    Output 2 i depends on inputs i - 1, i, i + 1 through taps 0, 2, 4; output 2 i + 1 depends on
-    inputs i, i + 1 through taps 1, 3.
+    Output 2 i sees inputs i - 1, i, i + 1 through taps 0, 2, 4, and output 2 i + 1 inputs i, i + 1
+    through taps 1, 3.
     """
     height, width, channels = x.shape[0] - 2, x.shape[1] - 2, layer.bias.size
     sums = np.empty((height, 2, width, 2, channels))
@@ -214,24 +171,13 @@ def activations(sums: Values, shift: Int32[np.ndarray, " o"]) -> Values:
 
     Hidden layers have one half added to their bias, which makes the rounding half up.
     """
-    return np.clip(np.floor(sums * _power(-shift)), 0, ACTIVATION_MAX)
-
-
-def _table_rows(sums: Values, thresholds: np.ndarray) -> UInt8[np.ndarray, "_ _ _"]:
-    channels = np.moveaxis(sums, -1, 0).reshape(len(thresholds), -1).astype(np.int64)
-    rows = [np.searchsorted(*pair) for pair in zip(thresholds, channels, strict=True)]
-    return np.stack(rows, axis=-1).astype(np.uint8).reshape(sums.shape)
+    return np.clip(np.floor(sums * np.ldexp(1.0, -shift)), 0, ACTIVATION_MAX)
 
 
 def with_constants(z: HyperLatents, constants: tuple[int, ...]) -> Int32[np.ndarray, "_ _ _"]:
     """Returns z with a channel of each constant value behind its own."""
     shape = (*z.shape[:-1], len(constants))
     return np.concatenate([z, np.broadcast_to(np.array(constants, z.dtype), shape)], axis=-1)
-
-
-def _power(exponent: Int32[np.ndarray, " o"]) -> Float64[np.ndarray, " o"]:
-    """Returns 2**exponent; multiplying by it does not round."""
-    return np.ldexp(1.0, exponent)
 
 
 def check_sums(synthesis: IntegerSynthesis) -> None:
@@ -245,32 +191,6 @@ def check_sums(synthesis: IntegerSynthesis) -> None:
                 raise unusable(f"sums of {name} reach 2**53")
             if np.any(np.abs(layer.shift.astype(np.int64)) > MAX_SHIFT):
                 raise unusable(f"{name}.shift exceeds {MAX_SHIFT}")
-
-
-def _read_network(
-    arrays: Mapping[str, np.ndarray], network: str, inputs: int | None, outputs: int | None
-) -> Network:
-    layers = []
-    for name, side in KERNELS.items():
-        key, wanted = f"{network}.{name}", outputs if name == "conv2" else None
-        kernel = read(arrays, f"{key}.kernel", np.int16, side, side, inputs, wanted)
-        inputs = kernel.shape[-1]
-        bias = read(arrays, f"{key}.bias", np.int64, inputs)
-        layers.append(Layer(kernel, bias, read(arrays, f"{key}.shift", np.int32, inputs)))
-    return Network(*layers)
-
-
-def read(arrays: Mapping[str, np.ndarray], name: str, dtype: type, *shape: int | None):
-    """Returns one of the arrays; None in `shape` stands for any number of channels, at least 1."""
-    if name not in arrays:
-        raise unusable(f"{name} is missing")
-    array = arrays[name]
-    pairs = zip(array.shape, shape, strict=False)
-    fits = len(shape) == array.ndim and all(a == b or (b is None and a > 0) for a, b in pairs)
-    if array.dtype != dtype or not fits:
-        wanted = str(shape).replace("None", "any")
-        raise unusable(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {wanted}")
-    return array
 
 
 def unusable(reason: str) -> UserError:

@@ -32,10 +32,7 @@ def pack(metadata: Metadata) -> bytes:
 
 
 def unpack(part: bytes) -> Metadata:
-    """Returns the metadata that `pack` was given, without kinds that only later versions know.
-
-    Allocates at most MOST bytes. Raises a BitstreamError if the part is damaged.
-    """
+    """Inverts `pack`, within MOST bytes of memory; raises a BitstreamError if it is damaged."""
     if not part:
         return Metadata()
     stream = zlib.decompressobj()
@@ -69,10 +66,9 @@ def of(data: bytes) -> Metadata:
 
 
 def with_metadata(options: dict[str, Any], metadata: Metadata, kind: str) -> dict[str, Any]:
-    """Returns options of Pillow's `save` that also write the metadata.
+    """Returns options of Pillow's `save` for the format `kind` that also write the metadata.
 
-    `kind` is Pillow's name of the format: PNG, JPEG, WEBP or TIFF. Raises a UserError if the
-    metadata is too large for a JPEG.
+    Raises a UserError if the metadata is too large for a JPEG.
     """
     exif, xmp = metadata
     added: dict[str, Any] = {"exif": _JPEG_EXIF + exif} if exif else {}

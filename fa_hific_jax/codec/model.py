@@ -13,8 +13,7 @@ from jaxtyping import Float32, Int32, UInt8
 from fa_hific_jax.codec import arrays, bitstream, choices, coding, float_model, programs, tiling
 from fa_hific_jax.codec.bitstream import BitstreamError, Container
 from fa_hific_jax.codec.coding import EntropyModel, Quantized
-from fa_hific_jax.codec.gray import is_gray, luma
-from fa_hific_jax.codec.hidden import fill_hidden
+from fa_hific_jax.codec.colors import fill_hidden, is_gray, luma
 from fa_hific_jax.codec.pixels import pack_alpha, unpack_alpha
 from fa_hific_jax.codec.programs import Network, Shape
 from fa_hific_jax.codec.weights import rounded
@@ -24,9 +23,7 @@ from fa_hific_jax.models.autoencoder import ModelConfig
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Alpha = UInt8[np.ndarray, "_ _"]
-Latents = Float32[np.ndarray, "_ _ cy"]
 HyperLatents = Int32[np.ndarray, "_ _ cz"]
-Opened = tuple[Container, Latents]
 
 _CALIBRATED = (1.0, 0.0, 0.5)  # qualities of the images of a calibration, in turn
 _ROUNDING = 16  # bytes by which files of almost equal latents may differ
@@ -59,64 +56,47 @@ class Model:
         quality: float | None = None,
         alpha: Alpha | None = None,
         coder: str = "constriction",
-        reproducible: bool = True,
-        mode: str = "auto",
-        plan: Sequence[Shape] = (),
+        **options: Any,
     ) -> bytes:
         """Compresses an RGB image of any size to the bytes of a file (docs/bitstream.md).
 
-        A gray image, whose red, green and blue are equal everywhere, is decoded to a gray image.
-
         Args:
-          image: values from 0 to 255. Colors of pixels with alpha 0 are invisible and not kept.
-          quality: quality from 0 (smallest file) to 1, in 256 steps, for a model with gains; None
-            stands for 0.5.
+          image: values from 0 to 255. Colors of pixels with alpha 0 are not kept. An image whose
+            red, green and blue are equal everywhere is decoded to a gray image.
+          quality: from 0 (smallest file) to 1, in 256 steps, for a model with gains; None is 0.5.
           alpha: transparency from 0 to 255 (opaque), kept without loss; None if all is opaque.
           coder: entropy coder, "constriction" or "tfc" (needs the extra of that name).
-          reproducible: True computes in float64, so that every device gives the same bytes. False
-            computes in the network's own precision, which is faster. Every device can still decode
-            the file, but another device may write slightly different bytes.
-          mode: "whole" image, "exact" tiles, or "auto" to choose by size. The bytes do not depend
-            on it. "blend" is like "exact" here and only affects the decoder.
-          plan: canvases from `plan`, with which images of different sizes share compiled programs.
+          **options: `reproducible`, `mode` and `plan` of `quantize`.
 
         Raises:
           UserError: the image has another type or shape, or this model cannot code it.
         """
-        image, alpha_stream = _prepared(image, alpha)
-        options: dict[str, Any] = {"reproducible": reproducible, "mode": mode, "plan": plan}
+        image = _prepared(image, alpha)
         (quantized,) = self.quantize([image], quality=quality, **options)
-        level = choices.quality_level(self.config, quality)
-        return self._encode(quantized, image, level, coder, alpha_stream)
+        fields = {"alpha": alpha, "gray": is_gray(image)}
+        return self.encode(quantized, *image.shape[:2], quality=quality, coder=coder, **fields)
 
-    def decompress(
+    def compress_batch(
         self,
-        data: bytes,
+        images: Sequence[Image],
         *,
-        detail: float | None = None,
-        mode: str = "auto",
-        plan: Sequence[Shape] = (),
-        max_pixels: int = bitstream.MAX_PIXELS,
-    ) -> Image:
-        """Decompresses the bytes of a file to an RGB image, values 0 to 255.
+        quality: float | None = None,
+        coder: str = "constriction",
+        **options: Any,
+    ) -> list[bytes]:
+        """Compresses many images, several at a time on the device, to the bytes of `compress`."""
+        images = [_prepared(image) for image in images]
+        plan = self.plan([image.shape[:2] for image in images])
+        quantized = self.quantize(images, quality=quality, plan=plan, **options)
+        fields = {"quality": quality, "coder": coder}
+        return [
+            self.encode(symbols, *image.shape[:2], gray=is_gray(image), **fields)
+            for symbols, image in zip(quantized, images, strict=True)
+        ]
 
-        Args:
-          data: the bytes that `compress` returned.
-          detail: share of the output of the FCMs that is added, from 0 to 1; None stands for 1. If
-            the model was trained for it (`loss.detail_zero`), 0 is closest to the pixels of the
-            original and 1 to its spectrum.
-          mode: "whole" image, "exact" tiles (the same pixels to within one level), "blend" for
-            blended tiles (faster, slightly different pixels), or "auto" to choose between whole and
-            exact by size.
-          plan: canvases from `plan`, with which images of different sizes share compiled programs.
-          max_pixels: limit on the image size in pixels, counted in blocks of 64 x 64.
-
-        Raises:
-          BitstreamError: the file is damaged or too large, or needs another model or a coder that
-            is not installed.
-        """
-        options: dict[str, Any] = {"mode": mode, "plan": plan, "max_pixels": max_pixels}
-        return self.decompress_picture(data, detail=detail, **options)[0]
+    def decompress(self, data: bytes, **options: Any) -> Image:
+        """Returns the image of `decompress_picture`, which has the same arguments."""
+        return self.decompress_picture(data, **options)[0]
 
     def decompress_picture(
         self,
@@ -127,29 +107,26 @@ class Model:
         plan: Sequence[Shape] = (),
         max_pixels: int = bitstream.MAX_PIXELS,
     ) -> tuple[Image, Alpha | None]:
-        """Like `decompress`, but returns the image and its transparency, None if all is opaque."""
-        opened = self._open(data, max_pixels)
-        held, alpha = opened[0], None
-        if held.alpha_stream:
-            alpha = unpack_alpha(held.alpha_stream, held.height, held.width)
-        return self._images([opened], detail, mode, plan)[0], alpha
+        """Returns the RGB image, values 0 to 255, and its transparency, None if all is opaque.
 
-    def compress_batch(
-        self,
-        images: Sequence[Image],
-        *,
-        quality: float | None = None,
-        coder: str = "constriction",
-        reproducible: bool = True,
-        mode: str = "auto",
-    ) -> list[bytes]:
-        """Compresses many images, several at a time on the device, to the bytes of `compress`."""
-        images = [_prepared(image, None)[0] for image in images]
-        plan = self.plan([image.shape[:2] for image in images])
-        options: dict[str, Any] = {"reproducible": reproducible, "mode": mode, "plan": plan}
-        pairs = zip(self.quantize(images, quality=quality, **options), images, strict=True)
-        level = choices.quality_level(self.config, quality)
-        return [self._encode(quantized, image, level, coder) for quantized, image in pairs]
+        Args:
+          data: the bytes that `compress` returned.
+          detail: share of the output of the FCMs that is added, from 0 to 1; None is 1. If the
+            model was trained for it (`loss.detail_zero`), 0 is closest to the pixels of the
+            original and 1 to its spectrum.
+          mode: "whole" image, "exact" tiles (the same pixels to within one level), "blend" for
+            blended tiles (faster, slightly different pixels), or "auto" for whole or exact by size.
+          plan: canvases from `plan`, with which images of different sizes share compiled programs.
+          max_pixels: limit on the image size in pixels, counted in blocks of 64 x 64.
+
+        Raises:
+          BitstreamError: the file is damaged or too large, or needs another model or a coder that
+            is not installed.
+        """
+        opened = self._open(data, max_pixels)
+        stream, size = opened[0].alpha_stream, (opened[0].height, opened[0].width)
+        alpha = unpack_alpha(stream, *size) if stream else None
+        return self._images([opened], detail, mode, plan)[0], alpha
 
     def decompress_batch(
         self, files: Sequence[bytes], *, detail: float | None = None, mode: str = "auto"
@@ -172,7 +149,12 @@ class Model:
         mode: str = "auto",
         plan: Sequence[Shape] = (),
     ) -> list[Quantized]:
-        """Returns the symbols that `compress` codes for each image."""
+        """Returns the symbols that `compress` codes for each image.
+
+        `mode` and `plan` are those of `decompress_picture`; the symbols do not depend on them, and
+        "blend" is like "exact". Computation is in float64, so that every device gives the same
+        symbols, unless `reproducible` is False: then it is faster, in the network's own precision.
+        """
         for image in images:
             _check_uint8(image, "the image", (None, None, 3))
             tiling.check_size(self.config, *image.shape[:2])
@@ -189,19 +171,16 @@ class Model:
         quality: float | None = None,
         alpha: Alpha | None = None,
         coder: str = "constriction",
+        **fields: Any,
     ) -> bytes:
         """Returns the file with the symbols of an image of `height` x `width` pixels.
 
-        `quality` is the one at which the symbols were computed.
+        `quality` is the one at which they were computed, `fields` are others of the `Container`.
         """
-        empty = Container(
-            self.model_id,
-            coder,
-            width,
-            height,
-            alpha_stream=_alpha_stream(alpha, (height, width)),
-            quality=choices.quality_level(self.config, quality),
-        )
+        if alpha is not None:
+            fields["alpha_stream"] = pack_alpha(alpha)
+        level = choices.quality_level(self.config, quality)
+        empty = Container(self.model_id, coder, width, height, quality=level, **fields)
         return coding.encode(self.entropy, quantized, empty)
 
     def quality_for(
@@ -218,26 +197,25 @@ class Model:
         """Returns the highest quality whose file has at most `bpp` bits per pixel, or 0.
 
         The whole file counts, with transparency and with `reserved` bytes that will be added to it.
-        The encoder runs once, and the symbols of about eight qualities are coded. The search relies
-        on larger files at higher qualities.
-
-        Raises:
-          UserError: the model has a single rate, or the image has another type or shape.
+        The encoder runs once, and about eight qualities are tried, which relies on larger files at
+        higher qualities. Raises a UserError like `compress`, or if the model has a single rate.
         """
-        image, stream = _prepared(image, alpha)
+        image = _prepared(image, alpha)
         tiling.check_size(self.config, *image.shape[:2])
         if not self.config.qualities:
             why = f"{bpp:g} bits per pixel were requested, but this model has a single rate"
             raise UserError(f"{why}: use one that was trained with model.qualities")
         last, log_gain = bitstream.QUALITIES - 1, self.params["gains"]["log_gain"]
         network, finest = self._encoder(last, reproducible), choices.gains(log_gain, last)
+        stream = b"" if alpha is None else pack_alpha(alpha)
+        fields = {"coder": coder, "alpha_stream": stream, "gray": is_gray(image)}
         ((y, _),) = tiling.analyze(network, [image], mode)
 
         def size(level: int) -> int:
             scaled = y * (choices.gains(log_gain, level) / finest).astype(y.dtype)
             (z,) = programs.run_whole(network, programs.hyper_analyze, [scaled])
             quantized = coding.quantize(self.entropy, scaled, z)
-            return len(self._encode(quantized, image, level, coder, stream))
+            return len(self.encode(quantized, *image.shape[:2], quality=level / last, **fields))
 
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
         level = max(bisect.bisect_right(range(last + 1), most, key=size) - 1, 0)
@@ -253,15 +231,9 @@ class Model:
         single_rate = choices.at_quality(self.config, self.params, level)
         return Network(*single_rate, "float64" if reproducible else None)
 
-    def _encode(
-        self, quantized: Quantized, image: Image, level: int | None, coder: str, alpha: bytes = b""
-    ) -> bytes:
-        height, width, _ = image.shape
-        fields = {"alpha_stream": alpha, "quality": level, "gray": is_gray(image)}
-        empty = Container(self.model_id, coder, width, height, **fields)
-        return coding.encode(self.entropy, quantized, empty)
-
-    def _open(self, data: bytes, max_pixels: int) -> Opened:
+    def _open(
+        self, data: bytes, max_pixels: int
+    ) -> tuple[Container, Float32[np.ndarray, "_ _ cy"]]:
         """Returns the content of a file, and the input of the decoder.
 
         Raises only BitstreamErrors about a file, because callers handle no others.
@@ -274,8 +246,6 @@ class Model:
         try:
             tiling.check_size(self.config, held.height, held.width)
             y_hat = coding.decode(self.entropy, held)
-        except BitstreamError:
-            raise
         except UserError as error:
             raise BitstreamError(str(error)) from error
         if held.quality is not None:
@@ -283,20 +253,15 @@ class Model:
         return held, y_hat
 
     def _images(
-        self,
-        opened: Sequence[tuple[Container, Latents]],
-        detail: float | None,
-        mode: str,
-        plan: Any,
+        self, opened: Sequence[tuple[Container, Any]], detail: float | None, mode: str, plan: Any
     ) -> list[Image]:
         single_rate = choices.without_gains(self.config, self.params)
         network = Network(*choices.at_detail(*single_rate, detail))
-        images = tiling.generate(network, [y_hat for _, y_hat in opened], mode, plan)
-        results = []
-        for image, (held, _) in zip(images, opened, strict=True):
-            image = image[: held.height, : held.width]
-            results.append(luma(image) if held.gray else image)
-        return results
+        padded = tiling.generate(network, [y_hat for _, y_hat in opened], mode, plan)
+        pairs = [
+            (image[: h.height, : h.width], h) for image, (h, _) in zip(padded, opened, strict=True)
+        ]
+        return [luma(image) if held.gray else image for image, held in pairs]
 
 
 def from_params(
@@ -312,8 +277,8 @@ def from_params(
     Args:
       config: shape of the networks.
       params: all parameters of the `Autoencoder`.
-      calibration: hyper-latents of images, as from `hyper_latents`, which determine the resolution
-        of the integer hyper-synthesis; by default they are drawn from the prior.
+      calibration: hyper-latents of images, as from `hyper_latents`, for the resolution of the
+        integer hyper-synthesis; by default they are drawn from the prior.
       weights: data type of encoder, hyper-analysis and generator, one of `weights.KINDS`.
       origin: information for people on where the model comes from.
 
@@ -346,29 +311,23 @@ def _for_coding(params: Mapping[str, Any]) -> dict[str, Any]:
     return dict(params) | {"hyperprior": analysis}
 
 
-def _prepared(image: Any, alpha: Any) -> tuple[Image, bytes]:
-    """Returns the image with smooth colors where it is invisible, and its coded transparency."""
+def _prepared(image: Any, alpha: Any = None) -> Image:
+    """Returns the image with smooth colors where it is invisible."""
     _check_uint8(image, "the image", (None, None, 3))
-    stream = _alpha_stream(alpha, image.shape[:2])
-    return fill_hidden(image, alpha), stream
-
-
-def _alpha_stream(alpha: Any, size: Shape) -> bytes:
     if alpha is None:
-        return b""
-    _check_uint8(alpha, "alpha", size)
-    return pack_alpha(alpha)
+        return image
+    _check_uint8(alpha, "alpha", image.shape[:2])
+    return fill_hidden(image, alpha)
 
 
 def _check_uint8(array: Any, name: str, shape: tuple[int | None, ...]) -> None:
     """Raises a UserError for an array of another type or shape; None stands for any side."""
     dtype, found = getattr(array, "dtype", None), getattr(array, "shape", ())
-    sides = zip(found, shape, strict=False)
-    same = len(found) == len(shape) and all(b in (None, a) for a, b in sides) and 0 not in found
-    if dtype == np.uint8 and same:
-        return
-    described = f"a {type(array).__name__}" if dtype is None else f"{dtype} of shape {found}"
-    wanted = f"{shape}, that of the image"
-    if None in shape:
+    sides = " ".join("_" if side is None else str(side) for side in shape)
+    kind: Any = UInt8[Any, sides]
+    if not isinstance(array, kind) or 0 in found:
+        described = f"a {type(array).__name__}" if dtype is None else f"{dtype} of shape {found}"
         wanted = "(height, width, 3), RGB from 0 to 255"
-    raise UserError(f"{name} is {described}: give uint8 of shape {wanted}")
+        if None not in shape:
+            wanted = f"{shape}, that of the image"
+        raise UserError(f"{name} is {described}: give uint8 of shape {wanted}")

@@ -8,31 +8,34 @@ training.safetensors float hyper-synthesis and prior, only if the model can be t
                      float16 or int8 takes the kernels of the hyper-synthesis for training too
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float32, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from fa_hific_jax.codec import safetensors_file, shipped
+from fa_hific_jax.codec import shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.float_model import swapped_kernels
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.codec.weights import KINDS, restored, stored
-from fa_hific_jax.errors import UserError
+from fa_hific_jax.errors import UserError, shown
 from fa_hific_jax.settings.model import ModelConfig, config_of
 from fa_hific_jax.writing import write_folder
 
 FORMAT = 1
 DESCRIPTION = "model.json"
-_FIELDS = {"id": str, "sha256": dict, "weights": str, "model": dict, "origin": dict}
+_FIELDS = {"format": int, "id": str, "weights": str}
+_FIELDS |= dict.fromkeys(("sha256", "model", "origin"), dict)
 _WEIGHTS, _TABLES, _TRAINING = (f"{n}.safetensors" for n in ("weights", "tables", "training"))
 
 
@@ -45,26 +48,27 @@ def save_model(
 ) -> Path:
     """Writes the model as a folder, whole or not at all, and returns its path.
 
-    An empty folder, such as a new mount point of a container, is filled. `to_train_on` has all
-    parameters of the model's `Autoencoder`; those that the model does not hold are then stored as
-    well, for `load_parameters`.
+    `to_train_on` has all parameters of the model's `Autoencoder`; those that the model does not
+    hold are then stored as well, for `load_parameters`.
 
     Raises:
-      UserError: the path exists, and `replace` is False or there is no model at it.
+      UserError: the path exists and is no empty folder, and `replace` is False or there is no model
+        at it.
     """
     folder = Path(folder).expanduser()
     check_target(folder, replace=replace)
     weights = flat(model.params)
-    files = {
-        _WEIGHTS: safetensors_file.to_bytes(stored(weights, model.weights)),
-        _TABLES: safetensors_file.to_bytes(entropy_arrays(model.entropy)),
-    }
+    parts = {_WEIGHTS: stored(weights, model.weights), _TABLES: entropy_arrays(model.entropy)}
     if to_train_on is not None:
         params = dict(jax.device_get(to_train_on))
         if model.weights != "float32":  # It has more digits than the tables, the others have fewer.
             params["hyperprior"] = swapped_kernels(params["hyperprior"], model.entropy.synthesis)
         missing = {name: leaf for name, leaf in flat(params).items() if name not in weights}
-        files[_TRAINING] = safetensors_file.to_bytes(stored(missing, model.weights))
+        parts[_TRAINING] = stored(missing, model.weights)
+    files = {
+        name: save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        for name, arrays in parts.items()
+    }
     description = {
         "format": FORMAT,
         "id": model.model_id.hex(),
@@ -91,10 +95,10 @@ def check_target(folder: Path, *, replace: bool) -> None:
 
 
 def load_model(path: Path | str = shipped.DEFAULT) -> Model:
-    """Loads a model from a folder of `fa-hific export`, ready to compress and decompress.
+    """Loads a model from a folder of `fa-hific export`, or by its name.
 
-    `path` may also be the name of a model: of the package, as the default is, or of a published one
-    that `fa-hific get-model` has fetched.
+    Names are those of models of the package, as the default is, and of published ones that
+    `fa-hific get-model` has fetched.
 
     Raises:
       UserError: there is no such folder, a file is missing or damaged, the format has another
@@ -103,17 +107,14 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     folder, description = _open(path)
     weights, tables = (_read_arrays(folder, name, description) for name in (_WEIGHTS, _TABLES))
     config = _read_config(folder / DESCRIPTION, description["model"], weights)
-    try:
-        params = {name: _private(array) for name, array in restored(weights).items()}
+    with _reading(folder):
         model = Model(
             config=config,
-            params=jax.device_put(nested(params)),
-            entropy=entropy_from_arrays({name: np.array(each) for name, each in tables.items()}),
+            params=jax.device_put(nested(restored(weights))),
+            entropy=entropy_from_arrays(tables),
             weights=description["weights"],
             origin=description["origin"],
         )
-    except KeyError as error:
-        raise _damaged(folder, f"{error} is missing") from error
     if model.model_id.hex() != description["id"]:
         content = f"the content is that of model {model.model_id.hex()}"
         stated = f"{DESCRIPTION} says {description['id']!r:.40}"
@@ -124,9 +125,7 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
 def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns origin and all parameters, float32 by flat names, of a model to train further.
 
-    Raises:
-      UserError: the folder cannot be read (see `load_model`), or the model was exported without
-        the parameters that only training needs.
+    Raises a UserError like `load_model`, or if the model lacks what only training needs.
     """
     folder, description = _open(path)
     if _TRAINING not in description["sha256"]:
@@ -134,50 +133,34 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
             f"{folder}: was exported without the parameters that only training needs: use the "
             "folder of the training run, or export the model again with --trainable"
         )
-    weights, tables, training = (
-        _read_arrays(folder, name, description) for name in (_WEIGHTS, _TABLES, _TRAINING)
-    )
+    names = (_WEIGHTS, _TABLES, _TRAINING)
+    weights, tables, training = (_read_arrays(folder, name, description) for name in names)
     params = nested(restored(weights | training))
     if any(name.endswith("/exponent") for name in training):
         synthesis = entropy_from_arrays(tables).synthesis
         params["hyperprior"] = swapped_kernels(params["hyperprior"], synthesis)
-    leaves = flatten_dict(params, sep="/")
-    return description["origin"], {n: np.array(v, np.float32) for n, v in leaves.items()}
-
-
-def _private(array: np.ndarray) -> Float32[np.ndarray, "..."]:
-    """Returns a float32 copy, at an address where JAX on the CPU needs no second one."""
-    room = np.empty(array.size + 16, np.float32)
-    start = -room.ctypes.data % 64 // 4
-    copy = room[start : start + array.size].reshape(array.shape)
-    copy[...] = array
-    return copy
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
+    return description["origin"], leaves
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
     """Returns folder and description of the model with this path or name."""
     folder = Path(shipped.place(path)).expanduser()
-    if folder.is_file():
-        raise UserError(f"{path}: is a file: give the model's folder, as fa-hific export writes it")
     if not folder.is_dir():
-        named = f", nor a model with a name ({', '.join(shipped.known())})"
-        named = "" if os.sep in str(path) else named
-        raise UserError(f"{path}: no such folder{named}: give one that fa-hific export has written")
+        named = f"nor a model with a name ({', '.join(shipped.known())})"
+        why = f"no such folder, {named}: give one that fa-hific export has written"
+        raise UserError(f"{path}: {why}")
     file = folder / DESCRIPTION
-    data = _content(file).tobytes()
-    try:
-        description = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, "it is not JSON") from error
-    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
-        raise _damaged(file, "it states no format")
-    if description["format"] != FORMAT:
+    with _reading(file, "it is not JSON"):
+        description = json.loads(file.read_bytes())
+    stated = description if isinstance(description, dict) else {}
+    if isinstance(stated.get("format"), int) and stated["format"] != FORMAT:
         raise UserError(
-            f"{folder}: has model format {description['format']}, this build reads {FORMAT}: "
+            f"{folder}: has model format {stated['format']}, this build reads {FORMAT}: "
             "install the release of fa-hific-jax that wrote it, or export the model again"
         )
     for key, kind in _FIELDS.items():
-        if not isinstance(description.get(key), kind):
+        if not isinstance(stated.get(key), kind):
             raise _damaged(file, f"{key!r} is missing")
     if description["weights"] not in KINDS:
         raise _damaged(file, f"it states weights of {description['weights']!r:.40}")
@@ -189,11 +172,9 @@ def _read_config(path: Path, stored: Any, weights: Mapping[str, np.ndarray]) -> 
     try:
         config = config_of(stored)
     except (TypeError, UserError) as error:
-        # The message may quote the description, which can contain anything.
-        why = "".join(character for character in str(error)[:200] if character.isprintable())
+        why = f"describes networks that this build does not know ({shown(str(error)[:200])})"
         raise UserError(
-            f"{path}: describes networks that this build does not know ({why}): install the "
-            "release of fa-hific-jax that wrote it"
+            f"{path}: {why}: install the release of fa-hific-jax that wrote it"
         ) from error
     if config.linear_path == "alone":
         return config
@@ -207,25 +188,33 @@ def _read_config(path: Path, stored: Any, weights: Mapping[str, np.ndarray]) -> 
 
 
 def _read_arrays(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file as views of it, which change if it is overwritten in place."""
     path = folder / name
-    data = _content(path)
-    if hashlib.sha256(data.data).hexdigest() != description["sha256"].get(name):
-        raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
-    try:
-        return safetensors_file.views(data)
-    except ValueError as error:
-        raise _damaged(path, f"it is not a safetensors file ({error})") from error
+    with _reading(path, "it is not a safetensors file"):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != description["sha256"].get(name):
+            raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
+        with safe_open(path, framework="numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}
 
 
-def _content(path: Path) -> UInt8[np.ndarray, " n"]:
+@contextlib.contextmanager
+def _reading(path: Path, wrong: str = "") -> Iterator[None]:
+    """Turns errors while a file of the model, or its content, is read into UserErrors."""
     try:
-        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        why = "no such file, so the model is incomplete: copy or export it again"
+        raise UserError(f"{path}: {why}") from error
     except OSError as error:
         why = f"cannot be read ({error.strerror}): fix that, or copy the model again"
-        if isinstance(error, FileNotFoundError):
-            why = "no such file, so the model is incomplete: copy or export it again"
         raise UserError(f"{path}: {why}") from error
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise _damaged(path, f"{wrong} ({error})"[:200]) from error
+    except KeyError as error:
+        raise _damaged(path, f"{error} is missing") from error
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -81,10 +81,10 @@ def write_image(
     *,
     replace: bool = True,
 ) -> None:
-    """Writes an image, values 0 to 255, in the format of the path's suffix, whole or not at all.
+    """Writes an image, values 0 to 255, in the format of the path's suffix, like `whole_file`.
 
     PNG, WebP and TIFF are lossless; JPEG has quality 95 at full color resolution. Standard output
-    and pipes without a suffix get PNG. `writing.whole_file` says how an existing file is treated.
+    and pipes without a suffix get PNG.
 
     Raises:
       UserError: the suffix is unknown, the format cannot hold this size, transparency or metadata,
@@ -100,18 +100,14 @@ def write_image(
         raise UserError(f"{path}: JPEG cannot hold transparency: write PNG, WebP or TIFF")
     options = with_metadata(options, metadata, kind)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=-1)
+    encoded = io.BytesIO()
+    try:
+        Image.fromarray(pixels).save(encoded, kind, **options)
+    except (OSError, ValueError) as error:
+        size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels"
+        raise UserError(f"{path}: {kind} cannot hold {size} ({error}): write PNG") from error
     with whole_file(path, replace=replace) as file:
-        # In memory first: libtiff would report a full disk as an error in the image.
-        memory = io.BytesIO() if kind == "TIFF" else None
-        try:
-            Image.fromarray(pixels).save(memory or file, kind, **options)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # This error concerns the disk, not the format.
-            size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels"
-            raise UserError(f"{path}: {kind} cannot hold {size} ({error}): write PNG") from error
-        if memory:
-            file.write(memory.getbuffer())
+        file.write(encoded.getbuffer())
 
 
 def check_image_name(path: Path) -> None:

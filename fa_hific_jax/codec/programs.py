@@ -1,8 +1,8 @@
 """Runs the networks as compiled programs, and lets images of different sizes share them.
 
-A compiled program handles one shape. An image, padded to multiples of STRIDE, may have a program of
-its own shape. It can also be put at the top left of a larger array, a canvas, and the network gets
-its true size. One program then serves many sizes, with the same results.
+A compiled program handles one shape. An image, padded to multiples of STRIDE, has a program of its
+own shape, or is put at the top left of a larger array, a canvas, and the network gets its true
+size. One program then serves many sizes, with the same results.
 """
 
 import functools
@@ -40,9 +40,8 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
     """Returns at most two canvases, in pixels, for images of these (height, width).
 
     With them, each program is compiled at most twice. The canvases have the smallest total area
-    that holds all images of at most WHOLE_PIXELS. If these have at most two padded shapes, the plan
-    is empty: each shape can have its own program. So have images whose canvas would be too large to
-    be processed whole, for example wide images beside high ones.
+    that holds all images of at most WHOLE_PIXELS. Images have programs of their own shapes if there
+    are at most two, or if their canvas would be too large to be processed whole.
     """
     shapes = [padded_shape(*size) for size in sizes]
     shapes = np.array([s for s in shapes if s[0] * s[1] <= WHOLE_PIXELS]).reshape(-1, 2)
@@ -64,31 +63,25 @@ def plan(sizes: Sequence[Shape]) -> tuple[Shape, ...]:
 def run_whole(
     network: Network, function: Function, arrays: Sequence[Any], canvases: Sequence[Shape] = ()
 ) -> list[Any]:
-    """Returns the result of the function for each array.
-
-    An array takes the smallest of the canvases (in pixels) that holds it, or else the program of
-    its own shape.
-    """
+    """Returns the result of the function for each array, on the smallest canvas that holds it."""
     unit = LATENT if function is generate else 1  # pixels per side of an element
     scaled = sorted(((height // unit, width // unit) for height, width in canvases), key=math.prod)
     groups: dict[tuple[Shape, bool], list[int]] = {}  # canvas, and True if many sizes share it
     for i, array in enumerate(arrays):
         height, width = array.shape[:2]
-        fitting = [c for c in scaled if height <= c[0] and width <= c[1]]
-        key = (fitting[0], True) if fitting else ((height, width), False)
-        groups.setdefault(key, []).append(i)
-    results: list[Any] = [None] * len(arrays)
+        canvas = next((c for c in scaled if height <= c[0] and width <= c[1]), None)
+        groups.setdefault((canvas or (height, width), canvas is not None), []).append(i)
+    results = {}
     for (canvas, shared), group in groups.items():
-        count = max(1, WHOLE_PIXELS // (canvas[0] * canvas[1] * unit**2))
+        count = max(1, WHOLE_PIXELS // (math.prod(canvas) * unit**2))
         count = min(count, _BATCH, len(group))
         for start in range(0, len(group), count):
             chunk = group[start : start + count]
             # The last chunk is filled up, because another batch size would need another program.
             members = [arrays[i] for i in chunk + chunk[:1] * (count - len(chunk))]
             made = run(network, function, members, canvas, shared)
-            for i, result in zip(chunk, made, strict=False):
-                results[i] = result
-    return results
+            results |= zip(chunk, made, strict=False)
+    return [results[i] for i in range(len(arrays))]
 
 
 def run(
@@ -97,8 +90,8 @@ def run(
     """Returns the result of a function below for each member of a batch, on the host.
 
     Members are arrays (height, width, channels), or trees of arrays with the same height and width.
-    They are zero-padded at the bottom and right to the size of the canvas, in their own units, and
-    the results are cropped by as much. With `shared`, the network gets the true sizes.
+    They are zero-padded to the size of the canvas, and the results are cropped by as much. With
+    `shared`, the network gets the true sizes.
     """
     config, params, dtype = network
     sizes = np.array([jax.tree.leaves(each)[0].shape[:2] for each in members], np.int32)

@@ -25,7 +25,7 @@ class Models:
     def decompress_picture(self, data: bytes, **options: Any) -> tuple[Any, Any]:
         """Returns what `Model.decompress_picture` of the model that made the file returns.
 
-        Raises a BitstreamError if it has no name on this machine, or cannot decode the file.
+        Raises a BitstreamError if there is no such model on this machine.
         """
         model_id = bitstream.unpack(data).model_id
         name = shipped.with_id(model_id)
@@ -39,10 +39,7 @@ class Models:
 
 
 class ByRate(Models):
-    """Models of one family with a single rate each, of which every image gets the one that fits.
-
-    `members` are models on this machine in the order of their rates.
-    """
+    """Models of one family in the order of their rates, of which every image gets one that fits."""
 
     def __init__(self, members: Sequence[Published]):
         super().__init__()
@@ -55,8 +52,7 @@ class ByRate(Models):
 
         The whole file counts, with `reserved` bytes that will be added to it. If even the file of
         the lowest rate is larger, that one is returned. The search begins at the model whose own
-        rate is `bpp` or the next lower one, and relies on larger files at higher rates. Other
-        arguments are those of `Model.compress`.
+        rate is `bpp` or the next lower one. `options` are those of `Model.compress`.
         """
         most = bpp * image.shape[0] * image.shape[1] / 8 - reserved
 

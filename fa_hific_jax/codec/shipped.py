@@ -35,10 +35,7 @@ def known() -> list[str]:
 
 
 def fetched_folder(name: str) -> Path:
-    """Returns the folder in the user's cache for a published model; it need not exist.
-
-    Raises a UserError if there is no home folder.
-    """
+    """Returns the folder in the user's cache for a published model; it need not exist."""
     return cache_folder() / "models" / name
 
 
@@ -54,17 +51,16 @@ def here() -> dict[str, Path]:
 def members_of(name: str) -> list[catalog.Published]:
     """Returns the models of a family that are on this machine, in the order of their rates.
 
-    There are none if `name` is not that of a family, or if a file or folder has this name. Raises a
-    UserError for a family of which there is no model.
+    There are none if `name` is not that of a family but of something else. Raises a UserError for a
+    family of which there is no model.
     """
     if name not in catalog.FAMILIES or os.path.lexists(name):
         return []
     found = here()
-    members = [model for model in catalog.members(name) if model.name in found]
-    if not members:
-        why = "none of its models is on this machine: `fa-hific get-model NAME` fetches one of"
-        raise UserError(f"{name}: {why} {_names(name)}")
-    return members
+    if members := [model for model in catalog.members(name) if model.name in found]:
+        return members
+    why = "none of its models is on this machine: `fa-hific get-model NAME` fetches one of"
+    raise UserError(f"{name}: {why} {_names(name)}")
 
 
 def with_id(model_id: bytes) -> str | None:
@@ -84,16 +80,17 @@ def place(model: Path | str) -> str:
     """
     given = str(model)
     family = given.partition("-")[0]
-    if os.path.lexists(given) or not (given in in_package() or family in catalog.FAMILIES):
+    if os.path.lexists(given):
         return given
     if found := here().get(given):
         return str(found)
+    if family not in catalog.FAMILIES:
+        return given
     why = f"no such folder or model: the models of {family} are {_names(family)}"
     if catalog.find(given):
         why = f"is not on this machine: `fa-hific get-model {given}` fetches it"
     elif given == family:
-        why = f"names several models: name one of them, {_names(family)}, or give --bpp where a "
-        why += "command has it"
+        why = f"names several models: name one of them, {_names(family)}, or give --bpp"
     raise UserError(f"{given}: {why}")
 
 

@@ -1,7 +1,7 @@
 """Runs the networks over images of any size: whole, on canvases that many sizes share, or in tiles.
 
-A tile is a canvas (codec/programs.py) of one fixed shape that is laid over the image again and
-again, with a margin as wide as the networks see, which is thrown away.
+A tile is a canvas (codec/programs.py) of one fixed shape with a margin as wide as the networks see,
+which is thrown away.
 """
 
 import itertools
@@ -37,10 +37,10 @@ Values = Float[np.ndarray, "_ _ _"]
 
 
 class ReceptiveField(NamedTuple):
-    """Reach of each part to either side: of the encoder in pixels, of the others in latents."""
+    """Reach of each part to either side, in elements of its input."""
 
-    encoder: int
-    hyper_analysis: int
+    encoder: int  # pixels
+    hyper_analysis: int  # latents, like the following
     latent_stage: int
     pixel_stage: int
 
@@ -76,34 +76,28 @@ def receptive_field(config: ModelConfig) -> ReceptiveField:
 
 def check_size(config: ModelConfig, height: int, width: int) -> None:
     """Raises a UserError for images that a model with FCMs that are not local cannot decode."""
-    if _is_local(config):
-        return
-    shape = padded_shape(height, width)
-    why = ""
-    if config.fcm == "legacy" and shape != (LEGACY_SIDE, LEGACY_SIDE):
-        why = f"which takes {LEGACY_SIDE} x {LEGACY_SIDE}"
-    elif shape[0] * shape[1] > WHOLE_PIXELS:
-        why = f"which takes at most {WHOLE_PIXELS}, because it cannot be decoded in tiles"
-    if why:
-        size, model = f"{width} x {height} pixels", f"a model with model.fcm={config.fcm!r}"
-        raise UserError(f"{size} do not suit {model}, {why}: cut the image, or take another model")
+    shape, limit = padded_shape(height, width), None
+    if not _is_local(config) and math.prod(shape) > WHOLE_PIXELS:
+        limit = f"at most {WHOLE_PIXELS}, because it cannot be decoded in tiles"
+    if config.fcm_width and config.fcm == "legacy" and shape != (LEGACY_SIDE, LEGACY_SIDE):
+        limit = f"{LEGACY_SIDE} x {LEGACY_SIDE}"
+    if limit:
+        raise UserError(
+            f"{width} x {height} pixels do not suit a model with model.fcm={config.fcm!r}, which "
+            f"takes {limit}: cut the image, or take another model"
+        )
 
 
 def analyze(
     network: Network, images: Sequence[Image], mode: str = "auto", canvases: Sequence[Shape] = ()
 ) -> list[tuple[Values, Values]]:
-    """Returns y and z of each image, before rounding.
-
-    Tiles are always exact here: with the dtype "float64" all modes and canvases give the same
-    numbers, but for some 1e-13.
-    """
-    padded = [_padded(image) for image in images]
-    whole = [image for image in padded if not _in_tiles(image.shape, 1, mode)]
+    """Returns y and z of each image, before rounding, with exact tiles in all modes."""
+    images = [_padded(image) for image in images]
+    tiled = [_in_tiles(image.shape, 1, mode) for image in images]
+    whole = [image for image, cut in zip(images, tiled, strict=True) if not cut]
     results = iter(run_whole(network, programs.analyze, whole, canvases))
-    return [
-        _analyze_tiles(network, image) if _in_tiles(image.shape, 1, mode) else next(results)
-        for image in padded
-    ]
+    pairs = zip(images, tiled, strict=True)
+    return [_analyze_tiles(network, image) if cut else next(results) for image, cut in pairs]
 
 
 def generate(
@@ -112,22 +106,18 @@ def generate(
     """Returns the image of padded size for each y_hat, from exact tiles to one step of 8 bits."""
     if not _is_local(network.config):
         return run_whole(network, programs.generate, latents)
-    whole = [y_hat for y_hat in latents if not _in_tiles(y_hat.shape, LATENT, mode)]
+    tiled, blend = [_in_tiles(y_hat.shape, LATENT, mode) for y_hat in latents], mode == "blend"
+    whole = [y_hat for y_hat, cut in zip(latents, tiled, strict=True) if not cut]
     results = iter(run_whole(network, programs.generate, whole, canvases))
-    return [
-        _generate_tiles(network, y_hat, mode == "blend")
-        if _in_tiles(y_hat.shape, LATENT, mode)
-        else next(results)
-        for y_hat in latents
-    ]
+    pairs = zip(latents, tiled, strict=True)
+    return [_generate_tiles(network, y, blend) if cut else next(results) for y, cut in pairs]
 
 
 def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
     """Returns tiles that cover an axis of this extent, evenly spaced at multiples of `align`.
 
     No tile leaves the image, so that true borders are the network's to treat. The part of a tile
-    that is kept lies at least `margin` (a multiple of `align`) from every other edge of it. An axis
-    shorter than a tile has one tile.
+    that is kept lies at least `margin` (a multiple of `align`) from every other edge of it.
     """
     spare = extent - side
     if spare <= 0:
@@ -142,11 +132,7 @@ def tiles(extent: int, side: int, margin: int, align: int) -> list[Tile]:
 
 
 def tile_shape(extents: Shape, side: int, align: int) -> Shape:
-    """Returns the tiles' height and width: square, or narrower by powers of two and longer.
-
-    A line of pixels would fill a sixteenth of a square tile. A few shapes serve all arrays, each
-    of which is a program.
-    """
+    """Returns the tiles' height and width: square, or narrower by powers of two and longer."""
     shape = [side, side]
     for narrow, long in ((0, 1), (1, 0)):
         while shape[narrow] // 2 >= extents[narrow] and shape[narrow] // 2 % align == 0:
@@ -164,10 +150,7 @@ def _analyze_tiles(network: Network, image: Image) -> tuple[Values, Values]:
 
 
 def _generate_tiles(network: Network, y_hat: np.ndarray, blend: bool) -> Image:
-    """Returns the image of y_hat: a stage at the latents' size, which sees far, then the other.
-
-    Blending spares the first stage most of its margins: features are cross-faded, not pixels.
-    """
+    """Returns the image of y_hat. Blending spares the first stage, which sees far, its margins."""
     field = receptive_field(network.config)
     margin = _BLEND_MARGIN if blend else field.latent_stage
     state = _tiled(network, programs.latent_stage, y_hat, _LATENT_SIDE, margin, blend=blend)
@@ -190,6 +173,7 @@ def _tiled(
     scale of 1, tiles are cross-faded linearly within the margin.
     """
     up, down = scale
+    extents = jax.tree.leaves(source)[0].shape[:2]
 
     def scaled(first: int, last: int) -> slice:
         return slice(first * up // down, last * up // down)
@@ -198,7 +182,6 @@ def _tiled(
         height, width = (extent * up // down for extent in extents)
         return np.zeros((height, width, leaf.shape[-1]), leaf.dtype)
 
-    extents = jax.tree.leaves(source)[0].shape[:2]
     shape = tile_shape(extents, side, down)
     axes = [tiles(*sides, margin, down) for sides in zip(extents, shape, strict=True)]
     out = None

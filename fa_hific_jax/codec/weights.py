@@ -30,8 +30,7 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
     if kind not in KINDS:
         raise UserError(f"there are no weights of {kind!r}: choose one of {', '.join(KINDS)}")
     with np.errstate(over="ignore", invalid="ignore"):
-        arrays = stored({"": np.asarray(leaf, np.float32)}, kind)
-        result = restored(arrays)[""].astype(np.float32, copy=False)
+        result = restored(stored({"": np.asarray(leaf, np.float32)}, kind))[""]
     if not np.isfinite(result).all():
         raise UserError(
             f"a weight is not finite, or too large for {kind}: take float32 or another checkpoint"
@@ -40,7 +39,7 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
 
 
 def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
-    """Returns the arrays that stand for rounded parameters in a file."""
+    """Returns the arrays that stand for rounded parameters in a file; integers stay as they are."""
     arrays = {}
     for name, leaf in weights.items():
         if kind == "int8" and leaf.ndim == 4:
@@ -53,10 +52,7 @@ def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
 
 
 def restored(arrays: Weights) -> dict[str, np.ndarray]:
-    """Inverts `stored`, for arrays of unknown origin; float arrays keep their data type.
-
-    Raises a KeyError if an integer kernel has no step that fits.
-    """
+    """Inverts `stored`; raises a KeyError if an integer kernel has no step that fits."""
     weights = {}
     for name, array in arrays.items():
         if array.dtype == np.int8:
@@ -65,7 +61,8 @@ def restored(arrays: Weights) -> dict[str, np.ndarray]:
                 raise KeyError(name + _STEP)
             weights[name] = array * step
         elif not name.endswith(_STEP):
-            weights[name] = array
+            integer = array.dtype == np.int32
+            weights[name] = array if integer else array.astype(np.float32, copy=False)
     return weights
 
 

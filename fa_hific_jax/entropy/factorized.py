@@ -51,17 +51,18 @@ class FactorizedPrior(nn.Module):
     init_scale: float = INIT_SCALE  # spread of the initial density
 
     def setup(self):
-        variant, params = VARIANTS[self.variant], {}
+        variant, layers = VARIANTS[self.variant], []
         widths = (1, *variant.prior_filters, 1)
         scale = self.init_scale ** (1 / (len(widths) - 1))
         for k, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+            column = (self.channels, fan_out, 1)
             h_init = nn.initializers.constant(np.log(np.expm1(1 / scale / fan_out)))
-            params[f"h{k}"] = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
-            params[f"b{k}"] = self.param(f"b{k}", _centered_uniform, (self.channels, fan_out, 1))
-            if k < len(widths) - 2 or not variant.prior_ends_linear:
-                a_shape = (self.channels, fan_out, 1)
-                params[f"a{k}"] = self.param(f"a{k}", nn.initializers.zeros, a_shape)
-        self.layers = layers_of(params)
+            h = self.param(f"h{k}", h_init, (self.channels, fan_out, fan_in))
+            b = self.param(f"b{k}", _centered_uniform, column)
+            curved = k < len(widths) - 2 or not variant.prior_ends_linear
+            a = self.param(f"a{k}", nn.initializers.zeros, column) if curved else None
+            layers.append((h, b, a))
+        self.layers = layers
 
     def __call__(self, z: Float[Array, "b hz wz c"]) -> Float[Array, "b hz wz c"]:
         """Returns P(z - 1/2 < Z < z + 1/2) in float32, at least 1e-9."""

@@ -52,7 +52,7 @@ def code(point: Point, row: Row, image: files.Image, canvases: Canvases, out: Pa
     if params is None:
         estimated = float(sum(each.sum(dtype=np.float64) for each in by_position))
     else:
-        estimated = float_model.estimated_bits(model.config, params, symbols)
+        estimated = float(float_model.estimated_bits(model.config, params, symbols))
     files.write_npz(out / row.bits, **by_position._asdict(), key=np.array(row.key))
     files.write_png(out / row.file, decoded, row.key)
     return row.coded(len(data), seconds, bpp_estimated=estimated / (row.width * row.height))

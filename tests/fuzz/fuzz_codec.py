@@ -5,10 +5,8 @@
 Each must end in an image of the size that the file claims or in a BitstreamError of one line,
 within 10 s of processor time, and all of them within 2 GB. A case is a function of its number
 alone. Prints a summary as JSON, or ends with a traceback that names the first case that goes wrong.
-The test suite runs 200 cases, and 20,000 with `-m slow`.
-
-With --giants, a few files that claim 512 megapixels and have bytes enough for the claim to be
-tried: that takes as long as the claim is large.
+The test suite runs 200 cases, and 20,000 with `-m slow`. With --giants the files claim 512
+megapixels, and have bytes enough for the claim to be tried. This script runs on Linux.
 """
 
 import argparse
@@ -16,6 +14,7 @@ import collections
 import functools
 import json
 import lzma
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -49,8 +48,7 @@ EXTREMES = (0, 1, -1, 50, -3000, 2**15, 2**24, 2**31 - 1, -(2**31))
 def files() -> list[bytes]:
     """Sound files: each size opaque, and two of them transparent."""
     model = coding_model()
-    images = [image_of(*size) for size in SIZES]
-    symbols = model.quantize(images, reproducible=False, plan=PLAN)
+    symbols = model.quantize([image_of(*s) for s in SIZES], reproducible=False, plan=PLAN)
     pairs = list(zip(symbols, SIZES, strict=True))
     sound = [model.encode(quantized, *size) for quantized, size in pairs]
     for quantized, size in pairs[-3:-1]:
@@ -136,15 +134,6 @@ def transparent(count: int) -> bytes:
     return b"".join([b"\0", *parts, compressor.flush()])
 
 
-def _limit_memory() -> None:
-    """Lets this process allocate BYTES more than it has, so that a larger claim raises."""
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=20_000)
@@ -153,8 +142,10 @@ def main() -> None:
     args = parser.parse_args()
     assert [outcome(data) for data in files()] == ["image"] * len(files())
     large = giants() if args.giants else []
-    if sys.platform == "linux":
-        _limit_memory()
+    # This process may allocate BYTES more than it has, so that a larger claim raises.
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     start = time.perf_counter()
     if args.giants:
         found = {"giants": collections.Counter(outcome(data, SECONDS_OF_GIANT) for data in large)}

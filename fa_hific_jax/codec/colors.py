@@ -1,19 +1,34 @@
-"""Replaces invisible colors, where alpha is 0, by smooth ones that cost almost no bits."""
+"""Keeps gray images gray, and replaces invisible colors by some that cost almost no bits."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+_WEIGHTS = np.array([299, 587, 114])  # thousandths, ITU-R BT.601; docs/bitstream.md has them too
 
-def fill_hidden(
-    rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"] | None
-) -> UInt8[np.ndarray, "h w 3"]:
+Image = UInt8[np.ndarray, "h w 3"]
+
+
+def is_gray(image: Image) -> bool:
+    """Returns True if red, green and blue are equal in every pixel."""
+    return all(np.array_equal(image[..., 0], image[..., channel]) for channel in (1, 2))
+
+
+def luma(image: Image) -> Image:
+    """Returns the image with the rounded luma of each pixel in all three channels."""
+    levels = np.empty(image.shape[:2], np.uint8)
+    for row, pixels in zip(levels, image, strict=True):  # by rows, which saves memory
+        row[:] = (pixels @ _WEIGHTS + 500) // 1000
+    return np.repeat(levels[..., None], 3, axis=-1)
+
+
+def fill_hidden(rgb: Image, alpha: UInt8[np.ndarray, "h w"]) -> Image:
     """Returns the image with smooth colors, derived from visible ones nearby, where alpha is 0.
 
     Means of visible colors at coarser and coarser scales fill the hidden pixels at the finer ones
     (the pull-push algorithm of Gortler et al. 1996). The result does not depend on the hidden
     colors.
     """
-    if alpha is None or alpha.min() > 0:
+    if alpha.min() > 0:
         return rgb
     if alpha.max() == 0:
         return np.full_like(rgb, 128)

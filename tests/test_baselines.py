@@ -12,7 +12,7 @@ from PIL import Image, features
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.evaluation.baselines import encode, encode_nearest, with_programs
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics import psnr
 
 PILLOW = ("jpeg", "webp", "avif", "jpeg2000", "jpegxl")
 

@@ -21,7 +21,7 @@ from fa_hific_jax.demo import compare_page, equal_size, sheet
 from fa_hific_jax.demo.equal_size import Version
 from fa_hific_jax.demo.sheet import CELL, GAP, HEAD, Place
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics import psnr
 from fa_hific_jax.metrics.weights import Weights, load_weights
 
 FLAT = np.full((300, 400, 3), 90, np.uint8)

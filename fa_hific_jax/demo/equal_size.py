@@ -11,8 +11,7 @@ from fa_hific_jax.codec import bitstream
 from fa_hific_jax.data.images import Picture, on_white
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.metrics.measure import lpips_distances
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics.pairs import lpips_distances, psnr
 from fa_hific_jax.metrics.weights import Weights
 
 Image = UInt8[np.ndarray, "_ _ 3"]

@@ -17,7 +17,7 @@ from fa_hific_jax.demo import pictures
 from fa_hific_jax.demo.equal_size import Image, bpp, opaque
 from fa_hific_jax.errors import PER_FILE, UserError, about
 from fa_hific_jax.evaluation import baselines, bits
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics import psnr
 from fa_hific_jax.models import padded_shape
 from fa_hific_jax.writing import write
 

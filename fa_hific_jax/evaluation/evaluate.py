@@ -15,23 +15,21 @@ from jax.experimental import multihost_utils
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import literature, results
-from fa_hific_jax.evaluation.files import original_file
 from fa_hific_jax.evaluation.loop import Loop, Share
 from fa_hific_jax.evaluation.measuring import Measuring
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import Results, grouped, point_of, write_json
-from fa_hific_jax.evaluation.rows import RowLog
+from fa_hific_jax.evaluation.rows import RowLog, original_file
 
 
 def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
     """Codes and measures every image at every point, and writes and returns the results.
 
     Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
-    same `out` has finished is not computed again. `out` then holds originals/, reconstructions/,
-    bits/, rows.jsonl, results.json, summary.csv and report.html. With several processes each takes
-    every n-th image and writes its rows. Process 0 waits for all of them, merges, and writes the
-    rest; the others return None.
+    same `out` has finished is not computed again. With several processes each takes every n-th
+    image and writes its rows. Process 0 waits for all of them, merges, and writes the rest; the
+    others return None.
 
     An image that cannot be read is skipped and named in the results. `out` is on a disk that all
     processes see. `meta` becomes "meta" of the results, with what this function adds.
@@ -46,36 +44,23 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
         loop.run(range(process, count, jax.process_count()))
     if process > 0:
         return None
-    if not share.rows and share.failed:
+    rows, images = [row for *_, row in share.rows], count - len(share.skipped)
+    if not rows and share.failed:
         first = share.failed[0]
         raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
-    if not share.rows:
+    if not rows:
         reason = share.skipped[0]["reason"] if share.skipped else f"{evaluation.images} is empty"
         raise UserError(f"no image could be read: {reason}")
-    rows, images = [row for *_, row in share.rows], count - len(share.skipped)
     about = {"images": evaluation.images, "count": images}
-    sets = []
-    for (codec, point), of_point in grouped(rows, point_of).items():
-        originals = [original_file(row["image"]) for row in of_point]
-        for entry in measuring.sets(originals, [row["file"] for row in of_point]):
-            if len(of_point) < images:
-                reason = f"of {images} images only {len(of_point)} could be coded"
-                entry |= {"value": None, "not_measured": reason}
-            sets.append({"codec": codec, "point": point} | entry)
-    described = {}
-    for name, described_as in metrics.DESCRIPTIONS.items():
-        first, *others = {row["not_measured"].get(name) for row in rows}
-        # A metric that no image has gets their common reason.
-        described[name] = described_as | {"not_measured": None if others else first}
     sizes = {row["image"]: (row["width"], row["height"]) for row in rows}
     content = results.plain(
         {
             "meta": {**meta, **about, "skipped": share.skipped, "failed": share.failed},
             "codecs": evaluation.codecs,
-            "metrics": described,
+            "metrics": {name: _described(name, rows) for name in metrics.DESCRIPTIONS},
             "rows": rows,  # in the order of images, codecs and points
             "means": results.means(rows, images),
-            "sets": sets,
+            "sets": _sets(measuring, rows, images),
             "published": literature.for_images(literature.recognize(sizes)),
         }
     )
@@ -83,6 +68,24 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
     write_report(content, out)
     return content
+
+
+def _described(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the description of a metric, with the common reason if no image has it."""
+    first, *others = {row["not_measured"].get(name) for row in rows}
+    return metrics.DESCRIPTIONS[name] | {"not_measured": None if others else first}
+
+
+def _sets(measuring: Measuring, rows: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    found = []
+    for (codec, point), of_point in grouped(rows, point_of).items():
+        originals = [original_file(row["image"]) for row in of_point]
+        for entry in measuring.sets(originals, [row["file"] for row in of_point]):
+            if len(of_point) < images:
+                reason = f"of {images} images only {len(of_point)} could be coded"
+                entry |= {"value": None, "not_measured": reason}
+            found.append({"codec": codec, "point": point} | entry)
+    return found
 
 
 @contextmanager

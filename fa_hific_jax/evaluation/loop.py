@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,15 @@ import jax
 
 from fa_hific_jax import __version__, interrupts
 from fa_hific_jax.errors import UserError, out_of_memory
-from fa_hific_jax.evaluation import files, points, workers
-from fa_hific_jax.evaluation.files import Image
+from fa_hific_jax.evaluation import points, rows, workers
 from fa_hific_jax.evaluation.measuring import Measuring
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
-from fa_hific_jax.evaluation.rows import Row, RowLog
+from fa_hific_jax.evaluation.rows import Image, Row, RowLog
 from fa_hific_jax.models import padded_shape
 
-Begun = tuple[int, Image, Sequence[workers.Coded]]
-"""Number of an image in the source, its pixels, and for each point what waits for its row."""
+Begun = tuple[int, Image, list[Callable[[], Row]]]
+"""Number of an image, its pixels, and for each point what waits for its coded row."""
 
 
 @dataclasses.dataclass
@@ -42,11 +41,7 @@ class Share:
 
 @dataclasses.dataclass
 class Loop:
-    """Codes and measures images at every point of an evaluation, resuming earlier runs.
-
-    The picture and the bits of a row carry its key. So a row of an earlier run is reused only if
-    both are there, at whatever moment that run was killed, and if nothing has overwritten them.
-    """
+    """Codes and measures images at every point of an evaluation, resuming earlier runs."""
 
     evaluation: Evaluation
     out: Path
@@ -58,24 +53,23 @@ class Loop:
 
     def run(self, indexes: Sequence[int]) -> None:
         """Codes and measures the images with these numbers; process 0 prints the progress."""
-        images = {index: rows for index in indexes if (rows := self._rows_of(index))}
+        images = {index: found for index in indexes if (found := self._rows_of(index))}
         model = next(point.model.model for point in self.evaluation.points if point.model)
-        self._canvases = model.plan([(rows[0].height, rows[0].width) for rows in images.values()])
-        identity, jobs = self.measuring.identity, self.evaluation.jobs
-        finished = {i for i in images if all(row.measured_with == identity for row in images[i])}
-        start, done = time.monotonic(), len(finished)
-        if finished:
+        self._canvases = model.plan(
+            [(found[0].height, found[0].width) for found in images.values()]
+        )
+        identity = self.measuring.identity
+        left = [i for i, found in images.items() if any(r.measured_with != identity for r in found)]
+        done, start = len(images) - len(left), time.monotonic()
+        if done:
             _say(f"{done} of {len(images)} images are finished already")
-        # Number of images whose classical codecs have begun while this process measures another.
-        ahead = 1 + 2 * jobs // len(self.evaluation.points) if jobs > 1 else 0
-        with workers.pool(jobs) as begin:
-            begun = (self._begin(index, rows, begin) for index, rows in images.items())
-            for index, original, coded in _ahead(begun, ahead):
-                pairs = enumerate(zip(images[index], coded, strict=True))
-                found = [self._finish(original, row, wait, (index, n)) for n, (row, wait) in pairs]
-                if index not in finished:
+        with workers.pool(self.evaluation.jobs) as begin:
+            for index, original, coded in self._begun(images, begin):
+                places = enumerate(zip(images[index], coded, strict=True))
+                found = [self._finish(original, row, wait, (index, n)) for n, (row, wait) in places]
+                if index in left:
                     done += 1
-                    rate = (done - len(finished)) / (time.monotonic() - start)
+                    rate = (done + len(left) - len(images)) / (time.monotonic() - start)
                     told = f"{60 * rate:.1f} images/min  {(len(images) - done) / rate:.0f} s left"
                     name = f"image {done}/{len(images)}  {images[index][0].image}"
                     _say(f"{name}  {_said(found[0])}  {told}")
@@ -89,15 +83,15 @@ class Loop:
         except UserError as error:
             self.share.skipped.append({"image": image, "reason": str(error)})
             return []
-        sha256, (height, width, _) = files.sha256_of(original), original.shape
+        sha256, (height, width, _) = rows.sha256_of(original), original.shape
         for point in self.evaluation.points:
             # With the name: of two images with the same pixels, each has its own row.
             parts = [image, sha256, point.codec, point.name, point.fingerprint]
             text = json.dumps([*parts, [__version__, jax.__version__]])
             key = hashlib.sha256(text.encode()).hexdigest()
             row = self.log.get(key, self.measuring.identity)
-            if row is None or not self._is_kept(row):
-                file, bits = files.decoded_files(image, point.codec, point.name)
+            if row is None or not row.is_kept(self.out):
+                file, bits = rows.decoded_files(image, point.codec, point.name)
                 row = Row(
                     file=file,
                     bits=bits if point.model else None,
@@ -112,23 +106,27 @@ class Loop:
             found.append(row)
         return found
 
-    def _is_kept(self, row: Row) -> bool:
-        """Returns True if the picture and the bits of a row are still there."""
-        if files.key_of(self.out / row.file) != row.key:
-            return False
-        return not row.bits or bool(files.read_npz(self.out / row.bits).get("key") == row.key)
+    def _begun(self, images: Mapping[int, list[Row]], begin: workers.Begin) -> Iterator[Begun]:
+        """Yields each image, while other processes already code the next ones."""
+        jobs, waiting = self.evaluation.jobs, deque()
+        ahead = 1 + 2 * jobs // len(self.evaluation.points) if jobs > 1 else 0
+        for index, found in images.items():
+            waiting.append(self._begin(index, found, begin))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
 
-    def _begin(self, index: int, rows: Sequence[Row], begin: workers.Begin) -> Begun:
+    def _begin(self, index: int, found: Sequence[Row], begin: workers.Begin) -> Begun:
         """Reads an image, and starts what classical codecs have to do with it."""
         original = self.evaluation.source[index]
-        file, sha256 = files.original_file(rows[0].image), rows[0].sha256
-        if files.key_of(self.out / file) != sha256:
-            files.write_png(self.out / file, original, sha256)
+        file, sha256 = rows.original_file(found[0].image), found[0].sha256
+        if rows.key_of(self.out / file) != sha256:
+            rows.write_png(self.out / file, original, sha256)
         self.measuring.features(file)
-        coded: list[workers.Coded] = []
-        for point, row in zip(self.evaluation.points, rows, strict=True):
+        coded: list[Callable[[], Row]] = []
+        for point, row in zip(self.evaluation.points, found, strict=True):
             if row.measured_with:
-                coded.append(lambda row=row: row)
+                coded.append(partial(dataclasses.replace, row))
             elif point.model:
                 coded.append(cache(partial(self._code_with_model, point, row, original)))
             else:
@@ -151,7 +149,7 @@ class Loop:
         return points.code(point, row, original, self._canvases, self.out)
 
     def _finish(
-        self, original: Image, row: Row, coded: workers.Coded, place: tuple[int, int]
+        self, original: Image, row: Row, coded: Callable[[], Row], place: tuple[int, int]
     ) -> Row | None:
         """Waits until an image is coded at a point, measures it, and logs the row."""
         interrupts.end_if_asked()
@@ -177,13 +175,3 @@ def _said(row: Row | None) -> str:
 def _say(text: str) -> None:
     if jax.process_index() == 0:
         print(text, flush=True)
-
-
-def _ahead(images: Iterable[Begun], count: int) -> Iterator[Begun]:
-    """Yields the same images, but takes `count` of them in advance."""
-    waiting = deque()
-    for image in images:
-        waiting.append(image)
-        if len(waiting) > count:
-            yield waiting.popleft()
-    yield from waiting

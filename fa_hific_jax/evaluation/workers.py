@@ -14,13 +14,10 @@ from pathlib import Path
 from fa_hific_jax import writing
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.evaluation.files import Image, write_png
-from fa_hific_jax.evaluation.rows import Row
+from fa_hific_jax.evaluation.rows import Image, Row, write_png
 
-Coded = Callable[[], Row]
-"""Waits until an image is coded, unless an earlier run has coded it."""
-Begin = Callable[..., Coded]
-"""Begins a call, given the function and its arguments."""
+Begin = Callable[..., Callable[[], Row]]
+"""Begins a call, given the function and its arguments; the result waits for the row."""
 
 
 def code_baseline(

@@ -22,6 +22,10 @@ class Weights:
     lpips: Mapping[str, LpipsParams] = dataclasses.field(default_factory=dict)  # by network
     inception: InceptionParams | None = None
 
+    def networks(self) -> dict[str, LpipsParams | InceptionParams]:
+        """Returns the weights by "inception" or the id of the LPIPS network."""
+        return {**self.lpips, **({"inception": self.inception} if self.inception else {})}
+
 
 def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> Weights:
     """Returns weights from .npz files at local or cloud paths.

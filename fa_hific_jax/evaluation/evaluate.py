@@ -15,8 +15,7 @@ from jax.experimental import multihost_utils
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import literature, results
-from fa_hific_jax.evaluation.loop import Loop, Share
-from fa_hific_jax.evaluation.measuring import Measuring
+from fa_hific_jax.evaluation.loop import Loop, Measuring, Share
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import Results, grouped, point_of, write_json
@@ -26,13 +25,10 @@ from fa_hific_jax.evaluation.rows import RowLog, original_file
 def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
     """Codes and measures every image at every point, and writes and returns the results.
 
-    Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
-    same `out` has finished is not computed again. With several processes each takes every n-th
-    image and writes its rows. Process 0 waits for all of them, merges, and writes the rest; the
-    others return None.
-
-    An image that cannot be read is skipped and named in the results. `out` is on a disk that all
-    processes see. `meta` becomes "meta" of the results, with what this function adds.
+    What an earlier run with the same `out` has finished is not computed again. With several
+    processes, which all see `out`, each takes every n-th image. Process 0 waits for all of them and
+    writes the results; the others return None. An image that cannot be read is skipped and named
+    in the results. `meta` becomes "meta" of the results, with what this function adds.
 
     Raises:
       UserError: no image could be read, nothing could be coded, or `out` cannot be written to.

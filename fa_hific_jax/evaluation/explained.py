@@ -52,9 +52,13 @@ def _sentence(
         elif found:
             first.append(heading(metrics, name))
     called = " ".join(filter(None, res.point_of(own)))
-    return "" if not (ahead or first) else (
-        f"At {bpp:.3f} bpp, the rate of {called}, classical codecs lead in "
-        f"{', '.join(ahead) or 'nothing'}. {called} leads in {', '.join(first) or 'nothing'}."
+    return (
+        ""
+        if not (ahead or first)
+        else (
+            f"At {bpp:.3f} bpp, the rate of {called}, classical codecs lead in "
+            f"{', '.join(ahead) or 'nothing'}. {called} leads in {', '.join(first) or 'nothing'}."
+        )
     )
 
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from fa_hific_jax import __version__, interrupts
+from fa_hific_jax import __version__, interrupts, metrics
 from fa_hific_jax.errors import UserError, out_of_memory
 from fa_hific_jax.evaluation import points, rows, workers
-from fa_hific_jax.evaluation.measuring import Measuring
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Image, Row, RowLog
+from fa_hific_jax.metrics.weights import Weights, digest
 from fa_hific_jax.models import padded_shape
 
 Begun = tuple[int, Image, list[Callable[[], Row]]]
@@ -37,6 +38,49 @@ class Share:
     skipped: list[dict[str, str]] = dataclasses.field(default_factory=list)
     # {"image", "codec", "point", "reason"} of what one codec could not do
     failed: list[dict[str, str]] = dataclasses.field(default_factory=list)
+
+
+class Measuring:
+    """The metrics of the pictures in a folder.
+
+    `identity` is a hash that changes with the metrics and with their weights.
+    """
+
+    def __init__(self, weights: Weights, folder: Path):
+        digests = {name: digest(params.weights) for name, params in weights.networks().items()}
+        described = json.dumps([list(metrics.DESCRIPTIONS), digests], sort_keys=True)
+        self.identity = hashlib.sha256(described.encode()).hexdigest()[:16]
+        self._weights, self._folder = weights, folder
+        self._needs_features = not digests.keys().isdisjoint(("alex", "inception"))
+
+    def measured(self, row: Row, original: Image) -> Row:
+        """Returns a coded row with the metrics of its picture."""
+        if row.measured_with == self.identity:
+            return row
+        decoded = rows.read_png(self._folder / row.file)
+        values, missing = metrics.measure(original, decoded, self._weights)
+        self.features(row.file)
+        return dataclasses.replace(
+            row, values=values, not_measured=missing, measured_with=self.identity
+        )
+
+    def features(self, picture: str) -> Mapping[str, np.ndarray]:
+        """Returns the features of a picture by network; {} if no metric of sets is measured."""
+        if not self._needs_features:
+            return {}
+        file = self._folder / f"features/{picture.replace('/', '.')}.npz"
+        origin = f"{rows.key_of(self._folder / picture)} {self.identity}"
+        found = rows.read_npz(file)
+        if found.pop("identity", None) != origin:
+            image = rows.read_png(self._folder / picture)
+            found = dict(metrics.image_features(self._weights, image))
+            rows.write_npz(file, identity=np.array(origin), **found)
+        return found
+
+    def sets(self, originals: Sequence[str], decoded: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the entries of all metrics between two sets of pictures."""
+        sets = (list(map(self.features, pictures)) for pictures in (originals, decoded))
+        return metrics.set_metrics(self._weights, *sets)
 
 
 @dataclasses.dataclass

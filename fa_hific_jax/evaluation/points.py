@@ -76,11 +76,10 @@ class Point:
 
 
 def load(folder: str, named_by: str, held: Settings | None = None) -> EvaluatedModel:
-    """Loads the newest checkpoint of a training run, or an exported model.
+    """Loads the newest checkpoint of a training run, or an exported model, by folder or name.
 
-    `folder` may also be the name of a model; `named_by` is the flag that names it, for messages.
-    The run must agree with the settings `held`; by default its own are taken. Raises a UserError
-    if the folder is neither of the two or damaged, or the run has another model than `held`.
+    `named_by` is the flag that names it, for messages. The run must agree with the settings `held`;
+    by default its own are taken. Raises a UserError if it cannot be loaded.
     """
     path = checkpoints.workdir_path(shipped.place(folder), named_by)
     name = path.name or "model"
@@ -109,10 +108,7 @@ def untrained(of: EvaluatedModel) -> EvaluatedModel:
 def of_model(
     model: EvaluatedModel, qualities: Sequence[float], details: Sequence[float]
 ) -> list[Point]:
-    """Returns a point for each combination of a rate and a detail that the model offers.
-
-    () asks for `RATES` and for full detail.
-    """
+    """Returns a point for each rate and detail that the model offers; () is all or full detail."""
     config, found = model.model.config, []
     for quality in (qualities or RATES) if config.qualities else (None,):
         for detail in details if details and config.fcm_width else (None,):
@@ -128,8 +124,7 @@ def of_baseline(
     """Returns entries of "codecs" for a classical codec, and its points; none if it is missing.
 
     `count` is the number of qualities, spread over its `sweep`; 0 for all, -1 for none. `same_size`
-    adds the point whose files have the size of those of `first`, the first point of the first
-    model. Raises a UserError if there is no such codec.
+    adds a point whose files have the size of those of `first`.
     """
     codec = baselines.codec(baseline)
     missing = codec.missing()
@@ -145,8 +140,8 @@ def of_baseline(
         same = baseline + SAME_SIZE
         entries[same] = about | {"label": f"{codec.label} at the size of {first.codec}"}
         found.append(Point(same, "", identity + first.fingerprint + first.name))
-    number = min(count or len(codec.sweep), len(codec.sweep))
-    for place in np.linspace(0, len(codec.sweep) - 1, max(number, 0)).round().astype(int):
+    number = max(min(count or len(codec.sweep), len(codec.sweep)), 0)
+    for place in np.linspace(0, len(codec.sweep) - 1, number).round().astype(int):
         quality = codec.sweep[place]
         found.append(Point(baseline, f"quality {quality}", identity, quality=quality))
     return entries, [] if missing else found
@@ -156,8 +151,7 @@ def code(point: Point, row: rows.Row, image: rows.Image, canvases: Canvases, out
     """Codes an image with a model, and writes the decoded picture and the bits of each position.
 
     The estimated rate is that of the model's own densities, as in training. An exported model
-    lacks them: its estimate is the code length under its integer tables. Raises a UserError if the
-    model cannot code this image.
+    lacks them: its estimate is the code length under its integer tables.
     """
     assert point.model is not None and row.bits is not None
     model, params, start = point.model.model, point.model.params, time.perf_counter()

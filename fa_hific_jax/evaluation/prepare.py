@@ -55,10 +55,7 @@ def prepare(request: Request) -> Evaluation:
     """Loads the models, images and weights that a request names.
 
     A flag takes precedence over --config, which takes precedence over the settings that the first
-    model knows of its own run.
-
-    Raises:
-      UserError: no such model, images, baseline or weights, or a number out of its range.
+    model knows of its own run. Raises a UserError if something is missing or out of its range.
     """
     held = request.config if request.named_by == "--workdir" else None
     models = [points.load(f, request.named_by, held) for f in request.folders]

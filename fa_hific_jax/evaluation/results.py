@@ -81,11 +81,7 @@ def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]
 
 
 def read_results(path: str | os.PathLike) -> Results:
-    """Reads a results.json.
-
-    Raises:
-      UserError: the file is missing or holds something else.
-    """
+    """Reads a results.json; raises a UserError if it is missing or holds something else."""
     try:
         results = json.loads(Path(path).read_bytes())
     except FileNotFoundError:

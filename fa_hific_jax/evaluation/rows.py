@@ -78,9 +78,6 @@ class RowLog:
     Process 0 appends to rows.jsonl, process n to rows.n.jsonl. Rows that another process adds are
     found at once, so processes that share a folder, even without knowing of each other, neither
     lose a row nor repeat one. A line that is not a whole row is ignored.
-
-    Raises:
-      UserError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, process: int = 0):
@@ -144,7 +141,7 @@ def sha256_of(image: Image) -> str:
 
 
 def read_png(path: Path) -> Image:
-    """Returns the pixels of a picture that `write_png` wrote."""
+    """Returns the pixels of a picture."""
     with PilImage.open(path) as picture:
         return np.array(picture.convert("RGB"))
 

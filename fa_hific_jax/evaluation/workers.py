@@ -25,8 +25,7 @@ def code_baseline(
 ) -> Row:
     """Codes an image with a classical codec, and writes the decoded picture of the row.
 
-    Without a quality, the file nearest in size to `target_bytes` is taken. Raises a UserError if
-    the codec cannot code this image.
+    Without a quality, the file nearest in size to `target_bytes` is taken.
     """
     if quality is not None:
         coded = baselines.encode(image, codec, quality)
@@ -43,8 +42,7 @@ def code_baseline(
 def pool(jobs: int) -> Iterator[Begin]:
     """Yields what begins a call in one of `jobs` processes.
 
-    With one job, it is a call in this process when its result is asked for. Raises a UserError if
-    one of the processes died.
+    With one job, it is a call in this process when its result is asked for.
     """
     if jobs == 1:
         yield partial

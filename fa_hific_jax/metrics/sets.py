@@ -112,7 +112,6 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
 
     HiFiC computes FID and KID over such patches (Mentzer et al., NeurIPS 2020, appendix A.7).
     Patches of one grid do not overlap, and pixels at the borders that fill no patch are not used.
-    There are no patches if a side is below 256 pixels.
     """
     h, w, _ = image.shape
     found = [
@@ -125,11 +124,7 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
 
 
 def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32[np.ndarray, "_ _"]:
-    """Returns the features of each patch: (n, 2048) of `inception`, for FID and KID, or (n, 256).
-
-    The latter, for FD-Alex and KID-Alex, are spatial means of AlexNet's last convolution after
-    ReLU.
-    """
+    """Returns the features of each patch: (n, 2048) of Inception or (n, 256) of AlexNet."""
     network = _NETWORKS["inception" if isinstance(params, InceptionParams) else "alex"]
     found = [np.zeros((0, network.size), np.float32)]
     for start in range(0, len(patches), network.batch):

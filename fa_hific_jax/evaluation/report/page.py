@@ -25,9 +25,6 @@ _MARKERS = {
     "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼",
     "star": "★",
 }  # fmt: skip
-
-_SCRIPTS = ("plots.js", "gallery.js", "viewer.js", "report.js")
-
 # Signs of published points in text; `OPEN` in plots.js has the same in the plots.
 _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 
@@ -35,10 +32,9 @@ _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 def write_report(results: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/report.html` from the content of a results.json, and returns its path.
 
-    The folder holds `originals/<image>.png` and what `row["file"]` and `row["bits"]` name. The page
-    holds its pictures, its script and the plotting library, and loads nothing. It stays under
-    SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making them
-    smaller, and says which. A picture that cannot be read is named on the page and left out.
+    The folder holds the pictures and maps that the rows name. The page loads nothing, and stays
+    under SIZE_LIMIT bytes (`pictures.DETAILS`). A picture that cannot be read is named on the page
+    and left out.
 
     Raises:
       UserError: plotly or Jinja2 is not installed, or there are no rows.
@@ -57,11 +53,12 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     )
     environment.globals["direction"] = tables.direction
     template = environment.from_string(asset("report.html.j2"))
+    scripts = ("plots.js", "gallery.js", "viewer.js", "report.js")
     fixed = _content(results, folder) | {
         "style": asset("report.css"),
         "stage": asset("stage.html"),
         "library": get_plotlyjs(),
-        "script": "".join(map(asset, _SCRIPTS)),
+        "script": "".join(map(asset, scripts)),
     }
 
     def page(shown: pictures.Shown) -> bytes:
@@ -81,10 +78,7 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
 
 
 def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Returns the label, kind, color and marker of each codec, for the whole page.
-
-    "marker" is plotly's name and "sign" the same in text; colors are legible on white and on black.
-    """
+    """Returns the label, kind, color, marker (plotly's) and sign (in text) of each codec."""
     kinds = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
     found = {}
     for codec, about in codecs.items():

@@ -116,11 +116,11 @@ def test_small_sets_are_embedded_without_loss_and_the_page_says_where_its_bytes_
     assert re.search(r"pictures, spectra and maps \d+\.\d MB · plotting library", found.text)
     assert "Pictures are embedded without loss" in found.text
     for name, shown in found.shown().items():
-        original = np.asarray(Image.open(folder / "originals" / f"{name}.png"))
-        np.testing.assert_array_equal(pixels(shown["original"]["src"]), original)
-        for key, picture in shown["rows"].items():
-            decoded = np.asarray(Image.open(folder / results["rows"][int(key)]["file"]))
-            np.testing.assert_array_equal(pixels(picture["src"]), decoded)
+        files = {f"originals/{name}.png": shown["original"]}
+        files |= {results["rows"][int(key)]["file"]: each for key, each in shown["rows"].items()}
+        for file, picture in files.items():
+            expected = np.asarray(Image.open(folder / file))
+            np.testing.assert_array_equal(pixels(picture["src"]), expected)
 
 
 def test_codecs_are_shown_at_the_rates_nearest_to_the_models():

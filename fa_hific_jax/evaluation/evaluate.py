@@ -47,13 +47,17 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     if not rows:
         reason = share.skipped[0]["reason"] if share.skipped else f"{evaluation.images} is empty"
         raise UserError(f"no image could be read: {reason}")
-    about = {"images": evaluation.images, "count": images}
+    about, described = {"images": evaluation.images, "count": images}, {}
+    for name, metric in metrics.DESCRIPTIONS.items():
+        first, *others = {row["not_measured"].get(name) for row in rows}
+        # A metric that no image has gets their common reason.
+        described[name] = metric | {"not_measured": None if others else first}
     sizes = {row["image"]: (row["width"], row["height"]) for row in rows}
     content = results.plain(
         {
             "meta": {**meta, **about, "skipped": share.skipped, "failed": share.failed},
             "codecs": evaluation.codecs,
-            "metrics": {name: _described(name, rows) for name in metrics.DESCRIPTIONS},
+            "metrics": described,
             "rows": rows,  # in the order of images, codecs and points
             "means": results.means(rows, images),
             "sets": _sets(measuring, rows, images),
@@ -64,12 +68,6 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
     write_report(content, out)
     return content
-
-
-def _described(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the description of a metric, with the common reason if no image has it."""
-    first, *others = {row["not_measured"].get(name) for row in rows}
-    return metrics.DESCRIPTIONS[name] | {"not_measured": None if others else first}
 
 
 def _sets(measuring: Measuring, rows: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:

@@ -68,8 +68,9 @@ class Row:
 
     def is_kept(self, folder: Path) -> bool:
         """Returns True if the picture and the bits of the row are still there."""
-        bits_key = read_npz(folder / self.bits).get("key") if self.bits else self.key
-        return key_of(folder / self.file) == self.key == bits_key
+        if key_of(folder / self.file) != self.key:
+            return False
+        return not self.bits or bool(read_npz(folder / self.bits).get("key") == self.key)
 
 
 class RowLog:

@@ -23,6 +23,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 
 Maps = Float[Array, "_ _ _ _"]
+_joined = partial(jnp.concatenate, axis=-1)
 
 SIDE = 299
 COMMAND = "fa-hific get-inception"
@@ -107,23 +108,21 @@ def _network(convolve: Convolve, h: Maps) -> Maps:
     h = _halved(convolve("Conv2d_2b_3x3", h, Layer(64, 3, 3)))
     h = convolve("Conv2d_3b_1x1", h, Layer(80))
     h = _halved(convolve("Conv2d_4a_3x3", h, Layer(192, 3, 3, 1, True)))
-    blocks = [partial(_branch, convolve, f"Mixed_{name}.branch") for name in _BLOCKS]
+    names = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    blocks = [partial(_branch, convolve, f"Mixed_{name}.branch") for name in names]
     for branch, pooled in zip(blocks[:3], (32, 64, 64), strict=True):
-        h = _block_a(branch, h, pooled)
+        h = _joined(_block_a(branch, h, pooled))
     branch = blocks[3]
     double = branch("3x3dbl", h, Layer(64), Layer(96, 3, 3), Layer(96, 3, 3, 2, True))
-    h = _joined(branch("3x3", h, Layer(384, 3, 3, 2, True)), double, _halved(h))
+    h = _joined([branch("3x3", h, Layer(384, 3, 3, 2, True)), double, _halved(h)])
     for branch, inner in zip(blocks[4:8], (128, 160, 160, 192), strict=True):
-        h = _block_c(branch, h, inner)
+        h = _joined(_block_c(branch, h, inner))
     branch = blocks[8]
     crossed = (Layer(192), Layer(192, 1, 7), Layer(192, 7, 1), Layer(192, 3, 3, 2, True))
     square = branch("3x3", h, Layer(192), Layer(320, 3, 3, 2, True))
-    h = _joined(square, branch("7x7x3", h, *crossed), _halved(h))
-    h = _block_e(blocks[9], h, _average(h))
-    return _block_e(blocks[10], h, _pooled(h, lax.max, -jnp.inf))
-
-
-_BLOCKS = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    h = _joined([square, branch("7x7x3", h, *crossed), _halved(h)])
+    h = _joined(_block_e(blocks[9], h, _average(h)))
+    return _joined(_block_e(blocks[10], h, _pooled(h, lax.max, -jnp.inf)))
 
 
 def _branch(convolve: Convolve, block: str, name: str, h: Maps, *layers: Layer) -> Maps:
@@ -133,37 +132,33 @@ def _branch(convolve: Convolve, block: str, name: str, h: Maps, *layers: Layer) 
     return h
 
 
-def _block_a(branch: Callable[..., Maps], h: Maps, pooled: int) -> Maps:
-    return _joined(
+def _block_a(branch: Callable[..., Maps], h: Maps, pooled: int) -> list[Maps]:
+    return [
         branch("1x1", h, Layer(64)),
         branch("5x5", h, Layer(48), Layer(64, 5, 5)),
         branch("3x3dbl", h, Layer(64), Layer(96, 3, 3), Layer(96, 3, 3)),
         branch("_pool", _average(h), Layer(pooled)),
-    )
+    ]
 
 
-def _block_c(branch: Callable[..., Maps], h: Maps, n: int) -> Maps:
+def _block_c(branch: Callable[..., Maps], h: Maps, n: int) -> list[Maps]:
     across, down = Layer(n, 1, 7), Layer(n, 7, 1)
-    return _joined(
+    return [
         branch("1x1", h, Layer(192)),
         branch("7x7", h, Layer(n), across, Layer(192, 7, 1)),
         branch("7x7dbl", h, Layer(n), down, across, down, Layer(192, 1, 7)),
         branch("_pool", _average(h), Layer(192)),
-    )
+    ]
 
 
-def _block_e(branch: Callable[..., Maps], h: Maps, pooled: Maps) -> Maps:
+def _block_e(branch: Callable[..., Maps], h: Maps, pooled: Maps) -> list[Maps]:
     across, down = Layer(384, 1, 3), Layer(384, 3, 1)
     alone = branch("1x1", h, Layer(320))
     single = branch("3x3_1", h, Layer(384))
     forks = [branch("3x3_2a", single, across), branch("3x3_2b", single, down)]
     double = branch("3x3dbl_2", branch("3x3dbl_1", h, Layer(448)), Layer(384, 3, 3))
     forks += [branch("3x3dbl_3a", double, across), branch("3x3dbl_3b", double, down)]
-    return _joined(alone, *forks, branch("_pool", pooled, Layer(192)))
-
-
-def _joined(*branches: Maps) -> Maps:
-    return jnp.concatenate(branches, axis=-1)
+    return [alone, *forks, branch("_pool", pooled, Layer(192))]
 
 
 def _convolved(h: Maps, layer: Layer, kernel: Maps, bias: Float[Array, " c"]) -> Maps:

@@ -77,21 +77,15 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Returns the label, kind, color, marker (plotly's) and sign (in text) of each codec."""
-    kinds = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
-    found = {}
-    for codec, about in codecs.items():
-        color, (marker, sign) = next(kinds[about["kind"]])
-        look = {"color": color, "marker": marker, "sign": sign}
-        found[codec] = {"label": about["label"], "kind": about["kind"]} | look
-    return found
-
-
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     """Returns what the template shows, except pictures and the files that it inlines."""
     images = grouped(enumerate(results["rows"]), lambda each: each[1]["image"])
-    curves, codecs = tables.curves(results), _looks(results["codecs"])
+    looks = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
+    curves, codecs = tables.curves(results), {}
+    for codec, about in results["codecs"].items():
+        color, (marker, sign) = next(looks[about["kind"]])
+        named = {"label": about["label"], "kind": about["kind"]}
+        codecs[codec] = named | {"color": color, "marker": marker, "sign": sign}
     index = {
         "codecs": codecs,
         "metrics": {m: tables.described(results, m) for m in (*results["metrics"], *curves)},

@@ -22,7 +22,7 @@ from fa_hific_jax.checkpoints import Checkpoints
 from fa_hific_jax.codec.model import from_params
 from fa_hific_jax.codec.model_folder import save_model
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import baselines, points, workers
+from fa_hific_jax.evaluation import baselines, points
 from fa_hific_jax.evaluation import evaluate as evaluation
 from fa_hific_jax.evaluation.prepare import Request, prepare
 from fa_hific_jax.evaluation.report import write_report
@@ -219,7 +219,7 @@ def test_damaged_rows_are_measured_again_and_others_are_not(exported, alone, cop
         return wrapped
 
     monkeypatch.setattr(points, "code", noted(points.code))
-    monkeypatch.setattr(workers, "code_baseline", noted(workers.code_baseline))
+    monkeypatch.setattr(points, "code_baseline", noted(points.code_baseline))
     again = evaluate(exported, copied, **options)
     assert same_but_for_time(again) == same_but_for_time(whole)
     assert coded == {point_ids(whole)[i] for i in (0, 1, -1)}

@@ -7,7 +7,7 @@ To evaluate a run, with the images and codecs of its own config:
 
   python eval.py --workdir runs/demo
 
-To use other images, more codecs, LPIPS, and four processes:
+To use other images, more codecs, LPIPS, and four threads:
 
   python eval.py --workdir runs/demo --images kodak/ --baselines jpeg,webp,avif --jobs 4 \\
       --lpips lpips_alex.npz
@@ -57,7 +57,7 @@ QUALITY = flags.DEFINE_list(
 )
 DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
 JOBS = flags.DEFINE_integer(
-    "jobs", 1, "Number of processes for the classical codecs; results do not change"
+    "jobs", 1, "Number of threads for the classical codecs; results do not change"
 )
 OUT = flags.DEFINE_string(
     "out",

@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from fa_hific_jax import __version__, interrupts, metrics
 from fa_hific_jax.errors import UserError, out_of_memory
-from fa_hific_jax.evaluation import points, rows, workers
+from fa_hific_jax.evaluation import points, rows
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Image, Row, RowLog
@@ -107,8 +108,9 @@ class Loop:
         done, start = len(images) - len(left), time.monotonic()
         if done:
             _say(f"{done} of {len(images)} images are finished already")
-        with workers.pool(self.evaluation.jobs) as begin:
-            for index, original, coded in self._begun(images, begin):
+        pool = ThreadPoolExecutor(self.evaluation.jobs)
+        try:
+            for index, original, coded in self._begun(images, pool):
                 places = enumerate(zip(images[index], coded, strict=True))
                 found = [self._finish(original, row, wait, (index, n)) for n, (row, wait) in places]
                 if index in left:
@@ -117,6 +119,8 @@ class Loop:
                     told = f"{60 * rate:.1f} images/min  {(len(images) - done) / rate:.0f} s left"
                     name = f"image {done}/{len(images)}  {images[index][0].image}"
                     _say(f"{name}  {_said(found[0])}  {told}")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _rows_of(self, index: int) -> list[Row]:
         """Returns rows of earlier runs, or rows to be coded; none if the image is unreadable."""
@@ -150,17 +154,17 @@ class Loop:
             found.append(row)
         return found
 
-    def _begun(self, images: Mapping[int, list[Row]], begin: workers.Begin) -> Iterator[Begun]:
-        """Yields each image, while other processes already code the next ones."""
+    def _begun(self, images: Mapping[int, list[Row]], pool: ThreadPoolExecutor) -> Iterator[Begun]:
+        """Yields each image, while classical codecs already code the next ones in threads."""
         jobs, waiting = self.evaluation.jobs, deque()
         ahead = 1 + 2 * jobs // len(self.evaluation.points) if jobs > 1 else 0
         for index, found in images.items():
-            waiting.append(self._begin(index, found, begin))
+            waiting.append(self._begin(index, found, pool))
             if len(waiting) > ahead:
                 yield waiting.popleft()
         yield from waiting
 
-    def _begin(self, index: int, found: Sequence[Row], begin: workers.Begin) -> Begun:
+    def _begin(self, index: int, found: Sequence[Row], pool: ThreadPoolExecutor) -> Begun:
         """Reads an image, and starts what classical codecs have to do with it."""
         original = self.evaluation.source[index]
         file, sha256 = rows.original_file(found[0].image), found[0].sha256
@@ -174,12 +178,13 @@ class Loop:
             elif point.model:
                 coded.append(cache(partial(self._code_with_model, point, row, original)))
             else:
-                codec, target = point.codec.removesuffix(points.SAME_SIZE), None
+                target = None
                 if point.quality is None:
                     with contextlib.suppress(Exception):  # reported where that point is finished
                         target = coded[0]().bytes
-                arguments = (codec, point.quality, target, row, original, self.out)
-                coded.append(begin(workers.code_baseline, *arguments))
+                call = partial(points.code_baseline, point, row, original, target, self.out)
+                # A single job takes its turn, so that nothing else disturbs the times.
+                coded.append(pool.submit(call).result if self.evaluation.jobs > 1 else call)
         return index, original, coded
 
     def _code_with_model(self, point: Point, row: Row, original: Image) -> Row:

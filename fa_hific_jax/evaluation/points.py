@@ -168,3 +168,22 @@ def code(point: Point, row: rows.Row, image: rows.Image, canvases: Canvases, out
     rows.write_npz(out / row.bits, **by_position._asdict(), key=np.array(row.key))
     rows.write_png(out / row.file, decoded, row.key)
     return row.coded(len(data), seconds, bpp_estimated=estimated / (row.width * row.height))
+
+
+def code_baseline(
+    point: Point, row: rows.Row, image: rows.Image, target_bytes: int | None, out: Path
+) -> rows.Row:
+    """Codes an image with a classical codec, and writes the decoded picture of the row.
+
+    A point without a quality takes the file nearest in size to `target_bytes`.
+    """
+    codec = point.codec.removesuffix(SAME_SIZE)
+    if point.quality is not None:
+        coded = baselines.encode(image, codec, point.quality)
+    elif target_bytes is None:
+        raise UserError("the first model has no file of this image whose size could be matched")
+    else:
+        coded = baselines.encode_nearest(image, codec, target_bytes)
+    rows.write_png(out / row.file, coded.image, row.key)
+    seconds = (coded.seconds_encode, coded.seconds_decode)
+    return row.coded(len(coded.data), seconds, setting=coded.setting)

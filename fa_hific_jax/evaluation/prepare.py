@@ -25,7 +25,7 @@ class Request:
     qualities: tuple[float, ...] = ()  # of models with a variable rate; () for `points.RATES`
     details: tuple[float, ...] = ()  # of models with FCM; () for full detail
     limit: int = 0  # number of images, the first ones; 0 for all
-    jobs: int = 1  # number of processes for the classical codecs
+    jobs: int = 1  # number of threads for the classical codecs
 
     def __post_init__(self):
         for name, values in (("--quality", self.qualities), ("--detail", self.details)):

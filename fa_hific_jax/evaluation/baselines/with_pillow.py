@@ -7,7 +7,6 @@ for the same PSNR), and versions of libavif tune AVIF differently.
 
 import importlib.metadata
 import io
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -85,10 +84,9 @@ def _codec(label: str, feature: str, library: str, **fields: Any) -> Codec:
     """Returns a codec that Pillow may have been built with, as `feature`, through `library`."""
 
     def missing() -> str | None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Older versions warn of names that they do not know.
-            if features.check(feature):
-                return None
+        # Older versions warn of names that they do not know.
+        if feature in features.modules | features.codecs and features.check(feature):
+            return None
         since = "Pillow 11.3 or newer" if feature == "avif" else "Pillow"
         lacks = f"this Pillow ({PIL.__version__}) was built without {label}"
         return f"{lacks}: install {since} from PyPI"

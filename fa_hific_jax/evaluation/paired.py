@@ -78,7 +78,13 @@ def bootstrap(
     part. Then points that lack it on some image are left out. The rows of each are of one codec and
     one family; `metric` and `better` are as in `curve`.
     """
-    tables = [_table(rows, metric, better) for rows in (rows_a, rows_b)]
+    tables: list[dict[str, dict[str, tuple[float, float]]]] = [{}, {}]  # by point and image
+    for table, rows in zip(tables, (rows_a, rows_b), strict=True):
+        for row in rows:
+            if (value := row["values"].get(metric)) is not None:
+                # A signed error counts by its absolute value.
+                pair = row["bpp"], abs(value) if better == "zero" else value
+                table.setdefault(row["point"], {})[row["image"]] = pair
     images = sorted(set.intersection(*(set().union(*table.values()) for table in tables)))
     grids = []
     for table in tables:
@@ -90,18 +96,6 @@ def bootstrap(
         return statistic(*(of_arrays(bpp, values, better) for bpp, values in means))
 
     return _interval(of, len(images), seed, resamples)
-
-
-def _table(
-    rows: Iterable[Row], metric: str, better: str
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """Returns bpp and value by point and image; a signed error counts by its absolute value."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in rows:
-        if (value := row["values"].get(metric)) is not None:
-            value = abs(value) if better == "zero" else value
-            found.setdefault(row["point"], {})[row["image"]] = (row["bpp"], value)
-    return found
 
 
 def _interval(

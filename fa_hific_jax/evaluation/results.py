@@ -213,16 +213,11 @@ def notes(results: Results) -> list[str]:
     by_reason = grouped(filter(reasons.get, reasons), reasons.get)
     found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in by_reason.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
-    for e in meta.get("failed", ()):
-        where = f"{e['image']}, {e['codec']} {e['point']}".rstrip()
-        found.append(f"{where}: not measured: {e['reason']}")
-    partly = Counter(
-        (labels.get(name, name), reason)
-        for row in rows
-        for name, reason in row["not_measured"].items()
-        if not metrics.get(name, {}).get("not_measured")
-    )
+    failed = [(f"{e['image']}, {e['codec']} {e['point']}", e) for e in meta.get("failed", ())]
+    found += [f"{where.rstrip()}: not measured: {e['reason']}" for where, e in failed]
+    partly = Counter(each for row in rows for each in row["not_measured"].items())
     return found + [
-        f"{called}: not measured for {count} of {len(rows)} rows: {reason}"
-        for (called, reason), count in partly.items()
+        f"{labels.get(name, name)}: not measured for {count} of {len(rows)} rows: {reason}"
+        for (name, reason), count in partly.items()
+        if not metrics.get(name, {}).get("not_measured")
     ]

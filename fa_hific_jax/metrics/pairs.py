@@ -44,8 +44,7 @@ def measure(x: Picture, x_hat: Picture, weights: Weights) -> Measured:
 def measure_batch(x: Pictures, x_hat: Pictures, weights: Weights) -> list[Measured]:
     """Returns what `measure` returns of each of b pairs, (b, h, w, 3) each, computed at once.
 
-    Device memory grows with b: about 100 bytes per channel of each pixel in double precision, plus
-    the memory of the LPIPS networks.
+    Device memory grows with b: some 100 bytes per channel of each pixel, and the LPIPS networks.
     """
     check_pair(x, x_hat)
     if x.ndim != 4 or x.shape[3] != 3:
@@ -82,8 +81,7 @@ def log_frequency_distance(x: Picture, x_hat: Picture) -> float:
     """Returns ln(1 + mean over channels and frequencies of |F(x) - F(x_hat)|^2), F unscaled.
 
     This is the LFD of Jiang et al., "Focal Frequency Loss", ICCV 2021. By Parseval's theorem it is
-    ln(1 + height * width * mse), so no transform is needed. For images of one size, LFD gives the
-    same order as PSNR.
+    ln(1 + height * width * mse), so no transform is needed.
     """
     return math.log1p(_squared_error(x, x_hat) / x.shape[2])
 

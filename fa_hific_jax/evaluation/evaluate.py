@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import literature, results
-from fa_hific_jax.evaluation.loop import Loop, Measuring, Share
+from fa_hific_jax.evaluation.loop import Loop, Share
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
 from fa_hific_jax.evaluation.results import Results, grouped, point_of, write_json
@@ -34,9 +34,9 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
       UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
     """
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
-    process, measuring = jax.process_index(), Measuring(evaluation.weights, out)
+    process = jax.process_index()
     with shared(out) as share:
-        loop = Loop(evaluation, out, RowLog(out, process), measuring, share)
+        loop = Loop(evaluation, out, RowLog(out, process), share)
         loop.run(range(process, count, jax.process_count()))
     if process > 0:
         return None
@@ -60,7 +60,7 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
             "metrics": described,
             "rows": rows,  # in the order of images, codecs and points
             "means": results.means(rows, images),
-            "sets": _sets(measuring, rows, images),
+            "sets": _sets(loop, rows, images),
             "published": literature.for_images(literature.recognize(sizes)),
         }
     )
@@ -70,11 +70,11 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     return content
 
 
-def _sets(measuring: Measuring, rows: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+def _sets(loop: Loop, rows: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
     found = []
     for (codec, point), of_point in grouped(rows, point_of).items():
         originals = [original_file(row["image"]) for row in of_point]
-        for entry in measuring.sets(originals, [row["file"] for row in of_point]):
+        for entry in loop.sets(originals, [row["file"] for row in of_point]):
             if len(of_point) < images:
                 reason = f"of {images} images only {len(of_point)} could be coded"
                 entry |= {"value": None, "not_measured": reason}

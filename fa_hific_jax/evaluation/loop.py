@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from fa_hific_jax.evaluation import points, rows
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.rows import Image, Row, RowLog
-from fa_hific_jax.metrics.weights import Weights, digest
+from fa_hific_jax.metrics.weights import digest
 from fa_hific_jax.models import padded_shape
 
 Begun = tuple[int, Image, list[Callable[[], Row]]]
@@ -41,60 +41,25 @@ class Share:
     failed: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 
-class Measuring:
-    """The metrics of the pictures in a folder.
-
-    `identity` is a hash that changes with the metrics and with their weights.
-    """
-
-    def __init__(self, weights: Weights, folder: Path):
-        digests = {name: digest(params.weights) for name, params in weights.networks().items()}
-        described = json.dumps([list(metrics.DESCRIPTIONS), digests], sort_keys=True)
-        self.identity = hashlib.sha256(described.encode()).hexdigest()[:16]
-        self._weights, self._folder = weights, folder
-        self._needs_features = not digests.keys().isdisjoint(("alex", "inception"))
-
-    def measured(self, row: Row, original: Image) -> Row:
-        """Returns a coded row with the metrics of its picture."""
-        if row.measured_with == self.identity:
-            return row
-        decoded = rows.read_png(self._folder / row.file)
-        values, missing = metrics.measure(original, decoded, self._weights)
-        self.features(row.file)
-        return dataclasses.replace(
-            row, values=values, not_measured=missing, measured_with=self.identity
-        )
-
-    def features(self, picture: str) -> Mapping[str, np.ndarray]:
-        """Returns the features of a picture by network; {} if no metric of sets is measured."""
-        if not self._needs_features:
-            return {}
-        file = self._folder / f"features/{picture.replace('/', '.')}.npz"
-        origin = f"{rows.key_of(self._folder / picture)} {self.identity}"
-        found = rows.read_npz(file)
-        if found.pop("identity", None) != origin:
-            image = rows.read_png(self._folder / picture)
-            found = dict(metrics.image_features(self._weights, image))
-            rows.write_npz(file, identity=np.array(origin), **found)
-        return found
-
-    def sets(self, originals: Sequence[str], decoded: Sequence[str]) -> list[dict[str, Any]]:
-        """Returns the entries of all metrics between two sets of pictures."""
-        sets = (list(map(self.features, pictures)) for pictures in (originals, decoded))
-        return metrics.set_metrics(self._weights, *sets)
-
-
 @dataclasses.dataclass
 class Loop:
-    """Codes and measures images at every point of an evaluation, resuming earlier runs."""
+    """Codes and measures images at every point of an evaluation, resuming earlier runs.
+
+    `identity` is a hash that changes with the metrics and with the weights of their networks.
+    """
 
     evaluation: Evaluation
     out: Path
     log: RowLog
-    measuring: Measuring
     share: Share
-    _canvases: points.Canvases = ()
-    _compiled: set[tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=set)
+
+    def __post_init__(self):
+        networks = self.evaluation.weights.networks()
+        digests = {name: digest(params.weights) for name, params in networks.items()}
+        described = json.dumps([list(metrics.DESCRIPTIONS), digests], sort_keys=True)
+        self.identity = hashlib.sha256(described.encode()).hexdigest()[:16]
+        self._canvases: points.Canvases = ()
+        self._compiled: set[tuple[str, tuple[int, int]]] = set()  # codec and canvas
 
     def run(self, indexes: Sequence[int]) -> None:
         """Codes and measures the images with these numbers; process 0 prints the progress."""
@@ -103,8 +68,8 @@ class Loop:
         self._canvases = model.plan(
             [(found[0].height, found[0].width) for found in images.values()]
         )
-        identity = self.measuring.identity
-        left = [i for i, found in images.items() if any(r.measured_with != identity for r in found)]
+        wanted = {self.identity}
+        left = [i for i, found in images.items() if {r.measured_with for r in found} != wanted]
         done, start = len(images) - len(left), time.monotonic()
         if done:
             _say(f"{done} of {len(images)} images are finished already")
@@ -137,7 +102,7 @@ class Loop:
             parts = [image, sha256, point.codec, point.name, point.fingerprint]
             text = json.dumps([*parts, [__version__, jax.__version__]])
             key = hashlib.sha256(text.encode()).hexdigest()
-            row = self.log.get(key, self.measuring.identity)
+            row = self.log.get(key, self.identity)
             if row is None or not row.is_kept(self.out):
                 file, bits = rows.decoded_files(image, point.codec, point.name)
                 row = Row(
@@ -170,7 +135,7 @@ class Loop:
         file, sha256 = rows.original_file(found[0].image), found[0].sha256
         if rows.key_of(self.out / file) != sha256:
             rows.write_png(self.out / file, original, sha256)
-        self.measuring.features(file)
+        self.features(file)
         coded: list[Callable[[], Row]] = []
         for point, row in zip(self.evaluation.points, found, strict=True):
             if row.measured_with:
@@ -203,7 +168,7 @@ class Loop:
         """Waits until an image is coded at a point, measures it, and logs the row."""
         interrupts.end_if_asked()
         try:
-            found = self.log.add(self.measuring.measured(coded(), original))
+            found = self.log.add(self._measured(coded(), original))
         except Exception as error:
             if not isinstance(error, UserError) and not out_of_memory(error):
                 raise
@@ -212,6 +177,37 @@ class Loop:
             return None
         self.share.rows.append((*place, found.entry()))
         return found
+
+    def _measured(self, row: Row, original: Image) -> Row:
+        if row.measured_with == self.identity:
+            return row
+        decoded = rows.read_png(self.out / row.file)
+        values, missing = metrics.measure(original, decoded, self.evaluation.weights)
+        self.features(row.file)
+        return dataclasses.replace(
+            row, values=values, not_measured=missing, measured_with=self.identity
+        )
+
+    def features(self, picture: str) -> Mapping[str, np.ndarray]:
+        """Returns the features of a picture for metrics of sets, by network.
+
+        They are computed once and kept in a file, with the key of the picture.
+        """
+        weights = self.evaluation.weights
+        if weights.networks().keys().isdisjoint(("alex", "inception")):
+            return {}
+        file = self.out / f"features/{picture.replace('/', '.')}.npz"
+        origin = f"{rows.key_of(self.out / picture)} {self.identity}"
+        found = rows.read_npz(file)
+        if found.pop("identity", None) != origin:
+            found = dict(metrics.image_features(weights, rows.read_png(self.out / picture)))
+            rows.write_npz(file, identity=np.array(origin), **found)
+        return found
+
+    def sets(self, originals: Iterable[str], decoded: Iterable[str]) -> list[dict[str, Any]]:
+        """Returns the entries of all metrics between two sets of pictures."""
+        sets = (list(map(self.features, pictures)) for pictures in (originals, decoded))
+        return metrics.set_metrics(self.evaluation.weights, *sets)
 
 
 def _said(row: Row | None) -> str:

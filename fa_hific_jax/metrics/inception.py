@@ -113,8 +113,9 @@ def _network(convolve: Convolve, h: Maps) -> Maps:
     for branch, pooled in zip(blocks[:3], (32, 64, 64), strict=True):
         h = _joined(_block_a(branch, h, pooled))
     branch = blocks[3]
+    square = branch("3x3", h, Layer(384, 3, 3, 2, True))
     double = branch("3x3dbl", h, Layer(64), Layer(96, 3, 3), Layer(96, 3, 3, 2, True))
-    h = _joined([branch("3x3", h, Layer(384, 3, 3, 2, True)), double, _halved(h)])
+    h = _joined([square, double, _halved(h)])
     for branch, inner in zip(blocks[4:8], (128, 160, 160, 192), strict=True):
         h = _joined(_block_c(branch, h, inner))
     branch = blocks[8]

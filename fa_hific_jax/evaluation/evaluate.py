@@ -18,8 +18,8 @@ from fa_hific_jax.evaluation import literature, results
 from fa_hific_jax.evaluation.loop import Loop, Share
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
-from fa_hific_jax.evaluation.results import Results, grouped, point_of, write_json
-from fa_hific_jax.evaluation.rows import RowLog, original_file
+from fa_hific_jax.evaluation.results import Results, write_json
+from fa_hific_jax.evaluation.rows import RowLog
 
 
 def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
@@ -60,7 +60,7 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
             "metrics": described,
             "rows": rows,  # in the order of images, codecs and points
             "means": results.means(rows, images),
-            "sets": _sets(loop, rows, images),
+            "sets": loop.sets(rows, images),
             "published": literature.for_images(literature.recognize(sizes)),
         }
     )
@@ -68,18 +68,6 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     results.replace_file(out / "summary.csv", results.summary_csv(content).encode())
     write_report(content, out)
     return content
-
-
-def _sets(loop: Loop, rows: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
-    found = []
-    for (codec, point), of_point in grouped(rows, point_of).items():
-        originals = [original_file(row["image"]) for row in of_point]
-        for entry in loop.sets(originals, [row["file"] for row in of_point]):
-            if len(of_point) < images:
-                reason = f"of {images} images only {len(of_point)} could be coded"
-                entry |= {"value": None, "not_measured": reason}
-            found.append({"codec": codec, "point": point} | entry)
-    return found
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from fa_hific_jax.errors import UserError, out_of_memory
 from fa_hific_jax.evaluation import points, rows
 from fa_hific_jax.evaluation.points import Point
 from fa_hific_jax.evaluation.prepare import Evaluation
+from fa_hific_jax.evaluation.results import grouped, point_of
 from fa_hific_jax.evaluation.rows import Image, Row, RowLog
 from fa_hific_jax.metrics.weights import digest
 from fa_hific_jax.models import padded_shape
@@ -96,7 +97,9 @@ class Loop:
         except UserError as error:
             self.share.skipped.append({"image": image, "reason": str(error)})
             return []
-        sha256, (height, width, _) = rows.sha256_of(original), original.shape
+        height, width, _ = original.shape
+        pixels = f"{height}x{width}x3".encode() + original.tobytes()
+        sha256 = hashlib.sha256(pixels).hexdigest()
         for point in self.evaluation.points:
             # With the name: of two images with the same pixels, each has its own row.
             parts = [image, sha256, point.codec, point.name, point.fingerprint]
@@ -204,10 +207,18 @@ class Loop:
             rows.write_npz(file, identity=np.array(origin), **found)
         return found
 
-    def sets(self, originals: Iterable[str], decoded: Iterable[str]) -> list[dict[str, Any]]:
-        """Returns the entries of all metrics between two sets of pictures."""
-        sets = (list(map(self.features, pictures)) for pictures in (originals, decoded))
-        return metrics.set_metrics(self.evaluation.weights, *sets)
+    def sets(self, entries: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]]:
+        """Returns the metrics of sets of each point that has rows of so many images."""
+        found = []
+        for (codec, point), of_point in grouped(entries, point_of).items():
+            originals = [self.features(rows.original_file(row["image"])) for row in of_point]
+            decoded = [self.features(row["file"]) for row in of_point]
+            for entry in metrics.set_metrics(self.evaluation.weights, originals, decoded):
+                if len(of_point) < images:
+                    reason = f"of {images} images only {len(of_point)} could be coded"
+                    entry |= {"value": None, "not_measured": reason}
+                found.append({"codec": codec, "point": point} | entry)
+        return found
 
 
 def _said(row: Row | None) -> str:

@@ -55,11 +55,8 @@ def mean_interval(
     differences: Float[np.ndarray, " n"], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
     """Returns the mean of one number per image, with its interval (none for a single image)."""
-
-    def mean(chosen: np.ndarray) -> Delta:
-        return Delta(float(differences[chosen].mean()))
-
-    return _interval(mean, len(differences), seed, resamples)
+    count = len(differences)
+    return _interval(lambda i: Delta(float(differences[i].mean())), count, seed, resamples)
 
 
 def bootstrap(

@@ -6,7 +6,6 @@ is taken only if all of them are there and nothing has overwritten them.
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import re
@@ -133,12 +132,6 @@ def decoded_files(image: str, codec: str, point: str) -> tuple[str, str]:
 
 def _safe(name: str) -> str:
     return re.sub(r"[/\\:\0]", "_", name)
-
-
-def sha256_of(image: Image) -> str:
-    """Returns the SHA-256 of an image's size and pixels."""
-    shape = "x".join(map(str, image.shape))
-    return hashlib.sha256(shape.encode() + image.tobytes()).hexdigest()
 
 
 def read_png(path: Path) -> Image:

@@ -1,7 +1,7 @@
 """results.json and the pictures beside it as one self-contained HTML page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import cycle
 from pathlib import Path
@@ -98,7 +98,7 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
                 "width": rows[0][1]["width"],
                 "height": rows[0][1]["height"],
                 "thumbnail": pictures.thumbnail(folder, name),
-                "rows": {i: _row(results, row) for i, row in rows},
+                "rows": {i: _row(results["metrics"], row) for i, row in rows},
             }
             for name, rows in images.items()
         ],
@@ -118,12 +118,11 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
-    values = {metric: row["values"].get(metric) for metric in results["metrics"]}
-    return {name: row[name] for name in ("codec", "point", "bpp", "not_measured")} | {
-        "label": row["point"] or row["setting"],
-        "values": {metric: v and float(f"{v:.7g}") for metric, v in values.items()},
-    }
+def _row(metrics: Iterable[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: row[name] for name in ("codec", "point", "bpp", "not_measured")}
+    values = {metric: row["values"].get(metric) for metric in metrics}
+    rounded = {metric: v and float(f"{v:.7g}") for metric, v in values.items()}
+    return found | {"label": row["point"] or row["setting"], "values": rounded}
 
 
 def asset(name: str) -> str:

@@ -21,21 +21,15 @@ def compare(
 ) -> dict[str, Any]:
     """Compares every model of `a` with every model of `b`, on the images that both have.
 
-    `a` and `b` are contents of two results.json, which are called `names`; `resamples` is as in
-    `bootstrap`.
-
-    Returns:
-      {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
-      out, "pairs": [{"a", "b": labels, "metrics": {id: {"label", "unit", "better", "decimals",
-      "matched": a `Matched`, "bd_rate": an `Interval`}}, "sets": the same of metrics of whole
-      sets}]}; differences are b minus a.
-
-    Raises:
-      UserError: they share no image, or one of them has no model.
+    `a` and `b` are contents of two results.json, which are called `names`. The result is
+    {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
+    out, "pairs": [{"a", "b": labels, "metrics": {id: {"label", "unit", "better", "decimals",
+    "matched": a `Matched`, "bd_rate": an `Interval`}}, "sets": the same of whole sets}]}.
+    Differences are b minus a. Raises a UserError if they share no image or one has no model.
     """
     images, notes = _common_images((a, b), names)
     whole = not notes
-    models = [_curves(*each, images) for each in ((a, names[0]), (b, names[1]))]
+    models = [_curves(*each, images) for each in zip((a, b), names, strict=True)]
     metrics = _common_metrics(a, b, notes)
     pairs = []
     for (label_a, of_a), (label_b, of_b) in itertools.product(*models):
@@ -174,13 +168,9 @@ def _totals(entries: Mapping[str, Any]) -> list[list[str]]:
 
 def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[str]:
     """Returns a number and its interval as two cells, "-" where there is none."""
-    value, *ends = (
-        None if found[key] is None else f"{found[key]:+.{decimals}f}"
-        for key in ("value", "low", "high")
-    )
-    if value is None:
-        return ["-", ""]
-    return [value + unit, "" if ends[0] is None else f"[{ends[0]}, {ends[1]}]"]
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    interval = "" if low is None else f"[{low:+.{decimals}f}, {high:+.{decimals}f}]"
+    return ["-" if value is None else f"{value:+.{decimals}f}{unit}", interval]
 
 
 def _by_image(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -202,15 +192,15 @@ def _by_image(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 def _reasons(entries: Mapping[str, Any]) -> str:
     """Returns a line for each reason why something was not compared, with the metrics."""
-    found: list[tuple[str, str]] = []
+    labels: dict[str, list[str]] = {}
     for entry in entries.values():
-        label = entry["label"]
         if "not_measured" in entry:
-            found.append((f"not compared: {entry['not_measured']}", label))
-            continue
-        for image, reason in entry["matched"]["not_measured"].items():
-            found.append((f"{image}: not compared: {reason}", label))
-        if entry["bd_rate"]["value"] is None:
-            found.append((f"no BD-rate: {entry['bd_rate']['reason']}", label))
-    lines = grouped(found, itemgetter(0)).items()
-    return "\n".join(f"{reason} ({', '.join(label for _, label in of)})" for reason, of in lines)
+            reasons = [f"not compared: {entry['not_measured']}"]
+        else:
+            lacking = entry["matched"]["not_measured"]
+            reasons = [f"{image}: not compared: {reason}" for image, reason in lacking.items()]
+            if entry["bd_rate"]["value"] is None:
+                reasons.append(f"no BD-rate: {entry['bd_rate']['reason']}")
+        for reason in reasons:
+            labels.setdefault(reason, []).append(entry["label"])
+    return "\n".join(f"{reason} ({', '.join(of)})" for reason, of in labels.items())

@@ -28,10 +28,8 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
     What an earlier run with the same `out` has finished is not computed again. With several
     processes, which all see `out`, each takes every n-th image. Process 0 waits for all of them and
     writes the results; the others return None. An image that cannot be read is skipped and named
-    in the results. `meta` becomes "meta" of the results, with what this function adds.
-
-    Raises:
-      UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
+    in the results. `meta` becomes "meta" of the results, with what this function adds. Raises a
+    UserError if no image could be read or nothing could be coded.
     """
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
     process = jax.process_index()

@@ -54,8 +54,7 @@ class InceptionParams:
 def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
     """Returns the float32 parameters from an .npz of `fa-hific get-inception`, local or cloud.
 
-    Raises:
-      UserError: the file is missing, is not an .npz, or lacks arrays of the right shape.
+    Raises a UserError if the file is missing or lacks arrays of the right shape.
     """
     arrays, shapes = read_npz(path, COMMAND, "docs/evaluation.md"), expected_shapes()
     if wrong := mistakes(arrays, shapes):

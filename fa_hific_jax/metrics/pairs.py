@@ -33,10 +33,7 @@ class Measured(NamedTuple):
 def measure(x: Picture, x_hat: Picture, weights: Weights) -> Measured:
     """Returns every metric of one original x and its decoded image x_hat, both RGB (h, w, 3).
 
-    A metric whose weights are missing is not measured.
-
-    Raises:
-      UserError: the images have different shapes, or they are not 8-bit RGB.
+    Raises a UserError if the images have different shapes, or are not 8-bit RGB.
     """
     return measure_batch(x[None], x_hat[None], weights)[0]
 

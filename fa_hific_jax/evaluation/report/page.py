@@ -34,10 +34,7 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
 
     The folder holds the pictures and maps that the rows name. The page loads nothing, and stays
     under SIZE_LIMIT bytes (`pictures.DETAILS`). A picture that cannot be read is named on the page
-    and left out.
-
-    Raises:
-      UserError: plotly or Jinja2 is not installed, or there are no rows.
+    and left out. Raises a UserError if plotly or Jinja2 is not installed, or there are no rows.
     """
     if not results["rows"]:
         raise UserError("the results hold no rows: evaluate at least one image")

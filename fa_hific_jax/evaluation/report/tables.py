@@ -15,14 +15,10 @@ NO_REASON = "no reason recorded"
 
 
 def table(results: Results, keys: Container[tuple[str, str]]) -> dict[str, list[Any]]:
-    """Returns the means of the points (codec, point) in `keys`.
+    """Returns the means of the points (codec, point) in `keys`, each protocol in its own columns.
 
-    Distances between sets that were measured by different protocols are in different columns.
-
-    Returns:
-      "columns": (label, unit and direction or protocol) of each; "lines": (codec, point, cells),
-      where a cell is (text, None) or (text, number of its note from 1); "notes": why there is no
-      number.
+    "columns" are (label, unit and direction or protocol), "lines" (codec, point, cells), "notes"
+    reasons. A cell is (text, None), or (text, number of its note from 1) if it holds no number.
     """
     means = [mean for mean in ordered(results) if point_of(mean) in keys]
     columns = {("bpp", "real files"): [_mean_text(results, "bpp", 4, m) for m in means]}

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fa_hific_jax.metrics.pairs import log_frequency_distance as log_frequency_distance
-from fa_hific_jax.metrics.pairs import lpips_distances as lpips_distances
 from fa_hific_jax.metrics.pairs import measure as measure
 from fa_hific_jax.metrics.pairs import measure_batch as measure_batch
 from fa_hific_jax.metrics.pairs import psnr as psnr

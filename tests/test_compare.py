@@ -20,7 +20,7 @@ from PIL import Image
 from fa_hific_jax.demo import comparison
 from fa_hific_jax.demo.comparison import CELL, GAP, HEAD, Place, Version
 from fa_hific_jax.evaluation import baselines
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics import psnr
 from fa_hific_jax.metrics.weights import Weights, load_weights
 
 FLAT = np.full((300, 400, 3), 90, np.uint8)

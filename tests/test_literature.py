@@ -5,9 +5,7 @@ import csv
 import pytest
 
 from fa_hific_jax.evaluation import literature
-from fa_hific_jax.metrics import DESCRIPTIONS
 
-SETS = ("kodak", "clic2020", "div2k", "kodak-256")
 KODAK = {f"kodim{n:02d}": (512, 768) if n in (4, 9) else (768, 512) for n in range(1, 25)}
 COLUMNS = {"ms_ssim": "MS-SSIM", "lpips_alex": "LPIPS"} | {
     name: name.upper() for name in ("psnr", "niqe", "fid", "kid")
@@ -38,25 +36,12 @@ def test_figures_of_the_poster_are_those_read_off_it(data_folder):
     ]
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_figures_have_the_ids_of_the_metrics_measured_here(name):
-    for entry in literature.for_images(name):
-        for point in entry["points"]:
-            others = point.keys() - {"bpp", "niqe"}
-            # The poster's LPIPS has no known backbone, and so no id of a metric measured here.
-            assert others - {"lpips"} <= DESCRIPTIONS.keys()
-            assert ("lpips" in others) == (name == "kodak-256")
-
-
-def test_no_other_images_have_figures():
+def test_sets_are_recognized_by_all_their_names_and_sizes_and_no_others_have_figures():
+    assert literature.recognize(KODAK) == "kodak"
+    assert literature.recognize(dict.fromkeys(KODAK, (256, 256))) == "kodak-256"
+    assert literature.recognize({f"{n:04d}": (2040, 1000 + n) for n in range(801, 901)}) == "div2k"
     assert literature.for_images("photographs") == literature.for_images(None) == []
     some, larger = dict(list(KODAK.items())[:23]), KODAK | {"kodim01": (1536, 1024)}
     other = {f"image{n}": size for n, size in enumerate(KODAK.values())}
     for sizes in ({}, some, larger, other, KODAK | {"another": (768, 512)}):
         assert literature.recognize(sizes) is None
-
-
-def test_sets_are_recognized_by_all_their_names_and_sizes():
-    assert literature.recognize(KODAK) == "kodak"
-    assert literature.recognize(dict.fromkeys(KODAK, (256, 256))) == "kodak-256"
-    assert literature.recognize({f"{n:04d}": (2040, 1000 + n) for n in range(801, 901)}) == "div2k"

@@ -17,12 +17,9 @@ from fa_hific_jax.metrics import (
     log_frequency_distance,
     measure,
     measure_batch,
-    ms_ssim,
     psnr,
-    ssim,
 )
-from fa_hific_jax.metrics.frequency import RADIAL_BANDS, spectral_errors
-from fa_hific_jax.metrics.pairs import check_pair
+from fa_hific_jax.metrics.structure import RADIAL_BANDS, check_pair, similarities, spectral_errors
 from fa_hific_jax.spectra import decibels, radial_power_spectrum
 
 BANDS = ("band_low", "band_middle", "band_high")
@@ -37,11 +34,16 @@ def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def similarity(name, x, x_hat):
+    """The "ssim" or "ms_ssim" of a pair."""
+    return similarities(x[None], x_hat[None])[name][0]
+
+
 @pytest.mark.parametrize("pair", ["p0", "p1", "p2"])
 def test_ms_ssim_agrees_with_pytorch_msssim(golden, pair):
     # p1 has odd sides, where implementations differ; p2 is a pair with a low score.
     arrays = golden("image_metrics")
-    found = ms_ssim(arrays[f"{pair}_a"], arrays[f"{pair}_b"])
+    found = similarity("ms_ssim", arrays[f"{pair}_a"], arrays[f"{pair}_b"])
     expected = arrays[f"{pair}_msssim_pytorch_msssim"]  # pytorch-msssim 1.0.0 in float64
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     for same in ("pytorch_msssim_f32", "data_range1_f64", "hific"):
@@ -86,15 +88,8 @@ def test_ssim_agrees_with_scikit_image(shape):
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     expected = skimage.structural_similarity(x, x_hat, data_range=255, channel_axis=-1, **options)
     # The window is in float32 here and not there.
-    np.testing.assert_allclose(ssim(x, x_hat), expected, rtol=0, atol=2e-7)
+    np.testing.assert_allclose(similarity("ssim", x, x_hat), expected, rtol=0, atol=2e-7)
     assert 0.5 < expected < 0.99
-
-
-def test_ssim_needs_sides_of_11_and_ms_ssim_sides_of_161():
-    assert ssim(image(10, 50), image(10, 50)) is None
-    assert ssim(image(11, 11), image(11, 11)) == pytest.approx(1, abs=1e-12)
-    assert ms_ssim(image(160, 300), image(160, 300)) is None
-    assert ms_ssim(image(161, 161), image(161, 161)) == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(96, 120), (75, 61)])
@@ -122,9 +117,9 @@ def test_measure_gives_the_metrics_that_the_functions_give(weights):
     x, x_hat = image(176, 170), image(176, 170, seed=1)
     values, not_measured = measure(x, x_hat, weights)
     assert list(values) == list(DESCRIPTIONS)[:-4]  # the last four are of sets
-    functions = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim, "lfd": log_frequency_distance}
-    for name, function in functions.items():
-        assert values[name] == pytest.approx(function(x, x_hat), rel=1e-12)
+    expected = {"psnr": psnr(x, x_hat), "lfd": log_frequency_distance(x, x_hat)}
+    expected |= {name: similarity(name, x, x_hat) for name in ("ssim", "ms_ssim")}
+    assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     pair = (jnp.asarray(each[None], jnp.float32) / 255 for each in (x, x_hat))
     distance = jax.jit(lpips)(weights.lpips["alex"], *pair)[0]
     assert values["lpips_alex"] == pytest.approx(float(distance), rel=1e-5)
@@ -142,23 +137,26 @@ def test_a_batch_gives_what_each_pair_gives_alone(weights):
         assert {n: together.values[n] for n in known} == pytest.approx(known, rel=1e-4)
 
 
-def test_equal_images_have_no_psnr_but_a_reason():
-    x = image(40, 60)
-    values, not_measured = measure(x, x, Weights())
-    assert psnr(x, x) == math.inf
-    assert values["psnr"] is None and not_measured["psnr"] == "identical images: infinite"
-    assert values["ssim"] == pytest.approx(1) and values["lfd"] == values["lsd"] == 0
-    assert not_measured["ms_ssim"] == "a side has 160 pixels or less"
+@pytest.mark.parametrize(
+    ("shape", "name", "reason"),
+    [
+        ((40, 60), "psnr", "identical images: infinite"),
+        ((160, 300), "ms_ssim", "a side has 160 pixels or less"),
+        ((10, 50), "ssim", "a side has less than 11 pixels"),
+        ((4, 4), "lpips_alex", "a side has less than 31 pixels"),
+        ((1, 1), "band_low", "the image is too small for three frequency bands"),
+    ],
+)
+def test_equal_and_small_images_say_what_they_are_too_small_for(weights, shape, name, reason):
+    x = image(*shape)
+    values, not_measured = measure(x, x, weights)
+    assert values[name] is None and not_measured[name] == reason and values["lfd"] == 0
+    assert all((value is None) == (name in not_measured) for name, value in values.items())
 
 
-def test_a_small_image_names_what_it_is_too_small_for(weights):
-    _, not_measured = measure(image(4, 4), image(4, 4, seed=1), weights)
-    assert not_measured["ssim"] == "a side has less than 11 pixels"
-    assert not_measured["lpips_alex"] == "a side has less than 31 pixels"
-    assert not {"psnr", "lfd"} & set(not_measured)
-    values, not_measured = measure(image(1, 1), image(1, 1, seed=1), Weights())
-    assert not_measured["band_low"] == "the image is too small for three frequency bands"
-    assert values["psnr"] is not None and values["lsd"] is None
+@pytest.mark.parametrize(("name", "side"), [("ssim", 11), ("ms_ssim", 161)])
+def test_the_smallest_equal_images_are_fully_similar(name, side):
+    assert similarity(name, image(side, side), image(side, side)) == pytest.approx(1, abs=1e-12)
 
 
 def test_results_that_are_not_finite_are_named(weights):

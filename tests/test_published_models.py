@@ -32,7 +32,7 @@ from fa_hific_jax.codec.several import ByRate
 from fa_hific_jax.convert.download import file_name
 from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import evaluated_models
+from fa_hific_jax.evaluation import points
 from fa_hific_jax.settings import from_mapping
 from fa_hific_jax.training import warm_start
 
@@ -161,7 +161,7 @@ def test_who_converts_the_same_file_gets_the_same_model(fetched, converted, monk
 
 @OF_BOTH_PROJECTS
 def test_evaluation_and_training_take_the_name(fetched, converted, name):
-    assert evaluated_models.load(name, "--models").id == name
+    assert points.load(name, "--models").id == name
     assert eval_command.default_out(name, "--models") == Path(f"{name}_evaluation")
     imported = import_checkpoint(converted / file_name(catalog.find(name).url), Options())
     settings = from_mapping(tiny_config(init_from=name, loss__dsl=0.0).to_dict())
@@ -263,7 +263,7 @@ def test_names_lead_to_what_to_do(cache, capsys):
     with pytest.raises(UserError, match=r"^hific: names several models: name one of them, hific-l"):
         load_model("hific")
     with pytest.raises(UserError, match=r"^--models lote: .*or the name of a model \(lite, hific"):
-        evaluated_models.load("lote", "--models")
+        points.load("lote", "--models")
     assert run("get-model", "lite") == 0
     assert "lite: is there already: " in capsys.readouterr().out
     Path("hific").mkdir()  # A folder of that name is meant, whatever is in it.

@@ -31,13 +31,6 @@ def test_a_value_that_is_missing_leaves_no_mean_and_is_counted(missing):
     assert mean["bpp"] == 0.25
 
 
-def test_an_image_that_one_codec_lacks_leaves_it_no_mean_at_all():
-    ours, jpeg = res.means([row("a"), row("b"), row("a", codec="jpeg", point="quality 5")], 2)
-    assert ours["bpp"] == 0.25
-    assert (jpeg["bpp"], jpeg["values"]["psnr"], jpeg["images"]) == (None, None, 2)
-    assert jpeg["measured"]["bpp"] == 1
-
-
 def test_results_come_back_from_their_file_without_infinity(tmp_path):
     content, path = results([row("a"), row("b")]), tmp_path / "results.json"
     res.write_json(path, content)

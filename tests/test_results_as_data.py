@@ -5,7 +5,6 @@ from report_results import results as results_with
 from report_results import row
 
 from benchmarks import readme
-from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import results as res
 
 NAMES = sorted(path.stem for path in (readme.ROOT / "results").glob("*.json"))
@@ -25,7 +24,7 @@ def test_readme_says_what_the_results_say():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_results_tell_how_to_make_them_again(name):
+def test_results_tell_how_to_make_them_again_and_have_the_means_of_their_rows(name):
     results = res.read_results(readme.path_of(name))
     meta = results["meta"]
     assert "eval.py" in meta["command"] and len(meta["commit"]) == 40
@@ -36,25 +35,11 @@ def test_results_tell_how_to_make_them_again(name):
         if about["kind"] == "model"
     )
     assert readme.compact(results) == results, "no places on a disk, seven digits"
-
-
-def test_results_that_no_commit_made_are_not_kept(tmp_path, monkeypatch):
-    results = res.read_results(readme.path_of(NAMES[0]))
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
-    results["meta"]["commit"] = None
-    readme.write_lines(tmp_path / "results.json", results)
-    with pytest.raises(UserError, match="names no commit"):
-        readme.keep(NAMES[0], tmp_path)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_means_are_those_of_the_rows(name):
-    results = res.read_results(readme.path_of(name))
-    again = res.means(results["rows"], results["meta"]["count"])
+    again = res.means(results["rows"], meta["count"])
     for stored, computed in zip(results["means"], again, strict=True):
         assert stored["measured"] == computed["measured"]
-        for name in stored["measured"]:
-            one, other = (res.value_of(mean, name) for mean in (stored, computed))
+        for metric in stored["measured"]:
+            one, other = (res.value_of(mean, metric) for mean in (stored, computed))
             # Both in seven digits; a mean of signed errors may nearly cancel.
             assert one == other or one == pytest.approx(other, rel=1e-6, abs=1e-5)
 

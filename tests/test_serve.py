@@ -13,7 +13,7 @@ from fa_hific_jax.cli import serve
 from fa_hific_jax.demo import page
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines, bits
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics import psnr
 
 
 @pytest.fixture

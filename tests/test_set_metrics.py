@@ -1,5 +1,7 @@
 """Distances between sets against closed forms and SciPy; patches and features of images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -88,24 +90,16 @@ def test_kid_is_the_sum_over_pairs_and_that_of_torch_fidelity():
     np.testing.assert_allclose(kid(a, b), sum(within) - 2 * across, rtol=1e-12)
     # torch-fidelity 0.4.0, one subset of all samples.
     np.testing.assert_allclose(kid(*of_seeds()), 0.16251215383376527, rtol=1e-12)
-
-
-def test_kid_of_more_samples_than_a_block():
-    # Between point masses every pair within a set is the same, and so is every pair across.
+    # More than a block: between point masses all pairs within a set, and all across, are the same.
     a, b = np.full((2100, 2), 1.0), np.full((2050, 2), -1.0)
     np.testing.assert_allclose(kid(a, b), 8 + 8 - 0, rtol=1e-12)
 
 
 def test_patches_are_those_of_two_grids():
-    y, x = np.mgrid[:700, :512]
-    image = np.stack([y % 256, x % 256, 2 * (y // 256) + 16 * (x // 256)], axis=-1).astype(np.uint8)
-    found = patches(image)
-    assert found.shape == (2 * 2 + 2 * 1, 256, 256, 3)
-    corners = [(int(y), int(x), int(c)) for y, x, c in found[:, 0, 0]]
-    grid = [(0, 0, 0), (0, 0, 16), (0, 0, 2), (0, 0, 18)]
-    assert corners == [*grid, (128, 128, 0), (128, 128, 2)]
-    # Each patch is a piece of the image as it is.
-    np.testing.assert_array_equal(found[5], image[384:640, 128:384])
+    image = np.random.default_rng(0).integers(0, 256, (700, 512, 3)).astype(np.uint8)
+    corners = [(0, 0), (0, 256), (256, 0), (256, 256), (128, 128), (384, 128)]
+    expected = [image[y : y + 256, x : x + 256] for y, x in corners]
+    np.testing.assert_array_equal(patches(image), expected)
     # 8 of a Kodak image: 2 x 3, and 1 x 2 of the shifted grid.
     counts = {(512, 768): 8, (256, 256): 1, (383, 384): 1, (384, 384): 2, (255, 900): 0}
     for shape, count in counts.items():
@@ -120,11 +114,6 @@ def weights() -> Weights:
 def noise(count: int, amplitude: int, seed: int) -> np.ndarray:
     drawn = np.random.default_rng(seed).integers(-amplitude, amplitude + 1, (count, 384, 384, 3))
     return (128 + drawn).astype(np.uint8)
-
-
-def of_alex(weights, originals, decoded) -> dict:
-    """The entry of the distance in AlexNet's features."""
-    return set_metrics(weights, originals, decoded)[2]
 
 
 def test_features_do_not_depend_on_the_rest_of_the_batch(weights):
@@ -153,17 +142,13 @@ def test_set_metrics_rise_with_the_distortion_and_name_their_protocol(weights):
         assert len(protocol["weights"]) == 12 and "AlexNet" in protocol["features"]
         assert protocol["note"].startswith("4 patches for 256 features: ")
         values.append([entries[name]["value"] for name in ("fd_alex", "kid_alex")])
-    frechet, kernel = zip(*values, strict=True)
-    assert frechet[0] < 1e-9 and frechet[0] < frechet[1] < frechet[2] and kernel[1] < kernel[2]
-
-
-def test_weights_are_told_apart(weights):
     params = weights.lpips["alex"]
     bias = {"features.0.bias": params.weights["features.0.bias"] + 1}
-    changed = Weights({"alex": type(params)(params.net, params.weights | bias, params.linear)})
-    images = [{"alex": np.ones((4, 256), np.float32)}]
-    named = [of_alex(w, images, images)["protocol"]["weights"] for w in (weights, weights, changed)]
-    assert named[0] == named[1] != named[2]
+    changed = Weights({"alex": dataclasses.replace(params, weights=params.weights | bias)})
+    other = set_metrics(changed, originals, originals)[2]["protocol"]["weights"]
+    assert other != entries["fd_alex"]["protocol"]["weights"]
+    frechet, kernel = zip(*values, strict=True)
+    assert frechet[0] < 1e-9 and frechet[0] < frechet[1] < frechet[2] and kernel[1] < kernel[2]
 
 
 @pytest.mark.parametrize(
@@ -175,5 +160,5 @@ def test_weights_are_told_apart(weights):
 )
 def test_what_has_no_distance_says_why(weights, of_each, reason):
     images = [{"alex": of_each}] * 2
-    entry = of_alex(weights, images, images)
+    entry = set_metrics(weights, images, images)[2]
     assert (entry["value"], entry["not_measured"]) == (None, reason)

@@ -48,7 +48,7 @@ IMAGES = flags.DEFINE_string("images", None, "Folder, glob or data set; data.eva
 LIMIT = flags.DEFINE_integer("limit", 0, "Number of images, from the first; 0 for all")
 QUALITY = flags.DEFINE_list("quality", [], "Rates of models with a variable one: from 0 to 1")
 DETAIL = flags.DEFINE_list("detail", [], "Details of models with FCM: numbers from 0 (smooth) to 1")
-JOBS = flags.DEFINE_integer("jobs", 1, "Number of processes for the classical codecs")
+JOBS = flags.DEFINE_integer("jobs", 1, "Number of threads for the classical codecs")
 OUT = flags.DEFINE_string("out", None, "Folder for the results; one model has a default")
 FIELDS = {
     "baselines": flags.DEFINE_list(

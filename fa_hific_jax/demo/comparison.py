@@ -19,8 +19,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import baselines
 from fa_hific_jax.evaluation.report.page import SIZE_LIMIT, asset
 from fa_hific_jax.evaluation.report.pictures import DETAILS, data_uri, script_json
-from fa_hific_jax.metrics.measure import lpips_distances
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics.pairs import lpips_distances, psnr
 from fa_hific_jax.metrics.weights import Weights
 from fa_hific_jax.spectra import LUMA
 

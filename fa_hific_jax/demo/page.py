@@ -18,7 +18,7 @@ from fa_hific_jax.data.images import Picture, image_size, on_white, read_image
 from fa_hific_jax.demo.comparison import Image, opaque
 from fa_hific_jax.errors import PER_FILE, UserError, about
 from fa_hific_jax.evaluation import baselines, bits
-from fa_hific_jax.metrics.squared_error import psnr
+from fa_hific_jax.metrics import psnr
 from fa_hific_jax.models import STRIDE, padded_shape
 from fa_hific_jax.spectra import LUMA, log_spectrum
 from fa_hific_jax.writing import write

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32
 
 from fa_hific_jax.codec import bitstream, coding
 from fa_hific_jax.codec.coding import EntropyModel, Quantized
@@ -28,15 +28,15 @@ def of_file(entropy: EntropyModel, data: bytes) -> BitsMap:
 
 def of_symbols(entropy: EntropyModel, symbols: Quantized) -> BitsMap:
     """Returns the map of symbols: -log2 of their share of the integer tables, with escapes."""
-    channels = np.broadcast_to(np.arange(symbols.z.shape[2], dtype=np.int32), symbols.z.shape)
-    return BitsMap(
-        _lengths(symbols.y, symbols.rows.astype(np.int32), entropy.y_tables),
-        _lengths(symbols.z, channels, entropy.z_tables),
+    channels = np.broadcast_to(np.arange(symbols.z.shape[2]), symbols.z.shape)
+    coded = (
+        (symbols.y, symbols.rows, entropy.y_tables),
+        (symbols.z, channels, entropy.z_tables),
     )
-
-
-def _lengths(
-    symbols: Int32[np.ndarray, "h w c"], rows: Int32[np.ndarray, "h w c"], table: tables.Tables
-) -> Float32[np.ndarray, "h w"]:
-    lengths = tables.code_lengths(symbols.ravel(), rows.ravel(), table)
-    return lengths.reshape(symbols.shape).sum(axis=2).astype(np.float32)
+    lengths = (
+        tables.code_lengths(found.ravel(), rows.ravel().astype(np.int32), table)
+        .reshape(found.shape)
+        .sum(axis=2)
+        for found, rows, table in coded
+    )
+    return BitsMap(*(each.astype(np.float32) for each in lengths))

@@ -1,7 +1,7 @@
 """Comparison of the models of two evaluations at equal rate, image by image, and its text."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -21,41 +21,48 @@ def compare(
 ) -> dict[str, Any]:
     """Compares every model of `a` with every model of `b`, on the images that both have.
 
-    `a` and `b` are contents of two results.json, which are called `names`; `resamples` is as in
-    `bootstrap`.
-
-    Returns:
-      {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
-      out, "pairs": [{"a", "b": labels, "metrics": {id: {"label", "unit", "better", "decimals",
-      "matched": a `Matched`, "bd_rate": an `Interval`}}, "sets": the same of metrics of whole
-      sets}]}; differences are b minus a.
-
-    Raises:
-      UserError: they share no image, or one of them has no model.
+    `a` and `b` are contents of two results.json, which are called `names`. The result is
+    {"names", "resamples", "images": names of those compared, "notes": sentences on what was left
+    out, "pairs": [{"a", "b": labels, "metrics": {id: {"label", "unit", "better", "decimals",
+    "matched": a `Matched`, "bd_rate": an `Interval`}}, "sets": the same of whole sets}]}.
+    Differences are b minus a. Raises a UserError if they share no image or one has no model.
     """
-    images, notes = _common_images(a, b, names)
+    images, notes = _common_images((a, b), names)
     whole = not notes
-    models_a, models_b = (_curves(*each, images) for each in ((a, names[0]), (b, names[1])))
+    models = [_curves(*each, images) for each in zip((a, b), names, strict=True)]
     metrics = _common_metrics(a, b, notes)
     pairs = []
-    for (label_a, of_a), (label_b, of_b) in itertools.product(models_a, models_b):
-        for family in _same_families(of_a, of_b, (label_a, label_b), notes):
-            called = zip(("a", "b"), (label_a, label_b), family, strict=True)
-            pair = {side: ", ".join(filter(None, parts)) for side, *parts in called}
-            rows, measured = (of_a[family[0]], of_b[family[1]]), {}
-            for name, about in metrics.items():
-                measured[name] = _compared(rows, name, about, resamples)
-            of_sets = _sets(a, b, rows, whole, resamples)
-            pairs.append({**pair, "metrics": measured, "sets": of_sets})
+    for (label_a, of_a), (label_b, of_b) in itertools.product(*models):
+        for family_a, family_b in _same_families(of_a, of_b, f"{label_a} and {label_b}", notes):
+            rows = of_a[family_a], of_b[family_b]
+            pair: dict[str, Any] = {
+                "a": ", ".join(filter(None, (label_a, family_a))),
+                "b": ", ".join(filter(None, (label_b, family_b))),
+                "metrics": {m: _compared(rows, m, metrics[m], resamples) for m in metrics},
+                "sets": {},
+            }
+            # Of a part of the images, sets would need new distances.
+            sets = [_sets(*each) for each in zip((a, b), rows, strict=True)]
+            for name, of_sets in sets[0].items():
+                about, others = _described(a["metrics"][name]), sets[1].get(name, [])
+                if whole and all(p["protocol"] == of_sets[0]["protocol"] for p in of_sets + others):
+                    about = _compared((of_sets, others), name, about, resamples)
+                else:
+                    other = "protocols" if whole else "images"
+                    about["not_measured"] = f"the two have different {other}"
+                pair["sets"][name] = about
+            pairs.append(pair)
     found = {"names": names, "resamples": resamples, "images": sorted(images)}
     return plain(found | {"notes": notes, "pairs": pairs})
 
 
-def _common_images(a: Results, b: Results, names: Sequence[str]) -> tuple[set[str], list[str]]:
+def _common_images(
+    both: tuple[Results, Results], names: tuple[str, str]
+) -> tuple[set[str], list[str]]:
     """Returns the images with the same size and pixels in both, and notes on the others."""
     in_a, in_b = (
         {row["image"]: (row["width"], row["height"], row.get("sha256")) for row in results["rows"]}
-        for results in (a, b)
+        for results in both
     )
     common = {name for name, _ in in_a.items() & in_b.items()}
     if not common:
@@ -99,14 +106,14 @@ def _described(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same_families(
-    a: Mapping[str, Rows], b: Mapping[str, Rows], labels: tuple[str, str], notes: list[str]
+    a: Mapping[str, Rows], b: Mapping[str, Rows], models: str, notes: list[str]
 ) -> list[tuple[str, str]]:
     """Returns pairs of curves of the same name; two single curves make a pair in any case."""
     if len(a) == len(b) == 1:
         return [(next(iter(a)), next(iter(b)))]
     if lonely := sorted(a.keys() ^ b.keys()):
         told = ", ".join(name or "points without a name" for name in lonely)
-        notes.append(f"{labels[0]} and {labels[1]} do not both have {told}: not compared")
+        notes.append(f"{models} do not both have {told}: not compared")
     return [(name, name) for name in a if name in b]
 
 
@@ -118,33 +125,16 @@ def _compared(
     return {**about, "matched": matched, "bd_rate": rate}
 
 
-def _sets(
-    a: Results, b: Results, rows: tuple[Rows, Rows], whole: bool, resamples: int
-) -> dict[str, Any]:
-    """Compares metrics of sets where both were measured over the same patches of all images.
-
-    The whole set counts as one image, so there is no interval: that would take new distances for
-    each draw of images.
-    """
-    points: list[dict[str, Rows]] = []
-    for results, of_family in zip((a, b), rows, strict=True):
-        wanted = set(map(point_of, of_family))
-        rates = {point_of(m): m["bpp"] for m in results["means"] if point_of(m) in wanted}
-        entries = [
-            {**e, "image": "all", "bpp": rates[point_of(e)], "values": {e["metric"]: e["value"]}}
-            for e in results["sets"]
-            if point_of(e) in rates
-        ]
-        points.append(grouped(entries, itemgetter("metric")))
-    found = {}
-    for name, of_a in points[0].items():
-        about, of_b = _described(a["metrics"][name]), points[1].get(name, [])
-        if whole and all(p["protocol"] == of_a[0]["protocol"] for p in of_a + of_b):
-            found[name] = _compared((of_a, of_b), name, about, resamples)
-        else:
-            other = "protocols" if whole else "images"
-            found[name] = about | {"not_measured": f"the two have different {other}"}
-    return found
+def _sets(results: Results, rows: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
+    """Returns the metrics of sets at the points of these rows, as rows of a single image."""
+    wanted = set(map(point_of, rows))
+    rates = {point_of(m): m["bpp"] for m in results["means"] if point_of(m) in wanted}
+    entries = [
+        {**e, "image": "all", "bpp": rates[point_of(e)], "values": {e["metric"]: e["value"]}}
+        for e in results["sets"]
+        if point_of(e) in rates
+    ]
+    return grouped(entries, itemgetter("metric"))
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
@@ -153,7 +143,8 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     parts = [f"A = {a}, B = {b}: {len(comparison['images'])} images in both"]
     for pair in comparison["pairs"]:
         parts.append(f"A: {pair['a']}   B: {pair['b']}")
-        parts += [aligned(_totals(pair)), aligned(_by_image(pair["metrics"])), _reasons(pair)]
+        entries = {**pair["metrics"], **pair["sets"]}
+        parts += [aligned(_totals(entries)), aligned(_by_image(pair["metrics"])), _reasons(entries)]
     parts += [
         "B - A: mean difference at equal bpp; BD-rate: mean difference of the rate at equal "
         f"quality, negative where B needs less; in brackets {LEVEL:.0%} intervals from "
@@ -163,9 +154,8 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _totals(pair: Mapping[str, Any]) -> list[list[str]]:
+def _totals(entries: Mapping[str, Any]) -> list[list[str]]:
     lines = [["at equal bpp", "better", "A wins", "B wins", "ties", "B - A", "", "BD-rate", ""]]
-    entries = {**pair["metrics"], **pair["sets"]}
     for name, entry in entries.items():
         cells = ["-", "-", "-", "-", "", "-", ""]
         if "not_measured" not in entry:
@@ -178,12 +168,9 @@ def _totals(pair: Mapping[str, Any]) -> list[list[str]]:
 
 def _interval(found: Mapping[str, Any], decimals: int, unit: str = "") -> list[str]:
     """Returns a number and its interval as two cells, "-" where there is none."""
-    if found["value"] is None:
-        return ["-", ""]
-    value = f"{found['value']:+.{decimals}f}{unit}"
-    if found["low"] is None:
-        return [value, ""]
-    return [value, f"[{found['low']:+.{decimals}f}, {found['high']:+.{decimals}f}]"]
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    interval = "" if low is None else f"[{low:+.{decimals}f}, {high:+.{decimals}f}]"
+    return ["-" if value is None else f"{value:+.{decimals}f}{unit}", interval]
 
 
 def _by_image(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -203,17 +190,17 @@ def _by_image(metrics: Mapping[str, Any]) -> list[list[str]]:
     return lines
 
 
-def _reasons(pair: Mapping[str, Any]) -> str:
+def _reasons(entries: Mapping[str, Any]) -> str:
     """Returns a line for each reason why something was not compared, with the metrics."""
-    found: list[tuple[str, str]] = []
-    for entry in (*pair["metrics"].values(), *pair["sets"].values()):
-        label = entry["label"]
+    labels: dict[str, list[str]] = {}
+    for entry in entries.values():
         if "not_measured" in entry:
-            found.append((f"not compared: {entry['not_measured']}", label))
-            continue
-        for image, reason in entry["matched"]["not_measured"].items():
-            found.append((f"{image}: not compared: {reason}", label))
-        if entry["bd_rate"]["value"] is None:
-            found.append((f"no BD-rate: {entry['bd_rate']['reason']}", label))
-    lines = grouped(found, itemgetter(0)).items()
-    return "\n".join(f"{reason} ({', '.join(label for _, label in of)})" for reason, of in lines)
+            reasons = [f"not compared: {entry['not_measured']}"]
+        else:
+            lacking = entry["matched"]["not_measured"]
+            reasons = [f"{image}: not compared: {reason}" for image, reason in lacking.items()]
+            if entry["bd_rate"]["value"] is None:
+                reasons.append(f"no BD-rate: {entry['bd_rate']['reason']}")
+        for reason in reasons:
+            labels.setdefault(reason, []).append(entry["label"])
+    return "\n".join(f"{reason} ({', '.join(of)})" for reason, of in labels.items())

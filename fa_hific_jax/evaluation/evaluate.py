@@ -15,58 +15,41 @@ from jax.experimental import multihost_utils
 from fa_hific_jax import metrics
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation import literature, results
-from fa_hific_jax.evaluation.files import original_file
 from fa_hific_jax.evaluation.loop import Loop, Share
-from fa_hific_jax.evaluation.measuring import Measuring
 from fa_hific_jax.evaluation.prepare import Evaluation
 from fa_hific_jax.evaluation.report import write_report
-from fa_hific_jax.evaluation.results import Results, grouped, point_of, write_json
+from fa_hific_jax.evaluation.results import Results, write_json
 from fa_hific_jax.evaluation.rows import RowLog
 
 
 def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Results | None:
     """Codes and measures every image at every point, and writes and returns the results.
 
-    Every rate is that of the bytes of a file that was decoded again. What an earlier run with the
-    same `out` has finished is not computed again. `out` then holds originals/, reconstructions/,
-    bits/, rows.jsonl, results.json, summary.csv and report.html. With several processes each takes
-    every n-th image and writes its rows. Process 0 waits for all of them, merges, and writes the
-    rest; the others return None.
-
-    An image that cannot be read is skipped and named in the results. `out` is on a disk that all
-    processes see. `meta` becomes "meta" of the results, with what this function adds.
-
-    Raises:
-      UserError: no image could be read, nothing could be coded, or `out` cannot be written to.
+    What an earlier run with the same `out` has finished is not computed again. With several
+    processes, which all see `out`, each takes every n-th image. Process 0 waits for all of them and
+    writes the results; the others return None. An image that cannot be read is skipped and named
+    in the results. `meta` becomes "meta" of the results, with what this function adds. Raises a
+    UserError if no image could be read or nothing could be coded.
     """
     count = min(evaluation.limit or len(evaluation.source), len(evaluation.source))
-    process, measuring = jax.process_index(), Measuring(evaluation.weights, out)
+    process = jax.process_index()
     with shared(out) as share:
-        loop = Loop(evaluation, out, RowLog(out, process), measuring, share)
+        loop = Loop(evaluation, out, RowLog(out, process), share)
         loop.run(range(process, count, jax.process_count()))
     if process > 0:
         return None
-    if not share.rows and share.failed:
+    rows, images = [row for *_, row in share.rows], count - len(share.skipped)
+    if not rows and share.failed:
         first = share.failed[0]
         raise UserError(f"nothing could be coded: {first['image']}: {first['reason']}")
-    if not share.rows:
+    if not rows:
         reason = share.skipped[0]["reason"] if share.skipped else f"{evaluation.images} is empty"
         raise UserError(f"no image could be read: {reason}")
-    rows, images = [row for *_, row in share.rows], count - len(share.skipped)
-    about = {"images": evaluation.images, "count": images}
-    sets = []
-    for (codec, point), of_point in grouped(rows, point_of).items():
-        originals = [original_file(row["image"]) for row in of_point]
-        for entry in measuring.sets(originals, [row["file"] for row in of_point]):
-            if len(of_point) < images:
-                reason = f"of {images} images only {len(of_point)} could be coded"
-                entry |= {"value": None, "not_measured": reason}
-            sets.append({"codec": codec, "point": point} | entry)
-    described = {}
-    for name, described_as in metrics.DESCRIPTIONS.items():
+    about, described = {"images": evaluation.images, "count": images}, {}
+    for name, metric in metrics.DESCRIPTIONS.items():
         first, *others = {row["not_measured"].get(name) for row in rows}
         # A metric that no image has gets their common reason.
-        described[name] = described_as | {"not_measured": None if others else first}
+        described[name] = metric | {"not_measured": None if others else first}
     sizes = {row["image"]: (row["width"], row["height"]) for row in rows}
     content = results.plain(
         {
@@ -75,7 +58,7 @@ def evaluate(evaluation: Evaluation, out: Path, meta: Mapping[str, Any]) -> Resu
             "metrics": described,
             "rows": rows,  # in the order of images, codecs and points
             "means": results.means(rows, images),
-            "sets": sets,
+            "sets": loop.sets(rows, images),
             "published": literature.for_images(literature.recognize(sizes)),
         }
     )

@@ -8,8 +8,6 @@ from fa_hific_jax.evaluation import results as res
 from fa_hific_jax.evaluation.rate_distortion import Curve, curve
 from fa_hific_jax.evaluation.results import Results, columns, heading
 
-Mean = Mapping[str, Any]
-
 SAME_RATE = 0.05
 """Largest relative difference of two rates that are compared without a curve between points."""
 
@@ -34,31 +32,33 @@ def leaders(results: Results) -> list[str]:
     return list(filter(None, (_sentence(results, m, others) for m in kinds.get("model", ()))))
 
 
-def _sentence(results: Results, own: Mean, others: Mapping[str, Sequence[Mean]]) -> str:
-    ahead, first, bpp = [], [], own["bpp"]
+def _sentence(
+    results: Results, own: Mapping[str, Any], others: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    ahead, first, bpp, metrics = [], [], own["bpp"], results["metrics"]
     for name in columns(results)[1]:
-        if name not in results["metrics"] or own.get(name) is None:
+        if name not in metrics or own.get(name) is None:
             continue
-        about = results["metrics"][name]
-        better, decimals = about["better"], about["decimals"]
+        better, decimals = metrics[name]["better"], metrics[name]["decimals"]
         curves = {codec: curve(points, name, better) for codec, points in others.items()}
         found = {codec: each.mean(bpp, bpp) for codec, each in curves.items() if _has(each, bpp)}
         score = float(curve([own], name, better).scores[0])
         # As many digits as the table shows: codecs that look equal there are equal here.
-        least = round(score, decimals)
-        leading = {codec: value for codec, value in found.items() if round(value, decimals) > least}
+        leading = {c: v for c, v in found.items() if round(v, decimals) > round(score, decimals)}
         told = [f"{codec} {abs(value):.{decimals}f}" for codec, value in leading.items()]
-        unit = heading(results["metrics"], name)
         if told:
-            ahead.append(f"{unit} ({', '.join(told)}; here {abs(score):.{decimals}f})")
+            here = f"here {abs(score):.{decimals}f}"
+            ahead.append(f"{heading(metrics, name)} ({', '.join(told)}; {here})")
         elif found:
-            first.append(unit)
+            first.append(heading(metrics, name))
     called = " ".join(filter(None, res.point_of(own)))
-    if not (ahead or first):
-        return ""
     return (
-        f"At {bpp:.3f} bpp, the rate of {called}, classical codecs lead in "
-        f"{', '.join(ahead) or 'nothing'}. {called} leads in {', '.join(first) or 'nothing'}."
+        ""
+        if not (ahead or first)
+        else (
+            f"At {bpp:.3f} bpp, the rate of {called}, classical codecs lead in "
+            f"{', '.join(ahead) or 'nothing'}. {called} leads in {', '.join(first) or 'nothing'}."
+        )
     )
 
 

@@ -25,11 +25,9 @@ def for_images(name: str | None) -> list[dict[str, Any]]:
 
 
 def recognize(sizes: Mapping[str, tuple[int, int]]) -> str | None:
-    """Returns the set that the images of these (width, height) are, or None.
+    """Returns the set of which these (width, height) are all images by their own names, or None.
 
-    All images of the set must be there under their own names, those of Kodak in their own sizes,
-    as the figures do not apply to a part of them. The images of CLIC 2020 have no names of their
-    own.
+    Those of Kodak must have their own sizes. Images of CLIC 2020 have no names of their own.
     """
     names, found = set(sizes), set(sizes.values())
     if names == _KODAK and found == {(768, 512), (512, 768)}:

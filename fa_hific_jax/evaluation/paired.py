@@ -31,15 +31,32 @@ class Interval(NamedTuple):
     reason: str | None = None  # why value, or low and high, are None
 
 
+class Match(NamedTuple):
+    """Comparison of one image. `a`, `b` and `difference` are in the unit of the metric."""
+
+    image: str
+    bpp: tuple[float, float]  # ends of the common range, or two rates that only count as equal
+    a: float  # mean over that range of the logarithm of the rate
+    b: float
+    difference: float  # b - a
+    winner: str  # "a", "b" or "tie"
+
+
+class Matched(NamedTuple):
+    """Comparison of all images."""
+
+    images: tuple[Match, ...]  # those that could be compared, by name
+    mean: Interval  # mean of their differences
+    wins: dict[str, int]  # number of images by `Match.winner`
+    not_measured: dict[str, str]  # image -> why it could not be compared
+
+
 def mean_interval(
     differences: Float[np.ndarray, " n"], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
     """Returns the mean of one number per image, with its interval (none for a single image)."""
-
-    def mean(chosen: np.ndarray) -> Delta:
-        return Delta(float(differences[chosen].mean()))
-
-    return _interval(mean, len(differences), seed, resamples)
+    count = len(differences)
+    return _interval(lambda i: Delta(float(differences[i].mean())), count, seed, resamples)
 
 
 def bootstrap(
@@ -55,36 +72,27 @@ def bootstrap(
     """Returns `bd_rate` or `bd_metric` of two codecs' mean curves, with its interval over images.
 
     Images that only one of them has, or that lack the metric at all points of one, do not take
-    part. Then points that lack it on some image are left out: a mean is over all of them.
-
-    `rows_a` and `rows_b` are of one curve each: one codec, one family, any number of images.
-    `metric` and `better` are as in `curve`.
+    part. Then points that lack it on some image are left out. The rows of each are of one codec and
+    one family; `metric` and `better` are as in `curve`.
     """
-    tables = [_table(list(rows), metric, better) for rows in (rows_a, rows_b)]
-    images = sorted(set.intersection(*({i for of in t.values() for i in of} for t in tables)))
+    tables: list[dict[str, dict[str, tuple[float, float]]]] = [{}, {}]  # by point and image
+    for table, rows in zip(tables, (rows_a, rows_b), strict=True):
+        for row in rows:
+            if (value := row["values"].get(metric)) is not None:
+                # A signed error counts by its absolute value.
+                pair = row["bpp"], abs(value) if better == "zero" else value
+                table.setdefault(row["point"], {})[row["image"]] = pair
+    images = sorted(set.intersection(*(set().union(*table.values()) for table in tables)))
     grids = []
     for table in tables:
-        whole = [of for of in table.values() if of.keys() >= set(images)]
-        grid = np.array([[of[image] for image in images] for of in whole], np.float64)
-        grids.append(grid.reshape(len(whole), len(images), 2))
+        whole = [[of[i] for i in images] for of in table.values() if of.keys() >= set(images)]
+        grids.append(np.array(whole, np.float64).reshape(len(whole), len(images), 2))
 
     def of(chosen: np.ndarray) -> Delta:
-        means = ([grid[..., i][:, chosen].mean(axis=1) for i in (0, 1)] for grid in grids)
+        means = (grid[:, chosen].mean(axis=1).T for grid in grids)
         return statistic(*(of_arrays(bpp, values, better) for bpp, values in means))
 
     return _interval(of, len(images), seed, resamples)
-
-
-def _table(rows: list[Row], metric: str, better: str) -> dict[str, dict[str, tuple[float, float]]]:
-    """Returns bpp and value by point and image; a signed error counts by its absolute value."""
-    if len({row["codec"] for row in rows}) > 1:
-        raise ValueError("rows of several codecs do not make one curve")
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in rows:
-        if (value := row["values"].get(metric)) is not None:
-            value = abs(value) if better == "zero" else value
-            found.setdefault(row["point"], {})[row["image"]] = (row["bpp"], value)
-    return found
 
 
 def _interval(
@@ -107,26 +115,6 @@ def _interval(
     return Interval(whole.value, low, high, count)
 
 
-class Match(NamedTuple):
-    """Comparison of one image. `a`, `b` and `difference` are in the unit of the metric."""
-
-    image: str
-    bpp: tuple[float, float]  # ends of the common range, or two rates that only count as equal
-    a: float  # mean over that range of the logarithm of the rate
-    b: float
-    difference: float  # b - a
-    winner: str  # "a", "b" or "tie"
-
-
-class Matched(NamedTuple):
-    """Comparison of all images."""
-
-    images: tuple[Match, ...]  # those that could be compared, by name
-    mean: Interval  # mean of their differences
-    wins: dict[str, int]  # number of images by `Match.winner`
-    not_measured: dict[str, str]  # image -> why it could not be compared
-
-
 def matched_rate(
     rows_a: Iterable[Row],
     rows_b: Iterable[Row],
@@ -143,25 +131,26 @@ def matched_rate(
     nearest ends are compared if they count as equal (`TOLERANCE`), and otherwise nothing is.
     """
     of_a, of_b = (by_image(rows, metric, better) for rows in (rows_a, rows_b))
-    found: list[Match] = []
-    reasons: dict[str, str] = {}
-    for image in sorted(of_a.keys() | of_b.keys()):
-        a, b = of_a.get(image), of_b.get(image)
-        if a is None or b is None:
-            reasons[image] = "coded by one of the two only"
-        elif not (len(a.bpp) and len(b.bpp)):
-            reasons[image] = "the metric was not measured for both"
-        elif max(a.bpp[0], b.bpp[0]) > min(a.bpp[-1], b.bpp[-1]) * (1 + TOLERANCE):
-            spans = " and ".join(f"{c.bpp[0]:.3f} to {c.bpp[-1]:.3f}" for c in (a, b))
-            reasons[image] = f"no rate in common: {spans} bpp"
-        else:
-            ends = float(max(a.bpp[0], b.bpp[0])), float(min(a.bpp[-1], b.bpp[-1]))
-            mean_a, mean_b = (c.mean(*ends) for c in (a, b))
-            winner = "tie" if mean_a == mean_b else "a" if mean_a > mean_b else "b"
-            value_a, value_b = a.in_units(mean_a), b.in_units(mean_b)
-            bpp = (min(ends), max(ends))
-            found.append(Match(image, bpp, value_a, value_b, value_b - value_a, winner))
+    both = {i: _matched(i, of_a.get(i), of_b.get(i)) for i in sorted(of_a.keys() | of_b.keys())}
+    found = tuple(match for match in both.values() if isinstance(match, Match))
     wins = {name: sum(match.winner == name for match in found) for name in ("a", "b", "tie")}
     differences = np.array([match.difference for match in found])
     mean = mean_interval(differences, seed=seed, resamples=resamples)
-    return Matched(tuple(found), mean, wins, reasons)
+    return Matched(found, mean, wins, {i: m for i, m in both.items() if isinstance(m, str)})
+
+
+def _matched(image: str, a: Curve | None, b: Curve | None) -> Match | str:
+    """Returns the comparison of an image, or the reason why there is none."""
+    if a is None or b is None:
+        return "coded by one of the two only"
+    if not (len(a.bpp) and len(b.bpp)):
+        return "the metric was not measured for both"
+    low, high = float(max(a.bpp[0], b.bpp[0])), float(min(a.bpp[-1], b.bpp[-1]))
+    if low > high * (1 + TOLERANCE):
+        spans = " and ".join(f"{c.bpp[0]:.3f} to {c.bpp[-1]:.3f}" for c in (a, b))
+        return f"no rate in common: {spans} bpp"
+    mean_a, mean_b = (each.mean(low, high) for each in (a, b))
+    winner = "tie" if mean_a == mean_b else "a" if mean_a > mean_b else "b"
+    value_a, value_b = a.in_units(mean_a), b.in_units(mean_b)
+    ends = (min(low, high), max(low, high))
+    return Match(image, ends, value_a, value_b, value_b - value_a, winner)

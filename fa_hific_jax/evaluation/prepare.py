@@ -7,7 +7,7 @@ from typing import Any
 from fa_hific_jax import metrics
 from fa_hific_jax.data.sources import Source, open_source, unique
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation import baselines, evaluated_models, points
+from fa_hific_jax.evaluation import baselines, points
 from fa_hific_jax.metrics import Weights
 from fa_hific_jax.settings import EvaluationConfig, Settings, to_mapping
 
@@ -25,7 +25,7 @@ class Request:
     qualities: tuple[float, ...] = ()  # of models with a variable rate; () for `points.RATES`
     details: tuple[float, ...] = ()  # of models with FCM; () for full detail
     limit: int = 0  # number of images, the first ones; 0 for all
-    jobs: int = 1  # number of processes for the classical codecs
+    jobs: int = 1  # number of threads for the classical codecs
 
     def __post_init__(self):
         for name, values in (("--quality", self.qualities), ("--detail", self.details)):
@@ -55,20 +55,17 @@ def prepare(request: Request) -> Evaluation:
     """Loads the models, images and weights that a request names.
 
     A flag takes precedence over --config, which takes precedence over the settings that the first
-    model knows of its own run.
-
-    Raises:
-      UserError: no such model, images, baseline or weights, or a number out of its range.
+    model knows of its own run. Raises a UserError if something is missing or out of its range.
     """
     held = request.config if request.named_by == "--workdir" else None
-    models = [evaluated_models.load(f, request.named_by, held) for f in request.folders]
+    models = [points.load(f, request.named_by, held) for f in request.folders]
     known = to_mapping(request.config) if request.config else models[0].settings
     # Keys of a run that this version does not know are ignored.
     names = {field.name for field in dataclasses.fields(EvaluationConfig)}
     stored = {name: v for name, v in known.get("evaluation", {}).items() if name in names}
     config = EvaluationConfig.read({**stored, **request.evaluation})
     if config.untrained_control and models[0].params is not None:
-        models.append(evaluated_models.untrained(models[0]))
+        models.append(points.untrained(models[0]))
     ids = unique((model.id for model in models), taken=[*baselines.available(), "original"])
     models = [dataclasses.replace(model, id=name) for model, name in zip(models, ids, strict=True)]
     if request.qualities and not any(model.model.config.qualities for model in models):

@@ -5,6 +5,7 @@ G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VC
 monotone cubic pieces (PCHIP) through the points, as in JCTVC-L1100, over the logarithm of bpp.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -39,10 +40,9 @@ class Curve(NamedTuple):
         return Curve(self.bpp[keep], self.scores[keep], self.better)
 
     def mean(self, low: float, high: float) -> float:
-        """Returns the mean score over the logarithm of bpp from `low` to `high`.
+        """Returns the mean score over the logarithm of bpp; that at `low` if low >= high.
 
-        Rates beyond an end of the curve count as that end. If low >= high, the result is the score
-        at `low`.
+        Rates beyond an end of the curve count as that end.
         """
         if len(self.bpp) == 1:
             return float(self.scores[0])
@@ -62,17 +62,14 @@ class Delta(NamedTuple):
 
     value: float | None  # percent of a's rate (BD-rate) or units of the metric (BD-metric)
     reason: str | None = None  # why there is no value
-    low: float | None = None  # ends of the averaged range, in the metric or in bpp
-    high: float | None = None
-    share: float | None = None  # the averaged range as a share of the shorter curve's range
+    low: float = math.nan  # ends of the averaged range, in the metric or in bpp
+    high: float = math.nan
+    share: float = math.nan  # the averaged range as a share of the shorter curve's range
     dropped: int = 0  # number of points left out because a cheaper one was at least as good
 
 
 def curve(points: Iterable[Row], metric: str, better: str) -> Curve:
-    """Returns the curve of a metric through rows of one image, or through means over images.
-
-    Points without a rate or without the metric are left out. `better` is as in `Curve`.
-    """
+    """Returns the curve of a metric through rows of one image, or through means over images."""
     pairs = [(point["bpp"], point["values"].get(metric)) for point in points]
     bpp, values = np.array(pairs, np.float64).reshape(-1, 2).T  # None becomes NaN
     return of_arrays(bpp, values, better)
@@ -94,10 +91,9 @@ def by_image(rows: Iterable[Row], metric: str, better: str) -> dict[str, Curve]:
 
 
 def families(points: Iterable[Row]) -> dict[str, list[Row]]:
-    """Groups points by their name without the quality: each family is one curve.
+    """Groups points by their name without the quality: each family, as "detail=1", is one curve.
 
-    A decoder's detail does not change the file, so points of several details have the same bpp and
-    do not lie on one curve: "q=0.5,detail=1" is of the family "detail=1".
+    A decoder's detail does not change the file, so points of several details have the same bpp.
     """
 
     def family(point: Row) -> str:
@@ -110,17 +106,15 @@ def families(points: Iterable[Row]) -> dict[str, list[Row]]:
 def bd_rate(a: Curve, b: Curve) -> Delta:
     """Returns the mean rate of b relative to a at equal quality, minus 100 %.
 
-    It is negative where b needs less. Quality must rise with the rate, so the points outside each
-    `Curve.frontier` are left out, and counted.
+    Quality must rise with the rate, so the points outside each `Curve.frontier` are left out.
     """
     fronts = a.frontier(), b.frontier()
     dropped = sum(len(each.bpp) for each in (a, b)) - sum(len(front.bpp) for front in fronts)
     found = _mean_gap("qualities", *((front.scores, np.log10(front.bpp)) for front in fronts))
-    if isinstance(found, str):
-        return Delta(None, found, dropped=dropped)
-    gap, *ends, share = found
-    low, high = sorted(map(a.in_units, ends))
-    return Delta(float((10**gap - 1) * 100), None, low, high, share, dropped)
+    if found.value is None:
+        return found._replace(dropped=dropped)
+    low, high = sorted(a.in_units(score) for score in (found.low, found.high))
+    return Delta((10**found.value - 1) * 100, None, low, high, found.share, dropped)
 
 
 def bd_metric(a: Curve, b: Curve) -> Delta:
@@ -129,27 +123,21 @@ def bd_metric(a: Curve, b: Curve) -> Delta:
     For a signed error it is the difference of the absolute values.
     """
     found = _mean_gap("rates", *((np.log10(each.bpp), each.scores) for each in (a, b)))
-    if isinstance(found, str):
-        return Delta(None, found)
-    gap, low, high, share = found
-    return Delta(a.in_units(gap), None, 10**low, 10**high, share)
+    if found.value is None:
+        return found
+    return Delta(a.in_units(found.value), None, 10**found.low, 10**found.high, found.share)
 
 
-def _mean_gap(
-    called: str, a: tuple[Numbers, Numbers], b: tuple[Others, Others]
-) -> tuple[float, float, float, float] | str:
-    """Returns the mean of b minus a over their common range, each being (rising x, y).
-
-    The ends of that range follow, and its share of the shorter one; or why it is too small.
-    """
+def _mean_gap(called: str, a: tuple[Numbers, Numbers], b: tuple[Others, Others]) -> Delta:
+    """Returns the mean of b minus a over their common range, each being (rising x, y)."""
     fewest = min(len(a[0]), len(b[0]))
     if fewest < MIN_POINTS:
-        return f"a curve has {fewest} usable points where {MIN_POINTS} are needed"
+        return Delta(None, f"a curve has {fewest} usable points where {MIN_POINTS} are needed")
     low, high = float(max(a[0][0], b[0][0])), float(min(a[0][-1], b[0][-1]))
     if low >= high:
-        return f"the curves share no {called}"
+        return Delta(None, f"the curves share no {called}")
     share = (high - low) / float(min(np.ptp(a[0]), np.ptp(b[0])))
     if share < MIN_SHARE:
-        return f"the curves share only {share:.0%} of the {called} of the shorter one"
+        return Delta(None, f"the curves share only {share:.0%} of the {called} of the shorter one")
     area_a, area_b = (float(PchipInterpolator(*each).integrate(low, high)) for each in (a, b))
-    return (area_b - area_a) / (high - low), low, high, share
+    return Delta((area_b - area_a) / (high - low), None, low, high, share)

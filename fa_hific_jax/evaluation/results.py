@@ -1,8 +1,7 @@
 """Results of an evaluation: means of its rows, and both as JSON, CSV and text (docs/evaluation.md).
 
 A value that was not measured is None, with its reason in `row["not_measured"]`. A mean over only
-some of the images is None as well, with their number in `mean["measured"]`, so that it never stands
-where a mean over all is expected.
+some of the images is None as well, with their number in `mean["measured"]`.
 """
 
 import csv
@@ -11,7 +10,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,11 +81,7 @@ def means(rows: Iterable[Mapping[str, Any]], images: int) -> list[dict[str, Any]
 
 
 def read_results(path: str | os.PathLike) -> Results:
-    """Reads a results.json.
-
-    Raises:
-      UserError: the file is missing or holds something else.
-    """
+    """Reads a results.json; raises a UserError if it is missing or holds something else."""
     try:
         results = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
@@ -104,11 +100,18 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def replace_file(path: str | os.PathLike, data: bytes) -> None:
-    """Writes like `writing.write`, but turns an error of the operating system into a UserError."""
-    try:
+    """Writes like `writing.write`, but raises a UserError where the operating system refuses."""
+    with writing_to(path):
         write(path, data)
+
+
+@contextmanager
+def writing_to(path: str | os.PathLike, remedy: str = "fix that") -> Iterator[None]:
+    """Turns an error of the operating system into a UserError with this remedy."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): fix that") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
 
 
 def plain(value: Any) -> Any:
@@ -126,13 +129,10 @@ def plain(value: Any) -> Any:
 
 def flat_means(results: Results) -> list[dict[str, Any]]:
     """Returns the means with the metrics of sets, all as entries and as "values" of the mean."""
-    found = []
-    sets = grouped(results["sets"], point_of)
-    for mean in results["means"]:
-        of_sets = {entry["metric"]: entry["value"] for entry in sets.get(point_of(mean), ())}
-        values = mean["values"] | of_sets
-        found.append({**mean, **values, "values": values})
-    return found
+    values = {point_of(mean): dict(mean["values"]) for mean in results["means"]}
+    for entry in results["sets"]:
+        values[point_of(entry)][entry["metric"]] = entry["value"]
+    return [{**m, **values[point_of(m)], "values": values[point_of(m)]} for m in results["means"]]
 
 
 def summary_csv(results: Results) -> str:
@@ -143,8 +143,7 @@ def summary_csv(results: Results) -> str:
     measured = dict.fromkeys(name for mean in results["means"] for name in mean["measured"])
     pairs = [column for name in measured for column in (name, f"{name}_measured")]
     of_sets = dict.fromkeys(entry["metric"] for entry in results["sets"])
-    text = io.StringIO()
-    names = ["codec", "point", "images", *pairs, *of_sets]
+    names, text = ["codec", "point", "images", *pairs, *of_sets], io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for mean in flat_means(results):
@@ -166,11 +165,8 @@ def format_table(results: Results) -> str:
 def columns(results: Results) -> tuple[dict[str, Any], list[str]]:
     """Returns (descriptions by name, names of the numbers in the table, in its order)."""
     described, means = _RATES | results["metrics"], flat_means(results)
-
-    def is_there(name: str) -> bool:
-        return name in described and any(_cell(described, mean, name) != "-" for mean in means)
-
-    return described, [name for name in COLUMNS if name in _RATES or is_there(name)]
+    known = {name for name in described for m in means if _cell(described, m, name) != "-"}
+    return described, [name for name in COLUMNS if name in known | _RATES.keys()]
 
 
 def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> str:
@@ -183,11 +179,11 @@ def _cell(described: Mapping[str, Any], mean: Mapping[str, Any], name: str) -> s
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Returns a table as text: the first two columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    found = []
-    for cells in lines:
-        padded = [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
-        found.append("  ".join(padded).rstrip())
-    return "\n".join(found)
+    padded = (
+        [*map(str.ljust, cells[:2], widths), *map(str.rjust, cells[2:], widths[2:])]
+        for cells in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def heading(described: Mapping[str, Any], name: str) -> str:
@@ -217,16 +213,11 @@ def notes(results: Results) -> list[str]:
     by_reason = grouped(filter(reasons.get, reasons), reasons.get)
     found = [f"{', '.join(of)}: not measured: {reason}" for reason, of in by_reason.items()]
     found += [f"{e['image']}: skipped: {e['reason']}" for e in meta.get("skipped", ())]
-    for e in meta.get("failed", ()):
-        where = f"{e['image']}, {e['codec']} {e['point']}".rstrip()
-        found.append(f"{where}: not measured: {e['reason']}")
-    partly = Counter(
-        (labels.get(name, name), reason)
-        for row in rows
-        for name, reason in row["not_measured"].items()
-        if not metrics.get(name, {}).get("not_measured")
-    )
+    failed = [(f"{e['image']}, {e['codec']} {e['point']}", e) for e in meta.get("failed", ())]
+    found += [f"{where.rstrip()}: not measured: {e['reason']}" for where, e in failed]
+    partly = Counter(each for row in rows for each in row["not_measured"].items())
     return found + [
-        f"{called}: not measured for {count} of {len(rows)} rows: {reason}"
-        for (called, reason), count in partly.items()
+        f"{labels.get(name, name)}: not measured for {count} of {len(rows)} rows: {reason}"
+        for (name, reason), count in partly.items()
+        if not metrics.get(name, {}).get("not_measured")
     ]

@@ -1,15 +1,30 @@
-"""Rows of an evaluation, and the log rows.jsonl, which outlives the process that measured them."""
+"""What an evaluation keeps in its folder: rows, pictures and bits, each with the key of its origin.
+
+A row, the decoded picture and the bits of its file carry the same key. So a row of an earlier run
+is taken only if all of them are there and nothing has overwritten them.
+"""
 
 import contextlib
 import dataclasses
+import io
 import json
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fa_hific_jax.errors import UserError
-from fa_hific_jax.evaluation.results import plain
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image as PilImage
+from PIL.PngImagePlugin import PngInfo
+
+from fa_hific_jax.evaluation.results import plain, replace_file, writing_to
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+_KEY = "evaluation"  # name of the PNG text that holds the key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,32 +65,31 @@ class Row:
         fields = plain(dataclasses.asdict(self))
         return {name: v for name, v in fields.items() if name not in ("key", "measured_with")}
 
+    def is_kept(self, folder: Path) -> bool:
+        """Returns True if the picture and the bits of the row are still there."""
+        if key_of(folder / self.file) != self.key:
+            return False
+        return not self.bits or bool(read_npz(folder / self.bits).get("key") == self.key)
+
 
 class RowLog:
     """The finished rows in a folder: those of every process, of this run and of earlier runs.
 
     Process 0 appends to rows.jsonl, process n to rows.n.jsonl. Rows that another process adds are
-    found at once. So processes that share a folder, whether they know of each other or not, neither
+    found at once, so processes that share a folder, even without knowing of each other, neither
     lose a row nor repeat one. A line that is not a whole row is ignored.
-
-    Raises:
-      UserError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, process: int = 0):
         self._path = folder / ("rows.jsonl" if process == 0 else f"rows.{process}.jsonl")
         self._rows: dict[tuple[str, str | None], Row] = {}  # by key and metrics, None for any
         self._read: Counter[Path] = Counter()  # number of bytes already read from each file
-        try:
+        with writing_to(folder, "name another folder with --out"):
             folder.mkdir(parents=True, exist_ok=True)
             with self._path.open("a+b") as file:
                 file.seek(0)
                 # A process killed while writing leaves an incomplete last line behind.
                 file.truncate(file.read().rfind(b"\n") + 1)
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot hold results ({error.strerror}): name another folder with --out"
-            ) from error
 
     def get(self, key: str, measured_with: str) -> Row | None:
         """Returns the row of a key: one with these metrics, otherwise the last with others."""
@@ -93,21 +107,68 @@ class RowLog:
         return self._rows.get((key, measured_with)) or self._rows.get((key, None))
 
     def add(self, row: Row) -> Row:
-        """Appends a row that survives the end of the process, and returns it.
-
-        If another process was faster, its row is returned and nothing is written.
-        """
+        """Appends a row, and returns it; or returns another process's row that was there before."""
         found = self.get(row.key, row.measured_with)
         if found and found.measured_with == row.measured_with:
             return found
         line = json.dumps(plain(dataclasses.asdict(row)), allow_nan=False).encode() + b"\n"
-        try:
+        with writing_to(self._path, "free some space, then give the same command again to resume"):
             # One write to a file opened for appending: lines of two processes do not mix.
             with self._path.open("ab", buffering=len(line) + 1) as file:
                 file.write(line)
-        except OSError as error:
-            raise UserError(
-                f"{self._path} cannot be written ({error.strerror}): free some space, then give "
-                "the same command again to resume"
-            ) from error
         return row
+
+
+def original_file(image: str) -> str:
+    """Returns the place of the original of an image, relative to the folder of the results."""
+    return f"originals/{_safe(image)}.png"
+
+
+def decoded_files(image: str, codec: str, point: str) -> tuple[str, str]:
+    """Returns the places of a decoded picture and of the bits of its file."""
+    name = _safe(".".join(filter(None, [image, codec, point.replace(" ", "_")])))
+    return f"reconstructions/{name}.png", f"bits/{name}.npz"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[/\\:\0]", "_", name)
+
+
+def read_png(path: Path) -> Image:
+    """Returns the pixels of a picture."""
+    with PilImage.open(path) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def write_png(path: Path, image: Image, key: str) -> None:
+    """Writes a picture together with the key of what it was made from."""
+    text, buffer = PngInfo(), io.BytesIO()
+    text.add_text(_KEY, key)
+    # Level 6, the usual one, takes more than twice as long and is no smaller for photographs.
+    PilImage.fromarray(image).save(buffer, "PNG", compress_level=2, pnginfo=text)
+    replace_file(path, buffer.getvalue())
+
+
+def key_of(path: Path) -> str | None:
+    """Returns the key that `write_png` stored, or None for a missing or foreign file."""
+    try:
+        with PilImage.open(path) as picture:
+            return picture.info.get(_KEY)
+    except (OSError, ValueError):
+        return None
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Writes arrays by name; one of them may be the key of what they were made from."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    replace_file(path, buffer.getvalue())
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays that `write_npz` wrote, none of a missing or damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return {}

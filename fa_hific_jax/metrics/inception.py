@@ -8,10 +8,10 @@ place of an average pooling.
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 
 Maps = Float[Array, "_ _ _ _"]
+_joined = partial(jnp.concatenate, axis=-1)
 
 SIDE = 299
 COMMAND = "fa-hific get-inception"
@@ -38,69 +39,8 @@ class Layer(NamedTuple):
     valid: bool = False
 
 
-AVERAGE, MAXIMUM, HALVING = "3x3 average", "3x3 maximum", "3x3 maximum at stride 2"
-Step = Layer | str | tuple[Layer, Layer]
-"""A layer, a pooling, or two layers whose outputs are concatenated."""
-Block = dict[str, list[Step]]
-"""Steps of each branch by its name. The outputs of the branches are concatenated."""
-
-_FORK = (Layer(384, 1, 3), Layer(384, 3, 1))
-
-
-def _block_a(pooled: int) -> Block:
-    return {
-        "branch1x1": [Layer(64)],
-        "branch5x5": [Layer(48), Layer(64, 5, 5)],
-        "branch3x3dbl": [Layer(64), Layer(96, 3, 3), Layer(96, 3, 3)],
-        "branch_pool": [AVERAGE, Layer(pooled)],
-    }
-
-
-def _block_c(n: int) -> Block:
-    across, down = Layer(n, 1, 7), Layer(n, 7, 1)
-    return {
-        "branch1x1": [Layer(192)],
-        "branch7x7": [Layer(n), across, Layer(192, 7, 1)],
-        "branch7x7dbl": [Layer(n), down, across, down, Layer(192, 1, 7)],
-        "branch_pool": [AVERAGE, Layer(192)],
-    }
-
-
-def _block_e(pool: str) -> Block:
-    return {
-        "branch1x1": [Layer(320)],
-        "branch3x3": [Layer(384), _FORK],
-        "branch3x3dbl": [Layer(448), Layer(384, 3, 3), _FORK],
-        "branch_pool": [pool, Layer(192)],
-    }
-
-
-NETWORK: dict[str, Block] = {
-    "Conv2d_1a_3x3": {"": [Layer(32, 3, 3, 2, True)]},
-    "Conv2d_2a_3x3": {"": [Layer(32, 3, 3, 1, True)]},
-    "Conv2d_2b_3x3": {"": [Layer(64, 3, 3), HALVING]},
-    "Conv2d_3b_1x1": {"": [Layer(80)]},
-    "Conv2d_4a_3x3": {"": [Layer(192, 3, 3, 1, True), HALVING]},
-    "Mixed_5b.": _block_a(32),
-    "Mixed_5c.": _block_a(64),
-    "Mixed_5d.": _block_a(64),
-    "Mixed_6a.": {
-        "branch3x3": [Layer(384, 3, 3, 2, True)],
-        "branch3x3dbl": [Layer(64), Layer(96, 3, 3), Layer(96, 3, 3, 2, True)],
-        "branch_pool": [HALVING],
-    },
-    "Mixed_6b.": _block_c(128),
-    "Mixed_6c.": _block_c(160),
-    "Mixed_6d.": _block_c(160),
-    "Mixed_6e.": _block_c(192),
-    "Mixed_7a.": {
-        "branch3x3": [Layer(192), Layer(320, 3, 3, 2, True)],
-        "branch7x7x3": [Layer(192), Layer(192, 1, 7), Layer(192, 7, 1), Layer(192, 3, 3, 2, True)],
-        "branch_pool": [HALVING],
-    },
-    "Mixed_7b.": _block_e(AVERAGE),
-    "Mixed_7c.": _block_e(MAXIMUM),
-}
+Convolve = Callable[[str, Maps, Layer], Maps]
+"""Applies the layer of a name."""
 
 
 @jax.tree_util.register_dataclass
@@ -114,27 +54,27 @@ class InceptionParams:
 def load_inception(path: str | os.PathLike[str]) -> InceptionParams:
     """Returns the float32 parameters from an .npz of `fa-hific get-inception`, local or cloud.
 
-    Raises:
-      UserError: the file is missing, is not an .npz, or lacks arrays of the right shape.
+    Raises a UserError if the file is missing or lacks arrays of the right shape.
     """
-    arrays = read_npz(path, COMMAND, "docs/evaluation.md")
-    if wrong := mistakes(arrays, expected_shapes()):
+    arrays, shapes = read_npz(path, COMMAND, "docs/evaluation.md"), expected_shapes()
+    if wrong := mistakes(arrays, shapes):
         raise UserError(
             f"{path}: not the weights of FID's Inception ({wrong}): make the file with `{COMMAND}`"
         )
-    return InceptionParams(parameters({name: arrays[name] for name in expected_shapes()}))
+    return InceptionParams(parameters({name: arrays[name] for name in shapes}))
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array in an .npz by name; kernels are (outputs, inputs, h, w)."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def convolve(name: str, layer: Layer, inputs: int) -> int:
-        shapes[f"{name}.weight"] = (layer.outputs, inputs, layer.height, layer.width)
+    def convolve(name: str, h: Maps, layer: Layer) -> Maps:
+        kernel = (layer.height, layer.width, h.shape[3], layer.outputs)
+        shapes[f"{name}.weight"] = (layer.outputs, h.shape[3], layer.height, layer.width)
         shapes[f"{name}.bias"] = (layer.outputs,)
-        return layer.outputs
+        return _convolved(h, layer, jnp.zeros(kernel), jnp.zeros(layer.outputs))
 
-    _walk(3, convolve, lambda _, channels: channels, sum)
+    jax.eval_shape(partial(_network, convolve), jnp.zeros((1, SIDE, SIDE, 3)))
     return shapes
 
 
@@ -155,65 +95,102 @@ def inception(params: InceptionParams, x: UInt8[Array, "b h w 3"]) -> Float[Arra
 def last_maps(params: InceptionParams, h: Maps) -> Maps:
     """Returns the feature maps of the last block for images in [-1, 1] of at least 75 x 75."""
 
-    def convolve(name: str, layer: Layer, h: Maps) -> Maps:
-        padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
-        h = lax.conv_general_dilated(
-            h,
-            params.weights[f"{name}.weight"],
-            (layer.stride, layer.stride),
-            [(side, side) for side in padding],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
-        )
-        return jax.nn.relu(h + params.weights[f"{name}.bias"][None, None, None])
+    def convolve(name: str, h: Maps, layer: Layer) -> Maps:
+        return _convolved(h, layer, *(params.weights[f"{name}.{of}"] for of in ("weight", "bias")))
 
-    return _walk(h, convolve, _pool, functools.partial(jnp.concatenate, axis=-1))
+    return _network(convolve, h)
 
 
-def _walk(
-    h: Any, convolve: Callable[..., Any], pool: Callable[..., Any], join: Callable[..., Any]
-) -> Any:
-    """Returns what the network makes of h: maps, or their number of channels.
+def _network(convolve: Convolve, h: Maps) -> Maps:
+    h = convolve("Conv2d_1a_3x3", h, Layer(32, 3, 3, 2, True))
+    h = convolve("Conv2d_2a_3x3", h, Layer(32, 3, 3, 1, True))
+    h = _halved(convolve("Conv2d_2b_3x3", h, Layer(64, 3, 3)))
+    h = convolve("Conv2d_3b_1x1", h, Layer(80))
+    h = _halved(convolve("Conv2d_4a_3x3", h, Layer(192, 3, 3, 1, True)))
+    names = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    blocks = [partial(_branch, convolve, f"Mixed_{name}.branch") for name in names]
+    for branch, pooled in zip(blocks[:3], (32, 64, 64), strict=True):
+        h = _joined(_block_a(branch, h, pooled))
+    branch = blocks[3]
+    square = branch("3x3", h, Layer(384, 3, 3, 2, True))
+    double = branch("3x3dbl", h, Layer(64), Layer(96, 3, 3), Layer(96, 3, 3, 2, True))
+    h = _joined([square, double, _halved(h)])
+    for branch, inner in zip(blocks[4:8], (128, 160, 160, 192), strict=True):
+        h = _joined(_block_c(branch, h, inner))
+    branch = blocks[8]
+    crossed = (Layer(192), Layer(192, 1, 7), Layer(192, 7, 1), Layer(192, 3, 3, 2, True))
+    square = branch("3x3", h, Layer(192), Layer(320, 3, 3, 2, True))
+    h = _joined([square, branch("7x7x3", h, *crossed), _halved(h)])
+    h = _joined(_block_e(blocks[9], h, _average(h)))
+    return _joined(_block_e(blocks[10], h, _pooled(h, lax.max, -jnp.inf)))
 
-    Its operations are `convolve(name, layer, h)`, `pool(kind, h)` and `join(outputs)`. If a branch
-    has several layers, they are numbered, and the two of a fork have letters.
-    """
-    for block, branches in NETWORK.items():
-        outputs = []
-        for branch, steps in branches.items():
-            out, number = h, 0
-            several = sum(not isinstance(step, str) for step in steps) > 1
-            for step in steps:
-                if isinstance(step, str):
-                    out = pool(step, out)
-                    continue
-                number += 1
-                name = f"{block}{branch}_{number}" if several else block + branch
-                alone = isinstance(step, Layer)
-                layers = {name: step} if alone else {f"{name}a": step[0], f"{name}b": step[1]}
-                out = join([convolve(each, layer, out) for each, layer in layers.items()])
-            outputs.append(out)
-        h = join(outputs)
+
+def _branch(convolve: Convolve, block: str, name: str, h: Maps, *layers: Layer) -> Maps:
+    """Applies layers one after the other, which are numbered if there are several."""
+    for number, layer in enumerate(layers, 1):
+        h = convolve(f"{block}{name}_{number}" if len(layers) > 1 else block + name, h, layer)
     return h
 
 
-def _pool(kind: str, h: Maps) -> Maps:
-    window, each = (1, 3, 3, 1), (1, 1, 1, 1)
-    if kind == HALVING:
-        return lax.reduce_window(h, -jnp.inf, lax.max, window, (1, 2, 2, 1), "VALID")
-    if kind == MAXIMUM:
-        return lax.reduce_window(h, -jnp.inf, lax.max, window, each, "SAME")
-    ones = jnp.ones((1, *h.shape[1:3], 1))
-    total, count = (lax.reduce_window(m, 0.0, lax.add, window, each, "SAME") for m in (h, ones))
-    return total / count
+def _block_a(branch: Callable[..., Maps], h: Maps, pooled: int) -> list[Maps]:
+    return [
+        branch("1x1", h, Layer(64)),
+        branch("5x5", h, Layer(48), Layer(64, 5, 5)),
+        branch("3x3dbl", h, Layer(64), Layer(96, 3, 3), Layer(96, 3, 3)),
+        branch("_pool", _average(h), Layer(pooled)),
+    ]
+
+
+def _block_c(branch: Callable[..., Maps], h: Maps, n: int) -> list[Maps]:
+    across, down = Layer(n, 1, 7), Layer(n, 7, 1)
+    return [
+        branch("1x1", h, Layer(192)),
+        branch("7x7", h, Layer(n), across, Layer(192, 7, 1)),
+        branch("7x7dbl", h, Layer(n), down, across, down, Layer(192, 1, 7)),
+        branch("_pool", _average(h), Layer(192)),
+    ]
+
+
+def _block_e(branch: Callable[..., Maps], h: Maps, pooled: Maps) -> list[Maps]:
+    across, down = Layer(384, 1, 3), Layer(384, 3, 1)
+    alone = branch("1x1", h, Layer(320))
+    single = branch("3x3_1", h, Layer(384))
+    forks = [branch("3x3_2a", single, across), branch("3x3_2b", single, down)]
+    double = branch("3x3dbl_2", branch("3x3dbl_1", h, Layer(448)), Layer(384, 3, 3))
+    forks += [branch("3x3dbl_3a", double, across), branch("3x3dbl_3b", double, down)]
+    return [alone, *forks, branch("_pool", pooled, Layer(192))]
+
+
+def _convolved(h: Maps, layer: Layer, kernel: Maps, bias: Float[Array, " c"]) -> Maps:
+    padding = (0, 0) if layer.valid else (layer.height // 2, layer.width // 2)
+    h = lax.conv_general_dilated(
+        h,
+        kernel,
+        (layer.stride, layer.stride),
+        [(side, side) for side in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,  # Accelerators would round to 8 or 11 bits.
+    )
+    return jax.nn.relu(h + bias[None, None, None])
+
+
+def _pooled(h: Maps, reduce: Callable[..., Array], start: float) -> Maps:
+    return lax.reduce_window(h, start, reduce, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+
+def _average(h: Maps) -> Maps:
+    return _pooled(h, lax.add, 0.0) / _pooled(jnp.ones((1, *h.shape[1:3], 1)), lax.add, 0.0)
+
+
+def _halved(h: Maps) -> Maps:
+    return lax.reduce_window(h, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
 
 
 def resizing(side: int) -> Float[np.ndarray, "299 {side}"]:
     """Returns the matrix that resizes one axis from `side` to 299."""
     position = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
     low = position.astype(np.int64)
-    share = position - low
-    rows = np.arange(SIDE)
+    rows, share = np.arange(SIDE), position - low
     matrix = np.zeros((SIDE, side), np.float32)
     np.add.at(matrix, (rows, low), 1 - share)
     np.add.at(matrix, (rows, np.minimum(low + 1, side - 1)), share)

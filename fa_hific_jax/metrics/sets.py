@@ -112,7 +112,6 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
 
     HiFiC computes FID and KID over such patches (Mentzer et al., NeurIPS 2020, appendix A.7).
     Patches of one grid do not overlap, and pixels at the borders that fill no patch are not used.
-    There are no patches if a side is below 256 pixels.
     """
     h, w, _ = image.shape
     found = [
@@ -125,11 +124,7 @@ def patches(image: UInt8[np.ndarray, "h w 3"]) -> Patches:
 
 
 def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32[np.ndarray, "_ _"]:
-    """Returns the features of each patch: (n, 2048) of `inception`, for FID and KID, or (n, 256).
-
-    The latter, for FD-Alex and KID-Alex, are spatial means of AlexNet's last convolution after
-    ReLU.
-    """
+    """Returns the features of each patch: (n, 2048) of Inception or (n, 256) of AlexNet."""
     network = _NETWORKS["inception" if isinstance(params, InceptionParams) else "alex"]
     found = [np.zeros((0, network.size), np.float32)]
     for start in range(0, len(patches), network.batch):
@@ -141,13 +136,12 @@ def features(params: InceptionParams | LpipsParams, patches: Patches) -> Float32
 
 
 def image_features(weights: Weights, image: UInt8[np.ndarray, "h w 3"]) -> ByNetwork:
-    """Returns the features of an image's patches, by the name of the network.
+    """Returns the features of an image's patches by "inception" and "alex", if `weights` has them.
 
-    The networks are "inception" and "alex", as far as `weights` has them. Collect the results of
-    all images for `set_metrics`.
+    Collect the results of all images for `set_metrics`.
     """
-    cut = patches(image)
-    return {name: features(params, cut) for name, params in _available(weights).items()}
+    cut, networks = patches(image), weights.networks()
+    return {name: features(networks[name], cut) for name in _NETWORKS if name in networks}
 
 
 def set_metrics(
@@ -159,31 +153,26 @@ def set_metrics(
     were cut, how many there are, which features were compared and with which weights. `originals`
     and `decoded` hold the result of `image_features` for each image, with the same weights.
     """
-    available, entries = _available(weights), []
-    identities = {name: digest(params.weights) for name, params in available.items()}
+    found, networks = [], weights.networks()
+    digests = {name: digest(params.weights) for name, params in networks.items()}
     for name, (network, distance) in _METRICS.items():
-        value, protocol, reason = None, {}, _NETWORKS[network].missing
-        if network in available:
+        entry = {"metric": name, "value": None, "not_measured": _NETWORKS[network].missing}
+        protocol: dict[str, Any] = {}
+        if network in networks:
             a, b = (np.concatenate([each[network] for each in of]) for of in (originals, decoded))
-            protocol: dict[str, Any] = {"patch": PATCH, "grids": 2, "patches": len(b)}
-            protocol |= {"features": _NETWORKS[network].title, "weights": identities[network]}
+            protocol |= {"patch": PATCH, "grids": 2, "patches": len(b)}
+            protocol["features"] = _NETWORKS[network].title
+            protocol["weights"] = digests[network]
             if distance is frechet_distance and len(b) <= b.shape[1]:
                 protocol["note"] = (
                     f"{len(b)} patches for {b.shape[1]} features: strongly biased upwards, compare "
                     "it only with results on the same images"
                 )
             if min(len(a), len(b)) < 2:
-                reason = f"fewer than two patches of {PATCH}x{PATCH} pixels"
+                entry["not_measured"] = f"fewer than two patches of {PATCH}x{PATCH} pixels"
             elif not (np.isfinite(a).all() and np.isfinite(b).all()):
-                reason = "the network's features are not finite"
+                entry["not_measured"] = "the network's features are not finite"
             else:
-                value, reason = distance(a, b), None
-        entries.append(
-            {"metric": name, "value": value, "not_measured": reason, "protocol": protocol}
-        )
-    return entries
-
-
-def _available(weights: Weights) -> dict[str, InceptionParams | LpipsParams]:
-    found: dict[str, Any] = {"inception": weights.inception, "alex": weights.lpips.get("alex")}
-    return {name: params for name, params in found.items() if params is not None}
+                entry |= {"value": distance(a, b), "not_measured": None}
+        found.append(entry | {"protocol": protocol})
+    return found

@@ -1,46 +1,65 @@
-"""SSIM and MS-SSIM of 8-bit images, computed in float64 on the device."""
+"""SSIM, MS-SSIM and errors of the radial power spectrum, in float64 on the device."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64, UInt8
+from jaxtyping import Array, Float64, Int, UInt8
 
-from fa_hific_jax.metrics.pairs import Column, Picture, Pictures, check_pair, double_precision
+from fa_hific_jax import spectra
+from fa_hific_jax.errors import UserError
+from fa_hific_jax.ops import enable_x64
 
+Picture = UInt8[np.ndarray, "_ _ _"]
+Pictures = UInt8[np.ndarray, "_ _ _ _"]
+Column = list[float] | str
+"""A metric of each pair of a batch, or the reason why pairs of this size have none."""
 Planes = Float64[Array, "_ _ _"]  # batch and channels as one axis, height, width
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW_SIZE, WINDOW_SIGMA = 11, 1.5
 # The window must fit into the image at the coarsest scale.
 MS_SSIM_SIDE_ABOVE = (WINDOW_SIZE - 1) * 2 ** (len(WEIGHTS) - 1)
+# A multiple of 3, so that each third of the spectrum has whole radial bands.
+RADIAL_BANDS = 60
+_THIRDS = ("band_low", "band_middle", "band_high")
 
 
-def ssim(x: Picture, x_hat: Picture) -> float | None:
-    """Returns the SSIM, at most 1, mean over channels; None if a side is below 11 pixels.
+def check_pair(x: np.ndarray, x_hat: np.ndarray) -> None:
+    """Raises a UserError unless both images, or batches of images, are uint8 of the same shape."""
+    if x.shape != x_hat.shape:
+        raise UserError(
+            f"images of different shapes {x.shape} and {x_hat.shape} cannot be compared: crop or "
+            "code them to one size"
+        )
+    for image in (x, x_hat):
+        if image.dtype != np.uint8:
+            raise UserError(f"metrics need 8-bit images, not {image.dtype}: round the values first")
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004,
-    with that paper's constants. The 11 x 11 Gaussian window of sigma 1.5 is used only where it
-    fits, on each RGB channel at full resolution.
-    """
-    found = similarities(x[None], x_hat[None])["ssim"]
-    return None if isinstance(found, str) else found[0]
 
-
-def ms_ssim(x: Picture, x_hat: Picture) -> float | None:
-    """Returns the MS-SSIM, at most 1, mean over channels; None if a side is 160 pixels or less.
-
-    Wang et al., "Multiscale structural similarity for image quality assessment", 2003, with five
-    scales and the window of `ssim`. The result equals that of `pytorch_msssim`, which CompressAI
-    reports. Like there, an odd side gets a line of zeros at its start before it is halved.
-    """
-    found = similarities(x[None], x_hat[None])["ms_ssim"]
-    return None if isinstance(found, str) else found[0]
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """Lets the block use float64, on the default device or, if that is a TPU, on the host."""
+    has_float64 = jax.default_backend() != "tpu"
+    device = None if has_float64 else jax.local_devices(backend="cpu")[0]
+    with enable_x64(True), jax.default_device(device):
+        yield
 
 
 def similarities(x: Pictures, x_hat: Pictures) -> dict[str, Column]:
-    """Returns "ms_ssim" and "ssim" of a batch of pairs; raises what `check_pair` raises."""
+    """Returns "ms_ssim" and "ssim" of each pair, at most 1, as means over channels.
+
+    SSIM is that of Wang et al., "Image quality assessment: from error visibility to structural
+    similarity", 2004, with that paper's constants. The 11 x 11 Gaussian window of sigma 1.5 is used
+    only where it fits, on each channel at full resolution.
+
+    MS-SSIM is that of Wang et al., "Multiscale structural similarity for image quality assessment",
+    2003, with five scales and the same window. It equals that of `pytorch_msssim`, which CompressAI
+    reports. Like there, an odd side gets a line of zeros at its start before it is halved.
+    """
     check_pair(x, x_hat)
     side = min(x.shape[1:3])
     found: dict[str, Column] = {
@@ -58,8 +77,11 @@ def similarities(x: Pictures, x_hat: Pictures) -> dict[str, Column]:
 @functools.partial(jax.jit, static_argnames="scales")
 def _scored(x: UInt8[Array, "b h w c"], x_hat: UInt8[Array, "b h w c"], scales: int):
     """Returns the SSIM of the first scale, and the product over scales, weighted by exponents."""
-    b, _, _, c = x.shape
-    a, a_hat = _planes(x), _planes(x_hat)
+    b, height, width, c = x.shape
+    a, a_hat = (
+        each.astype(jnp.float64).transpose(0, 3, 1, 2).reshape(-1, height, width)
+        for each in (x, x_hat)
+    )
     wholes, product = [], jnp.ones((b, c))
     for scale, weight in enumerate(WEIGHTS[:scales]):
         if scale:
@@ -70,10 +92,6 @@ def _scored(x: UInt8[Array, "b h w c"], x_hat: UInt8[Array, "b h w c"], scales: 
         coarsest = scale == len(WEIGHTS) - 1
         product *= jnp.maximum(wholes[-1] if coarsest else part, 0.0) ** weight
     return jnp.mean(wholes[0], axis=1), jnp.mean(product, axis=1)
-
-
-def _planes(x: UInt8[Array, "b h w c"]) -> Planes:
-    return x.astype(jnp.float64).transpose(0, 3, 1, 2).reshape(-1, *x.shape[1:3])
 
 
 def _halve(x: Planes) -> Planes:
@@ -105,3 +123,42 @@ def _window(x: Planes) -> Planes:
     for along in (kernel[None, None, :, None], kernel[None, None, None]):
         x = jax.lax.conv_general_dilated(x[:, None], along, (1, 1), "VALID")[:, 0]
     return x
+
+
+def spectral_errors(x: Pictures, x_hat: Pictures) -> dict[str, Column]:
+    """Returns the errors in dB of the log power of x_hat in 60 radial bands, for RGB images.
+
+    The error of a radial band is d = 10 log10((power of x_hat + 0.001) / (power of x + 0.001)),
+    with the radial power spectra of `fa_hific_jax.spectra`. It is negative where power was lost.
+
+    "lsd" is the root mean square of d over all radial bands: the log-spectral distance of speech
+    coding (Gray and Markel, "Distance measures for speech processing", 1976), applied to the radial
+    spectra that Durall et al., "Watch your up-convolution", CVPR 2020, compare. "band_low",
+    "band_middle" and "band_high" are means of d over thirds of 0 to 0.5 cycles per pixel.
+    """
+    check_pair(x, x_hat)
+    radial_band, count = spectra.radial_bands(x.shape[1], x.shape[2], RADIAL_BANDS)
+    held = count > 0
+    if not held.reshape(3, -1).any(axis=1).all():
+        return dict.fromkeys(("lsd", *_THIRDS), "the image is too small for three frequency bands")
+    with double_precision():
+        totals = [np.asarray(_band_totals(image, radial_band)) for image in (x, x_hat)]
+    before, after = (spectra.decibels(total[:, held] / count[held]) for total in totals)
+    difference = after - before
+    third = np.repeat(np.arange(3), RADIAL_BANDS // 3)[held]
+    bands = {n: difference[:, third == i].mean(axis=1).tolist() for i, n in enumerate(_THIRDS)}
+    return {"lsd": np.sqrt(np.mean(np.square(difference), axis=1)).tolist(), **bands}
+
+
+@jax.jit
+def _band_totals(
+    x: UInt8[Array, "b h w 3"], radial_band: Int[Array, "h w"]
+) -> Float64[Array, "b bands"]:
+    """Returns the sum of the power in each radial band."""
+    luma = jnp.tensordot(x.astype(jnp.float64), jnp.asarray(spectra.LUMA), 1)
+    window = jnp.asarray(spectra.window(*x.shape[1:3]))
+    power = jnp.square(jnp.abs(jnp.fft.fft2(luma * window[None]))) / jnp.sum(window**2)
+    sums = functools.partial(
+        jax.ops.segment_sum, segment_ids=radial_band.reshape(-1), num_segments=RADIAL_BANDS + 1
+    )
+    return jax.vmap(sums)(power.reshape(len(x), -1))[:, :RADIAL_BANDS]

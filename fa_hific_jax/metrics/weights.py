@@ -22,15 +22,17 @@ class Weights:
     lpips: Mapping[str, LpipsParams] = dataclasses.field(default_factory=dict)  # by network
     inception: InceptionParams | None = None
 
+    def networks(self) -> dict[str, LpipsParams | InceptionParams]:
+        """Returns the weights by "inception" or the id of the LPIPS network."""
+        return {**self.lpips, **({"inception": self.inception} if self.inception else {})}
+
 
 def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> Weights:
     """Returns weights from .npz files at local or cloud paths.
 
     `lpips` are names or files for `load_lpips`, at most one per network; AlexNet's weights serve
     FD-Alex and KID-Alex too. `inception` is a file of `fa-hific get-inception`, for FID and KID.
-
-    Raises:
-      UserError: a file is missing or not such a file, or two files are of the same network.
+    Raises a UserError for a file that is missing or wrong.
     """
     found: dict[str, LpipsParams] = {}
     for path in lpips:
@@ -43,11 +45,7 @@ def load_weights(lpips: Sequence[Path] = (), inception: Path | None = None) -> W
 
 
 def digest(arrays: Mapping[str, Float[Array, "..."]]) -> str:
-    """Returns 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents.
-
-    Results that depend on the weights carry this digest. The same arrays in another file have the
-    same digest.
-    """
+    """Returns 12 hexadecimal digits of the SHA-256 over names, shapes and float32 contents."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name], "<f4")

@@ -3,17 +3,28 @@
 import bisect
 import time
 from functools import cache
+from typing import NamedTuple
 
 from PIL import Image
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.baselines import with_pillow, with_programs
-from fa_hific_jax.evaluation.baselines.codec import Codec, Coded, Pixels
+from fa_hific_jax.evaluation.baselines.with_pillow import Codec, Pixels
 
 # What Pillow and its plug-ins raise where the library behind them refuses.
 _FAILURES = (OSError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 _CODECS: dict[str, Codec] = with_pillow.CODECS | with_programs.CODECS
+
+
+class Coded(NamedTuple):
+    """A file, the image that the same codec decodes from it, the setting, and the wall times."""
+
+    data: bytes
+    image: Pixels
+    setting: str
+    seconds_encode: float
+    seconds_decode: float
 
 
 def available() -> dict[str, str | None]:
@@ -34,9 +45,7 @@ def codec(name: str) -> Codec:
 def encode(image: Pixels, name: str, quality: int) -> Coded:
     """Returns the file of a codec by its id at one of its `qualities`, decoded again.
 
-    Raises:
-      UserError: the codec is unknown, missing, or fails; it has no such quality; or it does not
-        take an image of this size.
+    Raises a UserError if the codec is missing, has no such quality, or fails on this image.
     """
     found, height, width = codec(name), *image.shape[:2]
     if reason := found.missing():
@@ -69,18 +78,14 @@ def encode(image: Pixels, name: str, quality: int) -> Coded:
 def encode_nearest(image: Pixels, name: str, target_bytes: int) -> Coded:
     """Returns the file whose size is nearest to `target_bytes`, over all qualities of a codec.
 
-    If even the lowest quality is larger than the target, its file is the nearest: compare
-    `len(data)` with the target. Of two files equally near, the smaller is taken. A bisection over
-    the qualities codes some seven files. Then the neighbors on both sides are tried, as size is
-    not quite monotone in quality. Raises what `encode` raises.
+    That may be far if even the lowest quality is larger than the target. Of two files equally near,
+    the smaller is taken. After a bisection over the qualities the neighbors on both sides are
+    tried, as size is not quite monotone in quality. Raises what `encode` raises.
     """
     qualities = codec(name).qualities
     encoded = cache(lambda index: encode(image, name, qualities[index]))
     highest = len(qualities) - 1
     first = bisect.bisect_left(range(highest), target_bytes, key=lambda i: len(encoded(i).data))
 
-    def miss(index: int) -> tuple[int, int]:
-        size = len(encoded(index).data)
-        return abs(size - target_bytes), size
-
-    return encoded(min(range(max(0, first - 2), min(highest, first + 1) + 1), key=miss))
+    near = map(encoded, range(max(0, first - 2), min(highest, first + 1) + 1))
+    return min(near, key=lambda coded: (abs(len(coded.data) - target_bytes), len(coded.data)))

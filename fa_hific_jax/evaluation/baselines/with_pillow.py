@@ -7,15 +7,30 @@ for the same PSNR), and versions of libavif tune AVIF differently.
 
 import importlib.metadata
 import io
-import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
+from jaxtyping import UInt8
 from PIL import Image, features
 
-from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class Codec(NamedTuple):
+    """A classical codec: its range of qualities, encoder, decoder and version."""
+
+    label: str  # the name shown to users
+    qualities: range  # all qualities in its own unit, from the smallest file to the largest
+    sweep: tuple[int, ...]  # qualities that span some 0.05 to 1.5 bpp on Kodak, in the same order
+    longest_side: int  # longest side in pixels that the format or its program takes
+    settings: Mapping[str, Any]  # options that never change, for the record
+    missing: Callable[[], str | None]  # returns the reason why it cannot be used here
+    version: Callable[[], str]  # returns the versions of all that determines the size of a file
+    encode: Callable[[Pixels, int], tuple[bytes, str]]  # returns the file and the setting in words
+    decode: Callable[[bytes], Pixels]
+
 
 JPEG = {"subsampling": "4:2:0", "optimize": True}
 WEBP = {"method": 6}
@@ -31,13 +46,11 @@ JPEGXL = {"effort": 7, "num_threads": 1}
 
 
 def _jpeg(image: Pixels, quality: int) -> tuple[bytes, str]:
-    baseline, progressive = (
-        saved(image, "JPEG", quality=quality, progressive=progressive, **JPEG)
-        for progressive in (False, True)
-    )
-    if len(progressive) < len(baseline):
-        return progressive, f"quality {quality}, 4:2:0, progressive"
-    return baseline, f"quality {quality}, 4:2:0"
+    said, options = f"quality {quality}, 4:2:0", {"quality": quality, **JPEG}
+    baseline = saved(image, "JPEG", **options)
+    progressive = saved(image, "JPEG", progressive=True, **options)
+    smaller = len(progressive) < len(baseline)
+    return (progressive, f"{said}, progressive") if smaller else (baseline, said)
 
 
 def _jpeg2000(image: Pixels, quality: int) -> tuple[bytes, str]:
@@ -48,11 +61,10 @@ def _jpeg2000(image: Pixels, quality: int) -> tuple[bytes, str]:
 
 def _with_quality(format: str, said: str, options: Mapping[str, Any]) -> Callable[..., Any]:
     """Returns the `encode` of a format to which Pillow passes a quality and fixed options."""
-
-    def encode(image: Pixels, quality: int) -> tuple[bytes, str]:
-        return saved(image, format, quality=quality, **options), f"quality {quality}, {said}"
-
-    return encode
+    return lambda image, quality: (
+        saved(image, format, quality=quality, **options),
+        f"quality {quality}, {said}",
+    )
 
 
 def saved(image: Pixels, format: str, **options: Any) -> bytes:
@@ -72,10 +84,9 @@ def _codec(label: str, feature: str, library: str, **fields: Any) -> Codec:
     """Returns a codec that Pillow may have been built with, as `feature`, through `library`."""
 
     def missing() -> str | None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Older versions warn of names that they do not know.
-            if features.check(feature):
-                return None
+        # Older versions warn of names that they do not know.
+        if feature in features.modules | features.codecs and features.check(feature):
+            return None
         since = "Pillow 11.3 or newer" if feature == "avif" else "Pillow"
         lacks = f"this Pillow ({PIL.__version__}) was built without {label}"
         return f"{lacks}: install {since} from PyPI"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.evaluation.baselines import yuv
-from fa_hific_jax.evaluation.baselines.codec import Codec, Pixels
-from fa_hific_jax.evaluation.baselines.with_pillow import decoded, saved
+from fa_hific_jax.evaluation.baselines.with_pillow import Codec, Pixels, decoded, saved
 
 SECONDS = 600
 """Seconds after which a program counts as hanging."""
@@ -99,27 +98,17 @@ def _version(*commands: Sequence[str]) -> str:
     return "; ".join(_ended(command)[1][0] for command in commands)
 
 
+_SWEEP = (48, 45, 42, 39, 36, 33, 30, 27)
 CODECS = {
     "bpg": Codec(
-        label="BPG",
-        qualities=range(51, -1, -1),
-        sweep=(48, 45, 42, 39, 36, 33, 30, 27),
-        longest_side=65535,
-        settings={"encoder": "bpgenc " + " ".join(BPG)},
-        missing=lambda: _missing("bpgenc", "bpgdec"),
-        version=lambda: _version(["bpgenc", "-h"]),
-        encode=_bpg,
-        decode=_bpg_back,
+        label="BPG", qualities=range(51, -1, -1), sweep=_SWEEP, longest_side=65535,
+        settings={"encoder": "bpgenc " + " ".join(BPG)}, encode=_bpg, decode=_bpg_back,
+        missing=lambda: _missing("bpgenc", "bpgdec"), version=lambda: _version(["bpgenc", "-h"]),
     ),
     "vvc": Codec(
-        label="VVC (VVenC)",
-        qualities=range(63, -1, -1),
-        sweep=(48, 45, 42, 39, 36, 33, 30, 27),
-        longest_side=16384,
+        label="VVC (VVenC)", qualities=range(63, -1, -1), sweep=_SWEEP, longest_side=16384,
         settings={"encoder": "vvencapp " + " ".join(VVC), "color": "BT.709, full range, 4:2:0"},
-        missing=lambda: _missing("vvencapp", "vvdecapp"),
+        encode=_vvc, decode=_vvc_back, missing=lambda: _missing("vvencapp", "vvdecapp"),
         version=lambda: _version(["vvencapp", "--version"], ["vvdecapp", "--version"]),
-        encode=_vvc,
-        decode=_vvc_back,
     ),
-}
+}  # fmt: skip

@@ -1,7 +1,7 @@
 """results.json and the pictures beside it as one self-contained HTML page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import cycle
 from pathlib import Path
@@ -25,9 +25,6 @@ _MARKERS = {
     "circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "triangle-down": "▼",
     "star": "★",
 }  # fmt: skip
-
-_SCRIPTS = ("plots.js", "gallery.js", "viewer.js", "report.js")
-
 # Signs of published points in text; `OPEN` in plots.js has the same in the plots.
 _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 
@@ -35,13 +32,9 @@ _OPEN_SIGNS = ("✕", "✚", "✡", "⋈")
 def write_report(results: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/report.html` from the content of a results.json, and returns its path.
 
-    The folder holds `originals/<image>.png` and what `row["file"]` and `row["bits"]` name. The page
-    holds its pictures, its script and the plotting library, and loads nothing. It stays under
-    SIZE_LIMIT bytes by showing fewer pictures, then by coding them with loss, then by making them
-    smaller, and says which. A picture that cannot be read is named on the page and left out.
-
-    Raises:
-      UserError: plotly or Jinja2 is not installed, or there are no rows.
+    The folder holds the pictures and maps that the rows name. The page loads nothing, and stays
+    under SIZE_LIMIT bytes (`pictures.DETAILS`). A picture that cannot be read is named on the page
+    and left out. Raises a UserError if plotly or Jinja2 is not installed, or there are no rows.
     """
     if not results["rows"]:
         raise UserError("the results hold no rows: evaluate at least one image")
@@ -57,11 +50,12 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     )
     environment.globals["direction"] = tables.direction
     template = environment.from_string(asset("report.html.j2"))
+    scripts = ("plots.js", "gallery.js", "viewer.js", "report.js")
     fixed = _content(results, folder) | {
         "style": asset("report.css"),
         "stage": asset("stage.html"),
         "library": get_plotlyjs(),
-        "script": "".join(map(asset, _SCRIPTS)),
+        "script": "".join(map(asset, scripts)),
     }
 
     def page(shown: pictures.Shown) -> bytes:
@@ -80,24 +74,15 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def _looks(codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Returns the label, kind, color and marker of each codec, for the whole page.
-
-    "marker" is plotly's name and "sign" the same in text; colors are legible on white and on black.
-    """
-    kinds = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
-    found = {}
-    for codec, about in codecs.items():
-        color, (marker, sign) = next(kinds[about["kind"]])
-        look = {"color": color, "marker": marker, "sign": sign}
-        found[codec] = {"label": about["label"], "kind": about["kind"]} | look
-    return found
-
-
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     """Returns what the template shows, except pictures and the files that it inlines."""
     images = grouped(enumerate(results["rows"]), lambda each: each[1]["image"])
-    curves, codecs = tables.curves(results), _looks(results["codecs"])
+    looks = {k: zip(cycle(colors), cycle(_MARKERS.items())) for k, colors in _COLORS.items()}
+    curves, codecs = tables.curves(results), {}
+    for codec, about in results["codecs"].items():
+        color, (marker, sign) = next(looks[about["kind"]])
+        named = {"label": about["label"], "kind": about["kind"]}
+        codecs[codec] = named | {"color": color, "marker": marker, "sign": sign}
     index = {
         "codecs": codecs,
         "metrics": {m: tables.described(results, m) for m in (*results["metrics"], *curves)},
@@ -110,7 +95,7 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
                 "width": rows[0][1]["width"],
                 "height": rows[0][1]["height"],
                 "thumbnail": pictures.thumbnail(folder, name),
-                "rows": {i: _row(results, row) for i, row in rows},
+                "rows": {i: _row(results["metrics"], row) for i, row in rows},
             }
             for name, rows in images.items()
         ],
@@ -130,12 +115,11 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
-    values = {metric: row["values"].get(metric) for metric in results["metrics"]}
-    return {name: row[name] for name in ("codec", "point", "bpp", "not_measured")} | {
-        "label": row["point"] or row["setting"],
-        "values": {metric: v and float(f"{v:.7g}") for metric, v in values.items()},
-    }
+def _row(metrics: Iterable[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: row[name] for name in ("codec", "point", "bpp", "not_measured")}
+    values = {metric: row["values"].get(metric) for metric in metrics}
+    rounded = {metric: v and float(f"{v:.7g}") for metric, v in values.items()}
+    return found | {"label": row["point"] or row["setting"], "values": rounded}
 
 
 def asset(name: str) -> str:

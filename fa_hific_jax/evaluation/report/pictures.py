@@ -1,4 +1,4 @@
-"""Pictures that the page holds, coded so that the page stays within its size."""
+"""What the page holds of each picture, coded so that the page stays within its size."""
 
 import base64
 import functools
@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from fa_hific_jax.evaluation.files import original_file
-from fa_hific_jax.evaluation.report import frequencies
 from fa_hific_jax.evaluation.report.tables import anchor, nearest, rated
 from fa_hific_jax.evaluation.results import Results, plain
+from fa_hific_jax.evaluation.rows import original_file
+from fa_hific_jax.models import STRIDE
+from fa_hific_jax.spectra import decibels, log_spectrum, radial_power_spectrum
 
 THUMBNAIL_SIDE = 112
+SPECTRUM_SIDE = 95  # bins per side of a drawn spectrum, odd: the middle one holds frequency zero
+HEAT_SIDE = 96  # cells per side of a drawn heat map
+BANDS = 64  # radial bands of a drawn radial spectrum
 _UNREADABLE = (OSError, ValueError, KeyError, Image.DecompressionBombError)
+
+Map = Float[np.ndarray, "_ _"]
 
 
 class Detail(NamedTuple):
@@ -68,8 +75,7 @@ def fit(results: Results, folder: Path, limit: int) -> Shown:
         for index in shown_rows(results, image, detail.points):
             row = results["rows"][index]
             if found := read(picture, row["file"], size, detail):
-                bits = row["bits"] and read(frequencies.heat_maps, row["bits"], *size)
-                rows[index] = found | {"bits": bits}
+                rows[index] = found | {"bits": row["bits"] and read(heat_maps, row["bits"], *size)}
         original = read(picture, original_file(image), size, detail)
         return script_json({"original": original, "rows": rows})
 
@@ -132,15 +138,13 @@ def data_uri(image: Image.Image, quality: int | None, scale: float = 1.0) -> str
     if scale < 1.0:
         width, height = (max(1, round(scale * side)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
+    format, options = "webp", {"quality": quality, "method": 4, "use_sharp_yuv": True}
     if max(image.size) > 16383:
-        format = "png" if quality is None else "jpeg"
-        image.save(file, format, quality=quality or 0)
-    else:
-        format = "webp"
-        lossless = {"lossless": True, "quality": 20, "method": 2}
-        lossy = {"quality": quality, "method": 4, "use_sharp_yuv": True}
-        image.save(file, format, **(lossless if quality is None else lossy))
+        format, options = ("jpeg", {"quality": quality}) if quality else ("png", {})
+    elif quality is None:
+        options = {"lossless": True, "quality": 20, "method": 2}
+    file = io.BytesIO()
+    image.save(file, format, **options)
     return f"data:image/{format};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -148,6 +152,50 @@ def script_json(value: Any) -> str:
     """Returns a value as ASCII JSON that an HTML parser cannot take for the script's end."""
     text = json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
+
+
+def spectrum(image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:
+    """Returns the log spectrum in steps of 0.5 dB: its upper rows, down to the middle one.
+
+    The rows below are the rows above turned by half a circle, as luma is real.
+    """
+    values = log_spectrum(image)
+    values = _shrunk(values, *(min(SPECTRUM_SIDE, side - 1 + side % 2) for side in values.shape))
+    return _packed(values[: len(values) // 2 + 1], -30.0, 0.5)
+
+
+def heat_maps(path: Path, width: int, height: int) -> dict[str, Any]:
+    """Returns maps of the bits of an image: {"y": …, "z": …}, in bits per pixel.
+
+    The .npz has "y" (hy, wy) and "z" (hz, wz), bits at each position of the latents. Each map is
+    packed, with "size" (width and height of a cell in pixels) and "bpp" of the whole latent.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        bits = {name: np.asarray(arrays[name], np.float64) for name in ("y", "z")}
+    if any(b.ndim != 2 or not b.size or not np.isfinite(b).all() for b in bits.values()):
+        raise ValueError("y and z must be maps of finite numbers")
+    padded = np.array(bits["z"].shape[::-1]) * STRIDE
+    found = {}
+    for name, of in bits.items():
+        density = of * (of.size / float(np.prod(padded)))
+        small = _shrunk(density, *(min(side, HEAT_SIDE) for side in of.shape))
+        cell = {"size": (padded / small.shape[::-1]).tolist()}
+        rate = {"bpp": round(float(of.sum()) / (width * height), 5)}
+        found[name] = _packed(small, 0.0, max(float(small.max()), 1e-9) / 255) | cell | rate
+    return found
+
+
+def _packed(values: Map, low: float, step: float) -> dict[str, Any]:
+    """Returns {"shape", "low", "step", "data"}: bytes with value = low + step * byte, clipped."""
+    codes = np.clip(np.rint((values - low) / step), 0, 255).astype(np.uint8)
+    data = base64.b64encode(codes.tobytes()).decode()
+    return {"shape": list(values.shape), "low": low, "step": step, "data": data}
+
+
+def _shrunk(values: Map, height: int, width: int) -> Map:
+    """Returns the values averaged over areas."""
+    small = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small, np.float64)
 
 
 def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: float) -> str:
@@ -158,8 +206,11 @@ def _encoded(path: Path, size: tuple[int, int], quality: int | None, scale: floa
 
 
 def _frequencies(path: Path) -> dict[str, Any]:
+    """Returns the spectrum, and the radial one in dB by cycles per pixel, rounded for the page."""
     pixels = np.asarray(_open(path))
-    return {"spectrum": frequencies.spectrum(pixels), "radial": frequencies.radial(pixels)}
+    frequency, power = radial_power_spectrum(pixels, BANDS)
+    radial = {"x": np.round(frequency, 4).tolist(), "y": np.round(decibels(power), 2).tolist()}
+    return {"spectrum": spectrum(pixels), "radial": radial}
 
 
 def _open(path: Path) -> Image.Image:

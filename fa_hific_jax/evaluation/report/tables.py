@@ -1,85 +1,79 @@
 """Numbers of the page: tables of means with footnotes, and the points of the plots."""
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from fa_hific_jax.evaluation import results as res
 from fa_hific_jax.evaluation.results import Results, number, point_of
 
-Key = tuple[str, str]  # codec, point
 Mean = Mapping[str, Any]
+Text = tuple[str, str | None]
+"""Text of a cell, and the reason if it holds no number."""
 NO_REASON = "no reason recorded"
 
 
-class Column(NamedTuple):
-    label: str
-    detail: str  # unit and direction of a metric, protocol of a distance between sets
+def table(results: Results, keys: Container[tuple[str, str]]) -> dict[str, list[Any]]:
+    """Returns the means of the points (codec, point) in `keys`, each protocol in its own columns.
 
-
-class Cell(NamedTuple):
-    text: str
-    note: int | None  # 1 for the first of `Table.notes`
-
-
-class Line(NamedTuple):
-    codec: str
-    point: str
-    cells: list[Cell]
-
-
-class Table(NamedTuple):
-    columns: list[Column]
-    lines: list[Line]
-    notes: list[str]  # why a cell holds no mean
-
-
-def table(results: Results, keys: Container[Key]) -> Table:
-    """Returns the means of the points in `keys`, with distances between sets under their protocol.
-
-    Distances measured by different protocols are in different columns. A cell without a number
-    says so and refers to the reason.
+    "columns" are (label, unit and direction or protocol), "lines" (codec, point, cells), "notes"
+    reasons. A cell is (text, None), or (text, number of its note from 1) if it holds no number.
     """
     means = [mean for mean in ordered(results) if point_of(mean) in keys]
-    # Texts of the means by column, each with the reason if there is no number.
-    columns: dict[Column, Sequence[tuple[str, str | None]]] = {}
-    columns[Column("bpp", "real files")] = [_mean_cell(results, "bpp", 4, m) for m in means]
+    columns = {("bpp", "real files"): [_mean_text(results, "bpp", 4, m) for m in means]}
     if any(mean["bpp_estimated"] is not None for mean in results["means"]):
-        estimated = [(number(mean["bpp_estimated"], 4, "–"), None) for mean in means]
-        columns[Column("bpp", "estimated")] = estimated
+        columns["bpp", "estimated"] = [(number(m["bpp_estimated"], 4, "–"), None) for m in means]
     for metric, about in results["metrics"].items():
         if any(row["values"].get(metric) is not None for row in results["rows"]):
-            cells = [_mean_cell(results, metric, about["decimals"], mean) for mean in means]
-            columns[Column(about["label"], direction(about))] = cells
-    there = (entry for entry in results["sets"] if entry["value"] is not None)
-    by_column = res.grouped(there, lambda e: (e["metric"], protocol_text(e["protocol"])))
-    for (metric, protocol), entries in by_column.items():
-        about = described(results, metric)
+            texts = [_mean_text(results, metric, about["decimals"], mean) for mean in means]
+            columns[about["label"], direction(about)] = texts
+    for entry in results["sets"]:
+        if entry["value"] is not None:
+            metric, protocol = entry["metric"], protocol_text(entry["protocol"])
+            texts = [_set_text(results, metric, protocol, mean) for mean in means]
+            columns[described(results, metric)["label"], protocol] = texts
+    lines = list(zip(*columns.values(), strict=True))
+    notes = list(dict.fromkeys(why for texts in lines for _, why in texts if why))
+    cells = [[(text, notes.index(why) + 1 if why else None) for text, why in of] for of in lines]
+    places = [(*point_of(mean), found) for mean, found in zip(means, cells, strict=True)]
+    return {"columns": list(columns), "lines": places, "notes": notes}
+
+
+def _mean_text(results: Results, name: str, decimals: int, mean: Mean) -> Text:
+    measured, images = mean["measured"].get(name, 0), mean["images"]
+    if mean.get(name) is not None:
+        return number(mean[name], decimals), None
+    rows, failed = (
+        [e for e in entries if point_of(e) == point_of(mean)]
+        for entries in (results["rows"], results["meta"].get("failed", ()))
+    )
+    lacking = [row for row in rows if res.value_of(row, name) is None]
+    reasons = [row["not_measured"].get(name) or NO_REASON for row in lacking]
+    if len(rows) < images:
+        reasons += [f"{entry['image']}: {entry['reason']}" for entry in failed]
+    text = f"{measured} of {images} images" if measured else "not measured"
+    return text, "; ".join(dict.fromkeys(reasons)) or NO_REASON
+
+
+def _set_text(results: Results, metric: str, protocol: str, mean: Mean) -> Text:
+    reason = None
+    for entry in results["sets"]:
+        if entry["metric"] != metric or point_of(entry) != point_of(mean):
+            continue
         # An entry without a number may lack the protocol: it stands in every column of its metric.
-        lacking = [e for e in results["sets"] if e["metric"] == metric and e["value"] is None]
-        by_point = {point_of(entry): entry for entry in lacking + entries}
-        cells: list[tuple[str, str | None]] = []
-        for entry in (by_point.get(point_of(mean), {}) for mean in means):
-            value, reason = entry.get("value"), entry.get("not_measured")
-            text = number(value, about["decimals"], "not measured")
-            why = (reason or "not measured by this protocol") if value is None else None
-            cells.append((text, why))
-        columns[Column(about["label"], protocol)] = cells
-    lines, notes = [], {}
-    for mean, *cells in zip(means, *columns.values(), strict=True):
-        found = []
-        for text, why in cells:
-            found.append(Cell(text, notes.setdefault(why, len(notes) + 1) if why else None))
-        lines.append(Line(mean["codec"], mean["point"], found))
-    return Table(list(columns), lines, list(notes))
+        if entry["value"] is None:
+            reason = entry["not_measured"]
+        elif protocol_text(entry["protocol"]) == protocol:
+            return number(entry["value"], described(results, metric)["decimals"]), None
+    return "not measured", reason or "not measured by this protocol"
 
 
 def anchor(results: Results) -> str:
     """Returns the codec to whose rates the others are compared: the first model or first codec."""
     measured = {row["codec"] for row in results["rows"]}
-    codecs = {codec: about["kind"] for codec, about in results["codecs"].items()}
-    return min(measured, key=lambda codec: (codecs[codec] != "model", list(codecs).index(codec)))
+    found = [codec for codec in results["codecs"] if codec in measured]
+    return min(found, key=lambda codec: results["codecs"][codec]["kind"] != "model")
 
 
 def nearest(entries: Iterable[Mapping[str, Any]], bpp: float) -> Mapping[str, Any]:
@@ -87,7 +81,7 @@ def nearest(entries: Iterable[Mapping[str, Any]], bpp: float) -> Mapping[str, An
     return min(entries, key=lambda entry: abs(math.log(max(entry["bpp"], 1e-9) / max(bpp, 1e-9))))
 
 
-def near_keys(results: Results) -> set[Key]:
+def near_keys(results: Results) -> set[tuple[str, str]]:
     """Returns all points of models and controls, and of baselines the nearest to the anchor's."""
     rates = [mean["bpp"] for mean in rated(results, anchor(results))]
     near = set()
@@ -115,13 +109,15 @@ def rated(results: Results, codec: str) -> list[Mean]:
 def curves(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Returns by metric the plotted points {"codec", "point", "bpp", "value"} in order of rate."""
     metrics = [*results["metrics"], *(entry["metric"] for entry in results["sets"])]
-    found: dict[str, list[dict[str, Any]]] = {metric: [] for metric in metrics}
-    rated = (mean for mean in ordered(results) if mean["bpp"] is not None)
-    for mean in sorted(rated, key=itemgetter("bpp")):
-        point = {name: mean[name] for name in ("codec", "point", "bpp")}
-        for metric in found:
-            if (value := mean["values"].get(metric)) is not None:
-                found[metric].append(point | {"value": value})
+    means = sorted((m for m in ordered(results) if m["bpp"] is not None), key=itemgetter("bpp"))
+    found = {
+        metric: [
+            {"codec": m["codec"], "point": m["point"], "bpp": m["bpp"], "value": m[metric]}
+            for m in means
+            if m["values"].get(metric) is not None
+        ]
+        for metric in metrics
+    }
     return {metric: points for metric, points in found.items() if points}
 
 
@@ -140,28 +136,8 @@ def direction(about: Mapping[str, Any]) -> str:
 def protocol_text(protocol: Mapping[str, Any]) -> str:
     """Returns the protocol of a distance between sets in words."""
     words = {
-        "patch": "patches of {0} × {0}",
-        "grids": "{} grids",
-        "patches": "{:,} patches",
-        "features": "{}",
-        "weights": "weights {}",
-        "note": "{}",
-    }
+        "patch": "patches of {0} × {0}", "grids": "{} grids", "patches": "{:,} patches",
+        "features": "{}", "weights": "weights {}", "note": "{}",
+    }  # fmt: skip
     held = {key: value for key, value in protocol.items() if value not in (None, "")}
     return " · ".join(words.get(key, f"{key} {{}}").format(value) for key, value in held.items())
-
-
-def _mean_cell(results: Results, name: str, decimals: int, mean: Mean) -> tuple[str, str | None]:
-    measured, images = mean["measured"].get(name, 0), mean["images"]
-    if mean.get(name) is not None:
-        return number(mean[name], decimals), None
-    rows, failed = (
-        [e for e in entries if point_of(e) == point_of(mean)]
-        for entries in (results["rows"], results["meta"].get("failed", ()))
-    )
-    lacking = [row for row in rows if res.value_of(row, name) is None]
-    reasons = [row["not_measured"].get(name) or NO_REASON for row in lacking]
-    if len(rows) < images:
-        reasons += [f"{entry['image']}: {entry['reason']}" for entry in failed]
-    text = f"{measured} of {images} images" if measured else "not measured"
-    return text, "; ".join(dict.fromkeys(reasons)) or NO_REASON

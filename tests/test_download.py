@@ -12,7 +12,7 @@ import pytest
 from file_server import serving
 
 from fa_hific_jax.cache import cache_folder
-from fa_hific_jax.convert.download import check_sha256, progress_line
+from fa_hific_jax.convert.download import check_sha256
 from fa_hific_jax.convert.download import download as download_or_advise
 from fa_hific_jax.errors import UserError
 
@@ -52,7 +52,9 @@ def only_file(path: Path) -> bytes:
 def test_a_file_is_downloaded_once_and_again_when_it_is_damaged(server, url, path, capsys):
     download(url, path, SHA256)
     assert only_file(path) == CONTENT
-    assert re.match(r"file.pth  0.3 MB  [\d.]+ [kM]B/s\n", capsys.readouterr().err)
+    assert re.match(
+        r"file.pth  0.30 of 0.30 MB at [\d.]+ MB/s, 0 s left *\n", capsys.readouterr().err
+    )
     download(url, path, SHA256)
     assert server.asked == [None]
     path.write_bytes(CONTENT[:-1])
@@ -74,7 +76,7 @@ def test_two_processes_do_not_append_to_the_same_part(server, url, path, part):
 
 def test_a_broken_connection_is_told_and_resumed(server, url, path, part):
     server.sends_at_most = 123_456
-    sentence = f"broke after 0.1 MB of 0.3 MB: {part} is kept, run the command again to resume"
+    sentence = f"broke (after 0.12 of 0.30 MB): {part} is kept, run the command again to resume"
     with pytest.raises(UserError, match=re.escape(sentence)):
         download(url, path, SHA256)
     assert only_file(part) == CONTENT[:123_456]
@@ -108,23 +110,19 @@ def test_a_part_becomes_the_file(server, url, path, part, knows_ranges, tells_le
 @pytest.mark.parametrize("before", [b"", b"of another file", bytes(len(CONTENT) + 5)])
 def test_a_wrong_hash_removes_what_came(url, path, part, before):
     part.write_bytes(before)
-    expected = "0" * 64 if not before else SHA256
-    found = hashlib.sha256(before + CONTENT[len(before) :]).hexdigest()
-    sentence = f"was removed again, because {part}: has the SHA-256 {found} instead of {expected},"
-    with pytest.raises(UserError, match=sentence):
+    expected = SHA256 if before else "0" * 64
+    with pytest.raises(UserError, match=f"was removed again, because {part}: has the SHA-256"):
         download(url, path, expected)
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_server_that_does_not_give_the_file_is_named(url, path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
+def test_a_server_that_does_not_give_the_file_is_named(url, path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}/file.pth"
         for address, sentence in {
             f"{url}h": "/file.pthh: the server answers 404 Not Found: bring it$",
             closed: r"file.pth: cannot be reached \(.*refused\): bring it$",
-            "http://no.invalid/file.pth": r"no.invalid/file.pth: cannot be reached \(.+\): bring",
         }.items():
             with pytest.raises(UserError, match=sentence):
                 download(address, path, SHA256)
@@ -143,7 +141,7 @@ def test_local_files_are_held_to_their_hash(tmp_path):
     with pytest.raises(UserError, match="file.pth: cannot be read: No such file or directory"):
         check_sha256(path, SHA256)
     path.write_bytes(CONTENT)
-    check_sha256(path, SHA256)
+    assert check_sha256(path, SHA256) == check_sha256(path, None) == SHA256
     with pytest.raises(UserError, match=f"file.pth: has the SHA-256 {SHA256} instead of 00"):
         check_sha256(path, "00")
 
@@ -156,7 +154,6 @@ def test_local_files_are_held_to_their_hash(tmp_path):
         ("linux", {"XDG_CACHE_HOME": "relative"}, "home/.cache"),
         ("darwin", {}, "home/Library/Caches"),
         ("win32", {"LOCALAPPDATA": "{}/local"}, "local"),
-        ("win32", {}, "home/.cache"),
     ],
 )
 def test_downloads_are_kept_where_the_system_keeps_caches(
@@ -164,10 +161,9 @@ def test_downloads_are_kept_where_the_system_keeps_caches(
 ):
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-        if name in variables:
-            monkeypatch.setenv(name, variables[name].format(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
     assert cache_folder() == tmp_path / expected / "fa-hific"
 
 
@@ -179,17 +175,3 @@ def test_without_home_the_variable_to_set_is_named(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with pytest.raises(UserError, match="no home folder for downloads: set XDG_CACHE_HOME"):
         cache_folder()
-
-
-@pytest.mark.parametrize(
-    ("done", "total", "rate", "expected"),
-    [
-        (12e6, 244_408_911, 8.1e6, "a.pth  12.0 MB of 244.4 MB  8.1 MB/s  29 s left"),
-        (12e6, 244_408_911, 1e6, "a.pth  12.0 MB of 244.4 MB  1.0 MB/s  3 min 52 s left"),
-        (0, 6009, 0.0, "a.pth  0.0 kB of 6.0 kB  0.0 kB/s"),
-        (6009, 6009, 5e4, "a.pth  6.0 kB  50.0 kB/s"),
-        (12e6, None, 5e4, "a.pth  12.0 MB  50.0 kB/s"),
-    ],
-)
-def test_progress_tells_rate_and_remaining_time(done, total, rate, expected):
-    assert progress_line("a.pth", int(done), total, rate) == expected

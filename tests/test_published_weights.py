@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +73,6 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_sources_are_told_by_their_whole_hash():
-    assert set(SOURCES) == {"alex", "squeeze", "vgg", "inception"}
-    for sources in SOURCES.values():
-        network, *linear = sources
-        assert sources[network].startswith(network.removesuffix(".pth").rpartition("-")[2])
-        for url in linear:
-            assert re.search(r"/[0-9a-f]{40}/lpips/weights/v0\.1/\w+\.pth$", url)
-        assert all(len(sha256) == 64 for sha256 in sources.values())
-
-
 def test_every_array_is_taken_from_the_published_files(tmp_path):
     found = convert_lpips("squeeze", *save_published(tmp_path))
     assert list(found) == list(arrays())
@@ -116,15 +105,10 @@ def test_weights_are_downloaded_once_and_only_the_result_is_kept(server, cache, 
     assert path.read_bytes() == good
 
 
-def test_local_files_are_converted_and_left(server, cache, tmp_path):
+def test_local_files_are_converted_and_left_if_they_are_the_published_ones(server, cache, tmp_path):
     path = get_lpips("squeeze", tmp_path / "weights.npz", server.folder)
     assert path == tmp_path / "weights.npz" and load_lpips(path).net == "squeeze"
     assert names(server.folder) == sorted(NAMES)
-    assert not cache.exists()
-    assert get_lpips("squeeze", folder=server.folder) == cache / "lpips_squeeze.npz"
-
-
-def test_local_files_must_be_there_and_the_published_ones(server, cache):
     with open(server.folder / NAMES[1], "ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match=r"squeeze.pth: has the SHA-256 \w{64} instead of \w{64},"):
@@ -137,14 +121,10 @@ def test_local_files_must_be_there_and_the_published_ones(server, cache):
 
 def test_without_network_the_files_to_bring_are_listed(server, cache):
     (server.folder / NAMES[0]).unlink()
-    with pytest.raises(UserError) as raised:
-        get_lpips("squeeze")
     first, second = (f"{server.url}/{name}" for name in NAMES)
-    assert str(raised.value).startswith(f"{first}: the server answers 404")
-    assert str(raised.value).endswith(
-        f": download {first} and {second} into one folder on a machine that has a network, then "
-        "run `fa-hific get-lpips --net squeeze --from FOLDER` here"
-    )
+    advice = f"404 .*: download {first} and {second} into one folder .* --net squeeze --from FOLDER"
+    with pytest.raises(UserError, match=advice):
+        get_lpips("squeeze")
 
 
 def test_an_output_that_cannot_be_written_is_named(server, cache, tmp_path):
@@ -189,17 +169,9 @@ def test_a_batch_norm_is_folded_into_its_convolution(tmp_path, state):
     np.testing.assert_allclose(np.einsum("oihw,ihw->o", kernel, patch) + bias, expected, rtol=1e-6)
 
 
-def test_the_commands_print_the_path_alone_or_one_sentence(
-    state, server, cache, tmp_path, monkeypatch, capsys
-):
+def test_the_commands_print_the_path_alone(state, server, cache, tmp_path, monkeypatch, capsys):
     main(["get-lpips", "--net", "squeeze", "--from", str(server.folder)])
     assert capsys.readouterr().out == f"{cache / 'lpips_squeeze.npz'}\n"
-    with pytest.raises(SystemExit, match="2"):
-        main(["get-lpips", "--net", "squeeze", "--from", "no/such"])
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: no/such/{NAMES[0]}: no such file: download it")
-    assert said.count("\n") == 1
-
     (url,) = SOURCES["inception"]
     file = torch_files.save(tmp_path / file_name(url), state)
     source = {url: hashlib.sha256(file.read_bytes()).hexdigest()}

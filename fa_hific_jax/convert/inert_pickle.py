@@ -1,8 +1,8 @@
 """A reader of pickles that contain plain values; it imports nothing and calls nothing from them.
 
 `pickle.loads` imports and calls whatever a file names. Here the standard library's `pickletools`
-parses the opcodes, and a stack machine executes them on plain values. The caller decides what each
-name in the pickle stands for. The machine knows the opcodes that pickle writes from protocol 2 on.
+parses the opcodes, and a stack machine executes those that pickle writes from protocol 2 on. The
+caller decides what each name in the pickle stands for.
 
 Subclassing `pickle.Unpickler` would not be enough. It sets attributes of the objects it makes,
 hashes nested tuples until the C stack overflows, and allocates whatever memo size a file asks for.
@@ -20,6 +20,9 @@ _VALUES = set(
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _MARK = object()
+# How many values an opcode takes from the stack; None for all those above the topmost mark.
+_TAKEN = dict(TUPLE=None, TUPLE1=1, TUPLE2=2, TUPLE3=3, APPEND=1, APPENDS=None, SETITEM=2)
+_TAKEN |= dict(SETITEMS=None, STACK_GLOBAL=2, REDUCE=2, NEWOBJ=2, BUILD=1, BINPERSID=1, STOP=1)
 
 
 class Record(dict):
@@ -30,17 +33,15 @@ def load(stream: io.BytesIO, find: Callable[[str], Any], persistent: Callable[[A
     """Returns the next pickled object of a stream, which is read up to its end.
 
     `find` maps a dotted name in the pickle to a value or to the function that is called in place of
-    the one of that name, or raises an error. `persistent` turns a persistent id into an object.
-
-    Raises:
-      ValueError, TypeError, LookupError, OverflowError, AttributeError: the pickle is damaged.
+    the one of that name, or raises an error. `persistent` turns a persistent id into an object. A
+    damaged pickle raises one of many exceptions.
     """
-    machine = _Machine(find, persistent)
+    machine, value = _Machine(find, persistent), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Damaged text has odd escapes.
         for opcode, argument, _ in pickletools.genops(stream):
-            machine.execute(opcode.name, argument)
-    return machine.pop()
+            value = machine.execute(opcode.name, argument)
+    return value
 
 
 class _Machine:
@@ -51,15 +52,18 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def execute(self, opcode: str, argument: Any) -> None:
-        push = self.stack.append
+    def execute(self, opcode: str, argument: Any) -> Any:
+        """Executes an opcode; returns the pickled object if it is the last one."""
+        push, taken = self.stack.append, self.take(_TAKEN.get(opcode, 0))
         match opcode:
             case _ if opcode in _VALUES:
                 push(argument)
             case _ if opcode in _CONSTANTS:
                 push(_CONSTANTS[opcode])
-            case "PROTO" | "FRAME" | "STOP":
+            case "PROTO" | "FRAME":
                 pass
+            case "STOP":
+                return taken[0]
             case "MARK":
                 push(_MARK)
             case "BINPUT" | "LONG_BINPUT":
@@ -68,59 +72,38 @@ class _Machine:
                 self.memo[len(self.memo)] = self.stack[-1]
             case "BINGET" | "LONG_BINGET":
                 push(self.memo[argument])
-            case "TUPLE":
-                push(tuple(self.items()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                push(tuple(self.popped(int(opcode[-1]))))
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(taken))
             case "EMPTY_LIST" | "EMPTY_DICT":
                 push([] if opcode == "EMPTY_LIST" else {})
-            case "APPEND" | "APPENDS":
-                values = self.popped(1) if opcode == "APPEND" else self.items()
-                self.top(list).extend(values)
-            case "SETITEM" | "SETITEMS":
-                pairs = self.popped(2) if opcode == "SETITEM" else self.items()
-                self.set_items(self.top(dict), pairs)
-            case "GLOBAL":
-                push(self.find(argument.replace(" ", ".", 1)))
-            case "STACK_GLOBAL":
-                push(self.find(".".join(self.popped(2))))
+            case "APPEND" | "APPENDS" if isinstance(self.stack[-1], list):
+                self.stack[-1].extend(taken)
+            case "SETITEM" | "SETITEMS" if isinstance(self.stack[-1], dict):
+                # Hashing a deeply nested tuple would overflow the C stack.
+                if not all(isinstance(key, str | bytes | int | float | None) for key in taken[::2]):
+                    raise TypeError("a key that is not a plain value")
+                self.stack[-1].update(zip(taken[::2], taken[1::2], strict=True))
+            case "GLOBAL" | "STACK_GLOBAL":
+                push(self.find(".".join(taken) or argument.replace(" ", ".", 1)))
             case "REDUCE" | "NEWOBJ":
-                function, arguments = self.popped(2)
-                push(function(*arguments))
-            case "BUILD":
-                state, target = self.pop(), self.top(dict)
+                push(taken[0](*taken[1]))
+            case "BUILD" if isinstance(self.stack[-1], dict):
                 # A state dict gets its `_metadata` this way, which says nothing about the weights.
-                if isinstance(target, Record) and isinstance(state, dict):
-                    target.update(state)
+                if isinstance(self.stack[-1], Record) and isinstance(taken[0], dict):
+                    self.stack[-1].update(taken[0])
             case "BINPERSID":
-                push(self.persistent(self.pop()))
+                push(self.persistent(taken[0]))
             case _:
-                raise LookupError(f"unsupported opcode {opcode}")
+                raise LookupError(f"opcode {opcode} is unsupported or does not fit the stack")
 
-    def pop(self) -> Any:
-        value = self.stack.pop()
-        if value is _MARK:
-            raise ValueError("a mark in place of a value")
-        return value
-
-    def popped(self, count: int) -> list[Any]:
-        return [self.pop() for _ in range(count)][::-1]
-
-    def top(self, kind: type) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            raise TypeError(f"expected a {kind.__name__}")
-        return self.stack[-1]
-
-    def items(self) -> list[Any]:
-        """Removes the topmost mark and returns everything that was above it."""
-        values = []
-        while (value := self.stack.pop()) is not _MARK:
-            values.append(value)
-        return values[::-1]
-
-    def set_items(self, target: dict, pairs: list[Any]) -> None:
-        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            # Hashing a deeply nested tuple would overflow the C stack.
-            if not isinstance(key, str | bytes | int | float | None):
-                raise TypeError("a key that is not a plain value")
-            target[key] = value
+    def take(self, count: int | None) -> list[Any]:
+        """Removes the topmost values, or the topmost mark and all above it, and returns them."""
+        taken = []
+        while count is None or len(taken) < count:
+            value = self.stack.pop()
+            if value is _MARK and count is None:
+                break
+            if value is _MARK:
+                raise ValueError("a mark in place of a value")
+            taken.append(value)
+        return taken[::-1]

@@ -15,10 +15,9 @@ from coding_model import image_of
 from neural_compression_state import CONFIG, small_state
 
 from fa_hific_jax import ops
-from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import coding, float_model
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
+from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.tables import SCALE_TABLE
@@ -166,21 +165,6 @@ def test_strips_and_a_stored_copy_give_the_same_bits(small_model, tmp_path):
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("weights, tolerance", [("float32", 0), ("float16", 2e-3)])
-def test_a_model_that_can_be_trained_further_keeps_all_parameters(
-    small, tmp_path, weights, tolerance
-):
-    model = from_params(small.model, small.autoencoder, weights=weights)
-    save_model(model, tmp_path / "model", to_train_on=small.autoencoder)
-    _, found = load_parameters(tmp_path / "model")
-    leaves = jax.tree_util.tree_leaves_with_path(small.autoencoder)
-    wanted = {"/".join(key.key for key in path): leaf for path, leaf in leaves}
-    assert found.keys() == wanted.keys()
-    for name, leaf in wanted.items():
-        error = np.max(np.abs(found[name] - leaf))
-        assert error <= tolerance * np.max(np.abs(leaf)), name
-
-
 def test_coding_tables_of_z_are_those_of_the_density_around_the_medians(small, small_model):
     prior = jax.tree.map(np.float64, small.autoencoder["hyperprior"]["prior"])
     medians = np.float64(small.autoencoder["hyperprior"][MEDIAN])[:, None]
@@ -202,20 +186,6 @@ def test_a_file_has_the_estimated_size_and_decodes_alike_in_tiles(small, small_m
     assert len(data) <= 1.003 * estimated + 64
     whole, tiled = (small_model.decompress(data, mode=mode) for mode in ("whole", "exact"))
     assert np.max(np.abs(whole.astype(int) - tiled)) <= 1
-
-
-def test_the_commands_lead_from_a_checkpoint_to_a_model(small_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    torch_files.save(tmp_path / "a.pt", small_state() | BUFFERS)
-    main(["import-torch", "a.pt", "-o", "run"])
-    assert "--config.model.variant=neuralcompression" in capsys.readouterr().out
-    main(["export", "run", "-o", "model", "--calibrate", "dead_leaves:1"])
-    printed = capsys.readouterr().out
-    assert abs(float(printed.split("integers cost ")[1].split(" %")[0])) < 0.3
-    model = load_model("model")
-    decoded = model.decompress(model.compress(IMAGE)).astype(int)
-    expected = small_model.decompress(small_model.compress(IMAGE))
-    assert np.mean(np.abs(decoded - expected)) < 0.3
 
 
 def test_the_codec_decodes_what_the_network_makes(small, small_model, quantized):

@@ -11,8 +11,7 @@ import pytest
 import torch_files
 from torch_files import Call, Global, Tensor
 
-from fa_hific_jax.convert.inert_pickle import Record
-from fa_hific_jax.convert.torch_file import INDEX_LIMIT, read_torch_file
+from fa_hific_jax.convert.torch_file import INDEX_LIMIT, Record, read_torch_file
 from fa_hific_jax.errors import UserError
 
 WRITERS = {"zip": torch_files.save, "legacy": torch_files.save_legacy}
@@ -77,11 +76,9 @@ def test_files_of_pytorch_itself_are_read_exactly(tmp_path, legacy):
 
 def test_big_endian_files_are_read_in_native_order(tmp_path):
     data, _ = torch_files.pickled([BASE])
-    with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
-        file.writestr("archive/data.pkl", data)
-        file.writestr("archive/byteorder", "big")
-        file.writestr("archive/data/0", BASE.astype(">f4").tobytes())
-    np.testing.assert_array_equal(read_torch_file(tmp_path / "a.pt")[0], BASE, strict=True)
+    members = {"byteorder": b"big", "data/0": BASE.astype(">f4")}
+    path = torch_files.archive(tmp_path / "a.pt", data, members)
+    np.testing.assert_array_equal(read_torch_file(path)[0], BASE, strict=True)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,9 +46,8 @@ class Tensor:
         self.strides = tuple(steps) if strides is None else strides
 
 
-class _StorageId:
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
+class _StorageId(NamedTuple):
+    tensor: Tensor
 
 
 class _Pickler(pickle._Pickler):
@@ -115,13 +114,10 @@ def save(path: Path, value: Any) -> Path:
 
 def archive(path: Path, data: bytes, members: dict[str, Any], compression=zipfile.ZIP_STORED):
     """A zip archive as of `torch.save`, with this pickle and these members."""
+    members = {"data.pkl": data, "byteorder": b"little"} | members
     with zipfile.ZipFile(path, "w", compression) as file:
-        file.writestr("archive/data.pkl", data)
-        file.writestr("archive/byteorder", "little")
         for name, content in members.items():
-            with file.open(f"archive/{name}", "w") as member:
-                member.write(np.ascontiguousarray(content).data.cast("B") if len(content) else b"")
-        file.writestr("archive/version", "3\n")
+            file.writestr(f"archive/{name}", bytes(content))
     return path
 
 

@@ -20,19 +20,13 @@ def download(url: str, path: Path, sha256: str | None, offline: str, timeout: fl
     """Downloads `url` to `path`, unless the file is there already, and returns its SHA-256.
 
     The download is written to `path` + ".part", which a later call continues. It is renamed to
-    `path` only if it is complete and its hash is right. Progress is printed to standard error.
-
-    Args:
-      url: an http or https address.
-      path: the file to write; missing folders are made.
-      sha256: hash of the whole file, in hexadecimal; None accepts any complete file.
-      offline: advice for a user who has no network.
-      timeout: seconds without data after which the connection counts as broken.
+    `path` only if it is complete and its hash is `sha256`; None accepts any complete file. After
+    `timeout` seconds without data the connection counts as broken.
 
     Raises:
-      UserError: the server does not answer or answers with an error, the connection broke (the part
-        is kept), the hash is wrong (the part is removed), another process is downloading the file,
-        or the folder cannot be written.
+      UserError: the server does not give the file (the message ends with `offline`, the advice for
+        a user without a network), the connection broke (the part is kept), the hash is wrong (the
+        part is removed), another process is downloading the file, or it cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
     with contextlib.suppress(UserError):  # It is missing or another file.
@@ -80,10 +74,7 @@ def file_name(url: str) -> str:
 
 
 def check_sha256(path: Path, sha256: str | None) -> str:
-    """Returns the SHA-256 of a file; raises a UserError if it cannot be read or is not `sha256`.
-
-    None as `sha256` accepts any file.
-    """
+    """Returns the SHA-256 of a file; raises a UserError unless it is `sha256`, if that is given."""
     try:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

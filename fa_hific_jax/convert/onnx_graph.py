@@ -50,8 +50,8 @@ def onnx_model(
         return function(**dict(zip(specs, arrays, strict=True)))
 
     def trace(height: int, width: int) -> ClosedJaxpr:
-        shape = np.multiply(first.shape, (1, height, width, 1))
-        return jax.make_jaxpr(positional)(jax.ShapeDtypeStruct(tuple(shape), first.dtype), *others)
+        shape = np.multiply(first.shape, (1, height, width, 1)).tolist()
+        return jax.make_jaxpr(positional)(jax.ShapeDtypeStruct(shape, first.dtype), *others)
 
     def described(name: str, spec: Any) -> Any:
         shape = list(spec.shape)
@@ -190,14 +190,17 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
             return graph.add("Slice", x, start, stop, np.arange(len(steps)), steps)
         case "rev":
             axes = np.asarray(params["dimensions"])
-            first, beyond = np.full_like(axes, -1), np.full_like(axes, np.iinfo(np.int64).min)
-            return graph.add("Slice", x, first, beyond, axes, first)
-        case "pad":
-            low, high, inner = zip(*params["padding_config"], strict=True)
-            if not any(inner):
-                return graph.add("Pad", x, np.asarray(low + high), *others)
-        case "dot_general":
-            return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
+            last, beyond = 0 * axes - 1, 0 * axes + np.iinfo(np.int64).min
+            return graph.add("Slice", x, last, beyond, axes, last)
+        case "pad" if not any(inner for *_, inner in params["padding_config"]):
+            low, high, _ = zip(*params["padding_config"], strict=True)
+            return graph.add("Pad", x, np.asarray(low + high), *others)
+        case "dot_general" if params["dimension_numbers"][1] == ((), ()):
+            ((i,), (j,)), _ = params["dimension_numbers"]
+            left = "abcdef"[: len(equations[0].invars[0].aval.shape)]
+            right = f"{left[i]}z" if j == 0 else f"z{left[i]}"  # a matrix
+            equation = f"{left},{right}->{left.replace(left[i], '')}z"
+            return graph.add("Einsum", x, *others, equation=equation)
         case "conv_general_dilated":
             numbers, (low, high) = params["dimension_numbers"], zip(*params["padding"], strict=True)
             x = graph.add("Transpose", x, perm=numbers.lhs_spec)
@@ -210,19 +213,6 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
         f"the networks use JAX's operation {name!r} in a way that ONNX export does not know: "
         "use the release of JAX that requirements.txt pins"
     )
-
-
-def _einsum(equation: Equation) -> str:
-    """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
-    letters = iter("abcdefghijkl")
-    left, right = ([next(letters) for _ in atom.aval.shape] for atom in equation.invars)
-    contracted, batch = equation.params["dimension_numbers"]
-    for i, j in zip(contracted[0] + batch[0], contracted[1] + batch[1], strict=True):
-        right[j] = left[i]
-    summed = {left[i] for i in contracted[0]}
-    product = dict.fromkeys([left[i] for i in batch[0]] + left + right)
-    output = [letter for letter in product if letter not in summed]
-    return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
 
 
 def _type(dtype: Any) -> int:

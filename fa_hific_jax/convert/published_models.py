@@ -29,20 +29,15 @@ class Fetched(NamedTuple):
 def get_model(published: Published, file: Path | None = None, *, replace: bool = False) -> Fetched:
     """Converts the published file to a model in the user's cache.
 
-    The integers of the hyper-synthesis are calibrated on hyper-latents drawn from the prior, so
-    everyone who converts the same file gets the same model id. The SHA-256 of the first file that
-    could be converted is written beside the model as NAME.sha256, and later files must have the
-    same, since none of the projects publishes one.
-
-    Args:
-      published: the model.
-      file: the published file, if it is on this machine; None to download it. A download is
-        removed once it is converted, or if it is not such a file.
-      replace: True to replace the model in the cache.
+    The file is downloaded, unless `file` is given. A download is removed once it is converted, or
+    if it is not such a file. The SHA-256 of the first file that could be converted is written
+    beside the model as NAME.sha256, and later files must have the same, since none of the projects
+    publishes one. The integers of the hyper-synthesis are calibrated on hyper-latents drawn from
+    the prior, so everyone who converts the same file gets the same model id.
 
     Raises:
       UserError: the file cannot be downloaded or read, has another hash than the first one, or
-        holds another model; or the cache cannot be written.
+        holds another model; or the cache cannot be written, or has the model and not `replace`.
     """
     folder = shipped.fetched_folder(published.name)
     record = folder.with_name(f"{published.name}.sha256")

@@ -65,9 +65,7 @@ class Imported(NamedTuple):
 def import_checkpoint(path: str | Path, options: Options | None = None) -> Imported:
     """Returns the model from a checkpoint of the PyTorch HiFiC or NeuralCompression, in float32.
 
-    Args:
-      path: a checkpoint, or a file that contains only the state dict.
-      options: take precedence over what a file of the PyTorch HiFiC says.
+    The file may contain the state dict alone. The options take precedence over what it says.
 
     Raises:
       UserError: the file cannot be read (see `read_torch_file`) or is not such a checkpoint, a
@@ -112,14 +110,14 @@ def _neural_compression_state(content: dict) -> tuple[dict[str, Any], list[tuple
     found = {}
     for name, value in named.items():
         del rest[prefix + name]
-        if re.fullmatch(_BUFFERS, name):
-            rest[name] = _AGAIN
-            continue
         newer = re.fullmatch(r"hyper_bottleneck\.(matrices|biases|factors)\.(\d+)", name)
         older = f"hyper_bottleneck.{_SPELLINGS[newer[1]]}{newer[2]}" if newer else name
-        if older in found:
+        if re.fullmatch(_BUFFERS, name):
+            rest[name] = _AGAIN
+        elif older in found:
             raise UserError(f"{older} is there twice, in two spellings: name an original file")
-        found[older] = value
+        else:
+            found[older] = value
     return found, _listed(rest)
 
 

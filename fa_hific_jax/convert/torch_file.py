@@ -2,12 +2,19 @@
 
 There are two formats: a zip archive with one member per storage (PyTorch 1.6 and later), and the
 older sequence of pickles followed by raw storages. In both, a pickle describes the tensors.
-`inert_pickle` reads it, so a file can neither call nor import anything.
+
+`pickle.loads` imports and calls whatever a file names. Here the standard library's `pickletools`
+parses the opcodes, and a stack machine executes those that pickle writes from protocol 2 on, on
+plain values and on the few names that stand for tensors. Subclassing `pickle.Unpickler` would not
+be enough: it sets attributes of the objects it makes, hashes nested tuples until the C stack
+overflows, and allocates whatever memo size a file asks for.
 """
 
 import io
 import math
+import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from fa_hific_jax.convert.inert_pickle import Record, load
 from fa_hific_jax.errors import UserError, shown
 
 INDEX_LIMIT = 1 << 24
@@ -34,6 +40,19 @@ _RECORDS = {
     "torch.Size", "torch.device", "numpy.dtype", "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
 }  # fmt: skip
+_VALUES = set(
+    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINSTRING SHORT_BINSTRING BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_MARK = object()
+# How many values an opcode takes from the stack; None for all those above the topmost mark.
+_TAKEN = dict(TUPLE=None, TUPLE1=1, TUPLE2=2, TUPLE3=3, APPEND=1, APPENDS=None, SETITEM=2)
+_TAKEN |= dict(SETITEMS=None, STACK_GLOBAL=2, REDUCE=2, NEWOBJ=2, BUILD=1, BINPERSID=1, STOP=1)
+
+
+class Record(dict):
+    """The state of an object whose class is not imported."""
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -79,7 +98,7 @@ def _read_zip(raw: np.ndarray, path: str | Path) -> Any:
         raise UserError(f"its pickle has {index.size} bytes, more than any list of tensors needs")
     order = ">" if content.get("byteorder", raw[:0]).tobytes() == b"big" else "<"
     places = {key.removeprefix("data/"): place for key, place in content.items()}
-    return _Tensors(places, raw.size, order).load(io.BytesIO(index.tobytes()))
+    return _Reader(places, raw.size, order).load(io.BytesIO(index.tobytes()))
 
 
 def _stored(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
@@ -100,7 +119,7 @@ def _slice(raw: np.ndarray, start: int, size: int) -> np.ndarray:
 
 def _read_legacy(raw: np.ndarray) -> Any:
     head = raw[:INDEX_LIMIT].tobytes()
-    stream, first = io.BytesIO(head), _Tensors(None, raw.size)
+    stream, first = io.BytesIO(head), _Reader(None, raw.size)
     for _ in range(3):  # The magic number, the protocol version, the writer's machine.
         first.load(stream)
     start = stream.tell()
@@ -115,11 +134,11 @@ def _read_legacy(raw: np.ndarray) -> Any:
             raw, position + 8, count * np.dtype(_STORAGES[first.kinds[key]]).itemsize
         )
         position += 8 + places[key].size
-    return _Tensors(places, raw.size).load(io.BytesIO(head[start:]))
+    return _Reader(places, raw.size).load(io.BytesIO(head[start:]))
 
 
-class _Tensors:
-    """The tensors of a file, which are views of its storages.
+class _Reader:
+    """The stack machine of the pickle format, which makes tensors that are views of storages.
 
     `places` has the bytes of each storage by key, in the byte order `order`. If it is None, only
     the type of each storage is found (`kinds`), and there are no tensors.
@@ -129,10 +148,73 @@ class _Tensors:
         self.places, self.file_size, self.order = places, file_size, order
         self.kinds: dict[str, str] = {}
         self.values: dict[tuple[str, str], np.ndarray] = {}
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
 
     def load(self, stream: io.BytesIO) -> Any:
-        """Returns the next object of a stream."""
-        return load(stream, self.find, self.storage)
+        """Returns the next object of a stream, which is read up to the object's end."""
+        self.stack, self.memo, value = [], {}, None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Damaged text has odd escapes.
+            for opcode, argument, _ in pickletools.genops(stream):
+                value = self.execute(opcode.name, argument)
+        return value
+
+    def execute(self, opcode: str, argument: Any) -> Any:
+        """Executes an opcode; returns the pickled object if it is the last one."""
+        push, taken = self.stack.append, self.take(_TAKEN.get(opcode, 0))
+        match opcode:
+            case _ if opcode in _VALUES:
+                push(argument)
+            case _ if opcode in _CONSTANTS:
+                push(_CONSTANTS[opcode])
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return taken[0]
+            case "MARK":
+                push(_MARK)
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                push(self.memo[argument])
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(taken))
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                push([] if opcode == "EMPTY_LIST" else {})
+            case "APPEND" | "APPENDS" if isinstance(self.stack[-1], list):
+                self.stack[-1].extend(taken)
+            case "SETITEM" | "SETITEMS" if isinstance(self.stack[-1], dict):
+                # Hashing a deeply nested tuple would overflow the C stack.
+                if not all(isinstance(key, str | bytes | int | float | None) for key in taken[::2]):
+                    raise TypeError("a key that is not a plain value")
+                self.stack[-1].update(zip(taken[::2], taken[1::2], strict=True))
+            case "GLOBAL" | "STACK_GLOBAL":
+                push(self.find(".".join(taken) or argument.replace(" ", ".", 1)))
+            case "REDUCE" | "NEWOBJ":
+                push(taken[0](*taken[1]))
+            case "BUILD" if isinstance(self.stack[-1], dict):
+                # A state dict gets its `_metadata` this way, which says nothing about the weights.
+                if isinstance(self.stack[-1], Record) and isinstance(taken[0], dict):
+                    self.stack[-1].update(taken[0])
+            case "BINPERSID":
+                push(self.storage(taken[0]))
+            case _:
+                raise LookupError(f"opcode {opcode} is unsupported or does not fit the stack")
+
+    def take(self, count: int | None) -> list[Any]:
+        """Removes the topmost values, or the topmost mark and all above it, and returns them."""
+        taken = []
+        while count is None or len(taken) < count:
+            value = self.stack.pop()
+            if value is _MARK and count is None:
+                break
+            if value is _MARK:
+                raise ValueError("a mark in place of a value")
+            taken.append(value)
+        return taken[::-1]
 
     def find(self, name: str) -> Any:
         """Returns what stands for a name in the pickle."""

@@ -74,6 +74,12 @@ def test_files_of_pytorch_itself_are_read_exactly(tmp_path, legacy):
         np.testing.assert_array_equal(found[name], expected, strict=True)
 
 
+def test_objects_that_occur_again_are_read_from_the_memo(tmp_path):
+    for protocol in (2, 4):
+        data = pickle.dumps([PLAIN, PLAIN], protocol)
+        assert read_torch_file(torch_files.archive(tmp_path / "a.pt", data, {})) == [PLAIN] * 2
+
+
 def test_big_endian_files_are_read_in_native_order(tmp_path):
     data, _ = torch_files.pickled([BASE])
     members = {"byteorder": b"big", "data/0": BASE.astype(">f4")}

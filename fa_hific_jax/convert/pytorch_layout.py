@@ -45,9 +45,9 @@ CONVOLUTION = Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2
 TRANSPOSED = Layout(
     lambda s: (s[2], s[3], s[0], s[1]), lambda a: a[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
 )
-PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
+_PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
 # Theirs holds a lower quantile, the median and an upper quantile of each channel.
-MEDIAN_OF_QUANTILES = Layout(lambda shape: (*shape, 1, 3), lambda a: a[:, 0, 1])
+_MEDIAN = Layout(lambda shape: (*shape, 1, 3), lambda a: a[:, 0, 1])
 # The spectral norm's vector v of a 4x4 kernel is flattened from (in, h, w) in theirs and from
 # (h, w, in) in ours.
 RIGHT_VECTOR = Layout(
@@ -58,12 +58,12 @@ RIGHT_VECTOR = Layout(
 _PARAMETERS = {
     "kernel": ("weight", CONVOLUTION),
     "bias": ("bias", SAME),
-    "gamma": ("gamma", PER_CHANNEL),
-    "beta": ("beta", PER_CHANNEL),
+    "gamma": ("gamma", _PER_CHANNEL),
+    "beta": ("beta", _PER_CHANNEL),
     "scale": ("weight", SAME),
     "u": ("weight_u", SAME),
     "v": ("weight_v", RIGHT_VECTOR),
-    "median": ("quantiles", MEDIAN_OF_QUANTILES),
+    "median": ("quantiles", _MEDIAN),
 }
 # Patterns of our module paths, joined by "/", and functions from the numbers in a path to the name
 # of the same module in theirs, which is numbered differently.
@@ -109,30 +109,22 @@ _NEURAL_COMPRESSION = (
 )
 
 
-def _in_hific(module: str, name: str) -> tuple[str, Layout]:
-    if name == "kernel" and re.search(r"/up\d$|/synthesis_", module):
-        return "weight", TRANSPOSED
-    if name == "kernel" and re.search(r"^discriminator/conv\d", module):
-        return "weight_orig", CONVOLUTION
-    if module == "hyperprior/prior":
-        return f"{name[0].upper() if name[0] == 'h' else name[0]}_{name[1]}", SAME
-    return _PARAMETERS[name]
-
-
-def _in_neural_compression(module: str, name: str) -> tuple[str, Layout]:
-    if name == "kernel" and re.search(r"/up\d$", module):
-        return "weight", TRANSPOSED
-    if module == "hyperprior/prior":
-        return f"{dict(h='_matrix', b='_bias', a='_factor')[name[0]]}{name[1:]}", SAME
-    return _PARAMETERS[name]
-
-
 class Naming(NamedTuple):
     """The names in the state dicts of a project."""
 
     modules: tuple[tuple[str, Callable[..., str]], ...]
-    # Maps one of our module paths and a parameter in it to (their name, layout).
-    parameter: Callable[[str, str], tuple[str, Layout]]
+    transposed: str  # pattern of our modules that are transposed convolutions in theirs
+    prior: dict[str, str]  # our first letter of a parameter of the prior -> what stands in theirs
+
+    def parameter(self, module: str, name: str) -> tuple[str, Layout]:
+        """Returns their name and layout of a parameter in one of our modules."""
+        if module == "hyperprior/prior":
+            return f"{self.prior[name[0]]}{name[1:]}", SAME
+        if name == "kernel" and re.search(self.transposed, module):
+            return "weight", TRANSPOSED
+        if name == "kernel" and re.match(r"discriminator/conv\d", module):  # has a spectral norm
+            return "weight_orig", CONVOLUTION
+        return _PARAMETERS[name]
 
     def module(self, path: str) -> str:
         """Returns their name of one of our modules."""
@@ -153,16 +145,14 @@ class Naming(NamedTuple):
         return jax.tree_util.tree_map_with_path(source, shapes)
 
 
-HIFIC = Naming(_HIFIC, _in_hific)
-NEURAL_COMPRESSION = Naming(_NEURAL_COMPRESSION, _in_neural_compression)
-"""The spelling is that of CompressAI up to 1.2.4."""
+HIFIC = Naming(_HIFIC, r"/up\d$|/synthesis_", {"h": "H_", "b": "b_", "a": "a_"})
+# The spelling of the prior is that of CompressAI up to 1.2.4.
+_SPELLED = {"h": "_matrix", "b": "_bias", "a": "_factor"}
+NEURAL_COMPRESSION = Naming(_NEURAL_COMPRESSION, r"/up\d$", _SPELLED)
 
 
 def autoencoder_sources(config: ModelConfig) -> dict[str, Any]:
-    """Returns the tree of the model's parameters with a `Source` as each leaf.
-
-    The variant of the config tells the project.
-    """
+    """Returns the tree of the model's parameters with `Source`s of its variant's project."""
     shapes = jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0))
     return (HIFIC if config.variant == "pytorch" else NEURAL_COMPRESSION).sources(shapes)
 

@@ -51,14 +51,15 @@ def rounded(values):
     return ops.straight_through_round(values, halves="even")
 
 
-def evaluated(model: Autoencoder, x, noise_z=0.0, noise_y=None):
-    """What the reference computes of a padded image, by our modules; z less its medians.
+def total_bits(*likelihoods):
+    return jnp.stack([jnp.sum(bits(p, "neuralcompression")) for p in likelihoods])
 
-    With noise, it computes this in training mode, where it rounds z that already has noise.
-    """
+
+def evaluated(model: Autoencoder, x):
+    """What the reference computes of a padded image, by our modules; z less its medians."""
     y, _ = model.encode(x)
-    z = model.hyperprior.analysis(y) + noise_z
-    mean, scale = model.hyperprior.synthesis(rounded(z) if noise_y is None else z)
+    z = model.hyperprior.analysis(y)
+    mean, scale = model.hyperprior.synthesis(rounded(z))
     y_hat = mean + rounded(y - mean)
     found = {
         "y": y,
@@ -72,12 +73,23 @@ def evaluated(model: Autoencoder, x, noise_z=0.0, noise_y=None):
         "y_likelihood": gaussian_likelihood(y_hat, mean, scale),
         "reconstruction": model.generate(y_hat),
     }
-    likelihoods = [found["y_likelihood"], found["z_likelihood"]]
-    if noise_y is not None:
-        noisy = [gaussian_likelihood(y + noise_y, mean, scale), model.hyperprior.prior(z)]
-        likelihoods = noisy + likelihoods
-    bits_of = [jnp.sum(bits(p, "neuralcompression")) for p in likelihoods]
-    return found | {"bits": jnp.stack(bits_of)}
+    return found | {"bits": total_bits(found["y_likelihood"], found["z_likelihood"])}
+
+
+def trained(model: Autoencoder, x, noise_z, noise_y):
+    """The same in training mode, with the noise of the reference."""
+    y, _ = model.encode(x)
+    z_noisy = model.hyperprior.analysis(y) + noise_z
+    mean, scale = model.hyperprior.synthesis(z_noisy)
+    y_hat = mean + rounded(y - mean)
+    likelihoods = (
+        gaussian_likelihood(y + noise_y, mean, scale),
+        model.hyperprior.prior(z_noisy),
+        gaussian_likelihood(y_hat, mean, scale),
+        model.hyperprior.prior(rounded(z_noisy)),  # The reference rounds what already has noise.
+    )
+    image = model.generate(y_hat)
+    return {"bits": total_bits(*likelihoods), "y_hat": y_hat, "reconstruction": image}
 
 
 def picture(data, image: str, dtype: str):
@@ -145,7 +157,7 @@ def test_training_mode_equals_the_reference(imported, golden, x64):
         nhwc(uniform(f"input:noise_{name}", data[f"a_{name}"].shape, "msillm") - 0.5)
         for name in "zy"
     ]
-    apply = functools.partial(Autoencoder(imported.model, "float64").apply, method=evaluated)
+    apply = functools.partial(Autoencoder(imported.model, "float64").apply, method=trained)
     x = picture(data, "a", "float64")
     found = jax.jit(apply)(parameters(imported, "float64"), x, *(n.astype("f8") for n in noise))
     np.testing.assert_allclose(found["bits"], data["a_train_bits_f64"][0], rtol=1e-8)

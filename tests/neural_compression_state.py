@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import reference_weights
 
-from fa_hific_jax.convert.neural_compression import NAMING
 from fa_hific_jax.convert.pytorch_layout import Source, autoencoder_sources, map_sources
 from fa_hific_jax.models.autoencoder import ModelConfig
 
@@ -43,7 +42,7 @@ def small_state() -> dict[str, np.ndarray]:
             value += 1
         state[source.key] = value.astype(np.float32)
 
-    map_sources(fill, autoencoder_sources(CONFIG, NAMING))
+    map_sources(fill, autoencoder_sources(CONFIG))
     state["hyper_bottleneck.quantiles"] += np.float32([-10, 0, 10])
     state["hyper_analysis.4.weight"] *= 6
     state["encoder.blocks.5.weight"] *= 4

@@ -8,8 +8,11 @@ import torch_files
 from reference_weights import DISCRIMINATOR_WIDTHS
 from tiny_settings import tiny_settings
 
-from fa_hific_jax.convert.pytorch_hific import LEGACY_SIGMAS, NAMING, discriminator_sources
-from fa_hific_jax.convert.pytorch_layout import autoencoder_sources, map_sources
+from fa_hific_jax.convert.pytorch_layout import (
+    autoencoder_sources,
+    discriminator_sources,
+    map_sources,
+)
 from fa_hific_jax.models.discriminator import DiscriminatorConfig
 
 TINY = dict(
@@ -34,30 +37,22 @@ ARGS = {
 State = dict[str, np.ndarray]
 
 
-def shapes(model, discriminator=None) -> dict[str, tuple[int, ...]]:
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes(model, discriminator=None) -> Shapes:
     """Names and shapes by which we look for the parameters of a model."""
-    trees, found = [autoencoder_sources(model, NAMING)], {}
+    trees, found = [autoencoder_sources(model)], {}
     if discriminator:
         trees.append(discriminator_sources(discriminator, model))
     map_sources(lambda source: found.update({source.key: source.shape}), trees)
     return found
 
 
-def hific_shapes() -> dict[str, tuple[int, ...]]:
+def hific_shapes() -> Shapes:
     """Every entry that a training of the port saves, with the discriminator."""
     discriminator = DiscriminatorConfig(widths=DISCRIMINATOR_WIDTHS, context_channels=12)
     return shapes(reference_weights.paper(), discriminator)
-
-
-def fork_shapes() -> dict[str, tuple[int, ...]]:
-    """What the authors' fork saves, without a discriminator as in their runs."""
-    found = shapes(reference_weights.paper(fcm_width=64, fcm="legacy"))
-    return found | {key: (1,) for row in LEGACY_SIGMAS for key in row}
-
-
-def filled(shapes: dict[str, tuple[int, ...]]) -> State:
-    """The entries by the seed rule of the reference."""
-    return {name: reference_weights.value(name, shape) for name, shape in shapes.items()}
 
 
 def tiny_state(**overrides) -> State:

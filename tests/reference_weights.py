@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fa_hific_jax.convert.pytorch_hific import NAMING, discriminator_sources
 from fa_hific_jax.convert.pytorch_layout import (
     CONVOLUTION,
     RIGHT_VECTOR,
     autoencoder_sources,
+    discriminator_sources,
     map_sources,
 )
 from fa_hific_jax.models.autoencoder import ModelConfig
@@ -114,7 +114,7 @@ def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def _sources(residual_blocks: int) -> Tree:
-    return autoencoder_sources(paper(residual_blocks=residual_blocks), NAMING)
+    return autoencoder_sources(paper(residual_blocks=residual_blocks))
 
 
 def _filled(sources: Tree) -> Tree:
@@ -131,15 +131,6 @@ def generator(residual_blocks: int) -> Tree:
 
 def hyperprior() -> Tree:
     return _filled(_sources(9)["hyperprior"])
-
-
-def hyper_analysis() -> Tree:
-    return hyperprior()["analysis"]
-
-
-def hyper_synthesis(which: str) -> Tree:
-    """`which`: "mu" or "std"."""
-    return hyperprior()[{"mu": "synthesis_mean", "std": "synthesis_scale"}[which]]
 
 
 def discriminator() -> Tree:

@@ -15,10 +15,9 @@ from coding_model import image_of
 from neural_compression_state import CONFIG, small_state
 
 from fa_hific_jax import ops
-from fa_hific_jax.cli.main import main
 from fa_hific_jax.codec import coding, float_model
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.codec.model_folder import load_model, load_parameters, save_model
+from fa_hific_jax.codec.model_folder import load_model, save_model
 from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
 from fa_hific_jax.entropy import factorized, tables
 from fa_hific_jax.entropy.tables import SCALE_TABLE
@@ -31,7 +30,7 @@ from fa_hific_jax.models.autoencoder import bind, forward, init_parameters
 def small(tmp_path_factory):
     """The imported checkpoint of `small_state`."""
     path = torch_files.save(tmp_path_factory.mktemp("torch") / "a.pt", small_state())
-    return import_checkpoint(path, Options())
+    return import_checkpoint(path)
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +56,9 @@ def test_widths_and_blocks_of_a_checkpoint_give_the_config_and_all_its_arrays(sm
 
 
 def respelled(state):
-    spelled = re.compile("_(matrix|bias|factor)")
-    newer = {"matrix": "matrices.", "bias": "biases.", "factor": "factors."}
-    return {
-        spelled.sub(lambda m: newer[m[1]], key) if "_bottleneck" in key else key: value
-        for key, value in state.items()
-    }
+    newer = {"_matrix": "matrices.", "_bias": "biases.", "_factor": "factors."}
+    spelled = r"(?<=_bottleneck\.)_(matrix|bias|factor)"
+    return {re.sub(spelled, lambda m: newer[m[0]], key): value for key, value in state.items()}
 
 
 def prefixed(prefix, state):
@@ -70,14 +66,10 @@ def prefixed(prefix, state):
 
 
 BUFFERS = {
-    f"{bottleneck}_bottleneck.{name}": np.ones(3, np.int32)
-    for bottleneck in ("hyper", "latent")
-    for name in ("_offset", "_quantized_cdf", "_cdf_length", "likelihood_lower_bound.bound")
-} | {
+    "hyper_bottleneck._offset": np.ones(3, np.int32),
+    "hyper_bottleneck.likelihood_lower_bound.bound": np.ones(1, np.float32),
     "hyper_bottleneck.target": np.zeros(3, np.float32),
     "latent_bottleneck.scale_table": np.ones(64, np.float32),
-    "latent_bottleneck.scale_bound": np.ones(1, np.float32),
-    "latent_bottleneck.lower_bound_scale.bound": np.ones(1, np.float32),
 }
 OTHER = {"discriminator.weight": np.ones(2, np.float32)}
 
@@ -95,7 +87,7 @@ OTHER = {"discriminator.weight": np.ones(2, np.float32)}
 )
 def test_all_ways_to_save_a_state_dict_give_the_same_parameters(small, tmp_path, content, ignored):
     path = torch_files.save(tmp_path / "a.pt", content(small_state()))
-    found = import_checkpoint(path, Options())
+    found = import_checkpoint(path)
     assert (found.model, len(found.ignored)) == (small.model, ignored)
     jax.tree.map(np.testing.assert_array_equal, found.autoencoder, small.autoencoder)
 
@@ -103,34 +95,25 @@ def test_all_ways_to_save_a_state_dict_give_the_same_parameters(small, tmp_path,
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"decoder.blocks.4.bias": None}, "parameters are missing: decoder.blocks.4.bias$"),
         ({"hyper_bottleneck._bias4": None}, "are missing: hyper_bottleneck._bias4$"),
         ({"decoder.extra": np.zeros(1)}, "parameters are unknown: decoder.extra$"),
         ({"encoder.blocks.2.0.bias": None}, "encoder.blocks.2.0.bias is missing"),
-        (
-            {"hyper_bottleneck.quantiles": np.zeros((6, 1, 2), np.float32)},
-            r"quantiles has the shape \(6, 1, 2\) instead of the shape \(6, 1, 3\)",
-        ),
         ({"hyper_bottleneck.matrices.0": np.zeros(1)}, "_matrix0 is there twice"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(tmp_path, change, sentence):
     state = {key: value for key, value in (small_state() | change).items() if value is not None}
     with pytest.raises(UserError, match=sentence):
-        import_checkpoint(torch_files.save(tmp_path / "a.pt", state), Options())
+        import_checkpoint(torch_files.save(tmp_path / "a.pt", state))
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        {"g_a.0.weight": np.zeros(1), "entropy_bottleneck._matrix0": np.zeros(1)},
-        {"state_dict": {"model.diffusion_model.out.2.bias": np.zeros(1)}},
-        {3: np.zeros(1)},
-    ],
+    [{"g_a.0.weight": np.zeros(1)}, {"state_dict": {"model.out.2.bias": np.zeros(1)}}, {3: 1}],
 )
 def test_checkpoints_of_other_projects_are_refused_in_one_sentence(tmp_path, content):
     with pytest.raises(UserError, match=r"not a checkpoint of .* \(it begins with .*\): they have"):
-        import_checkpoint(torch_files.save(tmp_path / "a.pt", content), Options())
+        import_checkpoint(torch_files.save(tmp_path / "a.pt", content))
 
 
 def test_options_that_its_checkpoints_decide_are_refused(tmp_path):
@@ -182,21 +165,6 @@ def test_strips_and_a_stored_copy_give_the_same_bits(small_model, tmp_path):
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("weights, tolerance", [("float32", 0), ("float16", 2e-3)])
-def test_a_model_that_can_be_trained_further_keeps_all_parameters(
-    small, tmp_path, weights, tolerance
-):
-    model = from_params(small.model, small.autoencoder, weights=weights)
-    save_model(model, tmp_path / "model", to_train_on=small.autoencoder)
-    _, found = load_parameters(tmp_path / "model")
-    leaves = jax.tree_util.tree_leaves_with_path(small.autoencoder)
-    wanted = {"/".join(key.key for key in path): leaf for path, leaf in leaves}
-    assert found.keys() == wanted.keys()
-    for name, leaf in wanted.items():
-        error = np.max(np.abs(found[name] - leaf))
-        assert error <= tolerance * np.max(np.abs(leaf)), name
-
-
 def test_coding_tables_of_z_are_those_of_the_density_around_the_medians(small, small_model):
     prior = jax.tree.map(np.float64, small.autoencoder["hyperprior"]["prior"])
     medians = np.float64(small.autoencoder["hyperprior"][MEDIAN])[:, None]
@@ -218,20 +186,6 @@ def test_a_file_has_the_estimated_size_and_decodes_alike_in_tiles(small, small_m
     assert len(data) <= 1.003 * estimated + 64
     whole, tiled = (small_model.decompress(data, mode=mode) for mode in ("whole", "exact"))
     assert np.max(np.abs(whole.astype(int) - tiled)) <= 1
-
-
-def test_the_commands_lead_from_a_checkpoint_to_a_model(small_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    torch_files.save(tmp_path / "a.pt", small_state() | BUFFERS)
-    main(["import-torch", "a.pt", "-o", "run"])
-    assert "--config.model.variant=neuralcompression" in capsys.readouterr().out
-    main(["export", "run", "-o", "model", "--calibrate", "dead_leaves:1"])
-    printed = capsys.readouterr().out
-    assert abs(float(printed.split("integers cost ")[1].split(" %")[0])) < 0.3
-    model = load_model("model")
-    decoded = model.decompress(model.compress(IMAGE)).astype(int)
-    expected = small_model.decompress(small_model.compress(IMAGE))
-    assert np.mean(np.abs(decoded - expected)) < 0.3
 
 
 def test_the_codec_decodes_what_the_network_makes(small, small_model, quantized):

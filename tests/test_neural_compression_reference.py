@@ -19,7 +19,7 @@ from fa_hific_jax import ops
 from fa_hific_jax.codec import coding
 from fa_hific_jax.codec.coding import Quantized
 from fa_hific_jax.codec.model import from_params
-from fa_hific_jax.convert.torch_checkpoint import Options, import_checkpoint
+from fa_hific_jax.convert.torch_checkpoint import import_checkpoint
 from fa_hific_jax.entropy import factorized
 from fa_hific_jax.entropy.gaussian import bits, gaussian_likelihood
 from fa_hific_jax.models import MEDIAN
@@ -43,7 +43,7 @@ def imported(data_folder, tmp_path_factory):
     state = neural_compression_state.full_width(data_folder.parent / "golden")
     path = tmp_path_factory.mktemp("torch") / "msillm.pt"
     torch_files.save(path, state)
-    yield import_checkpoint(path, Options())
+    yield import_checkpoint(path)
     path.unlink()
 
 

@@ -97,11 +97,8 @@ def test_the_page_decodes_a_file_without_jax(exported, tmp_path):
     assert shown.shape == expected.shape and np.abs(shown - expected).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("missing", "sentence"),
-    [(True, "pip install 'fa-hific-jax[onnx]'"), (False, "use one with model.fcm='hific'")],
-)
-def test_mistakes_are_named(missing, sentence, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("missing", [True, False])
+def test_mistakes_are_named(missing, tmp_path, monkeypatch, capsys):
     if missing:
         monkeypatch.setitem(sys.modules, "onnx", None)
     else:
@@ -109,8 +106,7 @@ def test_mistakes_are_named(missing, sentence, tmp_path, monkeypatch, capsys):
     save_model(coding_model(fcm_width=4, fcm="conv"), tmp_path / "model")
     with pytest.raises(SystemExit, match="2"):
         main(["export-onnx", "--model", str(tmp_path / "model"), "-o", str(tmp_path / "onnx")])
-    assert sentence in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "onnx").exists()
+    assert ("fa-hific-jax[onnx]" if missing else "model.fcm='hific'") in capsys.readouterr().err
 
 
 def test_an_operation_without_a_counterpart_is_named():

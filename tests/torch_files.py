@@ -1,12 +1,12 @@
 """Writes files as `torch.save` does, without PyTorch."""
 
 import collections
-import io
+import itertools
 import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,18 +21,18 @@ STORAGES = {
 }
 
 
-class Global:
+class Global(NamedTuple):
     """Pickled as a name, `module.name`, whether or not it exists here."""
 
-    def __init__(self, module: str, name: str):
-        self.module, self.name = module, name
+    module: str
+    name: str
 
 
 class Call:
     """Pickled as a call of a name, with the state that it is given afterwards."""
 
     def __init__(self, module: str, name: str, *arguments: Any, state: Any = None):
-        self.reduced = (Global(module, name), arguments, *([] if state is None else [state]))
+        self.function, self.arguments, self.state = Global(module, name), arguments, state
 
 
 class Tensor:
@@ -46,65 +46,39 @@ class Tensor:
         self.strides = tuple(steps) if strides is None else strides
 
 
-class _StorageId:
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
-
-
-class _Pickler(pickle._Pickler):
-    """Protocol 2, arrays as tensors; `storages` collects what they refer to."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def __init__(self, file, legacy: bool):
-        super().__init__(file, protocol=2)
-        self.legacy = legacy
-        self.storages: list[np.ndarray] = []
-
-    def persistent_id(self, obj: Any) -> Any:
-        if not isinstance(obj, _StorageId):
-            return None
-        array = obj.tensor.storage
-        if not any(array is known for known in self.storages):
-            self.storages.append(array)
-        key = next(str(i) for i, known in enumerate(self.storages) if known is array)
-        kind = Global("torch", STORAGES[obj.tensor.dtype])
-        return ("storage", kind, key, "cpu", array.size, *([None] if self.legacy else []))
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, Call):
-            return obj.reduced
-        if isinstance(obj, np.ndarray):
-            obj = Tensor(obj)
-        if isinstance(obj, Tensor):
-            hooks = collections.OrderedDict()
-            view = (_StorageId(obj), obj.offset, obj.shape, obj.strides, False, hooks)
-            return (Global("torch._utils", "_rebuild_tensor_v2"), view)
-        return NotImplemented
-
-    def save_global_name(self, obj: Global) -> None:
-        self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
-
-    def save_reduce(self, func, args, state=None, *rest, **named) -> None:
-        if not isinstance(func, Global):
-            super().save_reduce(func, args, state, *rest, **named)
-            return
-        self.save(func)
-        self.save(args)
-        self.write(pickle.REDUCE)
-        if state is not None:
-            self.save(state)
-            self.write(pickle.BUILD)
-
-    dispatch[Global] = save_global_name
-
-
 def pickled(value: Any, legacy: bool = False) -> tuple[bytes, list[np.ndarray]]:
     """(the pickle of a value, the storages that it refers to)."""
-    file = io.BytesIO()
-    pickler = _Pickler(file, legacy)
-    pickler.dump(value)
-    return file.getvalue(), pickler.storages
+    storages: list[np.ndarray] = []
+
+    def tensor(of: Tensor) -> bytes:
+        if not any(of.storage is known for known in storages):
+            storages.append(of.storage)
+        key = next(str(i) for i, known in enumerate(storages) if known is of.storage)
+        kind, view = Global("torch", STORAGES[of.dtype]), [None] if legacy else []
+        place = code(("storage", kind, key, "cpu", of.storage.size, *view)) + b"Q"
+        hooks = collections.OrderedDict()
+        rest = map(code, (of.offset, of.shape, of.strides, False, hooks))
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + place + b"".join(rest) + b"tR"
+
+    def code(value: Any) -> bytes:
+        match value:
+            case Global():
+                return f"c{value.module}\n{value.name}\n".encode()
+            case Call():
+                call = code(value.function) + code(value.arguments) + b"R"
+                return call if value.state is None else call + code(value.state) + b"b"
+            case Tensor() | np.ndarray():
+                return tensor(value if isinstance(value, Tensor) else Tensor(value))
+            case dict():
+                ordered = isinstance(value, collections.OrderedDict)
+                start = b"ccollections\nOrderedDict\n)R(" if ordered else b"}("
+                return start + b"".join(map(code, itertools.chain(*value.items()))) + b"u"
+            case list() | tuple():
+                start, end = (b"](", b"e") if isinstance(value, list) else (b"(", b"t")
+                return start + b"".join(map(code, value)) + end
+        return pickle.dumps(value, 2)[2:-1]  # without the protocol and the end
+
+    return b"\x80\x02" + code(value) + b".", storages
 
 
 def save(path: Path, value: Any) -> Path:
@@ -116,12 +90,8 @@ def save(path: Path, value: Any) -> Path:
 def archive(path: Path, data: bytes, members: dict[str, Any], compression=zipfile.ZIP_STORED):
     """A zip archive as of `torch.save`, with this pickle and these members."""
     with zipfile.ZipFile(path, "w", compression) as file:
-        file.writestr("archive/data.pkl", data)
-        file.writestr("archive/byteorder", "little")
-        for name, content in members.items():
-            with file.open(f"archive/{name}", "w") as member:
-                member.write(np.ascontiguousarray(content).data.cast("B") if len(content) else b"")
-        file.writestr("archive/version", "3\n")
+        for name, content in ({"data.pkl": data, "byteorder": b"little"} | members).items():
+            file.writestr(f"archive/{name}", bytes(content))
     return path
 
 

@@ -22,15 +22,14 @@ _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # keys of an operation that calls
 # Operations that take the same inputs in ONNX and no attributes.
 _SAME = "abs add asinh div exp floor max min mul neg sub tanh".split()
 
-Value = np.ndarray | str
-"""A constant, or the name of what an ONNX operation returns."""
-
+Value = np.ndarray | str  # a constant, or the name of what an ONNX operation returns
 Equation = Any  # an operation in a trace; the types of JAX omit shape and dtype
-Specs = dict[str, jax.ShapeDtypeStruct]
 
 
 def onnx_model(
-    function: Callable[..., Mapping[str, jax.Array]], specs: Specs, metadata: Mapping[str, str]
+    function: Callable[..., Mapping[str, jax.Array]],
+    specs: Mapping[str, jax.ShapeDtypeStruct],
+    metadata: Mapping[str, str],
 ) -> bytes:
     """Returns the ONNX model of a function, as the content of a file.
 
@@ -51,18 +50,28 @@ def onnx_model(
         return function(**dict(zip(specs, arrays, strict=True)))
 
     def trace(height: int, width: int) -> ClosedJaxpr:
-        n, unit_height, unit_width, channels = first.shape
-        shape = (n, height * unit_height, width * unit_width, channels)
+        shape = np.multiply(first.shape, (1, height, width, 1)).tolist()
         return jax.make_jaxpr(positional)(jax.ShapeDtypeStruct(shape, first.dtype), *others)
+
+    def described(name: str, spec: Any) -> Any:
+        shape = list(spec.shape)
+        if len(shape) == 4:  # images of any height and width
+            shape[1:3] = None, None
+        return helper.make_tensor_value_info(name, _type(spec.dtype), shape)
 
     traces = [trace(*size) for size in _SIZES]
     names = sorted(jax.eval_shape(positional, *specs.values()))  # the order of JAX
     graph = _Graph(next(iter(specs)), first.shape[1])
     for name, value in zip(names, _run(graph, traces, list(specs)), strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
-    outputs = dict(zip(names, traces[0].out_avals, strict=True))
-    given, returned = ([_described(*each) for each in its.items()] for its in (specs, outputs))
-    nodes, constants = graph.used(names)
+    given = [described(*each) for each in specs.items()]
+    returned = [described(*each) for each in zip(names, traces[0].out_avals, strict=True)]
+    needed, nodes = set(names), []  # without the operations on which no output depends
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.insert(0, node)
+    constants = [constant for constant in graph.constants if constant.name in needed]
     content = helper.make_graph(nodes, "fa_hific", given, returned, constants)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION)
@@ -108,15 +117,6 @@ class _Graph:
         if not slopes.any():
             return start
         return self.add("MatMul", np.concatenate([start[:, None], slopes], axis=1), self._units)
-
-    def used(self, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
-        """Returns the operations and the constants on which the outputs depend."""
-        needed, nodes = set(outputs), []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.output):
-                needed.update(node.input)
-                nodes.insert(0, node)
-        return nodes, [constant for constant in self.constants if constant.name in needed]
 
 
 def _run(graph: _Graph, traces: Sequence[ClosedJaxpr], arguments: Sequence[Value]) -> list[Value]:
@@ -182,23 +182,25 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
             x = graph.add("Reshape", x, graph.numbers(with_ones))
             return graph.add("Expand", x, graph.numbers(shape))
         case "slice":
-            ranges = [
-                graph.numbers([e.params[key] for e in equations])
-                for key in ("start_indices", "limit_indices")
-            ]
-            steps = params["strides"] or [1] * len(shape[0])
-            axes = np.arange(len(steps))
-            return graph.add("Slice", x, *ranges, axes, np.asarray(steps))
+            start, stop = (
+                graph.numbers([e.params[f"{key}_indices"] for e in equations])
+                for key in ("start", "limit")
+            )
+            steps = np.asarray(params["strides"] or [1] * len(shape[0]))
+            return graph.add("Slice", x, start, stop, np.arange(len(steps)), steps)
         case "rev":
             axes = np.asarray(params["dimensions"])
-            first, beyond = np.full_like(axes, -1), np.full_like(axes, np.iinfo(np.int64).min)
-            return graph.add("Slice", x, first, beyond, axes, first)
-        case "pad":
-            low, high, inner = zip(*params["padding_config"], strict=True)
-            if not any(inner):
-                return graph.add("Pad", x, np.asarray(low + high), *others)
-        case "dot_general":
-            return graph.add("Einsum", x, *others, equation=_einsum(equations[0]))
+            last, beyond = 0 * axes - 1, 0 * axes + np.iinfo(np.int64).min
+            return graph.add("Slice", x, last, beyond, axes, last)
+        case "pad" if not any(inner for *_, inner in params["padding_config"]):
+            low, high, _ = zip(*params["padding_config"], strict=True)
+            return graph.add("Pad", x, np.asarray(low + high), *others)
+        case "dot_general" if params["dimension_numbers"][1] == ((), ()):
+            ((i,), (j,)), _ = params["dimension_numbers"]
+            left = "abcdef"[: len(equations[0].invars[0].aval.shape)]
+            right = f"{left[i]}z" if j == 0 else f"z{left[i]}"  # a matrix
+            equation = f"{left},{right}->{left.replace(left[i], '')}z"
+            return graph.add("Einsum", x, *others, equation=equation)
         case "conv_general_dilated":
             numbers, (low, high) = params["dimension_numbers"], zip(*params["padding"], strict=True)
             x = graph.add("Transpose", x, perm=numbers.lhs_spec)
@@ -213,31 +215,7 @@ def _added(graph: _Graph, equations: Sequence[Equation], inputs: list[Value]) ->
     )
 
 
-def _einsum(equation: Equation) -> str:
-    """Returns the product as ONNX and NumPy write it, such as "abc,cd->abd"."""
-    letters = iter("abcdefghijkl")
-    left, right = ([next(letters) for _ in atom.aval.shape] for atom in equation.invars)
-    contracted, batch = equation.params["dimension_numbers"]
-    for pairs in (contracted, batch):
-        for i, j in zip(*pairs, strict=True):
-            right[j] = left[i]
-    summed = {left[i] for i in contracted[0]}
-    product = dict.fromkeys([left[i] for i in batch[0]] + left + right)
-    output = [letter for letter in product if letter not in summed]
-    return f"{''.join(left)},{''.join(right)}->{''.join(output)}"
-
-
 def _type(dtype: Any) -> int:
     from onnx import helper
 
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-
-def _described(name: str, spec: Any) -> Any:
-    """Returns the description of an input or output; height and width of images are left open."""
-    from onnx import helper
-
-    shape = list(spec.shape)
-    if len(shape) == 4:
-        shape[1:3] = None, None
-    return helper.make_tensor_value_info(name, _type(spec.dtype), shape)

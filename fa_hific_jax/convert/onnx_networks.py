@@ -30,9 +30,8 @@ from fa_hific_jax.writing import write_folder
 def save_onnx(model: Model, folder: Path) -> None:
     """Writes encoder and decoder of the model, and its coding tables, as a folder.
 
-    Raises:
-      UserError: the package onnx is not installed, the folder exists and is not empty, or the
-        model has FCMs that see the whole image.
+    Raises a UserError if the package onnx is not installed, the folder exists and is not empty, or
+    the model has FCMs that see the whole image.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: exists already: choose another name, or remove it first")

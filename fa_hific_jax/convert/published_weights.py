@@ -1,14 +1,13 @@
 """Weights of LPIPS and Inception that other projects publish, checked and converted to .npz files.
 
-The SHA-256 of every published file is checked before the file is read. Those of LPIPS's linear
-weights were computed from the files of the commit that the address names. The others are taken from
-other projects, which agree with each other and with the eight digits in the file names. Torchvision
-and pytorch-fid themselves check only these digits.
+The hashes of LPIPS's linear weights were computed from the files of the commit that the address
+names. The others are taken from other projects, which agree with each other and with the eight
+digits in the file names. Torchvision and pytorch-fid themselves check only these digits.
 """
 
 import functools
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from fa_hific_jax.convert.download import check_sha256, download, file_name, wri
 from fa_hific_jax.convert.torch_file import read_torch_file
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.losses import lpips
-from fa_hific_jax.losses.weight_files import Shapes, mistakes, read_npz
+from fa_hific_jax.losses.weight_files import mistakes
 from fa_hific_jax.metrics import inception
 from fa_hific_jax.writing import write
 
@@ -76,16 +75,49 @@ def get_lpips(net: str, output: Path | None = None, folder: Path | None = None) 
       UserError: a published file cannot be downloaded or read or has another hash, or the .npz
         cannot be written.
     """
-    convert, command = functools.partial(convert_lpips, net), f"fa-hific get-lpips --net {net}"
-    shapes, cached = lpips.expected_shapes(net), cache_folder() / f"lpips_{net}.npz"
-    return _get_weights(SOURCES[net], shapes, convert, command, cached, output, folder)
+    return _get_weights(net, output, folder)
 
 
 def get_inception(output: Path | None = None, folder: Path | None = None) -> Path:
     """Like `get_lpips`, but for the weights of FID's Inception and `load_inception`."""
-    sources, cached = SOURCES["inception"], cache_folder() / "inception.npz"
-    shapes, command = inception.expected_shapes(), inception.COMMAND
-    return _get_weights(sources, shapes, convert_inception, command, cached, output, folder)
+    return _get_weights("inception", output, folder)
+
+
+def _get_weights(net: str, output: Path | None, folder: Path | None) -> Path:
+    if net == "inception":
+        name, command = "inception.npz", inception.COMMAND
+        load, convert = inception.load_inception, convert_inception
+    else:
+        name, command = f"lpips_{net}.npz", f"fa-hific get-lpips --net {net}"
+        load, convert = lpips.load_lpips, functools.partial(convert_lpips, net)
+    cached, sources = cache_folder() / name, SOURCES[net]
+    target = output or cached
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: name a file")
+    files = {url: (folder or cached.parent) / file_name(url) for url in sources}
+    if folder is not None:
+        for url, file in files.items():
+            if not file.is_file():
+                raise UserError(f"{file}: no such file: download it from {url}")
+            check_sha256(file, sources[url])
+        _save(target, convert(*files.values()))
+        return target
+    try:
+        load(cached)
+    except UserError:  # It is missing or damaged.
+        offline = (
+            f"download {' and '.join(sources)} into one folder on a machine that has a network, "
+            f"then run `{command} --from FOLDER` here"
+        )
+        for url, file in files.items():
+            download(url, file, sources[url], offline)
+        _save(cached, convert(*files.values()))
+        for file in files.values():
+            file.unlink(missing_ok=True)
+    if target != cached:
+        with writable(target):
+            write(target, cached.read_bytes())
+    return target
 
 
 def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray]:
@@ -101,8 +133,7 @@ def convert_lpips(net: str, network: Path, linear: Path) -> dict[str, np.ndarray
     }
     wanted = {name: found[name] for name in lpips.expected_shapes(net) if name in found}
     lpips.lpips_params(net, wanted, f"{network} with {linear}")
-    # The arrays are copied because views would keep the files open, and Windows cannot remove open
-    # files.
+    # Views would keep the files open, and Windows cannot remove open files.
     return {name: np.array(array, np.float32) for name, array in wanted.items()}
 
 
@@ -126,49 +157,6 @@ def convert_inception(file: Path) -> dict[str, np.ndarray]:
         folded[f"{layer}.weight"] = kernel.astype(np.float32)
         folded[f"{layer}.bias"] = (bias - mean * scale).astype(np.float32)
     return folded
-
-
-def _get_weights(
-    sources: Mapping[str, str],
-    shapes: Shapes,
-    convert: Callable[..., dict[str, np.ndarray]],
-    command: str,
-    cached: Path,
-    output: Path | None,
-    folder: Path | None,
-) -> Path:
-    if output is not None and output.is_dir():
-        raise UserError(f"{output} is a folder: name a file")
-    files = [(folder or cached.parent) / file_name(url) for url in sources]
-    if folder is not None:
-        for (url, sha256), file in zip(sources.items(), files, strict=True):
-            if not file.is_file():
-                raise UserError(f"{file}: no such file: download it from {url}")
-            check_sha256(file, sha256)
-        _save(output or cached, convert(*files))
-        return output or cached
-    if not _has(cached, shapes):
-        offline = (
-            f"download {' and '.join(sources)} into one folder on a machine that has a network, "
-            f"then run `{command} --from FOLDER` here"
-        )
-        for (url, sha256), file in zip(sources.items(), files, strict=True):
-            download(url, file, sha256, offline)
-        _save(cached, convert(*files))
-        for file in files:
-            file.unlink(missing_ok=True)
-    if output is not None:
-        with writable(output):
-            write(output, cached.read_bytes())
-    return output or cached
-
-
-def _has(path: Path, shapes: Shapes) -> bool:
-    """Returns True if the .npz is there and its arrays have these shapes."""
-    try:
-        return not mistakes(read_npz(path, "", ""), shapes)
-    except UserError:
-        return False
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,16 +1,23 @@
-"""State dicts of PyTorch: where each of our parameters is in them, and in which layout."""
+"""Where each of our parameters is in the state dicts of two PyTorch projects, and in which layout.
+
+References: J. Tan's port of HiFiC (Justin-Tan/high-fidelity-generative-compression, src/network and
+src/compression), its fork by the FA-HiFiC authors (src/network/generator.py for FCM1 and FCM2), and
+`HiFiCAutoencoder` of facebookresearch/NeuralCompression with CompressAI's `EntropyBottleneck`.
+"""
 
 import functools
-import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fa_hific_jax.errors import UserError, shown
+from fa_hific_jax.models import STRIDE
 from fa_hific_jax.models.autoencoder import ModelConfig, init_parameters
+from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator, DiscriminatorConfig
 
 Shape = tuple[int, ...]
 
@@ -38,36 +45,86 @@ CONVOLUTION = Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2
 TRANSPOSED = Layout(
     lambda s: (s[2], s[3], s[0], s[1]), lambda a: a[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
 )
-PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
+_PER_CHANNEL = Layout(lambda s: (1, *s, 1, 1), lambda a: a.reshape(-1))
 # Theirs holds a lower quantile, the median and an upper quantile of each channel.
-MEDIAN_OF_QUANTILES = Layout(lambda shape: (*shape, 1, 3), lambda a: a[:, 0, 1])
+_MEDIAN = Layout(lambda shape: (*shape, 1, 3), lambda a: a[:, 0, 1])
 # The spectral norm's vector v of a 4x4 kernel is flattened from (in, h, w) in theirs and from
 # (h, w, in) in ours.
 RIGHT_VECTOR = Layout(
     lambda shape: shape, lambda a: a.reshape(-1, 4, 4).transpose(1, 2, 0).reshape(-1)
 )
 
-PARAMETERS = {
+# Our name of a parameter -> (their name, layout), except where a project differs.
+_PARAMETERS = {
     "kernel": ("weight", CONVOLUTION),
     "bias": ("bias", SAME),
-    "gamma": ("gamma", PER_CHANNEL),
-    "beta": ("beta", PER_CHANNEL),
+    "gamma": ("gamma", _PER_CHANNEL),
+    "beta": ("beta", _PER_CHANNEL),
     "scale": ("weight", SAME),
     "u": ("weight_u", SAME),
     "v": ("weight_v", RIGHT_VECTOR),
-    "median": ("quantiles", MEDIAN_OF_QUANTILES),
+    "median": ("quantiles", _MEDIAN),
 }
-"""Our name of a parameter -> (their name, layout), except where a project differs."""
+# Patterns of our module paths, joined by "/", and functions from the numbers in a path to the name
+# of the same module in theirs, which is numbered differently.
+_HIFIC = (
+    (r"encoder/conv(\d)", lambda level: f"Encoder.conv_block{level + 1}.1"),
+    (r"encoder/norm(\d)", lambda level: f"Encoder.conv_block{level + 1}.2"),
+    (r"encoder/conv_out", lambda: "Encoder.conv_block_out.1"),
+    (r"generator/norm_in", lambda: "Generator.conv_block_init.0"),
+    (r"generator/conv_head", lambda: "Generator.conv_block_init.2"),
+    (r"generator/norm_head", lambda: "Generator.conv_block_init.3"),
+    (r"generator/block(\d+)/conv(\d)", lambda b, i: f"Generator.resblock_{b}.conv{i}"),
+    (r"generator/block(\d+)/norm(\d)", lambda b, i: f"Generator.resblock_{b}.norm{i}"),
+    (r"generator/up(\d)", lambda level: f"Generator.upconv_block{5 - level}.0"),
+    (r"generator/norm(\d)", lambda level: f"Generator.upconv_block{5 - level}.1"),
+    (r"generator/fcm(\d)/norm(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i}"),
+    (r"generator/fcm(\d)/conv(\d)", lambda fcm, i: f"Generator.FCM{fcm}.{4 * i + 3}"),
+    (r"generator/conv_out", lambda: "Generator.conv_block_out.1"),
+    (r"hyperprior/analysis/conv(\d)", lambda i: f"Hyperprior.analysis_net.conv{i + 1}"),
+    (r"hyperprior/synthesis_mean/\w+(\d)", lambda i: f"Hyperprior.synthesis_mu.conv{i + 1}"),
+    (r"hyperprior/synthesis_scale/\w+(\d)", lambda i: f"Hyperprior.synthesis_std.conv{i + 1}"),
+    (r"hyperprior/prior", lambda: "Hyperprior.hyperlatent_likelihood"),
+    (r"discriminator/context", lambda: "Discriminator.context_conv"),
+    (r"discriminator/conv(\d)", lambda layer: f"Discriminator.conv{layer + 1}"),
+    (r"discriminator/conv_out", lambda: "Discriminator.conv_out"),
+)
+_RESIDUAL = "decoder.resid_blocks.{}.sequence.{}"
+_NEURAL_COMPRESSION = (
+    (r"encoder/conv(\d)", lambda level: f"encoder.blocks.{level}.0"),
+    (r"encoder/norm(\d)", lambda level: f"encoder.blocks.{level}.1"),
+    (r"encoder/conv_out", lambda: "encoder.blocks.5"),
+    (r"generator/norm_in", lambda: "decoder.block_0.0"),
+    (r"generator/conv_head", lambda: "decoder.block_0.1"),
+    (r"generator/norm_head", lambda: "decoder.block_0.2"),
+    (r"generator/block(\d+)/conv(\d)", lambda b, i: _RESIDUAL.format(b, 3 * i - 3)),
+    (r"generator/block(\d+)/norm(\d)", lambda b, i: _RESIDUAL.format(b, 3 * i - 2)),
+    (r"generator/up(\d)", lambda level: f"decoder.blocks.{4 - level}.0"),
+    (r"generator/norm(\d)", lambda level: f"decoder.blocks.{4 - level}.1"),
+    (r"generator/conv_out", lambda: "decoder.blocks.4"),
+    (r"hyperprior/analysis/conv(\d)", lambda i: f"hyper_analysis.{2 * i}"),
+    (r"hyperprior/synthesis_mean/(?:up|conv)(\d)", lambda i: f"hyper_synthesis_mean.{2 * i}"),
+    (r"hyperprior/synthesis_scale/(?:up|conv)(\d)", lambda i: f"hyper_synthesis_scale.{2 * i}"),
+    (r"hyperprior(?:/prior)?", lambda: "hyper_bottleneck"),
+)
 
 
 class Naming(NamedTuple):
     """The names in the state dicts of a project."""
 
-    # Patterns of our module paths, joined by "/", and functions from the numbers in a path to the
-    # name of the same module in theirs, which is numbered differently.
     modules: tuple[tuple[str, Callable[..., str]], ...]
-    # Maps one of our module paths and a parameter in it to (their name, layout).
-    parameter: Callable[[str, str], tuple[str, Layout]]
+    transposed: str  # pattern of our modules that are transposed convolutions in theirs
+    prior: dict[str, str]  # our first letter of a parameter of the prior -> what stands in theirs
+
+    def parameter(self, module: str, name: str) -> tuple[str, Layout]:
+        """Returns their name and layout of a parameter in one of our modules."""
+        if module == "hyperprior/prior":
+            return f"{self.prior[name[0]]}{name[1:]}", SAME
+        if name == "kernel" and re.search(self.transposed, module):
+            return "weight", TRANSPOSED
+        if name == "kernel" and re.match(r"discriminator/conv\d", module):  # has a spectral norm
+            return "weight_orig", CONVOLUTION
+        return _PARAMETERS[name]
 
     def module(self, path: str) -> str:
         """Returns their name of one of our modules."""
@@ -87,39 +144,28 @@ class Naming(NamedTuple):
 
         return jax.tree_util.tree_map_with_path(source, shapes)
 
-    def width(self, state: Mapping[str, Any], path: str) -> int:
-        """Returns the number of output channels of one of our convolutions in their state dict."""
-        name = f"{self.module(path)}.bias"
-        if name not in state:
-            raise UserError(f"{name} is missing: the file does not hold a whole HiFiC")
-        bias = state[name]
-        if not isinstance(bias, np.ndarray) or bias.ndim != 1 or not bias.size:
-            raise UserError(f"{name} has {_described(bias)} instead of one value per channel")
-        return bias.size
 
-    def sizes(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the widths and the number of residual blocks of the model in their state dict."""
-        blocks = (f"{self.module(f'generator/block{i}/conv1')}.bias" for i in itertools.count())
-        width = functools.partial(self.width, state)
-        return {
-            "encoder_widths": tuple(width(f"encoder/conv{i}") for i in range(5)),
-            "generator_widths": (
-                width("generator/conv_head"),
-                *(width(f"generator/up{i}") for i in (4, 3, 2, 1)),
-            ),
-            "latent_channels": width("encoder/conv_out"),
-            "hyper_channels": width("hyperprior/analysis/conv0"),
-            "residual_blocks": len(list(itertools.takewhile(state.__contains__, blocks))),
-        }
+HIFIC = Naming(_HIFIC, r"/up\d$|/synthesis_", {"h": "H_", "b": "b_", "a": "a_"})
+# The spelling of the prior is that of CompressAI up to 1.2.4.
+_SPELLED = {"h": "_matrix", "b": "_bias", "a": "_factor"}
+NEURAL_COMPRESSION = Naming(_NEURAL_COMPRESSION, r"/up\d$", _SPELLED)
 
 
-def autoencoder_sources(config: ModelConfig, naming: Naming) -> dict[str, Any]:
-    """Returns the tree of the model's parameters with a `Source` as each leaf.
-
-    `naming` is that of the project whose variant the config has.
-    """
+def autoencoder_sources(config: ModelConfig) -> dict[str, Any]:
+    """Returns the tree of the model's parameters with `Source`s of its variant's project."""
     shapes = jax.eval_shape(functools.partial(init_parameters, config), jax.random.key(0))
-    return naming.sources(shapes)
+    return (HIFIC if config.variant == "pytorch" else NEURAL_COMPRESSION).sources(shapes)
+
+
+def discriminator_sources(config: DiscriminatorConfig, model: ModelConfig) -> dict[str, Any]:
+    """Returns the trees "params" and "spectral" of the discriminator with `Source`s as leaves."""
+    x = jax.ShapeDtypeStruct((1, STRIDE, STRIDE, 3), jnp.float32)
+    side = STRIDE // 16
+    y_hat = jax.ShapeDtypeStruct((1, side, side, model.latent_channels), jnp.float32)
+    network = Discriminator(config, model.variant, model.input_range)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, y_hat)
+    names = {"params": variables["params"], "spectral": variables[SPECTRAL]}
+    return {name: HIFIC.sources(tree, "discriminator") for name, tree in names.items()}
 
 
 def map_sources(function: Callable[[Source], Any], tree: Any) -> Any:
@@ -127,38 +173,26 @@ def map_sources(function: Callable[[Source], Any], tree: Any) -> Any:
     return jax.tree.map(function, tree, is_leaf=lambda node: isinstance(node, Source))
 
 
-def converted(state: Mapping[str, Any], tree: Any, others: Iterable[str] = ()) -> dict[str, Any]:
+def converted(state: Mapping[str, Any], tree: Any) -> dict[str, Any]:
     """Returns the arrays of a tree of sources, in float32 and in our layout.
 
     Raises:
-      UserError: an array is missing or does not fit, or the state holds anything else but `others`.
+      UserError: an array is missing, does not fit or is not finite, or the state holds others.
     """
-    wanted = set(others)
+    wanted = set()
     map_sources(lambda source: wanted.add(source.key), tree)
     for names, problem in ((wanted - set(state), "missing"), (set(state) - wanted, "unknown")):
         if names:
-            listed = [shown(name[:200]) for name in sorted(names)]
-            more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-            raise UserError(f"parameters are {problem}: {', '.join(listed[:3])}{more}")
+            listed = ", ".join(shown(name[:200]) for name in sorted(names)[:3])
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(f"parameters are {problem}: {listed}{more}")
 
     def array(source: Source) -> np.ndarray:
-        value = source.layout.ours(floats(state, source.key, source.shape))
-        return np.ascontiguousarray(value, np.float32)
+        value = state[source.key]
+        if (shape := getattr(value, "shape", None)) != source.shape:
+            raise UserError(f"{source.key} has the shape {shape} instead of {source.shape}")
+        if value.dtype.kind != "f" or not np.all(np.isfinite(value)):
+            raise UserError(f"{source.key} holds values that are not finite floating-point numbers")
+        return np.ascontiguousarray(source.layout.ours(value), np.float32)
 
     return map_sources(array, tree)
-
-
-def floats(state: Mapping[str, Any], key: str, shape: Shape) -> np.ndarray:
-    """Returns an array of the state; raises a UserError unless it has this shape and is finite."""
-    value = state[key]
-    if not isinstance(value, np.ndarray) or value.shape != shape:
-        raise UserError(f"{key} has {_described(value)} instead of the shape {shape}")
-    if value.dtype.kind != "f":
-        raise UserError(f"{key} does not hold floating-point numbers")
-    if not np.all(np.isfinite(value)):
-        raise UserError(f"{key} holds values that are not finite")
-    return value
-
-
-def _described(value: Any) -> str:
-    return f"the shape {value.shape}" if isinstance(value, np.ndarray) else "no numbers"

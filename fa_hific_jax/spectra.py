@@ -31,9 +31,8 @@ def radial_power_spectrum(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns (frequency in cycles per pixel, mean power over all directions).
 
-    The n <= bins radial bands have equal width and cover 0 to 0.5 cycles per pixel; bands that
-    hold no frequency of an image of this size are left out. The corners of the spectrum, beyond
-    0.5, belong to no band. The image is as for `log_spectrum`.
+    The image is as for `log_spectrum`. Of the bands of `radial_bands`, those that hold no frequency
+    of an image of this size are left out, so n <= bins.
     """
     power = _power(image)
     band, count = radial_bands(power.shape[0], power.shape[1], bins)
@@ -68,8 +67,7 @@ def window(height: int, width: int) -> Float64[np.ndarray, "{height} {width}"]:
 
 
 def _power(image: Image) -> Float[np.ndarray, "h w"]:
-    height, width, channels = image.shape
-    weights = LUMA if channels == 3 else np.full(channels, 1.0 / channels)
-    luma = image.astype(np.float64) @ weights
-    w = window(height, width)
+    *sides, channels = image.shape
+    luma = image.astype(np.float64) @ (LUMA if channels == 3 else np.full(channels, 1 / channels))
+    w = window(*sides)
     return np.abs(np.fft.fft2(luma * w)) ** 2 / np.sum(w**2)

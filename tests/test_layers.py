@@ -73,16 +73,12 @@ def test_upsample_and_its_gradients_equal_the_transposed_convolution_of_flax(ker
         assert relative_error(array, np.asarray(reference)) < 1e-6
 
 
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_upsample_begins_by_keeping_what_is_constant(kernel):
+def test_upsample_begins_by_keeping_what_is_constant_and_interpolating_linearly():
     x = jnp.broadcast_to(random_array(0, 6), (1, 6, 7, 6))
-    out, _ = jax.jit(Upsample(4, kernel).init_with_output)(jax.random.key(0), x)
-    inner = np.asarray(out)[0, kernel // 2 : -(kernel // 2), kernel // 2 : -(kernel // 2)]
+    out, _ = jax.jit(Upsample(4, 5).init_with_output)(jax.random.key(0), x)
+    inner = np.asarray(out)[0, 2:-2, 2:-2]
     assert np.ptp(inner, axis=(0, 1)).max() < 1e-6
     assert np.abs(inner).max() > 0.1
-
-
-def test_upsample_by_three_taps_begins_by_interpolating_linearly():
     x = jnp.arange(5.0).reshape(1, 1, 5, 1) * jnp.ones((1, 4, 1, 1))
     out, variables = jax.jit(Upsample(1, 3).init_with_output)(jax.random.key(0), x)
     gain = variables["params"]["kernel"][1, 1, 0, 0]

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.ops import Image, at_least_float32
 
-Patches = Float[Array, "_ _ _ _ _"]  # image, patch, channel, height, width
 HalfSpectrum = Float[Array, "b p c h w_half"]
 Matrix = Float[Array, "_ _ _ _ _"]  # image, patch, height, width, channel
 
@@ -23,8 +22,7 @@ class Focus(NamedTuple):
     batch_matrix: bool = False  # scale by the maximum of the batch, not of each channel and patch
 
 
-LINEAR = Focus()
-"""The default of the focal frequency loss: weights proportional to the error."""
+LINEAR = Focus()  # weights proportional to the error
 
 
 def focal_frequency_loss(
@@ -65,7 +63,14 @@ def focal_frequency_loss(
     difference = at_least_float32(prediction) - at_least_float32(target)
     if ave_spectrum:
         difference = jnp.mean(difference, axis=0, keepdims=True)
-    patches = _split(difference, patch_factor)
+    b, h, w, c = difference.shape
+    if h % patch_factor or w % patch_factor:
+        raise UserError(
+            f"patch_factor {patch_factor} does not divide the sides of a {h} x {w} input: "
+            "choose a common divisor of both"
+        )
+    patches = difference.reshape(b, patch_factor, h // patch_factor, patch_factor, -1, c)
+    patches = patches.transpose(0, 1, 3, 5, 2, 4).reshape(b, -1, c, *patches.shape[2:5:2])
     # A real image has a symmetric spectrum, so one half is enough.
     spectrum = jnp.fft.rfft2(patches, norm="ortho")
     distance = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
@@ -81,15 +86,10 @@ def focal_frequency_loss(
     return jnp.sum(weight * distance * counts[None, None, None, None]) / difference.size
 
 
-def _split(x: Image, patch_factor: int) -> Patches:
-    b, h, w, c = x.shape
-    if h % patch_factor or w % patch_factor:
-        raise UserError(
-            f"patch_factor {patch_factor} does not divide the sides of a {h} x {w} input: "
-            "choose a common divisor of both"
-        )
-    x = x.reshape(b, patch_factor, h // patch_factor, patch_factor, w // patch_factor, c)
-    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, -1, c, *x.shape[2:5:2])
+def multiplicity(width: int) -> np.ndarray:
+    """Returns how often each column of a real transform occurs in the full spectrum, 1 or 2."""
+    column = np.arange(width // 2 + 1)
+    return np.where((column == 0) | (2 * column == width), 1, 2)
 
 
 def _weight(distance: HalfSpectrum, focus: Focus) -> HalfSpectrum:
@@ -111,9 +111,3 @@ def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
     matrix = jnp.broadcast_to(matrix, (*matrix.shape[:3], *shape[3:]))
     mirrored = jnp.roll(jnp.flip(matrix, (3, 4)), 1, (3, 4))
     return 0.5 * (matrix + mirrored)[..., : shape[4] // 2 + 1]
-
-
-def multiplicity(width: int) -> np.ndarray:
-    """Returns how often each column of a real transform occurs in the full spectrum, 1 or 2."""
-    column = np.arange(width // 2 + 1)
-    return np.where((column == 0) | (2 * column == width), 1, 2)

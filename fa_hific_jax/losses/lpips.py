@@ -15,18 +15,12 @@ from fa_hific_jax.losses.lpips_backbones import BACKBONES, Features, Weights
 from fa_hific_jax.losses.weight_files import mistakes, parameters, read_npz
 from fa_hific_jax.ops import Image
 
+# Networks whose weights come with the package: AlexNet and SqueezeNet 1.1. Their kernels are stored
+# with 16 bits. Distances above 0.05 differ from those with the published float32 weights by a
+# relative error below 1e-4.
 SHIPPED = ("alex", "squeeze")
-"""Networks whose weights come with the package: AlexNet and SqueezeNet 1.1.
-
-Their kernels are stored with 16 bits. Distances above 0.05 differ from those with the published
-float32 weights by a relative error below 1e-4.
-"""
-
 SHIPPED_FOLDER = Path(__file__).parents[1] / "shipped" / "lpips"
-
-STEP = ".step"
-"""Suffix of the name of the array that holds the step of a kernel stored as integers."""
-
+STEP = ".step"  # suffix of the array that holds the step of a kernel stored as integers
 # The mean and the standard deviation of ImageNet, for images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -50,18 +44,22 @@ class LpipsParams:
 def load_lpips(path: str | os.PathLike[str]) -> LpipsParams:
     """Returns the float32 parameters of a network in `SHIPPED` or from an .npz file.
 
-    Args:
-      path: "alex" or "squeeze", or the local or cloud path of a file that docs/lpips.md describes.
-        The arrays of a file tell whether its network is AlexNet, SqueezeNet 1.1 or VGG16.
-
-    Raises:
-      UserError: the file is missing, is not an .npz file, or lacks arrays of the right shape.
+    `path` is "alex" or "squeeze", or the local or cloud path of a file that docs/lpips.md
+    describes. The arrays of a file tell whether its network is AlexNet, SqueezeNet 1.1 or VGG16. A
+    file that is missing, is not an .npz file or lacks arrays of the right shape raises a UserError.
     """
     if path in SHIPPED:
         path = SHIPPED_FOLDER / f"{path}.npz"
-    arrays = _unpacked(read_npz(path, "fa-hific get-lpips", "docs/lpips.md"))
-    net = _recognized(arrays)
-    if net is None:
+    stored = read_npz(path, "fa-hific get-lpips", "docs/lpips.md")
+    steps = {name: stored.pop(name) for name in list(stored) if name.endswith(STEP)}
+    arrays = {n: a * steps[n + STEP] if n + STEP in steps else a for n, a in stored.items()}
+
+    def fitting(net: str) -> int:
+        shapes = {name: shape for name, shape in expected_shapes(net).items() if len(shape) == 4}
+        return sum(name in arrays and arrays[name].shape == shapes[name] for name in shapes)
+
+    net = max(BACKBONES, key=fitting)
+    if not fitting(net):
         raise UserError(
             f"{path}: not LPIPS weights, since no array fits AlexNet, SqueezeNet or VGG16: make "
             "such a file with `fa-hific get-lpips` (docs/lpips.md)"
@@ -74,9 +72,8 @@ def lpips_params(
 ) -> LpipsParams:
     """Returns the parameters of `net`, a key of BACKBONES, from arrays in torchvision's layout.
 
-    Raises:
-      UserError: an array is missing, or has another shape, another type or values that are not
-        finite. The message names the array and `source`.
+    An array that is missing, or has another shape, another type or values that are not finite,
+    raises a UserError that names it and `source`.
     """
     shapes = expected_shapes(net)
     if wrong := mistakes(arrays, shapes):
@@ -92,11 +89,9 @@ def lpips_params(
 
 def expected_shapes(net: str) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array of `net` in an .npz file: network, then linear weights."""
-    backbone = BACKBONES[net]
-    shapes = {}
+    backbone, shapes = BACKBONES[net], {}
     for name, shape in backbone.shapes.items():
-        shapes[f"{name}.weight"] = shape
-        shapes[f"{name}.bias"] = shape[:1]
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     linear = {f"lin{i}.weight": (1, c, 1, 1) for i, c in enumerate(backbone.channels)}
     return shapes | linear
 
@@ -106,11 +101,8 @@ def lpips(params: LpipsParams, x: Image, x_hat: Image) -> Float[Array, " b"]:
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
     2018, version 0.1. The gradient between equal images is also 0. Both zeros are approximate if a
-    compiler rounds the two sides differently.
-
-    Raises:
-      UserError: a side is too short for the network: under 31 pixels for AlexNet, 17 for
-        SqueezeNet, 16 for VGG16.
+    compiler rounds the two sides differently. Images with a side below 31 pixels (AlexNet), 17
+    (SqueezeNet) or 16 (VGG16) raise a UserError.
     """
     backbone = BACKBONES[params.net]
     smallest, (height, width) = backbone.smallest_side, x.shape[1:3]
@@ -137,29 +129,7 @@ def standardized(x: Image) -> Features:
 def _unit(features: Features) -> Features:
     """Returns the features divided by (their L2 norm over channels + 1e-10)."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
-    # The square root has no derivative at 0, which ReLU often leaves. Without the inner `where` the
-    # gradient would be NaN there.
+    # Without the inner `where` the gradient would be NaN at 0, which ReLU often leaves.
     positive = squares > 0
     norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
     return features / (norm + 1e-10)
-
-
-def _unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays, with kernels that are stored as integers multiplied by their steps."""
-    return {
-        name: array * arrays[name + STEP] if name + STEP in arrays else array
-        for name, array in arrays.items()
-        if not name.endswith(STEP)
-    }
-
-
-def _recognized(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the network with the most kernels among the arrays, or None if there are none."""
-
-    def fitting(net: str) -> int:
-        shapes = expected_shapes(net)
-        kernels = {name: shape for name, shape in shapes.items() if len(shape) == 4}
-        return sum(name in arrays and arrays[name].shape == kernels[name] for name in kernels)
-
-    best = max(BACKBONES, key=fitting)
-    return best if fitting(best) else None

@@ -103,15 +103,6 @@ def test_gradients_pass_the_rounding_of_y_unchanged_and_none_reaches_its_mean(pa
         np.testing.assert_allclose(leaf, np.zeros(leaf.shape), atol=1e-6)
 
 
-def test_fresh_fcm_leaves_the_plain_generators_image(parameters):
-    fresh = jax.jit(init_parameters, static_argnums=0)(TINY, jax.random.key(0))["generator"]
-    modules = {name: fresh[name] for name in ("fcm1", "fcm2")}
-    joined = parameters | {"generator": parameters["generator"] | modules}
-    with_fcm, without = (apply(config, joined, image()) for config in (TINY, PLAIN))
-    np.testing.assert_allclose(with_fcm.x_hat, without.x_hat, rtol=1e-6, atol=1e-6)
-    assert len(with_fcm.fcm_features) == 2 and without.fcm_features == ()
-
-
 def test_bfloat16_stays_close_and_all_but_features_is_float32(parameters):
     wide = apply(TINY, parameters, image())
     narrow = apply(dataclasses.replace(TINY, dtype="bfloat16"), parameters, image())

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import SHIPPED, lpips
-from fa_hific_jax.losses.lpips_backbones import BACKBONES
+from fa_hific_jax.losses.lpips import BACKBONES, SHIPPED, lpips
 from fa_hific_jax.metrics.frequency import spectral_errors
 from fa_hific_jax.metrics.pairs import Column, Picture, Pictures, check_pair
 from fa_hific_jax.metrics.squared_error import log_frequency_distance, psnr

@@ -148,14 +148,13 @@ class Attention(nn.Module):
 
     The layer is PyTorch's TransformerEncoderLayer as FA-VAE uses it: at most 8 heads (the largest
     number that divides the channels), a norm after each sum, ReLU, `width` hidden channels (FA-VAE:
-    2048), and no position encoding. In FA-VAE its output replaces B. Here it is added, and its last
-    gain begins at zero, so that a warm start begins as the model that it starts from. FA-VAE also
-    drops out attention weights, which would take one random number for each pair of positions.
+    2048), and no position encoding. In FA-VAE its output replaces B, and attention weights drop out
+    too, which would take one random number for each pair of positions.
 
-    FA-VAE applies it at the latents' size, with 256 positions for an image of 256x256. At half the
-    image's size there are 16384 positions, or 98304 for 768x512. Queries are processed in groups,
-    so memory grows linearly with the number of positions. Time grows with its square: an image of
-    256x256 takes about 15 seconds on two CPU cores, one of 768x512 takes 36 times as long.
+    FA-VAE applies it at the latents' size, with 256 positions for an image of 256x256; at half the
+    image's size there are 16384. Queries are processed in groups, so memory grows linearly with
+    the number of positions, and time with its square: an image of 256x256 takes about 15 seconds on
+    two CPU cores, one of 768x512 takes 36 times as long.
     """
 
     width: int

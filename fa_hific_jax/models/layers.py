@@ -167,11 +167,11 @@ class Upsample(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """(x - mean) / sqrt(var + 1e-3) * gamma + beta over the channels of each pixel.
+    """(x - mean) / sqrt(var + 1e-3) * gamma + beta over the channels of each pixel, in float32.
 
     var is the unbiased variance (division by C - 1) as in HiFiC (tensorflow/compression,
     models/hific/archs.py). The norm keeps no statistics and mixes no positions, so training, tiles
-    and whole images of any size agree. It is computed in float32 and returned in the dtype of x.
+    and whole images of any size agree.
     """
 
     @nn.compact

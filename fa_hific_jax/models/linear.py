@@ -5,11 +5,10 @@ transform the model begins as a transform codec of JPEG's kind with a learned en
 networks learn what to add to its latents and to its pictures. The transform is trained with them.
 
 At low rates, separate blocks would be visible. So the pixels on both sides of each border between
-blocks are mixed before the analysis and after the synthesis, which makes it a lapped transform: a
-DCT behind a pre-filter (Tran, Liang & Tu 2003, "Lapped transform via time-domain pre- and
-post-filtering"). The filter is the biorthogonal one of Malvar (1998, "Biorthogonal and nonuniform
-lapped transforms for transform coding with reduced blocking and ringing artifacts"). It spreads the
-mean of a block as a smooth bump that overlaps the neighbors. The filters are not trained.
+blocks are mixed before the analysis and after the synthesis by a filter that is not trained. This
+makes it a lapped transform: a DCT behind a pre-filter (Tran, Liang & Tu 2003, "Lapped transform via
+time-domain pre- and post-filtering"), here the biorthogonal one of Malvar (1998, "Biorthogonal and
+nonuniform lapped transforms for transform coding with reduced blocking and ringing artifacts").
 """
 
 import functools

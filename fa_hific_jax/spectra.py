@@ -1,9 +1,8 @@
 """Power spectra of images: the frequencies at which a codec loses or invents detail.
 
-NumPy, float64. All powers are |F(w y)|^2 / sum(w^2) of luma y in 0..255 under a Hann window w, so
-that white noise of variance s^2 has the expected power s^2 at every frequency, whatever the size of
-the image. Without the window, the jump between opposite borders would draw a cross over the
-spectrum.
+All powers are |F(w y)|^2 / sum(w^2) of luma y in 0..255 under a Hann window w, so that white noise
+of variance s^2 has the expected power s^2 at every frequency, whatever the size of the image.
+Without the window, the jump between opposite borders would draw a cross over the spectrum.
 """
 
 import numpy as np

@@ -46,18 +46,13 @@ def focal_frequency_loss(
       prediction, target: images or feature maps of one shape, any range; the loss grows with the
         square of the range. Computed in float32, in float64 for float64 inputs.
       focus: exponent alpha and options of the weight.
-      patch_factor: number of patches per side; each patch has its own spectrum.
+      patch_factor: number of patches per side, a divisor of both sides; each has its own spectrum.
       ave_spectrum: True to compare spectra averaged over the batch.
       matrix: weights that replace w and `focus`, nominally in [0, 1]. The axes are image (of length
         1 with ave_spectrum), patch (row by row), vertical and horizontal frequency (in the order of
-        a full FFT of the patch) and channel. Axes of length 1 are broadcast. No gradient passes
-        through it.
+        a full FFT of the patch) and channel, each of its full length or 1. No gradient passes.
       emphasis: factor on the weight of each frequency of a patch's real transform, (height,
         width // 2 + 1); None for a factor of 1.
-
-    Raises:
-      UserError: a side is not divisible by patch_factor.
-      ValueError: the matrix does not fit the spectra.
     """
     # The transform is linear, so one transform of the difference replaces one of each image.
     difference = at_least_float32(prediction) - at_least_float32(target)

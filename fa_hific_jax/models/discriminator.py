@@ -69,10 +69,7 @@ class Discriminator(nn.Module):
     spectral norm. The head is 1x1, head and context have no spectral norm, and edges are reflected.
     In the original (archs.py) the last 4x4 convolution has stride 1, the head is 4x4, every
     convolution has a spectral norm, and edges are padded with zeros. (The paper's figure has stride
-    1 and a 1x1 head.)
-
-    `variant` is a key of VARIANTS. With the input range "symmetric" the convolutions see images in
-    [-1, 1]. They are computed in `dtype`; parameters and logits are float32.
+    1 and a 1x1 head.) With the input range "symmetric" the convolutions see images in [-1, 1].
     """
 
     config: DiscriminatorConfig

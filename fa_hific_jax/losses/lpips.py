@@ -143,7 +143,7 @@ _VGG16_BLOCKS = (
     (512, (24, 26, 28)),
 )
 _VGG16 = tuple(
-    Layer(i, channels, padding=1, pool=2 * (0 < i == block[0]), tap=i == block[-1])
+    Layer(i, channels, padding=1, pool=2 if 0 < i == block[0] else 0, tap=i == block[-1])
     for channels, block in _VGG16_BLOCKS
     for i in block
 )

@@ -22,6 +22,7 @@ from fa_hific_jax.models.layers import (
     Features,
     HyperLatents,
     Images,
+    LatentFeatures,
     Latents,
     PerImage,
     Size,
@@ -66,7 +67,7 @@ class AutoencoderOutput(NamedTuple):
 class DecoderState(NamedTuple):
     """Output of the decoder's first stage; None for a part that the model does not have."""
 
-    features: Features | None
+    features: LatentFeatures | None
     y_hat: Any
 
 

@@ -19,6 +19,7 @@ from fa_hific_jax.models.layers import (
     FeatureMaps,
     Features,
     Images,
+    LatentFeatures,
     Latents,
     PerImage,
     Size,
@@ -79,7 +80,7 @@ class FoldedGenerator(nn.Module):
     @nn.compact
     def upsample(
         self,
-        x: Features,
+        x: LatentFeatures,
         picture: Images | None = None,
         size: Size | None = None,
         keys: Keys | None = None,
@@ -111,7 +112,7 @@ class FoldedTrunk(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, y_hat: Latents, size: Size | None = None) -> Features:
+    def __call__(self, y_hat: Latents, size: Size | None = None) -> LatentFeatures:
         head = Conv(self.config.generator_widths[0], 3, dtype=self.dtype, name="conv_head")
         # Coefficients of a transform differ by orders of magnitude.
         x = nn.relu(head(jnp.arcsinh(y_hat).astype(self.dtype), size))

@@ -12,8 +12,8 @@ from fa_hific_jax.models.layers import (
     ChannelNorm,
     Conv,
     FeatureMaps,
-    Features,
     Images,
+    LatentFeatures,
     Latents,
     PerImage,
     ResidualBlock,
@@ -78,7 +78,7 @@ class Generator(nn.Module):
     @nn.compact
     def upsample(
         self,
-        x: Features,
+        x: LatentFeatures,
         picture: Images | None = None,
         size: Size | None = None,
         keys: Keys | None = None,
@@ -118,7 +118,7 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, y_hat: Latents, size: Size | None = None) -> Features:
+    def __call__(self, y_hat: Latents, size: Size | None = None) -> LatentFeatures:
         edges, width = VARIANTS[self.config.variant].edges, self.config.generator_widths[0]
         conv = functools.partial(Conv, width, 3, mode=edges, dtype=self.dtype, name="conv_head")
         if self.config.linear_path == "none":

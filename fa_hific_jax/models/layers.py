@@ -16,6 +16,7 @@ from fa_hific_jax.settings.model import ModelConfig
 
 Images = Float[Array, "b h w 3"]
 Latents = Float[Array, "b hy wy cy"]
+LatentFeatures = Float[Array, "b hy wy f"]
 HyperLatents = Float[Array, "b hz wz cz"]
 Features = Float[Array, "b h w c"]
 Resized = Float[Array, "b _ _ _"]

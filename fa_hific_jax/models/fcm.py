@@ -32,6 +32,7 @@ GroupNorm and the legacy norm take statistics of the whole image, and attention 
 Tokens = Float[Array, "b n heads d"]
 
 _ZEROS = nn.initializers.zeros
+_FLOAT32 = jnp.dtype("float32")
 # Attention weights that are held at once, at 4 bytes each.
 _SCORES = 2**26
 
@@ -41,7 +42,7 @@ def frequency_complement(
     level: int,
     width: int,
     dropout: float = 0.0,
-    dtype: Any = "float32",
+    dtype: jnp.dtype = _FLOAT32,
     name: str | None = None,
 ) -> nn.Module:
     """Returns the module of a kind in FCM_KINDS for level 1, the generator's finest, or level 2.

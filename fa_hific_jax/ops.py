@@ -36,13 +36,17 @@ def straight_through_round(
     return x + jax.lax.stop_gradient(rounded(x) - x)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lower_bound(x: Float[Array, "*s"], bound: float) -> Float[Array, "*s"]:
     """Returns max(x, bound), whose gradient still pulls values below the bound upwards.
 
     The gradient passes where x >= bound or where gradient descent would raise x (a negative
     incoming gradient); elsewhere it is 0. Same rule as `lower_bound` of TensorFlow Compression.
     """
+    return _lower_bound(x, bound)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _lower_bound(x, bound):
     return jnp.maximum(x, jnp.asarray(bound, x.dtype))
 
 
@@ -50,7 +54,7 @@ def _lower_bound_backward(bound, x, grad):
     return (jnp.where((x >= bound) | (grad < 0), grad, jnp.zeros_like(grad)),)
 
 
-lower_bound.defvjp(lambda x, bound: (lower_bound(x, bound), x), _lower_bound_backward)
+_lower_bound.defvjp(lambda x, bound: (_lower_bound(x, bound), x), _lower_bound_backward)
 
 
 def at_least_float32(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -199,7 +199,7 @@ class Autoencoder(nn.Module):
     ) -> tuple[Images, FeatureMaps]:
         """Returns the image and C_1, C_2; the arguments are those of `Generator.upsample`."""
         features, y_hat = state
-        picture = None if y_hat is None else self.linear_synthesis(y_hat, size)
+        picture: Any = None if y_hat is None else self.linear_synthesis(y_hat, size)
         if features is None:
             return picture, ()
         image, fcm_features = self.generator.upsample(features, picture, size, keys, detail)

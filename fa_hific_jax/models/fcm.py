@@ -173,9 +173,9 @@ class Attention(nn.Module):
         heads = largest_divisor(channels, 8)
         split_up = (batch, -1, heads, channels // heads)
         projected = (dense(channels, name=name)(x) for name in ("query", "key", "value"))
-        tokens = [ops.at_least_float32(each).reshape(split_up) for each in projected]
+        q, k, v = (ops.at_least_float32(each).reshape(split_up) for each in projected)
         within = None if size is None else inside(height, width, size).ravel()
-        attended = dense(channels, name="out")(_attend(*tokens, within).reshape(x.shape))
+        attended = dense(channels, name="out")(_attend(q, k, v, within).reshape(x.shape))
         x = TokenNorm(name="norm0")(x + drop(attended, self.dropout, key0))
         hidden = drop(nn.relu(dense(self.width, name="dense0")(x)), self.dropout, key1)
         hidden = drop(dense(channels, name="dense1")(hidden), self.dropout, key2)

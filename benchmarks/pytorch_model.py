@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fa_hific_jax.models.folded.encoder import BLOCKS as ENCODER_BLOCKS
-from fa_hific_jax.models.folded.generator import BLOCKS as GENERATOR_BLOCKS
-from fa_hific_jax.models.folded.layers import FOLD
+from fa_hific_jax.models.folded import ENCODER_BLOCKS, FOLD, GENERATOR_BLOCKS
 
 
 class ChannelNorm(nn.Module):

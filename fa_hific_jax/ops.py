@@ -16,11 +16,9 @@ Image = Float[Array, "b h w c"]
 
 
 def round_half_up(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Nearest integers, halves upwards: floor(x + 0.5).
+    """Returns the nearest integers, halves upwards, as HiFiC and the codec of every model do.
 
-    This is the rounding of HiFiC (`_ste_quantize` in tensorflow/compression), and that of the codec
-    for every model. Only in the networks of `model.variant="neuralcompression"` halves go to the
-    even neighbor, as `jnp.round` has it.
+    Only in the networks of `model.variant="neuralcompression"` halves go to the even neighbor.
     """
     return jnp.floor(x + 0.5)
 
@@ -33,13 +31,13 @@ def to_8_bits(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
 def straight_through_round(
     x: Float[Array, "*s"], halves: Literal["up", "even"] = "up"
 ) -> Float[Array, "*s"]:
-    """Nearest integers forwards, the identity backwards."""
+    """Returns the nearest integers, with the gradient of the identity."""
     rounded = jnp.round if halves == "even" else round_half_up
     return x + jax.lax.stop_gradient(rounded(x) - x)
 
 
 def lower_bound(x: Float[Array, "*s"], bound: float) -> Float[Array, "*s"]:
-    """max(x, bound), whose gradient still pulls values below the bound upwards.
+    """Returns max(x, bound), whose gradient still pulls values below the bound upwards.
 
     The gradient passes where x >= bound or where gradient descent would raise x (a negative
     incoming gradient); elsewhere it is 0. Same rule as `lower_bound` of TensorFlow Compression.
@@ -52,26 +50,21 @@ def _lower_bound(x, bound):
     return jnp.maximum(x, jnp.asarray(bound, x.dtype))
 
 
-def _lower_bound_forward(x, bound):
-    return _lower_bound(x, bound), x
-
-
 def _lower_bound_backward(bound, x, grad):
     return (jnp.where((x >= bound) | (grad < 0), grad, jnp.zeros_like(grad)),)
 
 
-_lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
+_lower_bound.defvjp(lambda x, bound: (_lower_bound(x, bound), x), _lower_bound_backward)
 
 
 def at_least_float32(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """x in float32, or unchanged where it is float64: the precision of losses, rates and FFTs."""
+    """Returns x in float32, or as it is in float64: the precision of losses, rates and FFTs."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def pad_to_multiple(x: Image, multiple: int) -> Float[Array, "b _ _ c"]:
-    """x reflected at its bottom and right edges until both sides are multiples of `multiple`."""
-    _, height, width, _ = x.shape
-    bottom, right = -height % multiple, -width % multiple
+    """Returns x reflected at its bottom and right edges until `multiple` divides both sides."""
+    bottom, right = (-side % multiple for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="reflect")
 
 

@@ -1,9 +1,8 @@
 """Power spectra of images: the frequencies at which a codec loses or invents detail.
 
-NumPy, float64. All powers are |F(w y)|^2 / sum(w^2) of luma y in 0..255 under a Hann window w, so
-that white noise of variance s^2 has the expected power s^2 at every frequency, whatever the size of
-the image. Without the window, the jump between opposite borders would draw a cross over the
-spectrum.
+All powers are |F(w y)|^2 / sum(w^2) of luma y in 0..255 under a Hann window w, so that white noise
+of variance s^2 has the expected power s^2 at every frequency, whatever the size of the image.
+Without the window, the jump between opposite borders would draw a cross over the spectrum.
 """
 
 import numpy as np
@@ -31,9 +30,8 @@ def radial_power_spectrum(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns (frequency in cycles per pixel, mean power over all directions).
 
-    The n <= bins radial bands have equal width and cover 0 to 0.5 cycles per pixel; bands that
-    hold no frequency of an image of this size are left out. The corners of the spectrum, beyond
-    0.5, belong to no band. The image is as for `log_spectrum`.
+    The image is as for `log_spectrum`. Of the bands of `radial_bands`, those that hold no frequency
+    of an image of this size are left out, so n <= bins.
     """
     power = _power(image)
     band, count = radial_bands(power.shape[0], power.shape[1], bins)
@@ -68,8 +66,7 @@ def window(height: int, width: int) -> Float64[np.ndarray, "{height} {width}"]:
 
 
 def _power(image: Image) -> Float[np.ndarray, "h w"]:
-    height, width, channels = image.shape
-    weights = LUMA if channels == 3 else np.full(channels, 1.0 / channels)
-    luma = image.astype(np.float64) @ weights
-    w = window(height, width)
+    *sides, channels = image.shape
+    luma = image.astype(np.float64) @ (LUMA if channels == 3 else np.full(channels, 1 / channels))
+    w = window(*sides)
     return np.abs(np.fft.fft2(luma * w)) ** 2 / np.sum(w**2)

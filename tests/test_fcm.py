@@ -1,7 +1,5 @@
 """FCMs: the authors' numbers, each kind by its formula, sizes, dropout, and how they begin."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,43 +10,39 @@ from reference_weights import nchw, nhwc, relative_error, statistics
 from tiny_settings import tiny_settings
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
-from fa_hific_jax.models.autoencoder import Autoencoder, init_parameters
-from fa_hific_jax.models.encoder import Encoder
-from fa_hific_jax.models.fcm import LOCAL_KINDS, attention, frequency_complement
-from fa_hific_jax.models.generator import Generator
+from fa_hific_jax.fidelity.authors import legacy_gaussian_blur
+from fa_hific_jax.models import fcm
+from fa_hific_jax.models.fcm import LOCAL_KINDS, frequency_complement
+from fa_hific_jax.models.hific import Encoder, Generator
 from fa_hific_jax.models.random import drop
-from fa_hific_jax.settings.model import FCM_KINDS
+from fa_hific_jax.settings.model import ModelConfig
 
 # The attention kind is the residual one at level 1.
 MODULES = [("hific", 1), ("conv", 1), ("residual", 1), ("attention", 1), ("attention", 2)]
+FLOAT64 = jnp.dtype("float64")
 # Measured against the reference: 2e-6 to 3e-6 for values up to 6, 3e-5 for blurred ones up to 46.
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
 
 
-def legacy_parameters(name, shape, widths):
-    tree = {}
+def legacy_parameters(name, side, channels):
+    """The authors' parameters of a module for square features."""
+    tree, widths = {}, (channels, 64, 64, channels)
     for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
         norm, conv = f"{name}.{4 * layer}", f"{name}.{4 * layer + 3}"
         tree[f"norm{layer}"] = {
-            "scale": reference_weights.gain(f"{norm}.weight", shape),
-            "bias": reference_weights.offset(f"{norm}.bias", shape),
+            "scale": reference_weights.gain(f"{norm}.weight", (side, side)),
+            "bias": reference_weights.offset(f"{norm}.bias", (side, side)),
         }
         tree[f"conv{layer}"] = {"Conv_0": reference_weights.convolution(conv, inputs, outputs, 3)}
     return tree
 
 
-def authors_parameters(level):
-    side, width = (256, 60) if level == 1 else (128, 120)
-    return legacy_parameters(f"Generator.FCM{level}", (side, side), (width, 64, 64, width))
-
-
 def test_legacy_kind_and_its_gradients_equal_the_authors(golden, x64):
     data = golden("authors_fcm")
     x, weights = (nhwc(data[key], jnp.float64) for key in ("small_x", "small_w"))
-    parameters = legacy_parameters("FCM2small", x.shape[1:3], (120, 64, 64, 120))
+    parameters = legacy_parameters("FCM2small", x.shape[1], 120)
     parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), parameters)
-    module = frequency_complement("legacy", 2, 64, dropout=0.5, dtype=jnp.dtype("float64"))
+    module = frequency_complement("legacy", 2, 64, dropout=0.5, dtype=FLOAT64)
 
     def loss(p, x):
         c, after = module.apply({"params": p}, x)
@@ -68,8 +62,7 @@ def blurred(features):
 
 
 def test_blurred_features_of_the_encoder_equal_the_authors(golden):
-    data = golden("authors_full")
-    encoder = Encoder(reference_weights.WIDTHS, reference_weights.LATENT_CHANNELS, "pytorch")
+    data, encoder = golden("authors_full"), Encoder(ModelConfig())
     y, features = jax.jit(encoder.apply)({"params": reference_weights.encoder()}, nhwc(data["x"]))
     a1, a2 = blurred(features)
     for dtype in ("", "_f64"):
@@ -82,8 +75,9 @@ def test_blurred_features_of_the_encoder_equal_the_authors(golden):
 def test_generator_with_legacy_fcm_equals_the_authors(golden):
     data = golden("authors_full")
     parameters = reference_weights.generator(9)
-    parameters |= {f"fcm{level}": authors_parameters(level) for level in (1, 2)}
-    generator = Generator(reference_weights.WIDTHS[::-1], 9, "pytorch", fcm=("legacy", 64, 0.5))
+    parameters["fcm1"] = legacy_parameters("Generator.FCM1", 256, 60)
+    parameters["fcm2"] = legacy_parameters("Generator.FCM2", 128, 120)
+    generator = Generator(ModelConfig(fcm="legacy", fcm_width=64, fcm_dropout=0.5))
     y_hat = nhwc(data["y"].astype(np.float32))
     image, features = jax.jit(generator.apply)({"params": parameters}, y_hat)
     c1, c2 = blurred(features)
@@ -100,15 +94,15 @@ def test_generator_with_legacy_fcm_equals_the_authors(golden):
         np.testing.assert_allclose(statistics(found), expected, rtol=1e-4)
 
 
-def random_parameters(module, b, seed=0):
+def random_parameters(module, b):
     """Parameters away from zero, also those that begin there."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), b)["params"]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.5, s.shape), b.dtype), shapes)
 
 
-def features(*shape, seed=1):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+def features(*shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(1).normal(size=shape), dtype)
 
 
 def layer(module, parameters, x):
@@ -142,8 +136,8 @@ def flax_attention_fcm(b, p, groups, heads):
 
 @pytest.mark.parametrize(("kind", "level"), MODULES[1:])
 def test_kinds_of_favae_are_their_layers_in_flax(x64, kind, level):
-    b = jnp.asarray(features(2, 5, 7, 40), jnp.float64)
-    module = frequency_complement(kind, level, 9, dtype=jnp.dtype("float64"))
+    b = features(2, 5, 7, 40, dtype=jnp.float64)
+    module = frequency_complement(kind, level, 9, dtype=FLOAT64)
     p = random_parameters(module, b)
     c, after = jax.jit(module.apply)({"params": p}, b)
     # Of 40 channels 20 groups: the most that divide them, up to 32; of 9, nine; and 8 heads.
@@ -160,14 +154,13 @@ def test_kinds_of_favae_are_their_layers_in_flax(x64, kind, level):
 def test_legacy_kind_alone_is_tied_to_a_size_which_it_names():
     """A fault of the authors' norm over height and width that the default kind does not have."""
     built, narrow = features(1, 12, 16, 6), features(1, 12, 5, 6)
-    module = frequency_complement("hific", 2, 4)
+    module, legacy = (frequency_complement(kind, 2, 4) for kind in ("hific", "legacy"))
     c, after = module.apply({"params": random_parameters(module, built)}, narrow)
     assert c.shape == after.shape == narrow.shape and np.isfinite(after).all()
-    legacy = frequency_complement("legacy", 2, 4)
-    parameters = random_parameters(legacy, built)
-    assert parameters["norm1"]["scale"].shape == parameters["norm1"]["bias"].shape == (12, 16)
     with pytest.raises(UserError, match="takes features of 12 x 16, not 12 x 5: give images of 25"):
-        legacy.apply({"params": parameters}, narrow)
+        legacy.apply({"params": random_parameters(legacy, built)}, narrow)
+    with pytest.raises(UserError, match="^data.crop is 64: .* takes images of 256 x 256 alone"):
+        tiny_settings(model__fcm="legacy")
 
 
 @pytest.fixture(scope="module", params=[*MODULES, ("legacy", 1)], ids=lambda m: f"{m[0]}{m[1]}")
@@ -219,19 +212,16 @@ def test_dropout_is_on_in_training_other_for_each_key_and_off_in_evaluation(case
 
 
 def test_attention_taken_a_few_queries_at_a_time_is_the_same(monkeypatch):
-    b = features(2, 5, 7, 6)
-    module = frequency_complement("attention", 2, 4)
+    b, module = features(2, 5, 7, 6), frequency_complement("attention", 2, 4)
     parameters = random_parameters(module, b)
 
     def energy(p):
         return jnp.sum(jnp.square(module.apply({"params": p}, b)[0]))
 
-    value, grads = jax.jit(jax.value_and_grad(energy))(parameters)
-    monkeypatch.setattr(attention, "_SCORES", 2 * 6 * 35 * 8)  # of 35 queries 8 at a time
-    few_value, few_grads = jax.jit(jax.value_and_grad(energy))(parameters)
-    np.testing.assert_allclose(few_value, value, rtol=1e-5)
-    for few, one in zip(jax.tree.leaves(few_grads), jax.tree.leaves(grads), strict=True):
-        np.testing.assert_allclose(few, one, rtol=1e-4, atol=1e-4)
+    once = jax.jit(jax.value_and_grad(energy))(parameters)
+    monkeypatch.setattr(fcm, "_SCORES", 2 * 6 * 35 * 8)  # of 35 queries 8 at a time
+    few = jax.jit(jax.value_and_grad(energy))(parameters)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), few, once)
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
@@ -239,41 +229,3 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean():
     dropped = drop(x, 0.2, jax.random.split(jax.random.key(0), len(x)))
     assert set(np.unique(dropped)) == {0.0, 1.25}
     np.testing.assert_allclose(np.mean(dropped), 1.0, atol=5 * 0.5 / np.sqrt(x.size))
-
-
-def test_dropout_leaves_the_noise_of_latents_alone():
-    x = jnp.asarray(np.random.default_rng(0).random((1, 64, 64, 3)), jnp.float32)
-    models = [tiny_settings(model__fcm_dropout=rate).model for rate in (0.0, 0.5)]
-    shapes = jax.eval_shape(functools.partial(init_parameters, models[0]), jax.random.key(0))
-    rng = np.random.default_rng(0)
-    parameters = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.3, s.shape), s.dtype), shapes)
-
-    @jax.jit
-    def outputs(key):
-        return [Autoencoder(model).apply({"params": parameters}, x, key[None]) for model in models]
-
-    plain, dropped = outputs(jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, dropped.rates, plain.rates)
-    np.testing.assert_array_equal(dropped.y_hat, plain.y_hat)
-    assert np.abs(dropped.x_hat - plain.x_hat).max() > 0.01
-    other = outputs(jax.random.key(1))[1]
-    assert np.abs(other.fcm_features[0] - dropped.fcm_features[0]).max() > 0.01
-
-
-@pytest.mark.parametrize("kind", FCM_KINDS)
-def test_generator_has_the_modules_that_are_configured(kind):
-    generator = Generator((8, 8, 8, 8, 6), 0, "pytorch", fcm=(kind, 4, 0.0))
-    y_hat = features(1, 2, 3, 5)
-    shapes = jax.eval_shape(generator.init, jax.random.key(0), y_hat)["params"]
-    levels = [(1, 32, 48, 6), (1, 16, 24, 8)]
-    for level, shape in enumerate(levels, 1):
-        alone = frequency_complement(kind, level, 4)
-        expected = jax.eval_shape(alone.init, jax.random.key(0), jnp.zeros(shape))["params"]
-        assert shapes[f"fcm{level}"] == expected
-    image, cs = jax.eval_shape(generator.apply, {"params": shapes}, y_hat)
-    assert image.shape == (1, 32, 48, 3) and [c.shape for c in cs] == levels
-
-
-def test_a_crop_that_the_legacy_kind_does_not_take_is_named():
-    with pytest.raises(UserError, match="^data.crop is 64: .* takes images of 256 x 256 alone"):
-        tiny_settings(model__fcm="legacy")

@@ -65,13 +65,17 @@ def test_each_option_agrees_with_the_reference_in_float32(golden):
     check_configurations(arrays, arrays["values_f32"], range(0, 48, 5), jnp.float32, 1e-5)
 
 
-def test_a_given_weight_matrix_agrees_with_the_reference(golden, x64):
+def test_a_given_matrix_and_the_gradient_of_the_target_agree_with_the_reference(golden, x64):
     arrays, dtype = golden("ffl"), jnp.float64
     matrix = jnp.asarray(np.moveaxis(arrays["matrix"], 2, -1), dtype)
     loss = jax.jit(jax.value_and_grad(lambda p, t, m: 0.7 * focal_frequency_loss(p, t, matrix=m)))
-    value, grad = loss(nhwc(arrays["pred"], dtype), nhwc(arrays["target"], dtype), matrix)
+    pair = nhwc(arrays["pred"], dtype), nhwc(arrays["target"], dtype)
+    value, grad = loss(*pair, matrix)
     assert relative_error(value, arrays["matrix_value"]) < 1e-10
     assert relative_error(nchw(grad)[:, :, ::4, ::4], arrays["matrix_grad_slice"]) < 1e-10
+    grad = jax.jit(jax.grad(focal_frequency_loss, argnums=1))(*pair)
+    expected = arrays["grad_target_default_slice"]
+    assert relative_error(nchw(grad)[:, :, ::4, ::4], expected) < 1e-10
 
 
 def test_a_channel_without_error_adds_nothing_and_no_nan(golden, x64):
@@ -84,14 +88,6 @@ def test_a_channel_without_error_adds_nothing_and_no_nan(golden, x64):
         assert not np.any(found[1][0, 1])
 
 
-def test_gradient_of_the_target_agrees_with_the_reference(golden, x64):
-    arrays = golden("ffl")
-    given = (nhwc(arrays[key], jnp.float64) for key in ("pred", "target"))
-    grad = jax.jit(jax.grad(focal_frequency_loss, argnums=1))(*given)
-    sliced = nchw(grad)[:, :, ::4, ::4]
-    assert relative_error(sliced, arrays["grad_target_default_slice"]) < 1e-10
-
-
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 9), (8, 1)])
 def test_half_spectrum_gives_the_mean_over_the_full_one(height, width, x64):
     p, t = np.random.default_rng(0).random((2, 2, height, width, 3))
@@ -101,20 +97,16 @@ def test_half_spectrum_gives_the_mean_over_the_full_one(height, width, x64):
     np.testing.assert_allclose(found, np.mean(weight * spectrum**2), 1e-12)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_equal_inputs_have_zero_loss_and_zero_gradient(dtype):
-    x = random_pair()[0].astype(dtype)
-    choices = [{}, {"log_matrix": True}, {"batch_matrix": True}]
-    choices += [{"alpha": 0.5, "ave_spectrum": True}]
-    losses = [functools.partial(ffl, **options) for options in choices]
+CHOICES = [{}, {"log_matrix": True}, {"batch_matrix": True}, {"alpha": 0.5, "ave_spectrum": True}]
 
-    @jax.jit
-    def evaluate(p, t):
-        return [jax.value_and_grad(loss, argnums=(0, 1))(p, t) for loss in losses]
 
-    for value, grads in evaluate(x, x):
-        assert value == 0 and value.dtype == jnp.float32
-        assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
+@pytest.mark.parametrize("options", CHOICES, ids=str)
+def test_equal_inputs_have_zero_loss_and_zero_gradient(options):
+    x = random_pair()[0].astype(jnp.bfloat16)
+    loss = jax.value_and_grad(functools.partial(ffl, **options), argnums=(0, 1))
+    value, grads = jax.jit(loss)(x, x)
+    assert value == 0 and value.dtype == jnp.float32
+    assert all(not np.any(np.asarray(grad, np.float32)) for grad in grads)
 
 
 def test_weight_carries_no_gradient():
@@ -137,17 +129,9 @@ def test_matrix_weights_each_frequency_of_each_patch_even_unsymmetrically(height
     np.testing.assert_allclose(value, np.mean(matrix * spectrum**2), rtol=1e-12)
 
 
-def test_matrix_of_ones_gives_the_mean_squared_error_and_has_no_gradient():
-    p, t = random_pair(seed=5)
-    loss = jax.value_and_grad(lambda m: ffl(p, t, alpha=2.0, matrix=m))
-    value, grad = loss(jnp.ones((1, 1, 1, 1, 1)))
-    np.testing.assert_allclose(value, jnp.mean(jnp.square(p - t)), rtol=1e-6)
-    assert not np.any(grad)
-
-
 def test_patches_and_matrices_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="patch_factor 2 does not divide the sides of a 8 x 9"):
+    with pytest.raises(UserError, match="patch_factor 2 does not divide"):
         focal_frequency_loss(*jnp.zeros((2, 1, 8, 9, 3)), patch_factor=2)
     x = jnp.zeros((2, 8, 8, 3))
-    with pytest.raises(ValueError, match=r"matrix of shape \(2, 1, 3, 8, 5\) does not fit"):
+    with pytest.raises(ValueError, match="does not fit"):
         focal_frequency_loss(x, x, matrix=jnp.ones((2, 1, 8, 5, 3)))

@@ -28,27 +28,21 @@ def test_losses_agree_with_the_reference(golden, request, kind, dtype, tolerance
     "kind, expected",
     [("non_saturating", [2 * np.log(2), np.log(2)]), ("least_squares", [0.25, 0.125])],
 )
-def test_undecided_discriminator_pays_known_losses(kind, expected):
-    zeros = jnp.zeros((2, 3, 3, 1))
-    np.testing.assert_allclose(losses(zeros, zeros, kind), expected, rtol=1e-6)
+def test_undecided_discriminator_pays_known_losses_in_float32(kind, expected):
+    found = losses(*jnp.zeros((2, 2, 3, 3, 1), jnp.bfloat16), kind)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found[0].dtype == found[1].dtype == jnp.float32
 
 
 def test_non_saturating_generator_still_learns_from_a_certain_discriminator():
     certain = jnp.full((4,), -200.0)
-    grad = jax.grad(lambda x: generator_loss(x, "non_saturating"))(certain)
+    loss = jax.value_and_grad(lambda x: generator_loss(x, "non_saturating"))
+    value, grad = loss(certain)
     np.testing.assert_allclose(grad, -0.25)
-    np.testing.assert_allclose(generator_loss(certain, "non_saturating"), 200.0)
+    np.testing.assert_allclose(value, 200.0)
     assert discriminator_loss(-certain, certain, "non_saturating") == 0
 
 
-@pytest.mark.parametrize("kind", GAN_KINDS)
-def test_bfloat16_logits_give_float32_losses(kind):
-    logits = jnp.linspace(-3, 3, 7).astype(jnp.bfloat16)
-    wide = logits.astype(jnp.float32)
-    assert losses(logits, logits, kind) == losses(wide, wide, kind)
-
-
-@pytest.mark.parametrize("loss", [generator_loss, lambda x, kind: discriminator_loss(x, x, kind)])
-def test_unknown_kind_is_refused_by_name(loss):
-    with pytest.raises(UserError, match="GAN loss 'hinge' is unknown: choose non_saturating or"):
-        loss(jnp.zeros((2,)), "hinge")
+def test_unknown_kind_is_refused_by_name():
+    with pytest.raises(UserError, match="'hinge' is unknown"):
+        generator_loss(jnp.zeros((2,)), "hinge")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference_weights import nhwc, relative_error
 
-from fa_hific_jax.models.layers import ChannelNorm, ResidualBlock, Upsample
+from fa_hific_jax.models.layers import ChannelNorm, Upsample
 
 
 def random_array(seed: int, *shape: int) -> jax.Array:
@@ -48,16 +48,6 @@ def test_channel_norm_of_one_channel_is_its_offset():
     np.testing.assert_array_equal(out, np.full((1, 2, 3, 1), 0.25))
 
 
-def test_channel_norm_of_bfloat16_is_computed_in_float32_and_rounded_once():
-    # Channels far from 0: a variance taken in bfloat16 would be off by many per cent.
-    x = (40 + random_array(1, 1, 3, 4, 16)).astype(jnp.bfloat16)
-    parameters = {"gamma": jnp.ones(16), "beta": jnp.zeros(16)}
-    wide = ChannelNorm().apply({"params": parameters}, x.astype(jnp.float32))
-    narrow = ChannelNorm().apply({"params": parameters}, x)
-    assert narrow.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(narrow, wide.astype(jnp.bfloat16))
-
-
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_upsample_and_its_gradients_equal_the_transposed_convolution_of_flax(kernel):
     x, w = random_array(0, 2, 4, 5, 3), random_array(1, 2, 8, 10, 2)
@@ -73,27 +63,14 @@ def test_upsample_and_its_gradients_equal_the_transposed_convolution_of_flax(ker
         assert relative_error(array, np.asarray(reference)) < 1e-6
 
 
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_upsample_begins_by_keeping_what_is_constant(kernel):
+def test_upsample_begins_by_keeping_what_is_constant_and_interpolating_linearly():
     x = jnp.broadcast_to(random_array(0, 6), (1, 6, 7, 6))
-    out, _ = jax.jit(Upsample(4, kernel).init_with_output)(jax.random.key(0), x)
-    inner = np.asarray(out)[0, kernel // 2 : -(kernel // 2), kernel // 2 : -(kernel // 2)]
+    out, _ = jax.jit(Upsample(4, 5).init_with_output)(jax.random.key(0), x)
+    inner = np.asarray(out)[0, 2:-2, 2:-2]
     assert np.ptp(inner, axis=(0, 1)).max() < 1e-6
     assert np.abs(inner).max() > 0.1
-
-
-def test_upsample_by_three_taps_begins_by_interpolating_linearly():
     x = jnp.arange(5.0).reshape(1, 1, 5, 1) * jnp.ones((1, 4, 1, 1))
     out, variables = jax.jit(Upsample(1, 3).init_with_output)(jax.random.key(0), x)
     gain = variables["params"]["kernel"][1, 1, 0, 0]
     ramp = np.broadcast_to(np.arange(9) / 2, (7, 9)) * gain
     np.testing.assert_allclose(out[0, :-1, :-1, 0], ramp, rtol=1e-6, atol=1e-6)
-
-
-def test_residual_block_adds_to_its_input_without_an_activation():
-    block, x = ResidualBlock("reflect"), random_array(0, 1, 4, 4, 3)
-    shapes = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
-    parameters = jax.tree.map(lambda s: random_array(1, *s.shape), shapes)
-    parameters["norm2"] = {"gamma": jnp.zeros(3), "beta": jnp.array([-0.5, 0.0, 0.5])}
-    out = jax.jit(block.apply)({"params": parameters}, x)
-    np.testing.assert_allclose(out, x + jnp.array([-0.5, 0.0, 0.5]).reshape(1, 1, 1, 3), rtol=1e-6)

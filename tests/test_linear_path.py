@@ -1,11 +1,11 @@
-"""The linear path: the DCT it begins as, what it adds, and the codec with it."""
+"""The linear path, the folded networks beside it, and the codec with both."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
-from coding_model import forward, init_parameters, moved
+from coding_model import forward, image_of, init_parameters, moved
 from flax.traverse_util import flatten_dict
 from tiny_settings import tiny_settings
 
@@ -16,8 +16,8 @@ from fa_hific_jax.data.sources import open_source
 from fa_hific_jax.entropy.tables import SCALE_TABLE, scale_indexes
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.models import autoencoder
-from fa_hific_jax.models.linear.hyperprior_init import hyperprior_init
-from fa_hific_jax.models.linear.transform import (
+from fa_hific_jax.models.layers import fold, unfold
+from fa_hific_jax.models.linear import (
     BLOCK,
     FINEST_STEP,
     LinearAnalysis,
@@ -25,10 +25,13 @@ from fa_hific_jax.models.linear.transform import (
     bands,
     border_filter,
     dct_basis,
+    hyperprior_init,
 )
 from fa_hific_jax.settings.model import BLOCK_VALUES as VALUES
 
 KEY = jax.random.key(0)
+FOLDED = {"model__encoder_widths": (8, 4, 6), "model__generator_widths": (6, 4, 8)}
+COMPLEMENTED = FOLDED | {"model__fcm_width": 4, "model__hyper_channels": 8}
 
 
 def config_of(linear_path: str, **overrides):
@@ -44,28 +47,21 @@ def synthesized(y):
     return jax.jit(LinearSynthesis().init_with_output)(KEY, y)[0]
 
 
-def test_the_basis_is_orthonormal_and_of_lowest_frequencies_first():
+def test_the_basis_is_the_orthonormal_dct_of_lowest_frequencies_first():
     basis = dct_basis(VALUES)
     np.testing.assert_allclose(basis.T @ basis, np.eye(VALUES), atol=1e-12)
     np.testing.assert_allclose(basis[:, 0], 1 / np.sqrt(VALUES), rtol=1e-12)
     np.testing.assert_array_equal(dct_basis(100), basis[:, :100])
-
-
-def test_the_basis_is_the_dct_of_gray_blocks():
     block = np.random.default_rng(0).normal(size=(BLOCK, BLOCK))
     gray = np.repeat(block[:, :, None], 3, axis=2).ravel()
-    ours = np.sort(np.abs(gray @ dct_basis(VALUES)))[-(BLOCK**2) :]
-    theirs = np.abs(scipy.fft.dctn(block, norm="ortho")).ravel()
-    np.testing.assert_allclose(ours, np.sqrt(3) * np.sort(theirs), atol=1e-12)
+    ours, theirs = np.sort(np.abs(gray @ basis)), np.abs(scipy.fft.dctn(block, norm="ortho"))
+    np.testing.assert_allclose(ours[-(BLOCK**2) :], np.sqrt(3) * np.sort(theirs, None), atol=1e-12)
 
 
-def test_with_all_coefficients_the_two_transforms_are_inverses():
+def test_the_transform_is_inverted_by_its_synthesis_and_of_one_block_is_the_dct():
     x = jax.random.uniform(KEY, (2, 16, 80, 3))
     np.testing.assert_allclose(synthesized(analyzed(x, VALUES)), x, atol=2e-6)
-
-
-def test_of_an_image_of_one_block_the_transform_is_the_dct():
-    x = jax.random.uniform(KEY, (1, BLOCK, BLOCK, 3))
+    x = x[:1, :, :BLOCK]
     expected = np.ravel(x - 0.5) @ dct_basis(VALUES) / FINEST_STEP
     np.testing.assert_allclose(analyzed(x, VALUES)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)
 
@@ -85,25 +81,27 @@ def test_the_transform_codes_a_correlated_row_as_well_as_malvars():
     assert np.mean(gain[4 * BLOCK : 5 * BLOCK]) == pytest.approx(9.926, abs=1e-3)
 
 
-def test_a_mean_is_painted_without_edges():
+def test_a_mean_is_painted_without_edges_and_an_even_image_stays_even():
     y = jnp.zeros((1, 3, 3, VALUES)).at[0, 1, 1, 0].set(100.0)
     bump = np.asarray(synthesized(y)[0, :, :, 0]) - 0.5
     assert np.max(np.abs(np.diff(bump, axis=0))) < 0.12 * np.max(bump)
     assert np.max(np.abs(bump[[8, 39]])) < 0.01 * np.max(bump)
     np.testing.assert_allclose(bump[[*range(8), *range(40, 48)]], 0, atol=1e-6)
-
-
-def test_an_even_image_stays_even_to_its_edges():
     y = analyzed(jnp.full((1, 48, 32, 3), 0.8), VALUES)
     np.testing.assert_allclose(y[..., 1:], 0, atol=1e-4)
     np.testing.assert_allclose(y[..., 0], y[0, 0, 0, 0], rtol=1e-6)
 
 
-FOLDED = {"model__encoder_widths": (8, 4, 6), "model__generator_widths": (6, 4, 8)}
+def test_a_folded_position_holds_its_block_row_by_row():
+    image = jnp.arange(8 * 12 * 2.0).reshape(1, 8, 12, 2)
+    folded = fold(image, 4)
+    assert folded.shape == (1, 2, 3, 32)
+    np.testing.assert_array_equal(folded[0, 1, 2], image[0, 4:8, 8:12].ravel())
+    np.testing.assert_array_equal(unfold(folded, 4), image)
 
 
 @pytest.mark.parametrize("widths", [{}, FOLDED], ids=["hific", "folded"])
-def test_untrained_the_networks_add_nothing(widths):
+def test_untrained_the_networks_add_nothing_but_learn(widths):
     x = jax.random.uniform(KEY, (1, 64, 64, 3))
     beside, alone = (config_of(kind, **widths) for kind in ("beside", "alone"))
     params = init_parameters(beside, KEY)
@@ -114,14 +112,8 @@ def test_untrained_the_networks_add_nothing(widths):
     images = [jax.jit(net.generate)(jnp.round(both[0])) for net in nets]
     np.testing.assert_allclose(*images, atol=1e-6)
 
-
-def test_networks_that_add_nothing_learn():
-    config = config_of("beside")
-    params = init_parameters(config, KEY)
-    x = jax.random.uniform(KEY, (1, 64, 64, 3))
-
     def loss(params):
-        out = forward(config, params, x, KEY[None])
+        out = forward(beside, params, x, KEY[None])
         return jnp.mean(jnp.square(out.x_hat - x)) + jnp.mean(out.rates.noisy)
 
     grads = jax.jit(jax.grad(loss))(params)
@@ -130,23 +122,65 @@ def test_networks_that_add_nothing_learn():
     assert all(jnp.any(leaf) for leaf in jax.tree.leaves(learning))
 
 
-def test_files_and_tiles_decode_to_what_the_network_gives(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiling, "_LATENT_SIDE", 24)
-    monkeypatch.setattr(tiling, "_PIXEL_SIDE", 16)
-    config = config_of("alone", model__qualities=4, loss__rate_control="quality")
-    params, quality = moved(config, 0.02), 77 / 255
+def test_detail_is_the_share_of_the_complements_whose_features_are_those_of_the_finest_levels():
+    config = config_of("beside", **COMPLEMENTED)
+    params, x = moved(config, 0.05), jax.random.uniform(KEY, (1, 64, 64, 3))
+    out = forward(config, params, x)
+    for features in (out.encoder_features, out.fcm_features):
+        assert [leaf.shape for leaf in features] == [(1, 16, 16, 8), (1, 8, 8, 4)]
+    complements = {name: params["generator"][name] for name in ("fcm1", "fcm2")}
+    without = params["generator"] | jax.tree.map(jnp.zeros_like, complements)
+    plain = forward(config, params | {"generator": without}, x).x_hat
+    detail = jnp.array([0.0, 0.5, 1.0])
+    images = forward(config, params, jnp.repeat(x, 3, axis=0), detail=detail).x_hat
+    np.testing.assert_allclose(images[:1], plain, atol=1e-5)
+    np.testing.assert_allclose(images[2:], out.x_hat, atol=1e-5)
+    assert jnp.max(jnp.abs(images[1] - images[0])) > 1e-3
+
+
+def test_the_folded_generator_refines_the_picture_of_the_linear_path():
+    config = config_of("beside", **COMPLEMENTED)
+    net = autoencoder.bind(config, moved(config, 0.05))
+    y = jnp.round(jax.jit(net.encode)(jax.random.uniform(KEY, (1, 64, 64, 3)))[0])
+    state = jax.jit(net.latent_stage)(y)
+
+    @jax.jit
+    def added(y_hat):
+        return net.pixel_stage(state._replace(y_hat=y_hat))[0] - net.linear_synthesis(y_hat)
+
+    assert jnp.max(jnp.abs(added(y) - added(y.at[:, 1, 1, 0].add(50.0)))) > 1e-2
+
+
+MANY_RATES = {"model__qualities": 4, "loss__rate_control": "quality"}
+
+
+@pytest.mark.parametrize(
+    ("config", "spread", "modes"),
+    [
+        (config_of("alone", **MANY_RATES), 0.02, ("exact", "blend")),
+        (config_of("beside", **COMPLEMENTED), 0.05, ("exact",)),
+    ],
+    ids=["linear", "folded"],
+)
+def test_files_and_tiles_decode_to_what_the_network_gives(
+    tmp_path, monkeypatch, config, spread, modes
+):
+    params, quality = moved(config, spread), 77 / 255 if config.qualities else None
     save_model(from_params(config, params), str(tmp_path / "model"))
-    model = load_model(str(tmp_path / "model"))
-    image = np.random.default_rng(1).integers(0, 256, (448, 512, 3), dtype=np.uint8)
+    model, image = load_model(str(tmp_path / "model")), image_of(448, 512)
     data = model.compress(image, quality=quality)
     whole = model.decompress(data, mode="whole").astype(int)
     assert np.std(whole) > 10
     x = jnp.asarray(image[None], jnp.float32) / 255
-    out = forward(config, params, x, None, jnp.asarray([quality]))
+    out = forward(config, params, x, None, None if quality is None else jnp.asarray([quality]))
     expected = np.clip(np.floor(np.asarray(out.x_hat[0]) * 255 + 0.5), 0, 255)
     # The encoder computes in float64 there, and rounds a few latents the other way.
     assert np.mean(np.abs(whole - expected) > 1) < 5e-3
-    for mode in ("exact", "blend"):
+    sides = {"_ENCODER_SIDE": 384, "_HYPER_SIDE": 24, "_LATENT_SIDE": 24, "_PIXEL_SIDE": 24}
+    for name, side in sides.items():
+        monkeypatch.setattr(tiling, name, side)
+    assert model.compress(image, quality=quality, mode="exact") == data
+    for mode in modes:
         assert np.max(np.abs(model.decompress(data, mode=mode) - whole)) <= 1
 
 
@@ -180,8 +214,7 @@ def test_hyper_latents_begin_with_the_places_of_large_coefficients():
     x = np.full((1, 128, 128, 3), 0.5, np.float32)
     x[:, 64:96, 96:128] = np.random.default_rng(0).uniform(0, 1, (32, 32, 1))
     _, z, _ = jax.jit(net.analyze)(jnp.asarray(x))
-    assert np.max(np.abs(np.round(z[0, 0]))) <= 1
-    assert np.max(z[0, 1, 1]) > 3
+    assert np.max(np.abs(np.round(z[0, 0]))) <= 1 and np.max(z[0, 1, 1]) > 3
     _, scale = net.hyperprior.synthesis(jnp.round(z))
     luma = [k for k in range(24) if bands(24)[k] >= 0][:8]
     louder = np.log(scale[0][..., luma]).mean(-1)
@@ -191,21 +224,21 @@ def test_hyper_latents_begin_with_the_places_of_large_coefficients():
 
 @pytest.mark.parametrize("hyper_channels", [1, 9])
 def test_few_hyper_latents_have_room_for_few_bands(hyper_channels):
-    start = hyperprior_init(hyper_channels, 24)
-    assert np.count_nonzero(start.analysis[2]) == 4 * (hyper_channels // 4)
-    assert np.isfinite(start.log_scale).all()
+    analysis, _, log_scale = hyperprior_init(hyper_channels, 24)
+    assert np.count_nonzero(analysis[2]) == 4 * (hyper_channels // 4)
+    assert np.isfinite(log_scale).all()
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    "overrides",
     [
-        ({"model__input_range": "symmetric"}, "input_range"),
-        ({"model__latent_channels": VALUES + 1}, "latent_channels"),
-        ({"model__linear_path": "alone", "model__fcm_width": 4}, "fcm_width"),
+        {"model__input_range": "symmetric"},
+        {"model__latent_channels": VALUES + 1},
+        {"model__fcm_width": 4, "model__linear_path": "alone"},
     ],
 )
-def test_shapes_that_do_not_go_together_are_named(overrides, message):
-    with pytest.raises(UserError, match=message):
+def test_shapes_that_do_not_go_together_are_named(overrides):
+    with pytest.raises(UserError, match=next(iter(overrides)).removeprefix("model__")):
         tiny_settings(**({"model__linear_path": "beside"} | overrides))
 
 

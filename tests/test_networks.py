@@ -11,25 +11,21 @@ import reference_weights
 from reference_weights import nhwc, statistics
 
 from fa_hific_jax.models.discriminator import Discriminator, DiscriminatorConfig
-from fa_hific_jax.models.encoder import Encoder
-from fa_hific_jax.models.generator import Generator
+from fa_hific_jax.models.hific import Encoder, Generator
 from fa_hific_jax.models.hyperprior import HyperAnalysis, HyperSynthesis
+from fa_hific_jax.settings.model import ModelConfig
 
-ENCODER = Encoder((60, 120, 240, 480, 960), 220, "pytorch")
-JUDGE = DiscriminatorConfig((64, 128, 256, 512), 12)
+ENCODER = Encoder(ModelConfig())
+JUDGE = DiscriminatorConfig()
 # Measured: 3e-6 to 6e-6 at values up to 5; float32 alone moves whole networks by 1e-6 to 2e-5.
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
-
-
-def plain_generator(residual_blocks: int) -> Generator:
-    return Generator((960, 480, 240, 120, 60), residual_blocks, "pytorch")
 
 
 @pytest.mark.parametrize(
     "network, shapes, count",
     [
         (ENCODER, [(1, 64, 64, 3)], 7_423_420),
-        (plain_generator(9), [(1, 4, 4, 220)], 156_774_683),
+        (Generator(ModelConfig()), [(1, 4, 4, 220)], 156_774_683),
         (HyperAnalysis(320, "pytorch"), [(1, 4, 4, 220)], 5_754_560),
         (HyperSynthesis(320, 220, 0.0), [(1, 1, 1, 320)], 5_754_460),
         (Discriminator(JUDGE, "pytorch", "unit"), [(1, 64, 64, 3), (1, 4, 4, 220)], 2_793_117),
@@ -60,10 +56,6 @@ def check_traces(data, intermediates, blocks):
         np.testing.assert_allclose(statistics(output), expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def same(x):
-    return x
-
-
 def test_encoder_and_all_its_blocks_equal_the_reference(golden):
     data = golden("encoder")
     apply = jax.jit(lambda p, x: ENCODER.apply({"params": p}, x, capture_intermediates=True))
@@ -80,13 +72,13 @@ def test_encoder_and_all_its_blocks_equal_the_reference(golden):
 def test_generator_and_all_its_blocks_equal_the_reference(golden, residual_blocks):
     data = golden(f"generator_res{residual_blocks}")
     assert data["n_residual_blocks"] == residual_blocks
-    network = plain_generator(residual_blocks)
+    network = Generator(ModelConfig(residual_blocks=residual_blocks))
     apply = jax.jit(lambda p, y: network.apply({"params": p}, y, capture_intermediates=True))
     parameters = reference_weights.generator(residual_blocks)
     (image, features), state = apply(parameters, nhwc(data["y"]))
     assert features == ()
     assert_equals_both_precisions(image, data, "image")
-    blocks = {"conv_block_init": ("norm_head", same)}
-    blocks |= {f"resblock_{m}": (f"block{m}", same) for m in range(residual_blocks)}
+    blocks = {"conv_block_init": ("norm_head", jnp.asarray)}
+    blocks |= {f"resblock_{m}": (f"block{m}", jnp.asarray) for m in range(residual_blocks)}
     blocks |= {f"upconv_block{k}": (f"norm{5 - k}", nn.relu) for k in (1, 2, 3, 4)}
     check_traces(data, state["intermediates"], blocks)

@@ -37,9 +37,9 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
-@pytest.fixture(scope="module")
-def traced():
-    """(abstract state after a step in bfloat16, abstract metrics, all equations of the step)."""
+def test_convolutions_alone_are_bfloat16_and_what_a_step_leaves_behind_is_float32():
+    """FFTs, logarithms, error functions, exponentials and reductions to scalars are float32, as are
+    parameters, EMA parameters, moments, spectral vectors and metrics; counters are int32."""
     settings = tiny_settings(model__dtype="bfloat16", optimizer__ema_decay=0.9, **LOSSES)
     state = jax.eval_shape(functools.partial(create, settings), jax.random.key(0))
 
@@ -47,19 +47,9 @@ def traced():
         return train_step(state, x, KEY, None, settings=settings)
 
     jaxpr, after = jax.make_jaxpr(step, return_shape=True)(state, images(0))
-    return *after, list(equations(jaxpr.jaxpr))
-
-
-def test_everything_that_a_step_leaves_behind_is_float32(traced):
-    """Parameters, EMA parameters, moments, spectral vectors and metrics; counters are int32."""
-    state, metrics, _ = traced
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves((state, metrics))}
-    assert dtypes == {jnp.dtype("float32"), jnp.dtype("int32")}
-
-
-def test_convolutions_alone_are_bfloat16(traced):
-    """FFTs, logarithms, error functions, exponentials and reductions to scalars are float32."""
-    *_, found = traced
+    kept = {leaf.dtype for leaf in jax.tree.leaves(after)}
+    assert kept == {jnp.dtype("float32"), jnp.dtype("int32")}
+    found = list(equations(jaxpr.jaxpr))
 
     def dtypes(*names):
         used = [eqn for eqn in found if eqn.primitive.name in names]

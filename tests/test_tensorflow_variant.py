@@ -14,9 +14,9 @@ from reference_weights import relative_error
 
 from fa_hific_jax.entropy.factorized import FactorizedPrior
 from fa_hific_jax.models.discriminator import SPECTRAL, Discriminator, DiscriminatorConfig
-from fa_hific_jax.models.encoder import Encoder
-from fa_hific_jax.models.generator import Generator
+from fa_hific_jax.models.hific import Encoder, Generator
 from fa_hific_jax.models.hyperprior import HyperAnalysis, HyperSynthesis
+from fa_hific_jax.settings.model import ModelConfig
 
 tf = pytest.importorskip("tensorflow", reason="the original's ops: install the extra train")
 
@@ -110,11 +110,20 @@ def hyper_synthesis(p, z):
     return signal_conv(h, p["conv2"])
 
 
+CONFIG = ModelConfig(
+    variant="tensorflow",
+    encoder_widths=(4, 5, 6, 7, 8),
+    generator_widths=(8, 7, 6, 5, 4),
+    latent_channels=3,
+    residual_blocks=2,
+)
+
+
 @pytest.mark.parametrize(
     ("network", "original", "shape"),
     [
-        (Encoder((4, 5, 6, 7, 8), 3, "tensorflow"), encoder, (2, 64, 96, 3)),
-        (Generator((8, 7, 6, 5, 4), 2, "tensorflow"), generator, (2, 3, 5, 3)),
+        (Encoder(CONFIG), encoder, (2, 64, 96, 3)),
+        (Generator(CONFIG), generator, (2, 3, 5, 3)),
         (HyperAnalysis(6, "tensorflow"), hyper_analysis, (2, 8, 12, 5)),
         (HyperSynthesis(6, 5, 0.0), hyper_synthesis, (2, 2, 3, 6)),  # of both variants
     ],

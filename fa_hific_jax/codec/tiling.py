@@ -21,9 +21,7 @@ from fa_hific_jax.fidelity.variants import LEGACY_SIDE
 from fa_hific_jax.models import STRIDE, padded_shape
 from fa_hific_jax.models.autoencoder import ModelConfig
 from fa_hific_jax.models.fcm import LOCAL_KINDS
-from fa_hific_jax.models.folded.encoder import BLOCKS as ENCODER_BLOCKS
-from fa_hific_jax.models.folded.generator import BLOCKS as GENERATOR_BLOCKS
-from fa_hific_jax.models.folded.layers import FOLD
+from fa_hific_jax.models.folded import ENCODER_BLOCKS, FOLD, GENERATOR_BLOCKS
 from fa_hific_jax.settings.model import folds
 
 MODES = ("auto", "whole", "exact", "blend")

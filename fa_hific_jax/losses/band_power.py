@@ -6,6 +6,7 @@ power alone.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,19 +16,12 @@ from fa_hific_jax.losses.focal_frequency import multiplicity
 from fa_hific_jax.ops import Image, at_least_float32
 from fa_hific_jax.spectra import radial_bands, window
 
-BANDS = 8
-"""Number of radial bands of equal width from 0 to 0.5 cycles per pixel. The last band includes the
-corners of the spectrum beyond 0.5."""
+BANDS = 8  # of equal width from 0 to 0.5 cycles per pixel; the last includes what lies beyond
+BINS = 16  # along each axis, over one cycle per pixel; those of one half plane mirror the others
+BLOCK = 32  # side in pixels of the blocks whose spectra are computed, in which texture is uniform
+FLOOR = 1.0 / 255.0**2  # added to powers, so that less than a gray level does not count
 
-BINS = 16
-"""Number of frequency bins along each axis, over one cycle per pixel. Only the bins of one half
-plane are used, because the others mirror them."""
-
-BLOCK = 32
-"""Side in pixels of the blocks whose spectra are computed. Texture is about uniform in a block."""
-
-FLOOR = 1.0 / 255.0**2
-"""Constant added to powers, so that detail of less than a gray level does not count."""
+Grouping = Callable[[int, int], np.ndarray]
 
 
 def band_log_power(x: Image) -> Float[Array, "b blocks bands"]:
@@ -38,16 +32,15 @@ def band_log_power(x: Image) -> Float[Array, "b blocks bands"]:
     at the right and bottom that fill no block are left out. An image with a side below BLOCK has
     one block along that side.
     """
-    return _log_power(x, band_weights)
+    return _log_power(x, band_of, BANDS)
 
 
 def bin_log_power(x: Image) -> Float[Array, "b blocks bins"]:
-    """Returns ln(mean power + FLOOR) of each block and frequency bin.
+    """Returns what `band_log_power` does, for each square frequency bin instead of each band.
 
-    Like `band_log_power`, but for each square frequency bin instead of each radial band. A regular
-    pattern can have the same power as texture in a radial band, but only in few frequency bins.
+    A regular pattern can have the same power as texture in a band, but only in few bins.
     """
-    return _log_power(x, bin_weights)
+    return _log_power(x, bin_of, BINS * BINS // 2)
 
 
 def power_loss(prediction: Image, target: Image) -> Float[Array, ""]:
@@ -56,24 +49,8 @@ def power_loss(prediction: Image, target: Image) -> Float[Array, ""]:
 
 
 def log_power_error(prediction: Image, target: Image) -> Float[Array, " bands"]:
-    """Returns the mean of ln P(prediction) - ln P(target) for each radial band.
-
-    It is negative where the prediction lacks power.
-    """
+    """Returns the mean of ln P(prediction) - ln P(target) per band, negative if power lacks."""
     return jnp.mean(band_log_power(prediction) - band_log_power(target), axis=(0, 1))
-
-
-def _log_power(x: Image, weights) -> Float[Array, "b blocks _"]:
-    x = at_least_float32(x)
-    blocks = _blocks(x)
-    height, width = blocks.shape[2:4]
-    hann = window(height, width)
-    hann = jnp.asarray(hann / np.sqrt(np.mean(hann**2)), x.dtype)
-    centered = blocks - jnp.mean(blocks, axis=(2, 3), keepdims=True)
-    spectrum = jnp.fft.rfft2(centered * hann[None, None, :, :, None], axes=(2, 3), norm="ortho")
-    power = jnp.mean(jnp.square(spectrum.real) + jnp.square(spectrum.imag), axis=-1)
-    means = jnp.einsum("nbhw,hwr->nbr", power, jnp.asarray(weights(height, width), x.dtype))
-    return jnp.log(means + FLOOR)
 
 
 def band_of(height: int, width: int) -> np.ndarray:
@@ -90,27 +67,25 @@ def bin_of(height: int, width: int) -> np.ndarray:
 
 
 @functools.cache
-def band_weights(height: int, width: int) -> np.ndarray:
-    """Returns the weight of each frequency in the mean of each band, (height, half, bands)."""
-    return _mean_weights(band_of(height, width), BANDS, width)
-
-
-@functools.cache
-def bin_weights(height: int, width: int) -> np.ndarray:
-    """Returns the weight of each frequency in the mean of each bin, (height, half, bins)."""
-    return _mean_weights(bin_of(height, width), BINS * BINS // 2, width)
-
-
-def _mean_weights(group: np.ndarray, groups: int, width: int) -> np.ndarray:
-    members = np.eye(groups)[group] * multiplicity(width)[None, :, None]
+def mean_weights(group_of: Grouping, groups: int, height: int, width: int) -> np.ndarray:
+    """Returns the weight of each frequency in the mean of each group, (height, half, groups)."""
+    members = np.eye(groups)[group_of(height, width)] * multiplicity(width)[None, :, None]
     members[0, 0] = 0.0  # The mean brightness is not texture.
     return members / np.maximum(members.sum(axis=(0, 1)), 1.0)
 
 
-def _blocks(x: Image) -> Float[Array, "b blocks high wide c"]:
+def _log_power(x: Image, group_of: Grouping, groups: int) -> Float[Array, "b blocks _"]:
+    x = at_least_float32(x)
     batch, height, width, channels = x.shape
-    high, wide = (BLOCK if side >= BLOCK else side for side in (height, width))
+    high, wide = min(height, BLOCK), min(width, BLOCK)
     rows, columns = height // high, width // wide
     x = x[:, : rows * high, : columns * wide]
     x = x.reshape(batch, rows, high, columns, wide, channels).swapaxes(2, 3)
-    return x.reshape(batch, rows * columns, high, wide, channels)
+    blocks = x.reshape(batch, rows * columns, high, wide, channels)
+    hann = window(high, wide)
+    hann = jnp.asarray(hann / np.sqrt(np.mean(hann**2)), x.dtype)
+    centered = blocks - jnp.mean(blocks, axis=(2, 3), keepdims=True)
+    spectrum = jnp.fft.rfft2(centered * hann[None, None, :, :, None], axes=(2, 3), norm="ortho")
+    power = jnp.mean(jnp.square(spectrum.real) + jnp.square(spectrum.imag), axis=-1)
+    weights = jnp.asarray(mean_weights(group_of, groups, high, wide), x.dtype)
+    return jnp.log(jnp.einsum("nbhw,hwr->nbr", power, weights) + FLOOR)

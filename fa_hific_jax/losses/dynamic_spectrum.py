@@ -6,17 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fa_hific_jax.blur import gaussian_blur
+from fa_hific_jax.blur import Features, gaussian_blur
 from fa_hific_jax.losses.focal_frequency import LINEAR, Focus, focal_frequency_loss
 from fa_hific_jax.ops import Image
 
-Features = Float[Array, "_ _ _ _"]  # NHWC like Image, but sizes may differ between arguments
-
-WEIGHTINGS = ("mean", "authors")
-"""Weightings of the levels in `spectrum_loss`."""
-
-Blur = Callable[[Image, Float[Array, ""], int], Features]
-"""A function that blurs features, given sigma and the kernel size, such as `gaussian_blur`."""
+Blur = Callable[[Image, Float[Array, ""], int], Features]  # of features, sigma and kernel size
 
 
 def spectrum_loss(
@@ -35,38 +29,29 @@ def spectrum_loss(
     loss (DSL). Without sigmas nothing is blurred, and it is the focal frequency loss (FFL) of the
     features. Lin et al., "Catch Missing Details: Image Reconstruction with Frequency Augmented
     Variational Autoencoder", CVPR 2023. The defaults are that paper's mean over levels and its
-    depthwise blur, with reflected borders as in the FA-VAE code. The blur and the weights of the
-    FA-HiFiC authors are options.
+    depthwise blur, with reflected borders as in the FA-VAE code.
 
     Args:
       encoder_features: A_i, finest level first, in any range.
       generator_features: C_i, with the shapes of A_i.
       sigmas: positive standard deviations in pixels for each level; row 0 is for the encoder, row 1
         for the generator. The four of the FA-HiFiC authors are [[A1, A2], [C1, C2]].
-      kernel_size: side of the Gaussian kernel, 3 to 15, odd for `gaussian_blur`.
-      blur: `gaussian_blur`, or the blur of the FA-HiFiC authors (`fidelity.legacy_blur`).
-      weighting: one of WEIGHTINGS. "mean" (FA-VAE): 1 / number of levels. "authors" (FA-HiFiC):
-        1 / channels of the level, which is 1/60 and 1/120 at the paper's widths, although FFL is
-        already a mean over channels.
+      kernel_size: side of the Gaussian kernel as the blur takes it.
+      blur: `gaussian_blur`, or the blur of the FA-HiFiC authors (`fidelity.authors`).
+      weighting: "mean" (FA-VAE) for 1 / number of levels, or "authors" (FA-HiFiC) for 1 / channels
+        of the level, which is 1/60 and 1/120 at the paper's widths, although FFL is already a mean
+        over channels.
       focus: options of `focal_frequency_loss`.
 
     Raises:
-      UserError: kernel_size is out of range, or even.
-      ValueError: the numbers of levels differ, or the weighting is unknown.
+      ValueError: the numbers of levels differ.
     """
     levels = len(encoder_features)
-    if len(generator_features) != levels or (sigmas is not None and sigmas.shape != (2, levels)):
-        raise ValueError(
-            f"{levels} encoder levels, {len(generator_features)} generator levels and sigmas of "
-            f"shape {None if sigmas is None else sigmas.shape} do not fit together"
-        )
-    if weighting not in WEIGHTINGS:
-        raise ValueError(
-            f"weighting {weighting!r} is unknown: choose one of {', '.join(WEIGHTINGS)}"
-        )
+    if sigmas is not None and sigmas.shape != (2, levels):
+        raise ValueError(f"sigmas of shape {sigmas.shape} do not fit {levels} levels")
     losses = []
     for i, (a, c) in enumerate(zip(encoder_features, generator_features, strict=True)):
-        divisor = levels if weighting == "mean" else a.shape[-1]
+        divisor = {"mean": levels, "authors": a.shape[-1]}[weighting]
         if sigmas is not None:
             a, c = blur(a, sigmas[0, i], kernel_size), blur(c, sigmas[1, i], kernel_size)
         losses.append(focal_frequency_loss(c, a, focus=focus) / divisor)

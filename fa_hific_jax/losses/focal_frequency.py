@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.ops import Image, at_least_float32
 
-Patches = Float[Array, "_ _ _ _ _"]  # image, patch, channel, height, width
 HalfSpectrum = Float[Array, "b p c h w_half"]
 Matrix = Float[Array, "_ _ _ _ _"]  # image, patch, height, width, channel
 
@@ -23,8 +22,7 @@ class Focus(NamedTuple):
     batch_matrix: bool = False  # scale by the maximum of the batch, not of each channel and patch
 
 
-LINEAR = Focus()
-"""The default of the focal frequency loss: weights proportional to the error."""
+LINEAR = Focus()  # weights proportional to the error
 
 
 def focal_frequency_loss(
@@ -48,24 +46,26 @@ def focal_frequency_loss(
       prediction, target: images or feature maps of one shape, any range; the loss grows with the
         square of the range. Computed in float32, in float64 for float64 inputs.
       focus: exponent alpha and options of the weight.
-      patch_factor: number of patches per side; each patch has its own spectrum.
+      patch_factor: number of patches per side, a divisor of both sides; each has its own spectrum.
       ave_spectrum: True to compare spectra averaged over the batch.
       matrix: weights that replace w and `focus`, nominally in [0, 1]. The axes are image (of length
         1 with ave_spectrum), patch (row by row), vertical and horizontal frequency (in the order of
-        a full FFT of the patch) and channel. Axes of length 1 are broadcast. No gradient passes
-        through it.
+        a full FFT of the patch) and channel, each of its full length or 1. No gradient passes.
       emphasis: factor on the weight of each frequency of a patch's real transform, (height,
         width // 2 + 1); None for a factor of 1.
-
-    Raises:
-      UserError: a side is not divisible by patch_factor.
-      ValueError: the matrix does not fit the spectra.
     """
     # The transform is linear, so one transform of the difference replaces one of each image.
     difference = at_least_float32(prediction) - at_least_float32(target)
     if ave_spectrum:
         difference = jnp.mean(difference, axis=0, keepdims=True)
-    patches = _split(difference, patch_factor)
+    b, h, w, c = difference.shape
+    if h % patch_factor or w % patch_factor:
+        raise UserError(
+            f"patch_factor {patch_factor} does not divide the sides of a {h} x {w} input: "
+            "choose a common divisor of both"
+        )
+    patches = difference.reshape(b, patch_factor, h // patch_factor, patch_factor, -1, c)
+    patches = patches.transpose(0, 1, 3, 5, 2, 4).reshape(b, -1, c, *patches.shape[2:5:2])
     # A real image has a symmetric spectrum, so one half is enough.
     spectrum = jnp.fft.rfft2(patches, norm="ortho")
     distance = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
@@ -81,15 +81,10 @@ def focal_frequency_loss(
     return jnp.sum(weight * distance * counts[None, None, None, None]) / difference.size
 
 
-def _split(x: Image, patch_factor: int) -> Patches:
-    b, h, w, c = x.shape
-    if h % patch_factor or w % patch_factor:
-        raise UserError(
-            f"patch_factor {patch_factor} does not divide the sides of a {h} x {w} input: "
-            "choose a common divisor of both"
-        )
-    x = x.reshape(b, patch_factor, h // patch_factor, patch_factor, w // patch_factor, c)
-    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, -1, c, *x.shape[2:5:2])
+def multiplicity(width: int) -> np.ndarray:
+    """Returns how often each column of a real transform occurs in the full spectrum, 1 or 2."""
+    column = np.arange(width // 2 + 1)
+    return np.where((column == 0) | (2 * column == width), 1, 2)
 
 
 def _weight(distance: HalfSpectrum, focus: Focus) -> HalfSpectrum:
@@ -111,9 +106,3 @@ def _half_of(matrix: Matrix, shape: tuple[int, ...]) -> HalfSpectrum:
     matrix = jnp.broadcast_to(matrix, (*matrix.shape[:3], *shape[3:]))
     mirrored = jnp.roll(jnp.flip(matrix, (3, 4)), 1, (3, 4))
     return 0.5 * (matrix + mirrored)[..., : shape[4] // 2 + 1]
-
-
-def multiplicity(width: int) -> np.ndarray:
-    """Returns how often each column of a real transform occurs in the full spectrum, 1 or 2."""
-    column = np.arange(width // 2 + 1)
-    return np.where((column == 0) | (2 * column == width), 1, 2)

@@ -15,52 +15,35 @@ def discriminator_loss(
     kind: str,
     weight: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
-    """Returns the loss that the discriminator minimizes; p = sigmoid(logits).
+    """Returns the loss that the discriminator minimizes; p = sigmoid(logits), images on axis 0.
 
     "non_saturating": mean(-log p_real) + mean(-log(1 - p_fake)) (Goodfellow et al. 2014), the sum
     of both terms as in HiFiC, not their average.
     "least_squares": (mean((p_real - 1)^2) + mean(p_fake^2)) / 2, on probabilities as in the PyTorch
     HiFiC of J. Tan; Mao et al. 2017 apply it to logits.
 
-    Args:
-      logits_real, logits_fake: logits of originals and of decoded images, with images on axis 0.
-      kind: one of GAN_KINDS.
-      weight: factor on the terms of each image, applied before the mean; None for 1.
-
-    Raises:
-      UserError: kind is not one of GAN_KINDS.
+    The terms of each image are multiplied by its `weight` before the mean. An unknown kind raises a
+    UserError.
     """
-    _check(kind)
-    logits_real, logits_fake = at_least_float32(logits_real), at_least_float32(logits_fake)
-    if kind == "non_saturating":
-        real, fake = jax.nn.softplus(-logits_real), jax.nn.softplus(logits_fake)
-        return _mean(real, weight) + _mean(fake, weight)
-    off_real = jnp.square(jax.nn.sigmoid(logits_real) - 1.0)
-    off_fake = jnp.square(jax.nn.sigmoid(logits_fake))
-    return 0.5 * (_mean(off_real, weight) + _mean(off_fake, weight))
+    real, fake = _costs(logits_real, kind, real=True), _costs(logits_fake, kind, real=False)
+    if weight is not None:
+        real, fake = (c * weight.reshape(-1, *[1] * (c.ndim - 1)) for c in (real, fake))
+    return jnp.mean(real) + jnp.mean(fake)
 
 
 def generator_loss(logits_fake: Float[Array, "*f"], kind: str) -> Float[Array, ""]:
     """Returns the adversarial loss that the generator minimizes; p = sigmoid(logits).
 
     "non_saturating": mean(-log p_fake). "least_squares": mean((p_fake - 1)^2) / 2.
-
-    Raises:
-      UserError: kind is not one of GAN_KINDS.
     """
-    _check(kind)
-    logits_fake = at_least_float32(logits_fake)
-    if kind == "non_saturating":
-        return jnp.mean(jax.nn.softplus(-logits_fake))
-    return 0.5 * jnp.mean(jnp.square(jax.nn.sigmoid(logits_fake) - 1.0))
+    return jnp.mean(_costs(logits_fake, kind, real=True))
 
 
-def _mean(values: Float[Array, "*v"], weight: Float[Array, " b"] | None) -> Float[Array, ""]:
-    if weight is not None:
-        values = values * weight.reshape(-1, *[1] * (values.ndim - 1))
-    return jnp.mean(values)
-
-
-def _check(kind: str) -> None:
+def _costs(logits: Float[Array, "*l"], kind: str, real: bool) -> Float[Array, "*l"]:
+    """Returns the cost of each logit if it should say that its image is real, or is not."""
     if kind not in GAN_KINDS:
         raise UserError(f"GAN loss {kind!r} is unknown: choose {' or '.join(GAN_KINDS)}")
+    logits = at_least_float32(logits)
+    if kind == "non_saturating":
+        return jax.nn.softplus(-logits if real else logits)
+    return 0.5 * jnp.square(jax.nn.sigmoid(logits) - float(real))

@@ -26,11 +26,7 @@ def switch_lambda(
 
     This is the rate constraint of HiFiC (Mentzer et al. 2020, lambda^(a) and lambda^(b)): a strong
     pull while the rate is above the target, a weak one otherwise. It weights the differentiable
-    rate `bpp_noisy`; `bpp_rounded` estimates the coded rate, and no gradient passes through it.
-
-    Args:
-      bpp_rounded: bits per pixel of the rounded symbols under the model.
-      target: bits per pixel.
-      lambda_above, lambda_below: the two weights.
+    rate `bpp_noisy`; `bpp_rounded`, the bits per pixel of the rounded symbols under the model,
+    estimates the coded rate, and no gradient passes through it.
     """
     return jnp.where(bpp_rounded > target, lambda_above, lambda_below).astype(bpp_rounded.dtype)

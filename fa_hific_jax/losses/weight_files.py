@@ -11,19 +11,15 @@ from jaxtyping import Array, Float
 
 from fa_hific_jax.errors import UserError
 
+Arrays = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str, np.ndarray]:
-    """Returns all arrays of an .npz file.
+    """Returns all arrays of an .npz file at a local or cloud path.
 
-    Args:
-      path: local or cloud path.
-      command: command that makes the file, for error messages.
-      page: page of the documentation, for error messages.
-
-    Raises:
-      UserError: the file is missing or is not an .npz file.
+    A file that is missing or not readable raises a UserError, which names the command that makes
+    it and the page of the documentation.
     """
     found = epath.Path(path)
     if not found.is_file():
@@ -40,22 +36,25 @@ def read_npz(path: str | os.PathLike[str], command: str, page: str) -> dict[str,
         ) from error
 
 
-def mistakes(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> str:
+def mistakes(arrays: Arrays, shapes: Shapes) -> str:
     """Returns up to three reasons why `arrays` do not have these shapes; "" if they do."""
     wrong = [mistake for name in shapes if (mistake := _mistake(arrays, name, shapes[name]))]
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return ", ".join(wrong[:3]) + more
 
 
-def parameters(arrays: Mapping[str, np.ndarray]) -> dict[str, Float[Array, "..."]]:
+def parameters(arrays: Arrays) -> dict[str, Float[Array, "..."]]:
     """Returns the arrays in float32, with kernels transposed from OIHW to HWIO."""
-    # NumPy transposes because JAX would compile a program for each shape.
-    held = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    ours = {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in held.items()}
-    return {name: jnp.asarray(array) for name, array in ours.items()}
+
+    def ours(array):
+        # NumPy transposes because JAX would compile a program for each shape.
+        array = np.asarray(array, np.float32)
+        return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
+
+    return {name: ours(array) for name, array in arrays.items()}
 
 
-def _mistake(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> str:
+def _mistake(arrays: Arrays, name: str, shape: tuple[int, ...]) -> str:
     if name not in arrays:
         return f"{name} is missing"
     if arrays[name].shape != shape:

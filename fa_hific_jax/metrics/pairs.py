@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fa_hific_jax.errors import UserError
-from fa_hific_jax.losses.lpips import SHIPPED, lpips
-from fa_hific_jax.losses.lpips_backbones import BACKBONES
+from fa_hific_jax.losses.lpips import BACKBONES, SHIPPED, lpips
 from fa_hific_jax.metrics.structure import (
     Column,
     Picture,

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, UInt8
 
-from fa_hific_jax.losses.lpips import LpipsParams, standardized
-from fa_hific_jax.losses.lpips_backbones import BACKBONES
+from fa_hific_jax.losses.lpips import BACKBONES, LpipsParams, standardized
 from fa_hific_jax.metrics.inception import InceptionParams, inception
 from fa_hific_jax.metrics.weights import Weights, digest
 

@@ -1,6 +1,6 @@
 """Conditional patch discriminator: image and latents to one logit per patch."""
 
-from typing import Literal
+import functools
 
 import flax.linen as nn
 import jax
@@ -10,19 +10,10 @@ from jaxtyping import Array, Float
 from fa_hific_jax import ops
 from fa_hific_jax.fidelity.variants import VARIANTS, Padding
 from fa_hific_jax.models.convolution import convolve
-from fa_hific_jax.models.layers import (
-    Conv,
-    Features,
-    Resized,
-    pad,
-    same_padding,
-)
+from fa_hific_jax.models.layers import GLOROT, Conv, Edges, Features, Resized, pad, same_padding
 from fa_hific_jax.settings.model import DiscriminatorConfig
 
-SPECTRAL = "spectral"
-"""Collection that holds the vectors of the power iteration, the discriminator's only state."""
-
-
+SPECTRAL = "spectral"  # collection of the power iteration's vectors, the only state
 # With these a 4x4 convolution of stride 2 halves the size exactly, and one of stride 1 keeps it.
 # They are those of TensorFlow's "SAME".
 HALVING_4X4: Padding = ((1, 1), (1, 1))
@@ -42,20 +33,20 @@ class SpectralConv(nn.Module):
     kernel: int
     stride: int
     padding: Padding
-    mode: Literal["reflect", "constant"]
+    mode: Edges
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features) -> Resized:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        kernel = self.param("kernel", GLOROT, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         weights = kernel.reshape(-1, self.features)
-        u = self.variable(
-            SPECTRAL,
-            "u",
-            lambda: _unit(jax.random.normal(self.make_rng("params"), (self.features,))),
-        )
+
+        def random_unit():
+            return _unit(jax.random.normal(self.make_rng("params"), (self.features,)))
+
+        u = self.variable(SPECTRAL, "u", random_unit)
         v = self.variable(SPECTRAL, "v", lambda: _unit(weights @ u.value))
         if self.is_mutable_collection(SPECTRAL) and not self.is_initializing():
             fixed = jax.lax.stop_gradient(weights)
@@ -78,13 +69,7 @@ class Discriminator(nn.Module):
     spectral norm. The head is 1x1, head and context have no spectral norm, and edges are reflected.
     In the original (archs.py) the last 4x4 convolution has stride 1, the head is 4x4, every
     convolution has a spectral norm, and edges are padded with zeros. (The paper's figure has stride
-    1 and a 1x1 head.)
-
-    Attributes:
-      config: widths of the convolutions and channels of the context.
-      variant: key of VARIANTS.
-      input_range: range of the convolutions' input; "symmetric" maps images to [-1, 1].
-      dtype: data type of the convolutions; parameters and logits are float32.
+    1 and a 1x1 head.) With the input range "symmetric" the convolutions see images in [-1, 1].
     """
 
     config: DiscriminatorConfig
@@ -100,33 +85,31 @@ class Discriminator(nn.Module):
 
         If the codec padded the image, x is smaller than 16 times y_hat, and the context is cropped.
         """
+        as_original = VARIANTS[self.variant].discriminator_head == 4
+        channels, dtype = self.config.context_channels, self.dtype
+        edges = "constant" if as_original else "reflect"
+        spectral = functools.partial(SpectralConv, mode=edges, dtype=dtype)
+        halving = functools.partial(spectral, kernel=4, stride=2, padding=HALVING_4X4)
+        keeping = functools.partial(spectral, kernel=4, stride=1, padding=KEEPING_4X4)
+        convs = [halving] * len(self.config.widths)
+        if as_original:
+            convs[-1] = keeping
+            condition = spectral(channels, 3, 1, same_padding(3), name="context")
+            head = keeping(1, name="conv_out")
+        else:
+            condition = Conv(channels, 3, dtype=dtype, name="context")
+            head = Conv(1, 1, dtype=dtype, name="conv_out")
+
         x = ops.at_least_float32(x)
         if self.input_range == "symmetric":
             x = 2.0 * x - 1.0
-        context = nn.leaky_relu(self._context()(y_hat), 0.2)
+        context = nn.leaky_relu(condition(y_hat), 0.2)
         context = jnp.repeat(jnp.repeat(context, 16, axis=1), 16, axis=2)
         context = context[:, : x.shape[1], : x.shape[2]]
-        h = jnp.concatenate([x.astype(self.dtype), context], axis=-1)
-        head, last = VARIANTS[self.variant].discriminator_head, len(self.config.widths) - 1
-        for layer, width in enumerate(self.config.widths):
-            halves = head == 1 or layer < last
-            conv = self._conv4x4(width, halves, name=f"conv{layer}")
-            h = nn.leaky_relu(conv(h), 0.2)
-        if head == 1:
-            return ops.at_least_float32(Conv(1, 1, dtype=self.dtype, name="conv_out")(h))
-        return ops.at_least_float32(self._conv4x4(1, halves=False, name="conv_out")(h))
-
-    def _context(self) -> nn.Module:
-        channels = self.config.context_channels
-        if VARIANTS[self.variant].discriminator_head == 1:
-            return Conv(channels, 3, dtype=self.dtype, name="context")
-        padding = same_padding(3)
-        return SpectralConv(channels, 3, 1, padding, "constant", self.dtype, name="context")
-
-    def _conv4x4(self, features: int, halves: bool, name: str) -> nn.Module:
-        stride, padding = (2, HALVING_4X4) if halves else (1, KEEPING_4X4)
-        mode = "reflect" if VARIANTS[self.variant].discriminator_head == 1 else "constant"
-        return SpectralConv(features, 4, stride, padding, mode, self.dtype, name=name)
+        h = jnp.concatenate([x.astype(dtype), context], axis=-1)
+        for layer, (conv, width) in enumerate(zip(convs, self.config.widths, strict=True)):
+            h = nn.leaky_relu(conv(width, name=f"conv{layer}")(h), 0.2)
+        return ops.at_least_float32(head(h))
 
 
 def _unit(x):

@@ -7,36 +7,32 @@ interpolated geometrically between them.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Gain at quality 0 before training; it is 1 at quality 1. The rate's weight falls by a factor of
+# about 16 between the two, and the best step of rounding goes with its root.
 LOWEST = 0.25
-"""Gain at quality 0 before training; it is 1 at quality 1. The rate's weight falls by a factor of
-about 16 between the two, and the best step of rounding goes with its root."""
 
 
 class Gains(nn.Module):
-    """Gain of each latent channel, and the decoder's own, at `qualities` evenly spaced qualities.
+    """Gain of each latent channel, and the decoder's own, at 2 or more evenly spaced qualities.
 
     The logarithms are the parameters, float32 of shape (qualities, channels): "log_gain" and
     "log_inverse", which begins as its negative. The inverse is free to differ from it, as the best
     reconstruction of coarsely rounded values lies nearer to their mean.
-
-    Attributes:
-      qualities: how many, at least 2.
-      channels: of y.
     """
 
     qualities: int
     channels: int
 
     def setup(self):
-        shape = (self.qualities, self.channels)
-        self.log_gain = self.param("log_gain", _initial, shape)
-        self.log_inverse = self.param(
-            "log_inverse", lambda key, shape: -_initial(key, shape), shape
-        )
+        def initial(key):
+            start = jnp.linspace(jnp.log(LOWEST), 0.0, self.qualities)
+            return jnp.broadcast_to(start[:, None], (self.qualities, self.channels))
+
+        self.log_gain = self.param("log_gain", initial)
+        self.log_inverse = self.param("log_inverse", lambda key: -initial(key))
 
     def gain(self, quality: Float[Array, " b"]) -> Float[Array, "b 1 1 c"]:
         """Returns the factors of y before it is rounded."""
@@ -56,8 +52,3 @@ def interpolate(
     below = jnp.clip(jnp.floor(place), 0, last - 1).astype(jnp.int32)
     share = (place - below.astype(place.dtype))[:, None]
     return (1.0 - share) * table[below] + share * table[below + 1]
-
-
-def _initial(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "qualities c"]:
-    del key
-    return jnp.broadcast_to(jnp.linspace(jnp.log(LOWEST), 0.0, shape[0])[:, None], shape)

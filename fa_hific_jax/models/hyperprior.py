@@ -6,60 +6,55 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from fa_hific_jax import ops
 from fa_hific_jax.entropy.factorized import FactorizedPrior
 from fa_hific_jax.entropy.tables import SCALE_MIN
 from fa_hific_jax.fidelity.variants import VARIANTS
 from fa_hific_jax.models import LOG_UNIT, MEDIAN
-from fa_hific_jax.models.layers import Conv, Size, Upsample, halved, interpolating
+from fa_hific_jax.models.layers import (
+    GLOROT,
+    Conv,
+    HyperLatents,
+    Latents,
+    Size,
+    Upsample,
+    interpolating,
+    shrunk,
+)
+from fa_hific_jax.settings.model import ModelConfig
 
-Latents = Float[Array, "b hy wy cy"]
-HyperLatents = Float[Array, "b hz wz cz"]
-Initializer = nn.initializers.Initializer
-
-_GLOROT = nn.initializers.glorot_uniform()
+Initializers = tuple[nn.initializers.Initializer, ...]
 
 
 class HyperAnalysis(nn.Module):
     """Latents y to z, at a quarter of their size: a 3x3 and two stride-2 5x5 convolutions.
 
-    Attributes:
-      channels: channels of z and inside the network (paper: 320).
-      variant: key of VARIANTS; the edges of the 5x5 convolutions differ.
-      dtype: data type of the convolutions.
-      kernel_inits: initializers of the three kernels.
+    All have the channels of z. The edges of the 5x5 ones are those of the variant.
     """
 
     channels: int
     variant: str
     dtype: jnp.dtype = jnp.dtype("float32")
-    kernel_inits: tuple[Initializer, Initializer, Initializer] = (_GLOROT, _GLOROT, _GLOROT)
+    kernel_inits: Initializers = (GLOROT, GLOROT, GLOROT)
 
     @nn.compact
     def __call__(self, y: Latents, size: Size | None = None) -> HyperLatents:
         inits = self.kernel_inits
         conv = functools.partial(Conv, self.channels, dtype=self.dtype)
+        down = functools.partial(conv, 5, stride=2, mode=VARIANTS[self.variant].edges)
         x = y.astype(self.dtype)
         x = conv(3, mode="constant", kernel_init=inits[0], name="conv0")(x, size)
-        down = functools.partial(conv, 5, stride=2, mode=VARIANTS[self.variant].edges)
         x = down(kernel_init=inits[1], name="conv1")(nn.relu(x), size)
-        z = down(kernel_init=inits[2], name="conv2")(nn.relu(x), halved(size))
+        z = down(kernel_init=inits[2], name="conv2")(nn.relu(x), shrunk(size, 2))
         return ops.at_least_float32(z)
 
 
 class HyperSynthesis(nn.Module):
     """Hyper-latents to one parameter of y's coding distribution, the mirror of HyperAnalysis.
 
-    Attributes:
-      channels: channels inside the network.
-      latent_channels: channels of y.
-      initial: approximate output before training, one number or one for each channel.
-      dtype: data type of the convolutions.
-      log_unit: initial logarithm of the unit in which each channel of the output is expressed, the
-        parameter LOG_UNIT; () for outputs without such a parameter.
-      kernel_inits: initializers of the three kernels.
+    The output before training is about `initial`, one number or one for each channel. `log_unit` is
+    the initial value of the parameter LOG_UNIT; with () there is no such parameter.
     """
 
     channels: int
@@ -67,37 +62,26 @@ class HyperSynthesis(nn.Module):
     initial: float | tuple[float, ...]
     dtype: jnp.dtype = jnp.dtype("float32")
     log_unit: tuple[float, ...] = ()
-    kernel_inits: tuple[Initializer, Initializer, Initializer] = (
-        interpolating,
-        interpolating,
-        _GLOROT,
-    )
+    kernel_inits: Initializers = (interpolating, interpolating, GLOROT)
 
     @nn.compact
     def __call__(self, z_hat: HyperLatents) -> Latents:
-        # z_hat is zero at first. Without biases no ReLU would pass a gradient to it.
-        random_bias = nn.initializers.normal(0.1)
+        *ups, last = self.kernel_inits
         x = z_hat.astype(self.dtype)
-        for layer in range(2):
-            x = Upsample(
-                self.channels,
-                5,
-                kernel_init=self.kernel_inits[layer],
-                bias_init=random_bias,
-                dtype=self.dtype,
-                name=f"up{layer}",
-            )(x)
-            x = nn.relu(x)
-        x = Conv(
+        # z_hat is zero at first. Without biases no ReLU would pass a gradient to it.
+        up = functools.partial(Upsample, self.channels, 5, bias_init=nn.initializers.normal(0.1))
+        for layer, init in enumerate(ups):
+            x = nn.relu(up(kernel_init=init, dtype=self.dtype, name=f"up{layer}")(x))
+        conv = Conv(
             self.latent_channels,
             3,
             mode="constant",
-            kernel_init=self.kernel_inits[2],
+            kernel_init=last,
             bias_init=nn.initializers.constant(jnp.asarray(self.initial)),
             dtype=self.dtype,
             name="conv2",
-        )(x)
-        x = ops.at_least_float32(x)
+        )
+        x = ops.at_least_float32(conv(x))
         if not self.log_unit:
             return x
         log_unit = self.param(LOG_UNIT, lambda key: jnp.asarray(self.log_unit, jnp.float32))
@@ -110,30 +94,20 @@ class Hyperprior(nn.Module):
     Where the variant has medians, z and z_hat here are those of the networks less the medians, so
     that the rounded z is an integer in every variant. CompressAI learns medians by a loss of their
     own, which this package lacks: they keep their values in training, at first 0.
-
-    Attributes:
-      channels: channels of z and inside the networks (paper: 320).
-      latent_channels: channels of y (paper: 220).
-      variant: key of VARIANTS.
-      dtype: data type of the convolutions.
     """
 
-    channels: int
-    latent_channels: int
-    variant: str
+    config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
-        self.analysis_network = HyperAnalysis(
-            self.channels, self.variant, self.dtype, name="analysis"
-        )
-        synthesis = functools.partial(
-            HyperSynthesis, self.channels, self.latent_channels, dtype=self.dtype
-        )
-        self.synthesis_mean, self.synthesis_scale = synthesis(0.0), synthesis(1.0)
-        self.density = FactorizedPrior(self.channels, self.variant, name="prior")
-        if VARIANTS[self.variant].medians:
-            self.median = self.param(MEDIAN, nn.initializers.zeros, (self.channels,))
+        channels, variant = self.config.hyper_channels, self.config.variant
+        self.analysis_network = HyperAnalysis(channels, variant, self.dtype, name="analysis")
+        synthesis = functools.partial(HyperSynthesis, channels, self.config.latent_channels)
+        self.synthesis_mean = synthesis(0.0, self.dtype)
+        self.synthesis_scale = synthesis(1.0, self.dtype)
+        self.density = FactorizedPrior(channels, variant, name="prior")
+        if VARIANTS[variant].medians:
+            self.median = self.param(MEDIAN, nn.initializers.zeros, (channels,))
 
     def analysis(self, y: Latents, size: Size | None = None) -> HyperLatents:
         """Returns z of y, before rounding."""
@@ -150,7 +124,7 @@ class Hyperprior(nn.Module):
         return self.density(z + self._medians())
 
     def _medians(self) -> Any:
-        if not VARIANTS[self.variant].medians:
+        if not VARIANTS[self.config.variant].medians:
             return 0.0
         # Their gradients, as z less and plus them, are 0 but for rounding, which Adam would follow.
         return jax.lax.stop_gradient(self.median).reshape(1, 1, 1, -1)

@@ -12,9 +12,17 @@ from jaxtyping import Array, Float, Int
 from fa_hific_jax import ops
 from fa_hific_jax.fidelity.variants import Padding
 from fa_hific_jax.models.convolution import convolve
+from fa_hific_jax.settings.model import ModelConfig
 
+Images = Float[Array, "b h w 3"]
+Latents = Float[Array, "b hy wy cy"]
+LatentFeatures = Float[Array, "b hy wy f"]
+HyperLatents = Float[Array, "b hz wz cz"]
 Features = Float[Array, "b h w c"]
 Resized = Float[Array, "b _ _ _"]
+FeatureMaps = tuple[Resized, ...]
+PerImage = Float[Array, " b"]
+Edges = Literal["reflect", "constant"]
 Size = tuple[Int[Array, ""], Int[Array, ""]]
 """Height and width of the true image at the top left of an array; the rest has no meaning.
 
@@ -22,18 +30,30 @@ With it one compiled program serves images of many sizes, with the results that 
 sizes would have. Convolutions reflect, or see zeros, at the true border.
 """
 
+GLOROT = nn.initializers.glorot_uniform()  # as in the Keras layers of the original HiFiC
+
+
+def last_kernel(config: ModelConfig) -> nn.initializers.Initializer:
+    """Returns the initializer with which a network begins by adding nothing to a linear path."""
+    return GLOROT if config.linear_path == "none" else nn.initializers.zeros
+
+
+def shrunk(size: Size | None, by: int) -> Size | None:
+    """Returns the true size after the sides were divided by an integer."""
+    return None if size is None else (size[0] // by, size[1] // by)
+
+
+def grown(size: Size | None, by: int) -> Size | None:
+    """Returns the true size after the sides were multiplied by an integer."""
+    return None if size is None else (by * size[0], by * size[1])
+
 
 def same_padding(kernel: int) -> Padding:
     """Returns the padding with which an odd kernel is centered on its output pixel."""
     return ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2))
 
 
-def pad(
-    x: Features,
-    padding: Padding,
-    mode: Literal["reflect", "constant"],
-    size: Size | None = None,
-) -> Resized:
+def pad(x: Features, padding: Padding, mode: Edges, size: Size | None = None) -> Resized:
     """Returns x with rows and columns added: reflected without repeating the edge, or zeros.
 
     With a size the added values begin at the true border and replace what lies beyond it.
@@ -44,67 +64,55 @@ def pad(
         position = jnp.arange(-before, x.shape[axis] + after, dtype=jnp.int32)
         period = jnp.maximum(2 * (extent - 1), 1)
         phase = position % period
-        source = jnp.where(phase < extent, phase, period - phase)
-        x = jnp.take(x, source, axis=axis, mode="clip")
+        x = jnp.take(x, jnp.where(phase < extent, phase, period - phase), axis=axis, mode="clip")
         if mode == "constant":
-            x = _zero_outside(x, axis, (position >= 0) & (position < extent))
+            inside = jnp.expand_dims((position >= 0) & (position < extent), (0, 3 - axis, 3))
+            x = jnp.where(inside, x, jnp.zeros_like(x))
     return x
 
 
-def halved(size: Size | None) -> Size | None:
-    """Returns the true size after a stride of 2, for an even size."""
-    return None if size is None else (size[0] // 2, size[1] // 2)
+def fold(image: Features, side: int) -> Resized:
+    """Returns side^2 c channels for each block of side x side pixels, row by row."""
+    b, h, w, c = image.shape
+    blocks = image.reshape(b, h // side, side, w // side, side, c).transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(b, h // side, w // side, side**2 * c)
 
 
-def doubled(size: Size | None) -> Size | None:
-    """Returns the true size after an upsampling."""
-    return None if size is None else (2 * size[0], 2 * size[1])
-
-
-def _zero_outside(x: Array, axis: int, inside: Array) -> Array:
-    shape = [1] * x.ndim
-    shape[axis] = x.shape[axis]
-    return jnp.where(inside.reshape(shape), x, jnp.zeros_like(x))
+def unfold(channels: Features, side: int) -> Resized:
+    """Inverse of `fold`."""
+    b, h, w, c = channels.shape
+    blocks = channels.reshape(b, h, w, side, side, c // side**2).transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(b, side * h, side * w, c // side**2)
 
 
 class Conv(nn.Module):
-    """Convolution of a padded input.
+    """Convolution of a padded input, by default with the padding that centers the kernel.
 
-    Attributes:
-      features: output channels.
-      kernel: side of the square kernel.
-      stride: step in both directions.
-      padding: rows and columns to add; by default those that center the kernel.
-      mode: "reflect" or "constant" (zeros).
-      kernel_init: initial kernel; Glorot uniform as in the Keras layers of the original HiFiC.
-      bias_init: initial bias.
-      dtype: data type of the convolution; parameters are float32.
+    It is computed in `dtype`; parameters are float32.
     """
 
     features: int
     kernel: int
     stride: int = 1
     padding: Padding | None = None
-    mode: Literal["reflect", "constant"] = "reflect"
-    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+    mode: Edges = "reflect"
+    kernel_init: nn.initializers.Initializer = GLOROT
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features, size: Size | None = None) -> Resized:
-        padding = same_padding(self.kernel) if self.padding is None else self.padding
-        return nn.Conv(
+        conv = nn.Conv(
             self.features,
             (self.kernel, self.kernel),
-            strides=self.stride,
+            self.stride,
             padding="VALID",
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             dtype=self.dtype,
-            conv_general_dilated=lambda x, kernel, strides, *_, **__: convolve(
-                x, kernel, strides[0]
-            ),
-        )(pad(x, padding, self.mode, size))
+            conv_general_dilated=lambda x, w, strides, *_, **__: convolve(x, w, strides[0]),
+        )
+        return conv(pad(x, self.padding or same_padding(self.kernel), self.mode, size))
 
 
 def interpolating(key, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
@@ -117,7 +125,7 @@ def interpolating(key, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
     side = shape[0]
     taps = np.convolve([1.0, 1.0], np.full(side - 1, 1.0 / (side - 1)))
     window = jnp.asarray(np.outer(taps, taps)[:, :, None, None], dtype)
-    return window * nn.initializers.glorot_uniform()(key, shape[2:], dtype)[None, None]
+    return window * GLOROT(key, shape[2:], dtype)[None, None]
 
 
 class Upsample(nn.Module):
@@ -126,10 +134,9 @@ class Upsample(nn.Module):
     The stored kernel correlates with the zero-dilated input: it is PyTorch's kernel flipped in both
     spatial axes, with input and output channels swapped. `center` taps lie before the one on the
     output pixel itself, by default kernel // 2, as for PyTorch's ConvTranspose2d with
-    `padding=kernel // 2, output_padding=1`.
-
-    One convolution of the small input computes the four phases of the output, which are then
-    interleaved. On a CPU, XLA's gradients of dilated convolutions are several times slower.
+    `padding=kernel // 2, output_padding=1`. One convolution of the small input computes the four
+    phases of the output: on a CPU, XLA's gradients of dilated convolutions are several times
+    slower.
     """
 
     features: int
@@ -156,20 +163,16 @@ class Upsample(nn.Module):
         phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, x.shape[-1], -1)
         edges = (reach, taps - 1 - reach)
         x = pad(x.astype(self.dtype), (edges, edges), "constant", size)
-        y = convolve(x, phases.astype(self.dtype))
-        batch, height, width, _ = y.shape
-        y = y.reshape(batch, height, width, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
-        y = y.reshape(batch, 2 * height, 2 * width, self.features)
+        y = unfold(convolve(x, phases.astype(self.dtype)), 2)
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class ChannelNorm(nn.Module):
-    """Normalization of each pixel over its channels, with a gain and an offset per channel.
+    """(x - mean) / sqrt(var + 1e-3) * gamma + beta over the channels of each pixel, in float32.
 
-    It computes (x - mean) / sqrt(var + 1e-3) * gamma + beta, where var is the unbiased variance
-    (division by C - 1) as in HiFiC (tensorflow/compression, models/hific/archs.py). It keeps no
-    statistics and mixes no positions, so training, tiles and whole images of any size agree. It
-    computes in float32 and returns the dtype of its input.
+    var is the unbiased variance (division by C - 1) as in HiFiC (tensorflow/compression,
+    models/hific/archs.py). The norm keeps no statistics and mixes no positions, so training, tiles
+    and whole images of any size agree.
     """
 
     @nn.compact
@@ -188,13 +191,11 @@ class ChannelNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), without an activation after the sum."""
 
-    edges: Literal["reflect", "constant"]
+    edges: Edges
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Features, size: Size | None = None) -> Features:
-        channels = x.shape[-1]
-        conv = functools.partial(Conv, channels, 3, mode=self.edges, dtype=self.dtype)
+        conv = functools.partial(Conv, x.shape[-1], 3, mode=self.edges, dtype=self.dtype)
         inner = nn.relu(ChannelNorm(name="norm1")(conv(name="conv1")(x, size)))
-        inner = conv(name="conv2")(inner, size)
-        return x + ChannelNorm(name="norm2")(inner)
+        return x + ChannelNorm(name="norm2")(conv(name="conv2")(inner, size))

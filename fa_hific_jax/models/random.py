@@ -3,8 +3,6 @@
 So an image gets the same numbers in every batch, and on any number of devices.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -17,7 +15,7 @@ Keys = jaxtyping.Key[Array, " b"] | UInt32[Array, "b 2"]
 
 def split(keys: Keys, count: int) -> list[Keys]:
     """Returns `count` independent keys for each image: a list of batches of keys."""
-    parts = jax.vmap(functools.partial(jax.random.split, num=count))(keys)
+    parts = jax.vmap(lambda key: jax.random.split(key, count))(keys)
     return [parts[:, i] for i in range(count)]
 
 
@@ -33,10 +31,7 @@ def noise(keys: Keys, like: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
 
 
 def drop(x: Float[Array, "b ..."], rate: float, keys: Keys | None) -> Float[Array, "b ..."]:
-    """Returns x with a share `rate` of its elements set to zero and the others scaled up.
-
-    Without keys, x is returned as it is.
-    """
+    """Returns x with a share `rate` of its elements zero and the others scaled; x without keys."""
     if keys is None or rate == 0.0:
         return x
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)

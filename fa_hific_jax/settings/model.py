@@ -59,7 +59,7 @@ class ModelConfig(Group, name="model"):
     encoder_widths: tuple[int, ...] = setting((60, 120, 240, 480, 960), _WIDTHS)
     """Channels of the encoder's five levels, finest level first (HiFiC). Three widths choose an
     encoder that folds 4x4 pixels into channels and has levels from 1/4 to 1/16 of the image's size,
-    which a CPU computes faster (`fa_hific_jax/models/folded/`)."""
+    which a CPU computes faster (`fa_hific_jax/models/folded.py`)."""
     generator_widths: tuple[int, ...] = setting((960, 480, 240, 120, 60), _WIDTHS)
     """Channels of the generator (HiFiC): first those of its head at 1/16 of the image's size, then
     those of its four upsampling layers. Three widths choose one that ends at 1/4 with 4x4 pixels in

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fa_hific_jax.blur import gaussian_blur
-from fa_hific_jax.fidelity.legacy_blur import legacy_gaussian_blur
+from fa_hific_jax.fidelity.authors import legacy_gaussian_blur
 from fa_hific_jax.losses.band_power import power_loss
 from fa_hific_jax.losses.dynamic_spectrum import sigma_from_raw, spectrum_loss
 from fa_hific_jax.losses.focal_frequency import Focus, focal_frequency_loss

@@ -1,1 +1,0 @@
-"""The linear path: a transform beside encoder and generator, and the hyperprior of its latents."""

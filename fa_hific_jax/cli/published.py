@@ -37,7 +37,7 @@ def _list(args: argparse.Namespace) -> None:
         of, kodak = catalog.FAMILIES[model.family], model.quality and model.quality._asdict()
         told = (model.name, of.project, model.rate, of.gigabytes, of.license, model.url, kodak)
         rows.append((*told, here.get(model.name)))
-    described = [dict(zip(fields, row, strict=True)) for row in rows]
+    described: list[dict[str, Any]] = [dict(zip(fields, row, strict=True)) for row in rows]
     if args.json:
         print(json.dumps(described, indent=2))
         return

@@ -125,7 +125,8 @@ def check_key(path: str, text: str | None = None) -> None:
         raise refusal(path, text, wanted)
 
 
-_is_group = dataclasses.is_dataclass
+def _is_group(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
 
 
 def _fields(kind: Any) -> dict[str, dataclasses.Field]:

@@ -58,8 +58,13 @@ def train(settings: Settings, workdir: epath.Path) -> TrainState:
                 record.note_start(workdir, settings, first)
                 (workdir / "parameters.txt").write_text(describe(state))
             say(f"{count(state):,} parameters, listed in {workdir / 'parameters.txt'}")
-            order = {"batch_size": config.batch_size, "seed": config.seed, "start_step": first}
-            batches = train_batches(settings.data, **order, sources=sources)
+            batches = train_batches(
+                settings.data,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=first,
+                sources=sources,
+            )
             with Logs(workdir, first) as logs, Stop() as stop, _closing(checkpoints):
                 run = _Run(settings, programs, batches, checkpoints, logs, stop, check_lock)
                 return _steps(run, state, first)

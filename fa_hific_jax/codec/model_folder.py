@@ -20,10 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from jaxtyping import Float32
 
-from fa_hific_jax.codec import shipped
+from fa_hific_jax.codec import safetensors_file, shipped
 from fa_hific_jax.codec.arrays import entropy_arrays, entropy_from_arrays, flat, nested
 from fa_hific_jax.codec.float_model import swapped_kernels
 from fa_hific_jax.codec.model import Model
@@ -65,10 +64,7 @@ def save_model(
             params["hyperprior"] = swapped_kernels(params["hyperprior"], model.entropy.synthesis)
         missing = {name: leaf for name, leaf in flat(params).items() if name not in weights}
         parts[_TRAINING] = stored(missing, model.weights)
-    files = {
-        name: save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
-        for name, arrays in parts.items()
-    }
+    files = {name: safetensors_file.to_bytes(arrays) for name, arrays in parts.items()}
     description = {
         "format": FORMAT,
         "id": model.model_id.hex(),
@@ -108,10 +104,11 @@ def load_model(path: Path | str = shipped.DEFAULT) -> Model:
     weights, tables = (_read_arrays(folder, name, description) for name in (_WEIGHTS, _TABLES))
     config = _read_config(folder / DESCRIPTION, description["model"], weights)
     with _reading(folder):
+        params = {name: _private(array) for name, array in restored(weights).items()}
         model = Model(
             config=config,
-            params=jax.device_put(nested(restored(weights))),
-            entropy=entropy_from_arrays(tables),
+            params=jax.device_put(nested(params)),
+            entropy=entropy_from_arrays({name: np.array(each) for name, each in tables.items()}),
             weights=description["weights"],
             origin=description["origin"],
         )
@@ -140,7 +137,7 @@ def load_parameters(path: Path | str) -> tuple[dict[str, Any], dict[str, np.ndar
         synthesis = entropy_from_arrays(tables).synthesis
         params["hyperprior"] = swapped_kernels(params["hyperprior"], synthesis)
     leaves: dict[str, Any] = flatten_dict(params, sep="/")
-    return description["origin"], leaves
+    return description["origin"], {n: np.array(v, np.float32) for n, v in leaves.items()}
 
 
 def _open(path: Path | str) -> tuple[Path, dict[str, Any]]:
@@ -188,14 +185,22 @@ def _read_config(path: Path, stored: Any, weights: Mapping[str, np.ndarray]) -> 
 
 
 def _read_arrays(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file as views of it, which change if it is overwritten in place."""
     path = folder / name
     with _reading(path, "it is not a safetensors file"):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != description["sha256"].get(name):
+        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        if hashlib.sha256(data.data).hexdigest() != description["sha256"].get(name):
             raise _damaged(path, f"its SHA-256 is not the one in {DESCRIPTION}")
-        with safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
+        return safetensors_file.views(data)
+
+
+def _private(array: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """Returns a float32 copy, at an address where JAX on the CPU needs no second one."""
+    room = np.empty(array.size + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    copy = room[start : start + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 @contextlib.contextmanager
@@ -211,7 +216,7 @@ def _reading(path: Path, wrong: str = "") -> Iterator[None]:
     except OSError as error:
         why = f"cannot be read ({error.strerror}): fix that, or copy the model again"
         raise UserError(f"{path}: {why}") from error
-    except (ValueError, RecursionError, SafetensorError) as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"{wrong} ({error})"[:200]) from error
     except KeyError as error:
         raise _damaged(path, f"{error} is missing") from error

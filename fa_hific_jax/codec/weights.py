@@ -30,7 +30,8 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
     if kind not in KINDS:
         raise UserError(f"there are no weights of {kind!r}: choose one of {', '.join(KINDS)}")
     with np.errstate(over="ignore", invalid="ignore"):
-        result = restored(stored({"": np.asarray(leaf, np.float32)}, kind))[""]
+        arrays = stored({"": np.asarray(leaf, np.float32)}, kind)
+        result = restored(arrays)[""].astype(np.float32, copy=False)
     if not np.isfinite(result).all():
         raise UserError(
             f"a weight is not finite, or too large for {kind}: take float32 or another checkpoint"
@@ -39,7 +40,7 @@ def rounded(leaf: np.ndarray, kind: str) -> Float32[np.ndarray, "..."]:
 
 
 def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
-    """Returns the arrays that stand for rounded parameters in a file; integers stay as they are."""
+    """Returns the arrays that stand for rounded parameters in a file."""
     arrays = {}
     for name, leaf in weights.items():
         if kind == "int8" and leaf.ndim == 4:
@@ -52,7 +53,10 @@ def stored(weights: Weights, kind: str) -> dict[str, np.ndarray]:
 
 
 def restored(arrays: Weights) -> dict[str, np.ndarray]:
-    """Inverts `stored`; raises a KeyError if an integer kernel has no step that fits."""
+    """Inverts `stored`, for arrays of unknown origin; float arrays keep their data type.
+
+    Raises a KeyError if an integer kernel has no step that fits.
+    """
     weights = {}
     for name, array in arrays.items():
         if array.dtype == np.int8:
@@ -61,8 +65,7 @@ def restored(arrays: Weights) -> dict[str, np.ndarray]:
                 raise KeyError(name + _STEP)
             weights[name] = array * step
         elif not name.endswith(_STEP):
-            integer = array.dtype == np.int32
-            weights[name] = array if integer else array.astype(np.float32, copy=False)
+            weights[name] = array
     return weights
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from safetensors.numpy import save
 
 from fa_hific_jax import ops
-from fa_hific_jax.codec import programs
+from fa_hific_jax.codec import programs, safetensors_file
 from fa_hific_jax.codec.arrays import entropy_arrays
 from fa_hific_jax.codec.model import Model
 from fa_hific_jax.convert.onnx_graph import onnx_model
@@ -70,7 +69,7 @@ def save_onnx(model: Model, folder: Path) -> None:
     files = {
         "encoder.onnx": onnx_model(encode, image | quality, metadata),
         "decoder.onnx": onnx_model(decode, y_hat | quality | detail, metadata),
-        "tables.safetensors": save(entropy_arrays(model.entropy)),
+        "tables.safetensors": safetensors_file.to_bytes(entropy_arrays(model.entropy)),
     }
     write_folder(folder, files)
 

@@ -24,14 +24,14 @@ FLOAT64 = jnp.dtype("float64")
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
 
 
-def legacy_parameters(name, side, channels):
-    """The authors' parameters of a module for square features."""
+def legacy_parameters(name, shape, channels):
+    """The authors' parameters of a module for features of a height and width."""
     tree, widths = {}, (channels, 64, 64, channels)
     for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
         norm, conv = f"{name}.{4 * layer}", f"{name}.{4 * layer + 3}"
         tree[f"norm{layer}"] = {
-            "scale": reference_weights.gain(f"{norm}.weight", (side, side)),
-            "bias": reference_weights.offset(f"{norm}.bias", (side, side)),
+            "scale": reference_weights.gain(f"{norm}.weight", shape),
+            "bias": reference_weights.offset(f"{norm}.bias", shape),
         }
         tree[f"conv{layer}"] = {"Conv_0": reference_weights.convolution(conv, inputs, outputs, 3)}
     return tree
@@ -40,7 +40,7 @@ def legacy_parameters(name, side, channels):
 def test_legacy_kind_and_its_gradients_equal_the_authors(golden, x64):
     data = golden("authors_fcm")
     x, weights = (nhwc(data[key], jnp.float64) for key in ("small_x", "small_w"))
-    parameters = legacy_parameters("FCM2small", x.shape[1], 120)
+    parameters = legacy_parameters("FCM2small", x.shape[1:3], 120)
     parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), parameters)
     module = frequency_complement("legacy", 2, 64, dropout=0.5, dtype=FLOAT64)
 
@@ -75,8 +75,8 @@ def test_blurred_features_of_the_encoder_equal_the_authors(golden):
 def test_generator_with_legacy_fcm_equals_the_authors(golden):
     data = golden("authors_full")
     parameters = reference_weights.generator(9)
-    parameters["fcm1"] = legacy_parameters("Generator.FCM1", 256, 60)
-    parameters["fcm2"] = legacy_parameters("Generator.FCM2", 128, 120)
+    parameters["fcm1"] = legacy_parameters("Generator.FCM1", (256, 256), 60)
+    parameters["fcm2"] = legacy_parameters("Generator.FCM2", (128, 128), 120)
     generator = Generator(ModelConfig(fcm="legacy", fcm_width=64, fcm_dropout=0.5))
     y_hat = nhwc(data["y"].astype(np.float32))
     image, features = jax.jit(generator.apply)({"params": parameters}, y_hat)

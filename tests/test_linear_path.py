@@ -31,7 +31,7 @@ from fa_hific_jax.settings.model import BLOCK_VALUES as VALUES
 
 KEY = jax.random.key(0)
 FOLDED = {"model__encoder_widths": (8, 4, 6), "model__generator_widths": (6, 4, 8)}
-COMPLEMENTED = FOLDED | {"model__fcm_width": 4, "model__hyper_channels": 8}
+COMPLEMENTED = FOLDED | {"model__fcm_width": 4, "model__latent_channels": 12}
 
 
 def config_of(linear_path: str, **overrides):

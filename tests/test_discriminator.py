@@ -5,14 +5,19 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import reference_weights
 from reference_weights import nchw, nhwc, relative_error
 
+from fa_hific_jax.models.convolution import convolve
 from fa_hific_jax.models.discriminator import (
+    HALVING_4X4,
     SPECTRAL,
     Discriminator,
     DiscriminatorConfig,
+    convolve_squares,
 )
+from fa_hific_jax.models.layers import pad
 
 NETWORK = Discriminator(DiscriminatorConfig(), "pytorch", "unit")
 TINY = DiscriminatorConfig((6, 5, 4, 4), context_channels=3)
@@ -122,3 +127,34 @@ def test_each_image_is_judged_in_patches_of_16_beside_its_own_latents():
     # Symmetric input is the image stretched to -1 and 1.
     stretched = symmetric.apply(variables, x, y)
     np.testing.assert_allclose(stretched, logits(2 * x - 1, y), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_context_at_the_size_of_the_latents_is_convolved_as_its_upsampled_copy(mode, x64):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        jnp.asarray(rng.normal(size=(2, 2, 3, 5))),
+        jnp.asarray(rng.normal(size=(4, 4, 5, 6))),
+    )
+
+    def upsampled(x, kernel):
+        whole = jnp.repeat(jnp.repeat(x, 16, axis=1), 16, axis=2)
+        return convolve(pad(whole, HALVING_4X4, mode), kernel, 2)
+
+    found, pull_back = jax.vjp(lambda x, kernel: convolve_squares(x, kernel, mode), x, kernel)
+    expected, reference = jax.vjp(upsampled, x, kernel)
+    dy = jnp.asarray(rng.normal(size=expected.shape))
+    pairs = zip((found, *pull_back(dy)), (expected, *reference(dy)), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * jnp.max(jnp.abs(theirs)))
+
+
+@pytest.mark.parametrize("variant", ["pytorch", "tensorflow"])
+def test_logits_do_not_depend_on_how_the_context_is_convolved(variant):
+    network = Discriminator(TINY, variant, "unit")
+    x, y_hat = random_array(0, 1, 32, 192, 3), random_array(1, 1, 2, 12, 6)
+    variables = network.init(jax.random.key(0), x, y_hat)
+    larger = jnp.pad(y_hat, ((0, 0), (0, 0), (0, 1), (0, 0)))  # Its context has to be cropped.
+    found, cropped = network.apply(variables, x, y_hat), network.apply(variables, x, larger)
+    # The patches at the right edge see different latents.
+    np.testing.assert_allclose(found[:, :, :6], cropped[:, :, :6], rtol=0, atol=1e-5)

@@ -201,7 +201,11 @@ def _keep_permissions(target: Path, temporary: Path) -> None:
 def _sync(path: Path) -> None:
     """Waits until the content is on the disk, which the rename might otherwise reach before it."""
     with open(path, "r+b") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:  # Some network file systems cannot wait.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
 
 
 def _take_free_name(temporary: Path, target: Path) -> None:

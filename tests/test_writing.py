@@ -260,3 +260,12 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         write_folder("a", FILES, replace=True)
     assert content("a") == {"old": b"old"} and names() == ["a"]
+
+
+def test_file_systems_that_cannot_wait_are_written_to_and_broken_ones_are_not(monkeypatch):
+    failing(monkeypatch, os, "fsync", errno.EINVAL)
+    write("a", b"1")
+    failing(monkeypatch, os, "fsync", errno.EIO)
+    with pytest.raises(OSError, match="a"):
+        write("a", b"2")
+    assert content() == {"a": b"1"}

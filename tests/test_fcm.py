@@ -11,8 +11,7 @@ from tiny_settings import tiny_settings
 
 from fa_hific_jax.errors import UserError
 from fa_hific_jax.fidelity.authors import legacy_gaussian_blur
-from fa_hific_jax.models import fcm
-from fa_hific_jax.models.fcm import LOCAL_KINDS, frequency_complement
+from fa_hific_jax.models.fcm import LOCAL_KINDS, attention, frequency_complement
 from fa_hific_jax.models.hific import Encoder, Generator
 from fa_hific_jax.models.random import drop
 from fa_hific_jax.settings.model import ModelConfig
@@ -219,7 +218,7 @@ def test_attention_taken_a_few_queries_at_a_time_is_the_same(monkeypatch):
         return jnp.sum(jnp.square(module.apply({"params": p}, b)[0]))
 
     once = jax.jit(jax.value_and_grad(energy))(parameters)
-    monkeypatch.setattr(fcm, "_SCORES", 2 * 6 * 35 * 8)  # of 35 queries 8 at a time
+    monkeypatch.setattr(attention, "_SCORES", 2 * 6 * 35 * 8)  # of 35 queries 8 at a time
     few = jax.jit(jax.value_and_grad(energy))(parameters)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), few, once)
 

@@ -88,8 +88,11 @@ class Autoencoder(nn.Module):
         linear = config.linear_path != "none"
         if config.linear_path != "alone":
             encoder = FoldedEncoder if folds(config.encoder_widths) else Encoder
-            generator = FoldedGenerator if folds(config.generator_widths) else Generator
-            self.encoder, self.generator = encoder(config, dtype), generator(config, dtype)
+            self.encoder = encoder(config, dtype)
+            if folds(config.generator_widths):
+                self.generator = FoldedGenerator(config, dtype)
+            else:
+                self.generator = Generator(config, dtype, companded=linear)
         if linear:
             self.linear_analysis = LinearAnalysis(config.latent_channels)
             self.linear_synthesis = LinearSynthesis()
@@ -202,7 +205,10 @@ class Autoencoder(nn.Module):
         picture: Any = None if y_hat is None else self.linear_synthesis(y_hat, size)
         if features is None:
             return picture, ()
-        image, fcm_features = self.generator.upsample(features, picture, size, keys, detail)
+        sees = {"picture": picture} if folds(self.config.generator_widths) else {}
+        image, fcm_features = self.generator.upsample(features, size, keys, detail, **sees)
+        if picture is not None:
+            image = image + picture
         if self.config.input_range == "symmetric":
             image = 0.5 * jnp.tanh(image) + 0.5
         return image, fcm_features

@@ -144,7 +144,7 @@ class Discriminator(nn.Module):
             h = (jnp.concatenate([x.astype(dtype), context], axis=-1),)
         for layer, (conv, width) in enumerate(zip(convs, self.config.widths, strict=True)):
             h = (nn.leaky_relu(conv(width, name=f"conv{layer}")(*h), 0.2),)
-        return ops.at_least_float32(head(*h))
+        return ops.at_least_float32(head(h[0]))
 
 
 def _unit(x):

@@ -81,12 +81,15 @@ class FoldedGenerator(nn.Module):
     def upsample(
         self,
         x: LatentFeatures,
-        picture: Images | None = None,
         size: Size | None = None,
         keys: Keys | None = None,
         detail: PerImage | None = None,
+        picture: Images | None = None,
     ) -> tuple[Images, FeatureMaps]:
-        """Returns the image and C_1, C_2, like `Generator.upsample`."""
+        """Returns what is added to `picture`, or the image without one, and C_1, C_2.
+
+        The other arguments are those of `Generator.upsample`.
+        """
         conv = functools.partial(Conv, dtype=self.dtype)
         x, features = x.astype(self.dtype), []
         for level, width in zip((2, 1), self.config.generator_widths[1:], strict=True):
@@ -102,7 +105,7 @@ class FoldedGenerator(nn.Module):
                 features.insert(0, c)
         last = conv(3 * FOLD**2, 3, kernel_init=last_kernel(self.config), name="conv_out")
         image = unfold(ops.at_least_float32(last(x, size)), FOLD)
-        return (image if picture is None else image + picture), tuple(features)
+        return image, tuple(features)
 
 
 class FoldedTrunk(nn.Module):

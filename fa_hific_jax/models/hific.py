@@ -61,14 +61,16 @@ class Generator(nn.Module):
     """G of HiFiC (Mentzer et al. 2020, fig. 2), with FCM after the two finest upsamplings.
 
     It has two stages, so that large images can be decoded in tiles: the trunk works at the size of
-    the latents, sees far and is cheap per pixel; `upsample` is the other way round.
+    the latents, sees far and is cheap per pixel; `upsample` is the other way round. `companded` is
+    that of `Trunk`.
     """
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
+    companded: bool = False
 
     def setup(self):
-        self.trunk = Trunk(self.config, self.dtype)
+        self.trunk = Trunk(self.config, self.dtype, self.companded)
         nn.share_scope(self, self.trunk)
 
     def __call__(self, y_hat: Latents) -> tuple[Images, FeatureMaps]:
@@ -79,17 +81,15 @@ class Generator(nn.Module):
     def upsample(
         self,
         x: LatentFeatures,
-        picture: Images | None = None,
         size: Size | None = None,
         keys: Keys | None = None,
         detail: PerImage | None = None,
     ) -> tuple[Images, FeatureMaps]:
         """Returns the image, float32, nominally in [0, 1] and not clipped, and C_1, C_2.
 
-        x are the features of the trunk, `picture` is the output of the linear path, to which what
-        this network makes is added, and `size` the true size of the latents. C_1 belongs to the
-        finest level (the last upsampling), C_2 to the one before; without FCM there are none. With
-        keys, the FCMs drop out as in training. `detail` is that of `complemented`.
+        x are the features of the trunk, and `size` is the true size of the latents. C_1 belongs to
+        the finest level (the last upsampling), C_2 to the one before; without FCM there are none.
+        With keys, the FCMs drop out as in training. `detail` is that of `complemented`.
         """
         config, variant, features = self.config, VARIANTS[self.config.variant], []
         x = x.astype(self.dtype)
@@ -103,30 +103,30 @@ class Generator(nn.Module):
                 features.insert(0, c)
         conv = functools.partial(Conv, mode=variant.edges, dtype=self.dtype)
         image = conv(3, 7, kernel_init=last_kernel(config), name="conv_out")(x, size)
-        image = ops.at_least_float32(image)
-        return (image if picture is None else image + picture), tuple(features)
+        return ops.at_least_float32(image), tuple(features)
 
 
 class Trunk(nn.Module):
     """Stage of the generator at the latents' size: a head, and residual blocks around it.
 
-    Latents of a linear path are coefficients, whose size has a meaning. They enter through arcsinh,
-    since the ChannelNorm of HiFiC divides their size away.
+    `companded` is True for latents whose size has a meaning, such as coefficients of a transform.
+    They enter through arcsinh, since the ChannelNorm of HiFiC divides their size away.
     """
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
+    companded: bool = False
 
     @nn.compact
     def __call__(self, y_hat: Latents, size: Size | None = None) -> LatentFeatures:
         edges, width = VARIANTS[self.config.variant].edges, self.config.generator_widths[0]
         conv = functools.partial(Conv, width, 3, mode=edges, dtype=self.dtype, name="conv_head")
-        if self.config.linear_path == "none":
-            x = conv()(ChannelNorm(name="norm_in")(y_hat.astype(self.dtype)), size)
-        else:
+        if self.companded:
             # The biases are for the norm below, as those of the encoder's first convolution are.
             biased = conv(bias_init=nn.initializers.normal(0.5))
             x = biased(jnp.arcsinh(y_hat).astype(self.dtype), size)
+        else:
+            x = conv()(ChannelNorm(name="norm_in")(y_hat.astype(self.dtype)), size)
         x = head = ChannelNorm(name="norm_head")(x)
         for block in range(self.config.residual_blocks):
             x = ResidualBlock(edges, dtype=self.dtype, name=f"block{block}")(x, size)

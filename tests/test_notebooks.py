@@ -1,6 +1,7 @@
 """The notebooks: committed without outputs, alike in their installation, running to their end."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,14 @@ def test_it_has_no_outputs_and_installs_what_is_not_installed_as_the_others_do(p
     for cell in cells:
         assert (cell["outputs"], cell["execution_count"], cell["metadata"]) == ([], None, {})
     assert "".join(cells[0]["source"]) == INSTALLATION
+
+
+@EACH
+def test_what_it_imports_of_the_package_exists(path):
+    lines = "".join(line for cell in code_cells(path) for line in [*cell["source"], "\n"])
+    imports = re.findall(r"^from fa_hific_jax.*$", lines, re.MULTILINE)
+    assert imports
+    exec("\n".join(imports), {})
 
 
 def test_the_installation_takes_a_wheel_where_it_must_and_refuses_the_placeholder(monkeypatch):

@@ -2,11 +2,13 @@
 
 import contextlib
 import fnmatch
+import functools
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +44,23 @@ def _has_no_traceback(record: logging.LogRecord) -> bool:
     return not record.exc_info
 
 
+def _leave_errors_to_the_caller() -> None:
+    """Keeps tracebacks of an error that a save raises as well off standard error.
+
+    Orbax logs them, and when one array cannot be written it closes the event loop on which
+    TensorStore's threads then report the others.
+    """
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).addFilter(_has_no_traceback)
+    if getattr(sys.unraisablehook, "func", None) is not _drop_closed_loop:
+        sys.unraisablehook = functools.partial(_drop_closed_loop, sys.unraisablehook)
+
+
+def _drop_closed_loop(hook: Callable[[Any], Any], lost: Any) -> None:
+    if not (isinstance(lost.exc_value, RuntimeError) and "loop is closed" in str(lost.exc_value)):
+        hook(lost)
+
+
 class DamagedCheckpoint(UserError):
     """A checkpoint that exists but cannot be read."""
 
@@ -74,8 +93,7 @@ class Checkpoints:
     def __init__(
         self, workdir: epath.Path, kept: int | None, *, best: str = "", writer: bool = False
     ):
-        for logger in ("absl", "asyncio"):  # They log errors that are raised as well.
-            logging.getLogger(logger).addFilter(_has_no_traceback)
+        _leave_errors_to_the_caller()
         workdir = LiteralPath(workdir)
         _check_name(workdir)
         if (workdir / FOLDER).is_file():

@@ -40,7 +40,7 @@ def interruptible() -> Iterator[None]:
     handlers = {number: signal.signal(number, _note) for number in heard}
     hook = sys.unraisablehook
     # Python would print the exception that it drops in a callback, with a traceback.
-    sys.unraisablehook = lambda lost: None if _asked else hook(lost)
+    ours = sys.unraisablehook = lambda lost: None if _asked else hook(lost)
     pipe, told = os.pipe()
     os.set_blocking(told, False)
     wakeup = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -60,7 +60,8 @@ def interruptible() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(wakeup)
         os.close(told)
-        sys.unraisablehook = hook
+        if sys.unraisablehook is ours:  # Another hook may stand before it by now.
+            sys.unraisablehook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -1,6 +1,8 @@
 """Checkpoints in whatever folder, and the sentence where a folder cannot hold them."""
 
+import dataclasses
 import os
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,3 +84,26 @@ def test_literal_path_matches_what_lies_below_it_alone(tmp_path):
         (base / "sub" / name).mkdir(parents=True)
     assert sorted(path.name for path in base.glob("sub/process_*")) == ["process_0", "process_1"]
     assert list(base.glob("none/*")) == list((base / "none").glob("*")) == []
+
+
+@dataclasses.dataclass
+class Lost:
+    """Raises an error where Python can only report it."""
+
+    error: Exception
+
+    def __del__(self):
+        raise self.error
+
+
+def test_threads_that_report_to_a_closed_loop_are_not_heard_and_other_errors_are(
+    tmp_path, monkeypatch
+):
+    """As TensorStore's do after one array of many could not be written."""
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: heard.append(str(lost.exc_value)))
+    for _ in range(2):
+        Checkpoints(epath.Path(tmp_path), kept=1).close()
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("no"), ValueError("loop")):
+        Lost(error)
+    assert heard == ["no", "loop"]
